@@ -1,1 +1,6 @@
-//! Placeholder.
+//! The contract: everything that goes over NATS and to clients, in one place.
+//!
+//! No runtime, no I/O, no clock except in [`ids::new_event_id`]. Every service builds and parses subjects, events, cursors, frames
+//! and errors through this crate and nowhere else; `proto/README.md` says the same in words.
+
+pub mod ids;
