@@ -1,0 +1,368 @@
+//! The JSON form of client and server messages: one object, an optional `id`, exactly one member named after the message.
+//!
+//! The messages themselves are generated from `roomcast/v1/client.proto`; this file adds the envelope, which the generator cannot
+//! write with useful errors, and the ready-made form of the one message that is sent to thousands: the event.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::refusal::{Code, Refusal, to_json};
+
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the documentation is in the .proto")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/roomcast.v1.rs"));
+}
+pub use generated::{client_frame, server_frame, *};
+
+/// WebSocket subprotocol of the JSON form; also in force when a client asks for none.
+pub const SUBPROTOCOL_JSON: &str = "roomcast.v1.json";
+/// Subprotocol that carries a token beside one of the others: `bearer.<jwt>`.
+pub const SUBPROTOCOL_BEARER: &str = "bearer.";
+
+impl From<&Refusal> for ErrorBody {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            code: refusal.code.as_str().to_owned(),
+            message: refusal.detail.clone(),
+            temporary: refusal.code.temporary(),
+            retry_after_ms: refusal.retry_after_ms,
+        }
+    }
+}
+
+/// A frame that cannot be used, with the `id` to answer to when there was one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFrame {
+    /// The request to answer, when it could be read.
+    pub id: Option<u32>,
+    /// What was wrong.
+    pub refusal: Refusal,
+}
+
+/// The envelope: what stands around a message, still unread.
+struct Envelope<'a> {
+    id: Option<u32>,
+    message: Option<(String, &'a RawValue)>,
+    members: usize,
+    id_is_bad: bool,
+}
+
+impl<'de> serde::Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Envelope<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object with an optional id and one message")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+                let mut envelope = Envelope { id: None, message: None, members: 0, id_is_bad: false };
+                let mut ids = 0;
+                while let Some(name) = map.next_key::<String>()? {
+                    let raw: &'de RawValue = map.next_value()?;
+                    if name == "id" {
+                        ids += 1;
+                        envelope.id = serde_json::from_str(raw.get()).ok();
+                        envelope.id_is_bad = envelope.id.is_none() || ids > 1;
+                    } else {
+                        envelope.members += 1;
+                        envelope.message = Some((name, raw));
+                    }
+                }
+                Ok(envelope)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+impl ClientFrame {
+    /// Reads one JSON message from a client. Unknown fields inside a message are ignored.
+    ///
+    /// # Errors
+    /// [`BadFrame`] with `bad_frame` (not JSON, not one message, a field of the wrong type) or `unknown_message`.
+    pub fn from_json(text: &str) -> Result<Self, BadFrame> {
+        let bad = |id, detail: String| BadFrame { id, refusal: Refusal::new(Code::BadFrame, detail) };
+        if too_deep(text.as_bytes()) {
+            return Err(bad(None, "nested deeper than 32".to_owned()));
+        }
+        let envelope: Envelope<'_> =
+            serde_json::from_str(text).map_err(|error| bad(None, format!("not a JSON object: {error}")))?;
+        if envelope.id_is_bad {
+            return Err(bad(None, "id is a whole number from 0 to 4294967295, once".to_owned()));
+        }
+        let id = envelope.id;
+        let Some((name, raw)) = envelope.message.filter(|_| envelope.members == 1) else {
+            return Err(bad(id, format!("a frame has one message beside its id, not {}", envelope.members)));
+        };
+        match client_body(&name, raw.get()) {
+            Some(Ok(body)) => Ok(Self { id, body: Some(body) }),
+            Some(Err(error)) => Err(bad(id, format!("{name}: {error}"))),
+            None => {
+                let shown: String = name.chars().take(40).collect();
+                let refusal = Refusal::new(Code::UnknownMessage, format!("{shown:?} is not a message of this protocol"));
+                Err(BadFrame { id, refusal })
+            }
+        }
+    }
+
+    /// Writes the JSON form (clients and tests).
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        use client_frame::Body as B;
+        match &self.body {
+            Some(B::Connect(m)) => write_frame(self.id, "connect", m),
+            Some(B::Subscribe(m)) => write_frame(self.id, "subscribe", m),
+            Some(B::Unsubscribe(m)) => write_frame(self.id, "unsubscribe", m),
+            Some(B::History(m)) => write_frame(self.id, "history", m),
+            Some(B::Publish(m)) => write_frame(self.id, "publish", m),
+            Some(B::Command(m)) => write_frame(self.id, "command", m),
+            Some(B::Presence(m)) => write_frame(self.id, "presence", m),
+            Some(B::Feed(m)) => write_frame(self.id, "feed", m),
+            Some(B::Mark(m)) => write_frame(self.id, "mark", m),
+            Some(B::Preferences(m)) => write_frame(self.id, "preferences", m),
+            Some(B::Activity(m)) => write_frame(self.id, "activity", m),
+            Some(B::Refresh(m)) => write_frame(self.id, "refresh", m),
+            Some(B::Pong(m)) => write_frame(self.id, "pong", m),
+            None => "{}".to_owned(),
+        }
+    }
+}
+
+fn client_body(name: &str, raw: &str) -> Option<Result<client_frame::Body, serde_json::Error>> {
+    use client_frame::Body as B;
+    Some(match name {
+        "connect" => serde_json::from_str(raw).map(B::Connect),
+        "subscribe" => serde_json::from_str(raw).map(B::Subscribe),
+        "unsubscribe" => serde_json::from_str(raw).map(B::Unsubscribe),
+        "history" => serde_json::from_str(raw).map(B::History),
+        "publish" => serde_json::from_str(raw).map(B::Publish),
+        "command" => serde_json::from_str(raw).map(B::Command),
+        "presence" => serde_json::from_str(raw).map(B::Presence),
+        "feed" => serde_json::from_str(raw).map(B::Feed),
+        "mark" => serde_json::from_str(raw).map(B::Mark),
+        "preferences" => serde_json::from_str(raw).map(B::Preferences),
+        "activity" => serde_json::from_str(raw).map(B::Activity),
+        "refresh" => serde_json::from_str(raw).map(B::Refresh),
+        "pong" => serde_json::from_str(raw).map(B::Pong),
+        _ => return None,
+    })
+}
+
+impl ServerFrame {
+    /// A push: a message without `id`.
+    #[must_use]
+    pub fn push(body: server_frame::Body) -> Self {
+        Self { id: None, body: Some(body) }
+    }
+
+    /// The answer to request `id`.
+    #[must_use]
+    pub fn answer(id: Option<u32>, body: server_frame::Body) -> Self {
+        Self { id, body: Some(body) }
+    }
+
+    /// The refusal of request `id`.
+    #[must_use]
+    pub fn refuse(id: Option<u32>, refusal: &Refusal) -> Self {
+        Self::answer(id, server_frame::Body::Error(refusal.into()))
+    }
+
+    /// Writes the JSON form.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        use server_frame::Body as B;
+        match &self.body {
+            Some(B::Connected(m)) => write_frame(self.id, "connected", m),
+            Some(B::Subscribed(m)) => write_frame(self.id, "subscribed", m),
+            Some(B::Unsubscribed(m)) => write_frame(self.id, "unsubscribed", m),
+            Some(B::History(m)) => write_frame(self.id, "history", m),
+            Some(B::Published(m)) => write_frame(self.id, "published", m),
+            Some(B::Result(m)) => write_frame(self.id, "result", m),
+            Some(B::Presence(m)) => write_frame(self.id, "presence", m),
+            Some(B::Feed(m)) => write_frame(self.id, "feed", m),
+            Some(B::Refreshed(m)) => write_frame(self.id, "refreshed", m),
+            Some(B::Event(m)) => write_frame(self.id, "event", m),
+            Some(B::CaughtUp(m)) => write_frame(self.id, "caughtUp", m),
+            Some(B::Counters(m)) => write_frame(self.id, "counters", m),
+            Some(B::Roles(m)) => write_frame(self.id, "roles", m),
+            Some(B::Expiring(m)) => write_frame(self.id, "expiring", m),
+            Some(B::Status(m)) => write_frame(self.id, "status", m),
+            Some(B::Disconnect(m)) => write_frame(self.id, "disconnect", m),
+            Some(B::Error(m)) => write_frame(self.id, "error", m),
+            Some(B::Ping(m)) => write_frame(self.id, "ping", m),
+            None => "{}".to_owned(),
+        }
+    }
+
+    /// Reads the JSON form (clients and tests). A message this version does not know gives a frame without body.
+    ///
+    /// # Errors
+    /// When the text is not a frame.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        use server_frame::Body as B;
+        let envelope: Envelope<'_> = serde_json::from_str(text)?;
+        let Some((name, raw)) = envelope.message else {
+            return Ok(Self { id: envelope.id, body: None });
+        };
+        let raw = raw.get();
+        let body = match &*name {
+            "connected" => B::Connected(serde_json::from_str(raw)?),
+            "subscribed" => B::Subscribed(serde_json::from_str(raw)?),
+            "unsubscribed" => B::Unsubscribed(serde_json::from_str(raw)?),
+            "history" => B::History(serde_json::from_str(raw)?),
+            "published" => B::Published(serde_json::from_str(raw)?),
+            "result" => B::Result(serde_json::from_str(raw)?),
+            "presence" => B::Presence(serde_json::from_str(raw)?),
+            "feed" => B::Feed(serde_json::from_str(raw)?),
+            "refreshed" => B::Refreshed(serde_json::from_str(raw)?),
+            "event" => B::Event(serde_json::from_str(raw)?),
+            "caughtUp" => B::CaughtUp(serde_json::from_str(raw)?),
+            "counters" => B::Counters(serde_json::from_str(raw)?),
+            "roles" => B::Roles(serde_json::from_str(raw)?),
+            "expiring" => B::Expiring(serde_json::from_str(raw)?),
+            "status" => B::Status(serde_json::from_str(raw)?),
+            "disconnect" => B::Disconnect(serde_json::from_str(raw)?),
+            "error" => B::Error(serde_json::from_str(raw)?),
+            "ping" => B::Ping(serde_json::from_str(raw)?),
+            _ => return Ok(Self { id: envelope.id, body: None }),
+        };
+        Ok(Self { id: envelope.id, body: Some(body) })
+    }
+}
+
+fn write_frame<M: Serialize>(id: Option<u32>, name: &str, message: &M) -> String {
+    let body = to_json(message);
+    match id {
+        Some(id) => format!("{{\"id\":{id},\"{name}\":{body}}}"),
+        None => format!("{{\"{name}\":{body}}}"),
+    }
+}
+
+/// The ready JSON text of an `event` push: what every member of a room is sent, made once.
+///
+/// `room` is a checked name and needs no escaping; `cursor` is our own text; `event_json` is a complete JSON object.
+#[must_use]
+pub fn event_json(room: &str, cursor: Option<&str>, event_json: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(48 + room.len() + cursor.map_or(0, str::len) + event_json.len());
+    out.put_slice(b"{\"event\":{\"room\":\"");
+    out.put_slice(room.as_bytes());
+    if let Some(cursor) = cursor {
+        out.put_slice(b"\",\"cursor\":\"");
+        out.put_slice(cursor.as_bytes());
+    }
+    out.put_slice(b"\",\"event\":");
+    out.put_slice(event_json);
+    out.put_slice(b"}}");
+    out.freeze()
+}
+
+/// Whether JSON text is nested deeper than [`crate::limits::JSON_DEPTH_MAX`]. One pass, no allocation.
+#[must_use]
+pub fn too_deep(text: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for b in text {
+        if in_string {
+            match b {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+        } else {
+            match b {
+                b'"' => in_string = true,
+                b'{' | b'[' => {
+                    depth += 1;
+                    if depth > crate::limits::JSON_DEPTH_MAX {
+                        return true;
+                    }
+                }
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn frames_with_one_message_are_read() {
+        let frame = ClientFrame::from_json(r#"{"id":2,"subscribe":{"room":"os_dashboard","later":1}}"#).unwrap();
+        assert_eq!(frame.id, Some(2));
+        let Some(client_frame::Body::Subscribe(subscribe)) = frame.body else { panic!("subscribe") };
+        assert_eq!((subscribe.room.as_str(), subscribe.cursor), ("os_dashboard", None));
+    }
+
+    #[test]
+    fn refused_frames_say_what_is_wrong() {
+        let deep = format!("{{\"connect\":{}{}}}", "[".repeat(33), "]".repeat(33));
+        let rows: [(&str, Option<u32>, Code); 12] = [
+            ("", None, Code::BadFrame),
+            ("[]", None, Code::BadFrame),
+            ("{}", None, Code::BadFrame),
+            ("{\"id\":1}", Some(1), Code::BadFrame),
+            ("{\"id\":1,\"pong\":{},\"connect\":{}}", Some(1), Code::BadFrame),
+            ("{\"id\":1,\"id\":2,\"pong\":{}}", None, Code::BadFrame),
+            ("{\"id\":-1,\"pong\":{}}", None, Code::BadFrame),
+            ("{\"id\":4294967296,\"pong\":{}}", None, Code::BadFrame),
+            ("{\"id\":\"1\",\"pong\":{}}", None, Code::BadFrame),
+            ("{\"id\":3,\"fly\":{}}", Some(3), Code::UnknownMessage),
+            ("{\"id\":4,\"subscribe\":{\"room\":7}}", Some(4), Code::BadFrame),
+            (&deep, None, Code::BadFrame),
+        ];
+        for (text, id, code) in rows {
+            let bad = ClientFrame::from_json(text).unwrap_err();
+            assert_eq!((bad.id, bad.refusal.code), (id, code), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_message_this_version_does_not_know_is_no_error() {
+        assert_eq!(ServerFrame::from_json("{\"tomorrow\":{}}").unwrap().body, None);
+    }
+
+    #[test]
+    fn the_ready_event_is_the_event_message() {
+        let event = br#"{"specversion":"1.0","id":"1","data":{"a": 1.50}}"#;
+        let ready = event_json("bookings", Some("00000001.2.3.4"), event);
+        let push = EventPush {
+            room: "bookings".into(),
+            cursor: Some("00000001.2.3.4".into()),
+            event: Bytes::from_static(event),
+        };
+        let frame = ServerFrame::push(server_frame::Body::Event(push));
+        assert_eq!(std::str::from_utf8(&ready).unwrap(), frame.to_json());
+        assert_eq!(ServerFrame::from_json(&frame.to_json()).unwrap(), frame);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(text in ".{0,300}") {
+            let _ = ClientFrame::from_json(&text);
+            let _ = ServerFrame::from_json(&text);
+        }
+
+        #[test]
+        fn client_frames_come_back(id: Option<u32>, room in "[a-z]{1,9}", cursor: Option<String>, limit: u32) {
+            use client_frame::Body as B;
+            for body in [
+                B::Subscribe(Subscribe { room: room.clone(), cursor: cursor.clone(), rewind: None, presence: false }),
+                B::History(History { room: room.clone(), before: cursor.clone(), limit }),
+                B::Connect(Connect { token: cursor.clone(), client: room.clone(), rooms: vec![RoomRequest { room: room.clone(), cursor: cursor.clone() }] }),
+                B::Pong(Pong {}),
+            ] {
+                let frame = ClientFrame { id, body: Some(body) };
+                prop_assert_eq!(ClientFrame::from_json(&frame.to_json()).unwrap(), frame);
+            }
+        }
+    }
+}
