@@ -1,1 +1,17 @@
-//! Placeholder.
+//! What every process needs to start, be watched and stop: settings, logs, metrics, the admin port, HTTP accept,
+//! NATS and JetStream, readiness, shutdown.
+//!
+//! Called by the services' `main.rs` (through [`process::run`]) and by their `serve` functions. It knows no
+//! product words: no room, no audience, no event.
+
+pub mod admin;
+pub mod build;
+pub mod config;
+pub mod http;
+pub mod jetstream;
+pub mod metrics;
+pub mod nats;
+pub mod process;
+pub mod readiness;
+pub mod shutdown;
+pub mod telemetry;

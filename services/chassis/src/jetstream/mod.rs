@@ -1,0 +1,428 @@
+//! JetStream by its raw API: what the client library lacks (batched direct get, `multi_last`, atomic batches) and
+//! what must be exact (errors with their codes, reads from the leader).
+//!
+//! Requests go to an API prefix, so the same code works inside the account that owns the streams and through
+//! imports from another.
+
+mod ack;
+mod batch;
+mod error;
+mod message;
+mod publisher;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, HeaderValue, Message, Request, StatusCode};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+pub use ack::PubAck;
+pub use batch::{BATCH_MAX, Outgoing};
+pub use error::{ApiError, PublishError, Refusal, code};
+pub use message::StoredMessage;
+pub use publisher::{ACK_TIMEOUT, Pending, Publisher};
+
+/// Subjects `multi_last` answers at most; more is [`LastMessages::TooMany`].
+pub const MULTI_LAST_MAX: usize = 1_024;
+/// Default time for one call.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// A read of many messages may take this many times the time-out in all; each message must come within one.
+const STREAMED_TIMEOUTS: u32 = 5;
+
+/// The statuses that end a read of many messages.
+mod status {
+    /// End of batch.
+    pub(super) const END: u16 = 204;
+    /// Nothing matches.
+    pub(super) const NONE: u16 = 404;
+    /// More subjects than the server answers at once.
+    pub(super) const TOO_MANY: u16 = 413;
+}
+
+/// The JetStream API over one connection. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct JetStream {
+    client: Client,
+    api_prefix: Arc<str>,
+    timeout: Duration,
+}
+
+/// Which message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At<'a> {
+    /// The one at this position.
+    Sequence(u64),
+    /// The last one of a subject (wildcards allowed).
+    Last(&'a str),
+    /// The first one of a subject (wildcards allowed) at or after a position.
+    Next {
+        /// Where to begin.
+        from: u64,
+        /// Which subject.
+        subject: &'a str,
+    },
+}
+
+/// A stream as the server describes it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct StreamInfo {
+    /// Its configuration, every field the server knows.
+    pub config: Value,
+    /// When it was created (RFC 3339); a stream made anew under the same name differs here.
+    pub created: String,
+    /// What it holds. A node that has just come back may answer less than is true for some seconds: never lower a
+    /// position because of it.
+    pub state: StreamState,
+}
+
+/// What a stream holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct StreamState {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Position of the oldest message; of an empty stream, the next one's.
+    pub first_seq: u64,
+    /// Position of the newest message, also when it is gone again.
+    pub last_seq: u64,
+}
+
+/// Part of a stream, read by direct get.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The messages, by position.
+    pub messages: Vec<StoredMessage>,
+    /// How many more there are that match.
+    pub pending: u64,
+}
+
+/// The last message of each of several subjects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LastMessages {
+    /// All of them as they were at one moment.
+    Messages {
+        /// By position.
+        messages: Vec<StoredMessage>,
+        /// The stream's position they are true for, where the server says so.
+        up_to: Option<u64>,
+    },
+    /// More than [`MULTI_LAST_MAX`] subjects match; read in batches instead.
+    TooMany,
+}
+
+impl JetStream {
+    /// Makes it. `api_prefix` is `$JS.API`, or an import's prefix such as `core.JS.API`. Nothing is sent.
+    pub fn new(client: Client, api_prefix: impl Into<Arc<str>>) -> Self {
+        Self {
+            client,
+            api_prefix: api_prefix.into(),
+            timeout: TIMEOUT,
+        }
+    }
+
+    /// The same with another time-out per call (default 1 s).
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The connection it uses.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Describes a stream; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn stream_info(&self, stream: &str) -> Result<Option<StreamInfo>, ApiError> {
+        optional(
+            self.call(&format!("STREAM.INFO.{stream}"), Bytes::new()).await,
+            code::NO_STREAM,
+        )
+    }
+
+    /// Creates a stream from its configuration as JSON. One with exactly this configuration may exist already.
+    ///
+    /// # Errors
+    /// `Refused`, e.g. [`code::STREAM_NAME_IN_USE`] where it exists with another configuration.
+    pub async fn create_stream(&self, config: &Value) -> Result<StreamInfo, ApiError> {
+        let name = config.get("name").and_then(Value::as_str).unwrap_or_default();
+        if name.is_empty() {
+            return Err(ApiError::Client("a stream without a name".to_owned()));
+        }
+        self.call(&format!("STREAM.CREATE.{name}"), config.to_string().into())
+            .await
+    }
+
+    /// Reads one message from the stream's leader, so never an old answer; `None` if there is none.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn message(&self, stream: &str, at: At<'_>) -> Result<Option<StoredMessage>, ApiError> {
+        let request = at.request()?.to_string();
+        let got = self
+            .call::<message::Got>(&format!("STREAM.MSG.GET.{stream}"), request.into())
+            .await;
+        optional(got, code::NO_MESSAGE)?
+            .map(StoredMessage::try_from)
+            .transpose()
+    }
+
+    /// Reads one message from any replica, cheaply; it may be some milliseconds behind. `None` if there is none.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn direct(&self, stream: &str, at: At<'_>) -> Result<Option<StoredMessage>, ApiError> {
+        let request = at.request()?.to_string();
+        let answer = self
+            .request(&format!("DIRECT.GET.{stream}"), request.into())
+            .await?;
+        match answer.status {
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(status) => Err(refusal(status.as_u16(), &answer).into()),
+            None => StoredMessage::from_direct(answer).map(Some),
+        }
+    }
+
+    /// Reads the last message of a subject (wildcards allowed) from any replica.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn direct_last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, ApiError> {
+        self.direct(stream, At::Last(subject)).await
+    }
+
+    /// Reads up to `batch` messages from a position on, from any replica. Cheap without a filter; with one the server
+    /// walks the stream's tail and ingest waits for it, so only over short distances.
+    ///
+    /// # Errors
+    /// See [`ApiError`]. An empty filter is refused here, because the server would take it for "all".
+    ///
+    /// # Cancel safety
+    /// Safe; the inbox goes with the future.
+    pub async fn direct_batch(
+        &self,
+        stream: &str,
+        from_seq: u64,
+        batch: usize,
+        filter: Option<&str>,
+    ) -> Result<Batch, ApiError> {
+        let mut request = json!({ "seq": from_seq.max(1), "batch": batch.max(1) });
+        if let Some(filter) = filter {
+            request["next_by_subj"] = some_subject(filter)?.into();
+        }
+        match self.streamed(stream, &request).await? {
+            Streamed {
+                status: status::NONE, ..
+            } => Ok(Batch::default()),
+            Streamed {
+                status: status::END,
+                messages,
+                end,
+            } => Ok(Batch {
+                messages,
+                pending: number(&end, "Nats-Num-Pending").unwrap_or(0),
+            }),
+            Streamed { status, end, .. } => Err(refusal(status, &end).into()),
+        }
+    }
+
+    /// Reads the last message of each subject that matches one of `subjects` (wildcards allowed), all as of one
+    /// moment: now, or the position `up_to`.
+    ///
+    /// # Errors
+    /// See [`ApiError`]. No subjects, or an empty one, are refused here.
+    ///
+    /// # Cancel safety
+    /// Safe; the inbox goes with the future.
+    pub async fn multi_last(
+        &self,
+        stream: &str,
+        subjects: &[&str],
+        up_to: Option<u64>,
+    ) -> Result<LastMessages, ApiError> {
+        some_subject(subjects.first().copied().unwrap_or_default())?;
+        subjects
+            .iter()
+            .try_for_each(|subject| some_subject(subject).map(drop))?;
+        let mut request = json!({ "multi_last": subjects });
+        if let Some(up_to) = up_to {
+            request["up_to_seq"] = up_to.into();
+        }
+        match self.streamed(stream, &request).await? {
+            Streamed {
+                status: status::NONE, ..
+            } => Ok(LastMessages::Messages {
+                messages: Vec::new(),
+                up_to,
+            }),
+            Streamed {
+                status: status::TOO_MANY,
+                ..
+            } => Ok(LastMessages::TooMany),
+            Streamed {
+                status: status::END,
+                messages,
+                end,
+            } => Ok(LastMessages::Messages {
+                messages,
+                up_to: number(&end, "Nats-UpTo-Sequence").or(up_to),
+            }),
+            Streamed { status, end, .. } => Err(refusal(status, &end).into()),
+        }
+    }
+
+    /// Stores one message and waits for the acknowledgement. For many, use a [`Publisher`].
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    ///
+    /// # Cancel safety
+    /// Dropped, it is as after a time-out: the outcome is unknown.
+    pub async fn publish(
+        &self,
+        subject: impl Into<String>,
+        headers: HeaderMap,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<PubAck, PublishError> {
+        let request = Request::new()
+            .headers(headers)
+            .payload(payload)
+            .timeout(Some(timeout));
+        ack::read(&self.client.send_request(subject.into(), request).await?)
+    }
+
+    /// Calls the API and reads a JSON answer.
+    async fn call<T: DeserializeOwned>(&self, operation: &str, payload: Bytes) -> Result<T, ApiError> {
+        #[derive(Deserialize)]
+        struct Failed {
+            error: Option<Refusal>,
+        }
+        let answer = self.request(operation, payload).await?;
+        let malformed = |error: serde_json::Error| ApiError::Malformed(error.to_string());
+        if let Failed { error: Some(refusal) } = serde_json::from_slice(&answer.payload).map_err(malformed)? {
+            return Err(refusal.into());
+        }
+        serde_json::from_slice(&answer.payload).map_err(malformed)
+    }
+
+    async fn request(&self, operation: &str, payload: Bytes) -> Result<Message, ApiError> {
+        let request = Request::new().payload(payload).timeout(Some(self.timeout));
+        Ok(self
+            .client
+            .send_request(format!("{}.{operation}", self.api_prefix), request)
+            .await?)
+    }
+
+    /// Sends a direct get that answers with many messages and collects them up to the status that ends them.
+    async fn streamed(&self, stream: &str, request: &Value) -> Result<Streamed, ApiError> {
+        let client = |error: String| ApiError::Client(error);
+        let inbox = self.client.new_inbox();
+        let mut answers = self
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| client(error.to_string()))?;
+        let subject = format!("{}.DIRECT.GET.{stream}", self.api_prefix);
+        let sent = self
+            .client
+            .publish_with_reply(subject, inbox, request.to_string().into())
+            .await;
+        sent.map_err(|error| client(error.to_string()))?;
+        let mut messages = Vec::new();
+        let collect = async {
+            loop {
+                let answer = tokio::time::timeout(self.timeout, answers.next());
+                let answer = answer.await.map_err(|_| ApiError::Timeout)?;
+                let answer = answer.ok_or_else(|| client("the connection was closed".to_owned()))?;
+                match answer.status {
+                    Some(StatusCode::NO_RESPONDERS) => return Err(ApiError::NoResponders),
+                    Some(status) => return Ok((status.as_u16(), answer)),
+                    None => messages.push(StoredMessage::from_direct(answer)?),
+                }
+            }
+        };
+        let (status, end) = tokio::time::timeout(self.timeout * STREAMED_TIMEOUTS, collect)
+            .await
+            .map_err(|_| ApiError::Timeout)??;
+        Ok(Streamed {
+            messages,
+            status,
+            end,
+        })
+    }
+
+    /// A text nobody else has: the last token of a new inbox, 22 characters.
+    fn unique(&self) -> String {
+        let inbox = self.client.new_inbox();
+        inbox.rsplit('.').next().unwrap_or(&inbox).to_owned()
+    }
+
+    /// A batch is as much work as many publishes, so it gets as long as a streamed read.
+    fn batch_timeout(&self) -> Duration {
+        self.timeout * STREAMED_TIMEOUTS
+    }
+}
+
+/// What a direct get of many messages answered.
+struct Streamed {
+    messages: Vec<StoredMessage>,
+    status: u16,
+    end: Message,
+}
+
+impl At<'_> {
+    fn request(&self) -> Result<Value, ApiError> {
+        Ok(match self {
+            Self::Sequence(sequence) => json!({ "seq": sequence }),
+            Self::Last(subject) => json!({ "last_by_subj": some_subject(subject)? }),
+            Self::Next { from, subject } => json!({ "seq": from, "next_by_subj": some_subject(subject)? }),
+        })
+    }
+}
+
+/// The server takes an empty filter for "all"; nobody here means that.
+fn some_subject(subject: &str) -> Result<&str, ApiError> {
+    if subject.is_empty() {
+        Err(ApiError::Client("an empty subject as a filter".to_owned()))
+    } else {
+        Ok(subject)
+    }
+}
+
+/// Turns the server's "there is none" into `None`.
+fn optional<T>(answer: Result<T, ApiError>, none: u64) -> Result<Option<T>, ApiError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.err_code() == Some(none) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn refusal(status: u16, message: &Message) -> Refusal {
+    let description = message.description.clone().unwrap_or_default();
+    Refusal {
+        code: status,
+        err_code: 0,
+        description,
+    }
+}
+
+fn number(message: &Message, name: &str) -> Option<u64> {
+    message
+        .headers
+        .as_ref()?
+        .get_last(name)
+        .map(HeaderValue::as_str)?
+        .parse()
+        .ok()
+}
