@@ -1,0 +1,382 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Client, type ClientOptions } from './client.js';
+import type { RoomcastError } from './error.js';
+import { event, fakeFetch, FakeSocket, settle } from './testing/fakes.js';
+
+const clients: Client[] = [];
+
+function client(options: ClientOptions = {}): Client {
+  const made = new Client({ url: 'http://gateway', token: 'T', webSocket: FakeSocket, random: () => 0.5, fetch: fakeFetch({}).fetch, onProblem: () => undefined, ...options });
+  clients.push(made);
+  return made;
+}
+
+/** Listens and writes down what comes. */
+function log(to: Client, room: string, history = 0): { lines: string[]; errors: RoomcastError[] } {
+  const lines: string[] = [];
+  const errors: RoomcastError[] = [];
+  to.subscribe(room, {
+    history,
+    onEvent: (event, { live, recovered }) => lines.push(`${event.id}${live ? ' live' : ''}${recovered ? ' recovered' : ''}`),
+    onState: ({ key, event, gone }) => lines.push(`${key}=${event?.id ?? gone}`),
+    onCaughtUp: () => lines.push('caughtUp'),
+    onReset: ({ recovery, reason }) => lines.push(`reset ${recovery}${reason === undefined ? '' : ` ${reason}`}`),
+    onError: (error) => errors.push(error),
+  });
+  return { lines, errors };
+}
+
+const frame = (id: string, cursor: string, more = {}): unknown => ({ event: { room: 'r', cursor, event: event(id, more) } });
+const caughtUp = (cursor: string): unknown => ({ caughtUp: { room: 'r', cursor } });
+const joined = (recovery: string, more = {}): unknown => ({ room: 'r', recovery, ...more });
+
+async function open(): Promise<FakeSocket> {
+  await settle();
+  FakeSocket.last.open();
+  await settle();
+  return FakeSocket.last;
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  FakeSocket.all = [];
+});
+afterEach(() => {
+  for (const made of clients.splice(0)) made.close();
+  vi.useRealTimers();
+});
+
+describe('client', () => {
+  it('sends connect first, with token, name and rooms', async () => {
+    const c = client();
+    log(c, 'r');
+    c.connect();
+    const socket = await open();
+    expect(socket.url).toBe('ws://gateway/v1/ws');
+    expect(socket.protocols).toEqual(['roomcast.v1.json']);
+    expect(socket.sent).toEqual([{ id: 1, connect: { token: 'T', client: 'roomcast-js/0.1.0', rooms: [{ room: 'r' }] } }]);
+  });
+
+  it('shows history first, goes on from its cursor, and calls nothing news before it has caught up', async () => {
+    const { fetch } = fakeFetch({ r: { cursor: 'c5', state: [event('v1', { statekey: 'k', delivery: 'state' })], events: [event('4'), event('5')] } });
+    const c = client({ fetch });
+    const { lines } = log(c, 'r', 50);
+    c.connect();
+    const socket = await open();
+    expect(socket.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r', cursor: 'c5' }]);
+    socket.connected([joined('complete')]);
+    socket.say(frame('5', 'c5'));
+    socket.say(frame('6', 'c6'));
+    socket.say(caughtUp('c6'));
+    socket.say(frame('7', 'c7'));
+    expect(lines).toEqual(['k=v1', '4', '5', '6 recovered', 'caughtUp', '7 live']);
+    expect(c.counters.duplicates).toBe(1);
+  });
+
+  it('resumes with the last cursor, and says what it missed once and in order', async () => {
+    const c = client();
+    const { lines } = log(c, 'r');
+    c.connect();
+    const first = await open();
+    first.connected([joined('fresh')]);
+    first.say(caughtUp('c1'));
+    first.say(frame('2', 'c2'));
+    first.end(1006);
+    expect(c.connection.status).toBe('waiting');
+    await vi.advanceTimersByTimeAsync(1_000);
+    const second = await open();
+    expect(second).not.toBe(first);
+    expect(second.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r', cursor: 'c2' }]);
+    second.connected([joined('complete')]);
+    second.say(frame('2', 'c2'));
+    second.say(frame('3', 'c3'));
+    second.say(frame('4', 'c4'));
+    second.say(caughtUp('c4'));
+    second.say(frame('5', 'c5'));
+    expect(lines).toEqual(['caughtUp', '2 live', '3 live recovered', '4 live recovered', 'caughtUp', '5 live']);
+  });
+
+  it('does not move its cursor inside a recovery that breaks, and shows nothing twice afterwards', async () => {
+    const c = client();
+    const { lines } = log(c, 'r');
+    c.connect();
+    let socket = await open();
+    socket.connected([joined('fresh')]);
+    socket.say(caughtUp('c1'));
+    for (const broken of [true, false]) {
+      socket.end(1006);
+      await vi.advanceTimersByTimeAsync(5_000);
+      socket = await open();
+      expect(socket.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r', cursor: 'c1' }]);
+      socket.connected([joined('complete')]);
+      socket.say(frame('2', 'c2'));
+      socket.say(frame('3', 'c3'));
+      if (!broken) socket.say(caughtUp('c3'));
+    }
+    expect(lines).toEqual(['caughtUp', '2 live recovered', '3 live recovered', 'caughtUp']);
+  });
+
+  it('forgets state and loads history again when the server says incomplete', async () => {
+    const rooms = { r: { cursor: 'c1', state: [event('v1', { statekey: 'k', delivery: 'state' })], events: [event('1')] } };
+    const c = client({ fetch: fakeFetch(rooms).fetch });
+    const { lines } = log(c, 'r', 50);
+    c.connect();
+    const first = await open();
+    first.connected([joined('complete')]);
+    first.say(caughtUp('c1'));
+    first.end(4005);
+    rooms.r = { cursor: 'c9', state: [], events: [event('1'), event('8'), event('9')] };
+    await vi.advanceTimersByTimeAsync(1_000);
+    const second = await open();
+    second.connected([joined('incomplete', { reason: 'too_far' })]);
+    second.say(frame('9', 'c9'));
+    second.say(frame('v2', 'c9', { statekey: 'k', delivery: 'state' }));
+    second.say(caughtUp('c9'));
+    await settle();
+    expect(lines).toEqual(['k=v1', '1', 'caughtUp', 'reset incomplete too_far', 'k=v2', '8', '9', 'caughtUp']);
+  });
+
+  it('subscribes to rooms that are opened later, and leaves with the last listener', async () => {
+    const c = client();
+    c.connect();
+    const socket = await open();
+    socket.connected([]);
+    const lines: string[] = [];
+    const one = c.subscribe('r', { history: 0, onEvent: ({ id }) => lines.push(`one ${id}`) });
+    const two = c.subscribe('r', { history: 0, onEvent: ({ id }) => lines.push(`two ${id}`) });
+    await settle();
+    expect(socket.sentOf('subscribe')).toEqual([{ room: 'r' }]);
+    socket.say({ id: socket.sent.at(-1)?.['id'], subscribed: { room: 'r', cursor: 'c0', recovery: 'fresh' } });
+    socket.say(caughtUp('c0'));
+    socket.say(frame('1', 'c1'));
+    one.unsubscribe();
+    socket.say(frame('2', 'c2'));
+    expect(socket.sentOf('unsubscribe')).toEqual([]);
+    two.unsubscribe();
+    expect(socket.sentOf('unsubscribe')).toEqual([{ room: 'r' }]);
+    socket.say(frame('3', 'c3'));
+    expect(lines).toEqual(['one 1', 'two 1', 'two 2']);
+    expect(c.counters.unheard).toBe(1);
+  });
+
+  it('keeps the state of rooms the server opens by itself for whoever comes later', async () => {
+    const c = client();
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh')]);
+    socket.say(frame('v1', 'c1', { statekey: 'k', delivery: 'state' }));
+    socket.say(caughtUp('c1'));
+    const { lines } = log(c, 'r');
+    expect(lines).toEqual([]);
+    await settle();
+    expect(lines).toEqual(['k=v1', 'caughtUp']);
+    expect(socket.sentOf('subscribe')).toEqual([]);
+  });
+
+  it('a refused room says so once and the others go on', async () => {
+    const c = client();
+    const { errors } = log(c, 'secret');
+    const { lines } = log(c, 'r');
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh'), { room: 'secret', error: { code: 'forbidden', message: 'no', temporary: false } }]);
+    socket.say(caughtUp('c0'));
+    socket.say(frame('1', 'c1'));
+    expect(errors.map(({ code, temporary }) => [code, temporary])).toEqual([['forbidden', false]]);
+    expect(lines).toEqual(['caughtUp', '1 live']);
+  });
+
+  it('asks again for a room that was refused for a passing reason', async () => {
+    const c = client();
+    log(c, 'r');
+    c.connect();
+    const socket = await open();
+    socket.connected([{ room: 'r', error: { code: 'unavailable', message: '', temporary: true, retryAfterMs: 700 } }]);
+    expect(socket.sentOf('subscribe')).toEqual([]);
+    await vi.advanceTimersByTimeAsync(700);
+    expect(socket.sentOf('subscribe')).toEqual([{ room: 'r' }]);
+  });
+
+  it('drops what a closed room showed', async () => {
+    const c = client();
+    const { lines, errors } = log(c, 'r');
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh')]);
+    socket.say(frame('v1', 'c1', { statekey: 'k', delivery: 'state' }));
+    socket.say(caughtUp('c1'));
+    socket.say({ unsubscribed: { room: 'r', code: 'forbidden', reason: 'rights ended' } });
+    expect(lines).toEqual(['k=v1', 'caughtUp', 'k=withdrawn']);
+    expect(errors[0]?.message).toBe('rights ended');
+  });
+
+  it('survives everything that is not a frame, counted', async () => {
+    const c = client();
+    const { lines } = log(c, 'r');
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh')]);
+    socket.say(caughtUp('c0'));
+    for (const bad of ['', '{', '[]', '{"event":{}}', '{"caughtUp":{"room":"r"}}']) socket.say(bad);
+    socket.say({ hologram: { room: 'r' } });
+    socket.say(frame('1', 'c1', { futureattribute: [1, { two: 3 }] }));
+    expect(lines).toEqual(['caughtUp', '1 live']);
+    expect(c.counters).toMatchObject({ malformed: 5, unknown: 1 });
+    expect(c.connection.status).toBe('live');
+  });
+
+  it('a listener that throws hurts nobody else', async () => {
+    const c = client();
+    c.subscribe('r', { history: 0, onEvent: () => { throw new Error('mine'); } });
+    const { lines } = log(c, 'r');
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh')]);
+    socket.say(caughtUp('c0'));
+    socket.say(frame('1', 'c1'));
+    expect(lines).toEqual(['caughtUp', '1 live']);
+    expect(c.counters.listenerErrors).toBe(1);
+  });
+
+  it('asks the callback for a new token after 4003 and refreshes before the end', async () => {
+    const reasons: string[] = [];
+    const c = client({ token: (reason) => { reasons.push(reason); return `T${reasons.length}`; } });
+    c.connect();
+    const first = await open();
+    first.connected([]);
+    first.say({ expiring: { expiresAt: 'soon' } });
+    await settle();
+    expect(first.sentOf('refresh')).toEqual([{ token: 'T2' }]);
+    first.say({ disconnect: { code: 4003, reason: 'expired', reconnect: true } });
+    await vi.advanceTimersByTimeAsync(1_000);
+    const second = await open();
+    expect(second.sentOf('connect')[0]?.['token']).toBe('T3');
+    expect(reasons).toEqual(['connect', 'expiring', 'expired']);
+  });
+
+  it('stops with an error when the token that expired is all there is', async () => {
+    const c = client({ token: () => 'T' });
+    c.connect();
+    (await open()).say({ disconnect: { code: 4003, reason: 'expired', reconnect: true } });
+    await vi.advanceTimersByTimeAsync(1_000);
+    await vi.advanceTimersByTimeAsync(1_000);
+    await open();
+    expect(c.connection).toMatchObject({ status: 'closed', error: { code: 'expired' } });
+  });
+
+  it('without a token it never connects, and does after a sign-in', async () => {
+    let token: string | null = null;
+    const c = client({ token: () => token });
+    c.connect();
+    const socket = await open();
+    expect(socket.sent).toEqual([]);
+    expect(c.connection).toMatchObject({ status: 'closed', error: { code: 'no_token' } });
+    token = 'T';
+    c.connect();
+    expect((await open()).sentOf('connect')[0]?.['token']).toBe('T');
+  });
+
+  it('pongs, and reconnects when pings stay away', async () => {
+    const c = client();
+    c.connect();
+    const socket = await open();
+    socket.connected([]);
+    socket.say({ ping: {} });
+    expect(socket.sentOf('pong')).toEqual([{}]);
+    await vi.advanceTimersByTimeAsync(39_999);
+    expect(c.connection.status).toBe('live');
+    await vi.advanceTimersByTimeAsync(1);
+    expect(socket.closedWith).toBe(4900);
+    expect(c.connection.status).toBe('waiting');
+  });
+
+  it('a socket that was given up is not heard any more', async () => {
+    const c = client();
+    const { lines } = log(c, 'r');
+    c.connect();
+    const old = await open();
+    old.connected([joined('fresh')]);
+    old.say(caughtUp('c0'));
+    c.pause();
+    old.say(frame('1', 'c1'));
+    old.end(4500);
+    expect(c.connection.status).toBe('paused');
+    c.resume();
+    const socket = await open();
+    expect(socket.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r', cursor: 'c0' }]);
+    socket.connected([joined('complete')]);
+    socket.say(frame('1', 'c1'));
+    socket.say(caughtUp('c1'));
+    expect(lines).toEqual(['caughtUp', '1 live recovered', 'caughtUp']);
+  });
+
+  it('connects without history when that does not come, and gets it afterwards without a hole', async () => {
+    let answer: ((response: Response) => void) | undefined;
+    let calls = 0;
+    const slow = ((_: unknown, init: RequestInit) => {
+      calls += 1;
+      return new Promise<Response>((resolve, reject) => {
+        answer = resolve;
+        init.signal?.addEventListener('abort', () => reject(new Error('aborted')));
+      });
+    }) as typeof fetch;
+    const c = client({ fetch: slow });
+    const { lines } = log(c, 'r', 50);
+    c.connect();
+    await settle();
+    FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(3_000);
+    const socket = FakeSocket.last;
+    expect(socket.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r' }]);
+    socket.connected([joined('fresh')]);
+    socket.say(caughtUp('c7'));
+    socket.say(frame('8', 'c8'));
+    expect(lines).toEqual([]);
+    await settle();
+    expect(calls).toBe(2);
+    answer?.(Response.json({ room: 'r', cursor: 'c8', state: [], events: [event('7'), event('8')] }));
+    await settle();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(lines).toEqual(['7', '8', 'caughtUp']);
+    expect(c.rooms()[0]).toMatchObject({ cursor: 'c8', caughtUp: true });
+  });
+
+  it('expired events are not shown and expired state goes by itself, by the server\'s clock', async () => {
+    const c = client();
+    const { lines } = log(c, 'r');
+    c.connect();
+    const socket = await open();
+    const server = Date.now() + 3_600_000;
+    const at = (ms: number): string => new Date(server + ms).toISOString();
+    socket.connected([joined('fresh')], { serverTime: new Date(server).toISOString() });
+    socket.say(caughtUp('c0'));
+    socket.say(frame('old', 'c1', { expirytime: at(-1) }));
+    socket.say(frame('v', 'c2', { statekey: 'k', delivery: 'state', expirytime: at(2_000) }));
+    await vi.advanceTimersByTimeAsync(1_999);
+    expect(lines).toEqual(['caughtUp', 'k=v']);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(lines).toEqual(['caughtUp', 'k=v', 'k=expired']);
+    expect(c.counters.expired).toBe(1);
+  });
+
+  it('ends a refused history without holding back news', async () => {
+    const c = client();
+    const { lines, errors } = log(c, 'r', 50);
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh')]);
+    socket.say(caughtUp('c0'));
+    socket.say(frame('1', 'c1'));
+    expect(errors.map(({ code }) => code)).toEqual(['forbidden']);
+    expect(lines).toEqual(['caughtUp', '1 live']);
+  });
+
+  it('says what is missing where there is no WebSocket', async () => {
+    vi.stubGlobal('WebSocket', undefined);
+    const bare = new Client({ url: 'http://gateway', token: 'T' });
+    bare.connect();
+    await settle();
+    expect(bare.connection).toMatchObject({ status: 'closed', error: { code: 'unsupported' } });
+    vi.unstubAllGlobals();
+  });
+});

@@ -1,0 +1,69 @@
+/**
+ * What went wrong, typed by code. Codes come from the server's closed list; the client adds a few of its own for
+ * what happens before or without a server. An unknown code is kept as it is and treated by its `temporary` flag.
+ */
+
+/** Codes a caller may want to tell apart. The list is open at the end: newer servers may say more. */
+export type ErrorCode =
+  | 'forbidden'
+  | 'unknown_room'
+  | 'unauthorized'
+  | 'expired'
+  | 'revoked'
+  | 'unavailable'
+  | 'bad_room'
+  | 'bad_request'
+  | 'conflict'
+  | 'too_large'
+  | 'rate'
+  | 'limit'
+  | 'protocol'
+  | 'unknown'
+  // The client's own:
+  | 'no_token'
+  | 'unsupported'
+  | 'network'
+  | 'timeout'
+  | (string & {});
+
+/** Facts beside the message of a {@link RoomcastError}. */
+export interface ErrorFacts {
+  /** Worth trying again later without change. */
+  temporary?: boolean | undefined;
+  /** The server's wish, in milliseconds. */
+  retryAfterMs?: number | undefined;
+  /** HTTP status, when it came over HTTP. */
+  status?: number | undefined;
+  /** WebSocket close code, when a close said it. */
+  closeCode?: number | undefined;
+  /** The room it is about. */
+  room?: string | undefined;
+}
+
+/** Every error the client hands out. Compare `code`, show `message`. */
+export class RoomcastError extends Error {
+  readonly code: ErrorCode;
+  readonly temporary: boolean;
+  readonly retryAfterMs: number | undefined;
+  readonly status: number | undefined;
+  readonly closeCode: number | undefined;
+  readonly room: string | undefined;
+
+  constructor(code: ErrorCode, message: string, facts: ErrorFacts = {}) {
+    super(message);
+    this.name = 'RoomcastError';
+    this.code = code;
+    this.temporary = facts.temporary ?? false;
+    this.retryAfterMs = facts.retryAfterMs;
+    this.status = facts.status;
+    this.closeCode = facts.closeCode;
+    this.room = facts.room;
+  }
+
+  /** True when a new sign-in is what helps. */
+  get isAuth(): boolean {
+    return AUTH_CODES.has(this.code);
+  }
+}
+
+const AUTH_CODES: ReadonlySet<string> = new Set(['unauthorized', 'expired', 'revoked', 'no_token']);

@@ -1,0 +1,246 @@
+/**
+ * The driver of the connection machine: one socket, three timers, the browser's hints. Decides nothing; every decision
+ * is `machine.step`. Belongs to a client.
+ */
+
+import { RoomcastError } from './error.js';
+import { readFrame, type ServerFrame } from './frame.js';
+import { INITIAL, step, type ConnectionInput, type ConnectionState, type Effect, type Timer } from './machine.js';
+
+/** The part of a WebSocket that is used; the browser's and Node's libraries have it. */
+export interface SocketLike {
+  onopen: ((event: never) => void) | null;
+  onmessage: ((event: never) => void) | null;
+  onclose: ((event: never) => void) | null;
+  onerror: ((event: never) => void) | null;
+  send(data: string): void;
+  close(code?: number, reason?: string): void;
+}
+
+/** Makes sockets: the browser's `WebSocket`, or the one of a library. */
+export type SocketClass = new (url: string, protocols?: string[]) => SocketLike;
+
+/** Spoken on every socket. */
+export const SUBPROTOCOL = 'roomcast.v1.json';
+
+/** What a link needs from its client. */
+export interface LinkHost {
+  socketUrl(): string;
+  readonly socketClass: SocketClass | undefined;
+  /** The body of `connect`; throws `RoomcastError` when there is no token. */
+  connectBody(fresh: boolean): Promise<Record<string, unknown>>;
+  refresh(): void;
+  frame(frame: ServerFrame): void;
+  changed(state: ConnectionState, before: ConnectionState): void;
+  random(): number;
+}
+
+/** One connection through all its lives. */
+export class Link {
+  state: ConnectionState = INITIAL;
+  readonly #host: LinkHost;
+  readonly #timers = new Map<Timer, ReturnType<typeof setTimeout>>();
+  #socket: SocketLike | undefined;
+  #nextId = 1;
+  #connectId = 0;
+  #unlisten: (() => void) | undefined;
+
+  constructor(host: LinkHost) {
+    this.#host = host;
+  }
+
+  /** Feeds the machine and carries out what it wants. */
+  input(input: ConnectionInput): void {
+    const before = this.state;
+    const [state, effects] = step(before, input, { now: Date.now(), random: this.#host.random() });
+    this.state = state;
+    for (const effect of effects) this.#run(effect);
+    // `heard` moves only a time stamp that nobody outside reads.
+    if (state !== before && input.type !== 'heard') this.#host.changed(this.state, before);
+  }
+
+  /** Sends a request and returns its id, or undefined when there is no live connection. */
+  request(name: string, body: Record<string, unknown>): number | undefined {
+    return this.state.status === 'live' ? this.#send(name, body) : undefined;
+  }
+
+  /** Listens to the browser's hints while the client is in use. */
+  listen(): void {
+    this.#unlisten ??= listenToPage((input) => this.input({ type: input }));
+  }
+
+  /** Stops listening; timers and socket were ended by the machine. */
+  unlisten(): void {
+    this.#unlisten?.();
+    this.#unlisten = undefined;
+  }
+
+  #run(effect: Effect): void {
+    switch (effect.do) {
+      case 'open':
+        return this.#open();
+      case 'close':
+        return this.#close(effect.code, effect.reason);
+      case 'authenticate':
+        return void this.#authenticate(effect.fresh);
+      case 'refresh':
+        return this.#host.refresh();
+      case 'pong':
+        return this.#write('{"pong":{}}');
+      case 'arm':
+        this.#disarm(effect.timer);
+        this.#timers.set(effect.timer, setTimeout(() => this.#fire(effect.timer), effect.ms));
+        return;
+      case 'disarm':
+        return this.#disarm(effect.timer);
+    }
+  }
+
+  #open(): void {
+    this.#close(1000, '');
+    const make = this.#host.socketClass;
+    if (make === undefined) {
+      const error = new RoomcastError('unsupported', 'There is no WebSocket here; pass one as `webSocket`.');
+      queueMicrotask(() => this.input({ type: 'unsupported', error }));
+      return;
+    }
+    let socket: SocketLike;
+    try {
+      socket = new make(this.#host.socketUrl(), [SUBPROTOCOL]);
+    } catch (error) {
+      // A bad address or a policy that forbids it: waiting would not mend it.
+      const unsupported = new RoomcastError('unsupported', `The socket could not be made: ${String(error)}`);
+      queueMicrotask(() => this.input({ type: 'unsupported', error: unsupported }));
+      return;
+    }
+    this.#socket = socket;
+    // What an abandoned socket still says is not heard: every handler checks that it speaks for the present one.
+    socket.onopen = () => {
+      if (this.#socket === socket) this.input({ type: 'opened' });
+    };
+    socket.onmessage = (event: { data: unknown }) => {
+      if (this.#socket === socket) this.#receive(event.data);
+    };
+    socket.onclose = (event: { code?: number; reason?: unknown }) => {
+      if (this.#socket !== socket) return;
+      this.#socket = undefined;
+      this.input({ type: 'dropped', code: event.code ?? 1006, reason: event.reason === undefined ? '' : String(event.reason) });
+    };
+    // A close always follows and carries the code; without a handler some libraries throw.
+    socket.onerror = () => undefined;
+  }
+
+  #close(code: number, reason: string): void {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    if (socket === undefined) return;
+    socket.onclose = null;
+    try {
+      socket.close(code, reason);
+    } catch {
+      // Closing what never opened: nothing is left to do.
+    }
+  }
+
+  async #authenticate(fresh: boolean): Promise<void> {
+    const socket = this.#socket;
+    let outcome: ConnectionInput | undefined;
+    try {
+      const body = await this.#host.connectBody(fresh);
+      if (this.#socket === socket) this.#connectId = this.#send('connect', body);
+    } catch (thrown) {
+      const error = thrown instanceof RoomcastError ? thrown : new RoomcastError('network', String(thrown), { temporary: true });
+      outcome = error.temporary ? { type: 'tokenFailed', error } : { type: 'tokenMissing', error };
+    }
+    if (outcome !== undefined && this.#socket === socket) this.input(outcome);
+  }
+
+  #receive(message: unknown): void {
+    const frame = readFrame(message);
+    switch (frame.kind) {
+      case 'ping':
+        this.input({ type: 'ping' });
+        break;
+      case 'connected':
+        this.input({ type: 'connected', session: frame.session, stale: frame.stale });
+        break;
+      case 'disconnect':
+        this.#host.frame(frame);
+        return this.input({ type: 'disconnect', ...withoutKind(frame) });
+      case 'error':
+        if (frame.id !== undefined && frame.id === this.#connectId && this.state.status === 'authenticating') {
+          return this.input({ type: 'refused', error: frame.error });
+        }
+        break;
+      case 'status':
+        this.input({ type: 'status', ...withoutKind(frame) });
+        break;
+      case 'expiring':
+        this.input({ type: 'expiring' });
+        break;
+      case 'refreshed':
+      case 'roles':
+        this.input({ type: 'rights', ...withoutKind(frame) });
+        break;
+    }
+    if (this.state.status === 'live') this.input({ type: 'heard' });
+    this.#host.frame(frame);
+  }
+
+  #send(name: string, body: Record<string, unknown>): number {
+    const id = this.#nextId;
+    // Ids are uint32 on the wire.
+    this.#nextId = id >= 0xffff_ffff ? 1 : id + 1;
+    this.#write(JSON.stringify({ id, [name]: body }));
+    return id;
+  }
+
+  #write(message: string): void {
+    try {
+      this.#socket?.send(message);
+    } catch {
+      // A socket that is closing refuses; its close event tells the machine.
+    }
+  }
+
+  #fire(timer: Timer): void {
+    this.#timers.delete(timer);
+    this.input({ type: 'fired', timer });
+  }
+
+  #disarm(timer: Timer): void {
+    clearTimeout(this.#timers.get(timer));
+    this.#timers.delete(timer);
+  }
+}
+
+function withoutKind<F extends { kind: string }>(frame: F): Omit<F, 'kind' | 'id'> {
+  const { kind: _kind, ...rest } = frame as F & { id?: number };
+  delete (rest as { id?: number }).id;
+  return rest as Omit<F, 'kind' | 'id'>;
+}
+
+/** Passes the browser's hints on; does nothing where there is no page. Returns how to stop. */
+function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => void): () => void {
+  const page = globalThis as Partial<Pick<typeof globalThis, 'addEventListener' | 'removeEventListener' | 'document' | 'navigator'>>;
+  if (page.addEventListener === undefined || page.document === undefined) return () => undefined;
+  const document = page.document;
+  const online = (): void => hint('online');
+  const offline = (): void => hint('offline');
+  const wake = (): void => {
+    if (document.visibilityState === 'visible') hint('wake');
+  };
+  page.addEventListener('online', online);
+  page.addEventListener('offline', offline);
+  page.addEventListener('pageshow', wake);
+  document.addEventListener('visibilitychange', wake);
+  document.addEventListener('resume', wake);
+  if (page.navigator?.onLine === false) offline();
+  return () => {
+    page.removeEventListener?.('online', online);
+    page.removeEventListener?.('offline', offline);
+    page.removeEventListener?.('pageshow', wake);
+    document.removeEventListener('visibilitychange', wake);
+    document.removeEventListener('resume', wake);
+  };
+}

@@ -1,0 +1,173 @@
+import { describe, expect, it } from 'vitest';
+import { RoomcastError } from './error.js';
+import { INITIAL, STABLE_MS, step, type ConnectionInput, type ConnectionState, type Effect } from './machine.js';
+
+const SESSION = { connection: 'c', user: 'u', roles: [], epoch: 'e', pingSeconds: 25, resumeSeconds: 60 };
+
+/** Runs inputs one after the other; `at` sets the clock from there on. */
+function run(inputs: (ConnectionInput & { at?: number })[], start: ConnectionState = INITIAL, random = 0.5): { state: ConnectionState; effects: Effect[]; last: Effect[] } {
+  let state = start;
+  let now = 1_000_000;
+  const effects: Effect[] = [];
+  let last: Effect[] = [];
+  for (const { at, ...input } of inputs) {
+    if (at !== undefined) now = 1_000_000 + at;
+    [state, last] = step(state, input as ConnectionInput, { now, random });
+    effects.push(...last);
+  }
+  return { state, effects, last };
+}
+
+const START: ConnectionInput[] = [{ type: 'start' }, { type: 'opened' }];
+const LIVE: ConnectionInput[] = [...START, { type: 'connected', session: SESSION, stale: false }];
+
+describe('connection machine', () => {
+  it('goes from idle over connecting and authenticating to live', () => {
+    const { state, effects } = run(LIVE);
+    expect(state).toMatchObject({ status: 'live', attempt: 0, session: SESSION });
+    expect(effects.map((effect) => effect.do)).toEqual(['disarm', 'open', 'arm', 'authenticate', 'disarm', 'arm']);
+    expect(effects).toContainEqual({ do: 'authenticate', fresh: false });
+    expect(effects).toContainEqual({ do: 'arm', timer: 'watchdog', ms: 40_000 });
+  });
+
+  it.each([
+    [1006, 'waiting'],
+    [1000, 'waiting'],
+    [1009, 'waiting'],
+    [4001, 'waiting'],
+    [4002, 'waiting'],
+    [4003, 'waiting'],
+    [4499, 'waiting'],
+    [4500, 'closed'],
+    [4501, 'closed'],
+    [4777, 'closed'],
+    [4999, 'closed'],
+  ])('after close code %i it is %s', (code, status) => {
+    const { state } = run([...LIVE, { type: 'dropped', code, reason: '' }]);
+    expect(state.status).toBe(status);
+    expect(state.error?.closeCode).toBe(code);
+  });
+
+  it.each([
+    [4500, 'unauthorized', true],
+    [4501, 'revoked', true],
+    [4502, 'forbidden', false],
+  ])('close code %i is the error %s', (code, name, isAuth) => {
+    const { state } = run([...LIVE, { type: 'dropped', code, reason: '' }]);
+    expect(state.error?.code).toBe(name);
+    expect(state.error?.isAuth).toBe(isAuth);
+  });
+
+  it('waits as long as the server asks', () => {
+    const { state, last } = run([...LIVE, { type: 'disconnect', code: 4001, reason: 'drain', reconnect: true, retryAfterMs: 1_800, at: STABLE_MS }]);
+    expect(state).toMatchObject({ status: 'waiting', attempt: 0, retryAt: 1_000_000 + STABLE_MS + 1_800 });
+    expect(last).toContainEqual({ do: 'arm', timer: 'retry', ms: 1_800 });
+  });
+
+  it('does not come back when the server forbids it, nor when only the flag allows it', () => {
+    expect(run([...LIVE, { type: 'disconnect', code: 4001, reason: '', reconnect: false }]).state.status).toBe('closed');
+    expect(run([...LIVE, { type: 'disconnect', code: 4502, reason: '', reconnect: true }]).state.status).toBe('closed');
+  });
+
+  it('never gives up and counts its failures', () => {
+    let state = run([{ type: 'start' }]).state;
+    for (let attempt = 1; attempt <= 100; attempt += 1) {
+      [state] = step(state, { type: 'dropped', code: 1006, reason: '' }, { now: 0, random: 0.999 });
+      expect(state).toMatchObject({ status: 'waiting', attempt });
+      expect(state.retryAt).toBeLessThanOrEqual(30_000);
+      [state] = step(state, { type: 'fired', timer: 'retry' }, { now: 0, random: 0.5 });
+      expect(state.status).toBe('connecting');
+    }
+  });
+
+  it('starts its back-off anew only after a connection that stood', () => {
+    const broken = run([{ type: 'start' }, { type: 'dropped', code: 1006, reason: '' }, { type: 'fired', timer: 'retry' }, { type: 'opened' }, { type: 'connected', session: SESSION, stale: false }]);
+    expect(run([{ type: 'dropped', code: 1006, reason: '', at: 10 }], broken.state).state.attempt).toBe(2);
+    expect(run([{ type: 'dropped', code: 1006, reason: '', at: STABLE_MS }], broken.state).state.attempt).toBe(0);
+  });
+
+  it('asks for a new token once after 4003, and stops when that one is expired too', () => {
+    const expired = run([...LIVE, { type: 'dropped', code: 4003, reason: '' }, { type: 'fired', timer: 'retry' }, { type: 'opened' }]);
+    expect(expired.last).toEqual([{ do: 'authenticate', fresh: true }]);
+    const again = run([{ type: 'dropped', code: 4003, reason: '' }], expired.state);
+    expect(again.state).toMatchObject({ status: 'closed' });
+    expect(again.state.error?.code).toBe('expired');
+  });
+
+  it('a refused connect follows its code', () => {
+    const refuse = (code: string, temporary: boolean): ConnectionState =>
+      run([...START, { type: 'refused', error: { code, message: '', temporary } }]).state;
+    expect(refuse('expired', false)).toMatchObject({ status: 'waiting', renew: 'wanted' });
+    expect(refuse('unauthorized', false).status).toBe('closed');
+    expect(refuse('unavailable', true).status).toBe('waiting');
+  });
+
+  it('a watchdog that fires after news only waits on; after silence it reconnects', () => {
+    const heard = run([...LIVE, { type: 'heard', at: 30_000 }, { type: 'fired', timer: 'watchdog', at: 40_000 }]);
+    expect(heard.state.status).toBe('live');
+    expect(heard.last).toEqual([{ do: 'arm', timer: 'watchdog', ms: 30_000 }]);
+    const silent = run([...LIVE, { type: 'fired', timer: 'watchdog', at: 40_000 }]);
+    expect(silent.state).toMatchObject({ status: 'waiting', error: { code: 'timeout' } });
+    expect(silent.last).toContainEqual({ do: 'close', code: 4900, reason: '' });
+  });
+
+  it('answers pings', () => {
+    expect(run([...LIVE, { type: 'ping' }]).last).toEqual([{ do: 'pong' }]);
+  });
+
+  it('comes back at once when the network does, and replaces a socket that lived through the break', () => {
+    const waiting = run([...LIVE, { type: 'dropped', code: 1006, reason: '' }, { type: 'fired', timer: 'retry' }, { type: 'dropped', code: 1006, reason: '' }, { type: 'dropped', code: 1006, reason: '' }], INITIAL, 0.99);
+    const online = run([{ type: 'online', at: 0 }], { ...waiting.state, retryAt: 1_020_000 });
+    expect(online.last).toEqual([{ do: 'arm', timer: 'retry', ms: 250 }]);
+    const survived = run([...LIVE, { type: 'offline' }, { type: 'online', at: 1_000 }]);
+    expect(survived.state).toMatchObject({ status: 'waiting' });
+    expect((survived.state.retryAt ?? 0) - 1_001_000).toBeLessThanOrEqual(500);
+  });
+
+  it('after offline it gives the socket five seconds to prove itself', () => {
+    const quiet = run([...LIVE, { type: 'offline', at: 10 }, { type: 'fired', timer: 'watchdog', at: 5_010 }]);
+    expect(quiet.state.status).toBe('waiting');
+    const alive = run([...LIVE, { type: 'offline', at: 10 }, { type: 'heard', at: 100 }, { type: 'fired', timer: 'watchdog', at: 5_010 }]);
+    expect(alive.state.status).toBe('live');
+  });
+
+  it('hurries on waking but not before the server allows', () => {
+    const drained = run([...LIVE, { type: 'disconnect', code: 4006, reason: '', retryAfterMs: 20_000 }]).state;
+    expect(run([{ type: 'wake', at: 1_000 }], drained).state.retryAt).toBe(1_020_000);
+    expect(run([{ type: 'retryNow', at: 1_000 }], drained).state.status).toBe('connecting');
+  });
+
+  it('waking after a long sleep replaces the socket', () => {
+    expect(run([...LIVE, { type: 'wake', at: 60_000 }]).state.status).toBe('waiting');
+    expect(run([...LIVE, { type: 'wake', at: 6_000 }]).state.status).toBe('live');
+  });
+
+  it('pauses and resumes by the user alone', () => {
+    const paused = run([...LIVE, { type: 'pause' }, { type: 'online' }, { type: 'wake' }, { type: 'fired', timer: 'retry' }]);
+    expect(paused.state.status).toBe('paused');
+    expect(run([{ type: 'resume' }], paused.state).state.status).toBe('connecting');
+  });
+
+  it('without a token it is closed until somebody signs in', () => {
+    const error = new RoomcastError('no_token', '');
+    const closed = run([...START, { type: 'tokenMissing', error }]);
+    expect(closed.state).toMatchObject({ status: 'closed', error });
+    const again = run([{ type: 'start' }, { type: 'opened' }], closed.state);
+    expect(again.last).toEqual([{ do: 'authenticate', fresh: true }]);
+  });
+
+  it('a handshake that does not end counts as a failure', () => {
+    expect(run([{ type: 'start' }, { type: 'fired', timer: 'handshake' }]).state).toMatchObject({ status: 'waiting', attempt: 1 });
+  });
+
+  it('says stale and takes it back', () => {
+    const stale = run([...LIVE, { type: 'status', stale: true, since: 'x' }]);
+    expect(stale.state.stale).toEqual({ since: 'x' });
+    expect(run([{ type: 'status', stale: false }], stale.state).state.stale).toBeUndefined();
+  });
+
+  it('ignores what does not belong to its state', () => {
+    const inputs: ConnectionInput[] = [{ type: 'opened' }, { type: 'ping' }, { type: 'expiring' }, { type: 'resume' }, { type: 'retryNow' }, { type: 'dropped', code: 4001, reason: '' }, { type: 'fired', timer: 'watchdog' }];
+    for (const input of inputs) expect(run([input])).toMatchObject({ state: INITIAL, effects: [] });
+  });
+});

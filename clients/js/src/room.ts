@@ -1,0 +1,278 @@
+/**
+ * One room: its cursor, its state, and the subscriptions that listen. Fed by the client with what the socket and the
+ * snapshot bring; touches neither itself. Decides what is delivered, once, in which order, and whether it is news.
+ */
+
+import type { Counters } from './counters.js';
+import { RoomcastError } from './error.js';
+import type { CloudEvent, Delivery, EventMap, EventOf, Reset, StateChange } from './event.js';
+import type { RoomAnswer } from './frame.js';
+import type { Snapshot } from './http.js';
+import { Seen } from './seen.js';
+import { expiryOf, StateStore } from './state.js';
+
+/** What an application wants to hear of a room. All optional; none may be relied on to be called synchronously. */
+export interface RoomHandlers<M extends EventMap = EventMap> {
+  /** How many past events to load over HTTP before going live; 0 = none. Default 50. */
+  history?: number;
+  onEvent?(event: EventOf<M>, delivery: Delivery): void;
+  onState?(change: StateChange<M>): void;
+  /** Everything up to now has been delivered; again after every return. */
+  onCaughtUp?(): void;
+  /** The room starts over: its state was forgotten, events may be missing. History is loaded again by itself. */
+  onReset?(reset: Reset): void;
+  onError?(error: RoomcastError): void;
+}
+
+/** What a room needs from its client. */
+export interface RoomHost {
+  readonly counters: Counters;
+  /** The server's time, in milliseconds since the Unix epoch. */
+  now(): number;
+  /** A listener threw. */
+  listenerFailed(error: unknown): void;
+  /** The room holds a value that expires then. */
+  expiryAt(at: number): void;
+}
+
+/** Events held back for one subscription while its history is loading; more than this and it goes on without. */
+export const HELD_MAX = 5_000;
+
+interface Held {
+  readonly event: CloudEvent;
+  readonly cursor: string | undefined;
+  readonly recovered: boolean;
+}
+
+/** One listener's view of a room. */
+export class Feed {
+  readonly history: number;
+  readonly #handlers: RoomHandlers;
+  readonly #host: RoomHost;
+  readonly #seen = new Seen();
+  /** Defined while history is on its way: news wait behind it. */
+  #held: Held[] | undefined;
+  #caughtUp = false;
+  #caughtUpWaiting = false;
+  #lastError: string | undefined;
+
+  constructor(handlers: RoomHandlers, host: RoomHost) {
+    this.#handlers = handlers;
+    this.#host = host;
+    this.history = handlers.history ?? 50;
+    if (this.history > 0) this.#held = [];
+  }
+
+  /** History is still wanted. */
+  get holding(): boolean {
+    return this.#held !== undefined;
+  }
+
+  offer(event: CloudEvent, cursor: string | undefined, recovered: boolean): void {
+    if (this.#held === undefined) return this.#deliver(event, cursor, { live: this.#caughtUp, recovered, from: 'socket' });
+    this.#held.push({ event, cursor, recovered });
+    if (this.#held.length > HELD_MAX) this.release();
+  }
+
+  past(events: readonly CloudEvent[]): void {
+    for (const event of events) this.#deliver(event, undefined, { live: false, recovered: false, from: 'snapshot' });
+  }
+
+  /** Lets what was held back go, in order. */
+  release(): void {
+    const held = this.#held;
+    if (held === undefined) return;
+    this.#held = undefined;
+    for (const { event, cursor, recovered } of held) this.#deliver(event, cursor, { live: this.#caughtUp, recovered, from: 'socket' });
+    if (this.#caughtUpWaiting) this.caughtUp();
+  }
+
+  caughtUp(): void {
+    if (this.#held !== undefined) {
+      this.#caughtUpWaiting = true;
+      return;
+    }
+    this.#caughtUpWaiting = false;
+    this.#caughtUp = true;
+    this.#lastError = undefined;
+    this.#call(() => this.#handlers.onCaughtUp?.());
+  }
+
+  state(key: string, event: CloudEvent | undefined, gone?: 'withdrawn' | 'expired'): void {
+    const change: StateChange = { key, event: event as EventOf<EventMap> | undefined, live: this.#caughtUp, ...(gone === undefined ? {} : { gone }) };
+    this.#call(() => this.#handlers.onState?.(change));
+  }
+
+  reset(reset: Reset): void {
+    if (this.history > 0) this.#held ??= [];
+    this.#call(() => this.#handlers.onReset?.(reset));
+  }
+
+  /** Says an error once until the room works again. */
+  error(error: RoomcastError): void {
+    if (this.#lastError === error.code) return;
+    this.#lastError = error.code;
+    this.#call(() => this.#handlers.onError?.(error));
+  }
+
+  #deliver(event: CloudEvent, cursor: string | undefined, delivery: Delivery): void {
+    const expiry = expiryOf(event);
+    if (expiry !== undefined && expiry <= this.#host.now()) {
+      this.#host.counters.expired += 1;
+      return;
+    }
+    if (!this.#seen.add(event.source, event.id, cursor)) {
+      this.#host.counters.duplicates += 1;
+      return;
+    }
+    this.#host.counters.delivered += 1;
+    this.#call(() => this.#handlers.onEvent?.(event as EventOf<EventMap>, delivery));
+  }
+
+  #call(listener: () => void): void {
+    try {
+      listener();
+    } catch (error) {
+      this.#host.listenerFailed(error);
+    }
+  }
+}
+
+/** A history request on its way. */
+export interface Loading {
+  readonly stop: AbortController;
+  /** Ends when it has come or failed; never rejects. */
+  done: Promise<void>;
+}
+
+/** A room and everything known about it. */
+export class Room {
+  readonly name: string;
+  readonly feeds = new Set<Feed>();
+  readonly store = new StateStore();
+  /** Delivered up to here; what a return asks for. */
+  cursor: string | undefined;
+  /** The present connection carries the room. */
+  joined = false;
+  /** The present connection was asked for the room. */
+  asked = false;
+  /** Between the answer and `caughtUp`. */
+  recovering = false;
+  /** The history request on its way. */
+  loading: Loading | undefined;
+  #begun = false;
+  readonly #host: RoomHost;
+
+  constructor(name: string, host: RoomHost) {
+    this.name = name;
+    this.#host = host;
+  }
+
+  /** Some subscription waits for history. */
+  get wantsHistory(): boolean {
+    for (const feed of this.feeds) if (feed.holding) return true;
+    return false;
+  }
+
+  /** The largest history any waiting subscription asks for, in events. */
+  get historyLength(): number {
+    return Math.max(0, ...[...this.feeds].filter((feed) => feed.holding).map((feed) => feed.history));
+  }
+
+  /** A subscription came later than the room: it gets what the room already knows. */
+  welcome(feed: Feed): void {
+    for (const [key, event] of this.store.values) feed.state(key, event);
+    if (this.joined && !this.recovering) feed.caughtUp();
+  }
+
+  /** The server answered for this room: delivery begins. */
+  begin(answer: RoomAnswer): void {
+    this.joined = true;
+    this.recovering = true;
+    if (answer.recovery === 'complete') {
+      this.#begun = true;
+      return;
+    }
+    this.store.clear();
+    this.cursor = undefined;
+    if (this.#begun) {
+      const reset: Reset = { recovery: answer.recovery, ...(answer.reason === undefined ? {} : { reason: answer.reason }) };
+      for (const feed of this.feeds) feed.reset(reset);
+    }
+    this.#begun = true;
+  }
+
+  /** The connection is gone. The cursor stays. */
+  leave(): void {
+    this.joined = false;
+    this.asked = false;
+    this.recovering = false;
+  }
+
+  /** An event frame of the socket. */
+  take(event: CloudEvent, cursor: string | undefined): void {
+    // While recovering, events run ahead of the state that follows them: a cursor of one of them would skip values on
+    // the next return. So the old cursor holds until `caughtUp`; what comes again then is recognised.
+    if (cursor !== undefined && !this.recovering) this.cursor = cursor;
+    if (event.statekey !== undefined && (event.delivery === 'state' || event.delivery === undefined)) return this.#applyState(event);
+    if (this.feeds.size === 0) this.#host.counters.unheard += 1;
+    for (const feed of this.feeds) feed.offer(event, cursor, this.recovering);
+  }
+
+  /** The server says that nothing is missing up to this cursor. */
+  caughtUp(cursor: string): void {
+    const first = this.recovering;
+    this.cursor = cursor;
+    this.recovering = false;
+    // Quiet rooms get newer cursors now and then: those are no news.
+    if (first) for (const feed of this.feeds) feed.caughtUp();
+  }
+
+  /** The history arrived. State and cursor count only if the socket has not begun: afterwards it knows better. */
+  loaded(snapshot: Snapshot): void {
+    if (!this.#begun && !this.asked && !this.joined) {
+      this.#begun = true;
+      for (const event of snapshot.state) this.#applyState(event);
+      if (snapshot.cursor !== undefined) this.cursor = snapshot.cursor;
+    }
+    for (const feed of this.feeds) {
+      if (!feed.holding) continue;
+      feed.past(snapshot.events.slice(-feed.history));
+      feed.release();
+    }
+  }
+
+  /** No history is to be had; go on without. */
+  unloaded(): void {
+    for (const feed of this.feeds) feed.release();
+  }
+
+  /** Forgets what was shown and where we were. */
+  forget(): void {
+    for (const key of [...this.store.values.keys()]) for (const feed of this.feeds) feed.state(key, undefined, 'withdrawn');
+    this.store.clear();
+    this.cursor = undefined;
+  }
+
+  fail(error: RoomcastError): void {
+    for (const feed of this.feeds) feed.error(error);
+  }
+
+  /** Drops values whose time is over. */
+  expire(now: number): void {
+    for (const key of this.store.expire(now)) for (const feed of this.feeds) feed.state(key, undefined, 'expired');
+  }
+
+  #applyState(event: CloudEvent): void {
+    const effect = this.store.apply(event, this.#host.now());
+    if (effect === 'unchanged') return;
+    const key = event.statekey as string;
+    if (effect !== 'set') {
+      for (const feed of this.feeds) feed.state(key, undefined, effect);
+      return;
+    }
+    const expiry = expiryOf(event);
+    if (expiry !== undefined) this.#host.expiryAt(expiry);
+    for (const feed of this.feeds) feed.state(key, event);
+  }
+}
