@@ -1,0 +1,139 @@
+//! The policy file: roles, rooms, commands and publishers, read once and compiled so that deciding is cheap.
+//!
+//! Services read `policy.yaml` at start and at each reload, keep the result behind a shared pointer and ask it for the
+//! [`Rights`] of each principal. A policy with any mistake is no policy; all its mistakes are reported at once.
+
+mod compile;
+mod draft;
+mod mistake;
+mod tree;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use roomcast_proto::ids::{Audience, Room, Tenant};
+
+pub(crate) use compile::{Compiled, Entry, PermissionId, PermissionSet};
+pub use mistake::{MISTAKES_MAX, Mistake};
+
+use crate::audience::AudienceId;
+use crate::principal::Principal;
+use crate::rights::Rights;
+use mistake::Mistakes;
+
+/// Where `activity` messages of clients go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activity {
+    /// The room of the events.
+    pub room: Room,
+    /// Who of its members gets them.
+    pub audience: Audience,
+}
+
+/// A policy without mistakes. Cloning is cheap.
+#[derive(Clone)]
+pub struct Policy {
+    compiled: Arc<Compiled>,
+    publishers: Arc<HashMap<Tenant, HashMap<String, Rights>>>,
+}
+
+impl Policy {
+    /// Reads a policy from YAML. `file` is only the name that mistakes carry; nothing is opened.
+    ///
+    /// # Errors
+    /// Every mistake that can be found, in the order of the file, at most [`MISTAKES_MAX`].
+    pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Mistakes::new(file);
+        let root = match tree::read(text) {
+            Ok(root) => root,
+            Err((at, message)) => {
+                mistakes.add(at, message);
+                return Err(mistakes.finish());
+            }
+        };
+        let draft = draft::read(&root, &mut mistakes);
+        let (compiled, publishers) = compile::compile(draft, fnv1a64(text.as_bytes()), &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(mistakes.finish());
+        }
+        let compiled = Arc::new(compiled);
+        let mut by_tenant: HashMap<Tenant, HashMap<String, Rights>> = HashMap::new();
+        for publisher in publishers {
+            let rights = Rights::of_publisher(&compiled, &publisher.tenant, &publisher.user, &publisher.roles);
+            by_tenant.entry(publisher.tenant).or_default().insert(publisher.user, rights);
+        }
+        Ok(Self { compiled, publishers: Arc::new(by_tenant) })
+    }
+
+    /// What a principal may do. A few microseconds; meant to be kept for the life of a connection or request.
+    #[must_use]
+    pub fn rights(&self, principal: &Principal) -> Rights {
+        Rights::of_principal(&self.compiled, principal)
+    }
+
+    /// What a NATS user may publish; `None` for one that is not listed, which may publish nothing.
+    ///
+    /// Such a publisher has no token and so no claims: the policy's own list vouches for it, and a `{claim}` token of a
+    /// room it may publish to stands for any one token. It reads nothing.
+    #[must_use]
+    pub fn publisher(&self, tenant: &Tenant, nats_user: &str) -> Option<Rights> {
+        self.publishers.get(tenant)?.get(nats_user).cloned()
+    }
+
+    /// The listed NATS users with their rights, in no order: account permissions and queues are generated from them.
+    pub fn publishers(&self) -> impl Iterator<Item = (&Tenant, &str, &Rights)> {
+        self.publishers
+            .iter()
+            .flat_map(|(tenant, users)| users.iter().map(move |(user, rights)| (tenant, user.as_str(), rights)))
+    }
+
+    /// The number of an audience: a role's name or `all`. `None` means `unknown_audience`.
+    #[must_use]
+    pub fn audience(&self, name: &str) -> Option<AudienceId> {
+        self.compiled.audience(name)
+    }
+
+    /// All audiences, `all` first.
+    pub fn audiences(&self) -> impl Iterator<Item = &str> {
+        self.compiled.audience_names()
+    }
+
+    /// Where activity goes; `None` means that clients may not send any.
+    #[must_use]
+    pub fn activity(&self) -> Option<&Activity> {
+        self.compiled.activity.as_ref()
+    }
+
+    /// Whether any entry could open this room to anybody. Only for those who hold every permission
+    /// ([`Rights::hold_everything`]): everybody else gets the same answer for absent and forbidden.
+    #[must_use]
+    pub fn knows_room(&self, room: &Room) -> bool {
+        room.is_personal() || self.compiled.could_open(room)
+    }
+
+    /// A mark of the file's content, to tell policies apart in logs and metrics.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.compiled.fingerprint
+    }
+}
+
+/// Shows how large it is; the content is in the file.
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("fingerprint", &format_args!("{:016x}", self.compiled.fingerprint))
+            .field("audiences", &self.audiences().count())
+            .field("rooms", &self.compiled.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// FNV-1a, 64 bits.
+fn fnv1a64(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests;

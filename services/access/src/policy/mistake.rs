@@ -1,0 +1,142 @@
+//! Mistakes in a policy: where they are, what they are, and what was probably meant.
+
+use std::fmt;
+
+/// Most mistakes reported at once; whoever has more mends these first.
+pub const MISTAKES_MAX: usize = 100;
+
+/// One mistake in a file that an operator wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The file, as the caller named it.
+    pub file: String,
+    /// Line, counted from 1; 0 when the mistake has no place, such as an empty file.
+    pub line: u64,
+    /// Column in characters, counted from 1; 0 when the mistake has no place.
+    pub column: u64,
+    /// What is wrong.
+    pub message: String,
+    /// The name that was probably meant.
+    pub suggestion: Option<String>,
+}
+
+/// `policy.yaml:3:5: unknown key "inherit" in a role; did you mean "inherits"?`
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)?;
+        self.suggestion.as_ref().map_or(Ok(()), |meant| write!(f, "; did you mean {meant:?}?"))
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+/// A place in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct At {
+    pub(super) line: u64,
+    pub(super) column: u64,
+}
+
+/// Collects mistakes, so that all are reported at once.
+pub(super) struct Mistakes {
+    file: String,
+    list: Vec<Mistake>,
+}
+
+impl Mistakes {
+    pub(super) fn new(file: &str) -> Self {
+        Self { file: file.to_owned(), list: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, at: At, message: impl Into<String>) {
+        self.push(at, message.into(), None);
+    }
+
+    /// Adds a mistake about a name; the nearest of `known`, if near enough, becomes the suggestion.
+    pub(super) fn unknown<'a>(
+        &mut self,
+        at: At,
+        message: impl Into<String>,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) {
+        let suggestion = nearest(name, known).map(str::to_owned);
+        self.push(at, message.into(), suggestion);
+    }
+
+    fn push(&mut self, at: At, message: String, suggestion: Option<String>) {
+        if self.list.len() < MISTAKES_MAX {
+            self.list.push(Mistake { file: self.file.clone(), line: at.line, column: at.column, message, suggestion });
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// All of them, in the order of the file.
+    pub(super) fn finish(mut self) -> Vec<Mistake> {
+        self.list.sort_by_key(|mistake| (mistake.line, mistake.column));
+        self.list.dedup();
+        self.list
+    }
+}
+
+/// The known name that differs from `name` in at most a third of its letters, the nearest if there are several.
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = (name.chars().count() / 3).clamp(1, 3);
+    known
+        .into_iter()
+        .map(|candidate| (distance(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// How many letters must be inserted, removed, replaced or swapped with their neighbour, letter case aside.
+/// Names beyond 64 letters count as far from everything, which bounds the work.
+pub(super) fn distance(a: &str, b: &str) -> usize {
+    let lower = |text: &str| text.chars().flat_map(char::to_lowercase).collect::<Vec<_>>();
+    let (a, b) = (lower(a), lower(b));
+    if a.len() > 64 || b.len() > 64 {
+        return usize::MAX;
+    }
+    let mut rows: Vec<Vec<usize>> = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    rows[0] = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn near_names_are_suggested_and_far_ones_are_not() {
+        let known = ["inherits", "permissions", "subscribe", "publish", "staff"];
+        for (name, expected) in [
+            ("inherit", Some("inherits")),
+            ("Permissions", Some("permissions")),
+            ("subcsribe", Some("subscribe")),
+            ("pubish", Some("publish")),
+            ("stuff", Some("staff")),
+            ("colour", None),
+            ("", None),
+            ("xyz", None),
+        ] {
+            assert_eq!(nearest(name, known), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! What one principal, or one listed publisher, may do under one policy.
+//!
+//! Made when a connection opens and whenever its token or the policy changes; asked at each subscribe and publish.
+//! Answers are permits, or one [`Denied`] that never says why.
+
+use std::fmt;
+use std::sync::Arc;
+
+use roomcast_proto::ids::{Audience, Room, Tenant, is_token};
+use serde_json::Value;
+
+use crate::audience::AudienceSet;
+use crate::pattern::ClaimValues;
+use crate::permit::{Command, Denied, History, Presence, Publish, Subscribe, View};
+use crate::policy::{Compiled, Entry, PermissionId, PermissionSet};
+use crate::principal::Principal;
+use crate::redact::{Pointer, RedactionClass};
+
+/// Most rooms that are opened without being asked for.
+pub const AUTO_JOIN_MAX: usize = 512;
+
+/// Everything a policy lets one holder do. Owned, and cheap to clone.
+#[derive(Clone)]
+pub struct Rights(Arc<Inner>);
+
+struct Inner {
+    policy: Arc<Compiled>,
+    tenant: Tenant,
+    publisher: Arc<str>,
+    /// The user's own room. A listed NATS publisher has none, and reads nothing at all.
+    personal: Option<Room>,
+    permissions: PermissionSet,
+    audiences: AudienceSet,
+    values: ClaimValues,
+    skipped: usize,
+}
+
+impl Rights {
+    pub(crate) fn of_principal(policy: &Arc<Compiled>, principal: &Principal) -> Self {
+        let roles = principal.roles.iter().filter_map(|role| policy.role(role));
+        let (permissions, audiences) = sum_of_roles(policy, roles);
+        let mut skipped = 0;
+        let values = policy
+            .claims
+            .iter()
+            .map(|claim| principal.claims.get(claim).map_or_else(Box::default, |value| tokens(value, &mut skipped)))
+            .collect();
+        Self(Arc::new(Inner {
+            policy: Arc::clone(policy),
+            tenant: principal.tenant.clone(),
+            publisher: Arc::clone(&principal.subject),
+            personal: Some(principal.personal_room()),
+            permissions,
+            audiences,
+            values,
+            skipped,
+        }))
+    }
+
+    pub(crate) fn of_publisher(policy: &Arc<Compiled>, tenant: &Tenant, user: &str, roles: &[usize]) -> Self {
+        let (permissions, audiences) = sum_of_roles(policy, roles.iter().copied());
+        Self(Arc::new(Inner {
+            policy: Arc::clone(policy),
+            tenant: tenant.clone(),
+            publisher: format!("nats/{user}").into(),
+            personal: None,
+            permissions,
+            audiences,
+            values: ClaimValues::default(),
+            skipped: 0,
+        }))
+    }
+
+    /// Whether, and how, the holder may follow a room.
+    ///
+    /// The own personal room is always open, any other never, whatever the policy says.
+    ///
+    /// # Errors
+    /// [`Denied`] for a room that is not there and for one that is not the holder's: answer `forbidden` to both.
+    pub fn subscribe(&self, room: &Room) -> Result<Subscribe, Denied> {
+        let view = self.view(room, |entry| entry.subscribe)?;
+        let history = room.is_personal() || self.holds(room, |entry| entry.history);
+        Ok(Subscribe { view, history })
+    }
+
+    /// Whether, and how, the holder may read a room's past events.
+    ///
+    /// # Errors
+    /// [`Denied`], as for [`Rights::subscribe`].
+    pub fn history(&self, room: &Room) -> Result<History, Denied> {
+        Ok(History { view: self.view(room, |entry| entry.history)? })
+    }
+
+    /// Whether the holder may see who is in a room. Personal rooms show nobody.
+    ///
+    /// # Errors
+    /// [`Denied`], as for [`Rights::subscribe`].
+    pub fn presence(&self, room: &Room) -> Result<Presence, Denied> {
+        if room.is_personal() {
+            return Err(Denied(()));
+        }
+        Ok(Presence { view: self.view(room, |entry| entry.presence)? })
+    }
+
+    /// Whether the holder may publish to a room as a service, over HTTP or NATS.
+    ///
+    /// # Errors
+    /// [`Denied`] also for an audience that the policy does not know; [`crate::Policy::audience`] tells that apart.
+    pub fn publish(&self, room: &Room, audience: &Audience) -> Result<Publish, Denied> {
+        let personal = self.0.policy.personal.publish;
+        self.publish_as(room, audience, personal, |entry| entry.publish)
+    }
+
+    /// Whether the holder may publish to a room as a user, over its own socket.
+    ///
+    /// # Errors
+    /// As for [`Rights::publish`].
+    pub fn client_publish(&self, room: &Room, audience: &Audience) -> Result<Publish, Denied> {
+        let personal = self.0.policy.personal.client_publish;
+        self.publish_as(room, audience, personal, |entry| entry.client_publish)
+    }
+
+    /// Whether the holder may send a command.
+    ///
+    /// # Errors
+    /// [`Denied`] for a command that is not listed and for one that is not the holder's.
+    pub fn command(&self, name: &str) -> Result<Command, Denied> {
+        let (name, allow) = self.0.policy.commands.get_key_value(name).ok_or(Denied(()))?;
+        if !self.0.permissions.holds(*allow) || self.0.personal.is_none() {
+            return Err(Denied(()));
+        }
+        Ok(Command { tenant: self.0.tenant.clone(), name: Arc::clone(name) })
+    }
+
+    /// The rooms that open by themselves, in the order of the policy, at most [`AUTO_JOIN_MAX`], each once.
+    /// Every one of them is open to [`Rights::subscribe`]. The personal room is not among them.
+    #[must_use]
+    pub fn auto_join(&self) -> Vec<Room> {
+        self.auto_joined().0
+    }
+
+    /// How many rooms were left off by the limit of [`Rights::auto_join`].
+    #[must_use]
+    pub fn auto_join_left_off(&self) -> usize {
+        self.auto_joined().1
+    }
+
+    /// The audiences the holder belongs to: its roles, all that they inherit, and `all`.
+    #[must_use]
+    pub fn audiences(&self) -> AudienceSet {
+        self.0.audiences
+    }
+
+    /// The tenant within which all of this holds.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.0.tenant
+    }
+
+    /// The holder's own room; none for a listed NATS publisher.
+    #[must_use]
+    pub fn personal_room(&self) -> Option<&Room> {
+        self.0.personal.as_ref()
+    }
+
+    /// Whether a role with `"*"` is among the holder's: only then may an answer say `unknown_room`.
+    #[must_use]
+    pub fn hold_everything(&self) -> bool {
+        self.0.permissions.everything
+    }
+
+    /// How many values of claims were skipped, because they are no tokens and so name no room. Callers count them.
+    #[must_use]
+    pub fn skipped_values(&self) -> usize {
+        self.0.skipped
+    }
+
+    /// The rooms that the holder may publish to as a service, token by token; `None` stands for any one token.
+    /// Account permissions of NATS users are generated from it. Personal rooms appear as `user` and any one token.
+    #[must_use]
+    pub fn publish_patterns(&self) -> Vec<Vec<Option<&str>>> {
+        let may = |asked: Option<PermissionId>| asked.is_some_and(|asked| self.0.permissions.holds(asked));
+        let policy = &self.0.policy;
+        let entries = policy.entries.iter().filter(|entry| may(entry.publish));
+        let mut patterns: Vec<_> = entries.map(|entry| entry.pattern.tokens()).collect();
+        if may(policy.personal.publish) {
+            patterns.push(vec![Some(roomcast_proto::ids::PERSONAL), None]);
+        }
+        patterns
+    }
+
+    fn is_open(&self, entry: &Entry, room: &Room) -> bool {
+        // A listed publisher has no claims; see `Policy::publisher`.
+        let any_value = self.0.personal.is_none();
+        entry.pattern.matches(room, &self.0.values) || any_value && entry.pattern.could_match(room)
+    }
+
+    /// Whether any entry that opens the room to the holder asks for a permission that it has.
+    fn holds(&self, room: &Room, right: impl Fn(&Entry) -> Option<PermissionId>) -> bool {
+        let permissions = &self.0.permissions;
+        self.0
+            .policy
+            .candidates(room)
+            .any(|entry| right(entry).is_some_and(|asked| permissions.holds(asked)) && self.is_open(entry, room))
+    }
+
+    fn view(&self, room: &Room, right: impl Fn(&Entry) -> Option<PermissionId>) -> Result<View, Denied> {
+        let own = self.0.personal.as_ref().ok_or(Denied(()))?;
+        let open = if room.is_personal() { room == own } else { self.holds(room, right) };
+        if !open {
+            return Err(Denied(()));
+        }
+        let (class, redaction) = self.redaction(room);
+        Ok(View { tenant: self.0.tenant.clone(), room: room.clone(), audiences: self.0.audiences, redaction, class })
+    }
+
+    /// What is taken out for the holder. Rights add up over entries, and so do redactions: an entry that opens a room
+    /// does not undo what another one hides in it.
+    fn redaction(&self, room: &Room) -> (RedactionClass, Arc<[Pointer]>) {
+        let policy = &self.0.policy;
+        let applies = |rule: &&usize| !self.0.permissions.holds(policy.rules[**rule].unless);
+        let open = policy.candidates(room).filter(|entry| self.is_open(entry, room));
+        let rules: Vec<usize> = open.flat_map(|entry| &entry.rules).filter(applies).copied().collect();
+        let Some(first) = rules.first() else {
+            return (RedactionClass::default(), Arc::default());
+        };
+        let bits = rules.iter().fold(0, |bits: u128, rule| bits | 1 << rule);
+        let class = RedactionClass { policy: policy.fingerprint, rules: bits };
+        if rules.len() == 1 {
+            return (class, Arc::clone(&policy.rules[*first].remove));
+        }
+        let mut all: Vec<Pointer> =
+            rules.iter().flat_map(|rule| policy.rules[*rule].remove.iter().cloned()).collect();
+        all.sort();
+        all.dedup();
+        (class, all.into())
+    }
+
+    fn publish_as(
+        &self,
+        room: &Room,
+        audience: &Audience,
+        personal: Option<PermissionId>,
+        right: impl Fn(&Entry) -> Option<PermissionId>,
+    ) -> Result<Publish, Denied> {
+        let may = if room.is_personal() {
+            personal.is_some_and(|asked| self.0.permissions.holds(asked))
+        } else {
+            self.holds(room, right)
+        };
+        let audience_id = self.0.policy.audience(audience.as_str()).filter(|_| may).ok_or(Denied(()))?;
+        Ok(Publish {
+            tenant: self.0.tenant.clone(),
+            room: room.clone(),
+            audience: audience.clone(),
+            audience_id,
+            publisher: Arc::clone(&self.0.publisher),
+        })
+    }
+
+    /// The rooms, and how many were left off. Tries at most [`AUTO_JOIN_MAX`] names, so a token full of values stays cheap.
+    fn auto_joined(&self) -> (Vec<Room>, usize) {
+        let mut rooms: Vec<Room> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        let (mut tried, mut left_off) = (0, 0_usize);
+        let may = |entry: &&Entry| {
+            entry.auto_join && entry.subscribe.is_some_and(|asked| self.0.permissions.holds(asked))
+        };
+        if self.0.personal.is_none() {
+            return (rooms, 0);
+        }
+        for entry in self.0.policy.entries.iter().filter(may) {
+            let names = entry.pattern.room_count(&self.0.values);
+            let tries = names.min(AUTO_JOIN_MAX - tried);
+            rooms.extend(entry.pattern.rooms(&self.0.values, tries).filter(|room| seen.insert(room.clone())));
+            tried += tries;
+            left_off = left_off.saturating_add(names - tries);
+        }
+        (rooms, left_off)
+    }
+}
+
+/// Shows whose rights they are.
+impl fmt::Debug for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rights")
+            .field("tenant", &self.0.tenant)
+            .field("publisher", &self.0.publisher)
+            .field("audiences", &self.0.audiences)
+            .finish_non_exhaustive()
+    }
+}
+
+fn sum_of_roles(policy: &Compiled, roles: impl Iterator<Item = usize>) -> (PermissionSet, AudienceSet) {
+    let mut permissions = PermissionSet::default();
+    let mut audiences = AudienceSet::EVERYBODY;
+    for role in roles.filter_map(|index| policy.roles.get(index)) {
+        permissions.add(&role.permissions);
+        audiences = audiences.union(role.audiences);
+    }
+    (permissions, audiences)
+}
+
+/// The values of a claim that are tokens, sorted, each once: text, whole numbers, or a list of them.
+fn tokens(claim: &Value, skipped: &mut usize) -> Box<[Box<str>]> {
+    let mut found = match claim {
+        Value::Array(list) => list.iter().filter_map(|value| token(value, skipped)).collect(),
+        one => token(one, skipped).into_iter().collect::<Vec<_>>(),
+    };
+    found.sort_unstable();
+    found.dedup();
+    found.into()
+}
+
+fn token(value: &Value, skipped: &mut usize) -> Option<Box<str>> {
+    let text = match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        _ => None,
+    };
+    let token = text.filter(|text| is_token(text));
+    *skipped += usize::from(token.is_none());
+    token.map(Into::into)
+}
+
+#[cfg(test)]
+mod tests;

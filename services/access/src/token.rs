@@ -1,0 +1,282 @@
+//! The strict verifier of tokens (JWT, RFC 7519, with the advice of RFC 8725).
+//!
+//! Called with whatever a stranger sent. A token is either wholly right or refused, and the caller learns no more than
+//! `Expired` or `Invalid`: which check failed is a label for a counter, never an answer. The signature is checked before
+//! any claim is looked at. `now` is an argument; the clock is never read here.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use roomcast_proto::ids::Tenant;
+use serde_json::{Map, Value};
+
+use crate::json;
+use crate::keys::{KID_BYTES_MAX, KeySet, VerifyKey};
+use crate::principal::Principal;
+
+/// Longest token in bytes; looked at before anything else is.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// How far the issuer's clock may be from ours, seconds.
+pub const LEEWAY_SECS: i64 = 30;
+/// How far in the future a token may end, seconds: a day, because what was stolen should die of itself.
+pub const LIFETIME_SECS_MAX: i64 = 24 * 60 * 60;
+/// Most roles in one token: more than twice what any of the known deployments gives one user.
+pub const ROLES_MAX: usize = 64;
+/// Longest role name in a token, bytes.
+pub const ROLE_BYTES_MAX: usize = 128;
+/// Longest `sub` and `jti`, bytes.
+pub const ID_BYTES_MAX: usize = 128;
+
+/// Claims with a meaning of their own; everything else may stand in room patterns.
+pub const REGISTERED_CLAIMS: [&str; 9] = ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "tenant", "roles"];
+
+/// What tokens must say besides being signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRules {
+    /// The one issuer (`iss`) whose keys these are.
+    pub issuer: String,
+    /// What `aud` must contain: `roomcast`, or `roomcast-admin` on admin ports.
+    pub audience: String,
+}
+
+/// Why a token was refused, in the two words that may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Right in every way, but its time is over: the client should get a new one.
+    #[error("the token has expired")]
+    Expired,
+    /// Anything else.
+    #[error("the token is not valid")]
+    Invalid(Flaw),
+}
+
+impl TokenError {
+    /// The check that failed, from a closed set: a label for a counter, not for an answer.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Invalid(Flaw(label)) => label,
+        }
+    }
+}
+
+/// The check that an invalid token failed. Opaque, so that no answer is built from it; see [`TokenError::reason`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flaw(&'static str);
+
+/// Checks tokens against the keys of the issuers it trusts. Cheap to share; holds no state that changes.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    audience: String,
+    /// A key vouches only for the issuer it came from, so keys stay apart by issuer even when key ids are the same.
+    trusted: Vec<(String, KeySet)>,
+}
+
+impl Verifier {
+    /// A verifier for one issuer's keys.
+    #[must_use]
+    pub fn new(rules: TokenRules, keys: KeySet) -> Self {
+        Self { audience: rules.audience, trusted: vec![(rules.issuer, keys)] }
+    }
+
+    /// Trusts one more issuer with keys of its own, for the same audience.
+    #[must_use]
+    pub fn trusting(mut self, issuer: String, keys: KeySet) -> Self {
+        self.trusted.push((issuer, keys));
+        self
+    }
+
+    /// Whether any of the keys is a development key; see [`KeySet::is_development`].
+    #[must_use]
+    pub fn is_development(&self) -> bool {
+        self.trusted.iter().any(|(_, keys)| keys.is_development())
+    }
+
+    /// Turns a token into the principal it speaks for. `now` is in seconds since the Unix epoch.
+    ///
+    /// Costs one signature check and a few microseconds; a token without a known `kid` costs no signature check.
+    ///
+    /// # Errors
+    /// [`TokenError::Expired`] only for a token that is right in every other way, else [`TokenError::Invalid`].
+    pub fn verify(&self, token: &str, now: i64) -> Result<Principal, TokenError> {
+        let (issuer, claims) = self.open(token).map_err(TokenError::Invalid)?;
+        let principal = read_claims(claims, issuer, &self.audience, now).map_err(TokenError::Invalid)?;
+        if now >= principal.ends_at() {
+            return Err(TokenError::Expired);
+        }
+        Ok(principal)
+    }
+
+    /// Everything up to and including the signature; answers with the issuer whose key signed, and the claims.
+    fn open(&self, token: &str) -> Result<(&str, Map<String, Value>), Flaw> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Flaw("too_large"));
+        }
+        let (header, claims, signature) = split(token).ok_or(Flaw("shape"))?;
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| Flaw("encoding"))?;
+        let kid = read_header(&json::object(&header).map_err(|_| Flaw("header"))?)?;
+        let signed = &token[..token.len() - signature.len() - 1];
+        let issuer = self.signer(&kid, signed, signature)?;
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Flaw("encoding"))?;
+        Ok((issuer, json::object(&claims).map_err(|_| Flaw("claims"))?))
+    }
+
+    /// The issuer whose key `kid` made the signature. Issuers may use the same key id, so each of theirs is tried.
+    fn signer(&self, header: &Header, signed: &str, signature: &str) -> Result<&str, Flaw> {
+        let mut flaw = Flaw("unknown_key");
+        for (issuer, keys) in &self.trusted {
+            match keys.get(&header.kid).map(|key| check_signature(key, header, signed, signature)) {
+                None => {}
+                Some(Ok(())) => return Ok(issuer),
+                Some(Err(worse)) => flaw = worse,
+            }
+        }
+        Err(flaw)
+    }
+}
+
+fn check_signature(key: &VerifyKey, header: &Header, signed: &str, signature: &str) -> Result<(), Flaw> {
+    if header.algorithm != key.algorithm().name() {
+        return Err(Flaw("algorithm"));
+    }
+    if key.verifies(signature, signed) { Ok(()) } else { Err(Flaw("signature")) }
+}
+
+/// Exactly three parts, none of them empty.
+fn split(token: &str) -> Option<(&str, &str, &str)> {
+    let mut parts = token.split('.');
+    let three = (parts.next()?, parts.next()?, parts.next()?);
+    let whole = parts.next().is_none() && ![three.0, three.1, three.2].contains(&"");
+    whole.then_some(three)
+}
+
+/// What counts in a token's header.
+struct Header {
+    algorithm: String,
+    kid: String,
+}
+
+/// Reads the header. `jku`, `x5u`, `x5c` and `jwk` are never looked at: keys come from the configuration, whatever a
+/// token offers. What would change how the token is to be read (`crit`, `b64`, `zip`, `enc`) is refused. A missing
+/// `typ` is accepted, because RFC 7519 §5.1 makes it optional and widely used issuers leave it out; a wrong one is not.
+fn read_header(header: &Map<String, Value>) -> Result<Header, Flaw> {
+    if ["crit", "b64", "zip", "enc"].iter().any(|member| header.contains_key(*member)) {
+        return Err(Flaw("critical"));
+    }
+    let known_type = |typ: &Value| {
+        typ.as_str().is_some_and(|typ| ["JWT", "at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known)))
+    };
+    if !header.get("typ").is_none_or(known_type) {
+        return Err(Flaw("type"));
+    }
+    let text = |member| header.get(member).and_then(Value::as_str);
+    let kid = text("kid").filter(|kid| (1..=KID_BYTES_MAX).contains(&kid.len())).ok_or(Flaw("key_id"))?;
+    let algorithm = text("alg").ok_or(Flaw("algorithm"))?;
+    Ok(Header { algorithm: algorithm.to_owned(), kid: kid.to_owned() })
+}
+
+/// Checks every claim but expiry, which the caller looks at last: only what is otherwise right is called expired.
+fn read_claims(
+    mut claims: Map<String, Value>,
+    issuer: &str,
+    audience: &str,
+    now: i64,
+) -> Result<Principal, Flaw> {
+    if claims.get("iss").and_then(Value::as_str) != Some(issuer) {
+        return Err(Flaw("issuer"));
+    }
+    if !claims.get("aud").is_some_and(|aud| names_audience(aud, audience)) {
+        return Err(Flaw("audience"));
+    }
+    let subject = match claims.get("sub") {
+        Some(Value::String(subject)) if is_subject(subject) => subject.as_str().into(),
+        _ => return Err(Flaw("subject")),
+    };
+    let expires_at = claims.get("exp").and_then(seconds).ok_or(Flaw("expiry"))?;
+    if expires_at > now.saturating_add(LIFETIME_SECS_MAX + LEEWAY_SECS) {
+        return Err(Flaw("expiry_too_far"));
+    }
+    let latest_start = now.saturating_add(LEEWAY_SECS);
+    if !claims.get("nbf").is_none_or(|nbf| seconds(nbf).is_some_and(|nbf| nbf <= latest_start)) {
+        return Err(Flaw("not_before"));
+    }
+    let issued_at = optional(&claims, "iat", seconds).ok_or(Flaw("issued_at"))?;
+    if issued_at.is_some_and(|at| at > latest_start) {
+        return Err(Flaw("issued_at"));
+    }
+    let token_id = optional(&claims, "jti", token_id).ok_or(Flaw("token_id"))?;
+    let tenant = optional(&claims, "tenant", |tenant| Tenant::parse(tenant.as_str()?).ok()).ok_or(Flaw("tenant"))?;
+    let roles = optional(&claims, "roles", role_names).ok_or(Flaw("roles"))?;
+    for registered in REGISTERED_CLAIMS {
+        claims.remove(registered);
+    }
+    Ok(Principal {
+        tenant: tenant.unwrap_or_default(),
+        subject,
+        roles: roles.unwrap_or_default(),
+        claims,
+        expires_at,
+        issued_at,
+        token_id,
+    })
+}
+
+/// `Some(None)` when the claim is absent, `None` when it is there and wrong. A claim that is `null` is wrong.
+#[expect(clippy::option_option, reason = "absent, right and wrong are three answers")]
+fn optional<T>(claims: &Map<String, Value>, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<Option<T>> {
+    match claims.get(name) {
+        None => Some(None),
+        Some(value) => read(value).map(Some),
+    }
+}
+
+/// `aud` is text or a list of text (RFC 7519 §4.1.3); a list with anything else in it is refused whole.
+fn names_audience(aud: &Value, audience: &str) -> bool {
+    match aud {
+        Value::String(one) => one == audience,
+        Value::Array(many) => many.iter().all(Value::is_string) && many.iter().any(|one| one == audience),
+        _ => false,
+    }
+}
+
+fn is_subject(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_@:-".contains(&b);
+    (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn token_id(jti: &Value) -> Option<String> {
+    let jti = jti.as_str()?;
+    let good = (1..=ID_BYTES_MAX).contains(&jti.len()) && !jti.contains(char::is_control);
+    good.then(|| jti.to_owned())
+}
+
+fn role_names(roles: &Value) -> Option<Vec<String>> {
+    let roles = roles.as_array()?;
+    let name = |role: &Value| {
+        let role = role.as_str()?;
+        (1..=ROLE_BYTES_MAX).contains(&role.len()).then(|| role.to_owned())
+    };
+    if roles.len() > ROLES_MAX {
+        return None;
+    }
+    roles.iter().map(name).collect()
+}
+
+/// A NumericDate (RFC 7519 §2) in whole seconds. Fractions are cut off, so a token never lives longer than it says.
+/// Negative times and those beyond the year 9999 are refused: nobody means them.
+fn seconds(value: &Value) -> Option<i64> {
+    const LATEST: i64 = 253_402_300_799;
+    let whole = match value.as_i64() {
+        Some(whole) => whole,
+        None => whole_part(value.as_f64()?)?,
+    };
+    (0..=LATEST).contains(&whole).then_some(whole)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked first, and a fraction is to be cut off")]
+fn whole_part(value: f64) -> Option<i64> {
+    (0.0..1e15).contains(&value).then_some(value as i64)
+}
+
+#[cfg(test)]
+mod hostile;
