@@ -39,7 +39,10 @@ fn main() -> Result<()> {
         }
     }
     for field in RAW_JSON {
-        config.field_attribute(format!(".roomcast.v1.{field}"), "#[serde(with = \"crate::raw_json\")]");
+        config.field_attribute(
+            format!(".roomcast.v1.{field}"),
+            "#[serde(with = \"crate::raw_json\")]",
+        );
     }
     config.compile_fds(descriptors)
 }

@@ -125,10 +125,21 @@ mod tests {
     #[test]
     fn codes_and_reasons_are_distinct_and_ranges_decide() {
         for (i, a) in Close::ALL.iter().enumerate() {
-            assert!(Close::ALL[i + 1..].iter().all(|b| a.code() != b.code() && a.reason() != b.reason()));
+            assert!(
+                Close::ALL[i + 1..]
+                    .iter()
+                    .all(|b| a.code() != b.code() && a.reason() != b.reason())
+            );
             assert_eq!(a.reconnect(), (4000..4500).contains(&a.code()), "{a:?}");
         }
-        for (code, back) in [(4099, true), (4499, true), (4500, false), (4999, false), (1006, true), (1012, true)] {
+        for (code, back) in [
+            (4099, true),
+            (4499, true),
+            (4500, false),
+            (4999, false),
+            (1006, true),
+            (1012, true),
+        ] {
             assert_eq!(may_return(code), back, "{code}");
         }
     }

@@ -67,7 +67,11 @@ pub struct NotACursor;
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}.{:x}", self.epoch, self.position.seq, self.position.rev, self.time_bits)
+        write!(
+            f,
+            "{}.{}.{}.{:x}",
+            self.epoch, self.position.seq, self.position.rev, self.time_bits
+        )
     }
 }
 
@@ -90,7 +94,11 @@ impl FromStr for Cursor {
             time_bits: u16::from_str_radix(bits, 16).map_err(|_| NotACursor)?,
         };
         // One text per cursor: no signs, no leading zeros, no capitals, no fifth part.
-        if cursor.to_string() == text { Ok(cursor) } else { Err(NotACursor) }
+        if cursor.to_string() == text {
+            Ok(cursor)
+        } else {
+            Err(NotACursor)
+        }
     }
 }
 
@@ -127,8 +135,14 @@ mod tests {
     #[test]
     fn another_creation_time_is_another_epoch() {
         let a = Epoch::of_streams("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z");
-        assert_eq!(a, Epoch::of_streams("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"));
-        assert_ne!(a, Epoch::of_streams("2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z"));
+        assert_eq!(
+            a,
+            Epoch::of_streams("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z")
+        );
+        assert_ne!(
+            a,
+            Epoch::of_streams("2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z")
+        );
     }
 
     proptest! {

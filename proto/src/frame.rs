@@ -10,7 +10,12 @@ use serde_json::value::RawValue;
 
 use crate::refusal::{Code, Refusal, to_json};
 
-#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the documentation is in the .proto")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the documentation is in the .proto"
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/roomcast.v1.rs"));
 }
@@ -58,7 +63,12 @@ impl<'de> serde::Deserialize<'de> for Envelope<'de> {
                 f.write_str("an object with an optional id and one message")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
-                let mut envelope = Envelope { id: None, message: None, members: 0, id_is_bad: false };
+                let mut envelope = Envelope {
+                    id: None,
+                    message: None,
+                    members: 0,
+                    id_is_bad: false,
+                };
                 let mut ids = 0;
                 while let Some(name) = map.next_key::<String>()? {
                     let raw: &'de RawValue = map.next_value()?;
@@ -84,25 +94,37 @@ impl ClientFrame {
     /// # Errors
     /// [`BadFrame`] with `bad_frame` (not JSON, not one message, a field of the wrong type) or `unknown_message`.
     pub fn from_json(text: &str) -> Result<Self, BadFrame> {
-        let bad = |id, detail: String| BadFrame { id, refusal: Refusal::new(Code::BadFrame, detail) };
+        let bad = |id, detail: String| BadFrame {
+            id,
+            refusal: Refusal::new(Code::BadFrame, detail),
+        };
         if too_deep(text.as_bytes()) {
             return Err(bad(None, "nested deeper than 32".to_owned()));
         }
         let envelope: Envelope<'_> =
             serde_json::from_str(text).map_err(|error| bad(None, format!("not a JSON object: {error}")))?;
         if envelope.id_is_bad {
-            return Err(bad(None, "id is a whole number from 0 to 4294967295, once".to_owned()));
+            return Err(bad(
+                None,
+                "id is a whole number from 0 to 4294967295, once".to_owned(),
+            ));
         }
         let id = envelope.id;
         let Some((name, raw)) = envelope.message.filter(|_| envelope.members == 1) else {
-            return Err(bad(id, format!("a frame has one message beside its id, not {}", envelope.members)));
+            return Err(bad(
+                id,
+                format!("a frame has one message beside its id, not {}", envelope.members),
+            ));
         };
         match client_body(&name, raw.get()) {
             Some(Ok(body)) => Ok(Self { id, body: Some(body) }),
             Some(Err(error)) => Err(bad(id, format!("{name}: {error}"))),
             None => {
                 let shown: String = name.chars().take(40).collect();
-                let refusal = Refusal::new(Code::UnknownMessage, format!("{shown:?} is not a message of this protocol"));
+                let refusal = Refusal::new(
+                    Code::UnknownMessage,
+                    format!("{shown:?} is not a message of this protocol"),
+                );
                 Err(BadFrame { id, refusal })
             }
         }
@@ -155,7 +177,10 @@ impl ServerFrame {
     /// A push: a message without `id`.
     #[must_use]
     pub fn push(body: server_frame::Body) -> Self {
-        Self { id: None, body: Some(body) }
+        Self {
+            id: None,
+            body: Some(body),
+        }
     }
 
     /// The answer to request `id`.
@@ -205,7 +230,10 @@ impl ServerFrame {
         use server_frame::Body as B;
         let envelope: Envelope<'_> = serde_json::from_str(text)?;
         let Some((name, raw)) = envelope.message else {
-            return Ok(Self { id: envelope.id, body: None });
+            return Ok(Self {
+                id: envelope.id,
+                body: None,
+            });
         };
         let raw = raw.get();
         let body = match &*name {
@@ -227,9 +255,17 @@ impl ServerFrame {
             "disconnect" => B::Disconnect(serde_json::from_str(raw)?),
             "error" => B::Error(serde_json::from_str(raw)?),
             "ping" => B::Ping(serde_json::from_str(raw)?),
-            _ => return Ok(Self { id: envelope.id, body: None }),
+            _ => {
+                return Ok(Self {
+                    id: envelope.id,
+                    body: None,
+                });
+            }
         };
-        Ok(Self { id: envelope.id, body: Some(body) })
+        Ok(Self {
+            id: envelope.id,
+            body: Some(body),
+        })
     }
 }
 
@@ -296,10 +332,16 @@ mod tests {
 
     #[test]
     fn frames_with_one_message_are_read() {
-        let frame = ClientFrame::from_json(r#"{"id":2,"subscribe":{"room":"os_dashboard","later":1}}"#).unwrap();
+        let frame =
+            ClientFrame::from_json(r#"{"id":2,"subscribe":{"room":"os_dashboard","later":1}}"#).unwrap();
         assert_eq!(frame.id, Some(2));
-        let Some(client_frame::Body::Subscribe(subscribe)) = frame.body else { panic!("subscribe") };
-        assert_eq!((subscribe.room.as_str(), subscribe.cursor), ("os_dashboard", None));
+        let Some(client_frame::Body::Subscribe(subscribe)) = frame.body else {
+            panic!("subscribe")
+        };
+        assert_eq!(
+            (subscribe.room.as_str(), subscribe.cursor),
+            ("os_dashboard", None)
+        );
     }
 
     #[test]

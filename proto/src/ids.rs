@@ -23,7 +23,7 @@ pub const PARTITIONS: u32 = 16;
 /// Number of shards the metrics work is divided into. Fixed for ever: shard names are part of stored state keys.
 pub const SHARDS: u32 = 16;
 /// Account names that no tenant may have, because they are the accounts of Roomcast itself.
-pub const RESERVED_TENANTS: [&str; 4] = ["GW", "AGG", "CORE", "SYS"];
+pub const RESERVED_TENANTS: [&str; 5] = ["GW", "AGG", "CORE", "SYS", "READER"];
 /// First token of personal rooms.
 pub const PERSONAL: &str = "user";
 /// The audience that is everybody who may join the room.
@@ -130,7 +130,9 @@ pub fn unescape(token: &str) -> Option<String> {
 /// FNV-1a, 32 bits. Used for partitions and shards, so that every language can compute them.
 #[must_use]
 pub fn fnv1a32(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, b| (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+    bytes.iter().fold(0x811c_9dc5, |hash, b| {
+        (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193)
+    })
 }
 
 fn fnv_of_pair(tenant: &str, name: &str) -> u32 {
@@ -276,7 +278,10 @@ impl Audience {
         if is_token(text) {
             Ok(Self(text.into()))
         } else {
-            Err(BadName { what: "audience", rule: "one token of 1 to 64 letters, digits, - or _" })
+            Err(BadName {
+                what: "audience",
+                rule: "one token of 1 to 64 letters, digits, - or _",
+            })
         }
     }
 
@@ -300,10 +305,16 @@ impl Tenant {
     /// [`BadName`] for anything but one token, and for the names of our own accounts.
     pub fn parse(text: &str) -> Result<Self, BadName> {
         if !is_token(text) {
-            return Err(BadName { what: "tenant", rule: "one token of 1 to 64 letters, digits, - or _" });
+            return Err(BadName {
+                what: "tenant",
+                rule: "one token of 1 to 64 letters, digits, - or _",
+            });
         }
         if RESERVED_TENANTS.contains(&text) {
-            return Err(BadName { what: "tenant", rule: "GW, AGG, CORE and SYS are names of our own accounts" });
+            return Err(BadName {
+                what: "tenant",
+                rule: "GW, AGG, CORE, SYS and READER are names of our own accounts",
+            });
         }
         Ok(Self(text.into()))
     }
@@ -332,7 +343,11 @@ pub fn time_of_id(id: &str) -> Option<i64> {
                 return None;
             }
             let (secs, nanos) = uuid.get_timestamp()?.to_unix();
-            i64::try_from(secs.checked_mul(1000)?.checked_add(u64::from(nanos / 1_000_000))?).ok()
+            i64::try_from(
+                secs.checked_mul(1000)?
+                    .checked_add(u64::from(nanos / 1_000_000))?,
+            )
+            .ok()
         }
         26 => time_of_ulid(id),
         _ => None,
@@ -393,7 +408,13 @@ mod tests {
 
     #[test]
     fn tenants_may_not_take_our_accounts() {
-        for (text, good) in [("main", true), ("acme-2", true), ("GW", false), ("SYS", false), ("a.b", false)] {
+        for (text, good) in [
+            ("main", true),
+            ("acme-2", true),
+            ("GW", false),
+            ("SYS", false),
+            ("a.b", false),
+        ] {
             assert_eq!(Tenant::parse(text).is_ok(), good, "{text:?}");
         }
     }

@@ -3,11 +3,15 @@
 //! No runtime, no I/O, no clock except in [`ids::new_event_id`]. Every service builds and parses subjects, events, cursors, frames
 //! and errors through this crate and nowhere else; `proto/README.md` says the same in words.
 
+pub mod accounts;
 pub mod close;
 pub mod cursor;
+pub mod event;
 pub mod frame;
 pub mod ids;
+mod json;
 pub mod limits;
 mod raw_json;
 pub mod refusal;
+pub mod stream;
 pub mod subject;

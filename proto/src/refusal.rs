@@ -149,7 +149,12 @@ impl Refusal {
     /// A refusal without pointer or hint.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), pointer: None, retry_after_ms: None }
+        Self {
+            code,
+            detail: detail.into(),
+            pointer: None,
+            retry_after_ms: None,
+        }
     }
 
     /// The same with a JSON pointer.

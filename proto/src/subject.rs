@@ -126,7 +126,10 @@ pub fn pattern_events_filter(tenant: &Tenant, pattern: &str) -> Option<String> {
     if let Ok(room) = Room::parse(pattern) {
         return Some(room_events_filter(tenant, &room));
     }
-    let concrete: Vec<&str> = pattern.split('.').map(|t| if t == "*" { "x" } else { t }).collect();
+    let concrete: Vec<&str> = pattern
+        .split('.')
+        .map(|t| if t == "*" { "x" } else { t })
+        .collect();
     Room::parse(&concrete.join(".")).ok()?;
     Some(format!("evt.*.{tenant}.{pattern}.*"))
 }
@@ -200,7 +203,11 @@ pub fn parse_inbound(subject: &str) -> Result<Inbound, BadInbound> {
     let (origin, tenant, rest) = match account {
         "GW" | "AGG" => {
             let (tenant, rest) = rest.split_once('.').ok_or(BadInbound::Shape)?;
-            let origin = if account == "GW" { Origin::Gateway } else { Origin::Aggregator };
+            let origin = if account == "GW" {
+                Origin::Gateway
+            } else {
+                Origin::Aggregator
+            };
             (origin, tenant, rest)
         }
         tenant => (Origin::Tenant, tenant, rest),
@@ -209,7 +216,12 @@ pub fn parse_inbound(subject: &str) -> Result<Inbound, BadInbound> {
     let (room, audience) = rest.rsplit_once('.').ok_or(BadInbound::Shape)?;
     let room = Room::parse(room).map_err(|bad| BadInbound::Room(tenant.clone(), bad))?;
     let audience = Audience::parse(audience).map_err(|bad| BadInbound::Audience(tenant.clone(), bad))?;
-    Ok(Inbound { origin, tenant, room, audience })
+    Ok(Inbound {
+        origin,
+        tenant,
+        room,
+        audience,
+    })
 }
 
 /// The parts of a stored, republished or ephemeral subject, borrowed.
@@ -243,7 +255,12 @@ pub fn parse_placed(subject: &str) -> Option<Placed<'_>> {
         (rest, None)
     };
     let (room, audience) = rest.rsplit_once('.')?;
-    Some(Placed { tenant, room, audience, key })
+    Some(Placed {
+        tenant,
+        room,
+        audience,
+        key,
+    })
 }
 
 /// `$KV.agg.shard.<ss>.head`: position, revisions and outbox of one shard of metrics.
@@ -285,20 +302,36 @@ mod tests {
     use crate::ids::escape;
 
     fn names() -> (Tenant, Room, Audience) {
-        (Tenant::default(), Room::parse("property.42").unwrap(), Audience::parse("staff").unwrap())
+        (
+            Tenant::default(),
+            Room::parse("property.42").unwrap(),
+            Audience::parse("staff").unwrap(),
+        )
     }
 
     #[test]
     fn subjects_are_the_documented_ones() {
         let (tenant, room, audience) = names();
         assert_eq!(event(&tenant, &room, &audience), "evt.13.main.property.42.staff");
-        assert_eq!(ephemeral(&tenant, &room, &audience), "eph.13.main.property.42.staff");
-        assert_eq!(state(&tenant, &room, &audience, "a b"), "st.13.main.property.42.staff.a=20b");
+        assert_eq!(
+            ephemeral(&tenant, &room, &audience),
+            "eph.13.main.property.42.staff"
+        );
+        assert_eq!(
+            state(&tenant, &room, &audience, "a b"),
+            "st.13.main.property.42.staff.a=20b"
+        );
         assert_eq!(room_state_filter(&tenant, &room), "st.13.main.property.42.*.*");
         assert_eq!(room_events_filter(&tenant, &room), "evt.13.main.property.42.*");
         assert_eq!(inbound(&room, &audience), "in.property.42.staff");
-        assert_eq!(inbound_for_tenant(&tenant, &room, &audience), "in.main.property.42.staff");
-        assert_eq!(dead_letter(&tenant, crate::refusal::Code::Schema), "dlq.main.schema");
+        assert_eq!(
+            inbound_for_tenant(&tenant, &room, &audience),
+            "in.main.property.42.staff"
+        );
+        assert_eq!(
+            dead_letter(&tenant, crate::refusal::Code::Schema),
+            "dlq.main.schema"
+        );
         assert_eq!(shard_head(3), "$KV.agg.shard.03.head");
         assert_eq!(shard_chunk(3, "a.b"), "$KV.agg.shard.03.c.a=2Eb");
         assert_eq!(shard_lease(11), "$KV.agg.lease.11");
@@ -318,7 +351,11 @@ mod tests {
             ("user.*", Some("evt.*.main.user.*.*")),
         ];
         for (pattern, filter) in rows {
-            assert_eq!(pattern_events_filter(&tenant, pattern).as_deref(), filter, "{pattern:?}");
+            assert_eq!(
+                pattern_events_filter(&tenant, pattern).as_deref(),
+                filter,
+                "{pattern:?}"
+            );
         }
     }
 
@@ -328,14 +365,27 @@ mod tests {
         let rows = [
             (event(&tenant, &room, &audience), None),
             (event(&tenant, &room, &audience).replacen("evt", "live", 1), None),
-            (state(&tenant, &room, &audience, "k/1").replacen("st", "slive", 1), Some(escape("k/1"))),
+            (
+                state(&tenant, &room, &audience, "k/1").replacen("st", "slive", 1),
+                Some(escape("k/1")),
+            ),
         ];
         for (subject, key) in rows {
             let placed = parse_placed(&subject).unwrap();
-            assert_eq!((placed.tenant, placed.room, placed.audience), ("main", "property.42", "staff"));
+            assert_eq!(
+                (placed.tenant, placed.room, placed.audience),
+                ("main", "property.42", "staff")
+            );
             assert_eq!(placed.key, key.as_deref());
         }
-        for strange in ["", "evt", "evt.01.main", "evt.01.main.room", "xyz.01.main.room.all", "st.01.main.room.all"] {
+        for strange in [
+            "",
+            "evt",
+            "evt.01.main",
+            "evt.01.main.room",
+            "xyz.01.main.room.all",
+            "st.01.main.room.all",
+        ] {
             assert_eq!(parse_placed(strange), None, "{strange}");
         }
     }
@@ -344,16 +394,40 @@ mod tests {
     fn inbound_subjects_say_whose_event_it_is() {
         let good = [
             ("in.main.bookings.all", Origin::Tenant, "main", "bookings", "all"),
-            ("in.GW.main.property.42.staff", Origin::Gateway, "main", "property.42", "staff"),
-            ("in.AGG.acme.notifications.admin", Origin::Aggregator, "acme", "notifications", "admin"),
+            (
+                "in.GW.main.property.42.staff",
+                Origin::Gateway,
+                "main",
+                "property.42",
+                "staff",
+            ),
+            (
+                "in.AGG.acme.notifications.admin",
+                Origin::Aggregator,
+                "acme",
+                "notifications",
+                "admin",
+            ),
         ];
         for (subject, origin, tenant, room, audience) in good {
             let inbound = parse_inbound(subject).unwrap();
             assert_eq!(inbound.origin, origin);
-            let parts = (inbound.tenant.as_str(), inbound.room.as_str(), inbound.audience.as_str());
+            let parts = (
+                inbound.tenant.as_str(),
+                inbound.room.as_str(),
+                inbound.audience.as_str(),
+            );
             assert_eq!(parts, (tenant, room, audience));
         }
-        for bad in ["in", "in.main", "in.main.all", "in.GW.main.all", "evt.main.a.all", "in.SYS.a.all", "in.main.user.a.b.all"] {
+        for bad in [
+            "in",
+            "in.main",
+            "in.main.all",
+            "in.GW.main.all",
+            "evt.main.a.all",
+            "in.SYS.a.all",
+            "in.main.user.a.b.all",
+        ] {
             assert!(parse_inbound(bad).is_err(), "{bad}");
         }
     }

@@ -1,0 +1,91 @@
+//! Checks and pieces of JSON text that serde_json leaves to its callers.
+
+use std::borrow::Cow;
+
+use crate::frame::too_deep;
+use crate::limits::JSON_DEPTH_MAX;
+use crate::refusal::{Code, Refusal};
+
+/// A JSON string, borrowed where it holds no escapes.
+pub(crate) struct Text<'a>(pub Cow<'a, str>);
+
+impl<'de: 'a, 'a> serde::Deserialize<'de> for Text<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrow;
+        impl<'de> serde::de::Visitor<'de> for Borrow {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+/// Checks what a JSON parser that skips values does not: UTF-8, depth, surrogates that stand alone.
+///
+/// # Errors
+/// `bad_encoding`, `too_deep` or `bad_json`.
+pub(crate) fn check(bytes: &[u8]) -> Result<&str, Refusal> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        Refusal::new(
+            Code::BadEncoding,
+            format!("not UTF-8 at byte {}", error.valid_up_to()),
+        )
+    })?;
+    if too_deep(bytes) {
+        return Err(Refusal::new(
+            Code::TooDeep,
+            format!("nested deeper than {JSON_DEPTH_MAX}"),
+        ));
+    }
+    if lone_surrogate(bytes) {
+        return Err(Refusal::new(
+            Code::BadJson,
+            "a \\u escape names half a character (a lone surrogate)",
+        ));
+    }
+    Ok(text)
+}
+
+/// Whether a `\uD800`–`\uDFFF` escape stands without its other half. Such text is JSON by grammar, but no Unicode text, and the
+/// readers of different languages disagree about it.
+fn lone_surrogate(bytes: &[u8]) -> bool {
+    let unit = |at: usize| -> Option<u16> {
+        if bytes.get(at..at + 2)? != b"\\u" {
+            return None;
+        }
+        u16::from_str_radix(std::str::from_utf8(bytes.get(at + 2..at + 6)?).ok()?, 16).ok()
+    };
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] != b'\\' {
+            at += 1;
+            continue;
+        }
+        match unit(at) {
+            Some(0xd800..=0xdbff) => match unit(at + 6) {
+                Some(0xdc00..=0xdfff) => at += 12,
+                _ => return true,
+            },
+            Some(0xdc00..=0xdfff) => return true,
+            Some(_) => at += 6,
+            None => at += 2,
+        }
+    }
+    false
+}
+
+/// Appends `,"name":"value"`; `name` needs no escaping, `value` is escaped.
+pub(crate) fn member(out: &mut String, name: &str, value: &str) {
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":");
+    out.push_str(&crate::refusal::to_json(&value));
+}
