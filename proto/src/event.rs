@@ -725,7 +725,13 @@ impl Event {
         put("time", &self.time_text);
         match &self.destination {
             Destination::Room(room) => put("room", room.as_str()),
-            Destination::Users(users) => put("users", &users.join(",")),
+            Destination::Users(users) => {
+                let encoded: Vec<String> = users
+                    .iter()
+                    .map(|user| user.replace('%', "%25").replace(',', "%2C"))
+                    .collect();
+                put("users", &encoded.join(","));
+            }
         }
         put("audience", self.audience.as_str());
         put("priority", self.priority.as_str());

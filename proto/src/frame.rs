@@ -116,6 +116,15 @@ impl ClientFrame {
                 format!("a frame has one message beside its id, not {}", envelope.members),
             ));
         };
+        if !raw.get().starts_with('{') {
+            return Err(bad(
+                id,
+                format!(
+                    "{}: a message is an object",
+                    name.chars().take(40).collect::<String>()
+                ),
+            ));
+        }
         match client_body(&name, raw.get()) {
             Some(Ok(body)) => Ok(Self { id, body: Some(body) }),
             Some(Err(error)) => Err(bad(id, format!("{name}: {error}"))),

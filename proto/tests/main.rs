@@ -1,0 +1,4 @@
+//! The contract against its golden vectors and a real server.
+
+mod server;
+mod vectors;

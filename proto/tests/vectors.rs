@@ -1,0 +1,148 @@
+//! Golden messages: what is written down in `vectors/` is what the code reads and writes.
+
+use std::path::PathBuf;
+
+use roomcast_proto::cursor::Cursor;
+use roomcast_proto::event::{Completion, Draft};
+use roomcast_proto::frame::{ClientFrame, ServerFrame};
+use roomcast_proto::ids::{Audience, Room, Tenant, escape, partition};
+use roomcast_proto::refusal::Code;
+use serde_json::Value;
+
+fn vectors(file: &str) -> Vec<Value> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("vectors")
+        .join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The input of a vector: `text`, or `hex` where the bytes are not text, or `repeat` where they are many.
+fn input(vector: &Value) -> Vec<u8> {
+    if let Some(text) = vector["text"].as_str() {
+        return text.as_bytes().to_vec();
+    }
+    if let Some(hex) = vector["hex"].as_str() {
+        return (0..hex.len() / 2)
+            .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+            .collect();
+    }
+    let repeat = &vector["repeat"];
+    let part = |name: &str| repeat[name].as_str().unwrap_or_default();
+    let times = usize::try_from(repeat["times"].as_u64().unwrap()).unwrap();
+    [
+        part("before"),
+        &part("unit").repeat(times),
+        part("after"),
+        &part("unitAfter").repeat(times),
+        part("end"),
+    ]
+    .concat()
+    .into_bytes()
+}
+
+fn complete(bytes: &[u8], vector: &Value) -> Result<(String, String), (Code, Option<String>)> {
+    let tenant = Tenant::default();
+    let room = vector["subject"]["room"]
+        .as_str()
+        .map(|r| Room::parse(r).unwrap());
+    let audience = vector["subject"]["audience"]
+        .as_str()
+        .map(|a| Audience::parse(a).unwrap());
+    let completion = Completion {
+        tenant: &tenant,
+        publisher: "erp",
+        room: room.as_ref(),
+        audience: audience.as_ref(),
+        now_micros: 1_769_868_300_250_000,
+    };
+    Draft::parse(bytes)
+        .and_then(|draft| draft.complete(&completion))
+        .map(|event| {
+            let json = String::from_utf8(event.to_json().to_vec()).unwrap();
+            (json, event.msg_id(&tenant, "erp"))
+        })
+        .map_err(|refusal| (refusal.code, refusal.pointer))
+}
+
+#[test]
+fn events_are_completed_as_written_down() {
+    for vector in vectors("events.json") {
+        let name = vector["name"].as_str().unwrap();
+        let (json, msg_id) =
+            complete(&input(&vector), &vector).unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"));
+        assert_eq!(json, vector["stored"].as_str().unwrap(), "{name}");
+        assert_eq!(msg_id, vector["msgId"].as_str().unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn refused_events_are_refused_for_the_reason_written_down() {
+    for vector in vectors("events_refused.json") {
+        let name = vector["name"].as_str().unwrap();
+        let (code, pointer) = complete(&input(&vector), &vector).expect_err(name);
+        assert_eq!(code.as_str(), vector["code"].as_str().unwrap(), "{name}");
+        assert_eq!(pointer.as_deref(), vector["pointer"].as_str(), "{name}");
+    }
+}
+
+#[test]
+fn client_frames_are_read_and_written_as_written_down() {
+    for vector in vectors("client_frames.json") {
+        let text = vector["text"].as_str().unwrap();
+        let frame = ClientFrame::from_json(text).unwrap_or_else(|bad| panic!("{text}: {bad:?}"));
+        let canonical = vector["canonical"].as_str().unwrap_or(text);
+        assert_eq!(frame.to_json(), canonical);
+    }
+}
+
+#[test]
+fn refused_frames_are_refused_for_the_reason_written_down() {
+    for vector in vectors("client_frames_refused.json") {
+        let bytes = input(&vector);
+        let text = std::str::from_utf8(&bytes).unwrap();
+        let bad = ClientFrame::from_json(text).expect_err(text);
+        assert_eq!(
+            bad.refusal.code.as_str(),
+            vector["code"].as_str().unwrap(),
+            "{text}"
+        );
+        assert_eq!(bad.id.map(u64::from), vector["id"].as_u64(), "{text}");
+    }
+}
+
+#[test]
+fn server_frames_are_written_as_written_down() {
+    for vector in vectors("server_frames.json") {
+        let text = vector["text"].as_str().unwrap();
+        let frame = ServerFrame::from_json(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert!(frame.body.is_some(), "{text}");
+        assert_eq!(frame.to_json(), text);
+    }
+}
+
+#[test]
+fn names_and_cursors_are_as_written_down() {
+    for vector in vectors("names.json") {
+        if let Some(text) = vector["escape"].as_str() {
+            assert_eq!(escape(text), vector["token"].as_str().unwrap(), "{text:?}");
+        } else if let Some(room) = vector["room"].as_str() {
+            let parsed = Room::parse(room);
+            assert_eq!(parsed.is_ok(), vector["valid"].as_bool().unwrap(), "{room:?}");
+            if let Some(pp) = vector["partition"].as_u64() {
+                assert_eq!(
+                    u64::from(partition(&Tenant::default(), &parsed.unwrap())),
+                    pp,
+                    "{room}"
+                );
+            }
+        } else {
+            let cursor = vector["cursor"].as_str().unwrap();
+            assert_eq!(
+                cursor.parse::<Cursor>().is_ok(),
+                vector["valid"].as_bool().unwrap(),
+                "{cursor:?}"
+            );
+        }
+    }
+}
