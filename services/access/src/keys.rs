@@ -113,7 +113,8 @@ impl VerifyKey {
             KeyAlgorithm::Es256 => Algorithm::ES256,
         };
         length == self.algorithm.signature_bytes()
-            && jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, algorithm).unwrap_or(false)
+            && jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, algorithm)
+                .unwrap_or(false)
     }
 }
 
@@ -134,16 +135,24 @@ impl KeySet {
         }
         let file = json::object(text.as_bytes()).map_err(|e| KeysError::Unreadable(e.to_string()))?;
         let Some(Value::Array(list)) = file.get("keys") else {
-            return Err(KeysError::Unreadable("expected an object with a list `keys`".to_owned()));
+            return Err(KeysError::Unreadable(
+                "expected an object with a list `keys`".to_owned(),
+            ));
         };
         if list.is_empty() || list.len() > KEYS_MAX {
-            return Err(KeysError::Unreadable(format!("expected 1 to {KEYS_MAX} keys, found {}", list.len())));
+            return Err(KeysError::Unreadable(format!(
+                "expected 1 to {KEYS_MAX} keys, found {}",
+                list.len()
+            )));
         }
         let mut keys = HashMap::with_capacity(list.len());
         for (index, jwk) in list.iter().enumerate() {
             let (kid, key) = read_key(jwk).map_err(|flaw| KeysError::Key { index, flaw })?;
             if keys.contains_key(&kid) {
-                return Err(KeysError::Key { index, flaw: KeyFlaw::KidTwice(kid) });
+                return Err(KeysError::Key {
+                    index,
+                    flaw: KeyFlaw::KidTwice(kid),
+                });
             }
             keys.insert(kid, key);
         }
@@ -178,16 +187,24 @@ fn read_key(jwk: &Value) -> Result<(String, VerifyKey), KeyFlaw> {
     let Value::Object(jwk) = jwk else {
         return Err(KeyFlaw::NotAnObject);
     };
-    if let Some(member) = PRIVATE_MEMBERS.into_iter().find(|member| jwk.contains_key(*member)) {
+    if let Some(member) = PRIVATE_MEMBERS
+        .into_iter()
+        .find(|member| jwk.contains_key(*member))
+    {
         return Err(KeyFlaw::Private(member));
     }
     let text = |member: &str| jwk.get(member).and_then(Value::as_str);
-    let kid = text("kid").filter(|kid| (1..=KID_BYTES_MAX).contains(&kid.len())).ok_or(KeyFlaw::Kid)?;
+    let kid = text("kid")
+        .filter(|kid| (1..=KID_BYTES_MAX).contains(&kid.len()))
+        .ok_or(KeyFlaw::Kid)?;
     let algorithm = match (text("kty"), text("crv")) {
         (Some("OKP"), Some("Ed25519")) => KeyAlgorithm::EdDsa,
         (Some("EC"), Some("P-256")) => KeyAlgorithm::Es256,
         (kty, crv) => {
-            let name = [kty.unwrap_or("(none)"), crv.unwrap_or("")].join(" ").trim_end().to_owned();
+            let name = [kty.unwrap_or("(none)"), crv.unwrap_or("")]
+                .join(" ")
+                .trim_end()
+                .to_owned();
             return Err(KeyFlaw::Unsupported(name));
         }
     };
@@ -210,11 +227,18 @@ fn read_key(jwk: &Value) -> Result<(String, VerifyKey), KeyFlaw> {
 /// Refuses keys whose own file says that they are for something else.
 fn check_purpose(jwk: &Map<String, Value>, algorithm: KeyAlgorithm) -> Result<(), KeyFlaw> {
     let fits = |member: &'static str, good: bool| {
-        if good { Ok(()) } else { Err(KeyFlaw::Purpose(member, algorithm.name())) }
+        if good {
+            Ok(())
+        } else {
+            Err(KeyFlaw::Purpose(member, algorithm.name()))
+        }
     };
     fits("alg", jwk.get("alg").is_none_or(|alg| alg == algorithm.name()))?;
     fits("use", jwk.get("use").is_none_or(|purpose| purpose == "sig"))?;
-    let verify = |ops: &Value| ops.as_array().is_some_and(|ops| ops.iter().any(|op| op == "verify"));
+    let verify = |ops: &Value| {
+        ops.as_array()
+            .is_some_and(|ops| ops.iter().any(|op| op == "verify"))
+    };
     fits("key_ops", jwk.get("key_ops").is_none_or(verify))
 }
 
@@ -229,5 +253,7 @@ fn coordinate(jwk: &Map<String, Value>, member: &'static str) -> Result<Vec<u8>,
 
 /// A point that is not on the curve would refuse every token later, with nobody knowing why.
 fn check_point<A: VerificationAlgorithm>(algorithm: &'static A, point: &[u8]) -> Result<(), KeyFlaw> {
-    ParsedPublicKey::new(algorithm, point).map(drop).map_err(|_| KeyFlaw::Coordinate("x"))
+    ParsedPublicKey::new(algorithm, point)
+        .map(drop)
+        .map_err(|_| KeyFlaw::Coordinate("x"))
 }

@@ -44,7 +44,10 @@ impl Pattern {
                  `{PERSONAL_ROOMS}` says who may publish to them"
             ));
         }
-        let tokens = parts.iter().map(|part| parse_token(part, claims)).collect::<Result<Vec<_>, _>>()?;
+        let tokens = parts
+            .iter()
+            .map(|part| parse_token(part, claims))
+            .collect::<Result<Vec<_>, _>>()?;
         if tokens.iter().all(|token| matches!(token, Token::Plain(_))) {
             Room::parse(text).map_err(|bad| bad.rule().to_owned())?;
         }
@@ -75,7 +78,9 @@ impl Pattern {
     /// Whether `room` is one of the rooms that this pattern opens to the holder of `values`. Personal rooms never are.
     pub(crate) fn matches(&self, room: &Room, values: &ClaimValues) -> bool {
         self.matches_with(room, |claim, token| {
-            values.get(claim).is_some_and(|values| values.binary_search_by(|value| (**value).cmp(token)).is_ok())
+            values
+                .get(claim)
+                .is_some_and(|values| values.binary_search_by(|value| (**value).cmp(token)).is_ok())
         })
     }
 
@@ -138,10 +143,14 @@ impl Pattern {
 fn parse_token(part: &str, claims: &mut Vec<String>) -> Result<Token, String> {
     if let Some(claim) = part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
         if !is_token(claim) {
-            return Err(format!("`{part}` does not name a claim: 1 to 64 letters, digits, - or _"));
+            return Err(format!(
+                "`{part}` does not name a claim: 1 to 64 letters, digits, - or _"
+            ));
         }
         if REGISTERED_CLAIMS.contains(&claim) {
-            return Err(format!("`{claim}` has a meaning of its own in every token and cannot stand in a room"));
+            return Err(format!(
+                "`{claim}` has a meaning of its own in every token and cannot stand in a room"
+            ));
         }
         let known = claims.iter().position(|known| known == claim);
         return Ok(Token::Claim(known.unwrap_or_else(|| {
@@ -150,10 +159,14 @@ fn parse_token(part: &str, claims: &mut Vec<String>) -> Result<Token, String> {
         })));
     }
     if part.contains(['{', '}']) {
-        return Err(format!("`{part}`: a claim fills exactly one token, written {{claim}} between the dots"));
+        return Err(format!(
+            "`{part}`: a claim fills exactly one token, written {{claim}} between the dots"
+        ));
     }
     if part.contains(['*', '>']) {
-        return Err(format!("`{part}`: rooms have no wildcards; {{claim}} opens one room per value of a claim"));
+        return Err(format!(
+            "`{part}`: rooms have no wildcards; {{claim}} opens one room per value of a claim"
+        ));
     }
     if !is_token(part) {
         return Err("a room has tokens of 1 to 64 letters, digits, - or _ joined by dots".to_owned());
@@ -166,7 +179,10 @@ mod tests {
     use super::*;
 
     fn values(lists: &[&[&str]]) -> ClaimValues {
-        lists.iter().map(|list| list.iter().map(|value| Box::from(*value)).collect()).collect()
+        lists
+            .iter()
+            .map(|list| list.iter().map(|value| Box::from(*value)).collect())
+            .collect()
     }
 
     #[test]

@@ -60,10 +60,17 @@ impl Policy {
         let compiled = Arc::new(compiled);
         let mut by_tenant: HashMap<Tenant, HashMap<String, Rights>> = HashMap::new();
         for publisher in publishers {
-            let rights = Rights::of_publisher(&compiled, &publisher.tenant, &publisher.user, &publisher.roles);
-            by_tenant.entry(publisher.tenant).or_default().insert(publisher.user, rights);
+            let rights =
+                Rights::of_publisher(&compiled, &publisher.tenant, &publisher.user, &publisher.roles);
+            by_tenant
+                .entry(publisher.tenant)
+                .or_default()
+                .insert(publisher.user, rights);
         }
-        Ok(Self { compiled, publishers: Arc::new(by_tenant) })
+        Ok(Self {
+            compiled,
+            publishers: Arc::new(by_tenant),
+        })
     }
 
     /// What a principal may do. A few microseconds; meant to be kept for the life of a connection or request.
@@ -83,9 +90,11 @@ impl Policy {
 
     /// The listed NATS users with their rights, in no order: account permissions and queues are generated from them.
     pub fn publishers(&self) -> impl Iterator<Item = (&Tenant, &str, &Rights)> {
-        self.publishers
-            .iter()
-            .flat_map(|(tenant, users)| users.iter().map(move |(user, rights)| (tenant, user.as_str(), rights)))
+        self.publishers.iter().flat_map(|(tenant, users)| {
+            users
+                .iter()
+                .map(move |(user, rights)| (tenant, user.as_str(), rights))
+        })
     }
 
     /// The number of an audience: a role's name or `all`. `None` means `unknown_audience`.
@@ -132,8 +141,13 @@ impl fmt::Debug for Policy {
 
 /// FNV-1a, 64 bits.
 fn fnv1a64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| {
+        (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
+
+#[cfg(test)]
+pub(crate) use tests::EXAMPLE;
 
 #[cfg(test)]
 mod tests;

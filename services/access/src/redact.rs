@@ -55,8 +55,11 @@ impl Pointer {
         if text.len() > POINTER_BYTES_MAX {
             return Err("a pointer has at most 256 bytes");
         }
-        let tokens: Vec<Box<str>> =
-            rest.split('/').map(unescape).collect::<Option<_>>().ok_or("~ must be written ~0 and / inside a name ~1")?;
+        let tokens: Vec<Box<str>> = rest
+            .split('/')
+            .map(unescape)
+            .collect::<Option<_>>()
+            .ok_or("~ must be written ~0 and / inside a name ~1")?;
         if tokens.len() > POINTER_TOKENS_MAX {
             return Err("a pointer has at most 32 parts");
         }
@@ -67,7 +70,9 @@ impl Pointer {
 /// Shows the pointer as it is written.
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tokens.iter().try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
+        self.tokens
+            .iter()
+            .try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
     }
 }
 
@@ -126,7 +131,9 @@ fn without<'a>(value: &'a RawValue, paths: &[&[Box<str>]]) -> Result<Cow<'a, str
         Some(b'{') => {
             let Members(members) = serde_json::from_str(value.get()).map_err(|_| Unreadable)?;
             let kept = keep(members.iter().map(|(name, value)| (name.as_str(), *value)), paths)?;
-            kept.map_or(Ok(Cow::Borrowed(value.get())), |kept| write_object(&kept).map(Cow::Owned))
+            kept.map_or(Ok(Cow::Borrowed(value.get())), |kept| {
+                write_object(&kept).map(Cow::Owned)
+            })
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| Unreadable)?;
@@ -153,7 +160,11 @@ fn keep<'n, 'a>(
     for (name, value) in parts {
         let rest: Vec<&[Box<str>]> = paths
             .iter()
-            .filter_map(|path| path.split_first().filter(|(first, _)| &***first == name).map(|(_, rest)| rest))
+            .filter_map(|path| {
+                path.split_first()
+                    .filter(|(first, _)| &***first == name)
+                    .map(|(_, rest)| rest)
+            })
             .collect();
         if rest.iter().any(|rest| rest.is_empty()) {
             changed = true;
@@ -217,7 +228,10 @@ mod tests {
     use super::*;
 
     fn check(event: &str, pointers: &[&str], expected: &str) {
-        let pointers: Vec<Pointer> = pointers.iter().map(|text| Pointer::parse(text).unwrap()).collect();
+        let pointers: Vec<Pointer> = pointers
+            .iter()
+            .map(|text| Pointer::parse(text).unwrap())
+            .collect();
         let out = apply(event.as_bytes(), &pointers).unwrap();
         assert_eq!(std::str::from_utf8(&out).unwrap(), expected, "{event}");
     }
@@ -225,30 +239,67 @@ mod tests {
     #[test]
     fn named_fields_go_and_all_else_stays_as_it_was() {
         let money = r#"{"id":"1","data":{"amount":4250.50,"customer":{"email":"a@b","name":"A"},"n":1e2}}"#;
-        check(money, &["/amount"], r#"{"id":"1","data":{"customer":{"email":"a@b","name":"A"},"n":1e2}}"#);
+        check(
+            money,
+            &["/amount"],
+            r#"{"id":"1","data":{"customer":{"email":"a@b","name":"A"},"n":1e2}}"#,
+        );
         check(
             money,
             &["/customer/email", "/n"],
             r#"{"id":"1","data":{"amount":4250.50,"customer":{"name":"A"}}}"#,
         );
-        check(money, &["/customer/email", "/customer"], r#"{"id":"1","data":{"amount":4250.50,"n":1e2}}"#);
+        check(
+            money,
+            &["/customer/email", "/customer"],
+            r#"{"id":"1","data":{"amount":4250.50,"n":1e2}}"#,
+        );
         check(money, &["/absent", "/amount/deeper"], money);
         check(r#"{ "data" : {"a": 1} }"#, &["/b"], r#"{ "data" : {"a": 1} }"#);
-        check(r#"{"data":[{"a":1,"b":2},3]}"#, &["/0/a", "/1"], r#"{"data":[{"b":2}]}"#);
-        check(r#"{"data":{"a/b":1,"m~n":2,"x":3}}"#, &["/a~1b", "/m~0n"], r#"{"data":{"x":3}}"#);
+        check(
+            r#"{"data":[{"a":1,"b":2},3]}"#,
+            &["/0/a", "/1"],
+            r#"{"data":[{"b":2}]}"#,
+        );
+        check(
+            r#"{"data":{"a/b":1,"m~n":2,"x":3}}"#,
+            &["/a~1b", "/m~0n"],
+            r#"{"data":{"x":3}}"#,
+        );
         check(r#"{"data":{"a":1,"a":2,"\u0061":3}}"#, &["/a"], r#"{"data":{}}"#);
-        check(r#"{"data":{"a":1},"d\u0061ta":{"a":2}}"#, &["/a"], r#"{"data":{},"data":{}}"#);
+        check(
+            r#"{"data":{"a":1},"d\u0061ta":{"a":2}}"#,
+            &["/a"],
+            r#"{"data":{},"data":{}}"#,
+        );
         check(r#"{"data_base64":"aGk=","id":"1"}"#, &["/a"], r#"{"id":"1"}"#);
         check(r#"{"data":"text"}"#, &["/a"], r#"{"data":"text"}"#);
-        check(r#"{"amount":1,"data":{"amount":1}}"#, &["/amount"], r#"{"amount":1,"data":{}}"#);
+        check(
+            r#"{"amount":1,"data":{"amount":1}}"#,
+            &["/amount"],
+            r#"{"amount":1,"data":{}}"#,
+        );
         check(r#"{"data":{"":1,"b":2}}"#, &["/"], r#"{"data":{"b":2}}"#);
     }
 
     #[test]
     fn what_cannot_be_read_is_not_delivered() {
         let pointers = [Pointer::parse("/a").unwrap()];
-        for event in [&b""[..], b"[]", b"{", b"\"x\"", b"{\"data\":{\"a\":}}", b"{\"data\":\"\xff\"}", b"{} {}"] {
-            assert_eq!(apply(event, &pointers), Err(Unreadable), "{}", String::from_utf8_lossy(event));
+        for event in [
+            &b""[..],
+            b"[]",
+            b"{",
+            b"\"x\"",
+            b"{\"data\":{\"a\":}}",
+            b"{\"data\":\"\xff\"}",
+            b"{} {}",
+        ] {
+            assert_eq!(
+                apply(event, &pointers),
+                Err(Unreadable),
+                "{}",
+                String::from_utf8_lossy(event)
+            );
         }
         assert_eq!(apply(b"anything", &[]).as_deref(), Ok(&b"anything"[..]));
     }
@@ -296,7 +347,11 @@ mod tests {
     /// The same in the plainest words: mark what the pointers name, then rebuild without it.
     fn model(value: &Value, paths: &[Vec<String>]) -> Value {
         let below = |name: &str| -> Vec<Vec<String>> {
-            paths.iter().filter(|p| p.first().is_some_and(|f| f == name)).map(|p| p[1..].to_vec()).collect()
+            paths
+                .iter()
+                .filter(|p| p.first().is_some_and(|f| f == name))
+                .map(|p| p[1..].to_vec())
+                .collect()
         };
         let gone = |name: &str| below(name).iter().any(Vec::is_empty);
         match value {

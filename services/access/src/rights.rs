@@ -43,7 +43,12 @@ impl Rights {
         let values = policy
             .claims
             .iter()
-            .map(|claim| principal.claims.get(claim).map_or_else(Box::default, |value| tokens(value, &mut skipped)))
+            .map(|claim| {
+                principal
+                    .claims
+                    .get(claim)
+                    .map_or_else(Box::default, |value| tokens(value, &mut skipped))
+            })
             .collect();
         Self(Arc::new(Inner {
             policy: Arc::clone(policy),
@@ -88,7 +93,9 @@ impl Rights {
     /// # Errors
     /// [`Denied`], as for [`Rights::subscribe`].
     pub fn history(&self, room: &Room) -> Result<History, Denied> {
-        Ok(History { view: self.view(room, |entry| entry.history)? })
+        Ok(History {
+            view: self.view(room, |entry| entry.history)?,
+        })
     }
 
     /// Whether the holder may see who is in a room. Personal rooms show nobody.
@@ -99,7 +106,9 @@ impl Rights {
         if room.is_personal() {
             return Err(Denied(()));
         }
-        Ok(Presence { view: self.view(room, |entry| entry.presence)? })
+        Ok(Presence {
+            view: self.view(room, |entry| entry.presence)?,
+        })
     }
 
     /// Whether the holder may publish to a room as a service, over HTTP or NATS.
@@ -129,7 +138,10 @@ impl Rights {
         if !self.0.permissions.holds(*allow) || self.0.personal.is_none() {
             return Err(Denied(()));
         }
-        Ok(Command { tenant: self.0.tenant.clone(), name: Arc::clone(name) })
+        Ok(Command {
+            tenant: self.0.tenant.clone(),
+            name: Arc::clone(name),
+        })
     }
 
     /// The rooms that open by themselves, in the order of the policy, at most [`AUTO_JOIN_MAX`], each once.
@@ -169,6 +181,14 @@ impl Rights {
         self.0.permissions.everything
     }
 
+    /// Whether the holder has a permission that stands for a right of its own, beside rooms and commands, such as
+    /// `events.backfill`.
+    #[must_use]
+    pub fn permits(&self, permission: &str) -> bool {
+        let id = self.0.policy.permissions.get(permission);
+        self.0.permissions.everything || id.is_some_and(|id| self.0.permissions.holds(*id))
+    }
+
     /// How many values of claims were skipped, because they are no tokens and so name no room. Callers count them.
     #[must_use]
     pub fn skipped_values(&self) -> usize {
@@ -198,20 +218,29 @@ impl Rights {
     /// Whether any entry that opens the room to the holder asks for a permission that it has.
     fn holds(&self, room: &Room, right: impl Fn(&Entry) -> Option<PermissionId>) -> bool {
         let permissions = &self.0.permissions;
-        self.0
-            .policy
-            .candidates(room)
-            .any(|entry| right(entry).is_some_and(|asked| permissions.holds(asked)) && self.is_open(entry, room))
+        self.0.policy.candidates(room).any(|entry| {
+            right(entry).is_some_and(|asked| permissions.holds(asked)) && self.is_open(entry, room)
+        })
     }
 
     fn view(&self, room: &Room, right: impl Fn(&Entry) -> Option<PermissionId>) -> Result<View, Denied> {
         let own = self.0.personal.as_ref().ok_or(Denied(()))?;
-        let open = if room.is_personal() { room == own } else { self.holds(room, right) };
+        let open = if room.is_personal() {
+            room == own
+        } else {
+            self.holds(room, right)
+        };
         if !open {
             return Err(Denied(()));
         }
         let (class, redaction) = self.redaction(room);
-        Ok(View { tenant: self.0.tenant.clone(), room: room.clone(), audiences: self.0.audiences, redaction, class })
+        Ok(View {
+            tenant: self.0.tenant.clone(),
+            room: room.clone(),
+            audiences: self.0.audiences,
+            redaction,
+            class,
+        })
     }
 
     /// What is taken out for the holder. Rights add up over entries, and so do redactions: an entry that opens a room
@@ -220,17 +249,26 @@ impl Rights {
         let policy = &self.0.policy;
         let applies = |rule: &&usize| !self.0.permissions.holds(policy.rules[**rule].unless);
         let open = policy.candidates(room).filter(|entry| self.is_open(entry, room));
-        let rules: Vec<usize> = open.flat_map(|entry| &entry.rules).filter(applies).copied().collect();
+        let rules: Vec<usize> = open
+            .flat_map(|entry| &entry.rules)
+            .filter(applies)
+            .copied()
+            .collect();
         let Some(first) = rules.first() else {
             return (RedactionClass::default(), Arc::default());
         };
         let bits = rules.iter().fold(0, |bits: u128, rule| bits | 1 << rule);
-        let class = RedactionClass { policy: policy.fingerprint, rules: bits };
+        let class = RedactionClass {
+            policy: policy.fingerprint,
+            rules: bits,
+        };
         if rules.len() == 1 {
             return (class, Arc::clone(&policy.rules[*first].remove));
         }
-        let mut all: Vec<Pointer> =
-            rules.iter().flat_map(|rule| policy.rules[*rule].remove.iter().cloned()).collect();
+        let mut all: Vec<Pointer> = rules
+            .iter()
+            .flat_map(|rule| policy.rules[*rule].remove.iter().cloned())
+            .collect();
         all.sort();
         all.dedup();
         (class, all.into())
@@ -248,7 +286,12 @@ impl Rights {
         } else {
             self.holds(room, right)
         };
-        let audience_id = self.0.policy.audience(audience.as_str()).filter(|_| may).ok_or(Denied(()))?;
+        let audience_id = self
+            .0
+            .policy
+            .audience(audience.as_str())
+            .filter(|_| may)
+            .ok_or(Denied(()))?;
         Ok(Publish {
             tenant: self.0.tenant.clone(),
             room: room.clone(),
@@ -264,7 +307,10 @@ impl Rights {
         let mut seen = std::collections::HashSet::new();
         let (mut tried, mut left_off) = (0, 0_usize);
         let may = |entry: &&Entry| {
-            entry.auto_join && entry.subscribe.is_some_and(|asked| self.0.permissions.holds(asked))
+            entry.auto_join
+                && entry
+                    .subscribe
+                    .is_some_and(|asked| self.0.permissions.holds(asked))
         };
         if self.0.personal.is_none() {
             return (rooms, 0);
@@ -272,7 +318,12 @@ impl Rights {
         for entry in self.0.policy.entries.iter().filter(may) {
             let names = entry.pattern.room_count(&self.0.values);
             let tries = names.min(AUTO_JOIN_MAX - tried);
-            rooms.extend(entry.pattern.rooms(&self.0.values, tries).filter(|room| seen.insert(room.clone())));
+            rooms.extend(
+                entry
+                    .pattern
+                    .rooms(&self.0.values, tries)
+                    .filter(|room| seen.insert(room.clone())),
+            );
             tried += tries;
             left_off = left_off.saturating_add(names - tries);
         }

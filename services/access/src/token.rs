@@ -76,7 +76,10 @@ impl Verifier {
     /// A verifier for one issuer's keys.
     #[must_use]
     pub fn new(rules: TokenRules, keys: KeySet) -> Self {
-        Self { audience: rules.audience, trusted: vec![(rules.issuer, keys)] }
+        Self {
+            audience: rules.audience,
+            trusted: vec![(rules.issuer, keys)],
+        }
     }
 
     /// Trusts one more issuer with keys of its own, for the same audience.
@@ -125,7 +128,10 @@ impl Verifier {
     fn signer(&self, header: &Header, signed: &str, signature: &str) -> Result<&str, Flaw> {
         let mut flaw = Flaw("unknown_key");
         for (issuer, keys) in &self.trusted {
-            match keys.get(&header.kid).map(|key| check_signature(key, header, signed, signature)) {
+            match keys
+                .get(&header.kid)
+                .map(|key| check_signature(key, header, signed, signature))
+            {
                 None => {}
                 Some(Ok(())) => return Ok(issuer),
                 Some(Err(worse)) => flaw = worse,
@@ -139,7 +145,11 @@ fn check_signature(key: &VerifyKey, header: &Header, signed: &str, signature: &s
     if header.algorithm != key.algorithm().name() {
         return Err(Flaw("algorithm"));
     }
-    if key.verifies(signature, signed) { Ok(()) } else { Err(Flaw("signature")) }
+    if key.verifies(signature, signed) {
+        Ok(())
+    } else {
+        Err(Flaw("signature"))
+    }
 }
 
 /// Exactly three parts, none of them empty.
@@ -160,19 +170,31 @@ struct Header {
 /// token offers. What would change how the token is to be read (`crit`, `b64`, `zip`, `enc`) is refused. A missing
 /// `typ` is accepted, because RFC 7519 §5.1 makes it optional and widely used issuers leave it out; a wrong one is not.
 fn read_header(header: &Map<String, Value>) -> Result<Header, Flaw> {
-    if ["crit", "b64", "zip", "enc"].iter().any(|member| header.contains_key(*member)) {
+    if ["crit", "b64", "zip", "enc"]
+        .iter()
+        .any(|member| header.contains_key(*member))
+    {
         return Err(Flaw("critical"));
     }
     let known_type = |typ: &Value| {
-        typ.as_str().is_some_and(|typ| ["JWT", "at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known)))
+        typ.as_str().is_some_and(|typ| {
+            ["JWT", "at+jwt"]
+                .iter()
+                .any(|known| typ.eq_ignore_ascii_case(known))
+        })
     };
     if !header.get("typ").is_none_or(known_type) {
         return Err(Flaw("type"));
     }
     let text = |member| header.get(member).and_then(Value::as_str);
-    let kid = text("kid").filter(|kid| (1..=KID_BYTES_MAX).contains(&kid.len())).ok_or(Flaw("key_id"))?;
+    let kid = text("kid")
+        .filter(|kid| (1..=KID_BYTES_MAX).contains(&kid.len()))
+        .ok_or(Flaw("key_id"))?;
     let algorithm = text("alg").ok_or(Flaw("algorithm"))?;
-    Ok(Header { algorithm: algorithm.to_owned(), kid: kid.to_owned() })
+    Ok(Header {
+        algorithm: algorithm.to_owned(),
+        kid: kid.to_owned(),
+    })
 }
 
 /// Checks every claim but expiry, which the caller looks at last: only what is otherwise right is called expired.
@@ -197,7 +219,8 @@ fn read_claims(
         return Err(Flaw("expiry_too_far"));
     }
     let latest_start = now.saturating_add(LEEWAY_SECS);
-    if !claims.get("nbf").is_none_or(|nbf| seconds(nbf).is_some_and(|nbf| nbf <= latest_start)) {
+    let not_before = optional(&claims, "nbf", seconds).ok_or(Flaw("not_before"))?;
+    if not_before.is_some_and(|at| at > latest_start) {
         return Err(Flaw("not_before"));
     }
     let issued_at = optional(&claims, "iat", seconds).ok_or(Flaw("issued_at"))?;
@@ -205,7 +228,8 @@ fn read_claims(
         return Err(Flaw("issued_at"));
     }
     let token_id = optional(&claims, "jti", token_id).ok_or(Flaw("token_id"))?;
-    let tenant = optional(&claims, "tenant", |tenant| Tenant::parse(tenant.as_str()?).ok()).ok_or(Flaw("tenant"))?;
+    let tenant =
+        optional(&claims, "tenant", |tenant| Tenant::parse(tenant.as_str()?).ok()).ok_or(Flaw("tenant"))?;
     let roles = optional(&claims, "roles", role_names).ok_or(Flaw("roles"))?;
     for registered in REGISTERED_CLAIMS {
         claims.remove(registered);
@@ -222,8 +246,11 @@ fn read_claims(
 }
 
 /// `Some(None)` when the claim is absent, `None` when it is there and wrong. A claim that is `null` is wrong.
-#[expect(clippy::option_option, reason = "absent, right and wrong are three answers")]
-fn optional<T>(claims: &Map<String, Value>, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<Option<T>> {
+fn optional<T>(
+    claims: &Map<String, Value>,
+    name: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Option<Option<T>> {
     match claims.get(name) {
         None => Some(None),
         Some(value) => read(value).map(Some),
@@ -254,7 +281,9 @@ fn role_names(roles: &Value) -> Option<Vec<String>> {
     let roles = roles.as_array()?;
     let name = |role: &Value| {
         let role = role.as_str()?;
-        (1..=ROLE_BYTES_MAX).contains(&role.len()).then(|| role.to_owned())
+        (1..=ROLE_BYTES_MAX)
+            .contains(&role.len())
+            .then(|| role.to_owned())
     };
     if roles.len() > ROLES_MAX {
         return None;
@@ -273,7 +302,10 @@ fn seconds(value: &Value) -> Option<i64> {
     (0..=LATEST).contains(&whole).then_some(whole)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the range is checked first, and a fraction is to be cut off")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the range is checked first, and a fraction is to be cut off"
+)]
 fn whole_part(value: f64) -> Option<i64> {
     (0.0..1e15).contains(&value).then_some(value as i64)
 }

@@ -30,7 +30,11 @@ pub(crate) struct PermissionSet {
 
 impl PermissionSet {
     pub(crate) fn holds(&self, id: PermissionId) -> bool {
-        self.everything || self.bits.get(id.0 / 64).is_some_and(|word| word & (1 << (id.0 % 64)) != 0)
+        self.everything
+            || self
+                .bits
+                .get(id.0 / 64)
+                .is_some_and(|word| word & (1 << (id.0 % 64)) != 0)
     }
 
     fn insert(&mut self, id: PermissionId) {
@@ -104,6 +108,8 @@ pub(crate) struct Compiled {
     pub(crate) personal: PersonalRooms,
     pub(crate) rules: Vec<Rule>,
     pub(crate) commands: HashMap<Arc<str>, PermissionId>,
+    /// Permissions by name, for those that no room and no command asks for.
+    pub(crate) permissions: HashMap<String, PermissionId>,
     pub(crate) activity: Option<Activity>,
 }
 
@@ -120,7 +126,11 @@ impl Compiled {
             return Some(AudienceId::ALL);
         }
         // Not `role_index`: an alias is a spelling in tokens, never the name of an audience.
-        let index = self.role_index.get(name).copied().filter(|index| self.role_names[*index] == name)?;
+        let index = self
+            .role_index
+            .get(name)
+            .copied()
+            .filter(|index| self.role_names[*index] == name)?;
         AudienceId::of_role(index)
     }
 
@@ -137,7 +147,11 @@ impl Compiled {
     pub(crate) fn candidates(&self, room: &Room) -> impl Iterator<Item = &Entry> {
         let tokens = room.tokens().count();
         let with_claims = self.with_claims.get(tokens).map_or(&[][..], Vec::as_slice);
-        self.plain.get(room.as_str()).into_iter().chain(with_claims).map(|index| &self.entries[*index])
+        self.plain
+            .get(room.as_str())
+            .into_iter()
+            .chain(with_claims)
+            .map(|index| &self.entries[*index])
     }
 
     pub(crate) fn could_open(&self, room: &Room) -> bool {
@@ -147,7 +161,10 @@ impl Compiled {
 
 /// Resolves all names of a draft. The result means something only if no mistake was added.
 pub(super) fn compile(draft: Draft, fingerprint: u64, mistakes: &mut Mistakes) -> (Compiled, Vec<Publisher>) {
-    let mut compiled = Compiled { fingerprint, ..Compiled::default() };
+    let mut compiled = Compiled {
+        fingerprint,
+        ..Compiled::default()
+    };
     for (what, count, max) in [
         ("roles", draft.roles.len(), AUDIENCES_MAX - 1),
         ("rooms", draft.rooms.len(), ENTRIES_MAX),
@@ -155,7 +172,10 @@ pub(super) fn compile(draft: Draft, fingerprint: u64, mistakes: &mut Mistakes) -
         ("publishers", draft.publishers.len(), ENTRIES_MAX),
     ] {
         if count > max {
-            mistakes.add(At::default(), format!("{count} {what} are too many; at most {max}"));
+            mistakes.add(
+                At::default(),
+                format!("{count} {what} are too many; at most {max}"),
+            );
             return (compiled, Vec::new());
         }
     }
@@ -168,10 +188,14 @@ pub(super) fn compile(draft: Draft, fingerprint: u64, mistakes: &mut Mistakes) -
             unknown_audience(&compiled, &activity.audience, mistakes);
         }
         if let Ok(audience) = Audience::parse(&activity.audience.text) {
-            compiled.activity = Some(Activity { room: activity.room, audience });
+            compiled.activity = Some(Activity {
+                room: activity.room,
+                audience,
+            });
         }
     }
     let publishers = compile_publishers(&compiled, draft.publishers, mistakes);
+    compiled.permissions = permissions.ids;
     (compiled, publishers)
 }
 
@@ -184,7 +208,11 @@ struct Permissions {
 
 impl Permissions {
     fn granted_by(roles: &[RoleDraft], mistakes: &mut Mistakes) -> Self {
-        let mut this = Self { ids: HashMap::new(), granted: HashSet::new(), everything: false };
+        let mut this = Self {
+            ids: HashMap::new(),
+            granted: HashSet::new(),
+            everything: false,
+        };
         for permission in roles.iter().flat_map(|role| &role.permissions) {
             if permission.text == "*" {
                 this.everything = true;
@@ -232,8 +260,12 @@ impl Permissions {
 
 fn compile_roles(compiled: &mut Compiled, draft: &Draft, permissions: &Permissions, mistakes: &mut Mistakes) {
     compiled.role_names = draft.roles.iter().map(|role| role.name.text.clone()).collect();
-    compiled.role_index =
-        compiled.role_names.iter().enumerate().map(|(index, name)| (name.clone(), index)).collect();
+    compiled.role_index = compiled
+        .role_names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| (name.clone(), index))
+        .collect();
     let parents: Vec<Vec<usize>> = draft
         .roles
         .iter()
@@ -242,8 +274,10 @@ fn compile_roles(compiled: &mut Compiled, draft: &Draft, permissions: &Permissio
     report_cycles(&draft.roles, &parents, mistakes);
     compiled.roles = (0..draft.roles.len())
         .map(|start| {
-            let mut role =
-                Role { permissions: PermissionSet::default(), audiences: AudienceSet::EVERYBODY };
+            let mut role = Role {
+                permissions: PermissionSet::default(),
+                audiences: AudienceSet::EVERYBODY,
+            };
             for index in reachable(start, &parents) {
                 if let Some(audience) = AudienceId::of_role(index) {
                     role.audiences = role.audiences.with(audience);
@@ -260,11 +294,21 @@ fn compile_roles(compiled: &mut Compiled, draft: &Draft, permissions: &Permissio
         .collect();
     for (alias, role) in &draft.aliases {
         if compiled.role_names.contains(&alias.text) {
-            mistakes.add(alias.at, format!("{:?} is a role already and cannot be an alias", alias.text));
+            mistakes.add(
+                alias.at,
+                format!("{:?} is a role already and cannot be an alias", alias.text),
+            );
         } else if alias.text.is_empty() || alias.text.len() > crate::token::ROLE_BYTES_MAX {
             mistakes.add(alias.at, "an alias has 1 to 128 bytes");
         }
-        match resolve_roles(compiled, std::slice::from_ref(role), "`role_aliases` names", mistakes).first() {
+        match resolve_roles(
+            compiled,
+            std::slice::from_ref(role),
+            "`role_aliases` names",
+            mistakes,
+        )
+        .first()
+        {
             Some(index) => drop(compiled.role_index.insert(alias.text.clone(), *index)),
             None => continue,
         }
@@ -310,8 +354,15 @@ fn report_cycles(roles: &[RoleDraft], parents: &[Vec<usize>], mistakes: &mut Mis
             continue;
         }
         if let Some(way) = way_back(start, parents) {
-            let names: Vec<&str> = way.iter().chain([&start]).map(|index| &*roles[*index].name.text).collect();
-            mistakes.add(roles[start].name.at, format!("roles inherit each other in a circle: {}", names.join(" → ")));
+            let names: Vec<&str> = way
+                .iter()
+                .chain([&start])
+                .map(|index| &*roles[*index].name.text)
+                .collect();
+            mistakes.add(
+                roles[start].name.at,
+                format!("roles inherit each other in a circle: {}", names.join(" → ")),
+            );
             told.extend(way);
         }
     }
@@ -353,12 +404,18 @@ fn compile_rooms(
         let rules = compile_rules(compiled, &draft.redact, permissions, mistakes);
         let Some(room) = &draft.room else { continue };
         if let Some(line) = lines.insert(room.text.clone(), room.at.line) {
-            mistakes.add(room.at, format!("the room {:?} has an entry on line {line} already", room.text));
+            mistakes.add(
+                room.at,
+                format!("the room {:?} has an entry on line {line} already", room.text),
+            );
             continue;
         }
         if room.text == PERSONAL_ROOMS {
             check_personal(&draft, room, mistakes);
-            compiled.personal = PersonalRooms { publish, client_publish };
+            compiled.personal = PersonalRooms {
+                publish,
+                client_publish,
+            };
             continue;
         }
         if let (Some(at), None) = (draft.auto_join, &draft.subscribe) {
@@ -413,13 +470,18 @@ fn compile_rules(
 ) -> Vec<usize> {
     let mut rules = Vec::with_capacity(drafts.len());
     for draft in drafts {
-        let Some(unless) = permissions.asked_for(Some(&draft.unless), mistakes) else { continue };
+        let Some(unless) = permissions.asked_for(Some(&draft.unless), mistakes) else {
+            continue;
+        };
         if compiled.rules.len() == RULES_MAX {
             mistakes.add(draft.unless.at, format!("more than {RULES_MAX} redactions"));
             break;
         }
         rules.push(compiled.rules.len());
-        compiled.rules.push(Rule { unless, remove: draft.remove.as_slice().into() });
+        compiled.rules.push(Rule {
+            unless,
+            remove: draft.remove.as_slice().into(),
+        });
     }
     rules
 }
@@ -431,9 +493,18 @@ fn compile_commands(
     mistakes: &mut Mistakes,
 ) {
     for draft in drafts {
-        let Some(allow) = permissions.asked_for(Some(&draft.allow), mistakes) else { continue };
-        if compiled.commands.insert(draft.command.text.as_str().into(), allow).is_some() {
-            mistakes.add(draft.command.at, format!("the command {:?} is listed twice", draft.command.text));
+        let Some(allow) = permissions.asked_for(Some(&draft.allow), mistakes) else {
+            continue;
+        };
+        if compiled
+            .commands
+            .insert(draft.command.text.as_str().into(), allow)
+            .is_some()
+        {
+            mistakes.add(
+                draft.command.at,
+                format!("the command {:?} is listed twice", draft.command.text),
+            );
         }
     }
 }
@@ -447,10 +518,20 @@ fn compile_publishers(
     let mut publishers = Vec::with_capacity(drafts.len());
     for draft in drafts {
         if !seen.insert((draft.tenant.clone(), draft.user.clone())) {
-            mistakes.add(draft.at, format!("the publisher \"{}/{}\" is listed twice", draft.tenant, draft.user));
+            mistakes.add(
+                draft.at,
+                format!(
+                    "the publisher \"{}/{}\" is listed twice",
+                    draft.tenant, draft.user
+                ),
+            );
         }
         let roles = resolve_roles(compiled, &draft.roles, "`publishers` names", mistakes);
-        publishers.push(Publisher { tenant: draft.tenant, user: draft.user, roles });
+        publishers.push(Publisher {
+            tenant: draft.tenant,
+            user: draft.user,
+            roles,
+        });
     }
     publishers
 }

@@ -69,18 +69,43 @@ pub(super) struct Draft {
     pub(super) publishers: Vec<PublisherDraft>,
 }
 
-const TOP_KEYS: [&str; 7] = ["version", "role_aliases", "roles", "rooms", "commands", "activity", "publishers"];
-const ROOM_KEYS: [&str; 8] =
-    ["room", "subscribe", "history", "presence", "publish", "client_publish", "auto_join", "redact"];
+const TOP_KEYS: [&str; 7] = [
+    "version",
+    "role_aliases",
+    "roles",
+    "rooms",
+    "commands",
+    "activity",
+    "publishers",
+];
+const ROOM_KEYS: [&str; 8] = [
+    "room",
+    "subscribe",
+    "history",
+    "presence",
+    "publish",
+    "client_publish",
+    "auto_join",
+    "redact",
+];
 
 /// Understands a tree as a policy; what cannot be understood becomes a mistake and is left out.
 pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Draft {
     let mut draft = Draft::default();
     if matches!(root.value, Value::Nothing) {
-        mistakes.add(root.at, "the policy is empty; it needs `version: 1`, `roles` and `rooms`");
+        mistakes.add(
+            root.at,
+            "the policy is empty; it needs `version: 1`, `roles` and `rooms`",
+        );
         return draft;
     }
-    let Some(top) = fields(root, "the policy", &TOP_KEYS, &["version", "roles", "rooms"], mistakes) else {
+    let Some(top) = fields(
+        root,
+        "the policy",
+        &TOP_KEYS,
+        &["version", "roles", "rooms"],
+        mistakes,
+    ) else {
         return draft;
     };
     for (key, node) in top {
@@ -109,12 +134,17 @@ fn fields<'a>(
     mistakes: &mut Mistakes,
 ) -> Option<Vec<(&'static str, &'a Node)>> {
     let Value::Map(members) = &node.value else {
-        mistakes.add(node.at, format!("expected {what} as a map, found {}", node.value.kind()));
+        mistakes.add(
+            node.at,
+            format!("expected {what} as a map, found {}", node.value.kind()),
+        );
         return None;
     };
     let mut found = Vec::with_capacity(members.len());
     for (key, value) in members {
-        let Some(name) = text(key, "a key", mistakes) else { continue };
+        let Some(name) = text(key, "a key", mistakes) else {
+            continue;
+        };
         match known.iter().find(|known| **known == name.text) {
             Some(known) => found.push((*known, value)),
             None => mistakes.unknown(
@@ -125,7 +155,10 @@ fn fields<'a>(
             ),
         }
     }
-    for missing in required.iter().filter(|key| !found.iter().any(|(name, _)| name == *key)) {
+    for missing in required
+        .iter()
+        .filter(|key| !found.iter().any(|(name, _)| name == *key))
+    {
         mistakes.add(node.at, format!("{what} needs `{missing}`"));
     }
     Some(found)
@@ -133,7 +166,10 @@ fn fields<'a>(
 
 fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<Name> {
     match &node.value {
-        Value::Text(text) => Some(Name { text: text.clone(), at: node.at }),
+        Value::Text(text) => Some(Name {
+            text: text.clone(),
+            at: node.at,
+        }),
         Value::Nothing => {
             mistakes.add(node.at, format!("expected {what}, found nothing"));
             None
@@ -143,7 +179,10 @@ fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<Name> {
                 Value::Whole(_) | Value::Number | Value::Flag(_) => "; put it in quotes if it is a name",
                 _ => "",
             };
-            mistakes.add(node.at, format!("expected {what} as text, found {}{hint}", other.kind()));
+            mistakes.add(
+                node.at,
+                format!("expected {what} as text, found {}{hint}", other.kind()),
+            );
             None
         }
     }
@@ -160,7 +199,10 @@ fn each<T>(
         Value::List(items) => items.iter().filter_map(|item| read(item, mistakes)).collect(),
         // `roles:` with nothing behind it is more often a cut-off file than an intention.
         other => {
-            mistakes.add(node.at, format!("expected {what} as a list, found {}", other.kind()));
+            mistakes.add(
+                node.at,
+                format!("expected {what} as a list, found {}", other.kind()),
+            );
             Vec::new()
         }
     }
@@ -168,26 +210,38 @@ fn each<T>(
 
 fn aliases(node: &Node, mistakes: &mut Mistakes) -> Vec<(Name, Name)> {
     let Value::Map(members) = &node.value else {
-        mistakes.add(node.at, format!("expected `role_aliases` as a map, found {}", node.value.kind()));
+        mistakes.add(
+            node.at,
+            format!("expected `role_aliases` as a map, found {}", node.value.kind()),
+        );
         return Vec::new();
     };
     members
         .iter()
         .filter_map(|(alias, role)| {
-            Some((text(alias, "an alias", mistakes)?, text(role, "the role it stands for", mistakes)?))
+            Some((
+                text(alias, "an alias", mistakes)?,
+                text(role, "the role it stands for", mistakes)?,
+            ))
         })
         .collect()
 }
 
 fn roles(node: &Node, mistakes: &mut Mistakes) -> Vec<RoleDraft> {
     let Value::Map(members) = &node.value else {
-        mistakes.add(node.at, format!("expected `roles` as a map, found {}", node.value.kind()));
+        mistakes.add(
+            node.at,
+            format!("expected `roles` as a map, found {}", node.value.kind()),
+        );
         return Vec::new();
     };
     if members.is_empty() {
         mistakes.add(node.at, "a policy without roles lets nobody do anything");
     }
-    members.iter().filter_map(|(name, body)| role(name, body, mistakes)).collect()
+    members
+        .iter()
+        .filter_map(|(name, body)| role(name, body, mistakes))
+        .collect()
 }
 
 fn role(name: &Node, body: &Node, mistakes: &mut Mistakes) -> Option<RoleDraft> {
@@ -198,7 +252,11 @@ fn role(name: &Node, body: &Node, mistakes: &mut Mistakes) -> Option<RoleDraft> 
         let rule = "a role is an audience, too: 1 to 64 letters, digits, - or _";
         mistakes.add(name.at, format!("bad role name {:?}: {rule}", name.text));
     }
-    let mut role = RoleDraft { name, inherits: Vec::new(), permissions: Vec::new() };
+    let mut role = RoleDraft {
+        name,
+        inherits: Vec::new(),
+        permissions: Vec::new(),
+    };
     if matches!(body.value, Value::Nothing) {
         return Some(role);
     }
@@ -214,7 +272,10 @@ fn role(name: &Node, body: &Node, mistakes: &mut Mistakes) -> Option<RoleDraft> 
 /// A permission in a role; `"*"` is every permission.
 fn granted(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
     match &node.value {
-        Value::Text(text) if text == "*" => Some(Name { text: text.clone(), at: node.at }),
+        Value::Text(text) if text == "*" => Some(Name {
+            text: text.clone(),
+            at: node.at,
+        }),
         _ => permission(node, mistakes),
     }
 }
@@ -250,7 +311,10 @@ fn room(node: &Node, mistakes: &mut Mistakes) -> Option<RoomDraft> {
                 Value::Flag(false) => {}
                 _ => mistakes.add(
                     node.at,
-                    format!("expected `auto_join` as true or false, found {}", node.value.kind()),
+                    format!(
+                        "expected `auto_join` as true or false, found {}",
+                        node.value.kind()
+                    ),
                 ),
             },
             _ => room.redact = each(node, "`redact`", mistakes, redact),
@@ -261,7 +325,13 @@ fn room(node: &Node, mistakes: &mut Mistakes) -> Option<RoomDraft> {
 
 fn redact(node: &Node, mistakes: &mut Mistakes) -> Option<RedactDraft> {
     let (mut unless, mut remove) = (None, Vec::new());
-    for (key, node) in fields(node, "a redaction", &["unless", "remove"], &["unless", "remove"], mistakes)? {
+    for (key, node) in fields(
+        node,
+        "a redaction",
+        &["unless", "remove"],
+        &["unless", "remove"],
+        mistakes,
+    )? {
         match key {
             "unless" => unless = permission(node, mistakes),
             _ => {
@@ -272,7 +342,10 @@ fn redact(node: &Node, mistakes: &mut Mistakes) -> Option<RedactDraft> {
             }
         }
     }
-    Some(RedactDraft { unless: unless?, remove })
+    Some(RedactDraft {
+        unless: unless?,
+        remove,
+    })
 }
 
 fn pointer(node: &Node, mistakes: &mut Mistakes) -> Option<Pointer> {
@@ -284,18 +357,28 @@ fn pointer(node: &Node, mistakes: &mut Mistakes) -> Option<Pointer> {
 
 fn command(node: &Node, mistakes: &mut Mistakes) -> Option<CommandDraft> {
     let (mut command, mut allow) = (None, None);
-    for (key, node) in fields(node, "a command", &["command", "allow"], &["command", "allow"], mistakes)? {
+    for (key, node) in fields(
+        node,
+        "a command",
+        &["command", "allow"],
+        &["command", "allow"],
+        mistakes,
+    )? {
         match key {
             "command" => command = command_name(node, mistakes),
             _ => allow = permission(node, mistakes),
         }
     }
-    Some(CommandDraft { command: command?, allow: allow? })
+    Some(CommandDraft {
+        command: command?,
+        allow: allow?,
+    })
 }
 
 fn command_name(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
     let name = text(node, "a command's name", mistakes)?;
-    let part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !b"*>".contains(&b));
+    let part =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !b"*>".contains(&b));
     if name.text.len() <= 128 && name.text.split('.').all(part) {
         return Some(name);
     }
@@ -306,13 +389,22 @@ fn command_name(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
 
 fn activity(node: &Node, mistakes: &mut Mistakes) -> Option<ActivityDraft> {
     let (mut room, mut audience) = (None, None);
-    for (key, node) in fields(node, "`activity`", &["room", "audience"], &["room", "audience"], mistakes)? {
+    for (key, node) in fields(
+        node,
+        "`activity`",
+        &["room", "audience"],
+        &["room", "audience"],
+        mistakes,
+    )? {
         match key {
             "room" => room = activity_room(node, mistakes),
             _ => audience = text(node, "an audience", mistakes),
         }
     }
-    Some(ActivityDraft { room: room?, audience: audience? })
+    Some(ActivityDraft {
+        room: room?,
+        audience: audience?,
+    })
 }
 
 fn activity_room(node: &Node, mistakes: &mut Mistakes) -> Option<Room> {
@@ -332,28 +424,45 @@ fn activity_room(node: &Node, mistakes: &mut Mistakes) -> Option<Room> {
 
 fn publisher(node: &Node, mistakes: &mut Mistakes) -> Option<PublisherDraft> {
     let (mut who, mut roles) = (None, Vec::new());
-    for (key, node) in fields(node, "a publisher", &["nats", "roles"], &["nats", "roles"], mistakes)? {
+    for (key, node) in fields(
+        node,
+        "a publisher",
+        &["nats", "roles"],
+        &["nats", "roles"],
+        mistakes,
+    )? {
         match key {
             "nats" => who = nats_user(node, mistakes),
             _ => roles = each(node, "`roles`", mistakes, |n, m| text(n, "a role", m)),
         }
     }
     let (tenant, user) = who?;
-    Some(PublisherDraft { at: node.at, tenant, user, roles })
+    Some(PublisherDraft {
+        at: node.at,
+        tenant,
+        user,
+        roles,
+    })
 }
 
 /// `<tenant>/<user>`.
 fn nats_user(node: &Node, mistakes: &mut Mistakes) -> Option<(Tenant, String)> {
     let who = text(node, "a NATS user", mistakes)?;
     let Some((tenant, user)) = who.text.split_once('/') else {
-        mistakes.add(node.at, format!("{:?} is not written <tenant>/<user>, such as main/erp", who.text));
+        mistakes.add(
+            node.at,
+            format!("{:?} is not written <tenant>/<user>, such as main/erp", who.text),
+        );
         return None;
     };
     let tenant = Tenant::parse(tenant)
         .map_err(|bad| mistakes.add(node.at, format!("bad tenant {tenant:?}: {}", bad.rule())))
         .ok();
     if !is_token(user) {
-        mistakes.add(node.at, format!("bad NATS user {user:?}: 1 to 64 letters, digits, - or _"));
+        mistakes.add(
+            node.at,
+            format!("bad NATS user {user:?}: 1 to 64 letters, digits, - or _"),
+        );
         return None;
     }
     Some((tenant?, user.to_owned()))

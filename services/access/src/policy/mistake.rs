@@ -23,8 +23,13 @@ pub struct Mistake {
 /// `policy.yaml:3:5: unknown key "inherit" in a role; did you mean "inherits"?`
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)?;
-        self.suggestion.as_ref().map_or(Ok(()), |meant| write!(f, "; did you mean {meant:?}?"))
+        match (self.line, self.column) {
+            (0, _) => write!(f, "{}: {}", self.file, self.message)?,
+            (line, column) => write!(f, "{}:{line}:{column}: {}", self.file, self.message)?,
+        }
+        self.suggestion
+            .as_ref()
+            .map_or(Ok(()), |meant| write!(f, "; did you mean {meant:?}?"))
     }
 }
 
@@ -45,7 +50,10 @@ pub(super) struct Mistakes {
 
 impl Mistakes {
     pub(super) fn new(file: &str) -> Self {
-        Self { file: file.to_owned(), list: Vec::new() }
+        Self {
+            file: file.to_owned(),
+            list: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, at: At, message: impl Into<String>) {
@@ -66,7 +74,13 @@ impl Mistakes {
 
     fn push(&mut self, at: At, message: String, suggestion: Option<String>) {
         if self.list.len() < MISTAKES_MAX {
-            self.list.push(Mistake { file: self.file.clone(), line: at.line, column: at.column, message, suggestion });
+            self.list.push(Mistake {
+                file: self.file.clone(),
+                line: at.line,
+                column: at.column,
+                message,
+                suggestion,
+            });
         }
     }
 
@@ -82,9 +96,9 @@ impl Mistakes {
     }
 }
 
-/// The known name that differs from `name` in at most a third of its letters, the nearest if there are several.
+/// The known name that differs from `name` in about a third of its letters, the nearest if there are several.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (name.chars().count() / 3).clamp(1, 3);
+    let allowed = name.chars().count().div_ceil(3).clamp(1, 3);
     known
         .into_iter()
         .map(|candidate| (distance(name, candidate), candidate))

@@ -72,15 +72,23 @@ pub(super) fn read(text: &str) -> Result<Node, (At, String)> {
 fn explain(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);
+    // Advice to programmers, not to the author of a policy.
+    let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn place(location: Location) -> At {
-    At { line: location.line(), column: location.column() }
+    At {
+        line: location.line(),
+        column: location.column(),
+    }
 }
 
 fn node(spanned: Spanned<Value>) -> Node {
-    Node { at: place(spanned.referenced), value: spanned.value }
+    Node {
+        at: place(spanned.referenced),
+        value: spanned.value,
+    }
 }
 
 impl<'de> Deserialize<'de> for Value {
