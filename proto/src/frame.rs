@@ -291,18 +291,38 @@ fn write_frame<M: Serialize>(id: Option<u32>, name: &str, message: &M) -> String
 /// `room` is a checked name and needs no escaping; `cursor` is our own text; `event_json` is a complete JSON object.
 #[must_use]
 pub fn event_json(room: &str, cursor: Option<&str>, event_json: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(48 + room.len() + cursor.map_or(0, str::len) + event_json.len());
-    out.put_slice(b"{\"event\":{\"room\":\"");
-    out.put_slice(room.as_bytes());
-    if let Some(cursor) = cursor {
-        out.put_slice(b"\",\"cursor\":\"");
-        out.put_slice(cursor.as_bytes());
-    }
-    out.put_slice(b"\",\"event\":");
-    out.put_slice(event_json);
-    out.put_slice(b"}}");
+    let mut out = BytesMut::with_capacity(event_json_bytes(room, cursor, event_json));
+    put_event_json(&mut out, room, cursor, event_json);
     out.freeze()
 }
+
+/// Writes what [`event_json`] returns behind what `out` holds already: a transport puts its own header before it, so that a frame
+/// lies in one piece. Returns where in `out` the event's own JSON begins.
+pub fn put_event_json(out: &mut BytesMut, room: &str, cursor: Option<&str>, event_json: &[u8]) -> usize {
+    out.put_slice(EVENT_HEAD);
+    out.put_slice(room.as_bytes());
+    if let Some(cursor) = cursor {
+        out.put_slice(EVENT_CURSOR);
+        out.put_slice(cursor.as_bytes());
+    }
+    out.put_slice(EVENT_BODY);
+    let at = out.len();
+    out.put_slice(event_json);
+    out.put_slice(EVENT_END);
+    at
+}
+
+/// How many bytes [`put_event_json`] writes.
+#[must_use]
+pub fn event_json_bytes(room: &str, cursor: Option<&str>, event_json: &[u8]) -> usize {
+    let cursor = cursor.map_or(0, |cursor| EVENT_CURSOR.len() + cursor.len());
+    EVENT_HEAD.len() + room.len() + cursor + EVENT_BODY.len() + event_json.len() + EVENT_END.len()
+}
+
+const EVENT_HEAD: &[u8] = b"{\"event\":{\"room\":\"";
+const EVENT_CURSOR: &[u8] = b"\",\"cursor\":\"";
+const EVENT_BODY: &[u8] = b"\",\"event\":";
+const EVENT_END: &[u8] = b"}}";
 
 /// Whether JSON text is nested deeper than [`crate::limits::JSON_DEPTH_MAX`]. One pass, no allocation.
 #[must_use]

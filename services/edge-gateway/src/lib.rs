@@ -8,3 +8,5 @@ pub mod outbox;
 pub mod upgrade;
 pub mod wheel;
 pub mod ws;
+pub mod delivery;
+pub mod hub;

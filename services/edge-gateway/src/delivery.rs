@@ -1,0 +1,285 @@
+//! One event on its way to browsers: encoded once, shared by every member of its room.
+//!
+//! Made by the hub when a spine hands over a message; read by shards (live and resume), by the HTTP routes (state, history,
+//! snapshot) and kept in the ring and the state cache. Here stands the one function that decides who may see an event.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use roomcast_access::permit::View;
+use roomcast_access::redact::{self, RedactionClass};
+use roomcast_access::{AudienceId, AudienceSet};
+use roomcast_proto::cursor::{Cursor, Epoch, Position};
+use roomcast_proto::frame::{event_json_bytes, put_event_json};
+use roomcast_proto::ids::{Audience, Room, Tenant};
+
+/// What kind of delivery this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Stored, in order, never dropped inside retention.
+    Event,
+    /// The latest value of a key.
+    State {
+        /// The key as one token: what an outbox conflates by, together with tenant and room.
+        key: Arc<str>,
+        /// The key is gone.
+        withdrawn: bool,
+    },
+    /// Not stored; the first to go when an outbox is full.
+    Ephemeral,
+}
+
+/// One event for the members of one room.
+///
+/// All bytes lie in one allocation: the WebSocket frame, inside it the JSON text, inside that the CloudEvent.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Whose room.
+    pub tenant: Tenant,
+    /// Which room.
+    pub room: Room,
+    /// Who of the room's members gets it; `None`: a role the policy does not know, so nobody.
+    pub audience: Option<AudienceId>,
+    /// The audience's name: the number is decided again when the policy changes.
+    pub audience_name: Audience,
+    /// Its class.
+    pub kind: Kind,
+    /// Its own position in its stream and the hub's in the other at the moment it was handed out.
+    pub position: Position,
+    /// Unix milliseconds from which on it is not delivered any more.
+    pub expires_millis: Option<i64>,
+    /// Which life of the streams, and the low bits of the time of message `position.seq`; `None`: a frame without a cursor.
+    mark: Option<(Epoch, u16)>,
+    /// The complete unmasked WebSocket text frame.
+    frame: Bytes,
+    /// Length of the WebSocket header: where the JSON text begins.
+    text_at: u8,
+    /// Where the CloudEvent begins.
+    body_at: u32,
+    /// Frames with something taken out, made when first needed.
+    redacted: OnceLock<Box<Mutex<Vec<Redacted>>>>,
+}
+
+/// What one redaction class gets; `None` when the event cannot be read and so is not delivered to it.
+type Redacted = (RedactionClass, Option<Arc<Delivery>>);
+
+/// What a delivery is made of, beside its body.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// Whose room.
+    pub tenant: Tenant,
+    /// Which room.
+    pub room: Room,
+    /// The audience as a number of the policy in force.
+    pub audience: Option<AudienceId>,
+    /// The audience's name.
+    pub audience_name: Audience,
+}
+
+impl Delivery {
+    /// Encodes an event. `mark` is the epoch and the low bits of the time of message `position.seq`; without it the frame has no
+    /// cursor. `body` is a complete CloudEvent in JSON, copied once, so that the buffer it came in can go.
+    #[must_use]
+    pub fn new(
+        address: Address,
+        kind: Kind,
+        position: Position,
+        mark: Option<(Epoch, u16)>,
+        expires_millis: Option<i64>,
+        body: &[u8],
+    ) -> Self {
+        let (frame, text_at, body_at) = encode(&address.room, cursor_of(mark, position), body);
+        Self {
+            tenant: address.tenant,
+            room: address.room,
+            audience: address.audience,
+            audience_name: address.audience_name,
+            kind,
+            position,
+            expires_millis,
+            mark,
+            frame,
+            text_at,
+            body_at,
+            redacted: OnceLock::new(),
+        }
+    }
+
+    /// The same event at another place, encoded anew: a replayed event whose cursor must not overtake the state that is sent after it,
+    /// a value that holds again after another was withdrawn.
+    #[must_use]
+    pub fn at(&self, position: Position, mark: Option<(Epoch, u16)>) -> Self {
+        Self::new(self.address(), self.kind.clone(), position, mark, self.expires_millis, self.body())
+    }
+
+    /// The same event after a change of policy; shares the bytes.
+    #[must_use]
+    pub fn for_audience(&self, audience: Option<AudienceId>) -> Self {
+        Self {
+            audience,
+            tenant: self.tenant.clone(),
+            room: self.room.clone(),
+            audience_name: self.audience_name.clone(),
+            kind: self.kind.clone(),
+            frame: self.frame.clone(),
+            redacted: OnceLock::new(),
+            ..*self
+        }
+    }
+
+    fn address(&self) -> Address {
+        Address {
+            tenant: self.tenant.clone(),
+            room: self.room.clone(),
+            audience: self.audience,
+            audience_name: self.audience_name.clone(),
+        }
+    }
+
+    /// Whether the holder of `view` may see this at `now_millis`: the one rule for live, ring, stream, state, history and poll.
+    #[must_use]
+    pub fn visible(&self, view: &View, now_millis: i64) -> bool {
+        self.is_for(view.audiences()) && !self.expired(now_millis)
+    }
+
+    /// Whether one of these audiences is meant.
+    #[must_use]
+    pub fn is_for(&self, audiences: AudienceSet) -> bool {
+        self.audience.is_some_and(|audience| audiences.contains(audience))
+    }
+
+    /// Whether its time is over.
+    #[must_use]
+    pub fn expired(&self, now_millis: i64) -> bool {
+        self.expires_millis.is_some_and(|expires| expires <= now_millis)
+    }
+
+    /// Where the client is once it has this; `None` on ephemeral events and on values sent during recovery.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        cursor_of(self.mark, self.position)
+    }
+
+    /// The complete unmasked WebSocket text frame, ready for the socket. Only for views whose class is whole; see
+    /// [`Delivery::for_class`].
+    #[must_use]
+    pub fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// The JSON text of the `event` push, without the WebSocket header.
+    #[must_use]
+    pub fn text(&self) -> Bytes {
+        self.frame.slice(usize::from(self.text_at)..)
+    }
+
+    /// The CloudEvent as stored.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.frame[self.body_at as usize..self.frame.len() - 2]
+    }
+
+    /// The same without a copy.
+    #[must_use]
+    pub fn body_bytes(&self) -> Bytes {
+        self.frame.slice(self.body_at as usize..self.frame.len() - 2)
+    }
+
+    /// This event as the holders of `view` may see it: itself when nothing is to be taken out, else encoded once for all holders of
+    /// the same class. `None`: it cannot be read, so it is not delivered.
+    #[must_use]
+    pub fn for_class(self: &Arc<Self>, view: &View) -> Option<Arc<Self>> {
+        if view.class().is_whole() {
+            return Some(Arc::clone(self));
+        }
+        let classes = self.redacted.get_or_init(Box::default);
+        let mut classes = classes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, made)) = classes.iter().find(|(class, _)| *class == view.class()) {
+            return made.clone();
+        }
+        let made = redact::apply(self.body(), view.redaction()).ok().map(|body| {
+            let (kind, expires) = (self.kind.clone(), self.expires_millis);
+            Arc::new(Self::new(self.address(), kind, self.position, self.mark, expires, &body))
+        });
+        classes.push((view.class(), made.clone()));
+        made
+    }
+
+    /// What keeping this costs in memory, bytes: the struct, its allocation, its place in an index.
+    #[must_use]
+    pub fn cost_bytes(&self) -> usize {
+        // 16: the counts of the Arc; 24: the Bytes' own header; 24: an index entry and an eviction token.
+        size_of::<Self>() + 16 + 24 + 24 + self.frame.len()
+    }
+}
+
+fn cursor_of(mark: Option<(Epoch, u16)>, position: Position) -> Option<Cursor> {
+    mark.map(|(epoch, time_bits)| Cursor { epoch, position, time_bits })
+}
+
+/// Bytes of the header of an unmasked WebSocket frame (RFC 6455 §5.2).
+fn header_bytes(payload_bytes: usize) -> u8 {
+    match payload_bytes {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+/// The frame in one piece; where its text begins; where the event in it begins.
+fn encode(room: &Room, cursor: Option<Cursor>, body: &[u8]) -> (Bytes, u8, u32) {
+    let mut cursor_text = CursorText::default();
+    let cursor = cursor.map(|cursor| {
+        // A cursor is at most 8 + 20 + 20 + 4 digits and three dots, so it fits.
+        let _ = write!(cursor_text, "{cursor}");
+        cursor_text.as_str()
+    });
+    let text_bytes = event_json_bytes(room.as_str(), cursor, body);
+    let header = header_bytes(text_bytes);
+    let mut out = BytesMut::with_capacity(usize::from(header) + text_bytes);
+    // FIN and opcode 1: a whole text message.
+    out.put_u8(0x81);
+    match (header, u8::try_from(text_bytes), u16::try_from(text_bytes)) {
+        (2, Ok(short), _) => out.put_u8(short),
+        (4, _, Ok(middle)) => {
+            out.put_u8(126);
+            out.put_u16(middle);
+        }
+        _ => {
+            out.put_u8(127);
+            out.put_u64(text_bytes as u64);
+        }
+    }
+    let body_at = put_event_json(&mut out, room.as_str(), cursor, body);
+    // Bodies are at most 64 KiB and names 200 bytes; a larger offset cannot come up.
+    (out.freeze(), header, u32::try_from(body_at).unwrap_or(u32::MAX))
+}
+
+/// A cursor's text on the stack.
+struct CursorText {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl Default for CursorText {
+    fn default() -> Self {
+        Self { bytes: [0; 64], len: 0 }
+    }
+}
+
+impl CursorText {
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Write for CursorText {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len + text.len();
+        let room = self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
