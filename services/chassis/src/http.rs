@@ -228,9 +228,11 @@ impl Driver {
 
     fn refuse(&self, stream: &TcpStream) {
         self.metrics.refused.with_label_values(&[self.name]).inc();
-        // The send buffer of a new socket is empty, so the short answer always fits; who is gone misses nothing.
-        let _ = stream.try_write(FULL);
-        let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+        // Sent past tokio, which has not yet learned that a new socket is writable. Its buffer is empty, so the short
+        // answer always fits; who is gone misses nothing.
+        let socket = SockRef::from(stream);
+        let _ = socket.send(FULL);
+        let _ = socket.shutdown(std::net::Shutdown::Write);
     }
 
     fn error(&self, reason: &str) {

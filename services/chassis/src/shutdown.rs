@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::process::Failure;
+use crate::process::{Exit, Failure};
 
 /// When a task has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,7 +128,10 @@ impl Shutdown {
 
     /// Asks for an orderly end because something failed; the first failure becomes the exit code.
     pub fn fail(&self, failure: Failure) {
-        tracing::error!(reason = %failure, "stopping: {failure}");
+        match failure.exit {
+            Exit::Ok => tracing::info!("stopping: {failure}"),
+            _ => tracing::error!(code = failure.exit as u8, "stopping: {failure}"),
+        }
         self.inner
             .failure
             .lock()

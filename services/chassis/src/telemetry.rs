@@ -7,6 +7,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Reader;
 
+/// The NATS client repeats at `info` what our own lines say; `ROOMCAST_LOG=info,async_nats=info` shows it.
+const QUIET: &str = "async_nats=warn";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -49,7 +52,8 @@ impl LogSettings {
 
 /// Starts logging for the whole process; a second call changes nothing (tests start many services in one).
 pub fn init(settings: &LogSettings) {
-    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = format!("{QUIET},{}", settings.filter);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

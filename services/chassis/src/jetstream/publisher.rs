@@ -3,14 +3,14 @@
 //! Used where events arrive at high rates. One wildcard inbox costs less than half of a reply future per message,
 //! and the window bounds what a frozen server can make us hold.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -22,6 +22,9 @@ use crate::nats::NatsMetrics;
 /// How long an acknowledgement may take. One step-down of a leader takes 0.1 s; the server's default of 5 s would
 /// turn that into a stall of 5 s for whoever waits.
 pub const ACK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often those that waited too long are looked for: one timer instead of one per message. A time-out comes at
+/// most this much late.
+const SWEEP: Duration = Duration::from_millis(50);
 
 /// Publishes to JetStream with a bounded number of messages in flight. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,10 +38,57 @@ pub struct Publisher {
 struct Shared {
     client: Client,
     inbox: String,
-    next: AtomicU64,
     window: Arc<Semaphore>,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Message>>>,
+    waiting: Mutex<Waiting>,
     metrics: Option<NatsMetrics>,
+}
+
+/// Messages without an answer, by token; tokens and times ascend together.
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    closed: bool,
+    by_token: BTreeMap<u64, InFlight>,
+}
+
+/// One message without an answer; holds its place in the window until it is answered or given up.
+#[derive(Debug)]
+struct InFlight {
+    answer: oneshot::Sender<Answer>,
+    sent_at: Instant,
+    _counted: Counted,
+    _place: OwnedSemaphorePermit,
+}
+
+impl InFlight {
+    /// Tells the one who waits, if anybody still does.
+    fn answer(self, answer: Answer) -> bool {
+        self.answer.send(answer).is_ok()
+    }
+}
+
+/// Counts a message as in flight for as long as it lives.
+#[derive(Debug)]
+struct Counted(Option<IntGauge>);
+
+impl Counted {
+    fn new(gauge: Option<IntGauge>) -> Self {
+        gauge.iter().for_each(IntGauge::inc);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.iter().for_each(IntGauge::dec);
+    }
+}
+
+/// What a message in flight comes to. Read by the one who waits, so that reading JSON is spread over the callers.
+#[derive(Debug)]
+enum Answer {
+    Reply(Message),
+    Timeout,
 }
 
 #[derive(Debug)]
@@ -65,12 +115,11 @@ impl Publisher {
         let shared = Arc::new(Shared {
             client: client.clone(),
             inbox,
-            next: AtomicU64::new(0),
             window: Arc::new(Semaphore::new(window.clamp(1, Semaphore::MAX_PERMITS))),
             waiting: Mutex::default(),
             metrics,
         });
-        let reader = tokio::spawn(read(Arc::clone(&shared), replies));
+        let reader = tokio::spawn(Arc::clone(&shared).read(replies));
         Ok(Self {
             shared,
             _reader: Arc::new(Reader(reader)),
@@ -79,8 +128,9 @@ impl Publisher {
 
     /// Sends a message as soon as the window has room and answers what to wait on for its acknowledgement.
     ///
-    /// Messages leave in the order in which these calls return. The acknowledgement must arrive within
-    /// [`ACK_TIMEOUT`] of the sending.
+    /// Messages leave in the order in which these calls are made one after the other; calls made side by side leave in
+    /// any order. A place in the window is free again when the answer is there, whether or not anybody waits for it,
+    /// so any number may be sent before the first is waited for.
     ///
     /// # Errors
     /// `Client`: it could not be sent; nothing is stored.
@@ -92,19 +142,7 @@ impl Publisher {
         let shared = &self.shared;
         let place = Arc::clone(&shared.window).acquire_owned().await;
         let place = place.map_err(|closed| PublishError::Client(closed.to_string()))?;
-        let (sender, acknowledged) = oneshot::channel();
-        let token = shared.next.fetch_add(1, Ordering::Relaxed);
-        let sent_at = Instant::now();
-        shared.waiting().insert(token, sender);
-        shared.metrics.iter().for_each(|metrics| metrics.in_flight.inc());
-        // From here on dropping `pending` frees everything.
-        let pending = Pending {
-            token,
-            acknowledged,
-            sent_at,
-            shared: Arc::clone(shared),
-            _place: place,
-        };
+        let (token, pending) = shared.register(place)?;
         let reply = format!("{}.{token}", shared.inbox);
         let Outgoing {
             subject,
@@ -115,7 +153,10 @@ impl Publisher {
             .client
             .publish_with_reply_and_headers(subject, reply, headers, payload)
             .await;
-        sent.map_err(|error| pending.count(PublishError::Client(error.to_string())))?;
+        sent.map_err(|error| {
+            shared.waiting().by_token.remove(&token);
+            shared.count(PublishError::Client(error.to_string()))
+        })?;
         Ok(pending)
     }
 
@@ -152,72 +193,115 @@ impl Publisher {
 /// A message on its way. Dropping it stops the waiting, not the message.
 #[derive(Debug)]
 pub struct Pending {
-    token: u64,
-    acknowledged: oneshot::Receiver<Message>,
+    answer: oneshot::Receiver<Answer>,
     sent_at: Instant,
     shared: Arc<Shared>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Pending {
-    /// Waits for the acknowledgement.
+    /// Waits for the acknowledgement, at most [`ACK_TIMEOUT`] after the sending.
     ///
     /// # Errors
     /// See [`PublishError`].
     ///
     /// # Cancel safety
     /// Dropped, the outcome stays unknown.
-    pub async fn acknowledged(mut self) -> Result<PubAck, PublishError> {
-        let answer = tokio::time::timeout_at(self.sent_at + ACK_TIMEOUT, &mut self.acknowledged).await;
-        let result = match answer {
-            Ok(Ok(message)) => ack::read(&message),
-            Ok(Err(_)) => Err(PublishError::Client("the connection was closed".to_owned())),
-            Err(_) => Err(PublishError::Timeout),
+    pub async fn acknowledged(self) -> Result<PubAck, PublishError> {
+        let result = match self.answer.await {
+            Ok(Answer::Reply(message)) => ack::read(&message),
+            Ok(Answer::Timeout) => Err(PublishError::Timeout),
+            Err(_) => Err(PublishError::Client("the connection was closed".to_owned())),
         };
-        if let Some(metrics) = &self.shared.metrics {
+        if let (Ok(_), Some(metrics)) = (&result, &self.shared.metrics) {
             metrics.ack_seconds.observe(self.sent_at.elapsed().as_secs_f64());
         }
-        result.map_err(|error| self.count(error))
-    }
-
-    fn count(&self, error: PublishError) -> PublishError {
-        if let Some(metrics) = &self.shared.metrics {
-            metrics.publish_errors.with_label_values(&[error.reason()]).inc();
-        }
-        error
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.shared.waiting().remove(&self.token);
-        self.shared
-            .metrics
-            .iter()
-            .for_each(|metrics| metrics.in_flight.dec());
+        result.map_err(|error| self.shared.count(error))
     }
 }
 
 impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Message>>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Hands every reply to the one who waits for it, until the last publisher is gone.
-async fn read(shared: Arc<Shared>, mut replies: Subscriber) {
-    while let Some(message) = replies.next().await {
-        let token = message
+    fn register(self: &Arc<Self>, place: OwnedSemaphorePermit) -> Result<(u64, Pending), PublishError> {
+        let (sender, answer) = oneshot::channel();
+        let counted = Counted::new(self.metrics.as_ref().map(|metrics| metrics.in_flight.clone()));
+        let mut waiting = self.waiting();
+        let (token, sent_at) = (waiting.next, Instant::now());
+        let in_flight = InFlight {
+            answer: sender,
+            sent_at,
+            _counted: counted,
+            _place: place,
+        };
+        if waiting.closed {
+            return Err(PublishError::Client("the connection is closed".to_owned()));
+        }
+        waiting.next += 1;
+        waiting.by_token.insert(token, in_flight);
+        drop(waiting);
+        Ok((
+            token,
+            Pending {
+                answer,
+                sent_at,
+                shared: Arc::clone(self),
+            },
+        ))
+    }
+
+    /// Hands every reply to the one who waits for it and gives up those that take too long, until the connection is
+    /// closed or the last publisher is gone.
+    async fn read(self: Arc<Self>, mut replies: Subscriber) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                // First, or a stream of replies without a pause would keep it from ever running.
+                now = sweep.tick() => self.give_up(now),
+                reply = replies.next() => match reply {
+                    Some(reply) => self.hand_over(reply),
+                    None => break,
+                },
+            }
+        }
+        let mut waiting = self.waiting();
+        waiting.closed = true;
+        waiting.by_token.clear();
+    }
+
+    fn hand_over(&self, reply: Message) {
+        let token = reply
             .subject
             .rsplit('.')
             .next()
             .and_then(|token| token.parse::<u64>().ok());
-        let waiting = token.and_then(|token| shared.waiting().remove(&token));
-        let late = waiting.is_none_or(|waiting| waiting.send(message).is_err());
-        if let (true, Some(metrics)) = (late, &shared.metrics) {
+        let found = token.and_then(|token| self.waiting().by_token.remove(&token));
+        let late = match found {
+            Some(in_flight) => !in_flight.answer(Answer::Reply(reply)),
+            None => true,
+        };
+        if let (true, Some(metrics)) = (late, &self.metrics) {
             metrics.late_acks.inc();
         }
     }
-    // The connection is closed: nobody will be answered any more.
-    shared.waiting().clear();
+
+    fn give_up(&self, now: Instant) {
+        let mut waiting = self.waiting();
+        while let Some(oldest) = waiting.by_token.first_entry() {
+            if now.saturating_duration_since(oldest.get().sent_at) < ACK_TIMEOUT {
+                return;
+            }
+            oldest.remove().answer(Answer::Timeout);
+        }
+    }
+
+    fn count(&self, error: PublishError) -> PublishError {
+        if let Some(metrics) = &self.metrics {
+            metrics.publish_errors.with_label_values(&[error.reason()]).inc();
+        }
+        error
+    }
 }

@@ -353,7 +353,10 @@ impl Listener {
                 self.metrics.connected.with_label_values(&[self.name]).set(0);
                 self.latch.not_ready("connection lost, connecting again");
                 self.status.send_modify(|status| status.connected = false);
-                tracing::warn!(connection = self.name, "NATS connection {event}");
+                match event {
+                    Event::Closed => tracing::info!(connection = self.name, "NATS connection closed"),
+                    _ => tracing::warn!(connection = self.name, "NATS connection lost, connecting again"),
+                }
             }
             Event::SlowConsumer(_) => self.status.send_modify(|status| status.slow_consumers += 1),
             Event::LameDuckMode | Event::Draining => {

@@ -46,7 +46,22 @@ fn parse(version: &str) -> Option<(u64, u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn versions_compare_as_numbers(major in 0_u64..4, minor in 0_u64..30, patch in 0_u64..30, suffix in "(-[a-zA-Z0-9.]{0,8})?") {
+            let passes = judge(&format!("{major}.{minor}.{patch}{suffix}"), None).is_ok();
+            prop_assert_eq!(passes, (major, minor, patch) >= VERSION_MIN);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(version in ".{0,40}", level in proptest::option::of(any::<u64>())) {
+            let _ = judge(&version, level);
+        }
+    }
 
     #[track_caller]
     fn check(version: &str, level: Option<u64>, expected: Result<(), Refused>) {

@@ -164,7 +164,7 @@ mod tests {
             &[(user, "gw"), (password, "x"), ("ROOMCAST_NATS_INBOX", "_R")],
             Ok("127.0.0.1:4222 _R"),
         );
-        check(&[(url, "nats://a:1,,b")], Err(&[url, url]));
+        check(&[(url, "nats://a:1,,b")], Err(&[url]));
         check(&[(url, "nats://u:p@a:1")], Err(&[url]));
         check(&[(url, "http://a:1")], Err(&[url]));
         check(&[(user, "gw")], Err(&[user]));

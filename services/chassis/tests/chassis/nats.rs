@@ -1,0 +1,159 @@
+//! Connections: they wait, come back, and refuse what is too old.
+
+use std::time::{Duration, Instant};
+
+use roomcast_chassis::config::Environment;
+use roomcast_chassis::nats::{ConnectError, Refused};
+use roomcast_chassis::process::{self, Context, Exit};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+use crate::server::{SERVICE, Server, eventually};
+
+pub fn context(url: &str) -> Context {
+    let environment = Environment::from_pairs([("ROOMCAST_NATS_URL", url)]);
+    let (common, (), _) = process::settings(&environment, &SERVICE, |_| ()).unwrap();
+    Context::new(&SERVICE, common).unwrap()
+}
+
+/// Serves as a NATS server of version 2.12.0 would until it is asked for more than PING.
+pub async fn serve_old(listener: TcpListener) {
+    const INFO: &[u8] =
+        b"INFO {\"server_id\":\"x\",\"version\":\"2.12.0\",\"proto\":1,\"headers\":true,\"max_payload\":1048576}\r\n";
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let (read, mut write) = stream.into_split();
+            write.write_all(INFO).await.unwrap();
+            let mut lines = BufReader::new(read).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.starts_with("PING") && write.write_all(b"PONG\r\n").await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn servers_below_2_14_are_refused_with_how_to_mend_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(serve_old(listener));
+    let context = context(&format!("nats://127.0.0.1:{port}"));
+    let error = context.nats.connect("main").await.unwrap_err();
+    assert_eq!(
+        error,
+        ConnectError::Refused(Refused::Version("2.12.0".to_owned()))
+    );
+    assert!(error.to_string().contains("2.14.0 or newer is needed"), "{error}");
+    assert!(!context.readiness.is_ready());
+    let failure: process::Failure = error.into();
+    assert_eq!(failure.exit, Exit::Unavailable);
+}
+
+#[tokio::test]
+async fn a_server_without_jetstream_is_refused() {
+    let accounts = "accounts { PLAIN { users: [ { user: u, password: p } ] } }\nno_auth_user: u";
+    let Some(server) = Server::start(accounts) else {
+        return;
+    };
+    let error = context(&server.url()).nats.connect("main").await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Refused(Refused::NoJetStream(_))),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_first_connection_waits_for_ever_and_says_why() {
+    let Some(mut server) = Server::start("") else {
+        return;
+    };
+    server.kill();
+    let context = context(&server.url());
+    let connecting = tokio::spawn({
+        let nats = context.nats.clone();
+        async move { nats.connect("main").await }
+    });
+    eventually("the reason is told", async || {
+        let report = context.readiness.report();
+        report
+            .waiting
+            .get("nats main")
+            .is_some_and(|reason| reason.starts_with("cannot connect to 127.0.0.1:"))
+    })
+    .await;
+    server.restart("");
+    let nats = tokio::time::timeout(Duration::from_secs(5), connecting)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(context.readiness.is_ready());
+    assert!(nats.jetstream().stream_info("NONE").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_process() {
+    let context = context("nats://127.0.0.1:1");
+    let connecting = tokio::spawn({
+        let nats = context.nats.clone();
+        async move { nats.connect("main").await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    context.shutdown.request();
+    assert_eq!(connecting.await.unwrap().unwrap_err(), ConnectError::Stopped);
+}
+
+#[tokio::test]
+async fn any_of_several_addresses_will_do() {
+    let Some(server) = Server::start("") else { return };
+    let context = context(&format!("nats://127.0.0.1:1,{}", server.url()));
+    context.nats.connect("main").await.unwrap();
+    assert!(context.readiness.is_ready());
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_not_ready_and_comes_back_by_itself() {
+    let Some(mut server) = Server::start("") else {
+        return;
+    };
+    let context = context(&server.url());
+    let nats = context.nats.connect("main").await.unwrap();
+    let connects = nats.status().borrow().connects;
+    server.kill();
+    eventually("the loss is noticed", async || !context.readiness.is_ready()).await;
+    assert!(!nats.status().borrow().connected);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    server.restart("");
+    let back = Instant::now();
+    eventually("it is ready again", async || context.readiness.is_ready()).await;
+    assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
+    assert_eq!(nats.status().borrow().connects, connects + 1);
+}
+
+/// A server replaced by an older one accepts our newer requests silently and does not honour them.
+#[tokio::test]
+async fn an_older_server_behind_the_same_address_stops_the_process() {
+    let Some(mut server) = Server::start("") else {
+        return;
+    };
+    let context = context(&server.url());
+    let _nats = context.nats.connect("main").await.unwrap();
+    server.kill();
+    let listener = loop {
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", server.port)).await {
+            break listener;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    tokio::spawn(serve_old(listener));
+    tokio::time::timeout(Duration::from_secs(10), context.shutdown.requested())
+        .await
+        .unwrap();
+    let failure = context.shutdown.failure().unwrap();
+    assert_eq!(failure.exit, Exit::Unavailable);
+    assert!(failure.message.contains("2.12.0"), "{failure}");
+    assert!(!context.readiness.is_ready());
+}
