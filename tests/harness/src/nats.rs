@@ -1,0 +1,197 @@
+//! One real nats-server with our accounts, our permissions and our streams.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use async_nats::ConnectOptions;
+use roomcast_proto::accounts::{Publisher, ServerConfig, TenantAccount, User, inbox_prefix};
+use roomcast_proto::ids::Tenant;
+use roomcast_proto::stream::{Sizing, definitions};
+
+use crate::{free_port, repository, skip};
+
+/// Password of every user of a test server: it listens on loopback and lives for seconds.
+pub const PASSWORD: &str = "test-only";
+/// The users of a test server.
+pub const USERS: [&str; 7] = ["admin", "ingest", "agg", "gw", "reader", "publisher", "sys"];
+
+/// A running nats-server with a store of its own.
+pub struct Nats {
+    dir: tempfile::TempDir,
+    port: u16,
+    child: Option<Child>,
+    server: PathBuf,
+}
+
+fn user(name: &str) -> User {
+    User { name: name.to_owned(), password: PASSWORD.to_owned() }
+}
+
+/// The nats-server to run, or `None` after saying how to get one.
+#[must_use]
+pub fn server_binary() -> Option<PathBuf> {
+    let given = std::env::var_os("ROOMCAST_NATS_SERVER").map(PathBuf::from);
+    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| {
+        std::env::split_paths(&path).map(|dir| dir.join("nats-server")).collect::<Vec<_>>()
+    });
+    let found = given.into_iter().chain([repository().join(".tools/bin/nats-server")]).chain(on_path).find(|p| p.is_file());
+    if found.is_none() {
+        skip("nats-server", "make tools");
+    }
+    found
+}
+
+impl Nats {
+    /// Starts a server with accounts, and creates every stream and bucket. `None` when there is no nats-server on this machine.
+    ///
+    /// # Panics
+    /// When the server does not start.
+    pub async fn start() -> Option<Self> {
+        Self::start_with(&Sizing::DEVELOPMENT).await
+    }
+
+    /// Likewise, with streams of another size.
+    ///
+    /// # Panics
+    /// When the server does not start.
+    pub async fn start_with(sizing: &Sizing) -> Option<Self> {
+        let nats = Self::start_empty().await?;
+        let admin = nats.connect("admin").await;
+        for definition in definitions(sizing) {
+            let body = definition.config.to_string();
+            let subject = format!("$JS.API.STREAM.CREATE.{}", definition.name);
+            let answer = admin.request(subject, body.into()).await.expect("the server answers");
+            let answer: serde_json::Value = serde_json::from_slice(&answer.payload).expect("in JSON");
+            assert!(answer.get("error").is_none(), "{}: {}", definition.name, answer["error"]);
+        }
+        Some(nats)
+    }
+
+    /// Starts a server with accounts and no stream.
+    ///
+    /// # Panics
+    /// When the server does not start.
+    pub async fn start_empty() -> Option<Self> {
+        let server = server_binary()?;
+        let dir = tempfile::Builder::new().prefix("roomcast-nats-").tempdir().expect("a temporary folder");
+        let port = free_port();
+        let config = ServerConfig {
+            server_name: format!("test-{port}"),
+            listen: format!("127.0.0.1:{port}"),
+            monitor: None,
+            store_dir: dir.path().join("store").display().to_string(),
+            max_file_bytes: 8 << 30,
+            admin: user("admin"),
+            ingest: user("ingest"),
+            aggregator: user("agg"),
+            gateway: user("gw"),
+            reader: Some(user("reader")),
+            system: user("sys"),
+            tenants: vec![TenantAccount {
+                tenant: Tenant::default(),
+                publishers: vec![Publisher { user: user("publisher"), rooms: None }],
+            }],
+            cluster: None,
+        };
+        std::fs::write(dir.path().join("nats.conf"), config.render()).expect("the folder is writable");
+        let mut nats = Self { dir, port, child: None, server };
+        nats.launch().await;
+        Some(nats)
+    }
+
+    /// Starts the server again after [`Nats::kill`], on the same port, with the same store.
+    ///
+    /// # Panics
+    /// When it does not come up within 10 s.
+    pub async fn launch(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_file()).expect("the log can be written");
+        let child = Command::new(&self.server)
+            .arg("-c")
+            .arg(self.dir.path().join("nats.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("nats-server starts");
+        self.child = Some(child);
+        for _ in 0..500 {
+            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("nats-server did not come up: {}", self.log());
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends a signal by its `kill` name: `STOP`, `CONT`, `TERM`.
+    pub fn signal(&self, name: &str) {
+        if let Some(child) = &self.child {
+            let _ = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+        }
+    }
+
+    /// `nats://127.0.0.1:<port>`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The server's store and configuration.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("nats.log")
+    }
+
+    /// What the server has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Options to connect as one of [`USERS`], with its own inbox prefix.
+    #[must_use]
+    pub fn options(name: &str) -> ConnectOptions {
+        ConnectOptions::with_user_and_password(name.to_owned(), PASSWORD.to_owned())
+            .custom_inbox_prefix(inbox_prefix(name))
+            .request_timeout(Some(Duration::from_secs(5)))
+    }
+
+    /// Connects as one of [`USERS`].
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn connect(&self, name: &str) -> async_nats::Client {
+        // The system's and the administrator's users have no permissions to keep to, and so the ordinary inbox.
+        let options = if matches!(name, "admin" | "sys") {
+            ConnectOptions::with_user_and_password(name.to_owned(), PASSWORD.to_owned())
+        } else {
+            Self::options(name)
+        };
+        options.connect(self.url()).await.unwrap_or_else(|error| panic!("{name} connects: {error}"))
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(30).collect();
+            eprintln!("nats-server said, last line first:\n{}", tail.join("\n"));
+        }
+    }
+}

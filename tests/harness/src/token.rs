@@ -1,0 +1,92 @@
+//! Tokens and keys for tests, signed with a library of its own, so that a mistake of ours does not cancel itself out.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+/// Issuer of the tokens made here and by `roomcast dev`.
+pub const ISSUER: &str = "roomcast-dev";
+/// Key id of development keys.
+pub const KEY_ID: &str = "roomcast-dev";
+
+/// An Ed25519 key that signs tokens.
+pub struct Signer {
+    pair: aws_lc_rs::signature::Ed25519KeyPair,
+    kid: String,
+}
+
+fn part(value: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(value.to_string())
+}
+
+/// Seconds since the Unix epoch.
+#[must_use]
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+impl Signer {
+    /// A new key.
+    ///
+    /// # Panics
+    /// When the machine has no randomness.
+    #[must_use]
+    pub fn new() -> Self {
+        let pair = aws_lc_rs::signature::Ed25519KeyPair::generate().expect("randomness");
+        Self { pair, kid: KEY_ID.to_owned() }
+    }
+
+    /// The key in a PEM PKCS#8 file, as `roomcast dev` writes it.
+    ///
+    /// # Panics
+    /// When the file is not one.
+    #[must_use]
+    pub fn from_pem(text: &str) -> Self {
+        let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+        let der = base64::engine::general_purpose::STANDARD.decode(body).expect("PEM holds base64");
+        let pair = aws_lc_rs::signature::Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).expect("an Ed25519 key");
+        Self { pair, kid: KEY_ID.to_owned() }
+    }
+
+    /// The public half as a JWKS.
+    #[must_use]
+    pub fn jwks(&self) -> String {
+        use aws_lc_rs::signature::KeyPair as _;
+        let x = URL_SAFE_NO_PAD.encode(self.pair.public_key().as_ref());
+        json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": self.kid, "x": x }] }).to_string()
+    }
+
+    /// Signs any claims.
+    #[must_use]
+    pub fn sign(&self, claims: &Value) -> String {
+        let header = json!({ "alg": "EdDSA", "typ": "JWT", "kid": self.kid });
+        let signed = format!("{}.{}", part(&header), part(claims));
+        let signature = URL_SAFE_NO_PAD.encode(self.pair.sign(signed.as_bytes()).as_ref());
+        format!("{signed}.{signature}")
+    }
+
+    /// A good token for a user with roles, for `seconds`, with more claims.
+    #[must_use]
+    pub fn token_with(&self, user: &str, roles: &[&str], seconds: i64, more: &Value) -> String {
+        let mut claims = json!({
+            "iss": ISSUER, "aud": "roomcast", "sub": user, "iat": now(), "exp": now() + seconds, "roles": roles,
+        });
+        if let (Some(claims), Some(more)) = (claims.as_object_mut(), more.as_object()) {
+            claims.extend(more.clone());
+        }
+        self.sign(&claims)
+    }
+
+    /// A good token for an hour.
+    #[must_use]
+    pub fn token(&self, user: &str, roles: &[&str]) -> String {
+        self.token_with(user, roles, 3600, &Value::Null)
+    }
+}
+
+impl Default for Signer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
