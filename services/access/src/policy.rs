@@ -4,8 +4,11 @@
 //! [`Rights`] of each principal. A policy with any mistake is no policy; all its mistakes are reported at once.
 
 mod compile;
+mod compiled;
 mod draft;
 mod mistake;
+mod roles;
+mod sections;
 mod tree;
 
 use std::collections::HashMap;
@@ -14,7 +17,7 @@ use std::sync::Arc;
 
 use roomcast_proto::ids::{Audience, Room, Tenant};
 
-pub(crate) use compile::{Compiled, Entry, PermissionId, PermissionSet};
+pub(crate) use compiled::{Compiled, Entry, PermissionId, PermissionSet};
 pub use mistake::{MISTAKES_MAX, Mistake};
 
 use crate::audience::AudienceId;

@@ -3,6 +3,7 @@
 use roomcast_proto::ids::{Room, Tenant, is_token};
 
 use super::mistake::{At, Mistakes};
+use super::sections::{activity, command, publisher, room};
 use super::tree::{Node, Value};
 use crate::redact::Pointer;
 
@@ -78,16 +79,6 @@ const TOP_KEYS: [&str; 7] = [
     "activity",
     "publishers",
 ];
-const ROOM_KEYS: [&str; 8] = [
-    "room",
-    "subscribe",
-    "history",
-    "presence",
-    "publish",
-    "client_publish",
-    "auto_join",
-    "redact",
-];
 
 /// Understands a tree as a policy; what cannot be understood becomes a mistake and is left out.
 pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Draft {
@@ -126,7 +117,7 @@ pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Draft {
 }
 
 /// The known keys of a map with their values; unknown and missing keys become mistakes.
-fn fields<'a>(
+pub(super) fn fields<'a>(
     node: &'a Node,
     what: &str,
     known: &[&'static str],
@@ -164,7 +155,7 @@ fn fields<'a>(
     Some(found)
 }
 
-fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<Name> {
+pub(super) fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<Name> {
     match &node.value {
         Value::Text(text) => Some(Name {
             text: text.clone(),
@@ -189,7 +180,7 @@ fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<Name> {
 }
 
 /// Every element of a list, read by `read`.
-fn each<T>(
+pub(super) fn each<T>(
     node: &Node,
     what: &str,
     mistakes: &mut Mistakes,
@@ -281,7 +272,7 @@ fn granted(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
 }
 
 /// The name of a permission: 1 to 64 letters, digits and `_ . : -`.
-fn permission(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
+pub(super) fn permission(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
     let name = text(node, "a permission", mistakes)?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
     if (1..=64).contains(&name.text.len()) && name.text.bytes().all(allowed) {
@@ -294,176 +285,4 @@ fn permission(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
     };
     mistakes.add(node.at, format!("bad permission {:?}: {rule}", name.text));
     None
-}
-
-fn room(node: &Node, mistakes: &mut Mistakes) -> Option<RoomDraft> {
-    let mut room = RoomDraft::default();
-    for (key, node) in fields(node, "a room", &ROOM_KEYS, &["room"], mistakes)? {
-        match key {
-            "room" => room.room = text(node, "a room's name", mistakes),
-            "subscribe" => room.subscribe = permission(node, mistakes),
-            "history" => room.history = permission(node, mistakes),
-            "presence" => room.presence = permission(node, mistakes),
-            "publish" => room.publish = permission(node, mistakes),
-            "client_publish" => room.client_publish = permission(node, mistakes),
-            "auto_join" => match node.value {
-                Value::Flag(true) => room.auto_join = Some(node.at),
-                Value::Flag(false) => {}
-                _ => mistakes.add(
-                    node.at,
-                    format!(
-                        "expected `auto_join` as true or false, found {}",
-                        node.value.kind()
-                    ),
-                ),
-            },
-            _ => room.redact = each(node, "`redact`", mistakes, redact),
-        }
-    }
-    Some(room)
-}
-
-fn redact(node: &Node, mistakes: &mut Mistakes) -> Option<RedactDraft> {
-    let (mut unless, mut remove) = (None, Vec::new());
-    for (key, node) in fields(
-        node,
-        "a redaction",
-        &["unless", "remove"],
-        &["unless", "remove"],
-        mistakes,
-    )? {
-        match key {
-            "unless" => unless = permission(node, mistakes),
-            _ => {
-                remove = each(node, "`remove`", mistakes, pointer);
-                if matches!(&node.value, Value::List(items) if items.is_empty()) {
-                    mistakes.add(node.at, "`remove` names nothing");
-                }
-            }
-        }
-    }
-    Some(RedactDraft {
-        unless: unless?,
-        remove,
-    })
-}
-
-fn pointer(node: &Node, mistakes: &mut Mistakes) -> Option<Pointer> {
-    let pointer = text(node, "a pointer", mistakes)?;
-    Pointer::parse(&pointer.text)
-        .map_err(|rule| mistakes.add(node.at, format!("bad pointer {:?}: {rule}", pointer.text)))
-        .ok()
-}
-
-fn command(node: &Node, mistakes: &mut Mistakes) -> Option<CommandDraft> {
-    let (mut command, mut allow) = (None, None);
-    for (key, node) in fields(
-        node,
-        "a command",
-        &["command", "allow"],
-        &["command", "allow"],
-        mistakes,
-    )? {
-        match key {
-            "command" => command = command_name(node, mistakes),
-            _ => allow = permission(node, mistakes),
-        }
-    }
-    Some(CommandDraft {
-        command: command?,
-        allow: allow?,
-    })
-}
-
-fn command_name(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
-    let name = text(node, "a command's name", mistakes)?;
-    let part =
-        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !b"*>".contains(&b));
-    if name.text.len() <= 128 && name.text.split('.').all(part) {
-        return Some(name);
-    }
-    let rule = "1 to 128 printable characters without spaces, * or >, no empty part between dots";
-    mistakes.add(node.at, format!("bad command name {:?}: {rule}", name.text));
-    None
-}
-
-fn activity(node: &Node, mistakes: &mut Mistakes) -> Option<ActivityDraft> {
-    let (mut room, mut audience) = (None, None);
-    for (key, node) in fields(
-        node,
-        "`activity`",
-        &["room", "audience"],
-        &["room", "audience"],
-        mistakes,
-    )? {
-        match key {
-            "room" => room = activity_room(node, mistakes),
-            _ => audience = text(node, "an audience", mistakes),
-        }
-    }
-    Some(ActivityDraft {
-        room: room?,
-        audience: audience?,
-    })
-}
-
-fn activity_room(node: &Node, mistakes: &mut Mistakes) -> Option<Room> {
-    let name = text(node, "a room", mistakes)?;
-    match Room::parse(&name.text) {
-        Ok(room) if !room.is_personal() => Some(room),
-        Ok(_) => {
-            mistakes.add(node.at, "activity cannot go to a personal room");
-            None
-        }
-        Err(bad) => {
-            mistakes.add(node.at, format!("bad room {:?}: {}", name.text, bad.rule()));
-            None
-        }
-    }
-}
-
-fn publisher(node: &Node, mistakes: &mut Mistakes) -> Option<PublisherDraft> {
-    let (mut who, mut roles) = (None, Vec::new());
-    for (key, node) in fields(
-        node,
-        "a publisher",
-        &["nats", "roles"],
-        &["nats", "roles"],
-        mistakes,
-    )? {
-        match key {
-            "nats" => who = nats_user(node, mistakes),
-            _ => roles = each(node, "`roles`", mistakes, |n, m| text(n, "a role", m)),
-        }
-    }
-    let (tenant, user) = who?;
-    Some(PublisherDraft {
-        at: node.at,
-        tenant,
-        user,
-        roles,
-    })
-}
-
-/// `<tenant>/<user>`.
-fn nats_user(node: &Node, mistakes: &mut Mistakes) -> Option<(Tenant, String)> {
-    let who = text(node, "a NATS user", mistakes)?;
-    let Some((tenant, user)) = who.text.split_once('/') else {
-        mistakes.add(
-            node.at,
-            format!("{:?} is not written <tenant>/<user>, such as main/erp", who.text),
-        );
-        return None;
-    };
-    let tenant = Tenant::parse(tenant)
-        .map_err(|bad| mistakes.add(node.at, format!("bad tenant {tenant:?}: {}", bad.rule())))
-        .ok();
-    if !is_token(user) {
-        mistakes.add(
-            node.at,
-            format!("bad NATS user {user:?}: 1 to 64 letters, digits, - or _"),
-        );
-        return None;
-    }
-    Some((tenant?, user.to_owned()))
 }

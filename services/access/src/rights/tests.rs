@@ -310,13 +310,34 @@ fn commands_and_presence_ask_for_their_permission() {
     }
 }
 
+/// Some permissions stand for rights that no room asks for; they are asked by name.
+#[test]
+fn a_permission_may_be_asked_by_name() {
+    for (role, permission, expected) in [
+        ("admin", "financial.view", true),
+        ("admin", "notifications.view", true),
+        ("admin", "events.backfill", false),
+        ("admin", "*", false),
+        ("super_admin", "events.backfill", true),
+        ("unknown", "notifications.view", false),
+    ] {
+        assert_eq!(
+            rights(&[role], json!({})).permits(permission),
+            expected,
+            "{role} {permission}"
+        );
+    }
+}
+
+/// What a room asks for: the permission to subscribe, the permission to publish.
+type Entry = (Option<u8>, Option<u8>);
+
 /// A policy as a list of facts; role n may inherit only roles before it, so there are no cycles.
 #[derive(Debug, Clone)]
 struct Facts {
     /// Per role: inherited roles, permissions, wildcard.
     roles: Vec<(BTreeSet<usize>, BTreeSet<u8>, bool)>,
-    /// Per room pattern: subscribe, publish.
-    rooms: BTreeMap<&'static str, (Option<u8>, Option<u8>)>,
+    rooms: BTreeMap<&'static str, Entry>,
 }
 
 const PATTERNS: [&str; 6] = ["r1", "r2", "p.{c1}", "p.{c2}", "{c1}.{c2}", "p.1"];
@@ -432,7 +453,7 @@ proptest! {
             prop_assert_eq!(rights.audiences().contains(id), closure.contains(&role));
         }
         for name in ROOMS {
-            let open = |right: fn(&(Option<u8>, Option<u8>)) -> Option<u8>| {
+            let open = |right: fn(&Entry) -> Option<u8>| {
                 !name.starts_with("user.") && facts.rooms.iter().any(|(pattern, entry)| {
                     facts.may(&closure, right(entry)) && Facts::rooms_of(pattern, &claims).contains(name)
                 })
