@@ -1,1 +1,33 @@
-//! Placeholder.
+//! Ingest: the only writer of business events.
+//!
+//! An event comes in by a door ([`door_http`], [`door_nats`]), passes the limit on work in flight ([`capacity`]), is decided upon
+//! ([`accept`], pure), stored and acknowledged ([`store`]) or refused and kept as a dead letter ([`dead_letter`]), and answered
+//! ([`answer`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
+
+pub mod accept;
+pub mod answer;
+pub mod bearer;
+pub mod capacity;
+pub mod dead_letter;
+pub mod door_http;
+pub mod door_nats;
+pub mod error;
+pub mod intake;
+pub mod metrics;
+pub mod recent;
+pub mod room_keys;
+pub mod serve;
+pub mod settings;
+pub mod store;
+pub mod streams;
+
+pub use serve::{SERVICE, serve};
+pub use settings::Settings;
+
+/// Now, Unix microseconds. The one place of this service where the clock is read; decisions take it as an argument.
+pub(crate) fn now_micros() -> i64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

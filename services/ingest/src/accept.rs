@@ -1,0 +1,331 @@
+//! The decision about one event: may this sender publish it there, and as what is it stored. Pure: no I/O, no clock.
+//!
+//! Called by [`crate::intake`] for every draft of either door. What it gives out ([`Accepted`]) is all that [`crate::store`]
+//! ever sends: headers are made here from nothing, so whatever a publisher put into its own never reaches a stream.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use roomcast_access::{Denied, Policy, Principal, Publish, Rights};
+use roomcast_chassis::jetstream::Outgoing;
+use roomcast_proto::event::{Completion, Delivery, Destination, Draft, Event};
+use roomcast_proto::ids::{Audience, Room, Tenant, time_of_id};
+use roomcast_proto::limits::{DEDUP_SAFETY, DEDUP_WINDOW, WITHDRAWN_TTL};
+use roomcast_proto::refusal::{Code, Refusal};
+use roomcast_proto::subject::{self, header};
+
+/// Types that the aggregator's account may publish without being listed.
+pub const NOTIFICATION_PREFIX: &str = "notification.";
+
+/// On whose authority a sender publishes.
+#[derive(Debug, Clone)]
+pub enum May {
+    /// A service: a token over HTTP, or a listed NATS user.
+    Service(Rights),
+    /// A user, through a gateway: what the policy calls `client_publish`.
+    User(Rights),
+    /// The aggregator's account: notifications, to any room and audience the policy knows.
+    Aggregator,
+}
+
+/// Who publishes.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// Whose event it is.
+    pub tenant: Tenant,
+    /// A token's subject, or `nats/<user>`: part of the de-duplication key and of the default `source`.
+    pub publisher: Arc<str>,
+    /// On whose authority.
+    pub may: May,
+}
+
+impl Sender {
+    /// The holder of a verified token.
+    #[must_use]
+    pub fn of_token(principal: &Principal, policy: &Policy) -> Self {
+        Self {
+            tenant: principal.tenant.clone(),
+            publisher: Arc::clone(&principal.subject),
+            may: May::Service(policy.rights(principal)),
+        }
+    }
+
+    /// A user for whom a gateway publishes.
+    #[must_use]
+    pub fn of_user(principal: &Principal, policy: &Policy) -> Self {
+        Self {
+            may: May::User(policy.rights(principal)),
+            ..Self::of_token(principal, policy)
+        }
+    }
+
+    /// A NATS user; `None` when the policy does not list it.
+    #[must_use]
+    pub fn of_nats_user(tenant: &Tenant, user: &str, policy: &Policy) -> Option<Self> {
+        let may = May::Service(policy.publisher(tenant, user)?);
+        Some(Self {
+            tenant: tenant.clone(),
+            publisher: format!("nats/{user}").into(),
+            may,
+        })
+    }
+
+    /// The aggregator.
+    #[must_use]
+    pub fn aggregator(tenant: &Tenant) -> Self {
+        Self {
+            tenant: tenant.clone(),
+            publisher: "aggregator".into(),
+            may: May::Aggregator,
+        }
+    }
+
+    /// Whether ids that are too old to be de-duplicated may be published (`Roomcast-Backfill: 1`).
+    #[must_use]
+    pub fn may_backfill(&self) -> bool {
+        match &self.may {
+            May::Service(rights) => rights.permits(BACKFILL_PERMISSION),
+            May::User(_) | May::Aggregator => false,
+        }
+    }
+
+    /// Whether this sender may publish an event of this type there.
+    fn permit(&self, kind: &str, room: &Room, audience: &Audience, policy: &Policy) -> Result<(), Refusal> {
+        let publish: &dyn Fn(&Audience) -> Result<Publish, Denied> = match &self.may {
+            May::Service(rights) => &|audience| rights.publish(room, audience),
+            May::User(rights) => &|audience| rights.client_publish(room, audience),
+            May::Aggregator => return aggregator_permit(kind, room, audience, policy),
+        };
+        if publish(audience).is_ok() {
+            return Ok(());
+        }
+        // Who may publish to the room may know its audiences; who may not learns nothing about either.
+        if publish(&Audience::all()).is_ok() {
+            return Err(unknown_audience(audience));
+        }
+        let everything = matches!(&self.may, May::Service(rights) if rights.hold_everything());
+        if everything && !policy.knows_room(room) {
+            return Err(Refusal::new(
+                Code::UnknownRoom,
+                format!("no entry of the policy makes the room {room}"),
+            )
+            .at("/room"));
+        }
+        Err(Refusal::forbidden())
+    }
+}
+
+/// The permission behind `Roomcast-Backfill: 1`.
+pub const BACKFILL_PERMISSION: &str = "events.backfill";
+
+fn aggregator_permit(kind: &str, room: &Room, audience: &Audience, policy: &Policy) -> Result<(), Refusal> {
+    if !kind.starts_with(NOTIFICATION_PREFIX) || !policy.knows_room(room) {
+        return Err(Refusal::forbidden());
+    }
+    policy
+        .audience(audience.as_str())
+        .map(drop)
+        .ok_or_else(|| unknown_audience(audience))
+}
+
+fn unknown_audience(audience: &Audience) -> Refusal {
+    let detail = format!("the audience {audience} is not a role of the policy");
+    Refusal::new(Code::UnknownAudience, detail).at("/audience")
+}
+
+/// What is known about an event besides its own text.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    /// Who publishes.
+    pub sender: &'a Sender,
+    /// The room of the subject it came by.
+    pub room: Option<&'a Room>,
+    /// The audience of the subject it came by.
+    pub audience: Option<&'a Audience>,
+    /// Whether this is a back-fill that the sender may do: then no id is too old.
+    pub backfill: bool,
+    /// Now, Unix microseconds.
+    pub now_micros: i64,
+}
+
+/// An event that will be stored or sent.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The event's id, given or made.
+    pub id: String,
+    /// One placement, or one for each of `users`.
+    pub placements: Vec<Placement>,
+}
+
+/// One message to be published.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// Where it is kept.
+    pub class: Delivery,
+    /// Its subject.
+    pub subject: String,
+    /// `Nats-Msg-Id`.
+    pub msg_id: String,
+    /// `Rc-Hash`.
+    pub hash: String,
+    /// All state values of the same room; state only.
+    pub room_filter: Option<String>,
+    /// The event as JSON.
+    pub payload: Bytes,
+    publisher: Arc<str>,
+    key: Option<String>,
+    withdrawn: bool,
+    expires_millis: Option<i64>,
+    ttl_secs: Option<u64>,
+}
+
+impl Placement {
+    /// The message: subject, payload and headers made from nothing.
+    #[must_use]
+    pub fn outgoing(&self) -> Outgoing {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::PUBLISHER, json_text(&self.publisher).as_str());
+        if self.class != Delivery::Ephemeral {
+            headers.insert(header::MSG_ID, self.msg_id.as_str());
+            headers.insert(header::HASH, self.hash.as_str());
+        }
+        if let Some(key) = &self.key {
+            headers.insert(header::KEY, json_text(key).as_str());
+        }
+        if self.withdrawn {
+            headers.insert(header::WITHDRAWN, "1");
+        }
+        if let Some(millis) = self.expires_millis {
+            headers.insert(header::EXPIRES, millis.to_string().as_str());
+        }
+        if let Some(secs) = self.ttl_secs {
+            headers.insert(header::TTL, secs.to_string().as_str());
+        }
+        Outgoing {
+            subject: self.subject.clone(),
+            headers,
+            payload: self.payload.clone(),
+        }
+    }
+}
+
+/// A JSON string in ASCII, so that no name, whatever its letters, can end a header line.
+pub(crate) fn json_text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    for c in serde_json::Value::from(text).to_string().chars() {
+        if c.is_ascii() {
+            out.push(c);
+            continue;
+        }
+        let mut units = [0; 2];
+        for unit in c.encode_utf16(&mut units) {
+            out.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    out
+}
+
+/// Decides about one draft.
+///
+/// # Errors
+/// The refusal, with the event's id where it was given: `bad_room`, `unknown_audience`, `event_expired`, `forbidden`,
+/// `unknown_room`, `late`, or what makes the draft incomplete.
+pub fn decide(draft: Draft<'_>, arrival: &Arrival<'_>, policy: &Policy) -> Result<Accepted, Refusal> {
+    let sender = arrival.sender;
+    let event = draft.complete(&Completion {
+        tenant: &sender.tenant,
+        publisher: &sender.publisher,
+        room: arrival.room,
+        audience: arrival.audience,
+        now_micros: arrival.now_micros,
+    })?;
+    let copies = match &event.destination {
+        Destination::Room(room) => {
+            sender.permit(&event.kind, room, &event.audience, policy)?;
+            None
+        }
+        Destination::Users(users) => {
+            for user in users {
+                sender.permit(&event.kind, &Room::personal(user), &event.audience, policy)?;
+            }
+            Some(users.iter().map(|user| event.for_user(user)).collect::<Vec<_>>())
+        }
+    };
+    if event.id_was_given() && event.delivery != Delivery::Ephemeral && !arrival.backfill {
+        check_age(&event.id, arrival.now_micros)?;
+    }
+    let place = |event: &Event| placement(event, sender, arrival.now_micros);
+    let placements = copies.map_or_else(
+        || place(&event).into_iter().collect(),
+        |copies| copies.iter().filter_map(place).collect(),
+    );
+    Ok(Accepted {
+        id: event.id,
+        placements,
+    })
+}
+
+/// An id that tells its own age must be young enough for a repeat of it to be found.
+fn check_age(id: &str, now_micros: i64) -> Result<(), Refusal> {
+    let Some(made_millis) = time_of_id(id) else {
+        return Ok(());
+    };
+    let oldest = DEDUP_WINDOW.saturating_sub(DEDUP_SAFETY);
+    let age_millis = now_micros.div_euclid(1000).saturating_sub(made_millis);
+    if i128::from(age_millis) <= i128::try_from(oldest.as_millis()).unwrap_or(i128::MAX) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the id was made {} s ago; a repeat is found within {} s only, so it would be stored twice",
+        age_millis / 1000,
+        oldest.as_secs()
+    );
+    Err(Refusal::new(Code::Late, detail).at("/id"))
+}
+
+/// `None` only for `users`, which have been turned into copies before.
+fn placement(event: &Event, sender: &Sender, now_micros: i64) -> Option<Placement> {
+    let room = event.room()?;
+    let tenant = &sender.tenant;
+    let key = event.statekey.as_deref();
+    let subject = match (event.delivery, key) {
+        (Delivery::State, key) => subject::state(tenant, room, &event.audience, key.unwrap_or_default()),
+        (Delivery::Event, _) => subject::event(tenant, room, &event.audience),
+        (Delivery::Ephemeral, _) => subject::ephemeral(tenant, room, &event.audience),
+    };
+    let state = event.delivery == Delivery::State;
+    Some(Placement {
+        class: event.delivery,
+        subject,
+        msg_id: event.msg_id(tenant, &sender.publisher),
+        hash: event.content_hash().to_owned(),
+        room_filter: state.then(|| subject::room_state_filter(tenant, room)),
+        payload: event.to_json(),
+        publisher: Arc::clone(&sender.publisher),
+        key: event.statekey.clone(),
+        withdrawn: event.withdrawn,
+        expires_millis: event.expires_micros.map(|micros| micros.div_euclid(1000)),
+        ttl_secs: if state {
+            state_ttl_secs(event, now_micros)
+        } else {
+            None
+        },
+    })
+}
+
+/// A withdrawn value is kept as long as a cursor may be old; another ends with its `expirytime`, rounded up so that the
+/// stream never drops it before readers do.
+fn state_ttl_secs(event: &Event, now_micros: i64) -> Option<u64> {
+    if event.withdrawn {
+        return Some(WITHDRAWN_TTL.as_secs());
+    }
+    let left_micros = event.expires_micros?.saturating_sub(now_micros);
+    u64::try_from(left_micros)
+        .map(|left| left.div_ceil(1_000_000).max(1))
+        .ok()
+        .or(Some(1))
+}
+
+#[cfg(test)]
+mod tests;

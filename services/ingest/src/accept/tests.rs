@@ -1,0 +1,247 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const POLICY: &str = r#"
+version: 1
+roles:
+  user:  { permissions: [news.view] }
+  staff: { inherits: [user], permissions: [bookings.publish, chat.write] }
+  pusher: { permissions: [personal.publish] }
+  filler: { permissions: [bookings.publish, events.backfill] }
+  root:  { permissions: ["*"] }
+rooms:
+  - { room: bookings, subscribe: news.view, publish: bookings.publish }
+  - { room: chat, subscribe: news.view, client_publish: chat.write }
+  - { room: "user.{user}", publish: personal.publish }
+publishers:
+  - { nats: main/erp, roles: [staff] }
+"#;
+
+/// 2026-01-01T00:00:00Z
+const NOW: i64 = 1_767_225_600_000_000;
+
+fn policy() -> Policy {
+    Policy::parse(POLICY, "policy.yaml").unwrap()
+}
+
+fn principal(role: &str) -> Principal {
+    Principal {
+        tenant: Tenant::default(),
+        subject: "desk".into(),
+        roles: vec![role.to_owned()],
+        claims: serde_json::Map::new(),
+        expires_at: i64::MAX,
+        issued_at: None,
+        token_id: None,
+    }
+}
+
+fn sender(who: &str) -> Sender {
+    let policy = policy();
+    match who.split_once(':') {
+        Some(("nats", user)) => Sender::of_nats_user(&Tenant::default(), user, &policy).unwrap(),
+        Some(("client", role)) => Sender::of_user(&principal(role), &policy),
+        _ if who == "aggregator" => Sender::aggregator(&Tenant::default()),
+        _ => Sender::of_token(&principal(who), &policy),
+    }
+}
+
+fn decided(who: &str, event: &serde_json::Value, backfill: bool) -> Result<Accepted, Refusal> {
+    let sender = sender(who);
+    let text = event.to_string();
+    let arrival = Arrival {
+        sender: &sender,
+        room: None,
+        audience: None,
+        backfill,
+        now_micros: NOW,
+    };
+    decide(Draft::parse(text.as_bytes())?, &arrival, &policy())
+}
+
+#[test]
+fn rights_decide_who_publishes_where() {
+    #[track_caller]
+    fn check(who: &str, room: &str, audience: &str, kind: &str, expected: Option<Code>) {
+        let event = json!({ "type": kind, "room": room, "audience": audience });
+        assert_eq!(
+            decided(who, &event, false).err().map(|refusal| refusal.code),
+            expected,
+            "{who} {room} {audience}"
+        );
+    }
+    check("staff", "bookings", "all", "t", None);
+    check("staff", "bookings", "staff", "t", None);
+    check("nats:erp", "bookings", "staff", "t", None);
+    check("staff", "bookings", "boss", "t", Some(Code::UnknownAudience));
+    check("staff", "secret", "all", "t", Some(Code::Forbidden));
+    check("user", "bookings", "all", "t", Some(Code::Forbidden));
+    check("user", "bookings", "boss", "t", Some(Code::Forbidden));
+    check("stranger", "bookings", "all", "t", Some(Code::Forbidden));
+    check("root", "bookings", "all", "t", None);
+    check("root", "secret", "all", "t", Some(Code::UnknownRoom));
+    check("staff", "chat", "all", "t", Some(Code::Forbidden));
+    check("client:staff", "chat", "all", "t", None);
+    check("client:staff", "bookings", "all", "t", Some(Code::Forbidden));
+    check("staff", "user.u1", "all", "t", Some(Code::Forbidden));
+    check("pusher", "user.u1", "all", "t", None);
+    check("aggregator", "bookings", "staff", "notification.alert", None);
+    check(
+        "aggregator",
+        "bookings",
+        "boss",
+        "notification.alert",
+        Some(Code::UnknownAudience),
+    );
+    check(
+        "aggregator",
+        "secret",
+        "staff",
+        "notification.alert",
+        Some(Code::Forbidden),
+    );
+    check(
+        "aggregator",
+        "bookings",
+        "staff",
+        "booking:new",
+        Some(Code::Forbidden),
+    );
+    check("staff", "a b", "all", "t", Some(Code::BadRoom));
+}
+
+#[test]
+fn a_nats_user_that_is_not_listed_is_nobody() {
+    assert!(Sender::of_nats_user(&Tenant::default(), "crm", &policy()).is_none());
+    assert!(Sender::of_nats_user(&Tenant::parse("acme").unwrap(), "erp", &policy()).is_none());
+}
+
+#[test]
+fn only_ids_that_tell_their_age_are_late_and_back_fill_lets_them_pass() {
+    #[track_caller]
+    fn check(age_secs: i64, backfill: bool, delivery: &str, late: bool) {
+        let made = u64::try_from(NOW / 1_000_000 - age_secs).unwrap();
+        let id = uuid::Builder::from_unix_timestamp_millis(made * 1000, &[7; 10])
+            .into_uuid()
+            .to_string();
+        let event = json!({ "type": "t", "room": "bookings", "id": id, "delivery": delivery });
+        let code = decided("staff", &event, backfill)
+            .err()
+            .map(|refusal| refusal.code);
+        assert_eq!(code, late.then_some(Code::Late), "{age_secs}");
+    }
+    check(0, false, "event", false);
+    check(-60, false, "event", false);
+    check(90, false, "event", false);
+    check(91, false, "event", true);
+    check(91, true, "event", false);
+    check(91, false, "ephemeral", false);
+    let old = json!({ "type": "t", "room": "bookings", "id": "order-17", "time": "2020-01-01T00:00:00Z" });
+    assert!(
+        decided("staff", &old, false).is_ok(),
+        "an event's time never makes it late"
+    );
+    assert!(sender("filler").may_backfill() && sender("root").may_backfill());
+    assert!(!sender("staff").may_backfill() && !sender("nats:erp").may_backfill());
+}
+
+#[test]
+fn headers_are_made_from_nothing_and_fit_the_class() {
+    #[track_caller]
+    fn check(event: serde_json::Value, subject: &str, expected: &[(&str, &str)]) {
+        let mut event = event;
+        event["type"] = "t".into();
+        event["room"] = "bookings".into();
+        event["id"] = "e1".into();
+        let accepted = decided("staff", &event, false).unwrap();
+        let outgoing = accepted.placements[0].outgoing();
+        assert_eq!(outgoing.subject, subject);
+        for (name, value) in expected {
+            assert_eq!(
+                outgoing.headers.get_last(*name).map(|v| v.as_str()),
+                Some(*value),
+                "{name}"
+            );
+        }
+        let stored = usize::from(!subject.starts_with("eph")) * 2;
+        assert_eq!(
+            outgoing.headers.len(),
+            1 + expected.len() + stored,
+            "{:?}",
+            outgoing.headers
+        );
+    }
+    check(json!({}), "evt.06.main.bookings.all", &[]);
+    check(
+        json!({ "expirytime": "2026-01-01T00:00:01.5Z" }),
+        "evt.06.main.bookings.all",
+        &[("Rc-Expires", "1767225601500")],
+    );
+    check(
+        json!({ "delivery": "ephemeral" }),
+        "eph.06.main.bookings.all",
+        &[],
+    );
+    check(
+        json!({ "delivery": "state", "statekey": "Süd 1\"" }),
+        "st.06.main.bookings.all.S=C3=BCd=201=22",
+        &[("Rc-Key", "\"S\\u00fcd 1\\\"\"")],
+    );
+    check(
+        json!({ "delivery": "state", "statekey": "k", "expirytime": "2026-01-01T00:00:01.5Z" }),
+        "st.06.main.bookings.all.k",
+        &[
+            ("Rc-Key", "\"k\""),
+            ("Rc-Expires", "1767225601500"),
+            ("Nats-TTL", "2"),
+        ],
+    );
+    check(
+        json!({ "delivery": "state", "statekey": "k", "withdrawn": true }),
+        "st.06.main.bookings.all.k",
+        &[("Rc-Key", "\"k\""), ("Rc-Withdrawn", "1"), ("Nats-TTL", "604800")],
+    );
+}
+
+#[test]
+fn users_get_a_copy_each_in_their_own_room() {
+    let event = json!({ "type": "t", "id": "e1", "users": "u1,a%40b" });
+    let accepted = decided("pusher", &event, false).unwrap();
+    let subjects: Vec<&str> = accepted
+        .placements
+        .iter()
+        .map(|placement| placement.subject.as_str())
+        .collect();
+    assert_eq!(accepted.id, "e1");
+    assert!(
+        subjects[0].ends_with(".main.user.u1.all") && subjects[1].ends_with(".main.user.a=40b.all"),
+        "{subjects:?}"
+    );
+    let copy: serde_json::Value = serde_json::from_slice(&accepted.placements[1].payload).unwrap();
+    assert_eq!(
+        (copy["id"].as_str(), copy["room"].as_str()),
+        (Some("e1/a@b"), Some("user.a=40b"))
+    );
+    assert_ne!(accepted.placements[0].msg_id, accepted.placements[1].msg_id);
+    assert_eq!(decided("staff", &event, false).unwrap_err().code, Code::Forbidden);
+}
+
+#[test]
+fn an_expired_event_is_refused() {
+    let event = json!({ "type": "t", "room": "bookings", "expirytime": "2025-12-31T23:59:59Z" });
+    assert_eq!(
+        decided("staff", &event, false).unwrap_err().code,
+        Code::EventExpired
+    );
+}
+
+proptest! {
+    #[test]
+    fn header_text_is_one_line_of_ascii_and_comes_back(text in any::<String>()) {
+        let written = json_text(&text);
+        prop_assert!(written.is_ascii() && !written.contains(['\r', '\n']));
+        prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
+    }
+}

@@ -1,0 +1,213 @@
+//! What a publisher is told, the same over HTTP and as a NATS reply.
+
+use roomcast_proto::cursor::Cursor;
+use roomcast_proto::limits::DEDUP_WINDOW;
+use roomcast_proto::refusal::{Code, Refusal};
+use serde::Serialize;
+
+use crate::metrics::Outcome;
+
+/// An event that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Stored, duplicate or sent.
+    pub outcome: Outcome,
+    /// The event's id, given or made.
+    pub id: String,
+    /// Where it stands; none for what is not stored.
+    pub cursor: Option<Cursor>,
+}
+
+/// An event that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotTaken {
+    /// Why.
+    pub refusal: Refusal,
+    /// Its id, where one is known.
+    pub id: Option<String>,
+}
+
+/// What became of one event.
+pub type Taken = Result<Receipt, NotTaken>;
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The request was one event.
+    One(Taken),
+    /// The request was a readable batch: one result per event, in order.
+    Batch(Vec<Taken>),
+    /// Nothing in it could be read or done.
+    Refused(Refusal),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct One<'a> {
+    status: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dedup_seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Refused<'a> {
+    status: &'static str,
+    code: Code,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    temporary: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Element<'a> {
+    Taken(One<'a>),
+    Refused(Refused<'a>),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Batch<'a> {
+    stored: usize,
+    duplicate: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    sent: usize,
+    refused: usize,
+    dedup_seconds: u64,
+    results: Vec<Element<'a>>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Answer {
+    /// The JSON body where the request was understood; the refusal where it was not.
+    ///
+    /// # Errors
+    /// The refusal; each protocol has its own way of writing one.
+    pub fn body(&self) -> Result<String, &Refusal> {
+        match self {
+            Answer::Refused(refusal) => Err(refusal),
+            Answer::One(Err(not_taken)) => Err(&not_taken.refusal),
+            Answer::One(Ok(receipt)) => Ok(json(&one(receipt, Some(DEDUP_WINDOW.as_secs())))),
+            Answer::Batch(results) => Ok(json(&batch(results))),
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    // Our own types: no maps with odd keys, no failing `Serialize`.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn one(receipt: &Receipt, dedup_seconds: Option<u64>) -> One<'_> {
+    One {
+        status: receipt.outcome.as_str(),
+        id: &receipt.id,
+        cursor: receipt.cursor.as_ref().map(ToString::to_string),
+        dedup_seconds,
+    }
+}
+
+fn batch(results: &[Taken]) -> Batch<'_> {
+    let count = |outcome| {
+        results
+            .iter()
+            .flatten()
+            .filter(|receipt| receipt.outcome == outcome)
+            .count()
+    };
+    let element = |taken| match taken {
+        &Ok(ref receipt) => Element::Taken(one(receipt, None)),
+        &Err(NotTaken { ref refusal, ref id }) => Element::Refused(Refused {
+            status: Outcome::Refused.as_str(),
+            code: refusal.code,
+            detail: &refusal.detail,
+            pointer: refusal.pointer.as_deref(),
+            id: id.as_deref(),
+            temporary: refusal.code.temporary(),
+            retry_after_ms: refusal.retry_after_ms,
+        }),
+    };
+    Batch {
+        stored: count(Outcome::Stored),
+        duplicate: count(Outcome::Duplicate),
+        sent: count(Outcome::Sent),
+        refused: results.iter().filter(|taken| taken.is_err()).count(),
+        dedup_seconds: DEDUP_WINDOW.as_secs(),
+        results: results.iter().map(element).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roomcast_proto::cursor::{Epoch, Position};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn receipt(outcome: Outcome, id: &str, seq: Option<u64>) -> Taken {
+        let cursor = seq.map(|seq| Cursor {
+            epoch: Epoch::of_streams("a", "b"),
+            position: Position { seq, rev: 0 },
+            time_bits: 0,
+        });
+        Ok(Receipt {
+            outcome,
+            id: id.to_owned(),
+            cursor,
+        })
+    }
+
+    #[test]
+    fn one_event_is_answered_flat() {
+        let epoch = Epoch::of_streams("a", "b");
+        let body = Answer::One(receipt(Outcome::Stored, "e1", Some(7)))
+            .body()
+            .unwrap();
+        let expected = json!({ "status": "stored", "id": "e1", "cursor": format!("{epoch}.7.0.0"), "dedupSeconds": 120 });
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+        let body = Answer::One(receipt(Outcome::Sent, "e2", None)).body().unwrap();
+        let expected = json!({ "status": "sent", "id": "e2", "dedupSeconds": 120 });
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_batch_has_one_result_per_event_in_order() {
+        let refused = NotTaken {
+            refusal: Refusal::new(Code::BadRoom, "no").at("/room"),
+            id: None,
+        };
+        let results = vec![
+            receipt(Outcome::Stored, "a", Some(1)),
+            Err(refused),
+            receipt(Outcome::Duplicate, "c", Some(1)),
+        ];
+        let body: Value = serde_json::from_str(&Answer::Batch(results).body().unwrap()).unwrap();
+        assert_eq!(
+            (&body["stored"], &body["duplicate"], &body["refused"]),
+            (&json!(1), &json!(1), &json!(1))
+        );
+        assert_eq!(body["dedupSeconds"], 120);
+        assert_eq!(body["results"][0]["status"], "stored");
+        assert_eq!(
+            body["results"][1],
+            json!({ "status": "refused", "code": "bad_room", "detail": "no", "pointer": "/room", "temporary": false })
+        );
+        assert_eq!(body["results"][2]["id"], "c");
+    }
+}

@@ -1,0 +1,150 @@
+//! Who an HTTP request speaks for: its bearer token, checked once and remembered while it lasts.
+//!
+//! A signature check costs more than the rest of a small request. Remembered are digests, not tokens. Whatever will make a
+//! token worthless before its time (keys taken back, revocation) must call [`Bearers::forget`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use roomcast_access::{Policy, TokenError, Verifier};
+use roomcast_proto::limits::TOKEN_BYTES_MAX;
+use roomcast_proto::refusal::{Code, Refusal};
+
+use crate::accept::Sender;
+use crate::metrics::IngestMetrics;
+
+/// Tokens remembered; beyond, all are forgotten and checked anew.
+const REMEMBERED_MAX: usize = 1_024;
+
+/// Checks bearer tokens.
+#[derive(Debug)]
+pub struct Bearers {
+    verifier: Verifier,
+    policy: Policy,
+    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    metrics: IngestMetrics,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    expires_at: i64,
+    sender: Arc<Sender>,
+}
+
+impl Bearers {
+    /// Makes it; nothing is remembered.
+    #[must_use]
+    pub fn new(verifier: Verifier, policy: Policy, metrics: IngestMetrics) -> Self {
+        Self {
+            verifier,
+            policy,
+            remembered: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// The sender for whom a request's `Authorization: Bearer` speaks. `now_secs`: Unix seconds.
+    ///
+    /// # Errors
+    /// `unauthenticated` or `expired`, 401 both; never more than that.
+    pub fn sender(&self, headers: &HeaderMap, now_secs: i64) -> Result<Arc<Sender>, Refusal> {
+        let Some(token) = bearer(headers) else {
+            self.metrics.unauthenticated("missing");
+            return Err(Refusal::new(
+                Code::Unauthenticated,
+                "Authorization: Bearer with a token is needed",
+            ));
+        };
+        let mut key = [0; 32];
+        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        if let Some(sender) = self.recall(&key, now_secs) {
+            return Ok(sender);
+        }
+        let principal = self
+            .verifier
+            .verify(token, now_secs)
+            .map_err(|error| self.refusal(error))?;
+        let sender = Arc::new(Sender::of_token(&principal, &self.policy));
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        let expires_at = principal.ends_at();
+        remembered.insert(
+            key,
+            Remembered {
+                expires_at,
+                sender: Arc::clone(&sender),
+            },
+        );
+        Ok(sender)
+    }
+
+    /// Forgets every token that was checked.
+    pub fn forget(&self) {
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    fn recall(&self, key: &[u8; 32], now_secs: i64) -> Option<Arc<Sender>> {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let Remembered { expires_at, sender } = remembered.get(key)?;
+        if now_secs < *expires_at {
+            return Some(Arc::clone(sender));
+        }
+        // Its end is the verifier's to tell.
+        remembered.remove(key);
+        None
+    }
+
+    fn refusal(&self, error: TokenError) -> Refusal {
+        self.metrics.unauthenticated(error.reason());
+        match error {
+            TokenError::Expired => Refusal::new(Code::Expired, "the token has expired"),
+            TokenError::Invalid(_) => Refusal::new(Code::Unauthenticated, "the token is not valid"),
+        }
+    }
+}
+
+/// The one bearer token of a request; `None` for no, several or other credentials.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (Some(only), None) = (all.next(), all.next()) else {
+        return None;
+    };
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
+    let good = scheme.eq_ignore_ascii_case("bearer") && (1..=TOKEN_BYTES_MAX).contains(&token.len());
+    good.then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn exactly_one_bearer_token_counts() {
+        #[track_caller]
+        fn check(values: &[&str], expected: Option<&str>) {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(bearer(&headers), expected, "{values:?}");
+        }
+        check(&["Bearer abc"], Some("abc"));
+        check(&["bearer abc"], Some("abc"));
+        check(&[], None);
+        check(&["Bearer abc", "Bearer abc"], None);
+        check(&["Basic abc"], None);
+        check(&["Bearer"], None);
+        check(&["Bearer "], None);
+        check(&[&format!("Bearer {}", "a".repeat(TOKEN_BYTES_MAX + 1))], None);
+    }
+}

@@ -1,0 +1,170 @@
+//! What was refused, kept with its original bytes: nothing that came from a known publisher disappears.
+//!
+//! Keeping one never holds up an answer for more than a second; one that cannot be kept is counted and logged.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use roomcast_chassis::jetstream::{Outgoing, Publisher};
+use roomcast_proto::ids::Tenant;
+use roomcast_proto::refusal::{Code, Refusal};
+use roomcast_proto::subject::{self, header};
+
+use crate::accept::json_text;
+use crate::metrics::IngestMetrics;
+
+/// Bytes kept of a dead letter. The stream takes 128 KiB a message; the rest is for headers.
+pub const KEPT_BYTES_MAX: usize = 96 * 1024;
+/// On a dead letter that was cut: how many bytes the original had.
+pub const ORIGINAL_BYTES: &str = "Rc-Original-Bytes";
+/// Characters kept of the explanation; it may quote what was sent.
+const DETAIL_CHARS_MAX: usize = 1_024;
+/// How long an answer may wait for its dead letters.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// Something refused.
+#[derive(Debug, Clone)]
+pub struct DeadLetter<'a> {
+    /// Whose it is.
+    pub tenant: &'a Tenant,
+    /// Who sent it: a token's subject, or `nats/<user>`.
+    pub publisher: &'a str,
+    /// How it came: the subject, or the HTTP path.
+    pub origin: &'a str,
+    /// Why it was refused.
+    pub refusal: &'a Refusal,
+    /// What was sent; for an element of a batch, the element.
+    pub bytes: Bytes,
+    /// How many bytes were sent, where `bytes` is only the first of them.
+    pub original_bytes: usize,
+}
+
+/// Whether refusals of this kind are kept. Those that a repeat mends are not, nor those by rate or quota: the publisher still
+/// has the event, and a flood must not become a flood of dead letters.
+#[must_use]
+pub fn is_kept(code: Code) -> bool {
+    !code.temporary() && code != Code::Limit
+}
+
+impl DeadLetter<'_> {
+    /// The message.
+    #[must_use]
+    pub fn outgoing(&self) -> Outgoing {
+        let mut headers = HeaderMap::new();
+        let detail: String = self.refusal.detail.chars().take(DETAIL_CHARS_MAX).collect();
+        headers.insert(header::REASON, self.refusal.code.as_str());
+        headers.insert(header::DETAIL, json_text(&detail).as_str());
+        headers.insert(header::ORIGIN, json_text(self.origin).as_str());
+        headers.insert(header::PUBLISHER, json_text(self.publisher).as_str());
+        let kept = self.bytes.slice(..self.bytes.len().min(KEPT_BYTES_MAX));
+        let original = self.original_bytes.max(self.bytes.len());
+        if kept.len() < original {
+            headers.insert(ORIGINAL_BYTES, original.to_string().as_str());
+        }
+        Outgoing {
+            subject: subject::dead_letter(self.tenant, self.refusal.code),
+            headers,
+            payload: kept,
+        }
+    }
+}
+
+/// Keeps dead letters. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DeadLetters {
+    publisher: Publisher,
+    metrics: IngestMetrics,
+}
+
+impl DeadLetters {
+    /// `publisher` should be one of its own, so that a full window of events does not keep dead letters out.
+    #[must_use]
+    pub fn new(publisher: Publisher, metrics: IngestMetrics) -> Self {
+        Self { publisher, metrics }
+    }
+
+    /// Keeps them all, within a second. What could not be kept is counted.
+    ///
+    /// # Cancel safety
+    /// Dropped, those not yet acknowledged may or may not be kept, and are not counted.
+    pub async fn keep(&self, letters: Vec<DeadLetter<'_>>) {
+        let keep = letters.iter().map(|letter| self.keep_one(letter));
+        futures_util::future::join_all(keep).await;
+    }
+
+    async fn keep_one(&self, letter: &DeadLetter<'_>) {
+        let publish = async { self.publisher.send(letter.outgoing()).await?.acknowledged().await };
+        let reason = match tokio::time::timeout(WITHIN, publish).await {
+            Ok(Ok(_)) => return self.metrics.dead_letter(letter.refusal.code),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no acknowledgement in time".to_owned(),
+        };
+        self.metrics.dead_letters_lost.inc();
+        tracing::error!(
+            tenant = %letter.tenant,
+            code = %letter.refusal.code,
+            "a refused event ({}) could not be kept as a dead letter: {reason}",
+            letter.refusal.code
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_carry_reason_and_bytes_and_are_bounded() {
+        let refusal = Refusal::new(Code::BadRoom, "é\r\nNats-Msg-Id: x").at("/room");
+        let tenant = Tenant::default();
+        let letter = |bytes: &[u8], original_bytes| DeadLetter {
+            tenant: &tenant,
+            publisher: "nats/erp",
+            origin: "in.main.a.all",
+            refusal: &refusal,
+            bytes: Bytes::copy_from_slice(bytes),
+            original_bytes,
+        };
+        let outgoing = letter(b"\xff{", 2).outgoing();
+        assert_eq!(outgoing.subject, "dlq.main.bad_room");
+        assert_eq!(outgoing.payload.as_ref(), b"\xff{");
+        let text = |name: &str| {
+            outgoing
+                .headers
+                .get_last(name)
+                .map(|value| value.as_str().to_owned())
+        };
+        assert_eq!(text("Rc-Reason").as_deref(), Some("bad_room"));
+        assert_eq!(
+            text("Rc-Detail").as_deref(),
+            Some("\"\\u00e9\\r\\nNats-Msg-Id: x\"")
+        );
+        assert_eq!(text("Rc-Publisher").as_deref(), Some("\"nats/erp\""));
+        assert_eq!(text(ORIGINAL_BYTES), None);
+        let cut = letter(&vec![b'x'; KEPT_BYTES_MAX + 1], 0).outgoing();
+        assert_eq!(cut.payload.len(), KEPT_BYTES_MAX);
+        assert_eq!(
+            cut.headers.get_last(ORIGINAL_BYTES).map(|v| v.as_str()),
+            Some("98305")
+        );
+    }
+
+    #[test]
+    fn what_a_repeat_mends_is_not_kept() {
+        for (code, kept) in [
+            (Code::Forbidden, true),
+            (Code::BadJson, true),
+            (Code::Conflict, true),
+            (Code::Late, true),
+            (Code::TooManyKeys, true),
+            (Code::Rate, false),
+            (Code::Quota, false),
+            (Code::Limit, false),
+            (Code::Unavailable, false),
+            (Code::Unknown, false),
+        ] {
+            assert_eq!(is_kept(code), kept, "{code}");
+        }
+    }
+}

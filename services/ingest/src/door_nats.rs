@@ -1,0 +1,425 @@
+//! The NATS door: requests on `in.>`, shared by all ingests as one queue group.
+//!
+//! The subject says whose event it is, the server's own header says which user sent it; both were written by the server and
+//! cannot be forged. One task takes the requests, so those of one publisher are decided and sent in the order they came.
+
+use std::collections::HashMap;
+
+use async_nats::{Client, HeaderMap, Message, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use roomcast_access::Principal;
+use roomcast_proto::ids::{Room, Tenant};
+use roomcast_proto::refusal::{Code, Refusal};
+use roomcast_proto::subject::{self, BadInbound, Inbound, Origin, header};
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::Sender;
+use crate::answer::Answer;
+use crate::capacity::Place;
+use crate::door_http::BACKFILL;
+use crate::intake::{Intake, Request, Shape};
+use crate::metrics::Door;
+use crate::now_micros;
+
+/// Senders remembered; beyond, all are forgotten and made anew.
+const SENDERS_MAX: usize = 1_024;
+
+/// The door.
+#[derive(Debug)]
+pub struct NatsDoor {
+    intake: Intake,
+    client: Client,
+    senders: HashMap<(Tenant, String), Option<Arc<Sender>>>,
+}
+
+/// What a message says about who sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Claimed {
+    /// A NATS user of the tenant's account.
+    Publisher(String),
+    /// An end user, vouched for by a gateway.
+    User(Box<GatewayUser>),
+    /// The aggregator.
+    Aggregator,
+}
+
+/// What a gateway says about the user it publishes for: JSON in `Rc-User`, its id alone or with roles and claims.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GatewayUser {
+    sub: String,
+    #[serde(default)]
+    roles: Vec<String>,
+    #[serde(default)]
+    claims: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What the server says about who sent a request; other members are of no interest here.
+#[derive(Deserialize)]
+struct RequestInfo {
+    #[serde(default)]
+    acc: String,
+    #[serde(default)]
+    user: String,
+}
+
+/// Why the sender cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stranger {
+    /// `Rc-User` from an account that may not speak for users.
+    ForgedUser,
+    /// The server did not say who it is, or a gateway did not say for whom: an account without `share`.
+    Unnamed,
+}
+
+impl NatsDoor {
+    /// Makes it; nothing is subscribed to.
+    #[must_use]
+    pub fn new(intake: Intake, client: Client) -> Self {
+        Self {
+            intake,
+            client,
+            senders: HashMap::new(),
+        }
+    }
+
+    /// Answers requests until `ending`, then those already received, then returns.
+    ///
+    /// # Cancel safety
+    /// Dropped, requests received are not answered; their publishers ask again.
+    pub async fn run(mut self, mut requests: Subscriber, ending: CancellationToken) {
+        let mut working = FuturesUnordered::new();
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                // Work first: it makes room.
+                biased;
+                Some(()) = working.next(), if !working.is_empty() => {}
+                request = requests.next() => match request {
+                    Some(message) => {
+                        if let Some(work) = self.begin(message) {
+                            working.push(work);
+                        }
+                    }
+                    None => break,
+                },
+                () = ending.cancelled(), if !draining => {
+                    draining = true;
+                    // The server sends no more; what is on its way still comes out of `requests`, then `None`.
+                    if requests.drain().await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        while working.next().await.is_some() {}
+    }
+
+    /// Finds out who sent a message and what to do with it; `None` where nothing is left to do.
+    fn begin(&mut self, message: Message) -> Option<impl Future<Output = ()> + use<>> {
+        let metrics = &self.intake.metrics;
+        metrics.request(Door::Nats);
+        if message.reply.is_none() {
+            metrics.unheard.inc();
+        }
+        let place = self
+            .intake
+            .capacity
+            .enter()
+            .and_then(|mut place| place.cover(message.payload.len()).map(|()| place));
+        let judged = match place {
+            Ok(place) => Ok((self.judge(&message), place)),
+            Err(full) => Err(self.intake.full(Door::Nats, full)),
+        };
+        let (intake, client) = (self.intake.clone(), self.client.clone());
+        Some(async move {
+            let answer = match judged {
+                Ok((judged, place)) => work(&intake, &message, judged, place).await,
+                Err(refusal) => Answer::Refused(refusal),
+            };
+            if let Some(reply) = message.reply {
+                let body = answer.body().unwrap_or_else(Refusal::error_json);
+                // A publisher that hears nothing asks again with the same id.
+                if let Err(error) = client.publish(reply, Bytes::from(body)).await {
+                    tracing::debug!(%error, "a reply could not be sent: {error}");
+                }
+            }
+        })
+    }
+
+    fn judge(&mut self, message: &Message) -> Judged {
+        let headers = message.headers.as_ref();
+        let inbound = match subject::parse_inbound(&message.subject) {
+            Ok(inbound) => inbound,
+            Err(bad) => return Judged::unreadable(bad, headers),
+        };
+        let claimed = match claimed(&inbound, headers) {
+            Ok(claimed) => claimed,
+            Err(stranger) => {
+                if stranger == Stranger::ForgedUser {
+                    self.intake.metrics.forged_user.inc();
+                }
+                return Judged::forbidden(inbound.tenant, headers);
+            }
+        };
+        match self.sender(&inbound.tenant, claimed) {
+            Some(sender) => {
+                let backfill = last(headers, BACKFILL) == Some("1");
+                Judged::Sender {
+                    sender,
+                    inbound,
+                    backfill,
+                }
+            }
+            None => Judged::forbidden(inbound.tenant, headers),
+        }
+    }
+
+    fn sender(&mut self, tenant: &Tenant, claimed: Claimed) -> Option<Arc<Sender>> {
+        let policy = &self.intake.policy;
+        let user = match claimed {
+            Claimed::Aggregator => return Some(Arc::new(Sender::aggregator(tenant))),
+            Claimed::User(user) => {
+                let principal = Principal {
+                    tenant: tenant.clone(),
+                    subject: user.sub.into(),
+                    roles: user.roles,
+                    claims: user.claims,
+                    // The gateway holds the token and ends with it; here it is one publish long.
+                    expires_at: i64::MAX,
+                    issued_at: None,
+                    token_id: None,
+                };
+                return Some(Arc::new(Sender::of_user(&principal, policy)));
+            }
+            Claimed::Publisher(user) => user,
+        };
+        let key = (tenant.clone(), user);
+        if let Some(sender) = self.senders.get(&key) {
+            return sender.clone();
+        }
+        if self.senders.len() >= SENDERS_MAX {
+            self.senders.clear();
+        }
+        let sender = Sender::of_nats_user(tenant, &key.1, policy).map(Arc::new);
+        self.senders.insert(key, sender.clone());
+        sender
+    }
+}
+
+/// What is to be done with a message.
+enum Judged {
+    /// Its events are to be taken.
+    Sender {
+        sender: Arc<Sender>,
+        inbound: Inbound,
+        backfill: bool,
+    },
+    /// Nothing of it is.
+    Refused {
+        tenant: Option<Tenant>,
+        publisher: String,
+        refusal: Refusal,
+    },
+}
+
+impl Judged {
+    fn forbidden(tenant: Tenant, headers: Option<&HeaderMap>) -> Self {
+        Self::Refused {
+            tenant: Some(tenant),
+            publisher: publisher(headers),
+            refusal: Refusal::forbidden(),
+        }
+    }
+
+    fn unreadable(bad: BadInbound, headers: Option<&HeaderMap>) -> Self {
+        let detail = bad.to_string();
+        let (tenant, code) = match bad {
+            BadInbound::Shape => (None, Code::BadRequest),
+            BadInbound::Tenant(_) => (None, Code::Forbidden),
+            BadInbound::Room(tenant, _) => (Some(tenant), Code::BadRoom),
+            BadInbound::Audience(tenant, _) => (Some(tenant), Code::UnknownAudience),
+        };
+        Self::Refused {
+            tenant,
+            publisher: publisher(headers),
+            refusal: Refusal::new(code, detail),
+        }
+    }
+}
+
+async fn work(intake: &Intake, message: &Message, judged: Judged, place: Place) -> Answer {
+    let origin = message.subject.as_str();
+    let body = message.payload.clone();
+    let answer = match judged {
+        Judged::Sender {
+            sender,
+            inbound,
+            backfill,
+        } => {
+            let request = Request {
+                door: Door::Nats,
+                sender: &sender,
+                room: Some(&inbound.room),
+                audience: Some(&inbound.audience),
+                backfill,
+                origin,
+                shape: Shape::OneOrBatch,
+                body,
+            };
+            intake.take(request, now_micros()).await
+        }
+        Judged::Refused {
+            tenant,
+            publisher,
+            refusal,
+        } => {
+            // Without a tenant there is nobody to keep it for; only a broken import leads here.
+            let tenant = tenant.unwrap_or_default();
+            let bytes = body.len();
+            intake
+                .refuse(Door::Nats, &tenant, &publisher, origin, body, bytes, refusal)
+                .await
+        }
+    };
+    drop(place);
+    answer
+}
+
+/// The value of a header that counts: the last, because the server appends its own.
+fn last<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
+    headers?.get_last(name).map(async_nats::HeaderValue::as_str)
+}
+
+fn request_info(headers: Option<&HeaderMap>) -> Option<RequestInfo> {
+    serde_json::from_str(last(headers, header::REQUEST_INFO)?).ok()
+}
+
+/// The sender's name for a dead letter.
+fn publisher(headers: Option<&HeaderMap>) -> String {
+    request_info(headers).map_or_else(|| "nats/?".to_owned(), |info| format!("nats/{}", info.user))
+}
+
+fn claimed(inbound: &Inbound, headers: Option<&HeaderMap>) -> Result<Claimed, Stranger> {
+    let user = last(headers, header::USER);
+    if user.is_some() && inbound.origin != Origin::Gateway {
+        return Err(Stranger::ForgedUser);
+    }
+    match inbound.origin {
+        Origin::Aggregator => Ok(Claimed::Aggregator),
+        Origin::Gateway => user
+            .and_then(gateway_user)
+            .map(|user| Claimed::User(Box::new(user)))
+            .ok_or(Stranger::Unnamed),
+        Origin::Tenant => {
+            let info = request_info(headers).ok_or(Stranger::Unnamed)?;
+            // The account is part of the subject, too; that both agree is the server's promise, checked all the same.
+            let named = !info.user.is_empty() && info.acc == inbound.tenant.as_str();
+            if named {
+                Ok(Claimed::Publisher(info.user))
+            } else {
+                Err(Stranger::Unnamed)
+            }
+        }
+    }
+}
+
+fn gateway_user(text: &str) -> Option<GatewayUser> {
+    let id = serde_json::from_str::<String>(text);
+    let user = match id {
+        Ok(sub) => GatewayUser {
+            sub,
+            roles: Vec::new(),
+            claims: serde_json::Map::new(),
+        },
+        Err(_) => serde_json::from_str(text).ok()?,
+    };
+    // What has no name has no personal room either.
+    (!user.sub.is_empty() && Room::personal(&user.sub).is_personal()).then_some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(subject: &str, headers: &[(&str, &str)], expected: Result<Claimed, Stranger>) {
+        let inbound = subject::parse_inbound(subject).unwrap();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, *value);
+        }
+        assert_eq!(claimed(&inbound, Some(&map)), expected, "{subject} {headers:?}");
+    }
+
+    #[test]
+    fn only_the_server_says_who_sent_it() {
+        let info = |user: &str| format!(r#"{{"acc":"main","user":"{user}","rtt":5}}"#);
+        let (erp, crm) = (info("erp"), info("crm"));
+        let named = |user: &str| Ok(Claimed::Publisher(user.to_owned()));
+        check("in.main.a.all", &[("Nats-Request-Info", &erp)], named("erp"));
+        check(
+            "in.main.a.all",
+            &[("Nats-Request-Info", &crm), ("Nats-Request-Info", &erp)],
+            named("erp"),
+        );
+        check("in.main.a.all", &[], Err(Stranger::Unnamed));
+        check(
+            "in.acme.a.all",
+            &[("Nats-Request-Info", &erp)],
+            Err(Stranger::Unnamed),
+        );
+        check(
+            "in.main.a.all",
+            &[("Nats-Request-Info", "{}")],
+            Err(Stranger::Unnamed),
+        );
+        check(
+            "in.main.a.all",
+            &[("Nats-Request-Info", "x")],
+            Err(Stranger::Unnamed),
+        );
+    }
+
+    #[test]
+    fn only_gateways_speak_for_users() {
+        let user = |sub: &str, roles: &[&str]| {
+            let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+            Ok(Claimed::User(Box::new(GatewayUser {
+                sub: sub.to_owned(),
+                roles,
+                claims: serde_json::Map::new(),
+            })))
+        };
+        let info = ("Nats-Request-Info", r#"{"acc":"main","user":"erp"}"#);
+        check(
+            "in.main.a.all",
+            &[info, ("Rc-User", "\"u1\"")],
+            Err(Stranger::ForgedUser),
+        );
+        check(
+            "in.AGG.main.a.all",
+            &[("Rc-User", "\"u1\"")],
+            Err(Stranger::ForgedUser),
+        );
+        check("in.AGG.main.a.all", &[], Ok(Claimed::Aggregator));
+        check("in.GW.main.a.all", &[("Rc-User", "\"u1\"")], user("u1", &[]));
+        check(
+            "in.GW.main.a.all",
+            &[("Rc-User", r#"{"sub":"u1","roles":["staff"]}"#)],
+            user("u1", &["staff"]),
+        );
+        check(
+            "in.GW.main.a.all",
+            &[("Rc-User", r#"{"sub":"u1","tenant":"acme"}"#)],
+            Err(Stranger::Unnamed),
+        );
+        check("in.GW.main.a.all", &[("Rc-User", "\"\"")], Err(Stranger::Unnamed));
+        check("in.GW.main.a.all", &[("Rc-User", "u1")], Err(Stranger::Unnamed));
+        check("in.GW.main.a.all", &[], Err(Stranger::Unnamed));
+    }
+}

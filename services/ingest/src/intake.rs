@@ -1,0 +1,268 @@
+//! The way of one request, whichever door it came by: read, decide, store, keep what was refused, count.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use roomcast_access::Policy;
+use roomcast_chassis::nats::Status;
+use roomcast_proto::event::Draft;
+use roomcast_proto::ids::{Audience, Room, Tenant};
+use roomcast_proto::refusal::Refusal;
+use tokio::sync::watch;
+
+use crate::accept::{Accepted, Arrival, Sender, decide};
+use crate::answer::{Answer, NotTaken, Taken};
+use crate::capacity::{Capacity, Full};
+use crate::dead_letter::{DeadLetter, DeadLetters, is_kept};
+use crate::error::unavailable;
+use crate::metrics::{Door, IngestMetrics, Outcome};
+use crate::store::Store;
+
+/// How the events stand in a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One event, structured or in short form.
+    One,
+    /// A JSON array of them.
+    Batch,
+    /// Either; the first character decides.
+    OneOrBatch,
+}
+
+impl Shape {
+    fn is_batch(self, body: &[u8]) -> bool {
+        let first = || body.iter().find(|byte| !byte.is_ascii_whitespace());
+        self == Shape::Batch || self == Shape::OneOrBatch && first() == Some(&b'[')
+    }
+}
+
+/// A request that has a known sender.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Which way it came.
+    pub door: Door,
+    /// Who publishes.
+    pub sender: &'a Sender,
+    /// The room of the subject it came by.
+    pub room: Option<&'a Room>,
+    /// The audience of the subject it came by.
+    pub audience: Option<&'a Audience>,
+    /// `Roomcast-Backfill: 1` was given.
+    pub backfill: bool,
+    /// The subject, or the HTTP path: for dead letters.
+    pub origin: &'a str,
+    /// How the events stand in the body.
+    pub shape: Shape,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What both doors lead to. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    /// The policy in force.
+    pub policy: Policy,
+    /// Where accepted events go.
+    pub store: Store,
+    /// Where refused ones go.
+    pub dead_letters: DeadLetters,
+    /// The bound on work in flight.
+    pub capacity: Capacity,
+    /// The metrics.
+    pub metrics: IngestMetrics,
+    /// Whether NATS is connected.
+    pub nats: watch::Receiver<Status>,
+}
+
+/// One event's place in the body and what was decided about it.
+type Decided = (Range<usize>, Result<Accepted, NotTaken>);
+
+impl Intake {
+    /// Takes a request's events as far as they go. `now_micros`: Unix microseconds.
+    ///
+    /// # Cancel safety
+    /// Dropped, what was sent may be stored and dead letters may be missing: a door lets it run to its end.
+    pub async fn take(&self, request: Request<'_>, now_micros: i64) -> Answer {
+        if !self.nats.borrow().connected {
+            return self
+                .refused_whole(&request, unavailable("NATS cannot be reached"))
+                .await;
+        }
+        if request.backfill && !request.sender.may_backfill() {
+            return self.refused_whole(&request, Refusal::forbidden()).await;
+        }
+        let batch = request.shape.is_batch(&request.body);
+        let decided = match self.decide_all(&request, batch, now_micros) {
+            Ok(decided) => decided,
+            Err(refusal) => return self.refused_whole(&request, refusal).await,
+        };
+        let (places, taken) = self.store_all(decided).await;
+        self.count(request.door, &taken);
+        self.keep_refused(&request, &places, &taken).await;
+        if batch {
+            return Answer::Batch(taken);
+        }
+        match taken.into_iter().next() {
+            Some(one) => Answer::One(one),
+            None => Answer::Refused(unavailable("nothing was done")),
+        }
+    }
+
+    /// Refuses a request of which nothing was read as an event: counts it and keeps the bytes.
+    pub async fn refused_whole(&self, request: &Request<'_>, refusal: Refusal) -> Answer {
+        let original_bytes = request.body.len();
+        self.refuse(
+            request.door,
+            &request.sender.tenant,
+            &request.sender.publisher,
+            request.origin,
+            request.body.clone(),
+            original_bytes,
+            refusal,
+        )
+        .await
+    }
+
+    /// The same for a request whose sender may not publish at all, or of which only the first bytes were read.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of a dead letter, which borrows them for the call only"
+    )]
+    pub async fn refuse(
+        &self,
+        door: Door,
+        tenant: &Tenant,
+        publisher: &str,
+        origin: &str,
+        bytes: Bytes,
+        original_bytes: usize,
+        refusal: Refusal,
+    ) -> Answer {
+        self.metrics.event(door, Outcome::Refused);
+        self.metrics.refused(refusal.code);
+        if is_kept(refusal.code) {
+            let letter = DeadLetter {
+                tenant,
+                publisher,
+                origin,
+                refusal: &refusal,
+                bytes,
+                original_bytes,
+            };
+            self.dead_letters.keep(vec![letter]).await;
+        }
+        Answer::Refused(refusal)
+    }
+
+    /// Refuses for want of room; nothing was kept.
+    #[must_use]
+    pub fn full(&self, door: Door, full: Full) -> Refusal {
+        let refusal = unavailable(&full.to_string());
+        self.metrics.event(door, Outcome::Refused);
+        self.metrics.refused(refusal.code);
+        refusal
+    }
+
+    fn decide_all(
+        &self,
+        request: &Request<'_>,
+        batch: bool,
+        now_micros: i64,
+    ) -> Result<Vec<Decided>, Refusal> {
+        let arrival = Arrival {
+            sender: request.sender,
+            room: request.room,
+            audience: request.audience,
+            backfill: request.backfill,
+            now_micros,
+        };
+        let drafts = if batch {
+            Draft::parse_batch(&request.body)?
+        } else {
+            vec![(0..request.body.len(), Draft::parse(&request.body))]
+        };
+        let decide = |draft: Result<Draft<'_>, Refusal>| {
+            let draft = draft.map_err(|refusal| NotTaken { refusal, id: None })?;
+            let id = draft.id().map(str::to_owned);
+            decide(draft, &arrival, &self.policy).map_err(|refusal| NotTaken { refusal, id })
+        };
+        Ok(drafts
+            .into_iter()
+            .map(|(place, draft)| (place, decide(draft)))
+            .collect())
+    }
+
+    /// Stores what was accepted and puts the results back among the refusals, in order.
+    async fn store_all(&self, decided: Vec<Decided>) -> (Vec<Range<usize>>, Vec<Taken>) {
+        let mut accepted = Vec::with_capacity(decided.len());
+        let mut places = Vec::with_capacity(decided.len());
+        let refused: Vec<Option<NotTaken>> = decided
+            .into_iter()
+            .map(|(place, decided)| {
+                places.push(place);
+                decided.map(|event| accepted.push(event)).err()
+            })
+            .collect();
+        let mut stored = if accepted.is_empty() {
+            Vec::new()
+        } else {
+            self.store.take(accepted).await
+        }
+        .into_iter();
+        let lost = || NotTaken {
+            refusal: unavailable("nothing was done"),
+            id: None,
+        };
+        let taken = refused.into_iter().map(|refused| match refused {
+            Some(refused) => Err(refused),
+            None => stored.next().unwrap_or_else(|| Err(lost())),
+        });
+        let taken = taken.collect();
+        (places, taken)
+    }
+
+    fn count(&self, door: Door, taken: &[Taken]) {
+        for one in taken {
+            match one {
+                Ok(receipt) => self.metrics.event(door, receipt.outcome),
+                Err(not_taken) => {
+                    self.metrics.event(door, Outcome::Refused);
+                    self.metrics.refused(not_taken.refusal.code);
+                }
+            }
+        }
+    }
+
+    async fn keep_refused(&self, request: &Request<'_>, places: &[Range<usize>], taken: &[Taken]) {
+        let letters = places.iter().zip(taken).filter_map(|(place, taken)| {
+            let refusal = &taken.as_ref().err()?.refusal;
+            let bytes = request.body.slice(place.clone());
+            is_kept(refusal.code).then(|| DeadLetter {
+                tenant: &request.sender.tenant,
+                publisher: &request.sender.publisher,
+                origin: request.origin,
+                refusal,
+                original_bytes: bytes.len(),
+                bytes,
+            })
+        });
+        let letters: Vec<_> = letters.collect();
+        if !letters.is_empty() {
+            self.dead_letters.keep(letters).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_character_tells_a_batch() {
+        assert!(Shape::OneOrBatch.is_batch(b" \n[{}]"));
+        assert!(!Shape::OneOrBatch.is_batch(b"{}"));
+        assert!(!Shape::OneOrBatch.is_batch(b""));
+        assert!(!Shape::One.is_batch(b"[]"), "an array is no event");
+        assert!(Shape::Batch.is_batch(b"{}"), "and an event no batch");
+    }
+}

@@ -1,0 +1,138 @@
+//! Starts ingest: files, NATS, streams, doors; and ends it in order.
+
+use std::time::Duration;
+
+use roomcast_chassis::http;
+use roomcast_chassis::process::{Context, Failure, Service};
+use roomcast_chassis::shutdown::Stage;
+use roomcast_proto::accounts::API_IN_CORE;
+use roomcast_proto::subject::{INBOUND_ALL, INGEST_QUEUE};
+use tokio::net::TcpListener;
+
+use crate::bearer::Bearers;
+use crate::capacity::Capacity;
+use crate::dead_letter::DeadLetters;
+use crate::door_http::{HttpDoor, router};
+use crate::door_nats::NatsDoor;
+use crate::intake::Intake;
+use crate::metrics::IngestMetrics;
+use crate::settings::Settings;
+use crate::store::{Parts, Store};
+use crate::streams;
+
+/// What ingest is, for the process around it.
+pub static SERVICE: Service = Service {
+    name: "roomcast-ingest",
+    about: "takes events over HTTP and NATS, stores them and acknowledges what is stored",
+    admin_port: 9081,
+    jetstream_api: API_IN_CORE,
+};
+
+/// A kept connection may rest this long between two requests; publishers' pools rest longer than a browser's.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Runs ingest: binds the listener of the settings, then [`serve_on`].
+///
+/// # Errors
+/// Exit codes: 64 a development key that strangers could use, 65 a broken file, 69 NATS or a stream that cannot be used, or the
+/// address is taken.
+pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> {
+    let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+        Failure::unavailable(format!("{} cannot be listened on: {error}", settings.listen))
+    })?;
+    serve_on(listener, settings, context).await
+}
+
+/// Runs ingest on a listener, e.g. one on port 0.
+///
+/// Returns when both doors are open; they are tasks of the context's shutdown: first no more is let in, then what is in is
+/// finished and answered, then NATS is left.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_on(listener: TcpListener, settings: Settings, context: Context) -> Result<(), Failure> {
+    let (policy_latch, streams_latch, listening) = (
+        context.readiness.latch("policy", "reading"),
+        context.readiness.latch("streams", "not yet looked at"),
+        context.readiness.latch("listening", "not yet"),
+    );
+    let metrics = IngestMetrics::new(&context.metrics)?;
+    let policy = settings.policy()?;
+    let verifier = settings.verifier(&[settings.listen, context.common.admin_listen])?;
+    policy_latch.ready();
+
+    let nats = context.nats.connect("ingest").await?;
+    let jetstream = nats.jetstream();
+    let replicas = context.common.replicas;
+    let epoch = streams::verify(&jetstream, replicas, &streams_latch).await?;
+    let inbox = |error| Failure::unavailable(format!("no inbox at NATS: {error}"));
+    let store = Store::new(Parts {
+        jetstream: jetstream.clone(),
+        api_prefix: context.common.nats.api_prefix.clone(),
+        publisher: nats.publisher().await.map_err(inbox)?,
+        epoch: epoch.clone(),
+        replicas,
+        room_keys_max: settings.room_keys_max,
+        metrics: metrics.clone(),
+    });
+    let intake = Intake {
+        policy: policy.clone(),
+        store,
+        dead_letters: DeadLetters::new(nats.publisher().await.map_err(inbox)?, metrics.clone()),
+        capacity: Capacity::new(
+            settings.requests_max,
+            settings.in_flight_bytes_max,
+            metrics.clone(),
+        ),
+        metrics: metrics.clone(),
+        nats: nats.status(),
+    };
+    let requests = nats
+        .client()
+        .queue_subscribe(INBOUND_ALL, INGEST_QUEUE.to_owned())
+        .await
+        .map_err(|error| Failure::unavailable(format!("{INBOUND_ALL} cannot be subscribed to: {error}")))?;
+
+    // The doors close with the first stage and finish what is in within the second.
+    let (accept, drain) = (
+        context.shutdown.stage(Stage::Accept),
+        context.shutdown.stage(Stage::Drain),
+    );
+    drain.spawn(NatsDoor::new(intake.clone(), nats.client().clone()).run(requests, accept.token()));
+    let address = listener.local_addr().unwrap_or(settings.listen);
+    let limits = http::Limits {
+        connections_max: settings.connections_max,
+        header_timeout: IDLE,
+        drain: context.common.drain.mul_f64(0.7),
+        ..http::Limits::default()
+    };
+    let door = HttpDoor {
+        intake,
+        bearers: Bearers::new(verifier, policy, metrics),
+        allowed_origins: settings.allowed_origins,
+        body_bytes_max: settings.body_bytes_max,
+        body_within: settings.body_within,
+    };
+    drain.spawn(http::serve(
+        listener,
+        "public",
+        router(door),
+        limits,
+        context.http.clone(),
+        accept.token(),
+    ));
+    let finish = context.shutdown.stage(Stage::Finish);
+    finish.spawn(streams::watch(
+        jetstream,
+        replicas,
+        streams_latch,
+        epoch,
+        finish.token(),
+    ));
+    listening.ready();
+    tracing::info!(%address, "ingest takes events at http://{address}{} and on NATS {INBOUND_ALL}", crate::door_http::PATH);
+    // The latches live as long as the process serves: dropped, they would say not ready.
+    context.shutdown.requested().await;
+    drop((policy_latch, listening));
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! What an operator may set, and the two files the settings name.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use roomcast_access::{KeySet, Policy, TokenRules, Verifier};
+use roomcast_chassis::config::Reader;
+use roomcast_chassis::process::Failure;
+use roomcast_proto::limits::BATCH_BYTES_MAX;
+
+/// The largest policy or key file that is read; a wrong path may be a disk.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// The settings of ingest, besides those every service has.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `ROOMCAST_LISTEN`: address of the HTTP door.
+    pub listen: SocketAddr,
+    /// `ROOMCAST_POLICY_FILE`
+    pub policy_file: PathBuf,
+    /// `ROOMCAST_JWT_KEYS_FILE`: a JWKS of public keys.
+    pub keys_file: PathBuf,
+    /// `ROOMCAST_JWT_ISSUER`
+    pub issuer: String,
+    /// `ROOMCAST_JWT_AUDIENCE`
+    pub audience: String,
+    /// `ROOMCAST_ALLOWED_ORIGINS`: pages that may publish; compared exactly.
+    pub allowed_origins: Vec<String>,
+    /// `ROOMCAST_CONNECTIONS_MAX`
+    pub connections_max: usize,
+    /// `ROOMCAST_REQUESTS_MAX`: requests worked on at the same time, over both doors.
+    pub requests_max: usize,
+    /// `ROOMCAST_REQUEST_BYTES_MAX`: bytes of one HTTP body.
+    pub body_bytes_max: usize,
+    /// `ROOMCAST_IN_FLIGHT_BYTES_MAX`: bytes of all requests worked on at the same time.
+    pub in_flight_bytes_max: usize,
+    /// `ROOMCAST_BODY_SECONDS`: time in which a body must have arrived.
+    pub body_within: Duration,
+    /// `ROOMCAST_ROOM_KEYS_MAX`: state keys of one room.
+    pub room_keys_max: u64,
+}
+
+impl Settings {
+    /// Reads them all; mistakes are collected by the reader.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+        let settings = Self {
+            listen: reader.address("ROOMCAST_LISTEN", local, "Address of the HTTP door, POST /v1/events."),
+            policy_file: reader.path("ROOMCAST_POLICY_FILE", "The policy: who may publish where."),
+            keys_file: reader.path("ROOMCAST_JWT_KEYS_FILE", "Public keys of the token issuer, a JWKS file."),
+            issuer: reader.required_text("ROOMCAST_JWT_ISSUER", "What `iss` of a token must be."),
+            audience: reader.text("ROOMCAST_JWT_AUDIENCE", "roomcast", "What `aud` of a token must contain."),
+            allowed_origins: reader.list(
+                "ROOMCAST_ALLOWED_ORIGINS",
+                "",
+                "Origins of pages that may publish, separated by commas, like https://desk.example; none by default.",
+            ),
+            connections_max: reader.number(
+                "ROOMCAST_CONNECTIONS_MAX",
+                2_000,
+                1..=1_000_000,
+                "HTTP connections at the same time; one more is answered 503.",
+            ),
+            requests_max: reader.number(
+                "ROOMCAST_REQUESTS_MAX",
+                1_024,
+                1..=1_000_000,
+                "Requests worked on at the same time, HTTP and NATS together; one more is answered 503.",
+            ),
+            body_bytes_max: reader.number(
+                "ROOMCAST_REQUEST_BYTES_MAX",
+                BATCH_BYTES_MAX,
+                1_024..=BATCH_BYTES_MAX,
+                "Bytes of one HTTP request's body.",
+            ),
+            in_flight_bytes_max: reader.number(
+                "ROOMCAST_IN_FLIGHT_BYTES_MAX",
+                64 << 20,
+                1 << 20..=1 << 40,
+                "Bytes of all requests worked on at the same time; beyond, requests are answered 503.",
+            ),
+            body_within: reader.seconds(
+                "ROOMCAST_BODY_SECONDS",
+                10,
+                1..=600,
+                "Seconds in which a request's body must have arrived.",
+            ),
+            room_keys_max: reader.number(
+                "ROOMCAST_ROOM_KEYS_MAX",
+                roomcast_proto::limits::ROOM_KEYS_MAX as u64,
+                1..=1_000_000,
+                "State keys one room may hold.",
+            ),
+        };
+        if settings.in_flight_bytes_max < settings.body_bytes_max {
+            reader.mistake(
+                "ROOMCAST_IN_FLIGHT_BYTES_MAX",
+                "at least ROOMCAST_REQUEST_BYTES_MAX",
+            );
+        }
+        settings
+    }
+
+    /// Reads the files the settings name, offline: what `--check-config` does.
+    ///
+    /// # Errors
+    /// Exit code 65 for a file, 64 for a development key on a listener that is not loopback.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.policy()?;
+        self.verifier(&[self.listen]).map(drop)
+    }
+
+    /// Reads the policy.
+    ///
+    /// # Errors
+    /// Exit code 65 with every mistake as `file:line:column`.
+    pub fn policy(&self) -> Result<Policy, Failure> {
+        let text = read(&self.policy_file)?;
+        Policy::parse(&text, &self.policy_file.display().to_string()).map_err(|mistakes| {
+            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            Failure::file(lines.join("\n"))
+        })
+    }
+
+    /// Reads the keys. `listeners`: every address this process listens on.
+    ///
+    /// # Errors
+    /// Exit code 65 for a broken file; 64 where a development key would be served to strangers.
+    pub fn verifier(&self, listeners: &[SocketAddr]) -> Result<Verifier, Failure> {
+        let text = read(&self.keys_file)?;
+        let keys = KeySet::from_jwks(&text)
+            .map_err(|error| Failure::file(format!("{}:1:1: {error}", self.keys_file.display())))?;
+        let open = listeners.iter().find(|address| !address.ip().is_loopback());
+        if let (true, Some(open)) = (keys.is_development(), open) {
+            return Err(Failure::settings(format!(
+                "{} holds a development key (kid {}), and {open} is not a loopback address: anybody could make tokens; \
+                 use keys of your own or listen on 127.0.0.1",
+                self.keys_file.display(),
+                roomcast_access::keys::DEVELOPMENT_KID,
+            )));
+        }
+        let rules = TokenRules {
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+        };
+        Ok(Verifier::new(rules, keys))
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let fail = |reason: String| Failure::file(format!("{}:1:1: {reason}", path.display()));
+    let size = std::fs::metadata(path)
+        .map_err(|error| fail(error.to_string()))?
+        .len();
+    if size > FILE_BYTES_MAX {
+        return Err(fail(format!("{size} bytes, at most {FILE_BYTES_MAX} are read")));
+    }
+    std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use roomcast_chassis::config::Environment;
+
+    use super::*;
+
+    const NEEDED: [(&str, &str); 3] = [
+        ("ROOMCAST_POLICY_FILE", "policy.yaml"),
+        ("ROOMCAST_JWT_KEYS_FILE", "keys.json"),
+        ("ROOMCAST_JWT_ISSUER", "issuer"),
+    ];
+
+    #[track_caller]
+    fn check(more: &[(&str, &str)], expected: &[&str]) {
+        let environment = Environment::from_pairs(NEEDED.iter().chain(more).copied());
+        let mut reader = Reader::new(&environment);
+        Settings::read(&mut reader);
+        let found = reader.finish().map_or_else(
+            |mistakes| mistakes.0.into_iter().map(|mistake| mistake.variable).collect(),
+            |_| Vec::new(),
+        );
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn mistakes_are_named_all_at_once() {
+        check(&[], &[]);
+        check(&[("ROOMCAST_REQUESTS_MAX", "0")], &["ROOMCAST_REQUESTS_MAX"]);
+        check(&[("ROOMCAST_LISTEN", "8081")], &["ROOMCAST_LISTEN"]);
+        check(&[("ROOMCAST_JWT_ISSUER", "")], &["ROOMCAST_JWT_ISSUER"]);
+        check(
+            &[("ROOMCAST_IN_FLIGHT_BYTES_MAX", "1048576")],
+            &["ROOMCAST_IN_FLIGHT_BYTES_MAX"],
+        );
+        check(
+            &[("ROOMCAST_LISTN", "x"), ("ROOMCAST_BODY_SECONDS", "-1")],
+            &["ROOMCAST_BODY_SECONDS", "ROOMCAST_LISTN"],
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let environment = Environment::from_pairs(NEEDED);
+        let settings = Settings::read(&mut Reader::new(&environment));
+        let failure = settings.check().unwrap_err();
+        assert_eq!(failure.exit, roomcast_chassis::process::Exit::File);
+        assert!(failure.message.starts_with("policy.yaml:1:1: "), "{failure}");
+    }
+}

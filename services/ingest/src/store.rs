@@ -1,0 +1,426 @@
+//! Stores what was accepted and waits until it is: pipelined, with the same id again when no answer comes, in atomic
+//! batches where that saves an fsync per event.
+//!
+//! Called by [`crate::intake`] with whole requests. A batch is a speed path, never a promise: on any error of it the same
+//! events go one by one with the same ids, and their acknowledgements decide.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use roomcast_chassis::jetstream::{At, JetStream, PubAck, PublishError, Publisher};
+use roomcast_proto::cursor::{Cursor, Position};
+use roomcast_proto::event::Delivery;
+use roomcast_proto::refusal::{Code, Refusal};
+use roomcast_proto::subject::{header, stream as names};
+use tokio::sync::Semaphore;
+
+use crate::accept::{Accepted, Placement};
+use crate::answer::{NotTaken, Receipt, Taken};
+use crate::error::{not_stored, unavailable, unknown};
+use crate::metrics::{IngestMetrics, Outcome};
+use crate::recent::Recent;
+use crate::room_keys::{Ask, RoomKeys};
+use crate::streams::CurrentEpoch;
+
+/// Events of one atomic batch: a quarter of what the server takes, so that one batch holds up the stream for a few ms only.
+const BATCH_MAX: usize = 256;
+/// Batches under way at the same time; the server keeps at most 50 per stream, shared with other ingests.
+const BATCHES_MAX: usize = 12;
+/// Publishes of one event in all: the first and three more.
+const ATTEMPTS: u32 = 4;
+/// Pause before the second attempt when the server refused at once; doubled for each further one.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A batch's time-out is five of these (see the chassis): 2 s, then its events go one by one.
+const BATCH_CALL: Duration = Duration::from_millis(400);
+
+/// Where accepted events go. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    jetstream: JetStream,
+    batches: JetStream,
+    publisher: Publisher,
+    api_prefix: String,
+    epoch: CurrentEpoch,
+    /// Whether requests of several events go as atomic batches: on one replica each lone event costs an fsync of its own.
+    batched: bool,
+    batch_places: Semaphore,
+    recent: Recent,
+    room_keys: Mutex<RoomKeys>,
+    metrics: IngestMetrics,
+}
+
+/// What a store is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The API over the connection.
+    pub jetstream: JetStream,
+    /// Its prefix.
+    pub api_prefix: String,
+    /// The pipelined publisher over the same connection.
+    pub publisher: Publisher,
+    /// The streams' epoch.
+    pub epoch: CurrentEpoch,
+    /// Replicas of the streams.
+    pub replicas: u8,
+    /// State keys of one room.
+    pub room_keys_max: u64,
+    /// The metrics.
+    pub metrics: IngestMetrics,
+}
+
+/// One placement that is where it belongs.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    outcome: Outcome,
+    seq: u64,
+}
+
+impl Store {
+    /// Makes it; nothing is sent.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let inner = Inner {
+            batches: parts.jetstream.clone().with_timeout(BATCH_CALL),
+            jetstream: parts.jetstream,
+            publisher: parts.publisher,
+            api_prefix: parts.api_prefix,
+            epoch: parts.epoch,
+            batched: parts.replicas == 1,
+            batch_places: Semaphore::new(BATCHES_MAX),
+            recent: Recent::default(),
+            room_keys: Mutex::new(RoomKeys::new(parts.room_keys_max)),
+            metrics: parts.metrics,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Stores or sends all events of a request; one result per event, in their order.
+    ///
+    /// Messages leave in the order of the events. An event for several users is taken when all its copies are.
+    ///
+    /// # Cancel safety
+    /// Dropped, what was sent may be stored: as after a time-out, the same ids give the one result.
+    pub async fn take(&self, events: Vec<Accepted>) -> Vec<Taken> {
+        let (ids, placements): (Vec<_>, Vec<_>) = events
+            .into_iter()
+            .map(|event| ((event.id, event.placements.len()), event.placements))
+            .unzip();
+        let placements: Vec<Placement> = placements.into_iter().flatten().collect();
+        let started = Instant::now();
+        let placed = self.inner.place_all(&placements).await;
+        self.inner
+            .metrics
+            .store_seconds
+            .observe(started.elapsed().as_secs_f64());
+        let mut rest = placements.iter().zip(placed);
+        ids.into_iter()
+            .map(|(id, copies)| self.inner.sum_up(id, rest.by_ref().take(copies)))
+            .collect()
+    }
+}
+
+impl Inner {
+    async fn place_all(&self, placements: &[Placement]) -> Vec<Result<Placed, Refusal>> {
+        let mut results: Vec<Option<Result<Placed, Refusal>>> = vec![None; placements.len()];
+        let mut perhaps_stored = vec![false; placements.len()];
+        for group in self.groups(placements) {
+            self.place_group(placements, &group, &mut results, &mut perhaps_stored)
+                .await;
+        }
+        // Polled first in their order, so they leave in it.
+        let singles = results
+            .iter()
+            .enumerate()
+            .filter(|(_, result)| result.is_none())
+            .map(|(index, _)| index);
+        let singles: Vec<usize> = singles.collect();
+        let placed = join_all(
+            singles
+                .iter()
+                .map(|index| self.place(&placements[*index], perhaps_stored[*index])),
+        )
+        .await;
+        for (index, result) in singles.into_iter().zip(placed) {
+            results[index] = Some(result);
+        }
+        results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(|| Err(unavailable("not tried"))))
+            .collect()
+    }
+
+    /// Which placements go together in atomic batches: events whose id is new to this instance, at least two.
+    fn groups(&self, placements: &[Placement]) -> Vec<Vec<usize>> {
+        if !self.batched || placements.len() < 2 {
+            return Vec::new();
+        }
+        let fresh = |placement: &Placement| {
+            placement.class == Delivery::Event && self.recent.is_new(&placement.msg_id)
+        };
+        let indices = placements
+            .iter()
+            .enumerate()
+            .filter(|(_, placement)| fresh(placement))
+            .map(|(index, _)| index);
+        let groups = indices.collect::<Vec<_>>();
+        groups
+            .chunks(BATCH_MAX)
+            .filter(|group| group.len() > 1)
+            .map(<[usize]>::to_vec)
+            .collect()
+    }
+
+    async fn place_group(
+        &self,
+        placements: &[Placement],
+        group: &[usize],
+        results: &mut [Option<Result<Placed, Refusal>>],
+        perhaps_stored: &mut [bool],
+    ) {
+        let Ok(_place) = self.batch_places.try_acquire() else {
+            return;
+        };
+        let messages = group.iter().map(|index| placements[*index].outgoing()).collect();
+        let acknowledged = self.batches.publish_batch(messages).await;
+        let count = group.len() as u64;
+        match acknowledged {
+            Ok(PubAck { seq, batch_count, .. }) if batch_count == count && seq >= count => {
+                self.metrics.batch(true);
+                for (seq, index) in (seq + 1 - count..).zip(group) {
+                    results[*index] = Some(Ok(Placed {
+                        outcome: Outcome::Stored,
+                        seq,
+                    }));
+                }
+            }
+            other => {
+                self.metrics.batch(false);
+                tracing::debug!(?other, count, "a batch of {count} goes one by one: {other:?}");
+                let unanswered = matches!(other, Ok(_) | Err(PublishError::Timeout));
+                group.iter().for_each(|index| perhaps_stored[*index] = unanswered);
+            }
+        }
+    }
+
+    /// Places one message. `perhaps_stored`: a batch with it had no answer.
+    async fn place(&self, placement: &Placement, perhaps_stored: bool) -> Result<Placed, Refusal> {
+        match placement.class {
+            Delivery::Ephemeral => self.send(placement).await,
+            Delivery::Event => self.put(placement, names::EVENTS, perhaps_stored).await,
+            Delivery::State => {
+                self.make_room(placement).await?;
+                self.put(placement, names::STATE, perhaps_stored).await
+            }
+        }
+    }
+
+    async fn send(&self, placement: &Placement) -> Result<Placed, Refusal> {
+        let message = placement.outgoing();
+        let sent = self
+            .jetstream
+            .client()
+            .publish_with_headers(message.subject, message.headers, message.payload)
+            .await;
+        sent.map(|()| Placed {
+            outcome: Outcome::Sent,
+            seq: 0,
+        })
+        .map_err(|_| unavailable("NATS cannot be reached"))
+    }
+
+    /// Publishes with the same id until an acknowledgement decides, at most [`ATTEMPTS`] times.
+    async fn put(
+        &self,
+        placement: &Placement,
+        stream: &str,
+        mut perhaps_stored: bool,
+    ) -> Result<Placed, Refusal> {
+        let mut attempt = 1;
+        loop {
+            let answer = match self.publisher.send(placement.outgoing()).await {
+                Ok(pending) => pending.acknowledged().await,
+                Err(error) => Err(error),
+            };
+            let error = match answer {
+                Ok(PubAck {
+                    seq,
+                    duplicate: false,
+                    ..
+                }) => {
+                    return Ok(Placed {
+                        outcome: Outcome::Stored,
+                        seq,
+                    });
+                }
+                Ok(PubAck { seq, .. }) => return self.compare(placement, stream, seq, perhaps_stored).await,
+                Err(error) => error,
+            };
+            perhaps_stored |= error == PublishError::Timeout;
+            if attempt == ATTEMPTS || !error.retryable() {
+                if !error.retryable() {
+                    tracing::error!(%error, stream, "stream {stream} refused an event: {error}");
+                }
+                return Err(not_stored(&error, perhaps_stored, &placement.msg_id));
+            }
+            self.metrics.retries.inc();
+            if error != PublishError::Timeout {
+                tokio::time::sleep(PAUSE * 2_u32.pow(attempt - 1)).await;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The stream has this id already, at `seq`: a repeat, or another event under the same id?
+    async fn compare(
+        &self,
+        placement: &Placement,
+        stream: &str,
+        seq: u64,
+        perhaps_ours: bool,
+    ) -> Result<Placed, Refusal> {
+        for _ in 1..=ATTEMPTS {
+            match self.jetstream.message(stream, At::Sequence(seq)).await {
+                Ok(Some(stored)) => {
+                    let hash = stored
+                        .headers
+                        .get_last(header::HASH)
+                        .map(async_nats::HeaderValue::as_str);
+                    if hash != Some(placement.hash.as_str()) {
+                        let detail = "an event with this source and id is stored with other content";
+                        return Err(Refusal::new(Code::Conflict, detail).at("/id"));
+                    }
+                    // After an attempt without an answer the stored one is as good as surely ours.
+                    let outcome = if perhaps_ours {
+                        Outcome::Stored
+                    } else {
+                        Outcome::Duplicate
+                    };
+                    return Ok(Placed { outcome, seq });
+                }
+                // The state value was replaced since: what it was cannot be told any more.
+                Ok(None) => {
+                    return Ok(Placed {
+                        outcome: Outcome::Duplicate,
+                        seq,
+                    });
+                }
+                Err(error) if error.retryable() => self.metrics.retries.inc(),
+                Err(error) => {
+                    tracing::error!(%error, "a stored event cannot be read: {error}");
+                    break;
+                }
+            }
+        }
+        Err(unknown(&placement.msg_id))
+    }
+
+    /// Refuses a key that would be one too many for its room.
+    async fn make_room(&self, placement: &Placement) -> Result<(), Refusal> {
+        let Some(room) = &placement.room_filter else {
+            return Ok(());
+        };
+        let failed = |error| {
+            tracing::debug!(%error, "state keys cannot be counted: {error}");
+            unavailable("the keys of the room cannot be counted")
+        };
+        let mut ask = self.keys().ask(room, Instant::now());
+        if ask == Ask::Count {
+            let keys = self.count_keys(room).await.map_err(failed)?;
+            let mut counts = self.keys();
+            counts.counted(room, keys, Instant::now());
+            ask = counts.ask(room, Instant::now());
+        }
+        match ask {
+            Ask::Send => return Ok(()),
+            // Counted just now by another request: the room is as good as full.
+            Ask::Count | Ask::LookUp => {}
+        }
+        let found = self
+            .jetstream
+            .message(names::STATE, At::Last(&placement.subject))
+            .await;
+        if found.map_err(|error| failed(error.to_string()))?.is_some() || self.keys().add(room) {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::TooManyKeys, "the room holds as many state keys as it may").at("/statekey"))
+    }
+
+    fn keys(&self) -> MutexGuard<'_, RoomKeys> {
+        self.room_keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many subjects match a filter. The offset lies behind the last, so that the server counts and lists none.
+    async fn count_keys(&self, filter: &str) -> Result<u64, String> {
+        let request = serde_json::json!({ "subjects_filter": filter, "offset": u32::MAX });
+        let subject = format!("{}.STREAM.INFO.{}", self.api_prefix, names::STATE);
+        let answer = self
+            .jetstream
+            .client()
+            .request(subject, Bytes::from(request.to_string()))
+            .await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let answer: serde_json::Value =
+            serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;
+        match answer.get("error") {
+            Some(error) => Err(error.to_string()),
+            None => Ok(answer["total"].as_u64().unwrap_or(0)),
+        }
+    }
+
+    /// The result of an event from those of its copies: the first that failed, else stored if any was stored now.
+    fn sum_up<'a>(
+        &self,
+        id: String,
+        copies: impl Iterator<Item = (&'a Placement, Result<Placed, Refusal>)>,
+    ) -> Taken {
+        let mut outcome = None;
+        let mut position = Position::default();
+        let mut failed = None;
+        for (placement, placed) in copies {
+            match placed {
+                Ok(Placed { outcome: one, seq }) => {
+                    let kept = if placement.class == Delivery::State {
+                        &mut position.rev
+                    } else {
+                        &mut position.seq
+                    };
+                    *kept = seq.max(*kept);
+                    outcome = if outcome == Some(Outcome::Stored) {
+                        outcome
+                    } else {
+                        Some(one)
+                    };
+                }
+                Err(refusal) => failed = failed.or(Some(refusal)),
+            }
+        }
+        if let Some(mut refusal) = failed {
+            if refusal.code == Code::Unknown {
+                // The publisher knows its event by the id, not by what the stream knows it by.
+                refusal = unknown(&id);
+            }
+            return Err(NotTaken {
+                refusal,
+                id: Some(id),
+            });
+        }
+        let outcome = outcome.unwrap_or(Outcome::Sent);
+        let stored = outcome != Outcome::Sent;
+        // Bits 0: "time not stated". The acknowledgement has none, and a read per event would double the work.
+        let cursor = stored.then(|| Cursor {
+            epoch: self.epoch.get(),
+            position,
+            time_bits: 0,
+        });
+        Ok(Receipt { outcome, id, cursor })
+    }
+}
