@@ -32,10 +32,13 @@ fn read(reader: &mut Reader<'_>) -> Settings {
 }
 
 async fn serve(settings: Settings, context: Context) -> Result<(), Failure> {
+    // Not ready before the listener is open, however fast NATS is.
+    let opening = context.readiness.latch("listener", "not open yet");
     let _nats = context.nats.connect("main").await?;
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(Failure::unavailable)?;
+    opening.remove();
     let accept = context.shutdown.stage(Stage::Accept).token();
     let router = Router::new()
         .route("/", get(|| async { "hello\n" }))

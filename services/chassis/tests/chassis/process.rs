@@ -212,8 +212,7 @@ async fn the_second_signal_ends_at_once() {
     })
     .await;
     let mut held = TcpStream::connect(("127.0.0.1", running.public)).unwrap();
-    held.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n")
-        .unwrap();
+    held.write_all(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let open = "roomcast_http_connections{listener=\"public\",service=\"minimal\"} 1";
     eventually("the request is in", async || {
         get(running.admin, "/metrics").contains(open)
