@@ -111,6 +111,12 @@ impl Policy {
         self.compiled.audience_names()
     }
 
+    /// The policy's name for a role as a token spells it, aliases included; `None` for one that is not in the policy.
+    #[must_use]
+    pub fn role_name(&self, token_role: &str) -> Option<&str> {
+        self.compiled.role_name(token_role)
+    }
+
     /// Where activity goes; `None` means that clients may not send any.
     #[must_use]
     pub fn activity(&self) -> Option<&Activity> {

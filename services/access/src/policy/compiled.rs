@@ -129,6 +129,11 @@ impl Compiled {
         self.role_index.get(text).copied()
     }
 
+    /// The name of the role that a token's text means, aliases included.
+    pub(crate) fn role_name(&self, text: &str) -> Option<&str> {
+        self.role(text).map(|index| self.role_names[index].as_str())
+    }
+
     /// The entries whose shape fits the room; whether claims fit is the caller's to ask.
     pub(crate) fn candidates(&self, room: &Room) -> impl Iterator<Item = &Entry> {
         let tokens = room.tokens().count();
