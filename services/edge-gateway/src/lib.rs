@@ -10,3 +10,4 @@ pub mod wheel;
 pub mod ws;
 pub mod delivery;
 pub mod hub;
+pub mod spine;

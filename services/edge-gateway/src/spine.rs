@@ -1,0 +1,614 @@
+//! The reader of one stream, as a pure state machine: live messages and answers go in, deliveries and wishes come out.
+//!
+//! Republished messages are a fast path that may lose, repeat and reorder; sequences tell. A hole is read again with a direct get, a
+//! lost tail is found by asking for the last message when it is silent, and what a replica answers is believed only as far as it can
+//! be: a lower position than known never lowers ours, an absent message is absent only when the leader says so.
+//! `spine_driver` does the I/O; this file reads no clock and awaits nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+
+#[cfg(test)]
+mod tests;
+
+/// Messages read in one repair: 500 cost the server 1.3 ms, and a publisher meanwhile waits no longer than that.
+pub const READ_MESSAGES: usize = 500;
+/// A silence this long may be a lost tail.
+const PROBE_AFTER_MILLIS: i64 = 500;
+/// The stream's identity and ends are asked for this often.
+const INFO_EVERY_MILLIS: i64 = 2_000;
+/// Reads that give nothing before the leader is asked.
+const READS_MAX: u32 = 3;
+/// Pause after reads that gave nothing; doubled each time.
+const PAUSE_MILLIS: i64 = 25;
+/// Pause when the leader cannot answer either.
+const LEADER_PAUSE_MILLIS: i64 = 250;
+/// A stream that says for this long that it ends before what we have seen has lost its end, or never had it.
+const DOUBT_MILLIS: i64 = 10_000;
+/// Live messages kept while a hole before them is read. What does not fit is read from the stream, too.
+const AHEAD_MESSAGES_MAX: usize = 8_192;
+/// The same in bytes.
+const AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Times of delivered messages kept, to tell a repeat from a position used a second time.
+const RECENT_MAX: usize = 1_024;
+
+/// What a hole in the stream means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holes {
+    /// Every position is kept until it is too old: history before the first kept position is lost, and clients are told.
+    Lost,
+    /// Only the latest message of a subject is kept: a position that is gone was replaced, and the newer one follows.
+    Replaced,
+}
+
+/// A message and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed<M> {
+    /// Its position.
+    pub sequence: u64,
+    /// When it was stored, Unix microseconds.
+    pub time_micros: i64,
+    /// What it costs to keep.
+    pub bytes: usize,
+    /// The message.
+    pub message: M,
+}
+
+/// Names a request, so that an answer that comes too late is not taken for another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// Something to be done for the spine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish<M> {
+    /// The next message, in order, exactly once.
+    Deliver {
+        /// The message.
+        placed: Placed<M>,
+        /// Whether it came by a repair.
+        repaired: bool,
+    },
+    /// These positions hold nothing any more.
+    Skip {
+        /// The first.
+        from: u64,
+        /// The last.
+        to: u64,
+    },
+    /// Read up to [`READ_MESSAGES`] from here on, from any replica.
+    Read {
+        /// For [`Spine::on_read`].
+        ticket: Ticket,
+        /// The first position wanted.
+        from: u64,
+    },
+    /// Read the first message at or after this position from the leader.
+    AskLeader {
+        /// For [`Spine::on_leader`].
+        ticket: Ticket,
+        /// The first position wanted.
+        from: u64,
+    },
+    /// Ask any replica for the last position.
+    Probe {
+        /// For [`Spine::on_probe`].
+        ticket: Ticket,
+    },
+    /// Ask for the stream's identity and ends.
+    Info {
+        /// For [`Spine::on_info`].
+        ticket: Ticket,
+    },
+    /// The stream is not the one that was delivered so far; what follows has no connection with it.
+    Reset {
+        /// Why.
+        cause: Cause,
+        /// The position that comes next.
+        next: u64,
+    },
+}
+
+/// Why a stream cannot be continued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It was made anew under the same name.
+    Recreated,
+    /// It ends before what was delivered: positions are used a second time.
+    Regressed,
+    /// What comes next is no longer kept.
+    HistoryLost,
+}
+
+impl Cause {
+    /// All of them, for counters.
+    pub const ALL: [Self; 3] = [Self::Recreated, Self::Regressed, Self::HistoryLost];
+
+    /// The metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Recreated => "recreated",
+            Self::Regressed => "regressed",
+            Self::HistoryLost => "history_lost",
+        }
+    }
+}
+
+/// What a repair read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadAnswer<M> {
+    /// The messages, ascending.
+    pub messages: Vec<Placed<M>>,
+    /// Whether the replica has more.
+    pub more: bool,
+}
+
+/// The stream's identity and ends, from its leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InfoAnswer {
+    /// When it was created; names it together with its name.
+    pub created: String,
+    /// The oldest position kept; of an empty stream, the one after the last.
+    pub first: u64,
+    /// The last position given out.
+    pub last: u64,
+}
+
+/// What is being asked for to fill a hole. One thing at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Idle,
+    Reading(Ticket),
+    AtLeader(Ticket),
+    /// The leader has nothing from `next` up to this position, but something after it: lost, or deleted?
+    Checking(u64),
+}
+
+/// What happened so far, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that came again and were dropped.
+    pub duplicates: u64,
+    /// Live messages that came before their turn.
+    pub early: u64,
+    /// Live messages that did not fit into the waiting room and are read again.
+    pub overflowed: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Spine<M> {
+    holes: Holes,
+    created: String,
+    next: u64,
+    ahead: BTreeMap<u64, Placed<M>>,
+    ahead_bytes: usize,
+    /// The highest position known to be, or to have been, in the stream.
+    target: u64,
+    /// Whether to read until the stream has no more.
+    to_end: bool,
+    work: Work,
+    tries: u32,
+    paused_until: i64,
+    probe: Option<Ticket>,
+    heard: i64,
+    info: Option<Ticket>,
+    info_due: i64,
+    doubt_since: Option<i64>,
+    below_since: Option<i64>,
+    recent: VecDeque<(u64, i64)>,
+    tickets: u64,
+    counts: Counts,
+    #[cfg(test)]
+    mistake: Option<tests::Mistake>,
+}
+
+impl<M> Spine<M> {
+    /// Starts before position `next` of the stream created at `created`.
+    #[must_use]
+    pub fn new(holes: Holes, created: String, next: u64, now_millis: i64) -> Self {
+        Self {
+            holes,
+            created,
+            next: next.max(1),
+            ahead: BTreeMap::new(),
+            ahead_bytes: 0,
+            target: 0,
+            to_end: true,
+            work: Work::Idle,
+            tries: 0,
+            paused_until: 0,
+            probe: None,
+            heard: now_millis,
+            info: None,
+            info_due: now_millis + INFO_EVERY_MILLIS,
+            doubt_since: None,
+            below_since: None,
+            recent: VecDeque::new(),
+            tickets: 0,
+            counts: Counts::default(),
+            #[cfg(test)]
+            mistake: None,
+        }
+    }
+
+    /// The position that is delivered next.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Which stream this is: its creation time.
+    #[must_use]
+    pub fn created(&self) -> &str {
+        &self.created
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether nothing is known to be missing.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.work == Work::Idle && !self.to_end && self.target < self.next && self.ahead.is_empty()
+    }
+
+    /// A republished message came.
+    pub fn on_live(&mut self, placed: Placed<M>, now_millis: i64, out: &mut Vec<Wish<M>>) {
+        self.heard = now_millis;
+        if placed.sequence < self.next {
+            if !self.is_reused(&placed) {
+                self.counts.duplicates += 1;
+                return;
+            }
+            self.reset(Cause::Regressed, placed.sequence, out);
+        }
+        if placed.sequence == self.next {
+            self.deliver(placed, false, out);
+        } else {
+            self.counts.early += 1;
+            self.keep(placed);
+        }
+        self.go_on(now_millis, out);
+    }
+
+    /// The connection came back, or the client dropped messages: everything up to the end may be missing.
+    pub fn on_interrupted(&mut self, now_millis: i64, out: &mut Vec<Wish<M>>) {
+        self.to_end = true;
+        self.tries = 0;
+        self.paused_until = 0;
+        self.info_due = now_millis;
+        self.on_tick(now_millis, out);
+    }
+
+    /// Time went by; to be called at least every 100 ms.
+    pub fn on_tick(&mut self, now_millis: i64, out: &mut Vec<Wish<M>>) {
+        self.go_on(now_millis, out);
+        let silent = now_millis - self.heard >= PROBE_AFTER_MILLIS && !self.mistaken_no_probe();
+        if silent && self.probe.is_none() && self.work == Work::Idle {
+            let ticket = self.ticket();
+            self.probe = Some(ticket);
+            out.push(Wish::Probe { ticket });
+        }
+        if now_millis >= self.info_due {
+            self.ask_info(now_millis, out);
+        }
+    }
+
+    /// The last position as some replica sees it; `None` when the stream is empty or nobody answered.
+    pub fn on_probe(&mut self, ticket: Ticket, last: Option<u64>, now_millis: i64, out: &mut Vec<Wish<M>>) {
+        if self.probe != Some(ticket) {
+            return;
+        }
+        self.probe = None;
+        // The next silence begins now.
+        self.heard = now_millis;
+        let last = last.unwrap_or(0);
+        self.mistaken_lowering(last);
+        // A replica that is behind says less than is known: then nothing follows from it.
+        self.target = self.target.max(last);
+        self.go_on(now_millis, out);
+    }
+
+    /// What a repair read; `None` when nobody answered.
+    pub fn on_read(
+        &mut self,
+        ticket: Ticket,
+        answer: Option<ReadAnswer<M>>,
+        now_millis: i64,
+        out: &mut Vec<Wish<M>>,
+    ) {
+        if self.work != Work::Reading(ticket) {
+            return;
+        }
+        self.work = Work::Idle;
+        let before = self.next;
+        let Some(answer) = answer else {
+            return self.nothing_new(now_millis, out);
+        };
+        let mut gap = false;
+        for placed in answer.messages {
+            if placed.sequence < self.next && !self.mistaken_repeat() {
+                self.counts.duplicates += 1;
+            } else if placed.sequence <= self.next {
+                self.deliver(placed, true, out);
+            } else if self.holes == Holes::Replaced {
+                self.skip_to(placed.sequence, out);
+                self.deliver(placed, true, out);
+            } else {
+                // Only the leader knows whether the hole before it is one.
+                gap = true;
+                self.keep(placed);
+            }
+        }
+        self.settle(out);
+        if gap && self.hole_end().is_some() && !self.mistaken_skip(out) {
+            return self.ask_leader(out);
+        }
+        if self.next > before {
+            self.tries = 0;
+            self.to_end &= answer.more;
+        } else if self.hole_end().is_some() {
+            return self.nothing_new(now_millis, out);
+        } else {
+            self.to_end = false;
+        }
+        self.go_on(now_millis, out);
+    }
+
+    /// The first message at or after the position asked for, as the leader has it. `Some(None)`: it has none; `None`: no answer.
+    pub fn on_leader(
+        &mut self,
+        ticket: Ticket,
+        answer: Option<Option<Placed<M>>>,
+        now_millis: i64,
+        out: &mut Vec<Wish<M>>,
+    ) {
+        if self.work != Work::AtLeader(ticket) {
+            return;
+        }
+        self.work = Work::Idle;
+        self.tries = 0;
+        match answer {
+            Some(Some(placed)) if placed.sequence < self.next => {}
+            Some(Some(placed)) if placed.sequence == self.next => self.deliver(placed, true, out),
+            Some(Some(placed)) if self.holes == Holes::Replaced => {
+                self.skip_to(placed.sequence, out);
+                self.deliver(placed, true, out);
+            }
+            Some(Some(placed)) => {
+                let gone = placed.sequence - 1;
+                self.keep(placed);
+                self.check(gone, now_millis, out);
+            }
+            Some(None) => {
+                self.paused_until = now_millis + LEADER_PAUSE_MILLIS;
+                self.nothing_at_leader(now_millis);
+            }
+            None => self.paused_until = now_millis + LEADER_PAUSE_MILLIS,
+        }
+        self.go_on(now_millis, out);
+    }
+
+    /// The stream's identity and ends; `None` when nobody answered.
+    pub fn on_info(
+        &mut self,
+        ticket: Ticket,
+        answer: Option<InfoAnswer>,
+        now_millis: i64,
+        out: &mut Vec<Wish<M>>,
+    ) {
+        if self.info != Some(ticket) {
+            return;
+        }
+        self.info = None;
+        let checking = match self.work {
+            Work::Checking(to) => {
+                self.work = Work::Idle;
+                self.paused_until = now_millis + LEADER_PAUSE_MILLIS;
+                Some(to)
+            }
+            _ => None,
+        };
+        let Some(answer) = answer else { return };
+        if answer.created != self.created {
+            self.created = answer.created;
+            self.reset(Cause::Recreated, answer.first.max(1), out);
+        } else if answer.last.saturating_add(1) < self.next {
+            // A node that has just come back says so for a while; a stream that lost its end says so for ever.
+            let since = *self.below_since.get_or_insert(now_millis);
+            if now_millis - since >= DOUBT_MILLIS {
+                self.reset(Cause::Regressed, answer.last + 1, out);
+            }
+        } else {
+            self.below_since = None;
+            match checking {
+                Some(to) => self.checked(to, &answer, out),
+                // Found out by reading, where what is on its way to us still counts.
+                None => self.to_end |= answer.first > self.next,
+            }
+        }
+        self.go_on(now_millis, out);
+    }
+
+    /// Whether a position is used for another message than the one that was delivered.
+    fn is_reused(&self, placed: &Placed<M>) -> bool {
+        let Some((newest, _)) = self.recent.back() else { return false };
+        let back = usize::try_from(newest.saturating_sub(placed.sequence)).unwrap_or(usize::MAX);
+        let found = self.recent.iter().rev().take(back.saturating_add(1)).find(|(seq, _)| *seq == placed.sequence);
+        found.is_some_and(|(_, time)| *time != placed.time_micros)
+    }
+
+    fn deliver(&mut self, placed: Placed<M>, repaired: bool, out: &mut Vec<Wish<M>>) {
+        self.next = placed.sequence + 1;
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((placed.sequence, placed.time_micros));
+        self.doubt_since = None;
+        out.push(Wish::Deliver { placed, repaired });
+    }
+
+    fn skip_to(&mut self, next: u64, out: &mut Vec<Wish<M>>) {
+        if next > self.next {
+            out.push(Wish::Skip { from: self.next, to: next - 1 });
+            self.next = next;
+            self.doubt_since = None;
+        }
+    }
+
+    /// Keeps a message whose turn has not come, or remembers that it exists.
+    fn keep(&mut self, placed: Placed<M>) {
+        self.target = self.target.max(placed.sequence);
+        let fits = self.ahead.len() < AHEAD_MESSAGES_MAX && self.ahead_bytes + placed.bytes <= AHEAD_BYTES_MAX;
+        if !fits {
+            self.counts.overflowed += 1;
+        } else if let std::collections::btree_map::Entry::Vacant(entry) = self.ahead.entry(placed.sequence) {
+            self.ahead_bytes += placed.bytes;
+            entry.insert(placed);
+        } else {
+            self.counts.duplicates += 1;
+        }
+    }
+
+    /// Delivers what has waited for its turn.
+    fn settle(&mut self, out: &mut Vec<Wish<M>>) {
+        while let Some(entry) = self.ahead.first_entry() {
+            if *entry.key() > self.next {
+                return;
+            }
+            let placed = entry.remove();
+            self.ahead_bytes -= placed.bytes;
+            if placed.sequence == self.next {
+                self.deliver(placed, false, out);
+            } else {
+                self.counts.duplicates += 1;
+            }
+        }
+    }
+
+    /// The last position before which something is known to be missing.
+    fn hole_end(&self) -> Option<u64> {
+        let end = self.ahead.keys().next().map_or(self.target, |first| first - 1);
+        (end >= self.next).then_some(end)
+    }
+
+    /// A read was in vain: again, then the leader.
+    fn nothing_new(&mut self, now_millis: i64, out: &mut Vec<Wish<M>>) {
+        self.tries += 1;
+        if self.mistaken_skip(out) {
+            return self.go_on(now_millis, out);
+        }
+        if self.tries < READS_MAX {
+            self.paused_until = now_millis + (PAUSE_MILLIS << self.tries);
+            return;
+        }
+        self.ask_leader(out);
+    }
+
+    fn ask_leader(&mut self, out: &mut Vec<Wish<M>>) {
+        let ticket = self.ticket();
+        self.work = Work::AtLeader(ticket);
+        out.push(Wish::AskLeader { ticket, from: self.next });
+    }
+
+    /// The leader has nothing up to `to`, but something after it: asks why.
+    fn check(&mut self, to: u64, now_millis: i64, out: &mut Vec<Wish<M>>) {
+        self.work = Work::Checking(to);
+        // An answer to an earlier question may be older than the leader's.
+        self.info = None;
+        self.ask_info(now_millis, out);
+    }
+
+    /// The leader has something after `to` and nothing before it: lost or deleted?
+    fn checked(&mut self, to: u64, answer: &InfoAnswer, out: &mut Vec<Wish<M>>) {
+        self.paused_until = 0;
+        if answer.first > self.next {
+            self.lose_to(answer.first, out);
+        } else if answer.last > to {
+            self.skip_to(to + 1, out);
+        }
+    }
+
+    /// What is known to have been there is not: it is not applied yet, or it went away again at the very end of the stream. Nothing is
+    /// skipped for that: what comes after it, once it comes, proves the hole in one answer.
+    fn nothing_at_leader(&mut self, now_millis: i64) {
+        let since = *self.doubt_since.get_or_insert(now_millis);
+        if self.hole_end().is_none() {
+            self.to_end = false;
+        } else if now_millis - since >= DOUBT_MILLIS {
+            self.doubt_since = None;
+            self.target = 0;
+            self.ahead.clear();
+            self.ahead_bytes = 0;
+            self.to_end = false;
+        }
+    }
+
+    /// History is lost up to `next`; what waits beyond it is still good.
+    fn lose_to(&mut self, next: u64, out: &mut Vec<Wish<M>>) {
+        self.next = next;
+        self.doubt_since = None;
+        out.push(Wish::Reset { cause: Cause::HistoryLost, next });
+    }
+
+    fn reset(&mut self, cause: Cause, next: u64, out: &mut Vec<Wish<M>>) {
+        self.next = next;
+        self.ahead.clear();
+        self.ahead_bytes = 0;
+        self.target = 0;
+        self.to_end = true;
+        self.work = Work::Idle;
+        self.tries = 0;
+        self.paused_until = 0;
+        self.probe = None;
+        self.recent.clear();
+        self.doubt_since = None;
+        self.below_since = None;
+        out.push(Wish::Reset { cause, next });
+    }
+
+    /// Delivers what can be delivered and asks for what is missing.
+    fn go_on(&mut self, now_millis: i64, out: &mut Vec<Wish<M>>) {
+        self.settle(out);
+        if self.work != Work::Idle || now_millis < self.paused_until {
+            return;
+        }
+        if self.hole_end().is_some() || self.to_end {
+            let ticket = self.ticket();
+            self.work = Work::Reading(ticket);
+            out.push(Wish::Read { ticket, from: self.next });
+        }
+    }
+
+    fn ask_info(&mut self, now_millis: i64, out: &mut Vec<Wish<M>>) {
+        self.info_due = now_millis + INFO_EVERY_MILLIS;
+        if self.info.is_none() {
+            let ticket = self.ticket();
+            self.info = Some(ticket);
+            out.push(Wish::Info { ticket });
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+}
+
+/// The mistakes a test plants to see that the simulation finds them; none of them exists outside tests.
+#[cfg(not(test))]
+impl<M> Spine<M> {
+    fn mistaken_no_probe(&self) -> bool {
+        false
+    }
+    fn mistaken_lowering(&mut self, _last: u64) {}
+    fn mistaken_repeat(&self) -> bool {
+        false
+    }
+    fn mistaken_skip(&mut self, _out: &mut Vec<Wish<M>>) -> bool {
+        false
+    }
+}
