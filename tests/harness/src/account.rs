@@ -68,7 +68,11 @@ impl Verdict {
 /// Compares what a client saw with the stream's own order. `stored`: ids in stream order, from the client's first position on.
 #[must_use]
 pub fn judge(stored: &[String], seen: &Seen) -> Verdict {
-    let place: HashMap<&str, usize> = stored.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
+    let place: HashMap<&str, usize> = stored
+        .iter()
+        .enumerate()
+        .map(|(i, id)| (id.as_str(), i))
+        .collect();
     let mut verdict = Verdict::default();
     let mut met: HashSet<&str> = HashSet::new();
     let mut highest = None;
@@ -85,7 +89,11 @@ pub fn judge(stored: &[String], seen: &Seen) -> Verdict {
             highest = Some(*at);
         }
     }
-    verdict.lost = stored.iter().filter(|id| !met.contains(id.as_str())).cloned().collect();
+    verdict.lost = stored
+        .iter()
+        .filter(|id| !met.contains(id.as_str()))
+        .cloned()
+        .collect();
     verdict
 }
 
@@ -108,8 +116,12 @@ mod tests {
         ];
         for (stored, seen, lost, doubled, reordered, phantom) in rows {
             let verdict = check(stored, seen);
-            let expected =
-                Verdict { lost: ids(lost), doubled: ids(doubled), reordered: ids(reordered), phantom: ids(phantom) };
+            let expected = Verdict {
+                lost: ids(lost),
+                doubled: ids(doubled),
+                reordered: ids(reordered),
+                phantom: ids(phantom),
+            };
             assert_eq!(verdict, expected, "{stored} / {seen}");
             assert_eq!(verdict.is_clean(), stored == seen);
         }

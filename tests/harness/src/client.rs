@@ -41,7 +41,13 @@ impl Client {
             .add_header(http::header::SEC_WEBSOCKET_PROTOCOL, protocol)
             .map_err(|error| anyhow::anyhow!("{error}"))?;
         let (socket, _) = tokio::time::timeout(Duration::from_secs(10), builder.connect()).await??;
-        Ok(Self { socket, next_id: 1, cursors: HashMap::new(), raw: Vec::new(), closed: None })
+        Ok(Self {
+            socket,
+            next_id: 1,
+            cursors: HashMap::new(),
+            raw: Vec::new(),
+            closed: None,
+        })
     }
 
     /// Opens a socket, connects with a token and rooms (with cursors where this map has them), and returns the `connected` body.
@@ -63,7 +69,12 @@ impl Client {
                 None => json!({ "room": room }),
             })
             .collect();
-        let answer = client.request("connect", json!({ "token": token, "client": "harness", "rooms": rooms })).await?;
+        let answer = client
+            .request(
+                "connect",
+                json!({ "token": token, "client": "harness", "rooms": rooms }),
+            )
+            .await?;
         match answer.get("connected") {
             Some(connected) => Ok((client, connected.clone())),
             None => anyhow::bail!("not connected: {answer}"),
@@ -85,7 +96,8 @@ impl Client {
     pub async fn request(&mut self, name: &str, body: Value) -> anyhow::Result<Frame> {
         let id = self.next_id;
         self.next_id += 1;
-        self.send_text(&json!({ "id": id, name: body }).to_string()).await?;
+        self.send_text(&json!({ "id": id, name: body }).to_string())
+            .await?;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
@@ -129,7 +141,9 @@ impl Client {
                 continue;
             }
             for name in ["event", "caughtUp"] {
-                if let (Some(room), Some(cursor)) = (frame[name]["room"].as_str(), frame[name]["cursor"].as_str()) {
+                if let (Some(room), Some(cursor)) =
+                    (frame[name]["room"].as_str(), frame[name]["cursor"].as_str())
+                {
                     self.cursors.insert(room.to_owned(), cursor.to_owned());
                 }
             }
@@ -170,7 +184,10 @@ impl Client {
     /// # Errors
     /// When it does not within 10 s.
     pub async fn caught_up(&mut self, room: &str) -> anyhow::Result<Vec<Frame>> {
-        self.until("caughtUp", Duration::from_secs(10), |frame| frame["caughtUp"]["room"] == room).await
+        self.until("caughtUp", Duration::from_secs(10), |frame| {
+            frame["caughtUp"]["room"] == room
+        })
+        .await
     }
 
     /// Ends the TCP connection without a close frame, as a train does.

@@ -61,7 +61,11 @@ impl Http {
             let answer = self.0.request(request).await?;
             let (head, body) = answer.into_parts();
             let body = body.collect().await?.to_bytes();
-            anyhow::Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+            anyhow::Ok(Answer {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body,
+            })
         };
         tokio::time::timeout(Duration::from_secs(30), whole).await?
     }
@@ -82,7 +86,13 @@ impl Http {
     ///
     /// # Errors
     /// As [`Http::send`].
-    pub async fn post(&self, url: &str, token: &str, kind: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
+    pub async fn post(
+        &self,
+        url: &str,
+        token: &str,
+        kind: &str,
+        body: impl Into<Bytes>,
+    ) -> anyhow::Result<Answer> {
         let request = http::Request::post(url)
             .header("authorization", format!("Bearer {token}"))
             .header("content-type", kind)

@@ -2,7 +2,12 @@
 //!
 //! Everything listens on loopback, on ports that were free a moment ago, in a temporary folder; everything is gone when the value is
 //! dropped, also after a panic.
-#![expect(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a harness stops the test at the first surprise")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a harness stops the test at the first surprise"
+)]
 
 pub mod account;
 pub mod client;
@@ -19,13 +24,19 @@ use std::time::{Duration, Instant};
 /// The root of the repository.
 #[must_use]
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository exists")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the repository exists")
 }
 
 /// A port of loopback that is free now.
 #[must_use]
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("loopback has free ports").port()
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|l| l.local_addr())
+        .expect("loopback has free ports")
+        .port()
 }
 
 /// Where a binary of this workspace was built: beside the test that runs now.
@@ -45,7 +56,10 @@ pub fn binary(name: &str) -> PathBuf {
 /// # Panics
 /// With `CI=true`.
 pub fn skip(what: &str, mend: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{what} is missing: {mend}");
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "{what} is missing: {mend}"
+    );
     println!("SKIPPED: {what} is missing: {mend}");
 }
 

@@ -26,7 +26,10 @@ pub struct Nats {
 }
 
 fn user(name: &str) -> User {
-    User { name: name.to_owned(), password: PASSWORD.to_owned() }
+    User {
+        name: name.to_owned(),
+        password: PASSWORD.to_owned(),
+    }
 }
 
 /// The nats-server to run, or `None` after saying how to get one.
@@ -34,9 +37,15 @@ fn user(name: &str) -> User {
 pub fn server_binary() -> Option<PathBuf> {
     let given = std::env::var_os("ROOMCAST_NATS_SERVER").map(PathBuf::from);
     let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| {
-        std::env::split_paths(&path).map(|dir| dir.join("nats-server")).collect::<Vec<_>>()
+        std::env::split_paths(&path)
+            .map(|dir| dir.join("nats-server"))
+            .collect::<Vec<_>>()
     });
-    let found = given.into_iter().chain([repository().join(".tools/bin/nats-server")]).chain(on_path).find(|p| p.is_file());
+    let found = given
+        .into_iter()
+        .chain([repository().join(".tools/bin/nats-server")])
+        .chain(on_path)
+        .find(|p| p.is_file());
     if found.is_none() {
         skip("nats-server", "make tools");
     }
@@ -62,9 +71,17 @@ impl Nats {
         for definition in definitions(sizing) {
             let body = definition.config.to_string();
             let subject = format!("$JS.API.STREAM.CREATE.{}", definition.name);
-            let answer = admin.request(subject, body.into()).await.expect("the server answers");
+            let answer = admin
+                .request(subject, body.into())
+                .await
+                .expect("the server answers");
             let answer: serde_json::Value = serde_json::from_slice(&answer.payload).expect("in JSON");
-            assert!(answer.get("error").is_none(), "{}: {}", definition.name, answer["error"]);
+            assert!(
+                answer.get("error").is_none(),
+                "{}: {}",
+                definition.name,
+                answer["error"]
+            );
         }
         Some(nats)
     }
@@ -75,7 +92,10 @@ impl Nats {
     /// When the server does not start.
     pub async fn start_empty() -> Option<Self> {
         let server = server_binary()?;
-        let dir = tempfile::Builder::new().prefix("roomcast-nats-").tempdir().expect("a temporary folder");
+        let dir = tempfile::Builder::new()
+            .prefix("roomcast-nats-")
+            .tempdir()
+            .expect("a temporary folder");
         let port = free_port();
         let config = ServerConfig {
             server_name: format!("test-{port}"),
@@ -91,12 +111,20 @@ impl Nats {
             system: user("sys"),
             tenants: vec![TenantAccount {
                 tenant: Tenant::default(),
-                publishers: vec![Publisher { user: user("publisher"), rooms: None }],
+                publishers: vec![Publisher {
+                    user: user("publisher"),
+                    rooms: None,
+                }],
             }],
             cluster: None,
         };
         std::fs::write(dir.path().join("nats.conf"), config.render()).expect("the folder is writable");
-        let mut nats = Self { dir, port, child: None, server };
+        let mut nats = Self {
+            dir,
+            port,
+            child: None,
+            server,
+        };
         nats.launch().await;
         Some(nats)
     }
@@ -106,7 +134,11 @@ impl Nats {
     /// # Panics
     /// When it does not come up within 10 s.
     pub async fn launch(&mut self) {
-        let log = File::options().create(true).append(true).open(self.log_file()).expect("the log can be written");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .expect("the log can be written");
         let child = Command::new(&self.server)
             .arg("-c")
             .arg(self.dir.path().join("nats.conf"))
@@ -117,7 +149,10 @@ impl Nats {
             .expect("nats-server starts");
         self.child = Some(child);
         for _ in 0..500 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+            if tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+                .await
+                .is_ok()
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -136,7 +171,10 @@ impl Nats {
     /// Sends a signal by its `kill` name: `STOP`, `CONT`, `TERM`.
     pub fn signal(&self, name: &str) {
         if let Some(child) = &self.child {
-            let _ = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+            let _ = Command::new("kill")
+                .arg(format!("-{name}"))
+                .arg(child.id().to_string())
+                .status();
         }
     }
 
@@ -181,7 +219,10 @@ impl Nats {
         } else {
             Self::options(name)
         };
-        options.connect(self.url()).await.unwrap_or_else(|error| panic!("{name} connects: {error}"))
+        options
+            .connect(self.url())
+            .await
+            .unwrap_or_else(|error| panic!("{name} connects: {error}"))
     }
 }
 

@@ -22,7 +22,9 @@ fn part(value: &Value) -> String {
 /// Seconds since the Unix epoch.
 #[must_use]
 pub fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
@@ -34,7 +36,10 @@ impl Signer {
     #[must_use]
     pub fn new() -> Self {
         let pair = aws_lc_rs::signature::Ed25519KeyPair::generate().expect("randomness");
-        Self { pair, kid: KEY_ID.to_owned() }
+        Self {
+            pair,
+            kid: KEY_ID.to_owned(),
+        }
     }
 
     /// The key in a PEM PKCS#8 file, as `roomcast dev` writes it.
@@ -44,9 +49,15 @@ impl Signer {
     #[must_use]
     pub fn from_pem(text: &str) -> Self {
         let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
-        let der = base64::engine::general_purpose::STANDARD.decode(body).expect("PEM holds base64");
-        let pair = aws_lc_rs::signature::Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).expect("an Ed25519 key");
-        Self { pair, kid: KEY_ID.to_owned() }
+        let der = base64::engine::general_purpose::STANDARD
+            .decode(body)
+            .expect("PEM holds base64");
+        let pair =
+            aws_lc_rs::signature::Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).expect("an Ed25519 key");
+        Self {
+            pair,
+            kid: KEY_ID.to_owned(),
+        }
     }
 
     /// The public half as a JWKS.

@@ -1,0 +1,53 @@
+//! `roomcast-load`: the bench and its parts.
+#![expect(clippy::print_stdout, reason = "a bench prints")]
+
+mod bench;
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Measures Roomcast against the floor of the same machine in the same run.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The floor: one epoll thread that writes a ready frame to every socket, and nothing else.
+    Floor {
+        /// Address to listen on.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Frames a second to every socket.
+        #[arg(long, default_value_t = 0)]
+        rate: u32,
+        /// Size of a frame's payload.
+        #[arg(long, default_value_t = 420)]
+        frame_bytes: usize,
+    },
+    /// Runs the budgets and writes tests/load/RESULTS.md.
+    Bench {
+        /// One short round of each instead of three.
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Floor {
+            listen,
+            rate,
+            frame_bytes,
+        } => roomcast_load::floor::run(listen, rate, frame_bytes),
+        Command::Bench { quick } => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let report = runtime.block_on(bench::run(quick))?;
+            println!("{report}");
+            Ok(())
+        }
+    }
+}

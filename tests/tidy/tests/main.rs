@@ -1,0 +1,5 @@
+//! The rules about ourselves.
+
+mod dependencies;
+mod documents;
+mod purity;
