@@ -10,4 +10,8 @@ pub mod wheel;
 pub mod ws;
 pub mod delivery;
 pub mod hub;
+pub mod place;
+pub mod replay;
+pub mod ring;
+pub mod state_cache;
 pub mod spine;

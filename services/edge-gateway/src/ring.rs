@@ -1,0 +1,384 @@
+//! The recent events in memory: what returning clients are answered from, so that a storm of them never reaches the stream.
+//!
+//! Filled by the hub in stream order, read under the hub's lock. Bounded by bytes. When it is full the tenant that holds most loses
+//! its oldest events first, but a quiet room keeps its last ones as long as they fit into half of its tenant's share: one tenant's
+//! flood does not cost the others their resume, one room's flood not its neighbours'.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::delivery::Delivery;
+use crate::place::Place;
+
+/// Positions whose time is remembered, to find cursors of another life of the stream: two bytes each.
+const TIMES_MAX: usize = 131_072;
+
+/// Bounds of the ring.
+#[derive(Debug, Clone, Copy)]
+pub struct RingLimits {
+    /// Bytes in all, the cost of every event included.
+    pub bytes_max: usize,
+    /// Events of a quiet room that stay.
+    pub room_events_min: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ring {
+    limits: RingLimits,
+    tenants: HashMap<Box<str>, Share>,
+    bytes: usize,
+    events: usize,
+    /// Every event from this position on was in here once.
+    start: u64,
+    /// Storage time of the newest event that was pushed out, Unix microseconds.
+    evicted_micros: Option<i64>,
+    evicted: u64,
+    times: Times,
+}
+
+/// What one tenant has in the ring.
+#[derive(Debug, Default)]
+struct Share {
+    rooms: HashMap<Arc<str>, RoomEvents>,
+    /// One token per event that may be pushed out, oldest first.
+    order: VecDeque<Arc<str>>,
+    /// Tokens of events that were spared because their room is quiet.
+    spared: VecDeque<Arc<str>>,
+    bytes: usize,
+    events: usize,
+    /// Up to here events of rooms that are not listed have been pushed out.
+    unlisted_to: u64,
+}
+
+#[derive(Debug, Default)]
+struct RoomEvents {
+    events: VecDeque<Entry>,
+    /// Up to here events of this room have been pushed out.
+    evicted_to: u64,
+}
+
+/// An event and when it was stored, Unix microseconds.
+type Entry = (Arc<Delivery>, i64);
+
+impl Ring {
+    /// An empty one: nothing from before `start` was ever in it.
+    #[must_use]
+    pub fn new(limits: RingLimits, start: u64) -> Self {
+        Self {
+            limits,
+            tenants: HashMap::new(),
+            bytes: 0,
+            events: 0,
+            start: start.max(1),
+            evicted_micros: None,
+            evicted: 0,
+            times: Times::default(),
+        }
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Events held.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Events pushed out so far.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// The first position that was ever in here.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// When the newest event that is no longer here was stored, Unix microseconds; `None` while nothing was pushed out.
+    #[must_use]
+    pub fn evicted_micros(&self) -> Option<i64> {
+        self.evicted_micros
+    }
+
+    /// Low bits of the time of a position; `None` when it is not remembered.
+    #[must_use]
+    pub fn time_bits(&self, sequence: u64) -> Option<u16> {
+        self.times.get(sequence)
+    }
+
+    /// Remembers the time of a position that holds no event for anybody.
+    pub fn note_time(&mut self, sequence: u64, time_bits: u16) {
+        self.times.put(sequence, time_bits);
+    }
+
+    /// Adds the newest event of the stream and pushes out what no longer fits.
+    pub fn push(&mut self, key: &Arc<str>, event: Arc<Delivery>, time_micros: i64, time_bits: u16) {
+        self.times.put(event.position.seq, time_bits);
+        let cost = event.cost_bytes();
+        let tenant = Place::tenant_of(key);
+        if !self.tenants.contains_key(tenant) {
+            self.tenants.insert(tenant.into(), Share::default());
+        }
+        let Some(share) = self.tenants.get_mut(tenant) else { return };
+        let unlisted_to = share.unlisted_to;
+        let room = share.rooms.entry(Arc::clone(key)).or_insert_with(|| RoomEvents {
+            events: VecDeque::new(),
+            evicted_to: unlisted_to,
+        });
+        room.events.push_back((event, time_micros));
+        share.order.push_back(Arc::clone(key));
+        share.bytes += cost;
+        share.events += 1;
+        self.bytes += cost;
+        self.events += 1;
+        if self.bytes > self.limits.bytes_max {
+            self.make_room();
+        }
+    }
+
+    /// The first position from which on every event of the room is in here.
+    #[must_use]
+    pub fn covers_from(&self, key: &str) -> u64 {
+        let evicted_to = self.tenants.get(Place::tenant_of(key)).map_or(0, |share| {
+            share.rooms.get(key).map_or(share.unlisted_to, |room| room.evicted_to)
+        });
+        self.start.max(evicted_to + 1)
+    }
+
+    /// The room's events after a position, ascending. Cost: the logarithm of what the room holds, and what is returned.
+    pub fn after(&self, key: &str, sequence: u64) -> impl DoubleEndedIterator<Item = &Arc<Delivery>> {
+        self.slice(key, move |seq| seq <= sequence, false)
+    }
+
+    /// The room's events before a position, ascending.
+    pub fn before(&self, key: &str, sequence: u64) -> impl DoubleEndedIterator<Item = &Arc<Delivery>> {
+        self.slice(key, move |seq| seq < sequence, true)
+    }
+
+    /// Replaces every event for which `change` has a new form: audiences after a change of policy.
+    pub fn map(&mut self, change: impl Fn(&Delivery) -> Option<Delivery>) {
+        let rooms = self.tenants.values_mut().flat_map(|share| share.rooms.values_mut());
+        for (event, _) in rooms.flat_map(|room| &mut room.events) {
+            if let Some(changed) = change(event) {
+                *event = Arc::new(changed);
+            }
+        }
+    }
+
+    fn slice(
+        &self,
+        key: &str,
+        is_before: impl Fn(u64) -> bool,
+        first_part: bool,
+    ) -> impl DoubleEndedIterator<Item = &Arc<Delivery>> {
+        let room = self.tenants.get(Place::tenant_of(key)).and_then(|share| share.rooms.get(key));
+        let range = room.map(|room| {
+            let cut = room.events.partition_point(|(event, _)| is_before(event.position.seq));
+            if first_part { room.events.range(..cut) } else { room.events.range(cut..) }
+        });
+        range.into_iter().flatten().map(|(event, _)| event)
+    }
+
+    /// Pushes out a hundredth at a time, so that choosing the tenant costs little per event.
+    fn make_room(&mut self) {
+        let goal = self.limits.bytes_max - self.limits.bytes_max / 100;
+        while self.bytes > goal {
+            let share_max = self.limits.bytes_max / self.tenants.len().max(1);
+            let Some(share) = self.tenants.values_mut().max_by_key(|share| share.bytes) else { return };
+            let Some((gone, time_micros)) = share.push_out(self.limits.room_events_min, share_max) else { return };
+            let cost = gone.cost_bytes();
+            share.bytes -= cost;
+            share.events -= 1;
+            self.bytes -= cost;
+            self.events -= 1;
+            self.evicted += 1;
+            self.evicted_micros = self.evicted_micros.max(Some(time_micros));
+        }
+        self.tenants.retain(|_, share| share.events > 0 || share.unlisted_to > 0);
+    }
+}
+
+impl Share {
+    /// Takes out the oldest event that may go.
+    fn push_out(&mut self, room_events_min: usize, share_max: usize) -> Option<Entry> {
+        while let Some(key) = self.order.pop_front() {
+            let spared_bytes = self.spared.len() * (self.bytes / self.events.max(1));
+            let quiet = self.rooms.get(&key).is_some_and(|room| room.events.len() <= room_events_min);
+            if quiet && spared_bytes < share_max / 2 {
+                self.spared.push_back(key);
+                continue;
+            }
+            if let Some(gone) = self.pop(&key) {
+                return Some(gone);
+            }
+        }
+        while let Some(key) = self.spared.pop_front() {
+            if let Some(gone) = self.pop(&key) {
+                return Some(gone);
+            }
+        }
+        None
+    }
+
+    fn pop(&mut self, key: &Arc<str>) -> Option<Entry> {
+        let room = self.rooms.get_mut(key)?;
+        let gone = room.events.pop_front()?;
+        room.evicted_to = gone.0.position.seq;
+        if room.events.is_empty() {
+            // A room that is not listed counts as pushed out up to the newest event of any such room.
+            self.unlisted_to = self.unlisted_to.max(room.evicted_to);
+            self.rooms.remove(key);
+        }
+        Some(gone)
+    }
+}
+
+/// Low bits of the times of the newest positions, without a gap.
+#[derive(Debug, Default)]
+struct Times {
+    first: u64,
+    bits: VecDeque<u16>,
+}
+
+impl Times {
+    fn put(&mut self, sequence: u64, bits: u16) {
+        let next = self.first + self.bits.len() as u64;
+        let skipped = sequence.saturating_sub(next);
+        if self.bits.is_empty() || sequence < next || skipped >= TIMES_MAX as u64 {
+            self.bits.clear();
+            self.first = sequence;
+        } else {
+            // 0 is not compared: these positions hold nothing.
+            (0..skipped).for_each(|_| self.bits.push_back(0));
+        }
+        self.bits.push_back(bits);
+        while self.bits.len() > TIMES_MAX {
+            self.bits.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn get(&self, sequence: u64) -> Option<u16> {
+        let at = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        self.bits.get(at).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use roomcast_access::AudienceId;
+    use roomcast_proto::cursor::Position;
+    use roomcast_proto::ids::{Audience, Room, Tenant};
+
+    use super::*;
+    use crate::delivery::{Address, Kind};
+
+    fn push(ring: &mut Ring, tenant: &str, room: &str, seq: u64) {
+        let address = Address {
+            tenant: Tenant::parse(tenant).unwrap(),
+            room: Room::parse(room).unwrap(),
+            audience: Some(AudienceId::ALL),
+            audience_name: Audience::all(),
+        };
+        let position = Position { seq, rev: 0 };
+        let event = Delivery::new(address, Kind::Event, position, None, None, &[b'x'; 100]);
+        let time = i64::try_from(seq).unwrap();
+        ring.push(&format!("{tenant}.{room}").into(), Arc::new(event), time, 7);
+    }
+
+    fn held(ring: &Ring, key: &str) -> Vec<u64> {
+        ring.after(key, 0).map(|event| event.position.seq).collect()
+    }
+
+    fn limits(events: usize, room_events_min: usize) -> RingLimits {
+        let mut probe = Ring::new(RingLimits { bytes_max: usize::MAX, room_events_min: 0 }, 1);
+        push(&mut probe, "main", "busy", 1);
+        RingLimits { bytes_max: probe.bytes() * events, room_events_min }
+    }
+
+    #[test]
+    fn a_rooms_events_are_found_by_position() {
+        let mut ring = Ring::new(limits(100, 4), 1);
+        for seq in 1..=9 {
+            push(&mut ring, "main", if seq % 3 == 0 { "c" } else { "a" }, seq);
+        }
+        assert_eq!(held(&ring, "main.c"), [3, 6, 9]);
+        assert_eq!(ring.after("main.a", 4).map(|e| e.position.seq).collect::<Vec<_>>(), [5, 7, 8]);
+        assert_eq!(ring.before("main.a", 5).rev().map(|e| e.position.seq).collect::<Vec<_>>(), [4, 2, 1]);
+        assert!(held(&ring, "main.none").is_empty());
+        assert_eq!((ring.covers_from("main.none"), ring.time_bits(9), ring.time_bits(10)), (1, Some(7), None));
+    }
+
+    #[test]
+    fn a_quiet_room_outlives_a_busy_one() {
+        let mut ring = Ring::new(limits(50, 4), 1);
+        for seq in 1..=3 {
+            push(&mut ring, "main", "quiet", seq);
+        }
+        for seq in 4..=400 {
+            push(&mut ring, "main", "busy", seq);
+        }
+        assert_eq!(held(&ring, "main.quiet"), [1, 2, 3]);
+        assert_eq!(ring.covers_from("main.quiet"), 1);
+        assert!(ring.covers_from("main.busy") > 340 && ring.events() <= 50);
+    }
+
+    #[test]
+    fn a_tenants_flood_costs_the_others_nothing() {
+        let mut ring = Ring::new(limits(60, 1), 1);
+        for seq in 1..=20 {
+            push(&mut ring, "calm", "room", seq);
+        }
+        for seq in 21..=1_000 {
+            push(&mut ring, "loud", "room", seq);
+        }
+        assert_eq!(held(&ring, "calm.room").len(), 20);
+        assert_eq!(ring.covers_from("calm.room"), 1);
+    }
+
+    #[test]
+    fn times_know_what_they_do_not_know() {
+        let mut times = Times::default();
+        times.put(10, 1);
+        times.put(13, 2);
+        let found: Vec<_> = (9..15).map(|seq| times.get(seq)).collect();
+        assert_eq!(found, [None, Some(1), Some(0), Some(0), Some(2), None]);
+        times.put(5, 9);
+        assert_eq!((times.get(5), times.get(13)), (Some(9), None), "positions that are used again start anew");
+    }
+
+    proptest! {
+        /// Whatever is pushed out: from `covers_from` on nothing of the room is missing, and the bounds hold.
+        #[test]
+        fn what_is_covered_is_complete(
+            rooms in prop::collection::vec((0_u8..3, 0_u8..6), 1..600),
+            events in 5_usize..80,
+            room_events_min in 0_usize..8,
+        ) {
+            let limits = limits(events, room_events_min);
+            let mut ring = Ring::new(limits, 1);
+            let mut all: HashMap<String, Vec<u64>> = HashMap::new();
+            for (seq, (tenant, room)) in (1..).zip(&rooms) {
+                push(&mut ring, &format!("t{tenant}"), &format!("r{room}"), seq);
+                all.entry(format!("t{tenant}.r{room}")).or_default().push(seq);
+                prop_assert!(ring.bytes() <= limits.bytes_max);
+            }
+            let mut count = 0;
+            for (key, seqs) in &all {
+                let from = ring.covers_from(key);
+                let expected: Vec<u64> = seqs.iter().copied().filter(|seq| *seq >= from).collect();
+                prop_assert_eq!(held(&ring, key), expected, "{} from {}", key, from);
+                count += held(&ring, key).len();
+            }
+            prop_assert_eq!(ring.events(), count);
+        }
+    }
+}

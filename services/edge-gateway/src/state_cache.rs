@@ -1,0 +1,470 @@
+//! The latest values per room in memory: what a page that opens, or a client that returns, is given before anything live.
+//!
+//! A room is loaded when it is first asked for, kept current by the state spine, and dropped when it was not used for longest; rooms
+//! with members stay. A value is (room, key); several audiences may hold one, and everybody gets the newest they may see.
+//! Written by the hub under its lock; this file reads no clock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use roomcast_access::permit::View;
+use roomcast_proto::ids::Audience;
+use roomcast_proto::limits::ROOM_KEYS_MAX;
+use smallvec::SmallVec;
+
+use crate::delivery::{Delivery, Kind};
+
+/// What an entry costs beside its delivery: two index entries and the key.
+const ENTRY_BYTES: usize = 200;
+/// What a room costs without any value.
+const ROOM_BYTES: usize = 400;
+/// Values of one room: its keys, each held by a few audiences.
+const ROOM_VALUES_MAX: usize = 4 * ROOM_KEYS_MAX;
+
+/// See the module.
+#[derive(Debug)]
+pub struct StateCache {
+    rooms: HashMap<Arc<str>, RoomState>,
+    bytes: usize,
+    bytes_max: usize,
+    values: usize,
+    uses: u64,
+    /// Rooms nobody holds, by their last use.
+    idle: BTreeMap<u64, Arc<str>>,
+    /// When values end, Unix milliseconds and position.
+    ends: BTreeMap<(i64, u64), (Arc<str>, Arc<str>)>,
+    dropped: u64,
+    refused: u64,
+}
+
+#[derive(Debug, Default)]
+struct RoomState {
+    loaded: bool,
+    holders: usize,
+    used: u64,
+    bytes: usize,
+    keys: HashMap<Arc<str>, SmallVec<[Value; 1]>>,
+    by_rev: BTreeMap<u64, Arc<str>>,
+}
+
+/// One audience's value of a key.
+#[derive(Debug)]
+struct Value {
+    delivery: Arc<Delivery>,
+    ends_millis: Option<i64>,
+    /// The same without a cursor, as it is sent during recovery.
+    bare: OnceLock<Arc<Delivery>>,
+}
+
+impl Value {
+    fn rev(&self) -> u64 {
+        self.delivery.position.rev
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        matches!(self.delivery.kind, Kind::State { withdrawn: true, .. })
+    }
+
+    fn bare(&self) -> Arc<Delivery> {
+        if self.delivery.cursor().is_none() {
+            return Arc::clone(&self.delivery);
+        }
+        let bare = self.bare.get_or_init(|| Arc::new(self.delivery.at(self.delivery.position, None)));
+        Arc::clone(bare)
+    }
+
+    fn cost(&self) -> usize {
+        self.delivery.cost_bytes() + ENTRY_BYTES
+    }
+}
+
+impl StateCache {
+    /// An empty one; `bytes_max` bounds the rooms nobody holds.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            rooms: HashMap::new(),
+            bytes: 0,
+            bytes_max,
+            values: 0,
+            uses: 0,
+            idle: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            dropped: 0,
+            refused: 0,
+        }
+    }
+
+    /// Rooms, values, bytes.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.rooms.len(), self.values, self.bytes)
+    }
+
+    /// Rooms dropped because they were not used, and values not kept because their room holds too many.
+    #[must_use]
+    pub fn dropped(&self) -> (u64, u64) {
+        (self.dropped, self.refused)
+    }
+
+    /// Whether the room's state is complete here.
+    #[must_use]
+    pub fn is_loaded(&self, key: &str) -> bool {
+        self.rooms.get(key).is_some_and(|room| room.loaded)
+    }
+
+    /// Counts one more shard with members in the room: it is not dropped.
+    pub fn hold(&mut self, key: &Arc<str>) {
+        let room = self.rooms.entry(Arc::clone(key)).or_insert_with(|| {
+            self.bytes += ROOM_BYTES;
+            RoomState { bytes: ROOM_BYTES, ..RoomState::default() }
+        });
+        room.holders += 1;
+        self.idle.remove(&room.used);
+    }
+
+    /// The opposite of [`StateCache::hold`].
+    pub fn release(&mut self, key: &str) {
+        let Some(room) = self.rooms.get_mut(key) else { return };
+        room.holders = room.holders.saturating_sub(1);
+        self.touch(key);
+        self.make_room();
+    }
+
+    /// From now on live values of the room are kept, so that nothing that comes while it is read is missed.
+    pub fn begin(&mut self, key: &Arc<str>) {
+        if !self.rooms.contains_key(key) {
+            self.bytes += ROOM_BYTES;
+            self.rooms.insert(Arc::clone(key), RoomState { bytes: ROOM_BYTES, ..RoomState::default() });
+        }
+    }
+
+    /// The room was read; what came live meanwhile and is newer wins.
+    pub fn finish(&mut self, key: &Arc<str>, values: impl IntoIterator<Item = (Delivery, Option<i64>)>) {
+        self.begin(key);
+        for (delivery, ends_millis) in values {
+            self.apply(key, Arc::new(delivery), ends_millis);
+        }
+        if let Some(room) = self.rooms.get_mut(key) {
+            room.loaded = true;
+        }
+        self.touch(key);
+        self.make_room();
+    }
+
+    /// The room could not be read.
+    pub fn abandon(&mut self, key: &str) {
+        if self.rooms.get(key).is_some_and(|room| !room.loaded && room.holders == 0) {
+            self.remove(key);
+        }
+    }
+
+    /// Everything is of another stream.
+    pub fn clear(&mut self) {
+        let holders: Vec<(Arc<str>, usize)> = self
+            .rooms
+            .iter()
+            .filter(|(_, room)| room.holders > 0)
+            .map(|(key, room)| (Arc::clone(key), room.holders))
+            .collect();
+        (self.bytes, self.values) = (0, 0);
+        self.rooms.clear();
+        self.idle.clear();
+        self.ends.clear();
+        for (key, holders) in holders {
+            self.begin(&key);
+            if let Some(room) = self.rooms.get_mut(&key) {
+                room.holders = holders;
+            }
+        }
+    }
+
+    /// Takes a value if its room is kept here and it is newer than what its audience has. `ends_millis`: when it ends by itself.
+    pub fn apply(&mut self, key: &Arc<str>, delivery: Arc<Delivery>, ends_millis: Option<i64>) {
+        let Kind::State { key: state_key, .. } = &delivery.kind else { return };
+        let Some(room) = self.rooms.get_mut(key) else { return };
+        let state_key = Arc::clone(state_key);
+        let rev = delivery.position.rev;
+        let values = room.keys.entry(Arc::clone(&state_key)).or_default();
+        let mine = values.iter().position(|value| value.delivery.audience_name == delivery.audience_name);
+        if mine.is_some_and(|at| values[at].rev() >= rev) {
+            return;
+        }
+        if let Some(at) = mine {
+            let old = values.swap_remove(at);
+            room.by_rev.remove(&old.rev());
+            Self::forget_end(&mut self.ends, &old);
+            room.bytes -= old.cost();
+            self.bytes -= old.cost();
+            self.values -= 1;
+        } else if room.by_rev.len() >= ROOM_VALUES_MAX {
+            self.refused += 1;
+            return;
+        }
+        let value = Value { delivery, ends_millis, bare: OnceLock::new() };
+        room.bytes += value.cost();
+        self.bytes += value.cost();
+        self.values += 1;
+        values.push(value);
+        room.by_rev.insert(rev, Arc::clone(&state_key));
+        if let Some(ends) = ends_millis {
+            self.ends.insert((ends, rev), (Arc::clone(key), state_key));
+        }
+    }
+
+    /// Drops what has ended: the stream sends nothing at that moment.
+    pub fn expire(&mut self, now_millis: i64) {
+        while let Some(entry) = self.ends.first_entry() {
+            let (ends, rev) = *entry.key();
+            if ends > now_millis {
+                return;
+            }
+            let (key, state_key) = entry.remove();
+            let Some(room) = self.rooms.get_mut(&key) else { continue };
+            let Some(values) = room.keys.get_mut(&state_key) else { continue };
+            if let Some(at) = values.iter().position(|value| value.rev() == rev) {
+                let old = values.swap_remove(at);
+                room.by_rev.remove(&rev);
+                room.bytes -= old.cost();
+                self.bytes -= old.cost();
+                self.values -= 1;
+            }
+            if values.is_empty() {
+                room.keys.remove(&state_key);
+            }
+        }
+    }
+
+    /// The newest visible value of each key that changed after `rev` for this view, by position, without cursors. With `withdrawn`, a
+    /// key that no longer has a value is given as its withdrawal. Cost: what changed since, not what the room holds.
+    pub fn changed(&mut self, view: &View, key: &str, rev: u64, withdrawn: bool, now_millis: i64) -> Vec<Arc<Delivery>> {
+        self.touch(key);
+        let Some(room) = self.rooms.get(key) else { return Vec::new() };
+        let mut changed = Vec::new();
+        for (at, state_key) in room.by_rev.range(rev.saturating_add(1)..) {
+            let Some(values) = room.keys.get(state_key) else { continue };
+            let visible = || values.iter().filter(|value| value.delivery.visible(view, now_millis));
+            let Some(top) = visible().max_by_key(|value| value.rev()) else { continue };
+            // Each key once, at its newest change.
+            if top.rev() != *at {
+                continue;
+            }
+            match visible().filter(|value| !value.is_withdrawn()).max_by_key(|value| value.rev()) {
+                Some(value) => changed.push(value.bare()),
+                None if withdrawn => changed.push(top.bare()),
+                None => {}
+            }
+        }
+        changed
+    }
+
+    /// The newest value of a key that still holds for this view.
+    #[must_use]
+    pub fn newest(&self, view: &View, key: &str, state_key: &str, now_millis: i64) -> Option<&Arc<Delivery>> {
+        let values = self.rooms.get(key)?.keys.get(state_key)?;
+        let holds = values.iter().filter(|value| !value.is_withdrawn() && value.delivery.visible(view, now_millis));
+        holds.max_by_key(|value| value.rev()).map(|value| &value.delivery)
+    }
+
+    /// Replaces every value for which `change` has a new form: audiences after a change of policy.
+    pub fn map(&mut self, change: impl Fn(&Delivery) -> Option<Delivery>) {
+        let values = self.rooms.values_mut().flat_map(|room| room.keys.values_mut()).flatten();
+        for value in values {
+            if let Some(changed) = change(&value.delivery) {
+                value.delivery = Arc::new(changed);
+                value.bare = OnceLock::new();
+            }
+        }
+    }
+
+    /// The room is used: it goes last.
+    fn touch(&mut self, key: &str) {
+        let Some((name, room)) = self.rooms.get_key_value(key) else { return };
+        self.idle.remove(&room.used);
+        self.uses += 1;
+        let (uses, idle, name) = (self.uses, room.holders == 0 && room.loaded, Arc::clone(name));
+        if idle {
+            self.idle.insert(uses, name);
+        }
+        if let Some(room) = self.rooms.get_mut(key) {
+            room.used = uses;
+        }
+    }
+
+    fn make_room(&mut self) {
+        while self.bytes > self.bytes_max {
+            let Some((_, key)) = self.idle.pop_first() else { return };
+            self.remove(&key);
+            self.dropped += 1;
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        let Some(room) = self.rooms.remove(key) else { return };
+        self.idle.remove(&room.used);
+        self.bytes -= room.bytes;
+        self.values -= room.by_rev.len();
+        for value in room.keys.values().flatten() {
+            Self::forget_end(&mut self.ends, value);
+        }
+    }
+
+    fn forget_end(ends: &mut BTreeMap<(i64, u64), (Arc<str>, Arc<str>)>, value: &Value) {
+        if let Some(at) = value.ends_millis {
+            ends.remove(&(at, value.rev()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roomcast_access::{Policy, Principal, Rights, Subscribe};
+    use roomcast_proto::cursor::{Epoch, Position};
+    use roomcast_proto::ids::{Room, Tenant};
+
+    use super::*;
+    use crate::delivery::Address;
+
+    const POLICY: &str = "
+version: 1
+roles:
+  staff: { permissions: [see] }
+  admin: { inherits: [staff], permissions: [] }
+rooms:
+  - { room: board, subscribe: see }
+";
+
+    struct Board {
+        cache: StateCache,
+        policy: Policy,
+        key: Arc<str>,
+    }
+
+    impl Board {
+        fn new() -> Self {
+            let policy = Policy::parse(POLICY, "policy.yaml").unwrap();
+            let mut cache = StateCache::new(usize::MAX);
+            let key: Arc<str> = "main.board".into();
+            cache.finish(&key, []);
+            Self { cache, policy, key }
+        }
+
+        fn permit(&self, role: &str) -> Subscribe {
+            rights(&self.policy, role).subscribe(&Room::parse("board").unwrap()).unwrap()
+        }
+
+        fn value(&self, key: &str, audience: &str, rev: u64, withdrawn: bool) -> Delivery {
+            let address = Address {
+                tenant: Tenant::default(),
+                room: Room::parse("board").unwrap(),
+                audience: self.policy.audience(audience),
+                audience_name: Audience::parse(audience).unwrap(),
+            };
+            let kind = Kind::State { key: key.into(), withdrawn };
+            let mark = Some((Epoch::of_streams("a", "b"), 0));
+            let body = format!("{{\"{key}\":{rev}}}");
+            Delivery::new(address, kind, Position { seq: 0, rev }, mark, None, body.as_bytes())
+        }
+
+        fn set(&mut self, key: &str, audience: &str, rev: u64, withdrawn: bool, ends: Option<i64>) {
+            let value = Arc::new(self.value(key, audience, rev, withdrawn));
+            let room = Arc::clone(&self.key);
+            self.cache.apply(&room, value, ends);
+        }
+
+        /// Positions of what a member gets, `-` before withdrawals.
+        fn seen(&mut self, role: &str, rev: u64, withdrawn: bool) -> Vec<i64> {
+            let permit = self.permit(role);
+            let changed = self.cache.changed(&permit, "main.board", rev, withdrawn, 0);
+            assert!(changed.iter().all(|value| value.cursor().is_none()));
+            let sign = |value: &Delivery| if matches!(value.kind, Kind::State { withdrawn: true, .. }) { -1 } else { 1 };
+            changed.iter().map(|value| sign(value) * i64::try_from(value.position.rev).unwrap()).collect()
+        }
+    }
+
+    fn rights(policy: &Policy, role: &str) -> Rights {
+        policy.rights(&Principal {
+            tenant: Tenant::default(),
+            subject: "u1".into(),
+            roles: vec![role.to_owned()],
+            claims: serde_json::Map::new(),
+            expires_at: i64::MAX,
+            issued_at: None,
+            token_id: None,
+        })
+    }
+
+    #[test]
+    fn everybody_gets_the_newest_they_may_see() {
+        let mut board = Board::new();
+        board.set("a", "staff", 1, false, None);
+        board.set("a", "admin", 2, false, None);
+        board.set("b", "staff", 3, false, None);
+        assert_eq!(board.seen("admin", 0, false), [2, 3]);
+        assert_eq!(board.seen("staff", 0, false), [1, 3]);
+        assert_eq!(board.seen("staff", 1, false), [3]);
+        assert!(board.seen("admin", 3, false).is_empty());
+    }
+
+    #[test]
+    fn a_withdrawn_value_ends_only_its_own_audiences() {
+        let mut board = Board::new();
+        board.set("a", "staff", 1, false, None);
+        board.set("a", "admin", 2, false, None);
+        board.set("a", "admin", 3, true, None);
+        assert_eq!(board.seen("admin", 2, true), [1], "staff's value holds again");
+        assert!(board.seen("staff", 2, true).is_empty(), "nothing changed for staff");
+        board.set("a", "staff", 4, true, None);
+        assert_eq!(board.seen("admin", 3, true), [-4]);
+        assert!(board.seen("admin", 0, false).is_empty(), "a fresh client holds nothing that could be withdrawn");
+        let permit = board.permit("admin");
+        assert!(board.cache.newest(&permit, "main.board", "a", 0).is_none());
+    }
+
+    #[test]
+    fn older_values_never_replace_newer_ones() {
+        let mut board = Board::new();
+        board.cache = StateCache::new(usize::MAX);
+        let key = Arc::clone(&board.key);
+        board.set("a", "staff", 9, false, None);
+        assert!(!board.cache.is_loaded(&key) && board.cache.sizes().1 == 0, "nobody asked for this room");
+        board.cache.begin(&key);
+        board.set("a", "staff", 9, false, None);
+        let (old, other) = (board.value("a", "staff", 5, false), board.value("b", "staff", 6, false));
+        board.cache.finish(&key, [(old, None), (other, None)]);
+        assert_eq!(board.seen("staff", 0, false), [6, 9]);
+    }
+
+    #[test]
+    fn values_end_by_themselves() {
+        let mut board = Board::new();
+        board.set("a", "staff", 1, false, Some(1_000));
+        board.set("b", "staff", 2, false, Some(1_000));
+        board.set("b", "staff", 3, false, None);
+        board.cache.expire(999);
+        assert_eq!(board.seen("staff", 0, false), [1, 3]);
+        board.cache.expire(1_000);
+        assert_eq!(board.seen("staff", 0, false), [3], "the value that replaced one that ends does not end");
+        assert_eq!(board.cache.sizes().1, 1);
+    }
+
+    #[test]
+    fn rooms_with_members_stay_and_others_go_by_use() {
+        let mut board = Board::new();
+        let key = Arc::clone(&board.key);
+        board.cache.hold(&key);
+        for room in ["main.x", "main.y", "main.z"] {
+            board.cache.finish(&room.into(), []);
+        }
+        let permit = board.permit("staff");
+        board.cache.changed(&permit, "main.x", 0, false, 0);
+        board.cache.bytes_max = 2 * ROOM_BYTES;
+        board.cache.finish(&"main.w".into(), []);
+        let loaded: Vec<bool> =
+            ["main.board", "main.x", "main.y", "main.z", "main.w"].iter().map(|room| board.cache.is_loaded(room)).collect();
+        assert_eq!(loaded, [true, false, false, false, true]);
+        board.cache.bytes_max = 0;
+        board.cache.release(&key);
+        assert_eq!(board.cache.sizes(), (0, 0, 0));
+    }
+}
