@@ -5,20 +5,29 @@
 
 /** Codes a caller may want to tell apart. The list is open at the end: newer servers may say more. */
 export type ErrorCode =
+  // The server's, as far as a client may want to tell them apart:
   | 'forbidden'
   | 'unknown_room'
-  | 'unauthorized'
+  | 'unauthenticated'
   | 'expired'
-  | 'revoked'
   | 'unavailable'
+  | 'unknown'
+  | 'internal'
   | 'bad_room'
   | 'bad_request'
+  | 'bad_origin'
   | 'conflict'
   | 'too_large'
   | 'rate'
+  | 'quota'
   | 'limit'
+  // Ends of a connection:
+  | 'drain'
+  | 'too_slow'
+  | 'no_pong'
+  | 'resync'
+  | 'revoked'
   | 'protocol'
-  | 'unknown'
   // The client's own:
   | 'no_token'
   | 'unsupported'
@@ -66,4 +75,4 @@ export class RoomcastError extends Error {
   }
 }
 
-const AUTH_CODES: ReadonlySet<string> = new Set(['unauthorized', 'expired', 'revoked', 'no_token']);
+const AUTH_CODES: ReadonlySet<string> = new Set(['unauthenticated', 'expired', 'revoked', 'no_token']);

@@ -100,7 +100,7 @@ function problem(status: number, body: unknown): RoomcastError {
   });
 }
 
-const CODE_OF_STATUS: Readonly<Record<number, string>> = { 401: 'unauthorized', 403: 'forbidden', 429: 'rate' };
+const CODE_OF_STATUS: Readonly<Record<number, string>> = { 401: 'unauthenticated', 403: 'forbidden', 429: 'rate' };
 
 function isPlaced(value: unknown): value is { cursor: string; event: CloudEvent } {
   return isObject(value) && typeof value['cursor'] === 'string' && isEvent(value['event']);

@@ -49,7 +49,7 @@ describe('connection machine', () => {
   });
 
   it.each([
-    [4500, 'unauthorized', true],
+    [4500, 'unauthenticated', true],
     [4501, 'revoked', true],
     [4502, 'forbidden', false],
   ])('close code %i is the error %s', (code, name, isAuth) => {
@@ -98,7 +98,7 @@ describe('connection machine', () => {
     const refuse = (code: string, temporary: boolean): ConnectionState =>
       run([...START, { type: 'refused', error: { code, message: '', temporary } }]).state;
     expect(refuse('expired', false)).toMatchObject({ status: 'waiting', renew: 'wanted' });
-    expect(refuse('unauthorized', false).status).toBe('closed');
+    expect(refuse('unauthenticated', false).status).toBe('closed');
     expect(refuse('unavailable', true).status).toBe('waiting');
   });
 

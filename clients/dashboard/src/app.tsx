@@ -1,0 +1,168 @@
+/** The page from the first byte to the frame: configuration, sign-in, then views. */
+
+import { useCallback, useEffect, useMemo, useState } from 'react';
+import { Badge, PauseButton } from './badge.js';
+import { Banner } from './banner.js';
+import { Bookings } from './booking-table.js';
+import { Cards } from './card.js';
+import { ConnectionView } from './connection-view.js';
+import { PageContext, usePage } from './context.js';
+import { Format } from './format.js';
+import { ViewIcon } from './icons.js';
+import { useKeys } from './keyboard.js';
+import { Live } from './live.js';
+import { Keys, Menu } from './menu.js';
+import { loadPage, PageError, VIEWS, viewOf, type PageConfig, type ViewId } from './page.js';
+import { readToken, storeToken, takeTokenFromAddress } from './session.js';
+import { PageTrouble, SignIn } from './states.js';
+import { useStore } from './store.js';
+import { ToastStack } from './toast.js';
+
+/** How long the page waits before it asks again for its configuration, in milliseconds. */
+const RETRY_MS = 3_000;
+
+/** Loads the configuration, then shows the page or why there is none. */
+export function App() {
+  const [config, setConfig] = useState<PageConfig>();
+  const [error, setError] = useState<PageError>();
+  const load = useCallback(() => {
+    loadPage().then(
+      (page) => {
+        setError(undefined);
+        setConfig(page);
+      },
+      (thrown: unknown) => setError(thrown instanceof PageError ? thrown : new PageError('broken', String(thrown))),
+    );
+  }, []);
+  useEffect(load, [load]);
+  useEffect(() => {
+    if (error?.kind !== 'unreachable') return undefined;
+    const timer = setTimeout(load, RETRY_MS);
+    return () => clearTimeout(timer);
+  }, [error, load]);
+  if (error !== undefined) return <PageTrouble error={error} onRetry={load} />;
+  return config === undefined ? <FrameSkeleton /> : <SignedIn config={config} />;
+}
+
+/** Keeps the connection as long as somebody is signed in. */
+function SignedIn({ config }: { config: PageConfig }) {
+  const [token, setToken] = useState(readToken);
+  const [live, setLive] = useState<Live>();
+  const format = useMemo(() => new Format(config), [config]);
+  useEffect(() => {
+    document.title = `${config.title} · Roomcast`;
+  }, [config]);
+  const signedIn = token !== null;
+  useEffect(() => {
+    if (!signedIn) return undefined;
+    const made = new Live(config);
+    setLive(made);
+    return () => {
+      made.close();
+      setLive(undefined);
+    };
+  }, [config, signedIn]);
+  const signIn = useCallback(
+    (next: string) => {
+      storeToken(next);
+      setToken(next);
+      live?.client.connect();
+    },
+    [live],
+  );
+  useEffect(() => {
+    // A fresh address may be opened in a tab that is already there.
+    const changed = (): void => {
+      if (takeTokenFromAddress()) signIn(readToken() ?? '');
+    };
+    addEventListener('hashchange', changed);
+    return () => removeEventListener('hashchange', changed);
+  }, [signIn]);
+  const signOut = useCallback(() => {
+    storeToken(null);
+    setToken(null);
+  }, []);
+  if (!signedIn) return <SignIn expired={false} onToken={signIn} />;
+  if (live === undefined) return <FrameSkeleton />;
+  return (
+    <PageContext value={{ config, live, format }}>
+      <Frame onSignIn={signIn} onSignOut={signOut} />
+    </PageContext>
+  );
+}
+
+function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onSignOut: () => void }) {
+  const { config, live, format } = usePage();
+  const [view, setView] = useState<ViewId>(() => viewOf(location.hash));
+  const [keysOpen, setKeysOpen] = useState(false);
+  const connection = useStore(live.connection);
+  useEffect(() => {
+    const changed = (): void => setView(viewOf(location.hash));
+    addEventListener('hashchange', changed);
+    return () => removeEventListener('hashchange', changed);
+  }, []);
+  const go = useCallback((to: ViewId) => {
+    location.hash = `/${to}`;
+  }, []);
+  const showKeys = useCallback(() => setKeysOpen(true), []);
+  useKeys(go, showKeys);
+  if (connection.status === 'closed' && connection.error?.isAuth === true) return <SignIn expired onToken={onSignIn} />;
+  const title = view === 'bookings' ? config.title : VIEWS.find(({ id }) => id === view)?.label;
+  return (
+    <div className="frame">
+      <a className="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus(); }}>Skip to the numbers</a>
+      <nav className="rail" aria-label="Views">
+        <div className="brand"><Mark /> <span>Roomcast</span></div>
+        {VIEWS.map(({ id, label, icon }) => (
+          <a key={id} href={`#/${id}`} className="rail-link" aria-current={view === id ? 'page' : undefined} title={label}>
+            <ViewIcon name={icon} /> <span>{label}</span>
+          </a>
+        ))}
+      </nav>
+      <div className="body">
+        <header className="bar">
+          <h1>{title}</h1>
+          {format.foreignZone !== undefined && <span className="bar-zone muted">Times in {format.foreignZone}</span>}
+          <div className="bar-tools">
+            <Badge />
+            <PauseButton />
+            <Menu onSignOut={onSignOut} onKeys={showKeys} />
+          </div>
+        </header>
+        <Banner />
+        <main id="main" className="content" tabIndex={-1}>
+          {view === 'bookings' ? (
+            <>
+              <Cards />
+              <Bookings />
+            </>
+          ) : (
+            <ConnectionView />
+          )}
+        </main>
+      </div>
+      <ToastStack />
+      <Keys open={keysOpen} onClose={() => setKeysOpen(false)} />
+    </div>
+  );
+}
+
+function Mark() {
+  return (
+    <svg className="mark" viewBox="0 0 32 32" aria-hidden>
+      <rect width="32" height="32" rx="8" />
+      <path d="M9.5 22.5a9.2 9.2 0 0 1 0-13M22.5 22.5a9.2 9.2 0 0 0 0-13" />
+      <circle cx="16" cy="16" r="3.4" />
+    </svg>
+  );
+}
+
+/** The frame's outline while the configuration is on its way: a few milliseconds. */
+function FrameSkeleton() {
+  return (
+    <div className="frame" aria-busy>
+      <div className="rail"><div className="brand"><Mark /> <span>Roomcast</span></div></div>
+      <div className="body"><div className="bar" /></div>
+    </div>
+  );
+}

@@ -1,0 +1,181 @@
+/** One live number: value, change, trend, and an honest word when it is not fresh. */
+
+import { Info, TriangleAlert } from 'lucide-react';
+import { useEffect, useId, useRef, useState } from 'react';
+import { useNow, usePage } from './context.js';
+import { DirectionIcon } from './icons.js';
+import type { Metric, MetricStatus } from './metric.js';
+import type { CardConfig } from './page.js';
+import { Sparkline } from './sparkline.js';
+import { useStore } from './store.js';
+import { useTween } from './tween.js';
+
+/** Age from which a number says how old it is, in milliseconds. */
+const FRESH_MS = 5_000;
+
+/** The four numbers on top, or as many as the page is configured for. */
+export function Cards() {
+  const { config, live } = usePage();
+  const { values, statuses } = useStore(live.metrics);
+  const room = useStore(live.metricsRoom);
+  const refused = room.error !== undefined && !room.error.isAuth && !room.error.temporary ? room.error : undefined;
+  return (
+    <section className="cards" aria-label="Key numbers">
+      {config.cards.map((card) => (
+        <Card key={card.metric} card={card} metric={values.get(card.metric)} status={statuses.get(card.metric)} loaded={room.loaded} refused={refused !== undefined} />
+      ))}
+    </section>
+  );
+}
+
+interface CardProps {
+  readonly card: CardConfig;
+  readonly metric: Metric | undefined;
+  readonly status: MetricStatus | undefined;
+  readonly loaded: boolean;
+  readonly refused: boolean;
+}
+
+function Card({ card, metric, status, loaded, refused }: CardProps) {
+  const tinted = useTint(metric?.value);
+  if (metric === undefined && !loaded) return <CardSkeleton label={card.label} metric={card.metric} />;
+  const empty = metric === undefined || metric.noData || metric.value === null;
+  const stalled = metric !== undefined && metric.stalled !== false;
+  const state = refused && metric === undefined ? 'forbidden' : empty ? 'empty' : stalled ? 'stalled' : 'live';
+  return (
+    <article className="card" data-testid="card" data-metric={card.metric} data-state={state} data-value={metric?.value ?? ''} data-tint={tinted || undefined}>
+      <header className="card-head">
+        <h2>{card.label}</h2>
+        <CardDetails card={card} metric={metric} status={status} />
+      </header>
+      <CardNumber card={card} value={empty ? null : (metric?.value ?? null)} approximate={metric?.approximate === true} />
+      <div className="card-change">{state === 'forbidden' ? <span className="muted">Your roles do not include this number</span> : <Change metric={metric} empty={empty} />}</div>
+      <Sparkline values={metric?.sparkline ?? []} label={`${card.label}, trend of the last ${metric?.sparkline.length ?? 0} intervals`} />
+      <CardAge metric={metric} />
+    </article>
+  );
+}
+
+function CardNumber({ card, value, approximate }: { card: CardConfig; value: string | null; approximate: boolean }) {
+  const { format } = usePage();
+  const shown = useTween(value);
+  return (
+    <p className="card-number" data-testid="card-value">
+      {shown === null ? <span className="card-none">–</span> : `${approximate ? '≈ ' : ''}${format.card(shown, card.format)}`}
+    </p>
+  );
+}
+
+function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean }) {
+  const { format } = usePage();
+  if (metric === undefined || empty) return <span className="muted">No data yet</span>;
+  const { start, end } = metric.window;
+  const versus = start !== null && end !== null ? `vs previous ${format.span(end - start)}` : 'vs previous';
+  if (metric.direction === null || metric.changePercent === null) return <span className="muted">Nothing to compare with yet</span>;
+  const word = { up: 'Up', down: 'Down', flat: 'Unchanged' }[metric.direction];
+  return (
+    <>
+      <span className="change" data-direction={metric.direction}>
+        <DirectionIcon direction={metric.direction} />
+        <span className="sr-only">{word} </span>
+        {format.change(metric.changePercent)}
+      </span>
+      <span className="muted">{versus}</span>
+    </>
+  );
+}
+
+/** The line that says what is wrong, or how old the number is. Always there, so that nothing moves. */
+function CardAge({ metric }: { metric: Metric | undefined }) {
+  const { format } = usePage();
+  const now = useNow();
+  if (metric === undefined) return <p className="card-age" />;
+  if (metric.error !== null) return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> {metric.error}</p>;
+  if (metric.incompleteSince !== null) {
+    return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> incomplete since {format.shortTime(metric.incompleteSince)}</p>;
+  }
+  if (metric.stalled !== false) {
+    const since = typeof metric.stalled === 'number' ? metric.stalled : metric.asOf;
+    return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> stalled{since === null ? '' : ` since ${format.shortTime(since)}`}</p>;
+  }
+  const old = metric.asOf !== null && now - metric.asOf > FRESH_MS;
+  return <p className="card-age">{old && metric.asOf !== null ? `as of ${format.time(metric.asOf)}` : ''}</p>;
+}
+
+/** Exact value, window, what was skipped: on hover, focus or tap. */
+function CardDetails({ card, metric, status }: { card: CardConfig; metric: Metric | undefined; status: MetricStatus | undefined }) {
+  const { format } = usePage();
+  const id = useId();
+  const [open, setOpen] = useState(false);
+  if (metric === undefined) return null;
+  const { start, end } = metric.window;
+  const rows: [string, string][] = [];
+  if (metric.value !== null) rows.push(['Exact value', format.exact(metric.value, card.format)]);
+  if (metric.previous !== null) rows.push(['Before', format.exact(metric.previous, card.format)]);
+  if (start !== null && end !== null) rows.push(['Window', `${format.span(end - start)}, ${format.shortTime(start)} – ${format.shortTime(end)}`]);
+  if (metric.events !== null) rows.push(['Events', format.count(metric.events)]);
+  if (metric.asOf !== null) rows.push(['As of', format.time(metric.asOf)]);
+  const skipped = status?.skipped ?? [];
+  rows.push(['Skipped', skipped.length === 0 ? 'none' : skipped.map(([reason, count]) => `${format.count(count)} ${reason.replaceAll('_', ' ')}`).join(', ')]);
+  return (
+    <div className="details" onPointerEnter={(event) => event.pointerType === 'mouse' && setOpen(true)} onPointerLeave={(event) => event.pointerType === 'mouse' && setOpen(false)}>
+      <button
+        type="button"
+        className="icon-button icon-button-small"
+        aria-label={`About ${card.label}`}
+        aria-describedby={open ? id : undefined}
+        aria-expanded={open}
+        onClick={() => setOpen(true)}
+        onFocus={() => setOpen(true)}
+        onBlur={() => setOpen(false)}
+        onKeyDown={(event) => event.key === 'Escape' && setOpen(false)}
+      >
+        <Info size={15} aria-hidden />
+      </button>
+      {open && (
+        <div className="tooltip" role="tooltip" id={id}>
+          {card.definition !== undefined && <p>{card.definition}</p>}
+          <dl>
+            {rows.map(([name, value]) => (
+              <div key={name}>
+                <dt>{name}</dt>
+                <dd>{value}</dd>
+              </div>
+            ))}
+          </dl>
+        </div>
+      )}
+    </div>
+  );
+}
+
+/** The card's shape before its number is there. */
+function CardSkeleton({ label, metric }: { label: string; metric: string }) {
+  return (
+    <article className="card" data-testid="card" data-metric={metric} data-state="loading" aria-busy>
+      <header className="card-head">
+        <h2>{label}</h2>
+      </header>
+      <p className="card-number"><span className="skeleton skeleton-number" /></p>
+      <div className="card-change"><span className="skeleton skeleton-line" /></div>
+      <div className="sparkline"><span className="skeleton skeleton-block" /></div>
+      <p className="card-age" />
+    </article>
+  );
+}
+
+/** True for a moment after the value changed; not for the first one. */
+function useTint(value: string | null | undefined): boolean {
+  const before = useRef(value);
+  const [tinted, setTinted] = useState(false);
+  useEffect(() => {
+    const first = before.current === undefined;
+    const same = before.current === value;
+    before.current = value;
+    if (first || same) return undefined;
+    setTinted(true);
+    const timer = setTimeout(() => setTinted(false), 600);
+    return () => clearTimeout(timer);
+  }, [value]);
+  return tinted;
+}

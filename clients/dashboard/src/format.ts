@@ -1,0 +1,124 @@
+/** Numbers, money and times in the reader's language and the business's zone. Formatters are made once: making them is slow. */
+
+import type { CardFormat, PageConfig } from './page.js';
+
+type NumberText = Parameters<Intl.NumberFormat['format']>[0];
+
+/** Writes everything the page shows. */
+export class Format {
+  readonly zone: string;
+  /** The zone's city, when it is not the reader's own. */
+  readonly foreignZone: string | undefined;
+  readonly #locale: string | undefined;
+  readonly #formats = new Map<string, Intl.NumberFormat>();
+  readonly #time: Intl.DateTimeFormat;
+  readonly #shortTime: Intl.DateTimeFormat;
+  readonly #full: Intl.DateTimeFormat;
+  readonly #relative: Intl.RelativeTimeFormat;
+  readonly #regions: Intl.DisplayNames;
+  readonly #currency: string;
+
+  constructor(config: Pick<PageConfig, 'timezone' | 'currency'>, locale?: string) {
+    this.#locale = locale;
+    this.zone = config.timezone;
+    this.#currency = config.currency;
+    const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    this.foreignZone = own === config.timezone ? undefined : config.timezone.split('/').at(-1)?.replaceAll('_', ' ');
+    const timeZone = config.timezone;
+    this.#time = new Intl.DateTimeFormat(locale, { timeZone, hour: '2-digit', minute: '2-digit', second: '2-digit' });
+    this.#shortTime = new Intl.DateTimeFormat(locale, { timeZone, hour: '2-digit', minute: '2-digit' });
+    this.#full = new Intl.DateTimeFormat(locale, { timeZone, dateStyle: 'medium', timeStyle: 'long' });
+    this.#relative = new Intl.RelativeTimeFormat(locale, { style: 'narrow', numeric: 'always' });
+    this.#regions = new Intl.DisplayNames(locale ?? [], { type: 'region' });
+  }
+
+  /** A card's number. Decimal text is formatted exactly; whole numbers when they are large. */
+  card(value: string | number, format: CardFormat): string {
+    const size = Math.abs(Number(value));
+    switch (format) {
+      case 'currency':
+        return this.#number(value, `c${size >= 1000}`, { style: 'currency', currency: this.#currency, currencyDisplay: 'narrowSymbol', ...(size >= 1000 ? { maximumFractionDigits: 0 } : {}) });
+      case 'percent':
+        return this.#number(value, 'p', { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
+      case 'number':
+        return this.#number(value, 'n', { maximumFractionDigits: 2 });
+    }
+  }
+
+  /** The same with every digit there is. */
+  exact(value: string, format: CardFormat): string {
+    const digits = { minimumFractionDigits: 0, maximumFractionDigits: 12 };
+    if (format === 'currency') return this.#number(value, 'ce', { style: 'currency', currency: this.#currency, currencyDisplay: 'narrowSymbol', ...digits, minimumFractionDigits: 2 });
+    return this.#number(value, `e${format}`, format === 'percent' ? { style: 'percent', ...digits } : digits);
+  }
+
+  /** An amount in its own currency. */
+  money(amount: number | string | undefined, currency: string): string {
+    if (amount === undefined) return '–';
+    const known = /^[A-Z]{3}$/.test(currency);
+    if (!known) return `${this.#number(amount, 'm', { maximumFractionDigits: 2 })} ${currency}`.trim();
+    return this.#number(amount, `m${currency}`, { style: 'currency', currency, currencyDisplay: 'narrowSymbol' });
+  }
+
+  /** A change in percent without its sign: the arrow says the direction. */
+  change(percent: string): string {
+    const size = Math.abs(Number(percent));
+    return `${this.#number(size, 'ch', { minimumFractionDigits: size < 100 ? 1 : 0, maximumFractionDigits: size < 100 ? 1 : 0 })} %`;
+  }
+
+  /** A whole number. */
+  count(value: number): string {
+    return this.#number(value, 'n', { maximumFractionDigits: 2 });
+  }
+
+  /** 14:03:07 */
+  time(at: number): string {
+    return this.#time.format(at);
+  }
+
+  /** 14:03 */
+  shortTime(at: number): string {
+    return this.#shortTime.format(at);
+  }
+
+  /** 5 Mar 2026, 14:03:07 GMT+3 */
+  full(at: number): string {
+    return this.#full.format(at);
+  }
+
+  /** "now", "2 min ago"; ages with the clock it is given. */
+  ago(at: number, now: number): string {
+    const seconds = Math.max(0, Math.round((now - at) / 1_000));
+    if (seconds < 10) return 'now';
+    if (seconds < 60) return this.#relative.format(-seconds, 'second');
+    if (seconds < 3_600) return this.#relative.format(-Math.floor(seconds / 60), 'minute');
+    if (seconds < 86_400) return this.#relative.format(-Math.floor(seconds / 3_600), 'hour');
+    return this.#relative.format(-Math.floor(seconds / 86_400), 'day');
+  }
+
+  /** "24 h" for a window of that length. */
+  span(ms: number): string {
+    const units = [['day', 86_400_000], ['hour', 3_600_000], ['minute', 60_000]] as const;
+    // A day reads better as 24 h, because it slides.
+    const [unit, size] = units.find(([name, length]) => ms % length === 0 && (name !== 'day' || ms > length)) ?? ['second', 1_000];
+    return new Intl.NumberFormat(this.#locale, { style: 'unit', unit, unitDisplay: 'short' }).format(ms / size);
+  }
+
+  /** A country's name for its code. */
+  country(code: string): string {
+    try {
+      return this.#regions.of(code) ?? code;
+    } catch {
+      return code;
+    }
+  }
+
+  #number(value: string | number, key: string, options: Intl.NumberFormatOptions): string {
+    let format = this.#formats.get(key);
+    if (format === undefined) {
+      format = new Intl.NumberFormat(this.#locale, options);
+      this.#formats.set(key, format);
+    }
+    return format.format(value as NumberText);
+  }
+}

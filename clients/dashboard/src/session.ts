@@ -1,0 +1,44 @@
+/**
+ * The token of this tab. It arrives in the fragment, which browsers send to nobody, moves to `sessionStorage`, and the
+ * address is cleaned before anything else runs. Where storage is blocked it lives in memory.
+ */
+
+const KEY = 'roomcast.token';
+let inMemory: string | null = null;
+
+/** Takes a token out of the address; true when there was one. */
+export function takeTokenFromAddress(): boolean {
+  const found = /(?:^#|&)token=([^&]+)/.exec(location.hash);
+  if (found?.[1] === undefined) return false;
+  storeToken(decode(found[1]));
+  history.replaceState(null, '', location.pathname + location.search);
+  return true;
+}
+
+/** The token, or null when nobody is signed in. */
+export function readToken(): string | null {
+  try {
+    return sessionStorage.getItem(KEY) ?? inMemory;
+  } catch {
+    return inMemory;
+  }
+}
+
+/** Signs in with a token, or out with null. */
+export function storeToken(token: string | null): void {
+  inMemory = token;
+  try {
+    if (token === null) sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, token);
+  } catch {
+    // Storage is blocked: the sign-in lasts as long as the page.
+  }
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

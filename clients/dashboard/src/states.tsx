@@ -1,0 +1,116 @@
+/** What is shown when there is nothing to show: each says why and what to do. */
+
+import { CircleAlert, Inbox, KeyRound, Lock, SearchX, Settings2, WifiOff } from 'lucide-react';
+import type { LucideIcon } from 'lucide-react';
+import { useState, type FormEvent, type ReactNode } from 'react';
+import type { RoomcastError } from 'roomcast';
+import { CopyButton } from './booking-sheet.js';
+import { usePage } from './context.js';
+import type { PageError } from './page.js';
+import { useStore } from './store.js';
+
+/** The common shape: icon, what it is, what to do. */
+function Blank({ icon: Icon, title, children, testId, tone }: { icon: LucideIcon; title: string; children?: ReactNode; testId: string; tone?: 'red' }) {
+  return (
+    <div className="blank" data-testid={testId} data-tone={tone}>
+      <span className="blank-icon"><Icon size={22} aria-hidden /></span>
+      <h3>{title}</h3>
+      {children}
+    </div>
+  );
+}
+
+/** The room is open and nothing has happened. */
+export function EmptyBookings() {
+  const { config } = usePage();
+  const example = { room: config.rooms.events, audience: 'staff', type: 'booking:new', data: { id: 'bk-000001', customer: 'Elif Kaya', country: 'TR', category: 'tour', title: 'Balloon ride', duration: '1 day', amount: 4250.5, currency: config.currency } };
+  const command = [
+    '. .roomcast/dev.env',
+    `curl -s "${config.ingest ?? '$ROOMCAST_INGEST'}/v1/events" \\`,
+    '  -H "Authorization: Bearer $ROOMCAST_TOKEN" \\',
+    "  -H 'Content-Type: application/json' \\",
+    `  -d '${JSON.stringify(example)}'`,
+  ].join('\n');
+  return (
+    <Blank icon={Inbox} title="No bookings yet. Publish one:" testId="empty">
+      <pre className="code">{command}</pre>
+      <CopyButton text={command} label="Copy command" />
+    </Blank>
+  );
+}
+
+/** The filter leaves nothing. */
+export function NoMatch({ onClear }: { onClear: () => void }) {
+  return (
+    <Blank icon={SearchX} title="No booking matches" testId="no-match">
+      <button type="button" className="button" onClick={onClear}>Clear the filter</button>
+    </Blank>
+  );
+}
+
+/** The reader may not see this room. */
+export function Forbidden({ room }: { room: string }) {
+  const { live } = usePage();
+  const { session } = useStore(live.connection);
+  const roles = session?.roles ?? [];
+  return (
+    <Blank icon={Lock} title={`You may not see ${room}`} testId="forbidden">
+      <p>
+        {session === undefined ? 'Your sign-in does' : <>You are signed in as <b>{session.user}</b> with {roles.length === 0 ? 'no role' : <>the {roles.length === 1 ? 'role' : 'roles'} <b>{roles.join(', ')}</b></>}, which do</>}
+        {session !== undefined && roles.length === 1 ? 'es' : ''} not open this room. Ask whoever manages your roles.
+      </p>
+    </Blank>
+  );
+}
+
+/** The room will open; not now. */
+export function RoomTrouble({ error }: { error: RoomcastError }) {
+  return (
+    <Blank icon={CircleAlert} title="Not available at the moment" testId="room-trouble">
+      <p>{error.message} It is asked for again by itself.</p>
+    </Blank>
+  );
+}
+
+/** Nobody is signed in, or not any more. */
+export function SignIn({ expired, onToken }: { expired: boolean; onToken: (token: string) => void }) {
+  const [text, setText] = useState('');
+  const submit = (event: FormEvent): void => {
+    event.preventDefault();
+    // A whole address may be pasted as well.
+    const token = (/token=([^&\s]+)/.exec(text)?.[1] ?? text).trim();
+    if (token !== '') onToken(token);
+  };
+  return (
+    <main className="stage">
+      <Blank icon={KeyRound} title={expired ? 'Your sign-in has ended' : 'Sign in to Roomcast'} testId="sign-in">
+        <p>{expired ? 'Open a fresh address, or paste a new token.' : <>Open the address that <code>roomcast dev</code> printed, or paste a token.</>}</p>
+        <form className="sign-in" onSubmit={submit}>
+          <label className="sr-only" htmlFor="token">Token</label>
+          <input id="token" type="password" autoComplete="off" placeholder="Token" value={text} onChange={(event) => setText(event.target.value)} />
+          <button type="submit" className="button button-primary">Sign in</button>
+        </form>
+      </Blank>
+    </main>
+  );
+}
+
+const PAGE_ERRORS: Record<PageError['kind'], { icon: LucideIcon; title: string; help: ReactNode }> = {
+  missing: { icon: Settings2, title: 'No page is configured here', help: <>The gateway serves one when <code>ROOMCAST_PAGE_CONFIG_FILE</code> names a file. <code>roomcast dev --scenario bookings</code> sets it by itself.</> },
+  broken: { icon: CircleAlert, title: 'The page’s configuration cannot be read', help: <>Mend the file that <code>ROOMCAST_PAGE_CONFIG_FILE</code> names, then load the page again.</> },
+  unreachable: { icon: WifiOff, title: 'The gateway cannot be reached', help: <>Check that it is running. This page tries again by itself.</> },
+};
+
+/** The page could not begin. */
+export function PageTrouble({ error, onRetry }: { error: PageError; onRetry: () => void }) {
+  const { icon, title, help } = PAGE_ERRORS[error.kind];
+  return (
+    <main className="stage">
+      <Blank icon={icon} title={title} testId="page-error" tone="red">
+        <p>{error.message}</p>
+        <p>{help}</p>
+        <button type="button" className="button" onClick={onRetry}>Try again</button>
+      </Blank>
+    </main>
+  );
+}

@@ -1,0 +1,72 @@
+/** Announcements of what just happened. Only news get here: `live.ts` sees to that. */
+
+import { X } from 'lucide-react';
+import { useEffect } from 'react';
+import { RelativeTime, usePage } from './context.js';
+import { CategoryIcon, StatusChip } from './icons.js';
+import { useStore } from './store.js';
+import { dismiss, expire, nextEnd, pause, resume, TOASTS_SHOWN, type Toast } from './toasts.js';
+
+/** The stack: top right, at the bottom on phones. */
+export function ToastStack() {
+  const { live } = usePage();
+  const toasts = useStore(live.toasts);
+  useEffect(() => {
+    const end = nextEnd(toasts);
+    if (end === undefined) return undefined;
+    const timer = setTimeout(() => live.toasts.update((now) => expire(now, Date.now())), Math.max(0, end - Date.now()) + 10);
+    return () => clearTimeout(timer);
+  }, [toasts, live]);
+  useEffect(() => {
+    // Nobody sees a hidden page, so its toasts wait.
+    const turn = (): void => live.toasts.update((now) => (document.visibilityState === 'visible' ? resume(now, Date.now()) : pause(now, Date.now())));
+    document.addEventListener('visibilitychange', turn);
+    return () => document.removeEventListener('visibilitychange', turn);
+  }, [live]);
+  const hold = (): void => live.toasts.update((now) => pause(now, Date.now()));
+  const letGo = (): void => live.toasts.update((now) => resume(now, Date.now()));
+  const more = toasts.list.length - TOASTS_SHOWN;
+  return (
+    <div className="toasts" role="region" aria-label="Announcements" data-testid="toasts" data-paused={toasts.pausedAt !== undefined || undefined} onPointerEnter={hold} onPointerLeave={letGo} onFocus={hold} onBlur={letGo}>
+      {toasts.list.slice(0, TOASTS_SHOWN).map((toast) => (
+        <ToastCard key={toast.id} toast={toast} onClose={() => close(toast.id)} />
+      ))}
+      {more > 0 && (
+        <div className="toast-more" data-testid="toast-more">
+          +{more} more
+          <button type="button" className="link" onClick={() => live.toasts.update((now) => ({ ...resume(now, Date.now()), list: [] }))}>
+            Close all
+          </button>
+        </div>
+      )}
+    </div>
+  );
+
+  function close(id: string): void {
+    // The closed one may have been what held the time: a removed element tells nobody that the pointer left.
+    live.toasts.update((now) => (now.list.length <= 1 ? resume(dismiss(now, id), Date.now()) : dismiss(now, id)));
+  }
+}
+
+function ToastCard({ toast, onClose }: { toast: Toast; onClose: () => void }) {
+  const { format } = usePage();
+  const { booking } = toast;
+  const line = [format.money(booking.amount, booking.currency), booking.duration, format.country(booking.country)].filter((part) => part !== '').join(' · ');
+  return (
+    <div className="toast" role={toast.critical ? 'alert' : 'status'} data-testid="toast" data-status={toast.status} data-toast={toast.id}>
+      <CategoryIcon category={booking.category} />
+      <div className="toast-text">
+        <p className="toast-title">{booking.customer || booking.id}</p>
+        <p className="toast-line">{booking.title}</p>
+        <p className="toast-line muted">{line}</p>
+      </div>
+      <div className="toast-side">
+        <StatusChip status={toast.status} />
+        <span className="muted"><RelativeTime at={toast.shownAt} /></span>
+      </div>
+      <button type="button" className="icon-button icon-button-small" aria-label="Close" data-testid="toast-close" onClick={onClose}>
+        <X size={15} aria-hidden />
+      </button>
+    </div>
+  );
+}
