@@ -32,6 +32,8 @@ pub enum Class {
     Ephemeral,
     /// Part of a recovery: bounded by its page, not by the limits.
     Recovery,
+    /// The last words of a connection: they always fit.
+    Last,
     /// The answer to a WebSocket ping; only the newest is kept (RFC 6455 §5.5.3).
     Pong,
 }
@@ -49,7 +51,7 @@ struct Entry {
 
 impl Entry {
     fn counts(&self) -> bool {
-        self.class != Class::Recovery
+        !matches!(self.class, Class::Recovery | Class::Last)
     }
 }
 

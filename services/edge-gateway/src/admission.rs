@@ -1,0 +1,259 @@
+//! How many connections there are and from where, and whether one more may come.
+//!
+//! Asked by `accept` before a byte is read. A [`Place`] is held by the connection for as long as it lives, a
+//! [`Stranger`] until it has shown a token; both give back what they took when they are dropped, on whichever thread.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::bucket::{Bucket, Rate};
+
+/// What is allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections of the process.
+    pub connections_max: usize,
+    /// Connections of one address.
+    pub per_address_max: usize,
+    /// Connections of the process that have not shown a token.
+    pub strangers_max: usize,
+    /// New connections of the process.
+    pub rate: Rate,
+    /// New connections of one address.
+    pub address_rate: Rate,
+}
+
+/// Why a connection is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooMany {
+    /// The process holds as many as it may.
+    #[error("connections")]
+    Connections,
+    /// Too many that are not authenticated.
+    #[error("strangers")]
+    Strangers,
+    /// Too many new ones at once.
+    #[error("rate")]
+    Rate,
+    /// The address holds as many as it may.
+    #[error("address")]
+    Address,
+    /// Too many new ones of this address at once.
+    #[error("address_rate")]
+    AddressRate,
+}
+
+impl TooMany {
+    /// All of them, for counters.
+    pub const ALL: [Self; 5] = [Self::Connections, Self::Strangers, Self::Rate, Self::Address, Self::AddressRate];
+
+    /// Whether it is the caller's own doing (429) or the process's (503).
+    #[must_use]
+    pub fn is_callers(self) -> bool {
+        matches!(self, Self::Address | Self::AddressRate)
+    }
+
+    /// The word in metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Strangers => "strangers",
+            Self::Rate => "rate",
+            Self::Address => "address",
+            Self::AddressRate => "address_rate",
+        }
+    }
+}
+
+/// The book of connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    limits: Limits,
+    counts: Arc<Mutex<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: usize,
+    strangers: usize,
+    rate: Bucket,
+    /// Addresses with connections, or with a rate that has not recovered yet.
+    addresses: HashMap<IpAddr, Address>,
+    swept_millis: u64,
+}
+
+#[derive(Debug, Default)]
+struct Address {
+    connections: usize,
+    rate: Bucket,
+}
+
+/// How often addresses without connections are forgotten, milliseconds.
+const SWEEP_MILLIS: u64 = 10_000;
+
+impl Ledger {
+    /// An empty book.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, counts: Arc::default() }
+    }
+
+    /// Takes a place for a new connection. `now_millis`: any clock that never goes back.
+    ///
+    /// # Errors
+    /// [`TooMany`]; nothing was taken, and nothing was allocated for an address that holds nothing.
+    pub fn enter(&self, address: IpAddr, now_millis: u64) -> Result<(Place, Stranger), TooMany> {
+        let address = source(address);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.sweep(now_millis);
+        if counts.connections >= self.limits.connections_max {
+            return Err(TooMany::Connections);
+        }
+        if counts.strangers >= self.limits.strangers_max {
+            return Err(TooMany::Strangers);
+        }
+        // The address first: what is refused to one address must not use up the rate of all.
+        let known = counts.addresses.get(&address).map_or(0, |known| known.connections);
+        if known >= self.limits.per_address_max {
+            return Err(TooMany::Address);
+        }
+        let mut rate = counts.addresses.get(&address).map(|known| known.rate).unwrap_or_default();
+        if !rate.take(now_millis, 1, self.limits.address_rate) {
+            return Err(TooMany::AddressRate);
+        }
+        if !counts.rate.take(now_millis, 1, self.limits.rate) {
+            return Err(TooMany::Rate);
+        }
+        let entry = counts.addresses.entry(address).or_default();
+        entry.connections += 1;
+        entry.rate = rate;
+        counts.connections += 1;
+        counts.strangers += 1;
+        Ok((Place { counts: Arc::clone(&self.counts), address }, Stranger { counts: Arc::clone(&self.counts) }))
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).connections
+    }
+}
+
+impl Counts {
+    fn sweep(&mut self, now_millis: u64) {
+        if now_millis.saturating_sub(self.swept_millis) < SWEEP_MILLIS {
+            return;
+        }
+        self.swept_millis = now_millis;
+        let rested = |address: &Address| address.rate.is_full(now_millis);
+        self.addresses.retain(|_, address| address.connections > 0 || !rested(address));
+    }
+}
+
+/// The address that limits count: an IPv4 address as itself however it is written, of an IPv6 address its network of
+/// 64 bits, because a single customer holds all of that.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// A place of the process and of an address.
+#[derive(Debug)]
+pub struct Place {
+    counts: Arc<Mutex<Counts>>,
+    address: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.connections -= 1;
+        if let Some(address) = counts.addresses.get_mut(&self.address) {
+            address.connections -= 1;
+        }
+    }
+}
+
+/// A place among those that are not authenticated.
+#[derive(Debug)]
+pub struct Stranger {
+    counts: Arc<Mutex<Counts>>,
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).strangers -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        connections_max: 5,
+        per_address_max: 2,
+        strangers_max: 3,
+        rate: Rate { per_second: 100, burst: 100 },
+        address_rate: Rate { per_second: 1, burst: 4 },
+    };
+
+    fn from(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let ledger = Ledger::new(LIMITS);
+        let first = ledger.enter(from(1), 1).unwrap();
+        let (_second, stranger) = ledger.enter(from(1), 1).unwrap();
+        assert_eq!(ledger.enter(from(1), 1).unwrap_err(), TooMany::Address);
+        let _third = ledger.enter(from(2), 1).unwrap();
+        assert_eq!(ledger.enter(from(3), 1).unwrap_err(), TooMany::Strangers);
+        drop(stranger);
+        let (_fourth, known) = ledger.enter(from(3), 1).unwrap();
+        drop(known);
+        let (_fifth, known) = ledger.enter(from(4), 1).unwrap();
+        drop(known);
+        assert_eq!(ledger.enter(from(5), 1).unwrap_err(), TooMany::Connections);
+        drop(first);
+        assert!(ledger.enter(from(1), 1).is_ok());
+        assert_eq!(ledger.connections(), 4);
+    }
+
+    #[test]
+    fn one_address_cannot_use_up_the_rate_of_all() {
+        let ledger = Ledger::new(Limits { rate: Rate { per_second: 1, burst: 6 }, ..LIMITS });
+        for _ in 0..4 {
+            drop(ledger.enter(from(1), 1).unwrap());
+        }
+        for _ in 0..50 {
+            assert_eq!(ledger.enter(from(1), 1).unwrap_err(), TooMany::AddressRate);
+        }
+        drop(ledger.enter(from(2), 1).unwrap());
+        drop(ledger.enter(from(2), 1).unwrap());
+        assert_eq!(ledger.enter(from(3), 1).unwrap_err(), TooMany::Rate);
+    }
+
+    #[test]
+    fn addresses_are_forgotten_when_they_have_rested() {
+        let ledger = Ledger::new(LIMITS);
+        for last in 0..5 {
+            drop(ledger.enter(from(last), 1).unwrap());
+        }
+        let _held = ledger.enter(from(100), SWEEP_MILLIS + 2).unwrap();
+        assert_eq!(ledger.counts.lock().unwrap().addresses.len(), 1);
+    }
+
+    #[test]
+    fn a_v6_network_is_one_address_and_a_mapped_v4_is_itself() {
+        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(source(parse("2001:db8:1:2:3::4")), source(parse("2001:db8:1:2::")));
+        assert_ne!(source(parse("2001:db8:1:2::")), source(parse("2001:db8:1:3::")));
+        assert_eq!(source(parse("::ffff:10.0.0.1")), parse("10.0.0.1"));
+    }
+}

@@ -1,0 +1,283 @@
+//! One socket in a shard: what is kept for it, and the only two ways bytes leave.
+//!
+//! At rest there is no buffer, no task and no timer: the decoder is a null pointer, the outbox is absent, and one
+//! number says when the shard's wheel has to look at it again.
+
+use std::io::{ErrorKind, IoSlice, Write};
+use std::time::Instant;
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+
+use crate::admission::{Place, Stranger};
+use crate::bucket::Bucket;
+use crate::metrics::Tally;
+use crate::outbox::{self, Class, Full, Outbox};
+use crate::session::{Handshake, Now, Opening, Reading, Session, Wish};
+use crate::ws::Decoder;
+
+/// Frames given to one `writev`.
+const SLICES: usize = 64;
+/// Wishes that may wait behind a room that is being recovered; a client that sends more has lost patience, or means harm.
+pub const QUEUE_MAX: usize = 256;
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub enum Stage {
+    /// Nothing said yet; closed at this instant, milliseconds of the shard's clock.
+    Handshake {
+        /// What is known.
+        handshake: Box<Handshake>,
+        /// The end of patience.
+        due: u64,
+    },
+    /// Connected.
+    Session(Box<Session>),
+    /// Our close frame is out or waits; what comes in is dropped until this instant.
+    Closing {
+        /// Then the socket is dropped, whatever the other side does.
+        until: u64,
+    },
+}
+
+/// Rooms that cannot be opened yet, and what waits behind them.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The number that the hub answers with.
+    pub ticket: u64,
+    /// The rooms.
+    pub opening: Opening,
+    /// Carried out afterwards, in this order.
+    pub queue: Vec<Wish>,
+}
+
+/// One client's socket and everything kept for it.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket.
+    pub socket: TcpStream,
+    /// How far it has come.
+    pub stage: Stage,
+    /// A frame or message that is not complete.
+    pub decoder: Decoder,
+    /// What could not be written; absent when everything could.
+    outbox: Option<Box<Outbox>>,
+    /// Bytes it may send.
+    pub ingress: Bucket,
+    /// When the wheel looks at it next.
+    pub wake_at: u64,
+    /// When it is pinged next.
+    pub ping_at: u64,
+    /// When the pong must be there; 0: none is waited for.
+    pub pong_due: u64,
+    /// Since when bytes wait without any being taken; 0: none wait.
+    pub stuck_at: u64,
+    /// Rooms being recovered.
+    pub waiting: Option<Box<Waiting>>,
+    /// History being read.
+    pub reading: Option<Box<(u64, Reading)>>,
+    /// The ticket of a page of a long recovery; 0: none.
+    pub page_ticket: u64,
+    /// Its name in logs and in `connected`.
+    pub name: u64,
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// Held as long as it lives.
+    pub place: Place,
+    /// Held until it has shown a token.
+    pub stranger: Option<Stranger>,
+}
+
+/// How a write went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Nothing waits.
+    All,
+    /// Something waits for the socket.
+    Blocked,
+    /// The outbox is full.
+    Full,
+    /// The socket is broken.
+    Broken,
+}
+
+impl Connection {
+    /// A connection with nothing read and nothing written.
+    #[must_use]
+    pub fn new(
+        socket: TcpStream,
+        stage: Stage,
+        ping_at: u64,
+        accepted: Instant,
+        held: (Place, Option<Stranger>),
+    ) -> Self {
+        Self {
+            socket,
+            stage,
+            decoder: Decoder::default(),
+            outbox: None,
+            ingress: Bucket::default(),
+            wake_at: 0,
+            ping_at,
+            pong_due: 0,
+            stuck_at: 0,
+            waiting: None,
+            reading: None,
+            page_ticket: 0,
+            name: fastrand::u64(..),
+            accepted,
+            place: held.0,
+            stranger: held.1,
+        }
+    }
+
+    /// Whether bytes wait.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.outbox.is_some()
+    }
+
+    /// The session, when it is connected.
+    #[must_use]
+    pub fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
+            Stage::Session(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Writes a ready frame now when nothing waits; what the socket does not take is queued.
+    pub fn send(&mut self, frame: &Bytes, class: Class, limits: outbox::Limits, now: Now, tally: &mut Tally) -> Sent {
+        if self.outbox.is_some() {
+            return self.queue(frame.clone(), class, limits, tally);
+        }
+        match self.write(frame, tally) {
+            Ok(written) if written == frame.len() => {
+                tally.frames_out += 1;
+                Sent::All
+            }
+            Ok(written) => self.put(frame.clone(), written, class, limits, now, tally),
+            Err(_) => Sent::Broken,
+        }
+    }
+
+    /// Writes frames that lie one after another in `wire`; `ends` says where each ends and what it is.
+    pub fn send_many(
+        &mut self,
+        wire: &Bytes,
+        ends: &[(usize, Class)],
+        limits: outbox::Limits,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Sent {
+        let written = match self.outbox {
+            Some(_) => 0,
+            None => match self.write(wire, tally) {
+                Ok(written) if written == wire.len() => {
+                    tally.frames_out += ends.len() as u64;
+                    return Sent::All;
+                }
+                Ok(written) => written,
+                Err(_) => return Sent::Broken,
+            },
+        };
+        let mut start = 0;
+        for &(end, class) in ends {
+            if end > written {
+                let sent = self.put(wire.slice(start..end), written.saturating_sub(start), class, limits, now, tally);
+                if sent == Sent::Full {
+                    return sent;
+                }
+            } else {
+                tally.frames_out += 1;
+            }
+            start = end;
+        }
+        Sent::Blocked
+    }
+
+    /// Queues a frame behind what waits, to be written by [`Connection::flush`].
+    pub fn queue(&mut self, frame: Bytes, class: Class, limits: outbox::Limits, tally: &mut Tally) -> Sent {
+        match self.outbox.get_or_insert_default().push(frame, 0, class, limits) {
+            Ok(()) => {
+                tally.frames_out += 1;
+                Sent::Blocked
+            }
+            Err(Full) => Sent::Full,
+        }
+    }
+
+    fn put(
+        &mut self,
+        frame: Bytes,
+        written: usize,
+        class: Class,
+        limits: outbox::Limits,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Sent {
+        if self.stuck_at == 0 {
+            self.stuck_at = now.millis;
+        }
+        match self.outbox.get_or_insert_default().push(frame, written, class, limits) {
+            Ok(()) => {
+                tally.frames_out += 1;
+                Sent::Blocked
+            }
+            Err(Full) => Sent::Full,
+        }
+    }
+
+    /// Writes what waits, until the socket takes no more.
+    pub fn flush(&mut self, now: Now, tally: &mut Tally) -> Sent {
+        while let Some(outbox) = &mut self.outbox {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = outbox.next(&mut slices);
+            match self.socket.write_vectored(&slices[..filled]) {
+                Ok(written) => {
+                    tally.bytes_out += written as u64;
+                    outbox.wrote(written);
+                    self.stuck_at = now.millis;
+                    if outbox.is_empty() {
+                        self.outbox = None;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if self.stuck_at == 0 {
+                        self.stuck_at = now.millis;
+                    }
+                    return Sent::Blocked;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Sent::Broken,
+            }
+        }
+        self.stuck_at = 0;
+        Sent::All
+    }
+
+    /// Drops what waits, but for a frame that is half out.
+    pub fn abandon(&mut self) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.abandon();
+            if outbox.is_empty() {
+                self.outbox = None;
+            }
+        }
+    }
+
+    /// One `write(2)`; 0 when the socket takes nothing.
+    fn write(&mut self, bytes: &[u8], tally: &mut Tally) -> std::io::Result<usize> {
+        loop {
+            match self.socket.write(bytes) {
+                Ok(written) => {
+                    tally.bytes_out += written as u64;
+                    return Ok(written);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Who is in which room, in one shard: rooms, their classes of equal permits, and the members of each class.
+//!
+//! Members with the same permit see the same bytes, so the decision about an event is made once per class and the
+//! fan-out is a walk over one array. A member is 32 bytes; nothing here knows sockets. Only the shard's own thread
+//! touches it. Cost per event does not depend on how many rooms there are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use roomcast_access::Subscribe;
+use roomcast_proto::cursor::{Cursor, Position};
+use roomcast_proto::ids::{Room, Tenant};
+use slab::Slab;
+
+use crate::delivery::{Delivery, Kind};
+
+/// The place of one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seat {
+    room: u32,
+    class: u32,
+    index: u32,
+}
+
+impl Seat {
+    /// A seat that nobody has.
+    pub const NONE: Self = Self { room: u32::MAX, class: u32::MAX, index: u32::MAX };
+}
+
+/// One connection in one room.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// The connection's key in the shard.
+    pub connection: u32,
+    /// The room's slot in the connection's session.
+    pub slot: u32,
+    /// What is not after this was sent during recovery.
+    pub skip: Position,
+    /// A long recovery is still being sent: live events are not written, they come with its next page.
+    pub behind: bool,
+}
+
+impl Member {
+    /// Whether a delivery was sent to this member already, during recovery.
+    #[must_use]
+    pub fn has(&self, delivery: &Delivery) -> bool {
+        match delivery.kind {
+            Kind::Event => delivery.position.seq <= self.skip.seq,
+            Kind::State { .. } => delivery.position.rev <= self.skip.rev,
+            Kind::Ephemeral => false,
+        }
+    }
+}
+
+/// Members of a room with one and the same permit.
+#[derive(Debug)]
+pub struct Class {
+    /// What all of them may see.
+    pub permit: Arc<Subscribe>,
+    /// They.
+    pub members: Vec<Member>,
+    /// When they were last told a cursor, milliseconds of the shard's clock.
+    pub told_millis: u64,
+    /// The last cursor they were told because the room was quiet.
+    pub told: Option<Cursor>,
+}
+
+/// A room with members.
+#[derive(Debug)]
+pub struct Entry {
+    tenant: Tenant,
+    room: Room,
+    /// Its classes.
+    pub classes: Slab<Class>,
+}
+
+/// What leaving left behind.
+#[derive(Debug)]
+pub struct Left {
+    /// The member that now has the seat of the one that left: its session must know.
+    pub moved: Option<(Member, Seat)>,
+    /// The permit, when the room is empty now: the hub may let go of it.
+    pub emptied: Option<Arc<Subscribe>>,
+}
+
+/// All rooms of a shard that have members.
+#[derive(Debug, Default)]
+pub struct Members {
+    by_name: HashMap<Tenant, HashMap<Room, u32>>,
+    rooms: Slab<Entry>,
+}
+
+impl Members {
+    /// Rooms with members.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// Looks a room up.
+    #[must_use]
+    pub fn find(&self, tenant: &Tenant, room: &Room) -> Option<usize> {
+        self.by_name.get(tenant)?.get(room).map(|at| *at as usize)
+    }
+
+    /// A room found by [`Members::find`].
+    #[must_use]
+    pub fn room(&self, at: usize) -> Option<&Entry> {
+        self.rooms.get(at)
+    }
+
+    /// The same, to change its members' marks.
+    pub fn room_mut(&mut self, at: usize) -> Option<&mut Entry> {
+        self.rooms.get_mut(at)
+    }
+
+    /// All rooms' places are below this: for walks that are spread over time.
+    #[must_use]
+    pub fn places_max(&self) -> usize {
+        self.rooms.capacity()
+    }
+
+    /// Adds a member. Answers its seat, and whether the room had none before.
+    pub fn join(&mut self, permit: &Arc<Subscribe>, member: Member, now_millis: u64) -> (Seat, bool) {
+        let names = self.by_name.entry(permit.tenant().clone()).or_default();
+        let (at, first) = match names.get(permit.room()) {
+            Some(at) => (*at, false),
+            None => {
+                let entry =
+                    Entry { tenant: permit.tenant().clone(), room: permit.room().clone(), classes: Slab::new() };
+                let at = index(self.rooms.insert(entry));
+                names.insert(permit.room().clone(), at);
+                (at, true)
+            }
+        };
+        let classes = &mut self.rooms[at as usize].classes;
+        let known = classes.iter().find(|(_, class)| *class.permit == **permit).map(|(at, _)| at);
+        let class = known.unwrap_or_else(|| {
+            classes.insert(Class { permit: Arc::clone(permit), members: Vec::new(), told_millis: now_millis, told: None })
+        });
+        let members = &mut classes[class].members;
+        members.push(member);
+        (Seat { room: at, class: index(class), index: index(members.len() - 1) }, first)
+    }
+
+    /// The member on a seat.
+    pub fn member_mut(&mut self, seat: Seat) -> Option<&mut Member> {
+        self.class_mut(seat)?.members.get_mut(seat.index as usize)
+    }
+
+    /// The permit of a seat's holder.
+    #[must_use]
+    pub fn permit(&self, seat: Seat) -> Option<&Arc<Subscribe>> {
+        let class = self.rooms.get(seat.room as usize)?.classes.get(seat.class as usize)?;
+        Some(&class.permit)
+    }
+
+    /// Takes a member out.
+    pub fn leave(&mut self, seat: Seat) -> Left {
+        let mut left = Left { moved: None, emptied: None };
+        let Some(class) = self.class_mut(seat) else { return left };
+        if (seat.index as usize) >= class.members.len() {
+            return left;
+        }
+        class.members.swap_remove(seat.index as usize);
+        left.moved = class.members.get(seat.index as usize).map(|member| (*member, seat));
+        if class.members.is_empty() {
+            let permit = Arc::clone(&class.permit);
+            self.drop_class(seat, permit, &mut left);
+        } else if class.members.capacity() > 4 * class.members.len() + 16 {
+            class.members.shrink_to(2 * class.members.len());
+        }
+        left
+    }
+
+    fn drop_class(&mut self, seat: Seat, permit: Arc<Subscribe>, left: &mut Left) {
+        let Some(entry) = self.rooms.get_mut(seat.room as usize) else { return };
+        entry.classes.try_remove(seat.class as usize);
+        if !entry.classes.is_empty() {
+            return;
+        }
+        let Some(entry) = self.rooms.try_remove(seat.room as usize) else { return };
+        if let Some(names) = self.by_name.get_mut(&entry.tenant) {
+            names.remove(&entry.room);
+            if names.is_empty() {
+                self.by_name.remove(&entry.tenant);
+            }
+        }
+        left.emptied = Some(permit);
+    }
+
+    fn class_mut(&mut self, seat: Seat) -> Option<&mut Class> {
+        self.rooms.get_mut(seat.room as usize)?.classes.get_mut(seat.class as usize)
+    }
+}
+
+/// Slabs here hold connections and rooms of one process: far fewer than 2³².
+fn index(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,216 @@
+//! What the socket side counts. Shards count in plain numbers of their own and add them here once a turn, so that
+//! counting costs a delivery nothing.
+
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+use roomcast_chassis::metrics::Metrics;
+use roomcast_proto::close::Close;
+
+use crate::admission::TooMany;
+
+/// Upper bounds of the latency from stored to written: P5 asks for 5 and 25 ms.
+const LATENCY_BUCKETS: [f64; 11] = [0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0];
+/// Upper bounds of the time from accept to `connected`.
+const HANDSHAKE_BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 8.0];
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// We closed it.
+    Closed(Close),
+    /// The client closed it in order.
+    Client,
+    /// It broke off.
+    Gone,
+}
+
+impl Ending {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Closed(close) => close.reason(),
+            Self::Client => "client",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// The metrics of the socket side.
+#[derive(Clone, Debug)]
+pub struct GatewayMetrics {
+    /// WebSockets open, authenticated or not.
+    pub connections: IntGauge,
+    /// New connections that were not taken.
+    pub turned_away: IntCounterVec,
+    /// Upgrade requests by outcome.
+    pub upgrades: IntCounterVec,
+    /// HTTP answers by route and class.
+    pub http: IntCounterVec,
+    /// Tokens by outcome.
+    pub tokens: IntCounterVec,
+    connected: IntCounter,
+    closes: IntCounterVec,
+    subscriptions: IntCounterVec,
+    frames_in: IntCounter,
+    bytes_in: IntCounter,
+    frames_out: IntCounter,
+    bytes_out: IntCounter,
+    deliveries: IntCounter,
+    outbox_full: IntCounter,
+    dropped: IntCounterVec,
+    handshake: Histogram,
+    latency: Histogram,
+}
+
+impl GatewayMetrics {
+    /// Declares them.
+    ///
+    /// # Errors
+    /// Where one is declared already.
+    pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        let made = Self {
+            connections: metrics.gauge("roomcast_gateway_connections", "Open WebSocket connections.")?,
+            turned_away: metrics.counter_vec(
+                "roomcast_gateway_turned_away_total",
+                "New connections that were not taken, by the limit: connections, strangers, rate, address, address_rate.",
+                &["limit"],
+            )?,
+            upgrades: metrics.counter_vec(
+                "roomcast_gateway_upgrades_total",
+                "Requests for a WebSocket by outcome: switched, or the refusal's code.",
+                &["outcome"],
+            )?,
+            http: metrics.counter_vec(
+                "roomcast_gateway_http_total",
+                "HTTP answers by route and class of status.",
+                &["route", "class"],
+            )?,
+            tokens: metrics.counter_vec(
+                "roomcast_gateway_tokens_total",
+                "Tokens shown, by outcome: accepted, or the check that failed.",
+                &["outcome"],
+            )?,
+            connected: metrics
+                .counter("roomcast_gateway_connected_total", "Connections that were authenticated and answered.")?,
+            closes: metrics.counter_vec(
+                "roomcast_gateway_closes_total",
+                "WebSocket connections that ended, by reason: those of the close codes, client, gone.",
+                &["reason"],
+            )?,
+            subscriptions: metrics.counter_vec(
+                "roomcast_gateway_subscriptions_total",
+                "Rooms asked for, by outcome: complete, incomplete, fresh, forbidden, unavailable.",
+                &["outcome"],
+            )?,
+            frames_in: metrics.counter("roomcast_gateway_frames_in_total", "Messages and control frames from clients.")?,
+            bytes_in: metrics.counter("roomcast_gateway_bytes_in_total", "Bytes read from WebSockets.")?,
+            frames_out: metrics.counter("roomcast_gateway_frames_out_total", "Frames handed to WebSockets.")?,
+            bytes_out: metrics.counter("roomcast_gateway_bytes_out_total", "Bytes written to WebSockets.")?,
+            deliveries: metrics
+                .counter("roomcast_gateway_deliveries_total", "Live events handed to members, one per member.")?,
+            outbox_full: metrics
+                .counter("roomcast_gateway_outbox_full_total", "Clients closed because their outbox was full.")?,
+            dropped: metrics.counter_vec(
+                "roomcast_gateway_dropped_total",
+                "Deliveries not made, by reason: ephemeral (outbox full), unreadable (cannot be redacted), inbox (shard \
+                 too far behind; its clients are told to come back).",
+                &["reason"],
+            )?,
+            handshake: metrics.histogram(
+                "roomcast_gateway_handshake_seconds",
+                "Time from accept to `connected`.",
+                &HANDSHAKE_BUCKETS,
+            )?,
+            latency: metrics.histogram(
+                "roomcast_gateway_fan_out_seconds",
+                "Time from stored to written to the last member in a shard; one sample per turn with events.",
+                &LATENCY_BUCKETS,
+            )?,
+        };
+        made.show_zeros();
+        Ok(made)
+    }
+
+    /// A closed label exists from the start, so that a rate over it is never "no data".
+    fn show_zeros(&self) {
+        for close in Close::ALL {
+            self.closes.with_label_values(&[close.reason()]);
+        }
+        for limit in TooMany::ALL {
+            self.turned_away.with_label_values(&[limit.as_str()]);
+        }
+        for reason in ["ephemeral", "unreadable", "inbox"] {
+            self.dropped.with_label_values(&[reason]);
+        }
+    }
+
+    /// One connection ended.
+    pub fn ended(&self, ending: Ending) {
+        self.connections.dec();
+        self.closes.with_label_values(&[ending.label()]).inc();
+    }
+
+    /// One room was asked for.
+    pub fn subscribed(&self, outcome: &str) {
+        self.subscriptions.with_label_values(&[outcome]).inc();
+    }
+
+    /// Deliveries dropped because a shard was too far behind.
+    pub fn inbox_overflow(&self) {
+        self.dropped.with_label_values(&["inbox"]).inc();
+    }
+
+    /// A connection was answered `connected`.
+    pub fn connected(&self, after: std::time::Duration) {
+        self.connected.inc();
+        self.handshake.observe(after.as_secs_f64());
+    }
+
+    /// Adds what a shard counted and sets its counts to zero.
+    pub fn add(&self, tally: &mut Tally) {
+        let counters = [
+            (&self.frames_in, tally.frames_in),
+            (&self.bytes_in, tally.bytes_in),
+            (&self.frames_out, tally.frames_out),
+            (&self.bytes_out, tally.bytes_out),
+            (&self.deliveries, tally.deliveries),
+            (&self.outbox_full, tally.outbox_full),
+        ];
+        for (counter, count) in counters {
+            if count > 0 {
+                counter.inc_by(count);
+            }
+        }
+        if tally.dropped_ephemeral > 0 {
+            self.dropped.with_label_values(&["ephemeral"]).inc_by(tally.dropped_ephemeral);
+        }
+        if tally.unreadable > 0 {
+            self.dropped.with_label_values(&["unreadable"]).inc_by(tally.unreadable);
+        }
+        if let Some(millis) = tally.latency_millis {
+            self.latency.observe(f64::from(millis) / 1000.0);
+        }
+        *tally = Tally::default();
+    }
+}
+
+/// The counts of one shard since the last turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Messages and control frames read.
+    pub frames_in: u64,
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Frames handed to sockets.
+    pub frames_out: u64,
+    /// Bytes written.
+    pub bytes_out: u64,
+    /// Live events, one per member.
+    pub deliveries: u64,
+    /// Clients whose outbox was full.
+    pub outbox_full: u64,
+    /// Ephemeral events dropped at a full outbox.
+    pub dropped_ephemeral: u64,
+    /// Events that could not be redacted.
+    pub unreadable: u64,
+    /// Milliseconds from stored to written, of the oldest event of the turn.
+    pub latency_millis: Option<u16>,
+}

@@ -1,0 +1,540 @@
+//! One client as a state machine: messages and the passing of time go in, wishes come out.
+//!
+//! A connection begins as a [`Handshake`] and becomes a [`Session`] by its first message, which must be `connect` and
+//! is the only one that can do that. The shard carries the wishes out: it writes, joins rooms, asks the hub. Nothing
+//! here awaits, reads a clock or touches a socket. What a client was refused is one answer, the same for what is not
+//! there and what is not its own.
+
+use std::sync::Arc;
+
+use roomcast_access::{History, Rights, Subscribe};
+use roomcast_proto::close::Close;
+use roomcast_proto::cursor::Cursor;
+use roomcast_proto::frame::{
+    BadFrame, ClientFrame, Connect, Connected, Expiring, Ping, Refreshed, RoomAnswer, RoomRequest, ServerFrame, Unsubscribed,
+    client_frame, server_frame,
+};
+use roomcast_proto::ids::Room;
+use roomcast_proto::limits;
+use roomcast_proto::refusal::{Code, Refusal};
+
+use crate::bucket::{Bucket, Rate};
+use crate::gate::{self, Admitted, Gate};
+use crate::members::Seat;
+
+/// Longest `client` text kept of a `connect`, bytes.
+pub const CLIENT_BYTES_MAX: usize = 128;
+
+/// What one session may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Rooms that a client may ask for; rooms joined by the policy do not count.
+    pub subscriptions_max: usize,
+    /// Messages.
+    pub requests: Rate,
+}
+
+/// The two clocks, read once per turn of the shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Milliseconds on a clock that never jumps.
+    pub millis: u64,
+    /// Unix milliseconds.
+    pub unix_millis: i64,
+}
+
+impl Now {
+    /// Unix seconds.
+    #[must_use]
+    pub fn unix_secs(self) -> i64 {
+        self.unix_millis.div_euclid(1000)
+    }
+}
+
+/// What the shard is to do for a session.
+#[derive(Debug)]
+pub enum Wish {
+    /// Send this.
+    Say(ServerFrame),
+    /// Recover rooms, answer, send what was missed, join.
+    Open(Opening),
+    /// Leave a room's members, because the client asks for it.
+    Leave(Room),
+    /// Leave a room's members at once, because the right to it has ended.
+    Evict(Room),
+    /// Take this permit for a room that is open, from now on.
+    Exchange(Arc<Subscribe>),
+    /// Read history and answer.
+    Read(Reading),
+    /// End the connection.
+    End(Close),
+}
+
+/// Rooms to be opened by one answer.
+#[derive(Debug)]
+pub struct Opening {
+    /// The rights it was decided under; see [`Session::decide_opening`].
+    pub generation: u32,
+    /// The request to answer.
+    pub id: Option<u32>,
+    /// Which answer it is.
+    pub kind: Kind,
+    /// The rooms, in the order of the answer.
+    pub rooms: Vec<Asked>,
+}
+
+/// The answer that opens rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `connected`, with all rooms in it.
+    Connected,
+    /// `subscribed`, one room.
+    Subscribed,
+    /// None: the permit of an open room was exchanged, and the state it shows is sent.
+    Exchanged,
+}
+
+/// One room a client asked for, or that the policy joins by itself.
+#[derive(Debug)]
+pub struct Asked {
+    /// The name as the client wrote it.
+    pub name: String,
+    /// The decision.
+    pub permit: Result<Arc<Subscribe>, Refusal>,
+    /// Where the client stands.
+    pub from: From,
+    /// Whether the client asked for it; else the policy joined it.
+    pub requested: bool,
+}
+
+/// Where a client stands in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// It has nothing.
+    Fresh,
+    /// It says it is here.
+    At(Cursor),
+    /// It sent a text that is no cursor of ours: answered like one of another epoch.
+    Unreadable,
+}
+
+impl From {
+    fn read(cursor: Option<&str>) -> Self {
+        match cursor.map(str::parse) {
+            None => Self::Fresh,
+            Some(Ok(cursor)) => Self::At(cursor),
+            Some(Err(_)) => Self::Unreadable,
+        }
+    }
+}
+
+/// A request for history that may be answered.
+#[derive(Debug)]
+pub struct Reading {
+    /// The rights it was decided under; see [`Session::may_still_read`].
+    pub generation: u32,
+    /// The request to answer.
+    pub id: Option<u32>,
+    /// The decision.
+    pub permit: History,
+    /// Events before this.
+    pub before: Option<Cursor>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A room that is open.
+#[derive(Debug)]
+pub struct OpenRoom {
+    /// Its name.
+    pub room: Room,
+    /// The place among its members.
+    pub seat: Seat,
+    /// Whether it counts against the limit.
+    pub requested: bool,
+    /// Set while a long recovery is still being sent: the last cursor that was.
+    pub behind: Option<Box<Cursor>>,
+}
+
+/// A connection that has not said `connect` yet.
+#[derive(Debug, Default)]
+pub struct Handshake {
+    /// The user, when a token came with the upgrade.
+    pub admitted: Option<Admitted>,
+}
+
+/// A handshake that failed: what to answer, and how it ends.
+#[derive(Debug, PartialEq)]
+pub struct Failed {
+    /// The request to answer.
+    pub id: Option<u32>,
+    /// What was wrong.
+    pub refusal: Refusal,
+    /// The end.
+    pub close: Close,
+}
+
+impl Handshake {
+    /// Takes the first message. Answers the session and the rooms it begins with.
+    ///
+    /// # Errors
+    /// [`Failed`]: not `connect` (4503), no valid token (4500, or 4003 when it has expired), too many rooms (4504).
+    pub fn accept(
+        self,
+        frame: Result<ClientFrame, BadFrame>,
+        gate: &Gate,
+        limits: Limits,
+        now: Now,
+    ) -> Result<(Session, Opening), Failed> {
+        let failed = |id, refusal, close| Failed { id, refusal, close };
+        let frame = frame.map_err(|bad| failed(bad.id, bad.refusal, Close::Protocol))?;
+        let id = frame.id;
+        let Some(client_frame::Body::Connect(connect)) = frame.body else {
+            let refusal = Refusal::new(Code::BadFrame, "the first message is connect");
+            return Err(failed(id, refusal, Close::Protocol));
+        };
+        let bad_token = |refusal: Refusal| {
+            let close = if refusal.code == Code::Expired { Close::Expired } else { Close::BadToken };
+            failed(id, refusal, close)
+        };
+        let admitted = match (self.admitted, &connect.token) {
+            (Some(admitted), None) => admitted,
+            (_, Some(token)) => {
+                gate.admit(token, now.unix_secs()).map_err(|error| bad_token(gate::refusal(error)))?
+            }
+            (None, None) => return Err(bad_token(gate::no_token())),
+        };
+        if connect.client.len() > CLIENT_BYTES_MAX {
+            let refusal = Refusal::new(Code::BadFrame, format!("client: at most {CLIENT_BYTES_MAX} bytes"));
+            return Err(failed(id, refusal.at("/connect/client"), Close::Protocol));
+        }
+        if connect.rooms.len() > limits.subscriptions_max {
+            let refusal = Refusal::new(Code::Limit, format!("at most {} rooms", limits.subscriptions_max));
+            return Err(failed(id, refusal.at("/connect/rooms"), Close::Limit));
+        }
+        let mut requests = Bucket::default();
+        requests.take(now.millis, 1, limits.requests);
+        let rooms = first_rooms(&connect, &admitted.rights);
+        let session = Session { limits, admitted, rooms: Vec::new(), requests, expiring_said: false, generation: 0 };
+        Ok((session, Opening { generation: 0, id, kind: Kind::Connected, rooms }))
+    }
+}
+
+/// The rooms of a `connect`: those asked for, in their order, then those the policy joins, then the user's own.
+fn first_rooms(connect: &Connect, rights: &Rights) -> Vec<Asked> {
+    let mut rooms: Vec<Asked> = Vec::with_capacity(connect.rooms.len() + 4);
+    for RoomRequest { room, cursor } in &connect.rooms {
+        if rooms.iter().all(|asked| asked.name != *room) {
+            rooms.push(asked(room, cursor.as_deref(), rights, true));
+        }
+    }
+    for room in joined_by_policy(rights) {
+        match rooms.iter_mut().find(|asked| asked.name == room.as_str()) {
+            Some(asked) => asked.requested = false,
+            None => rooms.push(asked(room.as_str(), None, rights, false)),
+        }
+    }
+    rooms
+}
+
+/// `auto_join` of the policy and the personal room, of which every user is a member: notifications arrive there.
+fn joined_by_policy(rights: &Rights) -> impl Iterator<Item = Room> + '_ {
+    rights.auto_join().into_iter().chain(rights.personal_room().cloned())
+}
+
+fn asked(name: &str, cursor: Option<&str>, rights: &Rights, requested: bool) -> Asked {
+    Asked { name: name.to_owned(), permit: permit(name, rights), from: From::read(cursor), requested }
+}
+
+/// The decision about a room. A name that is none is refused like a room that is not there.
+fn permit(name: &str, rights: &Rights) -> Result<Arc<Subscribe>, Refusal> {
+    let room = Room::parse(name).map_err(|_| Refusal::forbidden())?;
+    rights.subscribe(&room).map(Arc::new).map_err(|_| Refusal::forbidden())
+}
+
+/// A connected client.
+#[derive(Debug)]
+pub struct Session {
+    limits: Limits,
+    admitted: Admitted,
+    /// The rooms that are open; slots move when one is closed, see [`Session::close`].
+    pub rooms: Vec<OpenRoom>,
+    requests: Bucket,
+    expiring_said: bool,
+    /// Grows whenever rights are decided again.
+    generation: u32,
+}
+
+/// What `connected` says beside the rooms.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The connection's name.
+    pub connection: String,
+    /// First part of every cursor.
+    pub epoch: String,
+    /// How long a client may be away.
+    pub resume_seconds: u64,
+    /// Whether NATS is heard.
+    pub stale: bool,
+}
+
+impl Session {
+    /// The user.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.admitted.user
+    }
+
+    /// The last second in which this session may live, Unix.
+    #[must_use]
+    pub fn ends_at(&self) -> i64 {
+        self.admitted.ends_at
+    }
+
+    /// When the token must be looked at next, Unix seconds: to warn, then to end.
+    #[must_use]
+    pub fn next_at(&self) -> i64 {
+        if self.expiring_said { self.admitted.ends_at } else { self.warn_at().min(self.admitted.ends_at) }
+    }
+
+    fn warn_at(&self) -> i64 {
+        self.admitted.expires_at - i64::try_from(limits::EXPIRING_BEFORE.as_secs()).unwrap_or(0)
+    }
+
+    /// The place of a room in [`Session::rooms`].
+    #[must_use]
+    pub fn slot(&self, room: &Room) -> Option<usize> {
+        self.rooms.iter().position(|open| open.room == *room)
+    }
+
+    /// Takes a room out. The last room takes its slot; the shard tells that one's seat.
+    pub fn close(&mut self, slot: usize) -> OpenRoom {
+        self.rooms.swap_remove(slot)
+    }
+
+    /// Decides about an opening again when rights have changed since: it may have waited for the hub.
+    pub fn decide_opening(&self, opening: &mut Opening) {
+        if opening.generation == self.generation {
+            return;
+        }
+        opening.generation = self.generation;
+        for asked in &mut opening.rooms {
+            asked.permit = permit(&asked.name, &self.admitted.rights);
+        }
+    }
+
+    /// Whether a request for history is still permitted; its permit is the one of now afterwards.
+    pub fn may_still_read(&self, reading: &mut Reading) -> bool {
+        if reading.generation == self.generation {
+            return true;
+        }
+        reading.generation = self.generation;
+        match self.admitted.rights.history(reading.permit.room()) {
+            Ok(permit) => {
+                reading.permit = permit;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The opening that sends the state of an exchanged permit.
+    #[must_use]
+    pub fn exchange(&self, permit: Arc<Subscribe>) -> Opening {
+        let name = permit.room().as_str().to_owned();
+        let asked = Asked { name, permit: Ok(permit), from: From::Fresh, requested: false };
+        Opening { generation: self.generation, id: None, kind: Kind::Exchanged, rooms: vec![asked] }
+    }
+
+    fn opening(&self, id: Option<u32>, asked: Asked) -> Wish {
+        Wish::Open(Opening { generation: self.generation, id, kind: Kind::Subscribed, rooms: vec![asked] })
+    }
+
+    /// The answer to `connect`.
+    #[must_use]
+    pub fn connected(&self, about: About, rooms: Vec<RoomAnswer>, now: Now) -> Connected {
+        Connected {
+            connection: about.connection,
+            user: self.admitted.user.as_ref().to_owned(),
+            roles: self.admitted.roles.to_vec(),
+            epoch: about.epoch,
+            ping_seconds: u32::try_from(limits::PING_EVERY.as_secs()).unwrap_or(u32::MAX),
+            expires_at: rfc3339(self.admitted.expires_at.saturating_mul(1000)),
+            server_time: rfc3339(now.unix_millis),
+            status: status_word(about.stale).to_owned(),
+            rooms,
+            limits: Some(roomcast_proto::frame::ClientLimits {
+                resume_seconds: u32::try_from(about.resume_seconds).unwrap_or(u32::MAX),
+                subscriptions: u32::try_from(self.limits.subscriptions_max).unwrap_or(u32::MAX),
+                message_bytes: u32::try_from(limits::CLIENT_MESSAGE_BYTES_MAX).unwrap_or(u32::MAX),
+                event_bytes: u32::try_from(limits::EVENT_BYTES_MAX).unwrap_or(u32::MAX),
+            }),
+        }
+    }
+
+    /// Takes one message. `wishes` are appended in the order in which they are to be carried out.
+    pub fn message(&mut self, frame: Result<ClientFrame, BadFrame>, gate: &Gate, now: Now, wishes: &mut Vec<Wish>) {
+        use client_frame::Body;
+        if !self.requests.take(now.millis, 1, self.limits.requests) {
+            return wishes.push(Wish::End(Close::Rate));
+        }
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(bad) => return refused_frame(bad, wishes),
+        };
+        let id = frame.id;
+        match frame.body {
+            Some(Body::Subscribe(subscribe)) => self.subscribe(id, &subscribe.room, subscribe.cursor.as_deref(), wishes),
+            Some(Body::Unsubscribe(unsubscribe)) => self.unsubscribe(id, unsubscribe.room, wishes),
+            Some(Body::History(history)) => self.history(id, &history, wishes),
+            Some(Body::Refresh(refresh)) => self.refresh(id, &refresh.token, gate, now, wishes),
+            Some(Body::Pong(_)) => {}
+            Some(Body::Connect(_)) => {
+                let refusal = Refusal::new(Code::BadFrame, "connect is said once");
+                wishes.push(Wish::Say(ServerFrame::refuse(id, &refusal)));
+                wishes.push(Wish::End(Close::Protocol));
+            }
+            // No policy grants these yet, and what is not granted is refused like what is not there.
+            Some(
+                Body::Publish(_) | Body::Command(_) | Body::Presence(_) | Body::Feed(_) | Body::Mark(_)
+                | Body::Preferences(_) | Body::Activity(_),
+            )
+            | None => refuse(id, &Refusal::forbidden(), wishes),
+        }
+    }
+
+    /// Looks at the token's end: warns once, then ends.
+    pub fn passes(&mut self, now: Now, wishes: &mut Vec<Wish>) {
+        let secs = now.unix_secs();
+        if secs >= self.admitted.ends_at {
+            return wishes.push(Wish::End(Close::Expired));
+        }
+        if !self.expiring_said && secs >= self.warn_at() {
+            self.expiring_said = true;
+            let expires_at = rfc3339(self.admitted.expires_at.saturating_mul(1000));
+            wishes.push(Wish::Say(ServerFrame::push(server_frame::Body::Expiring(Expiring { expires_at }))));
+        }
+    }
+
+    fn subscribe(&mut self, id: Option<u32>, name: &str, cursor: Option<&str>, wishes: &mut Vec<Wish>) {
+        let asked = asked(name, cursor, &self.admitted.rights, true);
+        let requested = self.rooms.iter().filter(|open| open.requested && open.room.as_str() != name).count();
+        match &asked.permit {
+            Err(refusal) => refuse(id, refusal, wishes),
+            Ok(_) if requested >= self.limits.subscriptions_max => {
+                let refusal = Refusal::new(Code::Limit, format!("at most {} rooms", self.limits.subscriptions_max));
+                refuse(id, &refusal, wishes);
+            }
+            Ok(_) => wishes.push(self.opening(id, asked)),
+        }
+    }
+
+    fn unsubscribe(&mut self, id: Option<u32>, name: String, wishes: &mut Vec<Wish>) {
+        if let Some(slot) = self.rooms.iter().position(|open| open.room.as_str() == name) {
+            wishes.push(Wish::Leave(self.rooms[slot].room.clone()));
+        }
+        // The same answer for a room that was not open: nothing is said about what there is.
+        let answer = Unsubscribed { room: name, code: None, reason: None };
+        answer_to(id, server_frame::Body::Unsubscribed(answer), wishes);
+    }
+
+    fn history(&self, id: Option<u32>, request: &roomcast_proto::frame::History, wishes: &mut Vec<Wish>) {
+        let room = Room::parse(&request.room).ok();
+        let permit = room.and_then(|room| self.admitted.rights.history(&room).ok());
+        let Some(permit) = permit else { return refuse(id, &Refusal::forbidden(), wishes) };
+        let before = match request.before.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(cursor)) => Some(cursor),
+            Some(Err(_)) => {
+                let refusal = Refusal::new(Code::BadRequest, "before is not a cursor").at("/history/before");
+                return refuse(id, &refusal, wishes);
+            }
+        };
+        let limit = if request.limit == 0 { limits::HISTORY_EVENTS_DEFAULT } else { request.limit };
+        let limit = usize::try_from(limit.min(limits::HISTORY_EVENTS_MAX)).unwrap_or(1);
+        wishes.push(Wish::Read(Reading { generation: self.generation, id, permit, before, limit }));
+    }
+
+    fn refresh(&mut self, id: Option<u32>, token: &str, gate: &Gate, now: Now, wishes: &mut Vec<Wish>) {
+        let admitted = match gate.admit(token, now.unix_secs()) {
+            Ok(admitted) => admitted,
+            Err(error) => return refuse(id, &gate::refusal(error), wishes),
+        };
+        let same = admitted.user == self.admitted.user && admitted.rights.tenant() == self.admitted.rights.tenant();
+        if !same {
+            return refuse(id, &Refusal::forbidden(), wishes);
+        }
+        self.admitted = admitted;
+        self.expiring_said = false;
+        self.generation += 1;
+        let refreshed = Refreshed {
+            expires_at: rfc3339(self.admitted.expires_at.saturating_mul(1000)),
+            roles: self.admitted.roles.to_vec(),
+        };
+        answer_to(id, server_frame::Body::Refreshed(refreshed), wishes);
+        self.decide_again(wishes);
+    }
+
+    /// Decides about every open room again and opens what has become open.
+    fn decide_again(&self, wishes: &mut Vec<Wish>) {
+        for open in &self.rooms {
+            match self.admitted.rights.subscribe(&open.room) {
+                Ok(permit) => wishes.push(Wish::Exchange(Arc::new(permit))),
+                Err(_) => {
+                    let refusal = Refusal::forbidden();
+                    let closed = Unsubscribed {
+                        room: open.room.as_str().to_owned(),
+                        code: Some(refusal.code.as_str().to_owned()),
+                        reason: Some("your rights have changed".to_owned()),
+                    };
+                    wishes.push(Wish::Evict(open.room.clone()));
+                    wishes.push(Wish::Say(ServerFrame::push(server_frame::Body::Unsubscribed(closed))));
+                }
+            }
+        }
+        for room in joined_by_policy(&self.admitted.rights) {
+            if self.slot(&room).is_none() {
+                wishes.push(self.opening(None, asked(room.as_str(), None, &self.admitted.rights, false)));
+            }
+        }
+    }
+}
+
+/// A message that cannot be read ends the connection, because what follows it cannot be trusted either; one that can
+/// be answered, or that is only unknown, is answered.
+fn refused_frame(bad: BadFrame, wishes: &mut Vec<Wish>) {
+    let end = bad.id.is_none() && bad.refusal.code == Code::BadFrame;
+    wishes.push(Wish::Say(ServerFrame::refuse(bad.id, &bad.refusal)));
+    if end {
+        wishes.push(Wish::End(Close::Protocol));
+    }
+}
+
+fn refuse(id: Option<u32>, refusal: &Refusal, wishes: &mut Vec<Wish>) {
+    answer_to(id, server_frame::Body::Error(refusal.into()), wishes);
+}
+
+/// A message without `id` gets no answer.
+fn answer_to(id: Option<u32>, body: server_frame::Body, wishes: &mut Vec<Wish>) {
+    if id.is_some() {
+        wishes.push(Wish::Say(ServerFrame::answer(id, body)));
+    }
+}
+
+/// The question every client is asked every 25 s, ready to send.
+#[must_use]
+pub fn ping_json() -> String {
+    ServerFrame::push(server_frame::Body::Ping(Ping {})).to_json()
+}
+
+/// `ok` or `stale`.
+#[must_use]
+pub fn status_word(stale: bool) -> &'static str {
+    if stale { "stale" } else { "ok" }
+}
+
+/// Unix milliseconds as RFC 3339 in UTC.
+#[must_use]
+pub fn rfc3339(unix_millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(unix_millis).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}

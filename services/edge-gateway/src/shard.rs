@@ -1,0 +1,533 @@
+//! The driver: one thread, its sockets, one loop.
+//!
+//! A shard owns its sockets from the moment the upgrade is answered. It sleeps in one `epoll_wait`; what wakes it is
+//! readiness of a socket, a message of the hub or of `accept` in its inbox, or the one timer wheel. Nothing runs per
+//! connection: no task, no buffer, no timer. Decisions are `session`'s, `outbox`'s and `members`'; here they are
+//! carried out, a bounded amount per turn, so that no client and no room can hold the others up.
+
+mod fan_out;
+mod input;
+mod recovery;
+mod write;
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::TcpStream as StdStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use roomcast_proto::close::Close;
+use roomcast_proto::cursor::Cursor;
+use roomcast_proto::frame::{ServerFrame, Status, server_frame};
+use roomcast_proto::limits::{AUTHENTICATE_WITHIN, PING_EVERY, PONG_WITHIN};
+use slab::Slab;
+use tokio::sync::oneshot;
+
+use crate::admission::{Place, Stranger};
+use crate::bucket::Rate;
+use crate::connection::{Connection, Sent, Stage};
+use crate::delivery::Delivery;
+use crate::drain::Pace;
+use crate::gate::{Admitted, Gate};
+use crate::hub::{Hub, ToShard};
+use crate::members::Members;
+use crate::metrics::{Ending, GatewayMetrics, Tally};
+use crate::outbox;
+use crate::session::{self, Handshake, Now, Wish};
+use crate::wheel::Wheel;
+use crate::ws;
+
+/// Readiness events taken from the kernel at once.
+const EVENTS: usize = 1024;
+/// Bytes read from a socket at once; larger messages take several reads.
+const SCRATCH_BYTES: usize = 16 * 1024;
+/// Messages taken from the inbox in one turn.
+const INBOX_TURN: usize = 256;
+/// Messages that may wait in the inbox. A shard that is so far behind has lost contact with the present: its clients
+/// are told to come back (4005) instead of being kept for minutes.
+const INBOX_MAX: usize = 100_000;
+/// How long a closed socket may take to say goodbye.
+const LINGER_MILLIS: u64 = 2_000;
+/// How often the loop looks around when nothing happens, milliseconds.
+const IDLE_MILLIS: u64 = 1_000;
+/// The same while connections are drained.
+const DRAIN_TURN_MILLIS: u64 = 10;
+const WAKE: Token = Token(usize::MAX);
+
+/// What one shard allows each of its clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Messages from clients.
+    pub ws: ws::Limits,
+    /// Frames to clients.
+    pub outbox: outbox::Limits,
+    /// Requests and rooms.
+    pub session: session::Limits,
+    /// Bytes from a client.
+    pub ingress: Rate,
+    /// Bytes may wait so long without the socket taking any.
+    pub write_timeout: Duration,
+    /// Missed events sent before the outbox must be empty again.
+    pub page_events: usize,
+}
+
+/// What all shards share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Where rooms are recovered.
+    pub hub: Arc<Hub>,
+    /// Keys and policy.
+    pub gate: Arc<Gate>,
+    /// Where counts are added.
+    pub metrics: GatewayMetrics,
+    /// What is allowed.
+    pub limits: Limits,
+}
+
+/// A socket that was upgraded.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket, non-blocking.
+    pub socket: StdStream,
+    /// What the client sent right behind its request.
+    pub early: Vec<u8>,
+    /// The user, when a token came with the request.
+    pub admitted: Option<Admitted>,
+    /// Held as long as the connection lives.
+    pub place: Place,
+    /// Held until it has shown a token.
+    pub stranger: Option<Stranger>,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+/// What comes to a shard from other threads.
+#[derive(Debug)]
+enum Inbox {
+    Hub(ToShard),
+    Arrival(Box<Arrival>),
+    Drain(Duration),
+}
+
+/// How other threads reach a shard. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inbox: Sender<Inbox>,
+    waker: Arc<Waker>,
+    signal: Arc<Signal>,
+    metrics: GatewayMetrics,
+}
+
+/// Wake-ups are coalesced: while one is under way, no other is sent.
+#[derive(Debug, Default)]
+struct Signal {
+    notified: AtomicBool,
+    backlog: AtomicUsize,
+    /// A delivery was dropped: what members got since is not whole.
+    lost: AtomicBool,
+}
+
+impl Handle {
+    /// Hands an upgraded socket over.
+    pub fn arrive(&self, arrival: Arrival) {
+        self.send(Inbox::Arrival(Box::new(arrival)));
+    }
+
+    /// Closes all connections with 4001, evenly within `window`, then ends the thread.
+    pub fn drain(&self, window: Duration) {
+        self.send(Inbox::Drain(window));
+    }
+
+    fn tell(&self, message: ToShard) {
+        let behind = self.signal.backlog.load(Ordering::Relaxed) >= INBOX_MAX;
+        if behind && matches!(message, ToShard::Deliver(_)) {
+            self.signal.lost.store(true, Ordering::Release);
+            self.metrics.inbox_overflow();
+            return;
+        }
+        self.send(Inbox::Hub(message));
+    }
+
+    fn send(&self, message: Inbox) {
+        self.signal.backlog.fetch_add(1, Ordering::Relaxed);
+        // A shard that is gone takes nothing any more; its end is reported by its thread.
+        let _ = self.inbox.send(message);
+        if !self.signal.notified.swap(true, Ordering::AcqRel) {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// Starts a shard's thread and attaches it to the hub. The receiver hears when the thread has ended in order; it fails
+/// when the thread died.
+///
+/// # Errors
+/// Where the system gives no epoll descriptor or no thread.
+pub fn start(number: usize, shared: Shared) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+    let (sender, inbox) = channel();
+    let signal = Arc::new(Signal::default());
+    let metrics = shared.metrics.clone();
+    let handle = Handle { inbox: sender, waker, signal: Arc::clone(&signal), metrics };
+    let (ended, end) = oneshot::channel();
+    let to_hub = handle.clone();
+    let at = shared.hub.attach(Box::new(move |message| to_hub.tell(message)));
+    std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
+        Shard::new(at, poll, inbox, signal, shared).run();
+        // Nobody may be listening any more when the process ends.
+        let _ = ended.send(());
+    })?;
+    Ok((handle, end))
+}
+
+/// What a ticket of the hub stands for.
+#[derive(Clone, Copy, Debug)]
+enum Ticket {
+    Opening(u32),
+    Reading(u32),
+    Page(u32),
+}
+
+struct Shard {
+    number: usize,
+    poll: Poll,
+    inbox: Receiver<Inbox>,
+    signal: Arc<Signal>,
+    shared: Shared,
+    connections: Slab<Connection>,
+    members: Members,
+    wheel: Wheel,
+    clock: Clock,
+    now: Now,
+    tally: Tally,
+    tickets: HashMap<u64, Ticket>,
+    next_ticket: u64,
+    /// The newest cursor this shard has handed out: what quiet rooms are told.
+    head: Option<Cursor>,
+    stale: bool,
+    /// Where the walk over quiet rooms goes on, and when.
+    sweep_at: usize,
+    swept_millis: u64,
+    /// Connections with unread bytes beyond their turn.
+    unread: Vec<u32>,
+    /// Connections with queued frames that were not tried yet.
+    dirty: Vec<u32>,
+    /// Connections whose socket took less than it was given, to be looked at by the wheel.
+    blocked: Vec<u32>,
+    /// Connections that may take the next page of their recovery.
+    pages: Vec<u32>,
+    /// Connections that end for a reason found while others were served.
+    ending: Vec<(u32, Ending)>,
+    drain: Option<Pace>,
+    draining: bool,
+    scratch: Vec<u8>,
+    wishes: Vec<Wish>,
+    ping: Bytes,
+}
+
+/// Both clocks.
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn now(&self) -> Now {
+        // From 1 s on, so that 0 can mean "none".
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1_000);
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { millis, unix_millis: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX) }
+    }
+}
+
+impl Shard {
+    fn new(number: usize, poll: Poll, inbox: Receiver<Inbox>, signal: Arc<Signal>, shared: Shared) -> Self {
+        let clock = Clock { start: Instant::now() };
+        let now = clock.now();
+        Self {
+            number,
+            poll,
+            inbox,
+            signal,
+            stale: shared.hub.status().stale,
+            shared,
+            connections: Slab::new(),
+            members: Members::default(),
+            wheel: Wheel::new(now.millis),
+            clock,
+            now,
+            tally: Tally::default(),
+            tickets: HashMap::new(),
+            next_ticket: 1,
+            head: None,
+            sweep_at: 0,
+            swept_millis: now.millis,
+            unread: Vec::new(),
+            dirty: Vec::new(),
+            blocked: Vec::new(),
+            pages: Vec::new(),
+            ending: Vec::new(),
+            drain: None,
+            draining: false,
+            scratch: vec![0; SCRATCH_BYTES],
+            wishes: Vec::new(),
+            ping: ws::text_frame(session::ping_json().as_bytes()),
+        }
+    }
+
+    fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut more = false;
+        while !(self.draining && self.connections.is_empty()) {
+            let timeout = self.timeout(more);
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout)) {
+                // A signal interrupts the wait; anything else cannot happen to a live epoll descriptor.
+                if error.kind() != ErrorKind::Interrupted {
+                    tracing::error!(%error, "a shard cannot wait for its sockets: {error}");
+                    return;
+                }
+            }
+            self.now = self.clock.now();
+            for event in &events {
+                if event.token() != WAKE {
+                    let key = u32::try_from(event.token().0).unwrap_or(u32::MAX);
+                    let closed = event.is_read_closed() || event.is_error();
+                    self.ready(key, event.is_readable() || closed, closed, event.is_writable());
+                }
+            }
+            self.read_deferred();
+            self.settle();
+            more = self.take_inbox();
+            self.timers();
+            self.sweep_quiet_rooms();
+            self.next_pages();
+            self.pace_drain();
+            self.settle();
+            let metrics = &self.shared.metrics;
+            metrics.add(&mut self.tally);
+        }
+    }
+
+    fn timeout(&self, more: bool) -> Duration {
+        if more || !self.unread.is_empty() || !self.pages.is_empty() {
+            return Duration::ZERO;
+        }
+        let idle = if self.drain.is_some() { DRAIN_TURN_MILLIS } else { IDLE_MILLIS };
+        // One more, so that the tick that is due has passed when the loop looks.
+        Duration::from_millis(self.wheel.next_in(self.now.millis).map_or(idle, |next| (next + 1).min(idle)))
+    }
+
+    /// Takes a bounded number of messages; whether more wait.
+    fn take_inbox(&mut self) -> bool {
+        self.signal.notified.store(false, Ordering::Release);
+        if self.signal.lost.swap(false, Ordering::AcqRel) {
+            tracing::warn!("a shard fell more than {INBOX_MAX} messages behind; its clients are told to come back");
+            self.close_all(Close::Resync);
+        }
+        let mut batch: Vec<Arc<Delivery>> = Vec::new();
+        let mut taken = 0;
+        while taken < INBOX_TURN {
+            let Ok(message) = self.inbox.try_recv() else { break };
+            taken += 1;
+            match message {
+                Inbox::Hub(ToShard::Deliver(delivery)) => batch.push(delivery),
+                other => {
+                    // What came before is delivered before: order is what makes positions mean something.
+                    self.fan_out(&batch);
+                    batch.clear();
+                    self.told(other);
+                }
+            }
+        }
+        self.signal.backlog.fetch_sub(taken, Ordering::Relaxed);
+        self.fan_out(&batch);
+        taken == INBOX_TURN
+    }
+
+    fn told(&mut self, message: Inbox) {
+        match message {
+            Inbox::Arrival(arrival) => self.arrive(*arrival),
+            Inbox::Drain(window) => {
+                self.draining = true;
+                self.drain = Some(Pace::new(self.now.millis, self.connections.len(), window));
+            }
+            Inbox::Hub(ToShard::Ready { ticket }) => self.ticket_ready(ticket),
+            Inbox::Hub(ToShard::Status { stale, since_millis }) => self.say_status(stale, since_millis),
+            Inbox::Hub(ToShard::CloseAll | ToShard::Reset) => self.close_all(Close::Resync),
+            Inbox::Hub(ToShard::Deliver(_)) => {}
+        }
+        self.settle();
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        let mut socket = TcpStream::from_std(arrival.socket);
+        let entry = self.connections.vacant_entry();
+        let key = entry.key();
+        let registered = self.poll.registry().register(&mut socket, Token(key), Interest::READABLE | Interest::WRITABLE);
+        self.shared.metrics.connections.inc();
+        if let Err(error) = registered {
+            tracing::warn!(%error, "a socket cannot be watched: {error}");
+            self.shared.metrics.ended(Ending::Gone);
+            return;
+        }
+        // The first ping comes early and at random, so that clients that came together are not pinged together.
+        let every = u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
+        let due = self.now.millis + u64::try_from(AUTHENTICATE_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        let Arrival { mut early, admitted, place, stranger, accepted, .. } = arrival;
+        let stage = Stage::Handshake { handshake: Box::new(Handshake { admitted }), due };
+        let ping_at = self.now.millis + fastrand::u64(every / 2..=every);
+        entry.insert(Connection::new(socket, stage, ping_at, accepted, (place, stranger)));
+        let key = u32::try_from(key).unwrap_or(u32::MAX);
+        self.schedule(key);
+        if self.draining {
+            self.end(key, Close::Drain);
+        } else if !early.is_empty() {
+            self.take_bytes(key, &mut early);
+        }
+    }
+
+    /// A socket is ready for something. `closed`: its other side says nothing more, so it is to be read to the end.
+    fn ready(&mut self, key: u32, readable: bool, closed: bool, writable: bool) {
+        if writable && self.connections.get(key as usize).is_some_and(Connection::is_blocked) {
+            self.flush(key);
+        }
+        if readable {
+            self.read(key, closed);
+        }
+    }
+
+    /// Flushes what was queued and ends what must end, until both are done. Ending queues last words, and flushing finds
+    /// broken sockets, so they go round; each connection ends once, so that comes to an end.
+    fn settle(&mut self) {
+        loop {
+            while let Some(key) = self.dirty.pop() {
+                self.flush(key);
+            }
+            let Some((key, ending)) = self.ending.pop() else { return };
+            match ending {
+                Ending::Closed(close) => self.end(key, close),
+                Ending::Client | Ending::Gone => self.drop_connection(key, ending),
+            }
+        }
+    }
+
+    /// The earliest instant at which a connection must be looked at, entered into the wheel if it is earlier than before.
+    fn schedule(&mut self, key: u32) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let mut due = match &connection.stage {
+            Stage::Handshake { due, .. } => *due,
+            Stage::Closing { until } => *until,
+            Stage::Session(session) => {
+                let left = session.next_at().saturating_mul(1000).saturating_sub(self.now.unix_millis).max(0);
+                let token = self.now.millis.saturating_add(u64::try_from(left).unwrap_or(0));
+                let ping = if connection.pong_due == 0 { connection.ping_at } else { connection.pong_due };
+                token.min(ping)
+            }
+        };
+        if connection.stuck_at != 0 {
+            due = due.min(connection.stuck_at + write_timeout_millis(&self.shared.limits));
+        }
+        if connection.wake_at == 0 || due < connection.wake_at {
+            connection.wake_at = due;
+            self.wheel.insert(key, due);
+        }
+    }
+
+    fn timers(&mut self) {
+        let mut fired = Vec::new();
+        self.wheel.advance(self.now.millis, &mut fired);
+        for key in fired {
+            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
+            // An older entry of this connection, or one of a former holder of the key.
+            if connection.wake_at > self.now.millis {
+                continue;
+            }
+            connection.wake_at = 0;
+            self.look_at(key);
+            self.schedule(key);
+        }
+    }
+
+    /// Does what is due for one connection.
+    fn look_at(&mut self, key: u32) {
+        let now = self.now;
+        let stuck_after = write_timeout_millis(&self.shared.limits);
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let stuck = connection.stuck_at != 0 && now.millis >= connection.stuck_at + stuck_after;
+        match &mut connection.stage {
+            Stage::Handshake { due, .. } if now.millis >= *due => self.ending.push((key, Ending::Closed(Close::BadToken))),
+            Stage::Closing { until } if stuck || now.millis >= *until => self.ending.push((key, Ending::Gone)),
+            Stage::Handshake { .. } | Stage::Closing { .. } => {}
+            Stage::Session(_) if stuck => self.ending.push((key, Ending::Closed(Close::TooSlow))),
+            Stage::Session(_) if connection.pong_due != 0 && now.millis >= connection.pong_due => {
+                self.ending.push((key, Ending::Closed(Close::NoPong)));
+            }
+            Stage::Session(session) => {
+                let mut wishes = std::mem::take(&mut self.wishes);
+                session.passes(now, &mut wishes);
+                if connection.pong_due == 0 && now.millis >= connection.ping_at {
+                    connection.ping_at = now.millis + u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
+                    connection.pong_due = now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                    let ping = self.ping.clone();
+                    self.queue(key, ping, outbox::Class::Answer);
+                }
+                self.carry_out(key, &mut wishes);
+                self.wishes = wishes;
+            }
+        }
+    }
+
+    fn say_status(&mut self, stale: bool, since_millis: i64) {
+        self.stale = stale;
+        let (status, since) = (session::status_word(stale).to_owned(), session::rfc3339(since_millis));
+        let text = ServerFrame::push(server_frame::Body::Status(Status { status, since })).to_json();
+        let frame = ws::text_frame(text.as_bytes());
+        let connected = |(_, connection): &(usize, &Connection)| matches!(connection.stage, Stage::Session(_));
+        let keys: Vec<usize> = self.connections.iter().filter(connected).map(|(key, _)| key).collect();
+        for key in keys {
+            self.queue(u32::try_from(key).unwrap_or(u32::MAX), frame.clone(), outbox::Class::Answer);
+        }
+    }
+
+    fn close_all(&mut self, close: Close) {
+        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.end(u32::try_from(key).unwrap_or(u32::MAX), close);
+        }
+    }
+
+    fn pace_drain(&mut self) {
+        let Some(pace) = &mut self.drain else { return };
+        let due = pace.due(self.now.millis);
+        if due == 0 {
+            return;
+        }
+        let open = |(_, connection): &(usize, &Connection)| !matches!(connection.stage, Stage::Closing { .. });
+        let keys: Vec<usize> = self.connections.iter().filter(open).take(due).map(|(key, _)| key).collect();
+        for key in keys {
+            self.end(u32::try_from(key).unwrap_or(u32::MAX), Close::Drain);
+        }
+    }
+
+    /// Notes how a write went.
+    fn note(&mut self, key: u32, sent: Sent) {
+        match sent {
+            Sent::All => {}
+            Sent::Blocked => self.schedule(key),
+            Sent::Full => {
+                self.tally.outbox_full += 1;
+                self.ending.push((key, Ending::Closed(Close::TooSlow)));
+            }
+            Sent::Broken => self.ending.push((key, Ending::Gone)),
+        }
+    }
+}
+
+fn write_timeout_millis(limits: &Limits) -> u64 {
+    u64::try_from(limits.write_timeout.as_millis()).unwrap_or(u64::MAX)
+}

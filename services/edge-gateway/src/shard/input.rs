@@ -1,0 +1,180 @@
+//! Bytes in: from readiness to messages to wishes carried out.
+
+use std::io::{ErrorKind, Read};
+
+use roomcast_proto::close::Close;
+use roomcast_proto::frame::{ClientFrame, ServerFrame, client_frame};
+
+use super::Shard;
+use crate::connection::{Connection, QUEUE_MAX, Stage};
+use crate::metrics::Ending;
+use crate::outbox::Class;
+use crate::session::Wish;
+use crate::ws::{self, Flow, Message};
+
+/// Bytes read from one client before the others have their turn.
+const TURN_BYTES: usize = 64 * 1024;
+
+impl Shard {
+    /// Reads until the socket has no more, or the client's turn is over. Readiness is told once, at the edge: bytes that
+    /// come later are a new event, an end that came with them is not, so with `to_end` it is read as well.
+    pub(super) fn read(&mut self, key: u32, to_end: bool) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut turn = 0;
+        while let Some(connection) = self.connections.get_mut(key as usize) {
+            if turn >= TURN_BYTES {
+                self.unread.push(key);
+                break;
+            }
+            match connection.socket.read(&mut scratch) {
+                Ok(0) => {
+                    self.ending.push((key, Ending::Gone));
+                    break;
+                }
+                Ok(count) => {
+                    turn += count;
+                    self.tally.bytes_in += count as u64;
+                    self.take_bytes(key, &mut scratch[..count]);
+                    if count < scratch.len() && !to_end {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.ending.push((key, Ending::Gone));
+                    break;
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Goes on with those whose turn was over.
+    pub(super) fn read_deferred(&mut self) {
+        for key in std::mem::take(&mut self.unread) {
+            self.read(key, true);
+        }
+    }
+
+    /// Takes bytes of a client: counts them against its budget, then reads frames.
+    pub(super) fn take_bytes(&mut self, key: u32, bytes: &mut [u8]) {
+        let rate = self.shared.limits.ingress;
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if matches!(connection.stage, Stage::Closing { .. }) {
+            return;
+        }
+        if !connection.ingress.take(self.now.millis, bytes.len() as u64, rate) {
+            return self.end(key, Close::Rate);
+        }
+        let limits = self.shared.limits.ws;
+        let mut decoder = std::mem::take(&mut connection.decoder);
+        let fed = decoder.feed(bytes, limits, |message| self.message(key, message));
+        match fed {
+            Ok(()) => {
+                if let Some(connection) = self.connections.get_mut(key as usize) {
+                    connection.decoder = decoder;
+                }
+            }
+            Err(violation) => self.end(key, violation.close()),
+        }
+    }
+
+    /// Takes one message or control frame.
+    fn message(&mut self, key: u32, message: Message<'_>) -> Flow {
+        self.tally.frames_in += 1;
+        match message {
+            Message::Text(text) => self.text(key, text),
+            Message::Binary(_) => self.end(key, Close::WsUnsupported),
+            Message::Ping(payload) => self.queue(key, ws::pong_frame(payload), Class::Pong),
+            Message::Pong(_) => {}
+            Message::Close(code) => self.answer_close(key, code.map(|(code, _)| code)),
+        }
+        let open = |connection: &Connection| !matches!(connection.stage, Stage::Closing { .. });
+        if self.connections.get(key as usize).is_some_and(open) { Flow::Continue } else { Flow::Stop }
+    }
+
+    fn text(&mut self, key: u32, text: &str) {
+        let frame = ClientFrame::from_json(text);
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let mut wishes = std::mem::take(&mut self.wishes);
+        match &mut connection.stage {
+            Stage::Closing { .. } => {}
+            Stage::Handshake { handshake, .. } => {
+                let handshake = std::mem::take(&mut **handshake);
+                let with_token = handshake.admitted.is_none();
+                match handshake.accept(frame, &self.shared.gate, self.shared.limits.session, self.now) {
+                    Ok((session, opening)) => {
+                        connection.stage = Stage::Session(Box::new(session));
+                        connection.stranger = None;
+                        if with_token {
+                            self.shared.metrics.tokens.with_label_values(&["accepted"]).inc();
+                        }
+                        wishes.push(Wish::Open(opening));
+                    }
+                    Err(failed) => {
+                        if matches!(failed.close, Close::BadToken | Close::Expired) {
+                            self.shared.metrics.tokens.with_label_values(&[failed.close.reason()]).inc();
+                        }
+                        self.say(key, &ServerFrame::refuse(failed.id, &failed.refusal));
+                        self.end(key, failed.close);
+                    }
+                }
+                self.schedule(key);
+            }
+            Stage::Session(session) => {
+                if matches!(&frame, Ok(ClientFrame { body: Some(client_frame::Body::Pong(_)), .. })) {
+                    connection.pong_due = 0;
+                }
+                session.message(frame, &self.shared.gate, self.now, &mut wishes);
+            }
+        }
+        self.carry_out(key, &mut wishes);
+        self.wishes = wishes;
+    }
+
+    /// Carries wishes out in their order. While rooms are being recovered all of them wait, but for the end and for
+    /// what takes rights away.
+    pub(super) fn carry_out(&mut self, key: u32, wishes: &mut Vec<Wish>) {
+        for wish in wishes.drain(..) {
+            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
+            if matches!(connection.stage, Stage::Closing { .. }) {
+                continue;
+            }
+            let wish = match wish {
+                Wish::End(close) => {
+                    self.end(key, close);
+                    continue;
+                }
+                Wish::Evict(room) => {
+                    self.leave(key, &room);
+                    continue;
+                }
+                Wish::Exchange(permit) => match self.exchange(key, permit) {
+                    Some(opening) => Wish::Open(opening),
+                    None => continue,
+                },
+                wish => wish,
+            };
+            self.carry_out_in_turn(key, wish);
+        }
+    }
+
+    fn carry_out_in_turn(&mut self, key: u32, wish: Wish) {
+        let waiting = self.connections.get_mut(key as usize).and_then(|connection| connection.waiting.as_mut());
+        match (waiting, wish) {
+            (Some(waiting), wish) if waiting.queue.len() < QUEUE_MAX => waiting.queue.push(wish),
+            (Some(_), _) => self.end(key, Close::Rate),
+            (None, Wish::Say(frame)) => self.say(key, &frame),
+            (None, Wish::Open(opening)) => self.open(key, opening),
+            (None, Wish::Leave(room)) => self.leave(key, &room),
+            (None, Wish::Read(reading)) => self.read_history(key, reading),
+            (None, Wish::End(_) | Wish::Evict(_) | Wish::Exchange(_)) => {}
+        }
+    }
+}
+
+/// The connection's name as it is shown.
+pub(super) fn name(connection: &Connection) -> String {
+    format!("c{:016x}", connection.name)
+}

@@ -1,0 +1,405 @@
+//! Rooms opened, left and read back: what the hub answers becomes frames in the order the contract has.
+//!
+//! A member joins in the same instant in which what it missed is queued, and remembers the position that covers: live
+//! events that are not after it are skipped, those after it queue up behind. So there is nothing to merge, nothing is
+//! missed between the two and nothing is sent twice.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roomcast_access::Subscribe;
+use roomcast_proto::close::Close;
+use roomcast_proto::cursor::Cursor;
+use roomcast_proto::frame::{CaughtUp, ErrorBody, HistoryPage, PlacedEvent, RoomAnswer, ServerFrame, Subscribed, server_frame};
+use roomcast_proto::ids::Room;
+use roomcast_proto::refusal::{Code, Refusal};
+
+use super::{Shard, Ticket, input};
+use crate::connection::{Connection, Waiting};
+use crate::delivery::Delivery;
+use crate::hub::{self, Outcome, Recovered, Recovery, Waiter};
+use crate::members::{Member, Seat};
+use crate::metrics::Ending;
+use crate::outbox::Class;
+use crate::session::{About, Asked, From, Kind, OpenRoom, Opening, Reading};
+
+/// Bytes of one message to a client; a page of history that would be longer ends earlier.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// A room that can be opened now.
+type Opened = (Arc<Subscribe>, Recovered);
+
+impl Shard {
+    /// Opens rooms when all of them can be; else waits for the hub. Nothing is kept of an attempt that has to wait.
+    pub(super) fn open(&mut self, key: u32, opening: Opening) {
+        self.open_with(key, opening, None);
+    }
+
+    fn open_with(&mut self, key: u32, mut opening: Opening, ticket: Option<u64>) {
+        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
+        session.decide_opening(&mut opening);
+        let ticket = ticket.unwrap_or_else(|| self.new_ticket());
+        let waiter = Waiter { shard: self.number, ticket };
+        let mut found = Vec::with_capacity(opening.rooms.len());
+        let mut wait = false;
+        for asked in &opening.rooms {
+            match self.recover(asked, waiter) {
+                Some(recovered) => found.push(recovered),
+                None => wait = true,
+            }
+        }
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if wait {
+            self.tickets.insert(ticket, Ticket::Opening(key));
+            connection.waiting = Some(Box::new(Waiting { ticket, opening, queue: Vec::new() }));
+            return;
+        }
+        self.tickets.remove(&ticket);
+        match opening.kind {
+            Kind::Connected => self.connected(key, &opening, found),
+            Kind::Subscribed => self.subscribed(key, &opening, found),
+            Kind::Exchanged => self.exchanged(key, found),
+        }
+    }
+
+    /// Asks the hub for one room. `None`: it has to read first.
+    fn recover(&self, asked: &Asked, waiter: Waiter) -> Option<Result<Opened, Refusal>> {
+        let permit = match &asked.permit {
+            Ok(permit) => permit,
+            Err(refusal) => return Some(Err(refusal.clone())),
+        };
+        let from = match asked.from {
+            From::At(cursor) => Some(cursor),
+            From::Fresh | From::Unreadable => None,
+        };
+        match self.shared.hub.recover(permit, from, waiter, self.now.unix_millis) {
+            Recovery::Wait => None,
+            Recovery::Unavailable => Some(Err(unavailable())),
+            Recovery::Done(mut recovered) => {
+                if asked.from == From::Unreadable {
+                    recovered.recovery = Outcome::Incomplete { reason: hub::Gap::Epoch };
+                }
+                Some(Ok((Arc::clone(permit), recovered)))
+            }
+        }
+    }
+
+    fn connected(&mut self, key: u32, opening: &Opening, found: Vec<Result<Opened, Refusal>>) {
+        let answers = opening.rooms.iter().zip(&found).map(|(asked, found)| self.answer(asked, found)).collect();
+        let hub = &self.shared.hub;
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let about = About {
+            connection: input::name(connection),
+            epoch: hub.epoch().map(|epoch| epoch.to_string()).unwrap_or_default(),
+            resume_seconds: hub.resume_seconds(),
+            stale: self.stale,
+        };
+        let after = connection.accepted.elapsed();
+        let Some(session) = connection.session() else { return };
+        let connected = session.connected(about, answers, now);
+        tracing::debug!(user = session.user(), rooms = connected.rooms.len(), "connected");
+        self.say(key, &ServerFrame::answer(opening.id, server_frame::Body::Connected(connected)));
+        self.shared.metrics.connected(after);
+        for (asked, found) in opening.rooms.iter().zip(found) {
+            if let Ok((permit, recovered)) = found {
+                self.join(key, &permit, recovered, asked.requested);
+            }
+        }
+    }
+
+    fn subscribed(&mut self, key: u32, opening: &Opening, found: Vec<Result<Opened, Refusal>>) {
+        for (asked, found) in opening.rooms.iter().zip(found) {
+            let answer = self.answer(asked, &found);
+            match found {
+                Err(refusal) => {
+                    if opening.id.is_some() {
+                        self.say(key, &ServerFrame::refuse(opening.id, &refusal));
+                    }
+                }
+                Ok((permit, recovered)) => {
+                    let subscribed = Subscribed {
+                        room: answer.room,
+                        cursor: answer.cursor.unwrap_or_default(),
+                        recovery: answer.recovery.unwrap_or_default(),
+                        reason: answer.reason,
+                    };
+                    self.say(key, &ServerFrame::answer(opening.id, server_frame::Body::Subscribed(subscribed)));
+                    self.join(key, &permit, recovered, asked.requested);
+                }
+            }
+        }
+    }
+
+    /// How one room is answered, counted.
+    fn answer(&self, asked: &Asked, found: &Result<Opened, Refusal>) -> RoomAnswer {
+        let mut answer = RoomAnswer { room: asked.name.clone(), ..RoomAnswer::default() };
+        let outcome = match found {
+            Err(refusal) => {
+                answer.error = Some(ErrorBody::from(refusal));
+                refusal.code.as_str()
+            }
+            Ok((_, recovered)) => {
+                let (word, reason) = match recovered.recovery {
+                    Outcome::Complete => ("complete", None),
+                    Outcome::Incomplete { reason } => ("incomplete", Some(reason.as_str().to_owned())),
+                    Outcome::Fresh => ("fresh", None),
+                };
+                answer.cursor = Some(recovered.start.to_string());
+                answer.recovery = Some(word.to_owned());
+                answer.reason = reason;
+                word
+            }
+        };
+        self.shared.metrics.subscribed(outcome);
+        answer
+    }
+
+    /// Makes a connection a member and queues what it missed.
+    fn join(&mut self, key: u32, permit: &Arc<Subscribe>, recovered: Recovered, requested: bool) {
+        // A room that is open already is opened anew: the client says where it stands.
+        self.leave(key, permit.room());
+        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
+        let slot = u32::try_from(session.rooms.len()).unwrap_or(u32::MAX);
+        let member = Member { connection: key, slot, skip: recovered.head.position, behind: false };
+        let (seat, first) = self.members.join(permit, member, self.now.millis);
+        session.rooms.push(OpenRoom { room: permit.room().clone(), seat, requested, behind: None });
+        if first {
+            self.shared.hub.hold(permit);
+        }
+        self.catch_up(key, slot as usize, permit, recovered);
+    }
+
+    /// Queues missed events, then state, then `caughtUp`. Of many events only a page, with the rest to follow when the
+    /// client has taken it: then nothing live is queued for it, because that comes with the last page.
+    fn catch_up(&mut self, key: u32, slot: usize, permit: &Arc<Subscribe>, recovered: Recovered) {
+        let page = self.shared.limits.page_events;
+        let last = recovered.events.get(page.saturating_sub(1)).and_then(|event| event.cursor());
+        let behind = last.filter(|_| recovered.events.len() > page);
+        let count = if behind.is_some() { page } else { recovered.events.len() };
+        for event in recovered.events.iter().take(count) {
+            self.queue_seen(key, permit, event);
+        }
+        if behind.is_none() {
+            for value in &recovered.state {
+                self.queue_seen(key, permit, value);
+            }
+            self.say_caught_up(key, permit.room(), recovered.head);
+        }
+        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
+        let Some(open) = session.rooms.get_mut(slot) else { return };
+        open.behind = behind.map(Box::new);
+        if let Some(member) = self.members.member_mut(open.seat) {
+            member.behind = behind.is_some();
+            member.skip = recovered.head.position;
+        }
+    }
+
+    fn queue_seen(&mut self, key: u32, permit: &Arc<Subscribe>, delivery: &Arc<Delivery>) {
+        match delivery.for_class(permit) {
+            Some(seen) => self.queue(key, seen.frame().clone(), Class::Recovery),
+            None => self.tally.unreadable += 1,
+        }
+    }
+
+    fn say_caught_up(&mut self, key: u32, room: &Room, head: Cursor) {
+        let caught_up = CaughtUp { room: room.as_str().to_owned(), cursor: head.to_string() };
+        let text = ServerFrame::push(server_frame::Body::CaughtUp(caught_up)).to_json();
+        self.queue(key, crate::ws::text_frame(text.as_bytes()), Class::Recovery);
+    }
+
+    /// Goes on with long recoveries of clients that have taken their last page: one page per client and turn.
+    pub(super) fn next_pages(&mut self) {
+        for key in std::mem::take(&mut self.pages) {
+            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
+            if connection.page_ticket == 0 && !connection.is_blocked() {
+                self.next_page(key);
+            }
+        }
+    }
+
+    fn next_page(&mut self, key: u32) {
+        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
+        let behind = session.rooms.iter().position(|room| room.behind.is_some());
+        let Some((slot, open)) = behind.and_then(|slot| Some((slot, session.rooms.get(slot)?))) else { return };
+        let from = open.behind.as_deref().copied();
+        let Some(permit) = self.members.permit(open.seat).cloned() else { return };
+        let ticket = self.new_ticket();
+        let waiter = Waiter { shard: self.number, ticket };
+        match self.shared.hub.recover(&permit, from, waiter, self.now.unix_millis) {
+            Recovery::Done(recovered) if recovered.recovery == Outcome::Complete => {
+                self.catch_up(key, slot, &permit, recovered);
+            }
+            // What was promised is no longer there: the client comes back with its cursor and is told so.
+            Recovery::Done(_) | Recovery::Unavailable => self.ending.push((key, Ending::Closed(Close::Resync))),
+            Recovery::Wait => {
+                self.tickets.insert(ticket, Ticket::Page(key));
+                if let Some(connection) = self.connections.get_mut(key as usize) {
+                    connection.page_ticket = ticket;
+                }
+            }
+        }
+    }
+
+    /// The hub has read what was waited for.
+    pub(super) fn ticket_ready(&mut self, ticket: u64) {
+        match self.tickets.get(&ticket).copied() {
+            None => {}
+            Some(Ticket::Page(key)) => {
+                self.tickets.remove(&ticket);
+                if let Some(connection) = self.connections.get_mut(key as usize) {
+                    connection.page_ticket = 0;
+                    self.pages.push(key);
+                }
+            }
+            Some(Ticket::Reading(key)) => {
+                self.tickets.remove(&ticket);
+                let reading = self.connections.get_mut(key as usize).and_then(|connection| connection.reading.take());
+                if let Some(reading) = reading {
+                    self.read_history(key, reading.1);
+                }
+            }
+            Some(Ticket::Opening(key)) => {
+                let waiting = self.connections.get_mut(key as usize).and_then(|connection| connection.waiting.take());
+                let Some(waiting) = waiting else { return };
+                let Waiting { opening, mut queue, .. } = *waiting;
+                self.open_with(key, opening, Some(ticket));
+                self.carry_out(key, &mut queue);
+            }
+        }
+    }
+
+    /// Leaves a room, if it is open.
+    pub(super) fn leave(&mut self, key: u32, room: &Room) {
+        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
+        let Some(slot) = session.slot(room) else { return };
+        let open = session.close(slot);
+        if let Some(moved) = session.rooms.get(slot)
+            && let Some(member) = self.members.member_mut(moved.seat)
+        {
+            member.slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        }
+        self.give_up(open.seat);
+    }
+
+    /// Puts a member under another permit, from this instant on. Answers the opening that sends the state it shows;
+    /// `None` when nothing changes.
+    pub(super) fn exchange(&mut self, key: u32, permit: Arc<Subscribe>) -> Option<Opening> {
+        let session = self.connections.get_mut(key as usize)?.session()?;
+        let slot = session.slot(permit.room())?;
+        let seat = session.rooms.get(slot)?.seat;
+        if self.members.permit(seat).is_some_and(|held| **held == *permit) {
+            return None;
+        }
+        let opening = session.exchange(Arc::clone(&permit));
+        let member = *self.members.member_mut(seat)?;
+        // In before out: the room is never empty, so the hub keeps what it holds for it.
+        let (taken, _) = self.members.join(&permit, member, self.now.millis);
+        self.set_seat(key, slot, taken);
+        self.give_up(seat);
+        Some(opening)
+    }
+
+    fn set_seat(&mut self, key: u32, slot: usize, seat: Seat) {
+        let session = self.connections.get_mut(key as usize).and_then(Connection::session);
+        if let Some(open) = session.and_then(|session| session.rooms.get_mut(slot)) {
+            open.seat = seat;
+        }
+    }
+
+    /// Sends the state of an exchanged permit. Values are the latest, so those live ones that they cover are skipped.
+    fn exchanged(&mut self, key: u32, found: Vec<Result<Opened, Refusal>>) {
+        for (permit, recovered) in found.into_iter().flatten() {
+            let session = self.connections.get_mut(key as usize).and_then(Connection::session);
+            let seat = session.and_then(|session| Some(session.rooms.get(session.slot(permit.room())?)?.seat));
+            let Some(member) = seat.and_then(|seat| self.members.member_mut(seat)) else { continue };
+            member.skip.rev = member.skip.rev.max(recovered.head.position.rev);
+            for value in &recovered.state {
+                self.queue_seen(key, &permit, value);
+            }
+        }
+    }
+
+    /// Reads history and answers, or waits for the hub; one request of a client waits at a time.
+    pub(super) fn read_history(&mut self, key: u32, mut reading: Reading) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(session) = connection.session() else { return };
+        if !session.may_still_read(&mut reading) {
+            return self.refuse(key, reading.id, &Refusal::forbidden());
+        }
+        if connection.reading.is_some() {
+            let refusal = Refusal::new(Code::Rate, "one request for history at a time").retry_after_ms(1_000);
+            return self.refuse(key, reading.id, &refusal);
+        }
+        let ticket = self.new_ticket();
+        let waiter = Waiter { shard: self.number, ticket };
+        let now = self.now.unix_millis;
+        match self.shared.hub.history(&reading.permit, reading.before, reading.limit, waiter, now) {
+            hub::History::Done(page) => {
+                if let Some(id) = reading.id {
+                    let body = server_frame::Body::History(history_page(&reading, page, &mut self.tally.unreadable));
+                    self.say(key, &ServerFrame::answer(Some(id), body));
+                }
+            }
+            hub::History::Unavailable => self.refuse(key, reading.id, &unavailable()),
+            hub::History::Wait => {
+                self.tickets.insert(ticket, Ticket::Reading(key));
+                if let Some(connection) = self.connections.get_mut(key as usize) {
+                    connection.reading = Some(Box::new((ticket, reading)));
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, key: u32, id: Option<u32>, refusal: &Refusal) {
+        if id.is_some() {
+            self.say(key, &ServerFrame::refuse(id, refusal));
+        }
+    }
+
+    fn new_ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(Code::Unavailable, "the room cannot be read at the moment").retry_after_ms(1_000)
+}
+
+/// A page as it is sent: the newest of its events that fit into one message.
+fn history_page(reading: &Reading, page: hub::HistoryPage, unreadable: &mut u64) -> HistoryPage {
+    let seen = page.events.iter().map(|event| (event.cursor(), event.for_class(&reading.permit).map(|seen| seen.body_bytes())));
+    let mut events: Vec<(Option<Cursor>, Bytes)> = Vec::with_capacity(page.events.len());
+    for (cursor, body) in seen {
+        match body {
+            Some(body) => events.push((cursor, body)),
+            None => *unreadable += 1,
+        }
+    }
+    let (kept, cut) = newest_that_fit(&events, MESSAGE_BYTES_MAX);
+    let cursor = if cut { kept.first().and_then(|(cursor, _)| *cursor) } else { page.cursor };
+    HistoryPage {
+        room: reading.permit.room().as_str().to_owned(),
+        events: kept
+            .iter()
+            .map(|(cursor, event)| PlacedEvent {
+                cursor: cursor.map(|cursor| cursor.to_string()).unwrap_or_default(),
+                event: event.clone(),
+            })
+            .collect(),
+        cursor: cursor.map(|cursor| cursor.to_string()),
+        complete: page.complete && !cut,
+    }
+}
+
+/// The last elements whose bodies have at most `bytes_max` together, at least one; and whether any was left out.
+pub(crate) fn newest_that_fit(events: &[(Option<Cursor>, Bytes)], bytes_max: usize) -> (&[(Option<Cursor>, Bytes)], bool) {
+    let mut bytes = 0;
+    let fits = events.iter().rev().take_while(|(_, body)| {
+        bytes += body.len();
+        bytes <= bytes_max
+    });
+    let count = fits.count().max(usize::from(!events.is_empty()));
+    (&events[events.len() - count..], count < events.len())
+}

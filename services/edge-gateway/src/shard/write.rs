@@ -1,0 +1,140 @@
+//! Bytes out that are not fan-out: answers, pushes of the protocol, and the end of a connection.
+
+use bytes::Bytes;
+use roomcast_proto::close::Close;
+use roomcast_proto::frame::{Disconnect, ServerFrame, server_frame};
+
+use super::{LINGER_MILLIS, Shard};
+use crate::connection::{Sent, Stage};
+use crate::hub::Waiter;
+use crate::members::Seat;
+use crate::metrics::Ending;
+use crate::outbox::Class;
+use crate::ws;
+
+impl Shard {
+    /// Queues a message; it leaves with the next flush.
+    pub(super) fn say(&mut self, key: u32, frame: &ServerFrame) {
+        self.queue(key, ws::text_frame(frame.to_json().as_bytes()), Class::Answer);
+    }
+
+    /// Queues a ready frame; it leaves with the next flush.
+    pub(super) fn queue(&mut self, key: u32, frame: Bytes, class: Class) {
+        let limits = self.shared.limits.outbox;
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        match connection.queue(frame, class, limits, &mut self.tally) {
+            Sent::Blocked => self.dirty.push(key),
+            other => self.note(key, other),
+        }
+    }
+
+    /// Writes what waits for a client.
+    pub(super) fn flush(&mut self, key: u32) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let sent = connection.flush(self.now, &mut self.tally);
+        if sent != Sent::All {
+            return self.note(key, sent);
+        }
+        match &mut connection.stage {
+            // All is said: the other side's FIN, or the end of its time, drops the socket.
+            Stage::Closing { .. } => drop(connection.socket.shutdown(std::net::Shutdown::Write)),
+            Stage::Session(session) if session.rooms.iter().any(|room| room.behind.is_some()) => self.pages.push(key),
+            _ => {}
+        }
+    }
+
+    /// Ends a connection: leaves its rooms, says why, closes. The socket stays until the other side has gone, or 2 s.
+    pub(super) fn end(&mut self, key: u32, close: Close) {
+        let code = close.code();
+        let retry_after_ms = match (&self.drain, close) {
+            (Some(pace), Close::Drain) => Some(pace.retry_after_millis(fastrand::u64(..))),
+            // Others come back to a gateway that works, or to this one; not all in the same instant.
+            (_, Close::Resync) => Some(fastrand::u64(100..2_000)),
+            _ => None,
+        };
+        let disconnect = Disconnect {
+            code: u32::from(code),
+            reason: close.reason().to_owned(),
+            reconnect: close.reconnect(),
+            retry_after_ms,
+        };
+        let text = ServerFrame::push(server_frame::Body::Disconnect(disconnect)).to_json();
+        // A client that does not read would not read what waits either; its cursor brings it back to it.
+        let abandon = close == Close::TooSlow;
+        let last = [ws::text_frame(text.as_bytes()), ws::close_frame(Some((code, close.reason())))];
+        self.close(key, Ending::Closed(close), abandon, &last);
+    }
+
+    /// Answers the client's own close frame.
+    pub(super) fn answer_close(&mut self, key: u32, code: Option<u16>) {
+        let echo = ws::close_frame(code.map(|code| (code, "")));
+        self.close(key, Ending::Client, true, &[echo]);
+    }
+
+    fn close(&mut self, key: u32, ending: Ending, abandon: bool, last_words: &[Bytes]) {
+        if !self.leave_everything(key) {
+            return;
+        }
+        self.shared.metrics.ended(ending);
+        let until = self.now.millis + LINGER_MILLIS;
+        let limits = self.shared.limits.outbox;
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        connection.stage = Stage::Closing { until };
+        connection.decoder = ws::Decoder::default();
+        connection.stranger = None;
+        if abandon {
+            connection.abandon();
+        }
+        for frame in last_words {
+            connection.queue(frame.clone(), Class::Last, limits, &mut self.tally);
+        }
+        self.flush(key);
+        self.schedule(key);
+    }
+
+    /// Forgets a connection at once: it is broken, or has said goodbye.
+    pub(super) fn drop_connection(&mut self, key: u32, ending: Ending) {
+        if self.leave_everything(key) {
+            self.shared.metrics.ended(ending);
+        }
+        if let Some(mut connection) = self.connections.try_remove(key as usize) {
+            // Closing the descriptor would do; asking for it keeps the order of events certain.
+            let _ = self.poll.registry().deregister(&mut connection.socket);
+        }
+    }
+
+    /// Takes a connection out of its rooms and out of what the hub does for it. Whether it was open until now.
+    fn leave_everything(&mut self, key: u32) -> bool {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return false };
+        let waiting = connection.waiting.take().map(|waiting| waiting.ticket);
+        let reading = connection.reading.take().map(|reading| reading.0);
+        let page = Some(std::mem::take(&mut connection.page_ticket)).filter(|ticket| *ticket != 0);
+        let rooms = match &mut connection.stage {
+            Stage::Closing { .. } => return false,
+            Stage::Handshake { .. } => Vec::new(),
+            Stage::Session(session) => std::mem::take(&mut session.rooms),
+        };
+        for ticket in [waiting, reading, page].into_iter().flatten() {
+            self.tickets.remove(&ticket);
+            self.shared.hub.forget(Waiter { shard: self.number, ticket });
+        }
+        for room in rooms {
+            self.give_up(room.seat);
+        }
+        true
+    }
+
+    /// Takes a member out of its room and tells the one that got its seat.
+    pub(super) fn give_up(&mut self, seat: Seat) {
+        let left = self.members.leave(seat);
+        if let Some((member, seat)) = left.moved {
+            let session = self.connections.get_mut(member.connection as usize).and_then(|other| other.session());
+            if let Some(room) = session.and_then(|session| session.rooms.get_mut(member.slot as usize)) {
+                room.seat = seat;
+            }
+        }
+        if let Some(permit) = left.emptied {
+            self.shared.hub.release(&permit);
+        }
+    }
+}
