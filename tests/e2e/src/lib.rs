@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Tests of the whole stack live in `tests/`; there is nothing to use here.

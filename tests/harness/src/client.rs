@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_websockets::{ClientBuilder, MaybeTlsStream, Message, WebSocketStream};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
 /// One frame from the gateway, as JSON.
 pub type Frame = Value;
 
 /// An open connection.
 pub struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocketStream<TcpStream>,
     next_id: u32,
     /// Where this client stands in each room: from `event` and `caughtUp` only.
     pub cursors: HashMap<String, String>,
@@ -35,12 +35,31 @@ impl Client {
     /// # Errors
     /// When the gateway refuses the upgrade.
     pub async fn open(gateway: &str) -> anyhow::Result<Self> {
+        let address = gateway.trim_start_matches("http://");
+        Self::upgrade(gateway, TcpStream::connect(address).await?).await
+    }
+
+    /// Likewise, with the smallest receive buffer the kernel gives: what is not read stays with the gateway.
+    ///
+    /// # Errors
+    /// When the gateway refuses the upgrade.
+    pub async fn open_narrow(gateway: &str) -> anyhow::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        let stream = socket
+            .connect(gateway.trim_start_matches("http://").parse()?)
+            .await?;
+        Self::upgrade(gateway, stream).await
+    }
+
+    async fn upgrade(gateway: &str, stream: TcpStream) -> anyhow::Result<Self> {
+        stream.set_nodelay(true)?;
         let url: http::Uri = ws_url(gateway).parse()?;
         let protocol = http::HeaderValue::from_static("roomcast.v1.json");
         let builder = ClientBuilder::from_uri(url)
             .add_header(http::header::SEC_WEBSOCKET_PROTOCOL, protocol)
             .map_err(|error| anyhow::anyhow!("{error}"))?;
-        let (socket, _) = tokio::time::timeout(Duration::from_secs(10), builder.connect()).await??;
+        let (socket, _) = tokio::time::timeout(Duration::from_secs(10), builder.connect_on(stream)).await??;
         Ok(Self {
             socket,
             next_id: 1,
@@ -61,22 +80,34 @@ impl Client {
         cursors: &HashMap<String, String>,
     ) -> anyhow::Result<(Self, Value)> {
         let mut client = Self::open(gateway).await?;
-        client.cursors.clone_from(cursors);
-        let rooms: Vec<Value> = rooms
-            .iter()
-            .map(|room| match cursors.get(*room) {
-                Some(cursor) => json!({ "room": room, "cursor": cursor }),
-                None => json!({ "room": room }),
-            })
-            .collect();
-        let answer = client
+        let connected = client.begin(token, rooms, cursors).await?;
+        Ok((client, connected))
+    }
+
+    /// Sends `connect` and returns the body of its answer.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub async fn begin(
+        &mut self,
+        token: &str,
+        rooms: &[&str],
+        cursors: &HashMap<String, String>,
+    ) -> anyhow::Result<Value> {
+        self.cursors.clone_from(cursors);
+        let rooms = rooms.iter().map(|room| match cursors.get(*room) {
+            Some(cursor) => json!({ "room": room, "cursor": cursor }),
+            None => json!({ "room": room }),
+        });
+        let rooms: Vec<Value> = rooms.collect();
+        let answer = self
             .request(
                 "connect",
                 json!({ "token": token, "client": "harness", "rooms": rooms }),
             )
             .await?;
         match answer.get("connected") {
-            Some(connected) => Ok((client, connected.clone())),
+            Some(connected) => Ok(connected.clone()),
             None => anyhow::bail!("not connected: {answer}"),
         }
     }

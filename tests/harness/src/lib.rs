@@ -11,10 +11,12 @@
 
 pub mod account;
 pub mod client;
+pub mod follower;
 pub mod http;
 pub mod nats;
 pub mod stack;
 pub mod token;
+pub mod traffic;
 
 use std::future::Future;
 use std::net::TcpListener;

@@ -1,18 +1,16 @@
 //! The whole system as its users start it: `roomcast dev --json`.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::binary;
 use crate::http::Http;
 use crate::nats::server_binary;
 use crate::token::Signer;
-use crate::{binary, repository};
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -54,10 +52,12 @@ impl Default for Options {
 }
 
 /// A running system.
+///
+/// It ends with this value, and also with the process that holds it, however that ends: a small shell waits for the end of a pipe
+/// whose other end is here.
 pub struct Stack {
-    child: Child,
-    folder: tempfile::TempDir,
-    log: Arc<Mutex<String>>,
+    watch: Child,
+    folder: PathBuf,
     /// What `roomcast dev --json` printed.
     pub ready: Value,
     /// Signs tokens that the system accepts.
@@ -65,6 +65,20 @@ pub struct Stack {
     /// For requests to it.
     pub http: Http,
 }
+
+/// Runs a command until it ends or the pipe on its input does; then removes the folder.
+const WATCH: &str = r#"
+folder=$1; shift; cd "$folder"; exec 3<&0
+"$@" </dev/null 3<&- >stdout 2>stderr & child=$!
+echo $child >pid.new; mv pid.new pid
+(cat <&3; kill -TERM $child) >/dev/null 2>&1 & watch=$!
+wait $child; code=$?
+kill $watch 2>/dev/null; echo $code >ended
+[ $code = 0 ] && cd / && rm -rf "$folder"
+exit $code"#;
+
+/// How long the whole system may take to be ready, the seeded history of a scenario included.
+const READY_WITHIN: Duration = Duration::from_secs(120);
 
 impl Stack {
     /// Starts the system and waits until all of it is ready. `None` when there is no nats-server on this machine.
@@ -77,17 +91,17 @@ impl Stack {
         let folder = tempfile::Builder::new()
             .prefix("roomcast-stack-")
             .tempdir()
-            .expect("a temporary folder");
-        let mut command = Command::new(binary("roomcast"));
+            .expect("a temporary folder")
+            .keep();
+        let mut command = Command::new("sh");
+        command.args(["-c", WATCH, "roomcast-watch"]).arg(&folder);
         command
-            .current_dir(folder.path())
+            .arg(binary("roomcast"))
             .arg("dev")
             .args(["--json", "--ports", "free"]);
         command.env("ROOMCAST_NATS_SERVER", server);
         if let Some(name) = &options.scenario {
-            command
-                .arg("--scenario")
-                .arg(repository().join("deploy/scenarios").join(name));
+            command.arg("--scenario").arg(name);
         }
         for (flag, count) in [
             ("--gateways", options.gateways),
@@ -106,37 +120,22 @@ impl Stack {
         }
         command.args(&options.more).envs(&options.env);
         command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("roomcast starts");
-        let log = Arc::new(Mutex::new(String::new()));
-        let mut stderr = child.stderr.take().expect("piped");
-        let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
-            let mut chunk = [0_u8; 8192];
-            while let Ok(n @ 1..) = stderr.read(&mut chunk) {
-                sink.lock()
-                    .expect("no panic")
-                    .push_str(&String::from_utf8_lossy(&chunk[..n]));
-            }
-        });
-        let ready = first_line(&mut child, Duration::from_secs(120));
-        let ready = ready.and_then(|line| serde_json::from_str::<Value>(&line).ok());
-        let Some(ready) = ready else {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!(
-                "roomcast dev did not become ready:\n{}",
-                log.lock().expect("no panic")
-            );
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut watch = command.spawn().expect("sh starts");
+        let Some(ready) = ready_line(&folder) else {
+            let log = read(&folder, "stderr");
+            drop(watch.stdin.take());
+            let _ = watch.wait();
+            let _ = std::fs::remove_dir_all(&folder);
+            panic!("roomcast dev did not become ready:\n{log}");
         };
         let key_file = ready["token_key_file"].as_str().expect("token_key_file");
         let signer = Signer::from_pem(&std::fs::read_to_string(key_file).expect("the key can be read"));
         Some(Self {
-            child,
+            watch,
             folder,
-            log,
             ready,
             signer,
             http: Http::default(),
@@ -166,13 +165,21 @@ impl Stack {
     /// The folder `roomcast dev` runs in.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Everything said so far.
     #[must_use]
     pub fn log(&self) -> String {
-        self.log.lock().expect("no panic").clone()
+        read(&self.folder, "stderr")
+    }
+
+    /// The last lines of [`Stack::log`].
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
     }
 
     /// The process id of a child, as `pids` names it (`gateway-1`, `nats-1`); after a restart too.
@@ -181,16 +188,9 @@ impl Stack {
     /// When there is none of that name.
     #[must_use]
     pub fn pid(&self, name: &str) -> u32 {
-        let file = self.folder.path().join(".roomcast/pids.json");
-        let now = std::fs::read_to_string(file)
-            .ok()
-            .and_then(|text| serde_json::from_str::<Value>(&text).ok());
-        let pid = now
-            .as_ref()
-            .and_then(|now| now[name].as_u64())
-            .or_else(|| self.ready["pids"][name].as_u64());
-        u32::try_from(pid.unwrap_or_else(|| panic!("no child {name} in {}", self.ready["pids"])))
-            .expect("a pid")
+        let now: Value = serde_json::from_str(&read(&self.folder, ".roomcast/pids.json")).unwrap_or_default();
+        let pid = now[name].as_u64().or_else(|| self.ready["pids"][name].as_u64());
+        u32::try_from(pid.unwrap_or_else(|| panic!("no child {name} in {now}"))).expect("a pid")
     }
 
     /// Sends a signal (`KILL`, `STOP`, `CONT`, `TERM`) to a child.
@@ -218,7 +218,16 @@ impl Stack {
             .await
     }
 
-    /// The NATS address and a user's login (`publisher`, `reader`): user, password, inbox prefix.
+    /// What a service's admin port says under `/metrics`. `service`: `gateway`, `ingest`, `aggregator`.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn admin_metrics(&self, service: &str, index: usize) -> anyhow::Result<String> {
+        let address = self.ready["admin"][service][index].as_str().unwrap_or_default();
+        Ok(self.http.get(&format!("{address}/metrics"), None).await?.text())
+    }
+
+    /// Connects to NATS as a user that the ready line names (`publisher`, `reader`), with its own inbox prefix.
     ///
     /// # Panics
     /// When there is no such user.
@@ -230,15 +239,40 @@ impl Stack {
                 .unwrap_or_else(|| panic!("{user} has {name}"))
                 .to_owned()
         };
-        async_nats::ConnectOptions::with_user_and_password(text("user"), text("password"))
-            .custom_inbox_prefix(text("inbox"))
-            .retry_on_initial_connect()
-            .connect(self.ready["nats"].as_str().expect("nats"))
-            .await
-            .expect("NATS accepts the login")
+        let options = async_nats::ConnectOptions::with_user_and_password(text("user"), text("password"));
+        self.connect(options.custom_inbox_prefix(text("inbox"))).await
     }
 
-    /// Reads a room's stored event ids in stream order, as `reader`, by unfiltered batches from the beginning.
+    /// Connects to NATS as the administrator of its streams.
+    ///
+    /// # Panics
+    /// When the system's folder does not hold its password.
+    pub async fn nats_admin(&self) -> async_nats::Client {
+        let users = read(
+            Path::new(self.ready["dir"].as_str().unwrap_or_default()),
+            "nats/users.env",
+        );
+        let password = users
+            .lines()
+            .find_map(|line| line.strip_prefix("admin="))
+            .expect("admin has a password");
+        self.connect(async_nats::ConnectOptions::with_user_and_password(
+            "admin".to_owned(),
+            password.to_owned(),
+        ))
+        .await
+    }
+
+    async fn connect(&self, options: async_nats::ConnectOptions) -> async_nats::Client {
+        let address = self.ready["nats"].as_str().expect("nats");
+        // A killed server is back within a second; the default pause between attempts grows beyond that.
+        let options = options
+            .retry_on_initial_connect()
+            .reconnect_delay_callback(|_| Duration::from_millis(100));
+        options.connect(address).await.expect("NATS accepts the login")
+    }
+
+    /// Reads a room's stored events with their sequences, in stream order, as `reader`.
     ///
     /// # Errors
     /// When NATS does not answer.
@@ -280,60 +314,72 @@ impl Stack {
         }
     }
 
-    /// Ends it as Ctrl-C does and waits.
+    /// Ends it as Ctrl-C does and waits. Answers how it ended, and all it said.
     ///
     /// # Panics
     /// When it has not ended after 45 s.
-    pub fn stop(mut self) -> (std::process::ExitStatus, String) {
-        let _ = Command::new("kill")
-            .arg("-INT")
-            .arg(self.child.id().to_string())
-            .status();
-        let start = Instant::now();
-        loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return (status, self.log());
-            }
-            assert!(
-                start.elapsed() < Duration::from_secs(45),
-                "roomcast dev did not end:\n{}",
-                self.log()
-            );
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
+    #[must_use]
+    pub fn stop(mut self) -> (Option<i32>, String) {
+        let pid = read(&self.folder, "pid");
+        let log_before = self.log();
+        let _ = Command::new("kill").args(["-INT", pid.trim()]).status();
+        let ended = wait(&mut self.watch, Duration::from_secs(45));
+        // A good end removes the folder, and with it what was said on the way down.
+        let log = if self.folder.exists() {
+            self.log()
+        } else {
+            log_before
+        };
+        let status = ended.unwrap_or_else(|| panic!("roomcast dev did not end:\n{log}"));
+        (status.code(), log)
     }
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // TERM first: dev ends its children; then, whatever happens, nothing is left.
-        let _ = Command::new("kill")
-            .arg("-TERM")
-            .arg(self.child.id().to_string())
-            .status();
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(20) && matches!(self.child.try_wait(), Ok(None)) {
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            eprintln!("the system said, last line first:\n{}", tail.join("\n"));
+            eprintln!("the system said last:\n{}", self.log_tail(60));
         }
+        // The end of the pipe is the sign to end.
+        drop(self.watch.stdin.take());
+        if wait(&mut self.watch, Duration::from_secs(40)).is_none() {
+            let _ = Command::new("kill")
+                .args(["-KILL", read(&self.folder, "pid").trim()])
+                .status();
+            let _ = self.watch.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// The first line a child prints, or `None` when it ends or the time passes first.
-fn first_line(child: &mut Child, within: Duration) -> Option<String> {
-    let stdout = child.stdout.take()?;
-    let (send, receive) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            // Later lines are read and dropped, so that the pipe never fills.
-            let _ = send.send(line);
+fn read(folder: &Path, name: &str) -> String {
+    std::fs::read(folder.join(name))
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
+}
+
+/// The line that says that all is ready, or `None` when the system ends or the time passes first.
+fn ready_line(folder: &Path) -> Option<Value> {
+    let start = Instant::now();
+    while start.elapsed() < READY_WITHIN {
+        if let Some((line, _)) = read(folder, "stdout").split_once('\n') {
+            return serde_json::from_str(line).ok();
         }
-    });
-    receive.recv_timeout(within).ok()
+        if folder.join("ended").exists() || !folder.exists() {
+            return None;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    None
+}
+
+fn wait(child: &mut Child, within: Duration) -> Option<std::process::ExitStatus> {
+    let start = Instant::now();
+    while start.elapsed() < within {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    None
 }

@@ -1,0 +1,20 @@
+//! The whole stack: real NATS, real services, real sockets, as `roomcast dev` starts them.
+//!
+//! Two systems serve all tests: a calm one that tests share, and one whose parts are killed, which tests have to themselves, one
+//! after the other. Both end with this process.
+#![expect(
+    clippy::print_stderr,
+    reason = "tables are printed whether or not a test fails"
+)]
+
+mod agreement;
+mod drain;
+mod expiry;
+mod idempotency;
+mod kills;
+mod oracle;
+mod publishers;
+mod recovery;
+mod rights;
+mod slow;
+mod world;

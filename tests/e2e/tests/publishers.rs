@@ -1,0 +1,204 @@
+//! Each way of publishing, from the publisher's own command to the frame in a client's hand.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use roomcast_harness::client::Client;
+use roomcast_harness::stack::Stack;
+use roomcast_harness::{eventually, repository};
+use serde_json::{Value, json};
+
+use crate::world::calm;
+
+/// The event of a type that comes next, as one client saw it.
+async fn next_booking(client: &mut Client) -> anyhow::Result<Value> {
+    let is_booking = |frame: &Value| {
+        frame["event"]["event"]["type"]
+            .as_str()
+            .is_some_and(|kind| kind.starts_with("booking:"))
+    };
+    let frames = client
+        .until("a booking", Duration::from_secs(10), is_booking)
+        .await?;
+    Ok(frames
+        .last()
+        .map(|frame| frame["event"]["event"].clone())
+        .unwrap_or_default())
+}
+
+async fn watcher(stack: &Stack, gateway: usize) -> anyhow::Result<Client> {
+    let token = stack.signer.token("watcher", &["staff"]);
+    let (mut client, _) = Client::connect(
+        &stack.gateways()[gateway],
+        &token,
+        &["bookings"],
+        &Default::default(),
+    )
+    .await?;
+    client.caught_up("bookings").await?;
+    Ok(client)
+}
+
+/// `clients/publish/<language>/run.sh` finds `.roomcast/dev.env` where it is started, publishes a booking, and says so.
+fn example_publishes(language: &'static str) {
+    calm(|stack| async move {
+        let script = repository().join("clients/publish").join(language).join("run.sh");
+        anyhow::ensure!(script.is_file(), "{} is not there", script.display());
+        let mut clients = [watcher(stack, 0).await?, watcher(stack, 1).await?];
+        let run = tokio::process::Command::new("bash")
+            .arg(&script)
+            .current_dir(stack.folder())
+            .stdin(Stdio::null())
+            .output();
+        let output = tokio::time::timeout(Duration::from_secs(20), run).await??;
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        anyhow::ensure!(output.status.success(), "{language}: {}\n{said}", output.status);
+        // Other tests publish bookings too; this publisher's is the one that its answer names.
+        let mut ids = Vec::new();
+        for client in &mut clients {
+            loop {
+                let event = next_booking(client).await?;
+                let id = event["id"].as_str().unwrap_or_default().to_owned();
+                if said.contains(&id) {
+                    assert_eq!(event["room"], "bookings", "{event}");
+                    assert!(event["data"]["id"].is_string(), "{event}");
+                    ids.push(id);
+                    break;
+                }
+            }
+        }
+        assert_eq!(ids[0], ids[1], "both gateways deliver the same event");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_booking_from_the_shell_reaches_a_client() {
+    example_publishes("shell");
+}
+
+#[test]
+fn a_booking_from_python_reaches_a_client() {
+    example_publishes("python");
+}
+
+#[test]
+fn a_booking_from_node_reaches_a_client() {
+    example_publishes("node");
+}
+
+#[test]
+fn a_nats_request_reaches_a_client() {
+    calm(|stack| async move {
+        let mut client = watcher(stack, 0).await?;
+        let nats = stack.nats("publisher").await;
+        // Spaces, order and number format of data are the publisher's; they arrive byte for byte.
+        let data = r#"{ "id":"bk-nats",  "amount": 12.50, "z":1, "a":[1.0,1e2] }"#;
+        let body = format!(r#"{{"id":"nats-1","type":"booking:new","data":{data}}}"#);
+        let answer = nats.request("in.bookings.staff", body.into()).await?;
+        let answer: Value = serde_json::from_slice(&answer.payload)?;
+        assert_eq!(answer["status"], "stored", "{answer}");
+        assert_eq!(answer["dedupSeconds"], 120, "{answer}");
+        client
+            .until("the event", Duration::from_secs(10), |frame| {
+                frame["event"]["event"]["id"] == "nats-1"
+            })
+            .await?;
+        let text = client
+            .raw
+            .iter()
+            .find(|text| text.contains("nats-1"))
+            .cloned()
+            .unwrap_or_default();
+        assert!(text.contains(data), "data passes byte for byte: {text}");
+        // What the acknowledgement names is what the stream holds.
+        let cursor = answer["cursor"].as_str().unwrap_or_default().to_owned();
+        let place: u64 = cursor.split('.').nth(1).unwrap_or_default().parse()?;
+        assert!(
+            stack
+                .stored("bookings")
+                .await?
+                .iter()
+                .any(|(sequence, event)| *sequence == place && event["id"] == "nats-1")
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_batch_with_one_bad_event_stores_the_others() {
+    calm(|stack| async move {
+        let mut client = watcher(stack, 1).await?;
+        let event = |id: &str, room: &str| json!({ "id": id, "room": room, "audience": "staff", "type": "booking:new", "data": {} });
+        let batch = json!([
+            event("batch-1", "bookings"),
+            event("batch-2", "no room at all"),
+            event("batch-3", "bookings")
+        ]);
+        let answer = stack.publish(0, &crate::world::desk(stack), &batch).await?;
+        let said = answer.json();
+        assert_eq!(answer.status, 200, "{said}");
+        assert_eq!(
+            (said["stored"].as_u64(), said["refused"].as_u64()),
+            (Some(2), Some(1)),
+            "{said}"
+        );
+        assert_eq!(said["results"][1]["status"], "refused", "{said}");
+        assert_eq!(said["results"][1]["code"], "bad_room", "{said}");
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            let id = next_booking(&mut client).await?["id"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            if id.starts_with("batch-") {
+                seen.push(id);
+            }
+        }
+        assert_eq!(seen, ["batch-1", "batch-3"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn who_may_not_publish_is_refused_and_nothing_is_stored() {
+    calm(|stack| async move {
+        let event = json!({ "id": "intruder", "room": "bookings", "audience": "staff", "type": "booking:new", "data": {} });
+        for (token, status) in [
+            (stack.signer.token("u", &["staff"]), 403),
+            ("x".to_owned(), 401),
+            (String::new(), 401),
+        ] {
+            let answer = stack.publish(0, &token, &event).await?;
+            assert_eq!(answer.status, status, "{}", answer.text());
+        }
+        let nats = stack.nats("reader").await;
+        // The reader's user may not publish at all; the server tells it nothing, and nobody hears it.
+        let asked = tokio::time::timeout(
+            Duration::from_millis(500),
+            nats.request("in.bookings.staff", event.to_string().into()),
+        )
+        .await;
+        assert!(!matches!(asked, Ok(Ok(_))), "{asked:?}");
+        crate::world::publish(stack, &json!({ "id": "after-intruder", "room": "bookings", "audience": "staff", "type": "t", "data": {} })).await?;
+        eventually("the event after it is stored", Duration::from_secs(5), || async {
+            stack
+                .stored("bookings")
+                .await
+                .is_ok_and(|all| all.iter().any(|(_, event)| event["id"] == "after-intruder"))
+        })
+        .await;
+        assert!(
+            !stack
+                .stored("bookings")
+                .await?
+                .iter()
+                .any(|(_, event)| event["id"] == "intruder")
+        );
+        Ok(())
+    });
+}

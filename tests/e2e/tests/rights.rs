@@ -1,0 +1,400 @@
+//! No byte to the wrong eye: every gate, every actor, every byte.
+//!
+//! Each event and value carries a mark of its room, audience and tenant. Actors of all kinds knock at every gate before, while and
+//! after these are published; everything they receive (frames, bodies, headers, reasons) is searched for marks. Marks that an actor
+//! may see must be there too, or the search would prove nothing.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use roomcast_harness::client::Client;
+use roomcast_harness::stack::Stack;
+use serde_json::{Value, json};
+
+use crate::world::calm;
+
+/// Rooms and audiences in which something is published, with who may see it in which tenant.
+struct Place {
+    room: &'static str,
+    audience: &'static str,
+    seen_by: &'static [&'static str],
+}
+
+/// `seen_by` names actors of tenant `main`; in the other tenant only `stranger` reads, with an administrator's role.
+const PLACES: [Place; 9] = [
+    Place {
+        room: "lobby",
+        audience: "all",
+        seen_by: &["guest", "clerk", "owner", "boss"],
+    },
+    Place {
+        room: "lobby",
+        audience: "staff",
+        seen_by: &["clerk", "boss"],
+    },
+    Place {
+        room: "lobby",
+        audience: "admin",
+        seen_by: &["boss"],
+    },
+    Place {
+        room: "bookings",
+        audience: "staff",
+        seen_by: &["clerk", "boss"],
+    },
+    Place {
+        room: "bookings",
+        audience: "admin",
+        seen_by: &["boss"],
+    },
+    Place {
+        room: "vault",
+        audience: "all",
+        seen_by: &["boss"],
+    },
+    Place {
+        room: "property.42",
+        audience: "all",
+        seen_by: &["owner"],
+    },
+    Place {
+        room: "property.43",
+        audience: "all",
+        seen_by: &["boss"],
+    },
+    Place {
+        room: "os_dashboard",
+        audience: "admin",
+        seen_by: &["boss"],
+    },
+];
+
+const ROOMS: [&str; 6] = [
+    "lobby",
+    "bookings",
+    "vault",
+    "property.42",
+    "property.43",
+    "os_dashboard",
+];
+
+/// A person with a token, and every byte that reached them.
+struct Actor {
+    name: &'static str,
+    token: String,
+    bytes: String,
+}
+
+fn actors(stack: &Stack) -> Vec<Actor> {
+    let person = |name: &'static str, roles: &[&str], claims: Value| Actor {
+        name,
+        token: stack.signer.token_with(name, roles, 3600, &claims),
+        bytes: String::new(),
+    };
+    vec![
+        person("nobody", &[], json!({})),
+        person("guest", &["user"], json!({})),
+        person("clerk", &["staff"], json!({})),
+        person("owner", &["owner"], json!({ "property_ids": ["42"] })),
+        person("boss", &["admin"], json!({ "property_ids": ["43"] })),
+        // Claims that are no room's part, or would be a wider one.
+        person(
+            "trickster",
+            &["owner"],
+            json!({ "property_ids": ["*", ">", "4?", "42.x", "", "42 "] }),
+        ),
+        person("publisher", &["desk"], json!({})),
+        person(
+            "stranger",
+            &["admin"],
+            json!({ "tenant": "acme", "property_ids": ["42", "43"] }),
+        ),
+    ]
+}
+
+fn mark(tenant: &str, place: &Place, class: &str, round: &str) -> String {
+    format!(
+        "mark-{tenant}-{}-{}-{class}-{round}-end",
+        place.room, place.audience
+    )
+}
+
+/// Publishes one event and one value in every place of both tenants.
+async fn publish_all(stack: &Stack, round: &str) -> anyhow::Result<()> {
+    for tenant in ["main", "acme"] {
+        let claims = json!({ "tenant": tenant, "property_ids": ["42", "43"] });
+        let desk = stack.signer.token_with("desk", &["desk"], 3600, &claims);
+        let mut batch = Vec::new();
+        for place in &PLACES {
+            for class in ["event", "state"] {
+                let text = mark(tenant, place, class, round);
+                let mut event = json!({
+                    "room": place.room, "audience": place.audience, "type": "secret", "delivery": class,
+                    "data": { "text": text, "secret": format!("hidden-{text}") },
+                });
+                if class == "state" {
+                    // Keys may tell as much as values.
+                    event["statekey"] = json!(format!("key-{text}"));
+                }
+                batch.push(event);
+            }
+        }
+        let answer = stack.publish(0, &desk, &json!(batch)).await?;
+        anyhow::ensure!(
+            answer.status == 200 && answer.json()["refused"] == 0,
+            "{}",
+            answer.text()
+        );
+    }
+    Ok(())
+}
+
+impl Actor {
+    fn take(&mut self, client: &mut Client) {
+        self.bytes.extend(client.raw.drain(..));
+        if let Some((_, reason)) = &client.closed {
+            self.bytes.push_str(reason);
+        }
+    }
+
+    async fn get(&mut self, stack: &Stack, url: &str) -> anyhow::Result<(u16, Value)> {
+        let answer = stack.http.get(url, Some(&self.token)).await?;
+        self.bytes
+            .push_str(&format!("{:?}{}", answer.headers, answer.text()));
+        Ok((answer.status, answer.json()))
+    }
+
+    /// Every way of asking over HTTP, for every room.
+    async fn ask(&mut self, stack: &Stack, gateway: &str, cursor: &str) -> anyhow::Result<()> {
+        for room in ROOMS {
+            self.get(stack, &format!("{gateway}/v1/rooms/{room}/snapshot?events=300"))
+                .await?;
+            self.get(stack, &format!("{gateway}/v1/rooms/{room}/events?limit=300"))
+                .await?;
+            self.get(
+                stack,
+                &format!("{gateway}/v1/rooms/{room}/events?limit=300&before={cursor}"),
+            )
+            .await?;
+            self.get(stack, &format!("{gateway}/v1/state?room={room}"))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Connects with every room (and cursors, which may be another's), subscribes again, asks for history.
+    async fn knock(&mut self, gateway: &str, cursors: &HashMap<String, String>) -> anyhow::Result<Client> {
+        let (mut client, connected) = Client::connect(gateway, &self.token, &ROOMS, cursors).await?;
+        for answer in connected["rooms"].as_array().into_iter().flatten() {
+            if let (Some(room), true) = (answer["room"].as_str(), answer["error"].is_null()) {
+                if !client.cursors.contains_key(room) || cursors.contains_key(room) {
+                    client.caught_up(room).await.ok();
+                }
+            }
+        }
+        for room in ROOMS {
+            client
+                .request("subscribe", json!({ "room": room, "cursor": cursors.get(room) }))
+                .await?;
+            client
+                .request("history", json!({ "room": room, "limit": 300 }))
+                .await?;
+        }
+        self.take(&mut client);
+        Ok(client)
+    }
+
+    /// Which marks are in what it received.
+    fn has(&self, mark: &str) -> bool {
+        self.bytes.contains(mark)
+    }
+}
+
+#[test]
+fn nobody_receives_a_byte_of_what_is_not_theirs_on_any_gate() {
+    calm(|stack| async move {
+        let gateways = stack.gateways();
+        let mut actors = actors(stack);
+        // The cursor of one who sees everything, from before anything was published: the most that could be stolen.
+        let boss = &actors[4].token;
+        let (mut probe, _) = Client::connect(&gateways[0], boss, &ROOMS, &HashMap::new()).await?;
+        for room in ["lobby", "bookings", "vault", "property.43", "os_dashboard"] {
+            if !probe.cursors.contains_key(room) {
+                probe.caught_up(room).await?;
+            }
+        }
+        let mut stolen = probe.cut();
+        stolen.insert("property.42".to_owned(), stolen["vault"].clone());
+        publish_all(stack, "before").await?;
+
+        // Connect, subscribe, history; live while more is published; state and history and snapshot after it.
+        let mut sockets = Vec::new();
+        for (index, actor) in actors.iter_mut().enumerate() {
+            sockets.push(actor.knock(&gateways[index % 2], &HashMap::new()).await?);
+        }
+        publish_all(stack, "live").await?;
+        // A last event that everybody here may see, except those who see nothing: behind it nothing of the round is under way.
+        crate::world::publish(
+            stack,
+            &json!({ "id": "bell", "room": "lobby", "type": "bell", "data": {} }),
+        )
+        .await?;
+        for (actor, socket) in actors.iter_mut().zip(&mut sockets) {
+            let hears = ["guest", "clerk", "owner", "boss", "trickster"].contains(&actor.name);
+            let within = Duration::from_secs(if hears { 10 } else { 1 });
+            let heard = socket
+                .until("the bell", within, |frame| {
+                    frame["event"]["event"]["id"] == "bell"
+                })
+                .await;
+            assert_eq!(heard.is_ok(), hears, "{}: {:?}", actor.name, heard.err());
+            // Rooms are independent; what is under way in another one arrives at once.
+            while socket.next(Duration::from_millis(300)).await?.is_some() {}
+            actor.take(socket);
+        }
+        for (index, actor) in actors.iter_mut().enumerate() {
+            for gateway in &gateways {
+                actor.ask(stack, gateway, &stolen["vault"]).await?;
+            }
+            // Coming back with somebody else's cursors, to the other gateway.
+            let mut back = actor.knock(&gateways[(index + 1) % 2], &stolen).await?;
+            while back.next(Duration::from_millis(300)).await?.is_some() {}
+            actor.take(&mut back);
+        }
+
+        let (mut leaked, mut missing, mut checked) = (Vec::new(), Vec::new(), 0);
+        for actor in &actors {
+            for tenant in ["main", "acme"] {
+                for place in &PLACES {
+                    for (class, round) in [
+                        ("event", "before"),
+                        ("event", "live"),
+                        ("state", "before"),
+                        ("state", "live"),
+                    ] {
+                        let mark = mark(tenant, place, class, round);
+                        let may = match tenant {
+                            "main" => {
+                                place.seen_by.contains(&actor.name)
+                                    || (actor.name == "trickster" && place.seen_by.len() == 4)
+                            }
+                            _ => actor.name == "stranger",
+                        };
+                        checked += 1;
+                        match (may, actor.has(&mark)) {
+                            (false, true) => leaked.push(format!("{} received {mark}", actor.name)),
+                            (true, false) => missing.push(format!("{} did not receive {mark}", actor.name)),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+            // What redaction takes out of a room is nowhere either, for those without the permission.
+            let may_see_hidden = ["boss", "stranger"].contains(&actor.name);
+            let hidden = actor.has("hidden-mark-main-property") || actor.has("hidden-mark-acme-property");
+            if hidden != may_see_hidden {
+                leaked.push(format!(
+                    "{}: sees the redacted member of a property: {hidden}",
+                    actor.name
+                ));
+            }
+        }
+        assert!(leaked.is_empty(), "leaked:\n{}", leaked.join("\n"));
+        assert!(
+            missing.is_empty(),
+            "the search proves nothing, not received:\n{}",
+            missing.join("\n")
+        );
+        let bytes: usize = actors.iter().map(|actor| actor.bytes.len()).sum();
+        crate::world::say(&format!(
+            "    rights: {} actors, {checked} marks looked for in {bytes} bytes, none leaked",
+            actors.len()
+        ));
+        Ok(())
+    });
+}
+
+/// The whole answer as bytes, without the clock.
+fn shape(answer: &roomcast_harness::http::Answer, room: &str) -> String {
+    let mut headers: Vec<String> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| *name != "date")
+        .map(|(name, value)| format!("{name}: {value:?}"))
+        .collect();
+    headers.sort();
+    format!("{} {headers:?} {}", answer.status, answer.text()).replace(room, "ROOM")
+}
+
+#[test]
+fn what_is_absent_and_what_is_forbidden_are_one_answer_byte_for_byte() {
+    calm(|stack| async move {
+        // Same length, so that a length cannot tell either: one that exists and one that does not, at every depth.
+        let pairs = [
+            ("vault", "vaulx"),
+            ("bookings", "bookingx"),
+            ("property.42", "property.4x"),
+            ("property.42", "propertx.42"),
+            ("user.boss", "user.bosx"),
+        ];
+        let gateway = &stack.gateways()[0];
+        let mut clients = Vec::new();
+        for roles in [&["user"][..], &[]] {
+            let token = stack.signer.token("curious", roles);
+            for (forbidden, absent) in pairs {
+                for path in [
+                    "/v1/rooms/ROOM/snapshot?events=5",
+                    "/v1/rooms/ROOM/events?limit=5",
+                    "/v1/state?room=ROOM",
+                ] {
+                    let url = |room: &str| format!("{gateway}{}", path.replace("ROOM", room));
+                    let there = stack.http.get(&url(forbidden), Some(&token)).await?;
+                    let not = stack.http.get(&url(absent), Some(&token)).await?;
+                    assert_eq!(there.status, 403, "{forbidden} {path}: {}", there.text());
+                    assert_eq!(shape(&there, forbidden), shape(&not, absent), "{path}");
+                }
+                let mut texts = Vec::new();
+                for room in [forbidden, absent] {
+                    let (mut client, _) = Client::connect(gateway, &token, &[room], &HashMap::new()).await?;
+                    for name in ["subscribe", "history"] {
+                        let answer = client.request(name, json!({ "room": room })).await?;
+                        assert_eq!(answer["error"]["code"], "forbidden", "{name} {room}: {answer}");
+                    }
+                    texts.push(normal(&client.raw, room));
+                    clients.push(client);
+                }
+                assert_eq!(texts[0], texts[1], "{forbidden} and {absent}");
+            }
+        }
+        // Publishing likewise.
+        let token = stack.signer.token("curious", &["user"]);
+        let mut answers = Vec::new();
+        for room in ["vault", "vaulx"] {
+            let event = json!({ "id": "curious", "room": room, "type": "t", "data": {} });
+            answers.push(shape(&stack.publish(0, &token, &event).await?, room));
+        }
+        assert_eq!(answers[0], answers[1]);
+        Ok(())
+    });
+}
+
+/// The refusals among frames, without what differs by connection.
+fn normal(raw: &[String], room: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    for text in raw {
+        let frame: Value = serde_json::from_str(text).unwrap_or_default();
+        match frame.get("connected") {
+            Some(connected) => {
+                let of_room = connected["rooms"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(|answer| answer["room"] == room);
+                out.extend(of_room.map(|answer| answer.to_string().replace(room, "ROOM")));
+            }
+            None if frame.get("error").is_some() => out.push(text.replace(room, "ROOM")),
+            None => {}
+        }
+    }
+    out
+}
