@@ -128,6 +128,12 @@ impl Delivery {
         }
     }
 
+    /// Epoch and low bits of the time, as given to [`Delivery::new`].
+    #[must_use]
+    pub fn mark(&self) -> Option<(Epoch, u16)> {
+        self.mark
+    }
+
     fn address(&self) -> Address {
         Address {
             tenant: self.tenant.clone(),

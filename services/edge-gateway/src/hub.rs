@@ -1,22 +1,47 @@
 //! The one place both streams meet: hands every event to every shard in one order, and answers those who come back.
+//!
+//! Written by the spines' drivers, read by shards (plain threads) and HTTP routes (tasks). What is handed out is in the ring or the
+//! state cache before any shard hears of it, so whoever reads at a cut and then skips what is not after it misses nothing and gets
+//! nothing twice. A frame's cursor says how far the *other* stream was at that moment, which is why both go through one door.
 
 mod answer;
+mod ask;
+mod metrics;
+mod stock;
+mod waits;
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use roomcast_access::{AudienceId, History as HistoryPermit, Subscribe};
+use roomcast_access::AudienceId;
 use roomcast_chassis::metrics::Metrics;
-use roomcast_proto::cursor::{Cursor, Epoch};
+use roomcast_proto::cursor::{Cursor, Epoch, Position, time_bits};
+use roomcast_proto::limits::{EVENTS_MAX_AGE, WITHDRAWN_TTL};
+use roomcast_proto::subject::parse_placed;
+use tokio::sync::mpsc;
 
 pub use answer::{
     Gap, History, HistoryPage, Outcome, Recovered, Recovery, ShardSender, Snapshot, ToShard, Unavailable, Waiter,
 };
+pub use metrics::{HubMetrics, StreamMetrics};
+pub use stock::{Part, Read, WantedPart};
 
-use crate::delivery::Delivery;
+use crate::delivery::{Address, Delivery, Kind};
+use crate::place::{Place, Places};
+use crate::ring::{Ring, RingLimits};
+use crate::spine::Cause;
+use crate::state_cache::StateCache;
+use stock::Stock;
+
+/// NATS has not answered for this long: clients are told that what they see may be old.
+pub const STALE_AFTER_MILLIS: i64 = 5_000;
+/// NATS has not answered for this long: connections are closed, new ones refused.
+pub const AWAY_AFTER_MILLIS: i64 = 10_000;
 
 /// Limits of what the hub keeps.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct HubSettings {
     /// Bytes of recent events in memory.
     pub ring_bytes_max: usize,
@@ -24,8 +49,19 @@ pub struct HubSettings {
     pub ring_room_events_min: usize,
     /// Events read into the ring at start.
     pub warm_events_max: u64,
-    /// Bytes of state values of rooms without members.
+    /// Bytes of state values; rooms without members are dropped beyond it.
     pub state_bytes_max: usize,
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        Self {
+            ring_bytes_max: 256 << 20,
+            ring_room_events_min: 64,
+            warm_events_max: 200_000,
+            state_bytes_max: 64 << 20,
+        }
+    }
 }
 
 /// Finds the number of an audience in the policy in force.
@@ -40,48 +76,442 @@ pub struct HubStatus {
     pub since_millis: i64,
 }
 
+/// A message of one of the streams, or an ephemeral one, as the drivers read it.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// `evt.…`, `live.…`, `st.…`, `slive.…` or `eph.…`.
+    pub subject: String,
+    /// `Rc-Expires`: Unix milliseconds.
+    pub expires_millis: Option<i64>,
+    /// `Rc-Withdrawn`.
+    pub withdrawn: bool,
+    /// The CloudEvent.
+    pub payload: bytes::Bytes,
+}
+
+/// What only the writers touch; whoever holds it hands out.
+#[derive(Debug, Default)]
+struct Order {
+    places: Places,
+    position: Position,
+    time_bits: u16,
+    epoch: Option<Epoch>,
+    events_created: Option<String>,
+    state_created: Option<String>,
+}
+
 /// See the module.
-#[derive(Debug)]
-pub struct Hub {}
+pub struct Hub {
+    settings: HubSettings,
+    audiences: AudienceLookup,
+    metrics: HubMetrics,
+    order: Mutex<Order>,
+    stock: Mutex<Stock>,
+    shards: RwLock<Vec<ShardSender>>,
+    reads: mpsc::UnboundedSender<Read>,
+    reads_taken: Mutex<Option<mpsc::UnboundedReceiver<Read>>>,
+    tasks: ask::Tasks,
+    /// Ready: the ring is warm, both streams are current.
+    open: AtomicBool,
+    /// When NATS last answered, on the clock of [`Hub::tick`]'s second argument.
+    answered: AtomicI64,
+    stale: AtomicBool,
+    stale_since: AtomicI64,
+    away: AtomicBool,
+    resume_seconds: AtomicU64,
+    max_age_secs: AtomicU64,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("settings", &self.settings).field("head", &self.head()).finish_non_exhaustive()
+    }
+}
 
 impl Hub {
     /// Makes an empty one; [`crate::nats_side::start`] fills it.
-    pub fn new(settings: HubSettings, audiences: AudienceLookup, metrics: &Metrics) -> Result<Arc<Self>, prometheus::Error> { let _ = (settings, audiences, metrics); Ok(Arc::new(Self {})) }
-    /// Registers a shard; the answer is its number.
-    pub fn attach(&self, shard: ShardSender) -> usize { drop(shard); 0 }
-    /// What a subscriber gets before live.
-    pub fn recover(&self, permit: &Subscribe, from: Option<Cursor>, waiter: Waiter, now_millis: i64) -> Recovery { let _ = (permit, from, waiter, now_millis); Recovery::Unavailable }
-    /// The waiter is gone (its connection closed).
-    pub fn forget(&self, waiter: Waiter) { let _ = waiter; }
-    /// What the holder of `permit` is to be sent for a withdrawn value: the newest value of the key it may see, or the withdrawal.
-    pub fn resolve_withdrawn(&self, permit: &Subscribe, withdrawn: &Arc<Delivery>, now_millis: i64) -> Arc<Delivery> { let _ = (permit, now_millis); Arc::clone(withdrawn) }
-    /// A page of history.
-    pub fn history(&self, permit: &HistoryPermit, before: Option<Cursor>, limit: usize, waiter: Waiter, now_millis: i64) -> History { let _ = (permit, before, limit, waiter, now_millis); History::Unavailable }
-    /// The room has its first member in a shard: its state stays in memory.
-    pub fn hold(&self, permit: &Subscribe) { let _ = permit; }
-    /// The room's last member in a shard is gone.
-    pub fn release(&self, permit: &Subscribe) { let _ = permit; }
-    /// See [`Hub::recover`]; for the HTTP routes.
     ///
     /// # Errors
-    /// `unavailable` when it could not be read in time.
-    pub async fn recover_async(&self, permit: &Subscribe, from: Option<Cursor>) -> Result<Recovered, Unavailable> { let _ = (permit, from); Err(Unavailable) }
-    /// See [`Hub::recover`]; for the HTTP routes.
-    ///
-    /// # Errors
-    /// `unavailable` when it could not be read in time.
-    pub async fn history_async(&self, permit: &HistoryPermit, before: Option<Cursor>, limit: usize) -> Result<HistoryPage, Unavailable> { let _ = (permit, before, limit); Err(Unavailable) }
-    /// See [`Hub::recover`]; for the HTTP routes.
-    ///
-    /// # Errors
-    /// `unavailable` when it could not be read in time.
-    pub async fn snapshot_async(&self, permit: &Subscribe, events: usize) -> Result<Snapshot, Unavailable> { let _ = (permit, events); Err(Unavailable) }
+    /// When its metrics are declared already: a mistake in the code.
+    pub fn new(
+        settings: HubSettings,
+        audiences: AudienceLookup,
+        metrics: &Metrics,
+    ) -> Result<Arc<Self>, prometheus::Error> {
+        let (reads, reads_taken) = mpsc::unbounded_channel();
+        let stock = Stock::new(Ring::new(ring_limits(&settings), 1), StateCache::new(settings.state_bytes_max));
+        Ok(Arc::new(Self {
+            settings,
+            audiences,
+            metrics: HubMetrics::new(metrics)?,
+            order: Mutex::default(),
+            stock: Mutex::new(stock),
+            shards: RwLock::default(),
+            reads,
+            reads_taken: Mutex::new(Some(reads_taken)),
+            tasks: ask::Tasks::default(),
+            open: AtomicBool::new(false),
+            answered: AtomicI64::new(0),
+            stale: AtomicBool::new(false),
+            stale_since: AtomicI64::new(0),
+            away: AtomicBool::new(false),
+            resume_seconds: AtomicU64::new(1),
+            max_age_secs: AtomicU64::new(EVENTS_MAX_AGE.as_secs()),
+        }))
+    }
+
+    /// Registers a shard; the answer is its number for [`Waiter::shard`].
+    pub fn attach(&self, shard: ShardSender) -> usize {
+        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        shards.push(shard);
+        shards.len() - 1
+    }
+
     /// Where everything handed out so far ends.
-    pub fn head(&self) -> Cursor { Cursor { epoch: Epoch::of_streams("", ""), position: roomcast_proto::cursor::Position::default(), time_bits: 0 } }
-    pub fn status(&self) -> HubStatus { HubStatus { stale: true, since_millis: 0 } }
-    /// How long a client may be away and come back complete.
-    pub fn resume_seconds(&self) -> u64 { 0 }
-    pub fn epoch(&self) -> Option<Epoch> { None }
-    /// Whether new connections are taken; else when to try again.
-    pub fn accepting(&self) -> Result<(), Duration> { Err(Duration::from_secs(1)) }
+    #[must_use]
+    pub fn head(&self) -> Cursor {
+        let nothing = Cursor { epoch: Epoch::of_streams("", ""), position: Position::default(), time_bits: 0 };
+        self.stock().head().unwrap_or(nothing)
+    }
+
+    /// Which life of the streams; `None` before both were found.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.stock().epoch
+    }
+
+    /// Whether what clients see may be old.
+    #[must_use]
+    pub fn status(&self) -> HubStatus {
+        HubStatus {
+            stale: self.stale.load(Ordering::Relaxed),
+            since_millis: self.stale_since.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How long a client may be away and come back complete, as far as can be said at the present rate.
+    #[must_use]
+    pub fn resume_seconds(&self) -> u64 {
+        self.resume_seconds.load(Ordering::Relaxed)
+    }
+
+    /// Whether new connections are taken.
+    ///
+    /// # Errors
+    /// After how long it makes sense to try again.
+    pub fn accepting(&self) -> Result<(), Duration> {
+        if self.open.load(Ordering::Relaxed) && !self.away.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Duration::from_secs(2))
+    }
+
+    /// The metrics of the NATS side.
+    #[must_use]
+    pub fn metrics(&self) -> &HubMetrics {
+        &self.metrics
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> &HubSettings {
+        &self.settings
+    }
+
+    /// Hands out an event. `warm`: it is old, nobody is there to hear it, only the ring takes it.
+    pub fn event(&self, seq: u64, time_micros: i64, incoming: &Incoming, warm: bool) {
+        let order = &mut *self.order();
+        order.position.seq = seq;
+        order.time_bits = time_bits(time_micros);
+        let made = self.make(order, incoming, |_| Kind::Event);
+        let mut stock = self.stock();
+        stock.position = order.position;
+        stock.time_bits = order.time_bits;
+        let ahead = stock.take_ahead();
+        let Some((place, delivery)) = made else {
+            stock.ring.note_time(seq, order.time_bits);
+            drop(stock);
+            self.metrics.unreadable.with_label_values(&["events"]).inc();
+            return self.wake(&ahead);
+        };
+        let delivery = Arc::new(delivery);
+        stock.ring.push(&place.key, Arc::clone(&delivery), time_micros, order.time_bits);
+        drop(stock);
+        if !warm {
+            self.tell(&ToShard::Deliver(delivery));
+        }
+        self.wake(&ahead);
+    }
+
+    /// Hands out a state value.
+    pub fn state_value(&self, rev: u64, time_micros: i64, incoming: &Incoming) {
+        let order = &mut *self.order();
+        order.position.rev = rev;
+        let made = self.make(order, incoming, |key| state_kind(key, incoming.withdrawn));
+        let mut stock = self.stock();
+        stock.position = order.position;
+        let ahead = stock.take_ahead();
+        let Some((place, delivery)) = made else {
+            drop(stock);
+            self.metrics.unreadable.with_label_values(&["state"]).inc();
+            return self.wake(&ahead);
+        };
+        let ends = ends_millis(&delivery, time_micros);
+        let delivery = Arc::new(delivery);
+        stock.state.apply(&place.key, Arc::clone(&delivery), ends);
+        drop(stock);
+        self.tell(&ToShard::Deliver(delivery));
+        self.wake(&ahead);
+    }
+
+    /// Hands out an ephemeral event.
+    pub fn ephemeral(&self, incoming: &Incoming) {
+        let order = &mut *self.order();
+        let epoch = order.epoch.take();
+        let made = self.make(order, incoming, |_| Kind::Ephemeral);
+        order.epoch = epoch;
+        match made {
+            Some((_, delivery)) => {
+                self.metrics.ephemeral.inc();
+                self.tell(&ToShard::Deliver(Arc::new(delivery)));
+            }
+            None => self.metrics.unreadable.with_label_values(&["ephemeral"]).inc(),
+        }
+    }
+
+    /// `EVENTS` has nothing up to this position any more.
+    pub fn skip_events(&self, to: u64) {
+        let mut order = self.order();
+        order.position.seq = to;
+        order.time_bits = 0;
+        let mut stock = self.stock();
+        stock.position = order.position;
+        stock.time_bits = 0;
+        stock.ring.note_time(to, 0);
+    }
+
+    /// `STATE` has nothing up to this position any more.
+    pub fn skip_state(&self, to: u64) {
+        let mut order = self.order();
+        order.position.rev = to;
+        self.stock().position = order.position;
+    }
+
+    /// `EVENTS` begins anew at `next`; it was created at `created`. Clients are told, except at the start (`cause: None`).
+    pub fn reset_events(&self, created: &str, next: u64, cause: Option<Cause>) {
+        let mut order = self.order();
+        order.events_created = Some(created.to_owned());
+        order.position.seq = next.saturating_sub(1);
+        order.time_bits = 0;
+        let mut stock = self.stock();
+        stock.reset_events(Ring::new(ring_limits(&self.settings), next), next);
+        self.renew(&mut order, &mut stock);
+        drop(stock);
+        self.tell_reset("events", cause);
+    }
+
+    /// `STATE` begins anew at `next`; it was created at `created`.
+    pub fn reset_state(&self, created: &str, next: u64, cause: Option<Cause>) {
+        let mut order = self.order();
+        order.state_created = Some(created.to_owned());
+        order.position.rev = next.saturating_sub(1);
+        let mut stock = self.stock();
+        stock.reset_state(next);
+        self.renew(&mut order, &mut stock);
+        drop(stock);
+        self.tell_reset("state", cause);
+    }
+
+    /// The oldest event the stream keeps, and for how long it keeps them.
+    pub fn kept_events(&self, first_seq: u64, max_age: Option<Duration>) {
+        let mut stock = self.stock();
+        stock.first_seq = stock.first_seq.max(first_seq);
+        drop(stock);
+        if let Some(max_age) = max_age {
+            self.max_age_secs.store(max_age.as_secs().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// From this position on every state value is younger than withdrawn ones are kept.
+    pub fn kept_state(&self, first_rev: u64) {
+        let mut stock = self.stock();
+        stock.first_rev = stock.first_rev.max(first_rev);
+    }
+
+    /// Both streams are here: clients may come.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    /// NATS answered. `uptime_millis`: a clock that only goes forward.
+    pub fn answered(&self, uptime_millis: i64) {
+        self.answered.fetch_max(uptime_millis, Ordering::Relaxed);
+    }
+
+    /// The policy changed: audiences are numbers of the policy, so they are looked up again for everything kept.
+    pub fn policy_changed(&self) {
+        let _order = self.order();
+        let mut stock = self.stock();
+        let change = |delivery: &Delivery| {
+            let audience = (self.audiences)(delivery.audience_name.as_str());
+            (audience != delivery.audience).then(|| delivery.for_audience(audience))
+        };
+        stock.ring.map(change);
+        stock.state.map(change);
+    }
+
+    /// Time went by; to be called every 100 ms or so. `now_millis` is the wall clock (values end by it), `uptime_millis` the clock of
+    /// [`Hub::answered`], which nobody sets back.
+    pub fn tick(&self, now_millis: i64, uptime_millis: i64) {
+        let over = {
+            let mut stock = self.stock();
+            let over = stock.tick(now_millis);
+            self.measure(&stock, now_millis);
+            over
+        };
+        self.wake(&over);
+        if !self.open.load(Ordering::Relaxed) {
+            return;
+        }
+        let silent = uptime_millis - self.answered.load(Ordering::Relaxed);
+        let stale = silent >= STALE_AFTER_MILLIS;
+        if self.stale.swap(stale, Ordering::Relaxed) != stale {
+            let since_millis = if stale { now_millis - silent } else { now_millis };
+            self.stale_since.store(since_millis, Ordering::Relaxed);
+            self.metrics.stale.set(i64::from(stale));
+            if stale {
+                tracing::warn!("NATS has not answered for {silent} ms; clients are told that they may see old numbers");
+            } else {
+                tracing::info!("NATS answers again");
+            }
+            self.tell(&ToShard::Status { stale, since_millis });
+        }
+        let away = silent >= AWAY_AFTER_MILLIS;
+        if !self.away.swap(away, Ordering::Relaxed) && away {
+            tracing::error!("NATS has not answered for {silent} ms; every connection is closed with 4005");
+            self.tell(&ToShard::CloseAll);
+        }
+    }
+
+    fn measure(&self, stock: &Stock, now_millis: i64) {
+        let m = &self.metrics;
+        let gauge = |gauge: &prometheus::IntGauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge(&m.ring_bytes, stock.ring.bytes());
+        gauge(&m.ring_events, stock.ring.events());
+        m.ring_evicted.inc_by(stock.ring.evicted().saturating_sub(m.ring_evicted.get()));
+        let (rooms, values, bytes) = stock.state.sizes();
+        gauge(&m.state_rooms, rooms);
+        gauge(&m.state_values, values);
+        gauge(&m.state_bytes, bytes);
+        let (dropped, refused) = stock.state.dropped();
+        for (what, count) in [("room", dropped), ("value", refused)] {
+            let counter = m.state_dropped.with_label_values(&[what]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        gauge(&m.waiting, stock.waiting());
+        let max_age = self.max_age_secs.load(Ordering::Relaxed);
+        // Everything younger than what was pushed out last is in the ring; what the ring never had may be too far back.
+        let whole = stock.ring.start() <= stock.first_seq;
+        let in_ring = stock.ring.evicted_micros().or_else(|| if whole { None } else { stock.ring.oldest_micros() });
+        let kept = in_ring.map_or(max_age, |micros| {
+            u64::try_from((now_millis - micros / 1000) / 1000).unwrap_or(0).clamp(1, max_age)
+        });
+        self.resume_seconds.store(kept, Ordering::Relaxed);
+        m.resume_seconds.set(i64::try_from(kept).unwrap_or(i64::MAX));
+    }
+
+    /// Reads a message's names and encodes it.
+    fn make(&self, order: &mut Order, incoming: &Incoming, kind: impl Fn(&str) -> Kind) -> Option<(Place, Delivery)> {
+        let names = parse_placed(&incoming.subject)?;
+        let place = order.places.find(names.tenant, names.room)?;
+        let address = Address {
+            tenant: place.tenant.clone(),
+            room: place.room.clone(),
+            audience: (self.audiences)(names.audience),
+            audience_name: order.places.audience(names.audience)?,
+        };
+        let kind = kind(names.key.unwrap_or_default());
+        let mark = order.epoch.map(|epoch| (epoch, order.time_bits));
+        let expires = incoming.expires_millis;
+        Some((place, Delivery::new(address, kind, order.position, mark, expires, &incoming.payload)))
+    }
+
+    /// A stored event outside the order, with a cursor that holds the state as it is now; for reads.
+    #[must_use]
+    pub fn old_event(&self, seq: u64, time_micros: i64, incoming: &Incoming) -> Option<Delivery> {
+        let order = &mut *self.order();
+        let (position, bits) = (order.position, order.time_bits);
+        (order.position.seq, order.time_bits) = (seq, time_bits(time_micros));
+        let made = self.make(order, incoming, |_| Kind::Event);
+        (order.position, order.time_bits) = (position, bits);
+        made.map(|(_, delivery)| delivery)
+    }
+
+    /// A stored value outside the order, without a cursor, and when it ends; for reads.
+    #[must_use]
+    pub fn old_value(&self, rev: u64, time_micros: i64, incoming: &Incoming) -> Option<(Delivery, Option<i64>)> {
+        let order = &mut *self.order();
+        let (position, epoch) = (order.position, order.epoch.take());
+        order.position = Position { seq: 0, rev };
+        let made = self.make(order, incoming, |key| state_kind(key, incoming.withdrawn));
+        (order.position, order.epoch) = (position, epoch);
+        made.map(|(_, delivery)| {
+            let ends = ends_millis(&delivery, time_micros);
+            (delivery, ends)
+        })
+    }
+
+    /// What has to be read; taken once, by the NATS side.
+    pub(crate) fn take_reads(&self) -> Option<mpsc::UnboundedReceiver<Read>> {
+        self.reads_taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn renew(&self, order: &mut Order, stock: &mut Stock) {
+        order.epoch = match (&order.events_created, &order.state_created) {
+            (Some(events), Some(state)) => Some(Epoch::of_streams(events, state)),
+            _ => None,
+        };
+        stock.epoch = order.epoch;
+        stock.position = order.position;
+        stock.time_bits = order.time_bits;
+    }
+
+    fn tell_reset(&self, stream: &str, cause: Option<Cause>) {
+        let Some(cause) = cause else { return };
+        self.metrics.resets.with_label_values(&[stream, cause.as_str()]).inc();
+        tracing::error!(stream, cause = cause.as_str(), "stream {stream} cannot be continued: {}", cause.as_str());
+        self.tell(&ToShard::Reset);
+    }
+
+    fn tell(&self, message: &ToShard) {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.iter().for_each(|shard| shard(message.clone()));
+    }
+
+    fn order(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ring_limits(settings: &HubSettings) -> RingLimits {
+    RingLimits { bytes_max: settings.ring_bytes_max, room_events_min: settings.ring_room_events_min }
+}
+
+fn state_kind(key: &str, withdrawn: bool) -> Kind {
+    Kind::State { key: key.into(), withdrawn }
+}
+
+/// When a value ends by itself: at its own time, and a withdrawal when the stream forgets it.
+fn ends_millis(delivery: &Delivery, time_micros: i64) -> Option<i64> {
+    let ttl_millis = i64::try_from(WITHDRAWN_TTL.as_millis()).unwrap_or(i64::MAX);
+    let forgotten = matches!(delivery.kind, Kind::State { withdrawn: true, .. });
+    let forgotten = forgotten.then(|| (time_micros / 1000).saturating_add(ttl_millis));
+    match (delivery.expires_millis, forgotten) {
+        (Some(expires), Some(forgotten)) => Some(expires.min(forgotten)),
+        (expires, forgotten) => expires.or(forgotten),
+    }
 }

@@ -4,14 +4,32 @@
 //! (one thread's loop over its sockets) → `session` (what a client may say and is answered) → `outbox`. The way of an
 //! event: `spine` → `ring` and `state_cache` → `hub` → `shard` → every member of its room.
 
+pub mod accept;
+pub mod admission;
+pub mod bucket;
+pub mod connection;
+pub mod delivery;
+pub mod drain;
+pub mod error;
+pub mod gate;
+pub mod http;
+pub mod hub;
+pub mod members;
+pub mod metrics;
+pub mod nats_side;
 pub mod outbox;
+pub mod page;
+pub mod place;
+pub mod reads;
+pub mod replay;
+pub mod ring;
+pub mod serve;
+pub mod session;
+pub mod settings;
+pub mod shard;
+pub mod spine;
+pub mod spine_driver;
+pub mod state_cache;
 pub mod upgrade;
 pub mod wheel;
 pub mod ws;
-pub mod delivery;
-pub mod hub;
-pub mod place;
-pub mod replay;
-pub mod ring;
-pub mod state_cache;
-pub mod spine;

@@ -20,8 +20,8 @@ pub struct Known {
     pub ring_from: u64,
     /// From and to: a part of the stream that was read for this room just now.
     pub read: Option<(u64, u64)>,
-    /// What was asked for is too much to be read.
-    pub read_in_vain_from: Option<u64>,
+    /// The room has so many events that those before this position were not read.
+    pub unread_before: Option<u64>,
     /// Low bits of the time of the cursor's message: not known yet, or known (0: there is no such message any more).
     pub time_bits: Option<u16>,
 }
@@ -77,7 +77,7 @@ pub fn plan(from: Option<Cursor>, known: &Known) -> Plan {
     if in_ring || is_read {
         return Plan::Complete;
     }
-    if known.read_in_vain_from.is_some_and(|vain| vain <= next) {
+    if known.unread_before.is_some_and(|unread| next < unread) {
         return Plan::Incomplete(Gap::TooFar);
     }
     // A little more than is missing: the ring moves on while it is read.
@@ -103,7 +103,7 @@ mod tests {
             first_rev: 200,
             ring_from: 90_000,
             read: None,
-            read_in_vain_from: None,
+            unread_before: None,
             time_bits: Some(7),
         }
     }
@@ -137,7 +137,7 @@ mod tests {
             (other(8), Known { time_bits: Some(0), ..k }, Complete),
             (other(8), Known { time_bits: None, ..k }, NeedTime),
             (at(80_000, 400), Known { read: Some((80_001, 89_999)), ..k }, Complete),
-            (at(79_999, 400), Known { read: Some((80_001, 89_999)), read_in_vain_from: Some(80_000), ..k }, Incomplete(Gap::TooFar)),
+            (at(79_999, 400), Known { read: Some((80_001, 89_999)), unread_before: Some(80_001), ..k }, Incomplete(Gap::TooFar)),
         ];
         for (number, (from, known, expected)) in rows.into_iter().enumerate() {
             assert_eq!(plan(from, &known), expected, "row {number}: {from:?}");

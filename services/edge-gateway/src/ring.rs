@@ -34,6 +34,7 @@ pub struct Ring {
     /// Storage time of the newest event that was pushed out, Unix microseconds.
     evicted_micros: Option<i64>,
     evicted: u64,
+    oldest_micros: Option<i64>,
     times: Times,
 }
 
@@ -73,6 +74,7 @@ impl Ring {
             start: start.max(1),
             evicted_micros: None,
             evicted: 0,
+            oldest_micros: None,
             times: Times::default(),
         }
     }
@@ -107,6 +109,12 @@ impl Ring {
         self.evicted_micros
     }
 
+    /// When the first event that was ever in here was stored, Unix microseconds; `None` while there was none.
+    #[must_use]
+    pub fn oldest_micros(&self) -> Option<i64> {
+        self.oldest_micros
+    }
+
     /// Low bits of the time of a position; `None` when it is not remembered.
     #[must_use]
     pub fn time_bits(&self, sequence: u64) -> Option<u16> {
@@ -121,6 +129,7 @@ impl Ring {
     /// Adds the newest event of the stream and pushes out what no longer fits.
     pub fn push(&mut self, key: &Arc<str>, event: Arc<Delivery>, time_micros: i64, time_bits: u16) {
         self.times.put(event.position.seq, time_bits);
+        self.oldest_micros.get_or_insert(time_micros);
         let cost = event.cost_bytes();
         let tenant = Place::tenant_of(key);
         if !self.tenants.contains_key(tenant) {

@@ -40,6 +40,7 @@ pub struct StateCache {
 #[derive(Debug, Default)]
 struct RoomState {
     loaded: bool,
+    loading: bool,
     holders: usize,
     used: u64,
     bytes: usize,
@@ -115,38 +116,43 @@ impl StateCache {
 
     /// Counts one more shard with members in the room: it is not dropped.
     pub fn hold(&mut self, key: &Arc<str>) {
-        let room = self.rooms.entry(Arc::clone(key)).or_insert_with(|| {
-            self.bytes += ROOM_BYTES;
-            RoomState { bytes: ROOM_BYTES, ..RoomState::default() }
-        });
+        let room = self.room(key);
         room.holders += 1;
-        self.idle.remove(&room.used);
+        let used = room.used;
+        self.idle.remove(&used);
     }
 
     /// The opposite of [`StateCache::hold`].
     pub fn release(&mut self, key: &str) {
         let Some(room) = self.rooms.get_mut(key) else { return };
         room.holders = room.holders.saturating_sub(1);
+        if room.holders == 0 && !room.loaded && !room.loading {
+            return self.remove(key);
+        }
         self.touch(key);
         self.make_room();
     }
 
     /// From now on live values of the room are kept, so that nothing that comes while it is read is missed.
     pub fn begin(&mut self, key: &Arc<str>) {
-        if !self.rooms.contains_key(key) {
+        self.room(key).loading = true;
+    }
+
+    fn room(&mut self, key: &Arc<str>) -> &mut RoomState {
+        self.rooms.entry(Arc::clone(key)).or_insert_with(|| {
             self.bytes += ROOM_BYTES;
-            self.rooms.insert(Arc::clone(key), RoomState { bytes: ROOM_BYTES, ..RoomState::default() });
-        }
+            RoomState { bytes: ROOM_BYTES, ..RoomState::default() }
+        })
     }
 
     /// The room was read; what came live meanwhile and is newer wins.
     pub fn finish(&mut self, key: &Arc<str>, values: impl IntoIterator<Item = (Delivery, Option<i64>)>) {
-        self.begin(key);
+        self.room(key);
         for (delivery, ends_millis) in values {
             self.apply(key, Arc::new(delivery), ends_millis);
         }
         if let Some(room) = self.rooms.get_mut(key) {
-            room.loaded = true;
+            (room.loaded, room.loading) = (true, false);
         }
         self.touch(key);
         self.make_room();
@@ -154,7 +160,9 @@ impl StateCache {
 
     /// The room could not be read.
     pub fn abandon(&mut self, key: &str) {
-        if self.rooms.get(key).is_some_and(|room| !room.loaded && room.holders == 0) {
+        let Some(room) = self.rooms.get_mut(key) else { return };
+        room.loading = false;
+        if !room.loaded && room.holders == 0 {
             self.remove(key);
         }
     }
@@ -172,10 +180,7 @@ impl StateCache {
         self.idle.clear();
         self.ends.clear();
         for (key, holders) in holders {
-            self.begin(&key);
-            if let Some(room) = self.rooms.get_mut(&key) {
-                room.holders = holders;
-            }
+            self.room(&key).holders = holders;
         }
     }
 

@@ -1,0 +1,274 @@
+//! The doors of the hub for those who come back or look back: shards ask and are told when to ask again, tasks wait.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use roomcast_access::{History as HistoryPermit, Subscribe};
+use roomcast_proto::cursor::Cursor;
+use tokio::sync::oneshot;
+
+use super::answer::{
+    History, HistoryPage, Outcome, Recovered, Recovery, Snapshot, ToShard, Unavailable, Waiter,
+};
+use super::stock::{Part, Stock, WantedPart};
+use super::waits::WAIT_MILLIS;
+use super::Hub;
+use crate::delivery::{Delivery, Kind};
+use crate::place::Place;
+
+/// Tasks are waiters of this "shard".
+const TASKS: usize = usize::MAX;
+
+/// Tasks that wait.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+}
+
+impl Hub {
+    /// What a subscriber gets before live; callable from any thread, blocks for microseconds.
+    ///
+    /// After [`Recovery::Wait`] the same waiter asks again when it is told ([`ToShard::Ready`]), within 5 s at the latest; if it is
+    /// gone by then, [`Hub::forget`].
+    pub fn recover(&self, permit: &Subscribe, from: Option<Cursor>, waiter: Waiter, now_millis: i64) -> Recovery {
+        let recovery = self.ask(|stock| stock.recover(permit, from, waiter, now_millis));
+        match &recovery {
+            Recovery::Done(recovered) => self.count(recovered, from),
+            Recovery::Unavailable => self.metrics.recoveries.with_label_values(&["unavailable"]).inc(),
+            Recovery::Wait => {}
+        }
+        recovery
+    }
+
+    /// A page of the visible events before a cursor (or the newest), ascending. Waiting is as in [`Hub::recover`].
+    pub fn history(
+        &self,
+        permit: &HistoryPermit,
+        before: Option<Cursor>,
+        limit: usize,
+        waiter: Waiter,
+        now_millis: i64,
+    ) -> History {
+        self.ask(|stock| stock.history(permit, before, limit.max(1), waiter, now_millis))
+    }
+
+    /// The waiter is gone (its connection closed).
+    pub fn forget(&self, waiter: Waiter) {
+        self.stock().forget(waiter);
+    }
+
+    /// What the holder of `permit` is to be sent for a withdrawn value: the newest value of the key it may see, or the withdrawal
+    /// itself when none holds. What is sent has the withdrawal's cursor.
+    #[must_use]
+    pub fn resolve_withdrawn(&self, permit: &Subscribe, withdrawn: &Arc<Delivery>, now_millis: i64) -> Arc<Delivery> {
+        let Kind::State { key, withdrawn: true } = &withdrawn.kind else { return Arc::clone(withdrawn) };
+        let place = Place::of(permit);
+        let stock = self.stock();
+        let Some(holds) = stock.state.newest(permit, &place.key, key, now_millis).cloned() else {
+            return Arc::clone(withdrawn);
+        };
+        drop(stock);
+        Arc::new(holds.at(withdrawn.position, withdrawn.mark()))
+    }
+
+    /// The room has its first member in a shard: its state stays in memory.
+    pub fn hold(&self, permit: &Subscribe) {
+        self.stock().state.hold(&Place::of(permit).key);
+    }
+
+    /// The room's last member in a shard is gone.
+    pub fn release(&self, permit: &Subscribe) {
+        self.stock().state.release(&Place::of(permit).key);
+    }
+
+    /// [`Hub::recover`] for HTTP routes.
+    ///
+    /// # Errors
+    /// It could not be read within 5 s.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn recover_async(
+        &self,
+        permit: &Subscribe,
+        from: Option<Cursor>,
+        now_millis: impl Fn() -> i64,
+    ) -> Result<Recovered, Unavailable> {
+        self.wait_for(|waiter| match self.recover(permit, from, waiter, now_millis()) {
+            Recovery::Done(recovered) => Some(Ok(recovered)),
+            Recovery::Wait => None,
+            Recovery::Unavailable => Some(Err(Unavailable)),
+        })
+        .await
+    }
+
+    /// [`Hub::history`] for HTTP routes.
+    ///
+    /// # Errors
+    /// It could not be read within 5 s.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn history_async(
+        &self,
+        permit: &HistoryPermit,
+        before: Option<Cursor>,
+        limit: usize,
+        now_millis: impl Fn() -> i64,
+    ) -> Result<HistoryPage, Unavailable> {
+        self.wait_for(|waiter| match self.history(permit, before, limit, waiter, now_millis()) {
+            History::Done(page) => Some(Ok(page)),
+            History::Wait => None,
+            History::Unavailable => Some(Err(Unavailable)),
+        })
+        .await
+    }
+
+    /// State and the newest `events` events in memory (0: state alone), at one cut.
+    ///
+    /// # Errors
+    /// The state could not be read within 5 s.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn snapshot_async(
+        &self,
+        permit: &Subscribe,
+        events: usize,
+        now_millis: impl Fn() -> i64,
+    ) -> Result<Snapshot, Unavailable> {
+        self.wait_for(|waiter| {
+            self.ask(|stock| stock.snapshot(permit, events, waiter, now_millis())).map(Ok)
+        })
+        .await
+    }
+
+    /// The newest visible value of every key of the room.
+    ///
+    /// # Errors
+    /// It could not be read within 5 s.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn state_async(&self, permit: &Subscribe, now_millis: impl Fn() -> i64) -> Result<Snapshot, Unavailable> {
+        self.snapshot_async(permit, 0, now_millis).await
+    }
+
+    /// Asks until there is an answer, at most 5 s and a little.
+    async fn wait_for<T>(
+        &self,
+        mut ask: impl FnMut(Waiter) -> Option<Result<T, Unavailable>>,
+    ) -> Result<T, Unavailable> {
+        let waiter = Waiter { shard: TASKS, ticket: self.tasks.next.fetch_add(1, Ordering::Relaxed) };
+        let _guard = Gone { hub: self, waiter };
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(WAIT_MILLIS.unsigned_abs() + 1_000);
+        loop {
+            let (told, ready) = oneshot::channel();
+            self.tasks.lock().insert(waiter.ticket, told);
+            if let Some(answer) = ask(waiter) {
+                return answer;
+            }
+            // Told, or the sender was replaced: either way ask again.
+            if tokio::time::timeout_at(deadline, ready).await.is_err() {
+                return Err(Unavailable);
+            }
+        }
+    }
+
+    /// Answers from the stock, and passes on what has to be read for it.
+    fn ask<T>(&self, question: impl FnOnce(&mut Stock) -> T) -> T {
+        let mut stock = self.stock();
+        let answer = question(&mut stock);
+        let reads = stock.take_reads();
+        drop(stock);
+        for read in reads {
+            // Only closed when the process ends; then nobody is answered any more.
+            let _ = self.reads.send(read);
+        }
+        answer
+    }
+
+    /// Tells waiters to ask again.
+    pub(super) fn wake(&self, waiters: &[Waiter]) {
+        if waiters.is_empty() {
+            return;
+        }
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        for waiter in waiters {
+            if waiter.shard == TASKS {
+                if let Some(told) = self.tasks.lock().remove(&waiter.ticket) {
+                    let _ = told.send(());
+                }
+            } else if let Some(shard) = shards.get(waiter.shard) {
+                shard(ToShard::Ready { ticket: waiter.ticket });
+            }
+        }
+    }
+
+    fn count(&self, recovered: &Recovered, from: Option<Cursor>) {
+        let label = match recovered.recovery {
+            Outcome::Complete => "complete",
+            Outcome::Fresh => "fresh",
+            Outcome::Incomplete { reason } => reason.as_str(),
+        };
+        self.metrics.recoveries.with_label_values(&[label]).inc();
+        if let (Outcome::Complete, Some(from)) = (recovered.recovery, from) {
+            // Counts of events and positions, far below what a float holds exactly.
+            #[expect(clippy::cast_precision_loss, reason = "a histogram of magnitudes")]
+            let (events, positions) =
+                (recovered.events.len() as f64, (recovered.head.position.seq - from.position.seq) as f64);
+            self.metrics.replayed.observe(events);
+            self.metrics.replay_positions.observe(positions);
+        }
+    }
+
+    /// Which life of the streams reads are for.
+    pub(crate) fn life(&self) -> u64 {
+        self.stock().life
+    }
+
+    /// The events to be read for a room.
+    pub(crate) fn wanted_part(&self, key: &str) -> Option<WantedPart> {
+        self.stock().wanted_part(key)
+    }
+
+    /// A room's state was read, or not.
+    pub(crate) fn loaded(&self, key: &Arc<str>, life: u64, values: Option<Vec<(Delivery, Option<i64>)>>) {
+        let waiters = self.stock().loaded(key, life, values);
+        self.wake(&waiters);
+    }
+
+    /// A room's events were read, or not.
+    pub(crate) fn read_part(&self, key: &Arc<str>, life: u64, part: Option<Part>, now_millis: i64) {
+        let waiters = self.stock().read_part(key, life, part, now_millis);
+        self.wake(&waiters);
+    }
+
+    /// A message's time was read, or not.
+    pub(crate) fn timed(&self, seq: u64, time_bits: Option<u16>) {
+        let waiters = self.stock().timed(seq, time_bits);
+        self.wake(&waiters);
+    }
+}
+
+impl Tasks {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets a task's waiter when the task ends, however it ends.
+struct Gone<'a> {
+    hub: &'a Hub,
+    waiter: Waiter,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.hub.forget(self.waiter);
+        self.hub.tasks.lock().remove(&self.waiter.ticket);
+    }
+}

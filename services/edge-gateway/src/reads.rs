@@ -1,0 +1,280 @@
+//! Reads rooms from the streams when memory does not hold them: one read per room at a time, however many ask.
+//!
+//! A read through a filter makes the server walk the stream while ingest waits, so events are read in one room after the other, at most
+//! 50,000 positions, newest part first. A replica may be behind: what it answers counts when it knows the room's last message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roomcast_chassis::jetstream::{ApiError, At, JetStream, LastMessages, StoredMessage};
+use roomcast_chassis::shutdown::StageTasks;
+use roomcast_proto::cursor::time_bits;
+use roomcast_proto::limits::WITHDRAWN_TTL;
+use roomcast_proto::subject::{STATE_ALL, room_events_filter, room_state_filter, stream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::Delivery;
+use crate::hub::{Hub, Part, Read, WantedPart};
+use crate::nats_side::now_millis;
+use crate::place::Place;
+use crate::spine_driver::of_stored;
+
+/// Messages of one direct get.
+const BATCH: usize = 500;
+/// Rooms whose state is read at the same time.
+const STATE_READS_MAX: usize = 8;
+/// Attempts of one read, and the pause after the first that failed; it doubles.
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(200);
+/// Positions of the first step back; the next ones are twice as long each.
+const STEP_POSITIONS: u64 = 2_000;
+/// Events of one room read at most; whoever missed more is told so.
+const EVENTS_MAX: usize = 20_000;
+/// The same in bytes.
+const EVENT_BYTES_MAX: usize = 32 << 20;
+/// The age of withdrawn values is looked at this often.
+const FLOOR_EVERY: Duration = Duration::from_secs(600);
+
+/// Why a read has to be made again.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("the replica that answered is behind")]
+    Behind,
+}
+
+/// Starts the readers; they end with the stage.
+pub fn spawn(hub: &Arc<Hub>, js: &JetStream, stage: &StageTasks) {
+    let Some(wanted) = hub.take_reads() else { return };
+    let (events, in_turn) = mpsc::unbounded_channel();
+    stage.spawn(one_by_one(Arc::clone(hub), js.clone(), in_turn, stage.token()));
+    stage.spawn(dispatch(Arc::clone(hub), js.clone(), wanted, events, stage.token()));
+    stage.spawn(floors(Arc::clone(hub), js.clone(), stage.token()));
+}
+
+/// Reads state of several rooms at once, passes events on. The queue is bounded by the rooms that clients wait for.
+async fn dispatch(
+    hub: Arc<Hub>,
+    js: JetStream,
+    mut wanted: mpsc::UnboundedReceiver<Read>,
+    events: mpsc::UnboundedSender<Read>,
+    ending: CancellationToken,
+) {
+    let permits = Arc::new(Semaphore::new(STATE_READS_MAX));
+    loop {
+        let read = tokio::select! {
+            () = ending.cancelled() => return,
+            read = wanted.recv() => read,
+        };
+        match read {
+            None => return,
+            Some(Read::State(place)) => {
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                let (hub, js) = (Arc::clone(&hub), js.clone());
+                tokio::spawn(async move {
+                    read_state(&hub, &js, &place).await;
+                    drop(permit);
+                });
+            }
+            Some(other) => {
+                // Closed only together with this task's own end.
+                let _ = events.send(other);
+            }
+        }
+    }
+}
+
+async fn one_by_one(
+    hub: Arc<Hub>,
+    js: JetStream,
+    mut wanted: mpsc::UnboundedReceiver<Read>,
+    ending: CancellationToken,
+) {
+    loop {
+        let read = tokio::select! {
+            () = ending.cancelled() => return,
+            read = wanted.recv() => read,
+        };
+        match read {
+            None => return,
+            Some(Read::Events(place)) => read_events(&hub, &js, &place).await,
+            Some(Read::Time(seq)) => read_time(&hub, &js, seq).await,
+            Some(Read::State(place)) => read_state(&hub, &js, &place).await,
+        }
+    }
+}
+
+async fn read_state(hub: &Hub, js: &JetStream, place: &Place) {
+    let life = hub.life();
+    let read = again(|| state_of(js, place)).await;
+    count(hub, "state", read.is_some());
+    let values = read.map(|messages| messages.into_iter().filter_map(|message| value(hub, place, message)).collect());
+    hub.loaded(&place.key, life, values);
+}
+
+fn value(hub: &Hub, place: &Place, message: StoredMessage) -> Option<(Delivery, Option<i64>)> {
+    let placed = of_stored(message);
+    hub.old_value(placed.sequence, placed.time_micros, &placed.message).filter(|(value, _)| value.room == place.room)
+}
+
+/// All values of a room. Over 1,024 keys the server refuses to give them at once; one by one from the beginning gives the same, because
+/// the stream holds one message per subject, and a later one replaces an earlier one when they are put together.
+async fn state_of(js: &JetStream, place: &Place) -> Result<Vec<StoredMessage>, ReadError> {
+    let filter = room_state_filter(&place.tenant, &place.room);
+    let Some(last) = js.message(stream::STATE, At::Last(&filter)).await? else { return Ok(Vec::new()) };
+    let reaches = |messages: &[StoredMessage]| messages.last().is_some_and(|newest| newest.sequence >= last.sequence);
+    if let LastMessages::Messages { messages, up_to } = js.multi_last(stream::STATE, &[&filter], None).await? {
+        let is_new_enough = up_to.is_some_and(|up_to| up_to >= last.sequence) || reaches(&messages);
+        return if is_new_enough { Ok(messages) } else { Err(ReadError::Behind) };
+    }
+    let (mut all, mut from) = (Vec::new(), 1);
+    loop {
+        let batch = js.direct_batch(stream::STATE, from, BATCH, Some(&filter)).await?;
+        from = batch.messages.last().map_or(from, |newest| newest.sequence + 1);
+        all.extend(batch.messages);
+        if batch.pending == 0 {
+            return if reaches(&all) { Ok(all) } else { Err(ReadError::Behind) };
+        }
+    }
+}
+
+async fn read_events(hub: &Hub, js: &JetStream, place: &Place) {
+    let Some(wanted) = hub.wanted_part(&place.key) else { return };
+    let life = hub.life();
+    let part = again(|| part_of(hub, js, &wanted)).await;
+    count(hub, "events", part.is_some());
+    // What was too old to be read must be known before anybody is told that nothing is missing.
+    let part = match (part, js.stream_info(stream::EVENTS).await) {
+        (Some(part), Ok(Some(info))) => {
+            hub.kept_events(info.state.first_seq, None);
+            Some(part)
+        }
+        _ => None,
+    };
+    hub.read_part(&place.key, life, part, now_millis());
+}
+
+/// Reads backwards, in steps that grow, until enough is found.
+async fn part_of(hub: &Hub, js: &JetStream, wanted: &WantedPart) -> Result<Part, ReadError> {
+    let filter = room_events_filter(&wanted.place.tenant, &wanted.place.room);
+    let last = js.message(stream::EVENTS, At::Last(&filter)).await?.map_or(0, |last| last.sequence);
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    let (mut high, mut step) = (wanted.to, STEP_POSITIONS);
+    let mut part = Part { from: wanted.to + 1, to: wanted.to, ..Part::default() };
+    while part.from > wanted.from {
+        let low = (high + 1).saturating_sub(step).max(wanted.from);
+        let read = between(js, &filter, low, high, last).await?;
+        bytes += read.iter().map(|message| message.payload.len()).sum::<usize>();
+        let made = read.into_iter().rev().map(of_stored);
+        events.extend(made.filter_map(|placed| hub.old_event(placed.sequence, placed.time_micros, &placed.message)));
+        part.from = low;
+        if events.len() > EVENTS_MAX || bytes > EVENT_BYTES_MAX {
+            part.cut = true;
+            break;
+        }
+        if wanted.enough.is_some_and(|enough| events.len() >= enough) {
+            break;
+        }
+        high = low.saturating_sub(1);
+        step = (step * 2).min(16_000);
+    }
+    events.retain(|event| event.room == wanted.place.room);
+    events.reverse();
+    part.events = events.into_iter().map(Arc::new).collect();
+    Ok(part)
+}
+
+/// The room's messages from `low` to `high`. `last`: the room's last message as the leader has it.
+async fn between(
+    js: &JetStream,
+    filter: &str,
+    low: u64,
+    high: u64,
+    last: u64,
+) -> Result<Vec<StoredMessage>, ReadError> {
+    let (mut all, mut from) = (Vec::new(), low);
+    // Nothing is asked for where the leader has nothing.
+    while from <= high.min(last) {
+        let batch = js.direct_batch(stream::EVENTS, from, BATCH, Some(filter)).await?;
+        let Some(newest) = batch.messages.last().map(|newest| newest.sequence) else {
+            return Err(ReadError::Behind);
+        };
+        from = newest + 1;
+        all.extend(batch.messages.into_iter().filter(|message| message.sequence <= high));
+        if batch.pending == 0 && newest < last && newest < high {
+            return Err(ReadError::Behind);
+        }
+    }
+    Ok(all)
+}
+
+async fn read_time(hub: &Hub, js: &JetStream, seq: u64) {
+    let read = again(|| async { Ok(js.direct(stream::EVENTS, At::Sequence(seq)).await?) }).await;
+    count(hub, "time", read.is_some());
+    // A message that is gone cannot be compared.
+    hub.timed(seq, read.map(|message| message.map_or(0, |message| time_bits(message.time_micros))));
+}
+
+/// Makes several attempts.
+async fn again<T, F: Future<Output = Result<T, ReadError>>>(mut read: impl FnMut() -> F) -> Option<T> {
+    let mut pause = PAUSE;
+    for _ in 0..ATTEMPTS {
+        match read().await {
+            Ok(read) => return Some(read),
+            Err(error) => tracing::debug!("a room could not be read: {error}"),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    None
+}
+
+fn count(hub: &Hub, kind: &str, done: bool) {
+    hub.metrics().reads.with_label_values(&[kind, if done { "done" } else { "failed" }]).inc();
+}
+
+/// Finds, every ten minutes, the position from which on every state value is younger than withdrawn ones are kept.
+async fn floors(hub: Arc<Hub>, js: JetStream, ending: CancellationToken) {
+    loop {
+        let pause = match floor(&js, now_millis()).await {
+            Ok(Some(first_rev)) => {
+                hub.kept_state(first_rev);
+                FLOOR_EVERY
+            }
+            Ok(None) => FLOOR_EVERY,
+            Err(error) => {
+                tracing::debug!("the age of state values is not known: {error}");
+                PAUSE * 10
+            }
+        };
+        tokio::select! {
+            () = ending.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Positions rise with time, so halving finds the first that is young enough; `None` when nothing can be older.
+async fn floor(js: &JetStream, now_millis: i64) -> Result<Option<u64>, ReadError> {
+    let ttl_millis = i64::try_from(WITHDRAWN_TTL.as_millis()).unwrap_or(i64::MAX);
+    let oldest_micros = now_millis.saturating_sub(ttl_millis).saturating_mul(1_000);
+    let Some(info) = js.stream_info(stream::STATE).await? else { return Ok(None) };
+    let created: Option<jiff::Timestamp> = info.created.parse().ok();
+    if created.is_some_and(|created| created.as_microsecond() >= oldest_micros) {
+        return Ok(None);
+    }
+    let (mut low, mut high) = (info.state.first_seq, info.state.last_seq + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let at = At::Next { from: middle, subject: STATE_ALL };
+        match js.message(stream::STATE, at).await? {
+            // Nothing from here on: what is left is older.
+            None => high = middle,
+            Some(message) if message.time_micros >= oldest_micros => high = middle,
+            Some(message) => low = message.sequence + 1,
+        }
+    }
+    Ok(Some(low))
+}
