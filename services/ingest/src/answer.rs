@@ -131,9 +131,20 @@ fn batch(results: &[Taken]) -> Batch<'_> {
             .filter(|receipt| receipt.outcome == outcome)
             .count()
     };
-    let element = |taken| match taken {
-        &Ok(ref receipt) => Element::Taken(one(receipt, None)),
-        &Err(NotTaken { ref refusal, ref id }) => Element::Refused(Refused {
+    Batch {
+        stored: count(Outcome::Stored),
+        duplicate: count(Outcome::Duplicate),
+        sent: count(Outcome::Sent),
+        refused: results.iter().filter(|taken| taken.is_err()).count(),
+        dedup_seconds: DEDUP_WINDOW.as_secs(),
+        results: results.iter().map(element).collect(),
+    }
+}
+
+fn element(taken: &Taken) -> Element<'_> {
+    match taken {
+        Ok(receipt) => Element::Taken(one(receipt, None)),
+        Err(NotTaken { refusal, id }) => Element::Refused(Refused {
             status: Outcome::Refused.as_str(),
             code: refusal.code,
             detail: &refusal.detail,
@@ -142,14 +153,6 @@ fn batch(results: &[Taken]) -> Batch<'_> {
             temporary: refusal.code.temporary(),
             retry_after_ms: refusal.retry_after_ms,
         }),
-    };
-    Batch {
-        stored: count(Outcome::Stored),
-        duplicate: count(Outcome::Duplicate),
-        sent: count(Outcome::Sent),
-        refused: results.iter().filter(|taken| taken.is_err()).count(),
-        dedup_seconds: DEDUP_WINDOW.as_secs(),
-        results: results.iter().map(element).collect(),
     }
 }
 

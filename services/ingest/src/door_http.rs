@@ -4,24 +4,21 @@
 //! token. Everything refused after that is kept as a dead letter.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
-use http_body_util::BodyExt;
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::accept::Sender;
 use crate::answer::Answer;
 use crate::bearer::Bearers;
+use crate::body::{self, BodyLimits, Unread};
 use crate::capacity::Place;
-use crate::dead_letter::KEPT_BYTES_MAX;
 use crate::intake::{self, Intake, Shape};
 use crate::metrics::{Door, Outcome};
 use crate::now_micros;
@@ -40,10 +37,8 @@ pub struct HttpDoor {
     pub bearers: Bearers,
     /// Pages that may publish.
     pub allowed_origins: Vec<String>,
-    /// Bytes of a body.
-    pub body_bytes_max: usize,
-    /// Time for a body.
-    pub body_within: Duration,
+    /// What a body may be.
+    pub body: BodyLimits,
 }
 
 /// The routes.
@@ -150,20 +145,15 @@ impl HttpDoor {
             self.intake.metrics.event(Door::Http, Outcome::Refused);
             self.intake.metrics.refused(refusal.code);
         }
-        let mut response = problem(refusal);
-        // The body was not read; hyper closes the connection rather than to read on.
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        response
+        closing(problem(refusal))
     }
 
     async fn answer(&self, sender: &Sender, mut place: Place, request: Request) -> Response {
         let (head, body) = request.into_parts();
-        let content = content(&head.headers);
-        let read = match self.read(body, &head.headers, &mut place).await {
+        let content = body::content(&head.headers);
+        let read = match body::read(body, &head.headers, &self.body, &mut place).await {
             Ok(read) => read,
-            Err(Unread { refusal, closes }) => return unread(&refusal, closes),
+            Err(unread) => return self.unread(unread),
         };
         let backfill = head.headers.get(BACKFILL).is_some_and(|value| value == "1");
         let shape = content.as_ref().copied().unwrap_or(Shape::OneOrBatch);
@@ -192,90 +182,33 @@ impl HttpDoor {
             }
         };
         drop(place);
-        let mut response = respond(&answer);
-        if !whole {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        let response = respond(&answer);
+        if whole { response } else { closing(response) }
     }
 
     fn too_large(&self) -> Refusal {
         Refusal::new(
             Code::TooLarge,
-            format!("a request's body has at most {} bytes", self.body_bytes_max),
+            format!("a request's body has at most {} bytes", self.body.bytes_max),
         )
     }
 
-    /// Reads the body. Of one that is too large only the beginning, for the dead letter.
-    async fn read(&self, body: Body, headers: &HeaderMap, place: &mut Place) -> Result<Read, Unread> {
-        let length = headers.get(header::CONTENT_LENGTH);
-        let stated = length.and_then(|text| text.to_str().ok()?.parse::<usize>().ok());
-        let too_large = stated.is_some_and(|bytes| bytes > self.body_bytes_max);
-        let bytes_max = if too_large {
-            KEPT_BYTES_MAX.min(self.body_bytes_max)
-        } else {
-            self.body_bytes_max
-        };
-        let reading = self.collect(body, stated, bytes_max, place);
-        match tokio::time::timeout(self.body_within, reading).await {
-            Ok(read) => read,
-            Err(_) => {
-                let detail = format!("the body did not arrive within {} s", self.body_within.as_secs());
-                Err(Unread {
-                    refusal: self.counted(Refusal::new(Code::RequestTimeout, detail)),
-                    closes: true,
-                })
+    fn unread(&self, unread: Unread) -> Response {
+        let refusal = match unread {
+            Unread::Full(full) => self.intake.full(Door::Http, full),
+            Unread::Broken => self.counted(Refusal::new(
+                Code::BadRequest,
+                "the body ended before it was whole",
+            )),
+            Unread::Late => {
+                let within = self.body.within.as_secs();
+                self.counted(Refusal::new(
+                    Code::RequestTimeout,
+                    format!("the body did not arrive within {within} s"),
+                ))
             }
-        }
-    }
-
-    async fn collect(
-        &self,
-        mut body: Body,
-        stated: Option<usize>,
-        bytes_max: usize,
-        place: &mut Place,
-    ) -> Result<Read, Unread> {
-        let mut cover = |bytes| {
-            let full = |full| Unread {
-                refusal: self.intake.full(Door::Http, full),
-                closes: true,
-            };
-            place.cover(bytes).map_err(full)
         };
-        let mut bytes = BytesMut::new();
-        if let Some(stated) = stated {
-            cover(stated.min(bytes_max))?;
-            // A promise is not memory: at most this much is set aside before the bytes are here.
-            bytes.reserve(stated.min(bytes_max).min(64 * 1024));
-        }
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| {
-                let refusal = Refusal::new(Code::BadRequest, "the body ended before it was whole");
-                Unread {
-                    refusal: self.counted(refusal),
-                    closes: true,
-                }
-            })?;
-            let Ok(data) = frame.into_data() else { continue };
-            let room = bytes_max - bytes.len();
-            cover(bytes.len() + data.len().min(room))?;
-            bytes.extend_from_slice(&data[..data.len().min(room)]);
-            if data.len() > room {
-                let original_bytes = stated.unwrap_or(bytes_max + 1).max(bytes_max + 1);
-                return Ok(Read {
-                    bytes: bytes.freeze(),
-                    original_bytes,
-                });
-            }
-        }
-        let original_bytes = bytes.len();
-        Ok(Read {
-            bytes: bytes.freeze(),
-            original_bytes,
-        })
+        closing(problem(&refusal))
     }
 
     fn counted(&self, refusal: Refusal) -> Refusal {
@@ -285,62 +218,12 @@ impl HttpDoor {
     }
 }
 
-/// What was read of a body; all of it if `original_bytes` is its length.
-struct Read {
-    bytes: Bytes,
-    original_bytes: usize,
-}
-
-/// A body that did not arrive.
-struct Unread {
-    refusal: Refusal,
-    closes: bool,
-}
-
-fn unread(refusal: &Refusal, closes: bool) -> Response {
-    let mut response = problem(refusal);
-    if closes {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+/// What was not read of a body is better left on a closed connection than read for nothing.
+fn closing(mut response: Response) -> Response {
     response
-}
-
-/// What the body is, by its head.
-fn content(headers: &HeaderMap) -> Result<Shape, Refusal> {
-    let unsupported = |detail: &str| Refusal::new(Code::UnsupportedType, detail);
-    let plain = headers
-        .get(header::CONTENT_ENCODING)
-        .is_none_or(|encoding| encoding == "identity");
-    if !plain {
-        return Err(unsupported("the body must not be encoded"));
-    }
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(only), None) = (types.next(), types.next()) else {
-        return Err(unsupported(
-            "one Content-Type is needed: application/json or a CloudEvents one",
-        ));
-    };
-    let text = only.to_str().unwrap_or_default().to_ascii_lowercase();
-    let (media, parameters) = text.split_once(';').unwrap_or((&text, ""));
-    let charset = parameters
-        .split(';')
-        .filter_map(|parameter| parameter.trim().strip_prefix("charset="));
-    if charset
-        .map(|charset| charset.trim_matches('"'))
-        .any(|charset| charset != "utf-8")
-    {
-        return Err(unsupported("the charset must be utf-8"));
-    }
-    match media.trim() {
-        "application/json" => Ok(Shape::OneOrBatch),
-        "application/cloudevents+json" => Ok(Shape::One),
-        "application/cloudevents-batch+json" => Ok(Shape::Batch),
-        _ => Err(unsupported(
-            "application/json, application/cloudevents+json and application/cloudevents-batch+json are accepted",
-        )),
-    }
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn respond(answer: &Answer) -> Response {
@@ -381,44 +264,6 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_head_says_what_the_body_is() {
-        #[track_caller]
-        fn check(types: &[&str], encoding: Option<&str>, expected: Option<Shape>) {
-            let mut headers = HeaderMap::new();
-            for value in types {
-                headers.append(header::CONTENT_TYPE, HeaderValue::from_str(value).unwrap());
-            }
-            if let Some(encoding) = encoding {
-                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_str(encoding).unwrap());
-            }
-            assert_eq!(content(&headers).ok(), expected, "{types:?} {encoding:?}");
-        }
-        check(&["application/json"], None, Some(Shape::OneOrBatch));
-        check(
-            &["Application/JSON; Charset=UTF-8"],
-            None,
-            Some(Shape::OneOrBatch),
-        );
-        check(
-            &["application/json; charset=\"utf-8\""],
-            Some("identity"),
-            Some(Shape::OneOrBatch),
-        );
-        check(&["application/cloudevents+json"], None, Some(Shape::One));
-        check(
-            &["application/cloudevents-batch+json; charset=utf-8"],
-            None,
-            Some(Shape::Batch),
-        );
-        check(&["application/json; charset=latin1"], None, None);
-        check(&["application/json"], Some("gzip"), None);
-        check(&["application/json", "application/json"], None, None);
-        check(&["text/plain"], None, None);
-        check(&["application/x-www-form-urlencoded"], None, None);
-        check(&[], None, None);
-    }
 
     #[test]
     fn temporary_refusals_say_when_to_ask_again() {

@@ -4,22 +4,22 @@
 //! cannot be forged. One task takes the requests, so those of one publisher are decided and sent in the order they came.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use roomcast_access::Principal;
-use roomcast_proto::ids::{Room, Tenant};
+use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
-use roomcast_proto::subject::{self, BadInbound, Inbound, Origin, header};
-use serde::Deserialize;
-use std::sync::Arc;
+use roomcast_proto::subject::{self, BadInbound, Inbound};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::Sender;
 use crate::answer::Answer;
 use crate::capacity::Place;
+use crate::claim::{Claimed, Stranger, claimed, last, publisher};
 use crate::door_http::BACKFILL;
 use crate::intake::{Intake, Request, Shape};
 use crate::metrics::Door;
@@ -34,46 +34,6 @@ pub struct NatsDoor {
     intake: Intake,
     client: Client,
     senders: HashMap<(Tenant, String), Option<Arc<Sender>>>,
-}
-
-/// What a message says about who sent it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Claimed {
-    /// A NATS user of the tenant's account.
-    Publisher(String),
-    /// An end user, vouched for by a gateway.
-    User(Box<GatewayUser>),
-    /// The aggregator.
-    Aggregator,
-}
-
-/// What a gateway says about the user it publishes for: JSON in `Rc-User`, its id alone or with roles and claims.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GatewayUser {
-    sub: String,
-    #[serde(default)]
-    roles: Vec<String>,
-    #[serde(default)]
-    claims: serde_json::Map<String, serde_json::Value>,
-}
-
-/// What the server says about who sent a request; other members are of no interest here.
-#[derive(Deserialize)]
-struct RequestInfo {
-    #[serde(default)]
-    acc: String,
-    #[serde(default)]
-    user: String,
-}
-
-/// Why the sender cannot be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stranger {
-    /// `Rc-User` from an account that may not speak for users.
-    ForgedUser,
-    /// The server did not say who it is, or a gateway did not say for whom: an account without `share`.
-    Unnamed,
 }
 
 impl NatsDoor {
@@ -288,138 +248,4 @@ async fn work(intake: &Intake, message: &Message, judged: Judged, place: Place) 
     };
     drop(place);
     answer
-}
-
-/// The value of a header that counts: the last, because the server appends its own.
-fn last<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
-    headers?.get_last(name).map(async_nats::HeaderValue::as_str)
-}
-
-fn request_info(headers: Option<&HeaderMap>) -> Option<RequestInfo> {
-    serde_json::from_str(last(headers, header::REQUEST_INFO)?).ok()
-}
-
-/// The sender's name for a dead letter.
-fn publisher(headers: Option<&HeaderMap>) -> String {
-    request_info(headers).map_or_else(|| "nats/?".to_owned(), |info| format!("nats/{}", info.user))
-}
-
-fn claimed(inbound: &Inbound, headers: Option<&HeaderMap>) -> Result<Claimed, Stranger> {
-    let user = last(headers, header::USER);
-    if user.is_some() && inbound.origin != Origin::Gateway {
-        return Err(Stranger::ForgedUser);
-    }
-    match inbound.origin {
-        Origin::Aggregator => Ok(Claimed::Aggregator),
-        Origin::Gateway => user
-            .and_then(gateway_user)
-            .map(|user| Claimed::User(Box::new(user)))
-            .ok_or(Stranger::Unnamed),
-        Origin::Tenant => {
-            let info = request_info(headers).ok_or(Stranger::Unnamed)?;
-            // The account is part of the subject, too; that both agree is the server's promise, checked all the same.
-            let named = !info.user.is_empty() && info.acc == inbound.tenant.as_str();
-            if named {
-                Ok(Claimed::Publisher(info.user))
-            } else {
-                Err(Stranger::Unnamed)
-            }
-        }
-    }
-}
-
-fn gateway_user(text: &str) -> Option<GatewayUser> {
-    let id = serde_json::from_str::<String>(text);
-    let user = match id {
-        Ok(sub) => GatewayUser {
-            sub,
-            roles: Vec::new(),
-            claims: serde_json::Map::new(),
-        },
-        Err(_) => serde_json::from_str(text).ok()?,
-    };
-    // What has no name has no personal room either.
-    (!user.sub.is_empty() && Room::personal(&user.sub).is_personal()).then_some(user)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(subject: &str, headers: &[(&str, &str)], expected: Result<Claimed, Stranger>) {
-        let inbound = subject::parse_inbound(subject).unwrap();
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(*name, *value);
-        }
-        assert_eq!(claimed(&inbound, Some(&map)), expected, "{subject} {headers:?}");
-    }
-
-    #[test]
-    fn only_the_server_says_who_sent_it() {
-        let info = |user: &str| format!(r#"{{"acc":"main","user":"{user}","rtt":5}}"#);
-        let (erp, crm) = (info("erp"), info("crm"));
-        let named = |user: &str| Ok(Claimed::Publisher(user.to_owned()));
-        check("in.main.a.all", &[("Nats-Request-Info", &erp)], named("erp"));
-        check(
-            "in.main.a.all",
-            &[("Nats-Request-Info", &crm), ("Nats-Request-Info", &erp)],
-            named("erp"),
-        );
-        check("in.main.a.all", &[], Err(Stranger::Unnamed));
-        check(
-            "in.acme.a.all",
-            &[("Nats-Request-Info", &erp)],
-            Err(Stranger::Unnamed),
-        );
-        check(
-            "in.main.a.all",
-            &[("Nats-Request-Info", "{}")],
-            Err(Stranger::Unnamed),
-        );
-        check(
-            "in.main.a.all",
-            &[("Nats-Request-Info", "x")],
-            Err(Stranger::Unnamed),
-        );
-    }
-
-    #[test]
-    fn only_gateways_speak_for_users() {
-        let user = |sub: &str, roles: &[&str]| {
-            let roles = roles.iter().map(|role| (*role).to_owned()).collect();
-            Ok(Claimed::User(Box::new(GatewayUser {
-                sub: sub.to_owned(),
-                roles,
-                claims: serde_json::Map::new(),
-            })))
-        };
-        let info = ("Nats-Request-Info", r#"{"acc":"main","user":"erp"}"#);
-        check(
-            "in.main.a.all",
-            &[info, ("Rc-User", "\"u1\"")],
-            Err(Stranger::ForgedUser),
-        );
-        check(
-            "in.AGG.main.a.all",
-            &[("Rc-User", "\"u1\"")],
-            Err(Stranger::ForgedUser),
-        );
-        check("in.AGG.main.a.all", &[], Ok(Claimed::Aggregator));
-        check("in.GW.main.a.all", &[("Rc-User", "\"u1\"")], user("u1", &[]));
-        check(
-            "in.GW.main.a.all",
-            &[("Rc-User", r#"{"sub":"u1","roles":["staff"]}"#)],
-            user("u1", &["staff"]),
-        );
-        check(
-            "in.GW.main.a.all",
-            &[("Rc-User", r#"{"sub":"u1","tenant":"acme"}"#)],
-            Err(Stranger::Unnamed),
-        );
-        check("in.GW.main.a.all", &[("Rc-User", "\"\"")], Err(Stranger::Unnamed));
-        check("in.GW.main.a.all", &[("Rc-User", "u1")], Err(Stranger::Unnamed));
-        check("in.GW.main.a.all", &[], Err(Stranger::Unnamed));
-    }
 }

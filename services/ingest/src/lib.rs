@@ -7,12 +7,15 @@
 pub mod accept;
 pub mod answer;
 pub mod bearer;
+pub mod body;
 pub mod capacity;
+pub mod claim;
 pub mod dead_letter;
 pub mod door_http;
 pub mod door_nats;
 pub mod error;
 pub mod intake;
+pub mod key_limit;
 pub mod metrics;
 pub mod recent;
 pub mod room_keys;

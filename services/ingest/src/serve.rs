@@ -1,7 +1,5 @@
 //! Starts ingest: files, NATS, streams, doors; and ends it in order.
 
-use std::time::Duration;
-
 use roomcast_chassis::http;
 use roomcast_chassis::process::{Context, Failure, Service};
 use roomcast_chassis::shutdown::Stage;
@@ -10,6 +8,7 @@ use roomcast_proto::subject::{INBOUND_ALL, INGEST_QUEUE};
 use tokio::net::TcpListener;
 
 use crate::bearer::Bearers;
+use crate::body::BodyLimits;
 use crate::capacity::Capacity;
 use crate::dead_letter::DeadLetters;
 use crate::door_http::{HttpDoor, router};
@@ -27,9 +26,6 @@ pub static SERVICE: Service = Service {
     admin_port: 9081,
     jetstream_api: API_IN_CORE,
 };
-
-/// A kept connection may rest this long between two requests; publishers' pools rest longer than a browser's.
-const IDLE: Duration = Duration::from_secs(5);
 
 /// Runs ingest: binds the listener of the settings, then [`serve_on`].
 ///
@@ -102,7 +98,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     let address = listener.local_addr().unwrap_or(settings.listen);
     let limits = http::Limits {
         connections_max: settings.connections_max,
-        header_timeout: IDLE,
+        // The stage reaches to 80 % of the whole; what is left after this is cut with an orderly end.
         drain: context.common.drain.mul_f64(0.7),
         ..http::Limits::default()
     };
@@ -110,8 +106,10 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         intake,
         bearers: Bearers::new(verifier, policy, metrics),
         allowed_origins: settings.allowed_origins,
-        body_bytes_max: settings.body_bytes_max,
-        body_within: settings.body_within,
+        body: BodyLimits {
+            bytes_max: settings.body_bytes_max,
+            within: settings.body_within,
+        },
     };
     drain.spawn(http::serve(
         listener,

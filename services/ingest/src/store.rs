@@ -4,10 +4,9 @@
 //! Called by [`crate::intake`] with whole requests. A batch is a speed path, never a promise: on any error of it the same
 //! events go one by one with the same ids, and their acknowledgements decide.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use roomcast_chassis::jetstream::{At, JetStream, PubAck, PublishError, Publisher};
 use roomcast_proto::cursor::{Cursor, Position};
@@ -19,9 +18,9 @@ use tokio::sync::Semaphore;
 use crate::accept::{Accepted, Placement};
 use crate::answer::{NotTaken, Receipt, Taken};
 use crate::error::{not_stored, unavailable, unknown};
+use crate::key_limit::KeyLimit;
 use crate::metrics::{IngestMetrics, Outcome};
 use crate::recent::Recent;
-use crate::room_keys::{Ask, RoomKeys};
 use crate::streams::CurrentEpoch;
 
 /// Events of one atomic batch: a quarter of what the server takes, so that one batch holds up the stream for a few ms only.
@@ -46,13 +45,12 @@ struct Inner {
     jetstream: JetStream,
     batches: JetStream,
     publisher: Publisher,
-    api_prefix: String,
     epoch: CurrentEpoch,
     /// Whether requests of several events go as atomic batches: on one replica each lone event costs an fsync of its own.
     batched: bool,
     batch_places: Semaphore,
     recent: Recent,
-    room_keys: Mutex<RoomKeys>,
+    key_limit: KeyLimit,
     metrics: IngestMetrics,
 }
 
@@ -88,14 +86,13 @@ impl Store {
     pub fn new(parts: Parts) -> Self {
         let inner = Inner {
             batches: parts.jetstream.clone().with_timeout(BATCH_CALL),
+            key_limit: KeyLimit::new(parts.jetstream.clone(), parts.api_prefix, parts.room_keys_max),
             jetstream: parts.jetstream,
             publisher: parts.publisher,
-            api_prefix: parts.api_prefix,
             epoch: parts.epoch,
             batched: parts.replicas == 1,
             batch_places: Semaphore::new(BATCHES_MAX),
             recent: Recent::default(),
-            room_keys: Mutex::new(RoomKeys::new(parts.room_keys_max)),
             metrics: parts.metrics,
         };
         Self {
@@ -217,7 +214,7 @@ impl Inner {
             Delivery::Ephemeral => self.send(placement).await,
             Delivery::Event => self.put(placement, names::EVENTS, perhaps_stored).await,
             Delivery::State => {
-                self.make_room(placement).await?;
+                self.key_limit.make_room(placement).await?;
                 self.put(placement, names::STATE, perhaps_stored).await
             }
         }
@@ -321,59 +318,6 @@ impl Inner {
             }
         }
         Err(unknown(&placement.msg_id))
-    }
-
-    /// Refuses a key that would be one too many for its room.
-    async fn make_room(&self, placement: &Placement) -> Result<(), Refusal> {
-        let Some(room) = &placement.room_filter else {
-            return Ok(());
-        };
-        let failed = |error| {
-            tracing::debug!(%error, "state keys cannot be counted: {error}");
-            unavailable("the keys of the room cannot be counted")
-        };
-        let mut ask = self.keys().ask(room, Instant::now());
-        if ask == Ask::Count {
-            let keys = self.count_keys(room).await.map_err(failed)?;
-            let mut counts = self.keys();
-            counts.counted(room, keys, Instant::now());
-            ask = counts.ask(room, Instant::now());
-        }
-        match ask {
-            Ask::Send => return Ok(()),
-            // Counted just now by another request: the room is as good as full.
-            Ask::Count | Ask::LookUp => {}
-        }
-        let found = self
-            .jetstream
-            .message(names::STATE, At::Last(&placement.subject))
-            .await;
-        if found.map_err(|error| failed(error.to_string()))?.is_some() || self.keys().add(room) {
-            return Ok(());
-        }
-        Err(Refusal::new(Code::TooManyKeys, "the room holds as many state keys as it may").at("/statekey"))
-    }
-
-    fn keys(&self) -> MutexGuard<'_, RoomKeys> {
-        self.room_keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many subjects match a filter. The offset lies behind the last, so that the server counts and lists none.
-    async fn count_keys(&self, filter: &str) -> Result<u64, String> {
-        let request = serde_json::json!({ "subjects_filter": filter, "offset": u32::MAX });
-        let subject = format!("{}.STREAM.INFO.{}", self.api_prefix, names::STATE);
-        let answer = self
-            .jetstream
-            .client()
-            .request(subject, Bytes::from(request.to_string()))
-            .await;
-        let answer = answer.map_err(|error| error.to_string())?;
-        let answer: serde_json::Value =
-            serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;
-        match answer.get("error") {
-            Some(error) => Err(error.to_string()),
-            None => Ok(answer["total"].as_u64().unwrap_or(0)),
-        }
     }
 
     /// The result of an event from those of its copies: the first that failed, else stored if any was stored now.

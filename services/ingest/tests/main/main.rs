@@ -1,4 +1,9 @@
 //! Ingest with a real nats-server, its accounts, permissions and streams.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops at the first surprise, and measurements are printed"
+)]
 
 mod doors;
 mod faults;

@@ -28,7 +28,9 @@ async fn every_bad_event_is_answered_and_kept() {
         event[name] = value;
         event.to_string().into_bytes()
     };
-    let rows: Vec<(&str, Vec<u8>, u16, &str, Option<&str>)> = vec![
+    /// Content type, body; status, code, pointer.
+    type Row = (&'static str, Vec<u8>, u16, &'static str, Option<&'static str>);
+    let rows: Vec<Row> = vec![
         (JSON, b"".to_vec(), 400, "bad_json", None),
         (JSON, b"hello".to_vec(), 400, "bad_json", None),
         (JSON, b"{\"type\":\"t\"".to_vec(), 400, "bad_json", None),
