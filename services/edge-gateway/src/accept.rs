@@ -1,0 +1,317 @@
+//! The listener: limits before a byte is parsed, one request head at a time, and the way of a socket to its shard.
+//!
+//! Own loop over hyper, because `axum::serve` keeps silent and half-finished requests for ever. A connection lives in
+//! a task only until it is upgraded: then its socket goes to a shard, and nothing of hyper or tokio is left of it.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioTimer;
+use roomcast_proto::refusal::{Code, Refusal};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::{Ledger, Place, Stranger, TooMany};
+use crate::error::problem;
+use crate::gate::{self, Admitted};
+use crate::http::{self as routes, Desk};
+use crate::settings::Head;
+use crate::shard::{Arrival, Handle};
+use crate::upgrade;
+
+mod io;
+
+use io::Io;
+
+/// The path of the WebSocket.
+const SOCKET_PATH: &str = "/v1/ws";
+/// Bytes the kernel may hold for a client that does not read, beside its outbox. The kernel doubles it for itself.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// After this time without an acknowledgement of sent bytes the kernel gives a connection up.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// How long accepting rests when the process is out of file descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// Turned-away sockets that are kept open so long that their answer arrives: closing at once would reset it away.
+const TURNED_AWAY_MAX: usize = 128;
+const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
+/// The same for a request that was refused while its head was still coming.
+const LAST_BYTES: usize = 256 * 1024;
+const LAST_BYTES_FOR: Duration = Duration::from_millis(500);
+
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What the listener works with.
+#[derive(Debug)]
+pub struct Door {
+    /// Who is in.
+    pub ledger: Ledger,
+    /// The routes' own things; the gate and the origins among them.
+    pub desk: Desk,
+    /// Limits of a request's head.
+    pub head: Head,
+    /// Where sockets go, in turn.
+    pub shards: Vec<Handle>,
+    /// How long running requests may go on after shutdown began.
+    pub drain: Duration,
+    next: AtomicUsize,
+    started: Instant,
+}
+
+impl Door {
+    /// A door with nobody in.
+    #[must_use]
+    pub fn new(ledger: Ledger, desk: Desk, head: Head, shards: Vec<Handle>, drain: Duration) -> Self {
+        Self { ledger, desk, head, shards, drain, next: AtomicUsize::new(0), started: Instant::now() }
+    }
+}
+
+/// Sets what every accepted socket inherits (Linux copies a listener's options): no delay, a bounded send buffer, an
+/// end for peers that vanished. Saves three system calls per connection.
+///
+/// # Errors
+/// Where the system refuses one of them.
+pub fn tune(listener: &TcpListener) -> std::io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(())
+}
+
+/// Serves a listener until `shutdown`, then lets running requests finish. Sockets that were upgraded are the shards'.
+///
+/// # Cancel safety
+/// Dropping the future stops accepting and cuts the requests.
+pub async fn serve(listener: TcpListener, door: Arc<Door>, shutdown: CancellationToken) {
+    let router = routes::router(door.desk.clone());
+    let tasks = TaskTracker::new();
+    let mut turned_away: VecDeque<(Instant, TcpStream)> = VecDeque::new();
+    let mut tick = tokio::time::interval(TURNED_AWAY_FOR);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+            _ = tick.tick(), if !turned_away.is_empty() => {
+                while turned_away.front().is_some_and(|(since, _)| since.elapsed() >= TURNED_AWAY_FOR) {
+                    turned_away.pop_front();
+                }
+                continue;
+            }
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed: {error}");
+                tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            }
+        };
+        let now = u64::try_from(door.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        match door.ledger.enter(peer.ip(), now) {
+            Ok((place, stranger)) => {
+                let guest = Guest::new(stream, place, stranger);
+                tasks.spawn(guest.served(Arc::clone(&door), router.clone(), peer, shutdown.clone()));
+            }
+            Err(limit) => {
+                turn_away(&door, &stream, limit);
+                if turned_away.len() >= TURNED_AWAY_MAX {
+                    turned_away.pop_front();
+                }
+                turned_away.push_back((Instant::now(), stream));
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(door.drain, tasks.wait()).await.is_err() {
+        tracing::warn!(left = tasks.len(), "requests did not finish in time");
+    }
+}
+
+fn turn_away(door: &Door, stream: &TcpStream, limit: TooMany) {
+    door.desk.metrics.turned_away.with_label_values(&[limit.as_str()]).inc();
+    // The send buffer of a new socket is empty, so the short answer fits; who is gone misses nothing.
+    let _ = stream.try_write(if limit.is_callers() { TOO_MANY } else { BUSY });
+    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+}
+
+/// A connection on its way in.
+struct Guest {
+    stream: Arc<TcpStream>,
+    held: Arc<Mutex<Held>>,
+    accepted: Instant,
+}
+
+/// What the connection holds, and what was agreed when it asked for a WebSocket.
+struct Held {
+    place: Option<Place>,
+    stranger: Option<Stranger>,
+    agreed: Option<(OnUpgrade, Option<Admitted>)>,
+}
+
+impl Guest {
+    fn new(stream: TcpStream, place: Place, stranger: Stranger) -> Self {
+        let held = Held { place: Some(place), stranger: Some(stranger), agreed: None };
+        Self { stream: Arc::new(stream), held: Arc::new(Mutex::new(held)), accepted: Instant::now() }
+    }
+
+    async fn served(self, door: Arc<Door>, router: Router, peer: SocketAddr, shutdown: CancellationToken) {
+        let ended = self.requests(&door, router, &shutdown).await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended: {error}");
+            if error.is_timeout() {
+                let _ = self.stream.try_write(TOO_LATE);
+            }
+            return last_bytes(&self.stream).await;
+        }
+        let agreed = self.held.lock().unwrap_or_else(PoisonError::into_inner).agreed.take();
+        if let Some((upgrade, admitted)) = agreed
+            && let Some(arrival) = self.arrival(upgrade, admitted).await
+        {
+            let next = door.next.fetch_add(1, Ordering::Relaxed);
+            if let Some(shard) = door.shards.get(next % door.shards.len().max(1)) {
+                tracing::debug!(address_family = if peer.is_ipv4() { 4 } else { 6 }, "a socket goes to its shard");
+                shard.arrive(arrival);
+            }
+        }
+    }
+
+    /// Serves requests until the connection ends or is to be a WebSocket.
+    async fn requests(&self, door: &Arc<Door>, router: Router, shutdown: &CancellationToken) -> Result<(), hyper::Error> {
+        let service = service_fn(|request: Request<Incoming>| {
+            let (door, router, held) = (Arc::clone(door), router.clone(), Arc::clone(&self.held));
+            async move { Ok::<_, Infallible>(answer(&door, router, &held, request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(door.head.within)
+            .max_buf_size(door.head.bytes_max)
+            .max_headers(door.head.fields_max)
+            .serve_connection(Io(Arc::clone(&self.stream)), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+
+    /// The socket, taken out of hyper and tokio.
+    async fn arrival(self, upgrade: OnUpgrade, admitted: Option<Admitted>) -> Option<Arrival> {
+        let upgraded = upgrade.await.ok()?;
+        let parts = upgraded.downcast::<Io>().ok()?;
+        drop(self.stream);
+        // Hyper's half was the last one beside ours.
+        let stream = Arc::try_unwrap(parts.io.0).ok()?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Arrival {
+            socket: stream.into_std().ok()?,
+            early: parts.read_buf.to_vec(),
+            stranger: held.stranger.take().filter(|_| admitted.is_none()),
+            admitted,
+            place: held.place.take()?,
+            accepted: self.accepted,
+        })
+    }
+}
+
+async fn answer(door: &Door, router: Router, held: &Mutex<Held>, mut request: Request<Incoming>) -> Response {
+    if request.uri().path() != SOCKET_PATH {
+        // A whole head has come: who asks like this does not sit here to take up room.
+        drop(held.lock().unwrap_or_else(PoisonError::into_inner).stranger.take());
+        return routes::answer(&door.desk, router, request).await;
+    }
+    let agreed = agree(door, &request);
+    let outcome = agreed.as_ref().map_or_else(|refusal| refusal.code.as_str(), |_| "switched");
+    door.desk.metrics.upgrades.with_label_values(&[outcome]).inc();
+    match agreed {
+        Err(refusal) => refused(&refusal),
+        Ok((agreed, admitted)) => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            held.lock().unwrap_or_else(PoisonError::into_inner).agreed = Some((upgrade, admitted));
+            switched(&agreed)
+        }
+    }
+}
+
+/// Decides about a request for a WebSocket; a token that came with it is verified before anything is promised.
+fn agree(door: &Door, request: &Request<Incoming>) -> Result<(upgrade::Upgrade, Option<Admitted>), Refusal> {
+    let desk = &door.desk;
+    let agreed =
+        upgrade::check(request.method(), request.version(), request.uri(), request.headers(), &desk.origins)?;
+    desk.hub.accepting().map_err(|wait| {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Refusal::new(Code::Unavailable, "this gateway takes no connections at the moment").retry_after_ms(millis)
+    })?;
+    let Some(token) = &agreed.token else { return Ok((agreed, None)) };
+    let admitted = desk.gate.admit(token, routes::unix_secs());
+    let outcome = admitted.as_ref().map_or_else(|error| error.reason(), |_| "accepted");
+    desk.metrics.tokens.with_label_values(&[outcome]).inc();
+    let admitted = admitted.map_err(gate::refusal)?;
+    Ok((agreed, Some(admitted)))
+}
+
+fn switched(agreed: &upgrade::Upgrade) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&agreed.accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(subprotocol) = agreed.subprotocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    }
+    response
+}
+
+/// A refused upgrade ends the connection: what follows such a request is not to be trusted.
+fn refused(refusal: &Refusal) -> Response {
+    let mut response = problem(refusal);
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    if refusal.code.temporary() && !headers.contains_key(RETRY_AFTER) {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// Reads away what is still coming, for a moment, so that the last answer arrives before the connection is reset.
+async fn last_bytes(stream: &TcpStream) {
+    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+    let reading = async {
+        let (mut scratch, mut total) = ([0_u8; 4096], 0);
+        while total < LAST_BYTES && stream.readable().await.is_ok() {
+            match stream.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(count) => total += count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // Who takes longer has had its answer.
+    let _ = tokio::time::timeout(LAST_BYTES_FOR, reading).await;
+}

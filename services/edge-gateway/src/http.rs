@@ -1,0 +1,345 @@
+//! The HTTP routes: state, history and snapshot of rooms for whoever holds a token, and the page.
+//!
+//! Called by `accept` for every request that is not for a WebSocket. The rights, the words of refusal and the function
+//! that decides what is visible are those of the sockets. Answers with room data are never stored by anybody.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::extract::rejection::PathRejection;
+use axum::response::Response;
+use axum::routing::get;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use roomcast_access::Subscribe;
+use roomcast_access::permit::View;
+use roomcast_proto::cursor::Cursor;
+use roomcast_proto::ids::Room;
+use roomcast_proto::limits::{HISTORY_EVENTS_DEFAULT, HISTORY_EVENTS_MAX};
+use roomcast_proto::refusal::{Code, Refusal};
+use tower::ServiceExt;
+
+use crate::delivery::Delivery;
+use crate::error::problem;
+use crate::gate::{self, Admitted, Gate};
+use crate::hub::Hub;
+use crate::metrics::GatewayMetrics;
+use crate::page::Page;
+use crate::upgrade::{self, Origins};
+
+const GET_ONLY: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+/// What the routes answer from. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// Rooms.
+    pub hub: Arc<Hub>,
+    /// Keys and policy.
+    pub gate: Arc<Gate>,
+    /// Pages that may ask.
+    pub origins: Arc<Origins>,
+    /// The page of our own.
+    pub page: Arc<Page>,
+    /// Where answers are counted.
+    pub metrics: GatewayMetrics,
+}
+
+/// All routes but the WebSocket.
+pub fn router(desk: Desk) -> Router {
+    Router::new()
+        .route("/v1/rooms/{room}/snapshot", get(snapshot))
+        .route("/v1/rooms/{room}/events", get(history))
+        .route("/v1/state", get(state))
+        .route("/page.json", get(page_config))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(page_file)
+        .with_state(desk)
+}
+
+/// Answers one request, with everything that is the same for all of them: URL, `Host`, origin, CORS, count.
+pub async fn answer(desk: &Desk, router: Router, request: Request<hyper::body::Incoming>) -> Response {
+    let route = route_of(request.uri().path());
+    let response = match checked(desk, &request, route) {
+        Err(refusal) => problem(&refusal),
+        Ok(origin) => {
+            let preflight = request.method() == Method::OPTIONS
+                && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+                && origin.is_some();
+            let mut response = match preflight {
+                true => permitted(),
+                false => match router.oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                },
+            };
+            if route.is_api() {
+                allow(&mut response, origin.as_ref());
+            }
+            response
+        }
+    };
+    desk.metrics.http.with_label_values(&[route.label(), class_of(response.status())]).inc();
+    response
+}
+
+/// A route, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Snapshot,
+    History,
+    State,
+    PageConfig,
+    Page,
+    OtherApi,
+}
+
+impl Route {
+    fn is_api(self) -> bool {
+        !matches!(self, Self::Page | Self::PageConfig)
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::History => "history",
+            Self::State => "state",
+            Self::PageConfig => "page_config",
+            Self::Page => "page",
+            Self::OtherApi => "other",
+        }
+    }
+}
+
+fn route_of(path: &str) -> Route {
+    match path.strip_prefix("/v1/") {
+        Some("state") => Route::State,
+        Some(rest) if rest.starts_with("rooms/") && rest.ends_with("/snapshot") => Route::Snapshot,
+        Some(rest) if rest.starts_with("rooms/") && rest.ends_with("/events") => Route::History,
+        Some(_) => Route::OtherApi,
+        None if path == "/page.json" => Route::PageConfig,
+        None => Route::Page,
+    }
+}
+
+fn class_of(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
+/// The origin to allow, for requests to the API that name one.
+fn checked<B>(desk: &Desk, request: &Request<B>, route: Route) -> Result<Option<HeaderValue>, Refusal> {
+    upgrade::check_url(request.uri())?;
+    upgrade::check_host(request.headers())?;
+    if !route.is_api() {
+        return Ok(None);
+    }
+    let origin = desk.origins.check(request.headers())?;
+    Ok(origin.and_then(|origin| HeaderValue::from_str(origin).ok()))
+}
+
+fn permitted() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}
+
+fn allow(response: &mut Response, origin: Option<&HeaderValue>) {
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+    }
+}
+
+type RoomPath = Result<Path<String>, PathRejection>;
+
+async fn snapshot(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: HeaderMap) -> Response {
+    finish(async {
+        let admitted = admit(&desk, &headers)?;
+        let permit = subscribe(&admitted, path_room(room)?)?;
+        let events = number(&uri, "events", HISTORY_EVENTS_DEFAULT, 0)?;
+        let events = if permit.history() { events } else { 0 };
+        let found = desk.hub.snapshot_async(&permit, events, unix_millis).await.map_err(|_| unavailable())?;
+        let mut body = open(&permit, found.cursor);
+        put_list(&mut body, "state", &found.state, &permit);
+        put_list(&mut body, "events", &found.events, &permit);
+        Ok(close(body))
+    })
+    .await
+}
+
+async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Response {
+    finish(async {
+        let admitted = admit(&desk, &headers)?;
+        let room = parameter(&uri, "room")?.ok_or_else(|| bad("expected ?room=<room>"))?;
+        let permit = subscribe(&admitted, Room::parse(&room).map_err(|_| Refusal::forbidden())?)?;
+        let found = desk.hub.state_async(&permit, unix_millis).await.map_err(|_| unavailable())?;
+        let mut body = open(&permit, found.cursor);
+        put_list(&mut body, "state", &found.state, &permit);
+        Ok(close(body))
+    })
+    .await
+}
+
+async fn history(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: HeaderMap) -> Response {
+    finish(async {
+        let admitted = admit(&desk, &headers)?;
+        let permit = admitted.rights.history(&path_room(room)?).map_err(|_| Refusal::forbidden())?;
+        let limit = number(&uri, "limit", HISTORY_EVENTS_DEFAULT, 1)?;
+        let before = match parameter(&uri, "before")? {
+            None => None,
+            Some(text) => Some(text.parse::<Cursor>().map_err(|_| bad("before is not a cursor"))?),
+        };
+        let page = desk.hub.history_async(&permit, before, limit, unix_millis).await.map_err(|_| unavailable())?;
+        let mut body = BytesMut::from(&b"{\"events\":["[..]);
+        let seen = page.events.iter().filter_map(|event| Some((event.cursor()?, event.for_class(&permit)?)));
+        for (n, (cursor, event)) in seen.enumerate() {
+            let comma = if n > 0 { "," } else { "" };
+            body.put_slice(format!("{comma}{{\"cursor\":\"{cursor}\",\"event\":").as_bytes());
+            body.put_slice(event.body());
+            body.put_u8(b'}');
+        }
+        let cursor = page.cursor.map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""));
+        body.put_slice(format!("],\"cursor\":{cursor},\"complete\":{}", page.complete).as_bytes());
+        Ok(close(body))
+    })
+    .await
+}
+
+async fn page_config(State(desk): State<Desk>) -> Response {
+    desk.page.config().unwrap_or_else(|| problem(&nothing_here()))
+}
+
+async fn page_file(State(desk): State<Desk>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    if route_of(uri.path()).is_api() {
+        return problem(&nothing_here());
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return wrong_method().await;
+    }
+    desk.page.file(uri.path(), &headers).unwrap_or_else(|| problem(&nothing_here()))
+}
+
+async fn wrong_method() -> Response {
+    let mut response = problem(&Refusal::new(Code::MethodNotAllowed, "only GET is answered here"));
+    response.headers_mut().insert(ALLOW, GET_ONLY);
+    response
+}
+
+async fn finish(answer: impl Future<Output = Result<Bytes, Refusal>>) -> Response {
+    match answer.await {
+        Err(refusal) => problem(&refusal),
+        Ok(body) => {
+            let mut response = Response::new(Body::from(body));
+            let headers = response.headers_mut();
+            let fixed: [(HeaderName, &'static str); 3] =
+                [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+            for (name, value) in fixed {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            response
+        }
+    }
+}
+
+/// The user, by the `Authorization` header alone: a token in a query was refused before.
+fn admit(desk: &Desk, headers: &HeaderMap) -> Result<Admitted, Refusal> {
+    let token = upgrade::bearer(headers)?.ok_or_else(gate::no_token)?;
+    let admitted = desk.gate.admit(token, unix_secs());
+    let outcome = admitted.as_ref().map_or_else(|error| error.reason(), |_| "accepted");
+    desk.metrics.tokens.with_label_values(&[outcome]).inc();
+    admitted.map_err(gate::refusal)
+}
+
+fn subscribe(admitted: &Admitted, room: Room) -> Result<Subscribe, Refusal> {
+    admitted.rights.subscribe(&room).map_err(|_| Refusal::forbidden())
+}
+
+/// A name that is none is refused like a room that is not there.
+fn path_room(room: RoomPath) -> Result<Room, Refusal> {
+    let Path(name) = room.map_err(|_| Refusal::forbidden())?;
+    Room::parse(&name).map_err(|_| Refusal::forbidden())
+}
+
+fn parameter(uri: &Uri, name: &str) -> Result<Option<String>, Refusal> {
+    let pairs = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut values = pairs.filter(|(key, _)| upgrade::percent_decoded(key) == name.as_bytes()).map(|(_, value)| value);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(bad(format!("{name} is given twice")));
+    }
+    String::from_utf8(upgrade::percent_decoded(value)).map(Some).map_err(|_| bad(format!("{name} is not UTF-8")))
+}
+
+fn number(uri: &Uri, name: &str, default: u32, least: u32) -> Result<usize, Refusal> {
+    let value = match parameter(uri, name)? {
+        None => default,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|value| (least..=HISTORY_EVENTS_MAX).contains(value))
+            .ok_or_else(|| bad(format!("{name} is a number from {least} to {HISTORY_EVENTS_MAX}")))?,
+    };
+    usize::try_from(value).map_err(|_| bad(format!("{name} is too large")))
+}
+
+fn open(view: &View, cursor: Cursor) -> BytesMut {
+    BytesMut::from(format!("{{\"room\":\"{}\",\"cursor\":\"{cursor}\"", view.room()).as_bytes())
+}
+
+fn put_list(body: &mut BytesMut, name: &str, deliveries: &[Arc<Delivery>], view: &View) {
+    body.put_slice(format!(",\"{name}\":[").as_bytes());
+    for (n, delivery) in deliveries.iter().filter_map(|delivery| delivery.for_class(view)).enumerate() {
+        if n > 0 {
+            body.put_u8(b',');
+        }
+        body.put_slice(delivery.body());
+    }
+    body.put_u8(b']');
+}
+
+fn close(mut body: BytesMut) -> Bytes {
+    body.put_u8(b'}');
+    body.freeze()
+}
+
+fn bad(detail: impl Into<String>) -> Refusal {
+    Refusal::new(Code::BadRequest, detail)
+}
+
+fn nothing_here() -> Refusal {
+    Refusal::new(Code::NotFound, "there is nothing at this address")
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(Code::Unavailable, "the room cannot be read at the moment").retry_after_ms(1_000)
+}
+
+/// Unix seconds.
+#[must_use]
+pub fn unix_secs() -> i64 {
+    unix_millis().div_euclid(1000)
+}
+
+fn unix_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,109 @@
+//! The gateway as a whole: what is started in which order, and how it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roomcast_chassis::process::{Context, Failure};
+use roomcast_chassis::shutdown::Stage;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::{self, Door};
+use crate::admission::Ledger;
+use crate::http::Desk;
+use crate::hub::Hub;
+use crate::metrics::GatewayMetrics;
+use crate::nats_side;
+use crate::page::Page;
+use crate::settings::{Settings, refuse_open_development};
+use crate::shard::{self, Handle, Shared};
+
+/// Runs the gateway on the runtime it is called on.
+///
+/// # Errors
+/// Wrong files (65), addresses that cannot be opened (69), development keys on an open address (64).
+pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> {
+    start(settings, context).await.map(drop)
+}
+
+/// The same, answering the address it listens on; tests bind port 0. Everything runs on the context's stages.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, Failure> {
+    let gate = Arc::new(settings.load_gate()?);
+    refuse_open_development(&gate, &[settings.listen, context.common.admin_listen])?;
+    let page = Arc::new(Page::new(settings.load_page_config()?.as_ref()));
+    let metrics = GatewayMetrics::new(&context.metrics)?;
+    let policy = gate.policy().clone();
+    let audiences = Box::new(move |name: &str| policy.audience(name));
+    let hub = Hub::new(settings.nats.hub, audiences, &context.metrics)?;
+
+    let shared = Shared { hub: Arc::clone(&hub), gate: Arc::clone(&gate), metrics: metrics.clone(), limits: settings.clients };
+    let mut shards = Vec::with_capacity(settings.shards);
+    let mut ends = Vec::with_capacity(settings.shards);
+    for number in 0..settings.shards {
+        let (handle, end) = shard::start(number, shared.clone())
+            .map_err(|error| Failure::internal(format!("a shard cannot be started: {error}")))?;
+        shards.push(handle);
+        ends.push(end);
+    }
+    let (listener, address) = bind(settings.listen).await?;
+    let latch = context.readiness.latch("listener", "not open");
+    let desk = Desk { hub: Arc::clone(&hub), gate, origins: Arc::new(settings.origins.clone()), page, metrics };
+    let ledger = Ledger::new(settings.admission);
+    // Requests have the part of the drain time that the first stage has.
+    let requests = context.common.drain / 10;
+    let door = Arc::new(Door::new(ledger, desk, settings.head, shards.clone(), requests));
+    let accepting = context.shutdown.stage(Stage::Accept);
+    accepting.spawn(accept::serve(listener, door, accepting.token()));
+    latch.ready();
+    let draining = context.shutdown.stage(Stage::Drain).token();
+    let drained = drain(shards, ends, draining, context.common.drain);
+    context.shutdown.spawn_vital(Stage::Drain, "shards", async move {
+        let drained = drained.await;
+        drop(latch);
+        drained
+    });
+    tracing::info!(%address, shards = settings.shards, "the gateway listens on {address}");
+    // Last, because it waits for NATS as long as it takes; until then the open door answers 503 with Retry-After.
+    nats_side::start(&hub, &settings.nats, &context.nats, &context.readiness, &context.shutdown).await?;
+    Ok(address)
+}
+
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
+    let failed = |error: std::io::Error| Failure::unavailable(format!("{listen} cannot be opened: {error}"));
+    let socket = if listen.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() };
+    let socket = socket.map_err(failed)?;
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(listen).map_err(failed)?;
+    // A burst of returning clients queues in the kernel instead of being refused by it; the system has its own cap.
+    let listener = socket.listen(4096).map_err(failed)?;
+    accept::tune(&listener).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Waits for the drain stage and empties the shards; fails at once when one of them dies before.
+async fn drain(
+    shards: Vec<Handle>,
+    ends: Vec<oneshot::Receiver<()>>,
+    draining: CancellationToken,
+    window: Duration,
+) -> Result<(), Failure> {
+    let mut ends = futures_util::future::try_join_all(ends);
+    let died = |_| Failure::internal("a shard died; its reason is in the log");
+    tokio::select! {
+        ended = &mut ends => {
+            ended.map_err(died)?;
+            return Err(Failure::internal("the shards ended without being asked to"));
+        }
+        () = draining.cancelled() => {}
+    }
+    for shard in &shards {
+        shard.drain(window);
+    }
+    ends.await.map(drop).map_err(died)
+}

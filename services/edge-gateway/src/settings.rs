@@ -1,0 +1,323 @@
+//! Every setting of the gateway: variable, unit and default beside the field. 0 is never "unlimited".
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use roomcast_access::{KeySet, Policy, TokenRules, Verifier};
+use roomcast_chassis::config::Reader;
+use roomcast_chassis::process::{Failure, Service};
+use roomcast_proto::limits;
+
+use crate::bucket::Rate;
+use crate::gate::Gate;
+use crate::nats_side::NatsSideSettings;
+use crate::upgrade::Origins;
+use crate::{admission, outbox, session, shard, ws};
+
+/// What this service is.
+pub const SERVICE: Service = Service {
+    name: "roomcast-edge-gateway",
+    about: "Edge gateway of Roomcast: reads events and state from NATS, serves them to browsers over WebSocket and HTTP.",
+    admin_port: 9080,
+    jetstream_api: "core.JS.API",
+};
+
+/// Fragments of one message: 64 KiB in pieces of 64 bytes.
+const FRAGMENTS_MAX: u32 = 1024;
+
+/// The settings of the gateway.
+#[derive(Clone)]
+pub struct Settings {
+    /// `ROOMCAST_LISTEN`: where browsers come in.
+    pub listen: SocketAddr,
+    /// `ROOMCAST_POLICY_FILE`
+    pub policy_file: PathBuf,
+    /// `ROOMCAST_JWT_KEYS_FILE`
+    pub keys_file: PathBuf,
+    /// `ROOMCAST_JWT_ISSUER`, `ROOMCAST_JWT_AUDIENCE`
+    pub tokens: TokenRules,
+    /// `ROOMCAST_ALLOWED_ORIGINS`
+    pub origins: Origins,
+    /// `ROOMCAST_PAGE_CONFIG_FILE`
+    pub page_config_file: Option<PathBuf>,
+    /// `ROOMCAST_SHARDS`: threads that own sockets.
+    pub shards: usize,
+    /// Limits on who may come in.
+    pub admission: admission::Limits,
+    /// Limits of each client.
+    pub clients: shard::Limits,
+    /// Limits of a request's head.
+    pub head: Head,
+    /// The side of NATS: copies of the streams, what of them is kept in memory.
+    pub nats: NatsSideSettings,
+}
+
+/// Limits of a request's head.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// `ROOMCAST_HEADER_SECONDS`: time to send it, and to rest between two requests.
+    pub within: Duration,
+    /// `ROOMCAST_HEADER_BYTES_MAX`
+    pub bytes_max: usize,
+    /// `ROOMCAST_HEADERS_MAX`
+    pub fields_max: usize,
+}
+
+impl Settings {
+    /// Reads them.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(1024);
+        Self {
+            listen: reader.address("ROOMCAST_LISTEN", listen, "Address of the WebSocket, the HTTP routes and the page."),
+            policy_file: reader.path("ROOMCAST_POLICY_FILE", "The policy: roles, permissions, rooms (policy.yaml)."),
+            keys_file: reader.path("ROOMCAST_JWT_KEYS_FILE", "Public keys that sign tokens (JWKS)."),
+            tokens: TokenRules {
+                issuer: reader.required_text("ROOMCAST_JWT_ISSUER", "The issuer (iss) whose keys these are."),
+                audience: reader.text("ROOMCAST_JWT_AUDIENCE", "roomcast", "What a token's aud must contain."),
+            },
+            origins: read_origins(reader),
+            page_config_file: reader
+                .optional_path("ROOMCAST_PAGE_CONFIG_FILE", "JSON that the page reads at /page.json; public."),
+            shards: reader.number("ROOMCAST_SHARDS", cores, 1..=1024, "Threads that own sockets; default: one per core."),
+            admission: read_admission(reader),
+            clients: read_clients(reader),
+            head: Head {
+                within: reader.seconds("ROOMCAST_HEADER_SECONDS", 5, 1..=60, "Seconds to send a request's head."),
+                bytes_max: reader.number("ROOMCAST_HEADER_BYTES_MAX", 16_384, 8_192..=65_536, "Bytes of a request's head."),
+                fields_max: reader.number("ROOMCAST_HEADERS_MAX", 64, 8..=256, "Header fields of a request."),
+            },
+            nats: NatsSideSettings::read(reader),
+        }
+    }
+
+    /// Reads the key file and the policy.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is wrong, with its place; exit code 65.
+    pub fn load_gate(&self) -> Result<Gate, Failure> {
+        let keys = KeySet::from_jwks(&read_file(&self.keys_file)?)
+            .map_err(|error| Failure::file(format!("{}: {error}", self.keys_file.display())))?;
+        let name = self.policy_file.display().to_string();
+        let policy = Policy::parse(&read_file(&self.policy_file)?, &name).map_err(|mistakes| {
+            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            Failure::file(lines.join("\n"))
+        })?;
+        Ok(Gate::new(Verifier::new(self.tokens.clone(), keys), policy))
+    }
+
+    /// What the page is told; `None` when no file is set.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not JSON; exit code 65.
+    pub fn load_page_config(&self) -> Result<Option<serde_json::Value>, Failure> {
+        let Some(path) = &self.page_config_file else { return Ok(None) };
+        let config = serde_json::from_str(&read_file(path)?).map_err(|error| {
+            Failure::file(format!("{}:{}:{}: {error}", path.display(), error.line(), error.column()))
+        })?;
+        Ok(Some(config))
+    }
+
+    /// Checks offline what `--check-config` can check.
+    ///
+    /// # Errors
+    /// As [`Settings::load_gate`] and [`Settings::load_page_config`]; development keys on an open address.
+    pub fn check(&self) -> Result<(), Failure> {
+        let gate = self.load_gate()?;
+        self.load_page_config()?;
+        refuse_open_development(&gate, &[self.listen])
+    }
+}
+
+/// A development key is known to whoever read the folder it was made in: with one, only this machine is served.
+///
+/// # Errors
+/// The first address that is not loopback.
+pub fn refuse_open_development(gate: &Gate, listens: &[SocketAddr]) -> Result<(), Failure> {
+    match listens.iter().find(|listen| gate.is_development() && !listen.ip().is_loopback()) {
+        None => Ok(()),
+        Some(open) => Err(Failure::settings(format!(
+            "the keys hold a development key (kid roomcast-dev), but {open} is not a loopback address"
+        ))),
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::file(format!("{}: {error}", path.display())))
+}
+
+fn read_origins(reader: &mut Reader<'_>) -> Origins {
+    const NAME: &str = "ROOMCAST_ALLOWED_ORIGINS";
+    let list = reader.list(NAME, "", "Origins whose pages may connect, comma-separated, exact: https://desk.example.");
+    Origins::new(list).unwrap_or_else(|bad| {
+        reader.mistake(NAME, format!("origins like https://desk.example or http://127.0.0.1:8080, which {bad:?} is not"));
+        Origins::default()
+    })
+}
+
+fn read_admission(reader: &mut Reader<'_>) -> admission::Limits {
+    const MOST: u64 = 1_000_000;
+    const ALL: usize = 1_000_000;
+    admission::Limits {
+        connections_max: reader.number("ROOMCAST_CONNECTIONS_MAX", 10_000, 1..=ALL, "Connections of the process."),
+        per_address_max: reader.number(
+            "ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX",
+            100,
+            1..=ALL,
+            "Connections of one address (IPv6: of one /64). Raise it behind a balancer that hides addresses.",
+        ),
+        strangers_max: reader.number(
+            "ROOMCAST_UNAUTHENTICATED_MAX",
+            2_000,
+            1..=ALL,
+            "Connections that have not shown a token or a request yet.",
+        ),
+        rate: Rate {
+            per_second: reader.number("ROOMCAST_CONNECT_RATE", 2_500, 1..=MOST, "New connections a second."),
+            burst: reader.number("ROOMCAST_CONNECT_BURST", 5_000, 1..=MOST, "New connections at once."),
+        },
+        address_rate: Rate {
+            per_second: reader.number(
+                "ROOMCAST_CONNECT_RATE_PER_ADDRESS",
+                20,
+                1..=MOST,
+                "New connections a second of one address.",
+            ),
+            burst: reader.number(
+                "ROOMCAST_CONNECT_BURST_PER_ADDRESS",
+                100,
+                1..=MOST,
+                "New connections at once of one address.",
+            ),
+        },
+    }
+}
+
+fn read_clients(reader: &mut Reader<'_>) -> shard::Limits {
+    shard::Limits {
+        ws: ws::Limits { message_bytes_max: limits::CLIENT_MESSAGE_BYTES_MAX, fragments_max: FRAGMENTS_MAX },
+        outbox: outbox::Limits {
+            bytes_max: reader.number(
+                "ROOMCAST_OUTBOX_BYTES_MAX",
+                1 << 20,
+                (256 << 10)..=(64 << 20),
+                "Bytes that may wait for one client; then it is told to come back (4002).",
+            ),
+            frames_max: reader.number(
+                "ROOMCAST_OUTBOX_FRAMES_MAX",
+                1_024,
+                16..=65_536,
+                "Messages that may wait for one client; then it is told to come back (4002).",
+            ),
+        },
+        session: session::Limits {
+            subscriptions_max: reader.number(
+                "ROOMCAST_SUBSCRIPTIONS_MAX",
+                limits::SUBSCRIPTIONS_MAX,
+                1..=512,
+                "Rooms that one connection may ask for; rooms joined by the policy do not count.",
+            ),
+            requests: Rate {
+                per_second: reader.number("ROOMCAST_REQUEST_RATE", 20, 1..=10_000, "Messages a second of one client."),
+                burst: reader.number("ROOMCAST_REQUEST_BURST", 60, 1..=10_000, "Messages at once of one client."),
+            },
+        },
+        ingress: Rate {
+            per_second: reader.number(
+                "ROOMCAST_INGRESS_BYTES_RATE",
+                32 << 10,
+                1_024..=(64 << 20),
+                "Bytes a second that one client may send.",
+            ),
+            burst: reader.number(
+                "ROOMCAST_INGRESS_BYTES_BURST",
+                256 << 10,
+                (128 << 10)..=(256 << 20),
+                "Bytes that one client may send at once; at least two of the longest messages.",
+            ),
+        },
+        write_timeout: reader.seconds(
+            "ROOMCAST_WRITE_SECONDS",
+            5,
+            1..=300,
+            "Seconds in which a client must take some of what waits for it (else 4002).",
+        ),
+        page_events: reader.number(
+            "ROOMCAST_RECOVERY_PAGE_EVENTS",
+            300,
+            1..=10_000,
+            "Missed events sent to a returning client before it must have taken them.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roomcast_chassis::config::Environment;
+
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Settings, String> {
+        let needed = [
+            ("ROOMCAST_POLICY_FILE", "policy.yaml"),
+            ("ROOMCAST_JWT_KEYS_FILE", "keys.json"),
+            ("ROOMCAST_JWT_ISSUER", "https://issuer.example"),
+        ];
+        let environment = Environment::from_pairs(needed.iter().chain(pairs).copied());
+        let mut reader = Reader::new(&environment);
+        let settings = Settings::read(&mut reader);
+        reader.finish().map(|_| settings).map_err(|mistakes| mistakes.to_string())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.clients.outbox, outbox::Limits { bytes_max: 1_048_576, frames_max: 1_024 });
+        assert_eq!(settings.clients.session.requests, Rate { per_second: 20, burst: 60 });
+        assert_eq!(settings.admission.rate, Rate { per_second: 2_500, burst: 5_000 });
+        assert_eq!((settings.head.within, settings.head.bytes_max), (Duration::from_secs(5), 16_384));
+        assert!(settings.shards >= 1);
+    }
+
+    #[test]
+    fn nought_is_a_mistake_for_every_limit() {
+        let limits = [
+            "ROOMCAST_CONNECTIONS_MAX",
+            "ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX",
+            "ROOMCAST_UNAUTHENTICATED_MAX",
+            "ROOMCAST_CONNECT_RATE",
+            "ROOMCAST_CONNECT_BURST",
+            "ROOMCAST_CONNECT_RATE_PER_ADDRESS",
+            "ROOMCAST_CONNECT_BURST_PER_ADDRESS",
+            "ROOMCAST_OUTBOX_BYTES_MAX",
+            "ROOMCAST_OUTBOX_FRAMES_MAX",
+            "ROOMCAST_SUBSCRIPTIONS_MAX",
+            "ROOMCAST_REQUEST_RATE",
+            "ROOMCAST_REQUEST_BURST",
+            "ROOMCAST_INGRESS_BYTES_RATE",
+            "ROOMCAST_INGRESS_BYTES_BURST",
+            "ROOMCAST_WRITE_SECONDS",
+            "ROOMCAST_RECOVERY_PAGE_EVENTS",
+            "ROOMCAST_HEADER_SECONDS",
+            "ROOMCAST_HEADER_BYTES_MAX",
+            "ROOMCAST_HEADERS_MAX",
+            "ROOMCAST_SHARDS",
+            "ROOMCAST_RING_BYTES",
+            "ROOMCAST_RING_ROOM_EVENTS",
+            "ROOMCAST_RING_WARM_EVENTS",
+            "ROOMCAST_STATE_BYTES",
+        ];
+        let mistakes = read(&limits.map(|name| (name, "0"))).err().unwrap();
+        for name in limits {
+            assert!(mistakes.contains(name), "{name} = 0 is accepted");
+        }
+    }
+
+    #[test]
+    fn origins_are_checked() {
+        let mistakes = read(&[("ROOMCAST_ALLOWED_ORIGINS", "https://desk.example,*")]).err().unwrap();
+        assert!(mistakes.contains("which \"*\" is not"), "{mistakes}");
+        assert!(read(&[("ROOMCAST_ALLOWED_ORIGINS", "http://127.0.0.1:8080, http://localhost:8080")]).is_ok());
+    }
+}
