@@ -401,6 +401,12 @@ impl<'a> Draft<'a> {
         Ok(self)
     }
 
+    /// The `id`, where one was given.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// The `type`.
     #[must_use]
     pub fn kind(&self) -> &str {

@@ -56,6 +56,9 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     let policy = settings.policy()?;
     let verifier = settings.verifier(&[settings.listen, context.common.admin_listen])?;
     policy_latch.ready();
+    if let Some(folder) = &settings.schemas_dir {
+        tracing::warn!(folder = %folder.display(), "events are not checked against schemas by this version: {} is not read", folder.display());
+    }
 
     let nats = context.nats.connect("ingest").await?;
     let jetstream = nats.jetstream();

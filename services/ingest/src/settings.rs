@@ -39,6 +39,8 @@ pub struct Settings {
     pub body_within: Duration,
     /// `ROOMCAST_ROOM_KEYS_MAX`: state keys of one room.
     pub room_keys_max: u64,
+    /// `ROOMCAST_SCHEMAS_DIR`: not checked against yet; its being set is warned of.
+    pub schemas_dir: Option<PathBuf>,
 }
 
 impl Settings {
@@ -91,6 +93,10 @@ impl Settings {
                 roomcast_proto::limits::ROOM_KEYS_MAX as u64,
                 1..=1_000_000,
                 "State keys one room may hold.",
+            ),
+            schemas_dir: reader.optional_path(
+                "ROOMCAST_SCHEMAS_DIR",
+                "Folder of JSON Schemas. This version does not check events against them, and says so at start.",
             ),
         };
         if settings.in_flight_bytes_max < settings.body_bytes_max {

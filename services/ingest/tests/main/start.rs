@@ -1,9 +1,11 @@
 //! What keeps ingest from starting, by exit code and words.
 
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use roomcast_harness::nats::Nats;
 use roomcast_harness::token::Signer;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::fixture::{POLICY, environment};
 
@@ -113,4 +115,41 @@ async fn streams_that_differ_are_named_and_never_adapted_to() {
         said.contains("stream EVENTS: duplicate_window is 1000000000, must be 120000000000"),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn the_process_serves_and_ends_in_order_on_sigterm() {
+    let Some(nats) = Nats::start().await else { return };
+    let dir = files(POLICY);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_roomcast-ingest"));
+    command
+        .env_clear()
+        .envs(environment(&nats.url(), dir.path()))
+        .kill_on_drop(true);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    while !said
+        .last()
+        .is_some_and(|line: &String| line.contains("ingest takes events at http://"))
+    {
+        let line = tokio::time::timeout(Duration::from_secs(10), lines.next_line())
+            .await
+            .unwrap()
+            .unwrap();
+        said.push(line.unwrap_or_else(|| unreachable!("ended early: {said:?}")));
+    }
+    let pid = child.id().unwrap().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let status = tokio::time::timeout(Duration::from_secs(10), child.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(status.code(), Some(0), "{said:?}");
 }
