@@ -1,0 +1,50 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+/// The hand of developers and operators of Roomcast.
+#[derive(Parser, Debug)]
+#[command(
+    name = "roomcast",
+    version,
+    about = "The hand of developers and operators of Roomcast.",
+    after_help = "Exit codes: 0 done · 64 wrong arguments · 65 a wrong file · 69 something needed cannot be used · 70 a mistake of ours.\n\
+                  Colour only on terminals; NO_COLOR switches it off.\n\n\
+                  Examples:\n  \
+                  roomcast dev --scenario bookings\n  \
+                  roomcast publish --room bookings --audience staff --type booking:new --data '{\"id\":\"bk-1\"}'\n  \
+                  roomcast tail bookings os_dashboard"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run the whole system on this machine: NATS, ingest, aggregator, gateway, and a scenario's simulator.
+    Dev(Box<crate::dev::Options>),
+    /// Publish a scenario's events: first its history if asked to, then live.
+    Simulate(crate::simulate::Options),
+    /// Sign a token with a key file and print it.
+    Token(crate::token::Options),
+    /// Publish one event.
+    Publish(crate::publish::Options),
+    /// Follow rooms: every event as a line, across reconnects, nothing missed and nothing twice.
+    Tail(crate::tail::Options),
+    /// Check policies, metric definitions and scenarios without starting anything.
+    Check(crate::check::Options),
+    /// Create and verify the streams and buckets on a NATS server.
+    Streams(crate::streams::Options),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

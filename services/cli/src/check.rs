@@ -1,0 +1,190 @@
+//! `roomcast check`: what operators write, checked without starting anything.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use clap::Args;
+use roomcast_access::Policy;
+use roomcast_chassis::process::Failure;
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::find;
+use crate::scenario::Scenario;
+use crate::terminal::{Colour, Stream, print};
+
+/// Checks files: every mistake as file:line:column, and exit code 65 if there is one.
+///
+/// Without a flag, checks the policy, the metric definitions and the scenario in the working directory, those that are there. Metric
+/// definitions are the aggregator's: its binary is asked (roomcast-metrics-aggregator --check-config), with the policy if there is
+/// one, so that audiences are checked too.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    roomcast check --policy policy.yaml --metrics metrics.yaml\n  \
+    roomcast check --scenario bookings\n  \
+    roomcast check --policy policy.yaml --json")]
+pub(crate) struct Options {
+    /// A policy.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Metric definitions.
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+    /// A scenario, by name or folder: its scenario.yaml, policy.yaml and metrics.yaml.
+    #[arg(long, value_name = "NAME|DIR")]
+    scenario: Option<String>,
+    /// Print one JSON object {"files":[{"file","mistakes":[…]}]}.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A file and what is wrong in it, a line each.
+struct Checked {
+    file: PathBuf,
+    mistakes: Vec<String>,
+}
+
+/// Checks.
+///
+/// # Errors
+/// 64: nothing to check. 65: a mistake. 69: the aggregator's binary is not here.
+pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
+    let folder = match &options.scenario {
+        Some(name) => Some(find::scenario(name)?),
+        None if options.policy.is_none() && options.metrics.is_none() => Some(PathBuf::from(".")),
+        None => None,
+    };
+    let lying = |name: &str| {
+        folder
+            .as_ref()
+            .map(|folder| folder.join(name))
+            .filter(|path| path.is_file())
+    };
+    let policy = options.policy.clone().or_else(|| lying("policy.yaml"));
+    let metrics = options.metrics.clone().or_else(|| lying("metrics.yaml"));
+    let scenario = lying("scenario.yaml");
+    let mut checked = Vec::new();
+    if let Some(path) = &policy {
+        checked.push(Checked {
+            file: path.clone(),
+            mistakes: policy_mistakes(path),
+        });
+    }
+    if let Some(path) = &metrics {
+        checked.push(Checked {
+            file: path.clone(),
+            mistakes: metrics_mistakes(path, policy.as_deref()).await?,
+        });
+    }
+    if let Some(path) = scenario {
+        let found = path.parent().and_then(|folder| Scenario::load(folder).err());
+        checked.push(Checked {
+            file: path,
+            mistakes: found.map(|failure| failure.message).into_iter().collect(),
+        });
+    }
+    if checked.is_empty() {
+        return Err(Failure::settings(
+            "nothing to check here; name files with --policy, --metrics or --scenario",
+        ));
+    }
+    report(&checked, options.json);
+    if checked.iter().all(|file| file.mistakes.is_empty()) {
+        Ok(())
+    } else {
+        Err(Failure::file(""))
+    }
+}
+
+fn policy_mistakes(path: &Path) -> Vec<String> {
+    let name = path.to_string_lossy();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Policy::parse(&text, &name)
+            .err()
+            .into_iter()
+            .flatten()
+            .map(|mistake| mistake.to_string())
+            .collect(),
+        Err(error) => vec![format!("{name}: {error}")],
+    }
+}
+
+/// Asks the aggregator.
+///
+/// # Errors
+/// 69: there is no aggregator to ask, or it finds fault with something else than the file.
+pub(crate) async fn metrics_mistakes(metrics: &Path, policy: Option<&Path>) -> Result<Vec<String>, Failure> {
+    let aggregator = find::service("roomcast-metrics-aggregator")?;
+    let mut command = Command::new(&aggregator);
+    command
+        .arg("--check-config")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ROOMCAST_")) {
+        command.env_remove(name);
+    }
+    command.env("ROOMCAST_METRICS_FILE", metrics);
+    if let Some(policy) = policy {
+        command.env("ROOMCAST_POLICY_FILE", policy);
+    }
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::unavailable(format!("{}: {error}", aggregator.display()));
+    let output = command.output().await.map_err(|error| failed(&error))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines = said.lines().map(|line| {
+        line.strip_prefix("roomcast-metrics-aggregator: ")
+            .unwrap_or(line)
+            .trim()
+            .to_owned()
+    });
+    let lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
+    match output.status.code() {
+        Some(0) => Ok(Vec::new()),
+        Some(65) => Ok(lines),
+        _ => Err(failed(&lines.join("\n"))),
+    }
+}
+
+fn report(checked: &[Checked], json: bool) {
+    if json {
+        let files = checked
+            .iter()
+            .map(|found| json!({ "file": found.file.to_string_lossy(), "mistakes": found.mistakes }));
+        print(&json!({ "files": files.collect::<Vec<_>>() }).to_string());
+        return;
+    }
+    for found in checked {
+        if found.mistakes.is_empty() {
+            print(&format!(
+                "{} {}",
+                Stream::Out.paint(Colour::Green, "good"),
+                found.file.display()
+            ));
+        }
+        for mistake in &found.mistakes {
+            print(&format!("{} {mistake}", Stream::Out.paint(Colour::Red, "wrong")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_of_a_policy_have_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        std::fs::write(&path, "version: 1\nroles:\n  user: { permisions: [a] }\n").unwrap();
+        let mistakes = policy_mistakes(&path);
+        assert!(
+            mistakes
+                .iter()
+                .any(|mistake| mistake.contains("policy.yaml:3:11:")),
+            "{mistakes:?}"
+        );
+        assert_eq!(policy_mistakes(&folder.path().join("absent.yaml")).len(), 1);
+        let good = find::scenario("bookings").unwrap().join("policy.yaml");
+        assert_eq!(policy_mistakes(&good), Vec::<String>::new());
+    }
+}

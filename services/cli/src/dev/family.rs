@@ -1,0 +1,380 @@
+//! The processes that `dev` runs: each speaks with its name in front, a death has its reason, the end has its order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use roomcast_chassis::process::{Exit, Failure};
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::process::Child;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::child::{Role, Spec};
+use crate::terminal::{Stream, say};
+
+/// How long a child that died stays away with `--restart`.
+const RESTART_AFTER: Duration = Duration::from_millis(200);
+/// Lines of a child kept for the case that it dies.
+const LINES_KEPT: usize = 12;
+/// Longest line shown in one piece.
+const LINE_BYTES_MAX: u64 = 16 * 1024;
+/// Time for the last lines of a dead child to arrive: a grandchild may hold the pipe for ever.
+const LAST_LINES_WITHIN: Duration = Duration::from_millis(300);
+
+/// A process that ended without being asked to.
+#[derive(Debug)]
+pub(crate) struct Died {
+    pub(crate) name: String,
+    pub(crate) how: String,
+    code: Option<i32>,
+    last_lines: Vec<String>,
+}
+
+impl Died {
+    /// The end of `dev` because of it: with the child's own exit code where that says whose fault it was.
+    pub(crate) fn failure(&self) -> Failure {
+        let exit = match self.code {
+            Some(64) => Exit::Settings,
+            Some(65) => Exit::File,
+            Some(69) => Exit::Unavailable,
+            _ => Exit::Internal,
+        };
+        let mut message = format!("{} {}", self.name, self.how);
+        if !self.last_lines.is_empty() {
+            message.push_str("; the last it said:");
+        }
+        for line in &self.last_lines {
+            message.push_str("\n  ");
+            message.push_str(line);
+        }
+        Failure { exit, message }
+    }
+}
+
+/// Process ids by name, kept current across restarts.
+type Pids = Arc<Mutex<BTreeMap<String, u32>>>;
+
+struct Member {
+    role: Role,
+    stop: CancellationToken,
+    watching: JoinHandle<()>,
+}
+
+/// All processes of one `dev`.
+pub(crate) struct Family {
+    members: Vec<Member>,
+    pids: Pids,
+    pids_file: PathBuf,
+    restart: Arc<AtomicBool>,
+    died: mpsc::Receiver<Died>,
+    report: mpsc::Sender<Died>,
+    end: End,
+}
+
+/// How processes are ended.
+#[derive(Debug, Clone)]
+struct End {
+    /// How long one may take when asked.
+    grace: Duration,
+    /// Somebody has lost patience: none may take longer.
+    hurry: CancellationToken,
+}
+
+impl Family {
+    /// `pids_file` is kept current and removed at the end. `grace`: how long a process may take to end when asked; `hurry` ends that.
+    pub(crate) fn new(pids_file: PathBuf, grace: Duration, hurry: CancellationToken) -> Self {
+        let (report, died) = mpsc::channel(64);
+        let restart = Arc::default();
+        Self {
+            members: Vec::new(),
+            pids: Pids::default(),
+            pids_file,
+            restart,
+            died,
+            report,
+            end: End { grace, hurry },
+        }
+    }
+
+    /// From now on a process that dies is started again. Before, a wrong setting would be tried for ever.
+    pub(crate) fn restart_from_now_on(&self) {
+        self.restart.store(true, Ordering::Relaxed);
+    }
+
+    /// Process ids by name.
+    pub(crate) fn pids(&self) -> BTreeMap<String, u32> {
+        self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts a process and watches it.
+    ///
+    /// # Errors
+    /// 69: it cannot be started at all.
+    pub(crate) fn start(&mut self, spec: Spec) -> Result<(), Failure> {
+        let running = Running::start(&spec)?;
+        let stop = CancellationToken::new();
+        let watch = Watch {
+            spec,
+            stop: stop.clone(),
+            restart: Arc::clone(&self.restart),
+            report: self.report.clone(),
+            pids: Arc::clone(&self.pids),
+            pids_file: self.pids_file.clone(),
+            end: self.end.clone(),
+        };
+        watch.note(running.pid);
+        let role = watch.spec.role;
+        self.members.push(Member {
+            role,
+            stop,
+            watching: tokio::spawn(watch.run(running)),
+        });
+        Ok(())
+    }
+
+    /// Waits for a process that ends without being asked to. Cancel safe.
+    pub(crate) async fn died(&mut self) -> Died {
+        match self.died.recv().await {
+            Some(died) => died,
+            // We hold a sender ourselves, so this cannot be.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends all processes, role by role: SIGTERM, and SIGKILL for those that take longer than the grace.
+    pub(crate) async fn stop(&mut self) {
+        for role in [Role::Gateway, Role::Aggregator, Role::Ingest, Role::Nats] {
+            let (now, later) = std::mem::take(&mut self.members)
+                .into_iter()
+                .partition(|member| member.role == role);
+            self.members = later;
+            let now: Vec<Member> = now;
+            for member in &now {
+                member.stop.cancel();
+            }
+            for member in now {
+                let _ = member.watching.await;
+            }
+        }
+        let _ = std::fs::remove_file(&self.pids_file);
+        // Only when it is empty: others may keep things there.
+        let _ = self.pids_file.parent().map(std::fs::remove_dir);
+    }
+}
+
+/// What watches one process.
+struct Watch {
+    spec: Spec,
+    stop: CancellationToken,
+    restart: Arc<AtomicBool>,
+    report: mpsc::Sender<Died>,
+    pids: Pids,
+    pids_file: PathBuf,
+    end: End,
+}
+
+impl Watch {
+    async fn run(self, mut running: Running) {
+        loop {
+            let status = tokio::select! {
+                status = running.child.wait() => status,
+                () = self.stop.cancelled() => return running.end(&self.end).await,
+            };
+            let died = running.died(&self.spec, status.ok()).await;
+            if !self.restart.load(Ordering::Relaxed) {
+                let _ = self.report.send(died).await;
+                return;
+            }
+            say(&format!("{} {}; starting it again", self.spec.name(), died.how));
+            tokio::select! {
+                () = tokio::time::sleep(RESTART_AFTER) => {}
+                () = self.stop.cancelled() => return,
+            }
+            match Running::start(&self.spec) {
+                Ok(again) => {
+                    running = again;
+                    self.note(running.pid);
+                }
+                Err(failure) => {
+                    let died = Died {
+                        how: failure.message,
+                        last_lines: Vec::new(),
+                        ..died
+                    };
+                    let _ = self.report.send(died).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Keeps the process id, in memory and in the file.
+    fn note(&self, pid: u32) {
+        let mut pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
+        pids.insert(self.spec.name(), pid);
+        let text = serde_json::json!(*pids).to_string();
+        if let Err(error) = crate::dev_env::write_private(&self.pids_file, text.as_bytes()) {
+            say(&format!("{}: {error}", self.pids_file.display()));
+        }
+    }
+}
+
+/// A process that runs.
+struct Running {
+    child: Child,
+    pid: u32,
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(spec: &Spec) -> Result<Self, Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::unavailable(format!("{} cannot be started: {error}", spec.name()))
+        };
+        let mut child = spec.command()?.spawn().map_err(|error| failed(&error))?;
+        let pid = child.id().ok_or_else(|| failed(&"it ended at once"))?;
+        let last_lines: Arc<Mutex<VecDeque<String>>> = Arc::default();
+        let mut readers = Vec::new();
+        if let Some(out) = child.stdout.take() {
+            readers.push(tokio::spawn(read_lines(
+                out,
+                spec.role,
+                spec.name(),
+                Arc::clone(&last_lines),
+            )));
+        }
+        if let Some(error) = child.stderr.take() {
+            readers.push(tokio::spawn(read_lines(
+                error,
+                spec.role,
+                spec.name(),
+                Arc::clone(&last_lines),
+            )));
+        }
+        Ok(Self {
+            child,
+            pid,
+            last_lines,
+            readers,
+        })
+    }
+
+    /// Asks it to end, waits, and insists.
+    async fn end(mut self, end: &End) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended by itself in this instant; then there is nobody to tell.
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+        let ended = tokio::select! {
+            _ = self.child.wait() => true,
+            () = tokio::time::sleep(end.grace) => false,
+            () = end.hurry.cancelled() => false,
+        };
+        if !ended {
+            let _ = self.child.kill().await;
+        }
+        self.readers_done().await;
+    }
+
+    async fn died(&mut self, spec: &Spec, status: Option<ExitStatus>) -> Died {
+        self.readers_done().await;
+        let last_lines = self
+            .last_lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect();
+        let how = status.map_or_else(|| "was lost".to_owned(), describe);
+        Died {
+            name: spec.name(),
+            how,
+            code: status.and_then(|status| status.code()),
+            last_lines,
+        }
+    }
+
+    async fn readers_done(&mut self) {
+        for reader in &mut self.readers {
+            let _ = tokio::time::timeout(LAST_LINES_WITHIN, reader).await;
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => "ended without being asked to".to_owned(),
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(9)) => "was killed (signal 9)".to_owned(),
+        (None, signal) => format!("ended by signal {}", signal.unwrap_or_default()),
+    }
+}
+
+/// Shows and keeps what a process says, line by line; a longer line in pieces.
+async fn read_lines(
+    pipe: impl AsyncRead + Unpin,
+    role: Role,
+    name: String,
+    kept: Arc<Mutex<VecDeque<String>>>,
+) {
+    let prefix = Stream::Error.paint(role.colour(), &format!("{name:<12} │"));
+    let mut reader = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut reader)
+            .take(LINE_BYTES_MAX)
+            .read_until(b'\n', &mut line)
+            .await
+        {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if role.shows(text) {
+            say(&format!("{prefix} {text}"));
+        }
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == LINES_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(text.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_ends_dev_with_whose_fault_it_was() {
+        let died = |code| Died {
+            name: "ingest-1".into(),
+            how: "ended".into(),
+            code,
+            last_lines: vec!["why".into()],
+        };
+        for (code, exit) in [
+            (Some(64), 64),
+            (Some(65), 65),
+            (Some(69), 69),
+            (Some(1), 70),
+            (Some(0), 70),
+            (None, 70),
+        ] {
+            let failure = died(code).failure();
+            assert_eq!(failure.exit as u8, exit);
+            assert_eq!(failure.message, "ingest-1 ended; the last it said:\n  why");
+        }
+    }
+}

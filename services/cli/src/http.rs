@@ -1,0 +1,147 @@
+//! A small HTTP client for ingest and the admin ports: plain HTTP/1.1, connections kept, every request with a time-out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+/// Largest answer read: the answer to a batch of a hundred events has some twenty kilobytes.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HttpError {
+    /// The address or a header cannot be used; trying again would not help.
+    #[error("{0}")]
+    Request(String),
+    /// Nobody answered, or not in time; trying again may help.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// The client. Cheap to clone; clones share connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    timeout: Duration,
+}
+
+impl Http {
+    /// A client whose requests take at most `timeout` each.
+    pub(crate) fn new(timeout: Duration) -> Self {
+        let mut connector = HttpConnector::new();
+        // A request leaves in several writes; the last must not wait 40 ms for the acknowledgement of the first.
+        connector.set_nodelay(true);
+        Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            timeout,
+        }
+    }
+
+    /// Fetches a page.
+    ///
+    /// # Errors
+    /// [`HttpError`]. An answer with an error status is an answer.
+    pub(crate) async fn get(&self, url: &str) -> Result<Answer, HttpError> {
+        let request = Request::get(url)
+            .body(Full::default())
+            .map_err(|error| unusable(url, &error))?;
+        self.send(url, request).await
+    }
+
+    /// Posts a body with a bearer token.
+    ///
+    /// # Errors
+    /// [`HttpError`]. An answer with an error status is an answer.
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        token: &str,
+        kind: &str,
+        body: Bytes,
+    ) -> Result<Answer, HttpError> {
+        let request = Request::post(url)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", kind)
+            .body(Full::new(body))
+            .map_err(|error| unusable(url, &error))?;
+        self.send(url, request).await
+    }
+
+    async fn send(&self, url: &str, request: Request<Full<Bytes>>) -> Result<Answer, HttpError> {
+        if request.uri().scheme_str() != Some("http") || request.uri().host().is_none() {
+            return Err(HttpError::Request(format!("{url} is not an http:// address")));
+        }
+        let answering = async {
+            let response = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| unreachable(url, &error))?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            let body = body
+                .map_err(|error| HttpError::Unreachable(format!("{url}: the answer broke off: {error}")))?;
+            Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body: body.to_bytes(),
+            })
+        };
+        tokio::time::timeout(self.timeout, answering)
+            .await
+            .unwrap_or_else(|_| {
+                Err(HttpError::Unreachable(format!(
+                    "{url}: no answer within {:?}",
+                    self.timeout
+                )))
+            })
+    }
+}
+
+fn unusable(url: &str, error: &http::Error) -> HttpError {
+    HttpError::Request(format!("cannot ask {}: {error}", crate::terminal::harmless(url)))
+}
+
+/// The innermost cause: "connection refused" rather than "client error (Connect)".
+fn unreachable(url: &str, error: &(dyn std::error::Error + 'static)) -> HttpError {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    HttpError::Unreachable(format!("{url}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_work_is_told_from_what_may_work_later() {
+        let http = Http::new(Duration::from_secs(2));
+        for url in ["", "ftp://x", "https://127.0.0.1:1", "/v1/events", "http://a b"] {
+            assert!(matches!(http.get(url).await, Err(HttpError::Request(_))), "{url}");
+        }
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let error = http.get(&format!("http://{free}/")).await.unwrap_err();
+        assert!(
+            matches!(&error, HttpError::Unreachable(text) if text.contains("refused")),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! `roomcast`: the hand of developers and operators.
+//!
+//! `dev` runs the whole system on one machine; `simulate` publishes a scenario's events; `token`, `publish`, `tail` and `check` are
+//! the tools one reaches for beside it; `streams` creates what the services only verify. Nothing here is part of a running service.
+
+mod arguments;
+mod check;
+mod dev;
+mod dev_env;
+mod duration;
+mod find;
+mod http;
+mod ingest;
+mod publish;
+mod scenario;
+mod simulate;
+mod streams;
+mod tail;
+mod terminal;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use roomcast_chassis::process::{Exit, Failure};
+
+use arguments::{Arguments, Command};
+
+/// Reads the command line, runs the command, and says how it ended.
+///
+/// Exit codes: 0 done, 64 wrong arguments, 65 a wrong file, 69 something needed cannot be used, 70 a mistake of ours.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Some(ended) = dev::child::become_program(std::env::args_os()) {
+        return ended.into();
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A reader that closed the pipe has read enough.
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::Settings.into()
+            } else {
+                Exit::Ok.into()
+            };
+        }
+    };
+    roomcast_chassis::process::install_crypto();
+    // One thread: the kernel ties the life of a child to the thread that started it, and this one lives to the end.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::internal(format!("cannot start: {error}"))),
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => report(&failure),
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        Command::Dev(options) => Box::pin(dev::run(*options)).await,
+        Command::Simulate(options) => Box::pin(simulate::run(options)).await,
+        Command::Token(options) => token::run(&options),
+        Command::Publish(options) => Box::pin(publish::run(options)).await,
+        Command::Tail(options) => Box::pin(tail::run(options)).await,
+        Command::Check(options) => check::run(&options).await,
+        Command::Streams(options) => Box::pin(streams::run(options)).await,
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    if !failure.message.is_empty() {
+        terminal::complain(&failure.message);
+    }
+    failure.exit.into()
+}

@@ -1,0 +1,423 @@
+//! `scenario.yaml` as it is written, and its way to a [`Scenario`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use roomcast_proto::ids::{Audience, Room};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{Location, Spanned};
+
+use super::Scenario;
+use super::pace::Pace;
+use super::story::{Cell, Field, Row, Step, Story, Table, Template};
+
+/// Largest number a cell may hold; a product of two stays far inside 64 bits.
+const NUMBER_MAX: f64 = 1e7;
+
+/// What is wrong and where.
+pub(super) struct Wrong {
+    pub(super) at: Location,
+    pub(super) message: String,
+}
+
+/// Ties a message to a place.
+fn wrong<T>(spanned: &Spanned<T>, message: impl Into<String>) -> Wrong {
+    Wrong {
+        at: spanned.referenced,
+        message: message.into(),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: Spanned<u32>,
+    room: Spanned<String>,
+    audience: Spanned<String>,
+    timezone: Spanned<String>,
+    pace: Spanned<PaceFile>,
+    #[serde(default)]
+    tables: BTreeMap<String, Vec<Spanned<RowFile>>>,
+    stories: Spanned<Vec<StoryFile>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PaceFile {
+    seconds: [f64; 2],
+    hours: Vec<f64>,
+    #[serde(default)]
+    growth_percent_per_day: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoryFile {
+    weight: Option<Spanned<u32>>,
+    data: Ordered<Spanned<FieldFile>>,
+    steps: Spanned<Vec<StepFile>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StepFile {
+    r#type: Spanned<String>,
+    after_seconds: Option<Spanned<[f64; 2]>>,
+    chance: Option<Spanned<f64>>,
+    r#else: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Made {
+    multiply: Option<Vec<String>>,
+    quantity: Option<String>,
+    unit: Option<String>,
+}
+
+enum FieldFile {
+    Text(String),
+    Made(Made),
+}
+
+/// A row as written: its cells by name, `weight` among them.
+struct RowFile(BTreeMap<String, CellFile>);
+
+enum CellFile {
+    Number(f64),
+    Text(String),
+    Texts(Vec<String>),
+    Range(RangeFile),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RangeFile {
+    from: f64,
+    to: f64,
+    step: f64,
+}
+
+/// A map that keeps the order of the file.
+struct Ordered<T>(Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Ordered<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered<T>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Ordered(members))
+            }
+        }
+        deserializer.deserialize_map(Members(std::marker::PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for RowFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for FieldFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = FieldFile;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "text with {table.column} in it, { multiply: [a, b] } or { quantity: a, unit: b }",
+                )
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<FieldFile, E> {
+                Ok(FieldFile::Text(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FieldFile, A::Error> {
+                Made::deserialize(de::value::MapAccessDeserializer::new(map)).map(FieldFile::Made)
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
+
+impl<'de> Deserialize<'de> for CellFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = CellFile;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text, a list of texts, a number or { from, to, step }")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<CellFile, E> {
+                Ok(CellFile::Text(text.to_owned()))
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<CellFile, E> {
+                u32::try_from(number)
+                    .map(|n| CellFile::Number(n.into()))
+                    .map_err(|_| E::custom("the number is too large"))
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<CellFile, E> {
+                i32::try_from(number)
+                    .map(|n| CellFile::Number(n.into()))
+                    .map_err(|_| E::custom("the number is too large"))
+            }
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<CellFile, E> {
+                Ok(CellFile::Number(number))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<CellFile, A::Error> {
+                Vec::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(CellFile::Texts)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CellFile, A::Error> {
+                RangeFile::deserialize(de::value::MapAccessDeserializer::new(map)).map(CellFile::Range)
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
+
+/// Reads and checks a scenario.
+pub(super) fn parse(text: &str) -> Result<Scenario, Wrong> {
+    let mut options = serde_saphyr::Options::default();
+    options.with_snippet = false;
+    let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| Wrong {
+        at: error.location().unwrap_or(Location::UNKNOWN),
+        message: words(&error),
+    })?;
+    if file.version.value != 1 {
+        return Err(wrong(
+            &file.version,
+            format!("version {} is not known; this is version 1", file.version.value),
+        ));
+    }
+    let room = Room::parse(&file.room.value).map_err(|bad| wrong(&file.room, bad.to_string()))?;
+    let audience =
+        Audience::parse(&file.audience.value).map_err(|bad| wrong(&file.audience, bad.to_string()))?;
+    let zone = jiff::tz::TimeZone::get(&file.timezone.value).map_err(|_| {
+        wrong(
+            &file.timezone,
+            format!("{:?} is not an IANA time zone", file.timezone.value),
+        )
+    })?;
+    let PaceFile {
+        seconds,
+        ref hours,
+        growth_percent_per_day,
+    } = file.pace.value;
+    let pace = Pace::new(seconds, hours, growth_percent_per_day, zone)
+        .map_err(|message| wrong(&file.pace, message))?;
+    let tables = file
+        .tables
+        .into_iter()
+        .map(table)
+        .collect::<Result<Vec<_>, _>>()?;
+    if file.stories.value.is_empty() {
+        return Err(wrong(&file.stories, "there is no story to tell"));
+    }
+    let stories = file
+        .stories
+        .value
+        .into_iter()
+        .map(|found| story(found, &tables))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Scenario {
+        room,
+        audience,
+        pace,
+        tables,
+        stories,
+    })
+}
+
+/// The error's words without the place, which is told separately.
+fn words(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn table((name, rows): (String, Vec<Spanned<RowFile>>)) -> Result<Table, Wrong> {
+    let rows = rows
+        .into_iter()
+        .map(|spanned| {
+            let Spanned {
+                value: RowFile(mut cells),
+                referenced: at,
+                ..
+            } = spanned;
+            let fail = |message: String| Wrong { at, message };
+            let weight = match cells.remove("weight") {
+                None => 1.0,
+                Some(CellFile::Number(weight)) => weight,
+                Some(_) => return Err(fail("weight is a number".to_owned())),
+            };
+            let weight = weight_of(weight).map_err(fail)?;
+            let cells = cells
+                .into_iter()
+                .map(|(column, found)| Ok((column, cell(found)?)))
+                .collect::<Result<_, String>>();
+            Ok(Row {
+                weight,
+                cells: cells.map_err(fail)?,
+            })
+        })
+        .collect::<Result<Vec<_>, Wrong>>()?;
+    Ok(Table { name, rows })
+}
+
+fn weight_of(weight: f64) -> Result<u32, String> {
+    let whole = hundredths(weight)
+        .ok()
+        .filter(|&found| found > 0 && found % 100 == 0)
+        .map(|found| found / 100);
+    whole
+        .and_then(|found| u32::try_from(found).ok())
+        .ok_or_else(|| "weight is a whole number from 1".to_owned())
+}
+
+fn cell(found: CellFile) -> Result<Cell, String> {
+    Ok(match found {
+        CellFile::Text(text) => Cell::Texts(vec![text]),
+        CellFile::Texts(texts) if texts.is_empty() => {
+            return Err("an empty list has nothing to draw from".to_owned());
+        }
+        CellFile::Texts(texts) => Cell::Texts(texts),
+        CellFile::Number(number) => {
+            let number = hundredths(number)?;
+            Cell::Range {
+                from: number,
+                to: number,
+                step: 1,
+            }
+        }
+        CellFile::Range(RangeFile { from, to, step }) => {
+            let (from, to, step) = (hundredths(from)?, hundredths(to)?, hundredths(step)?);
+            if from > to || step <= 0 {
+                return Err("a range goes from the smaller to the larger number in steps above 0".to_owned());
+            }
+            Cell::Range { from, to, step }
+        }
+    })
+}
+
+/// A number of the file in hundredths; more decimals than two are a mistake, not something to round.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked first")]
+fn hundredths(number: f64) -> Result<i64, String> {
+    let scaled = number * 100.0;
+    if !(0.0..=NUMBER_MAX).contains(&number) || (scaled - scaled.round()).abs() > 1e-6 {
+        return Err(format!(
+            "{number} is not a number from 0 to {NUMBER_MAX} with at most two decimals"
+        ));
+    }
+    Ok(scaled.round() as i64)
+}
+
+fn story(found: StoryFile, tables: &[Table]) -> Result<Story, Wrong> {
+    let weight = match &found.weight {
+        None => 1,
+        Some(weight) if weight.value > 0 => weight.value,
+        Some(weight) => return Err(wrong(weight, "weight is a whole number from 1")),
+    };
+    let mut data = Vec::new();
+    for (name, spanned) in found.data.0 {
+        let at = spanned.referenced;
+        data.push((
+            name,
+            field(spanned.value, tables).map_err(|message| Wrong { at, message })?,
+        ));
+    }
+    if found.steps.value.is_empty() {
+        return Err(wrong(&found.steps, "a story has at least one step"));
+    }
+    if found
+        .steps
+        .value
+        .first()
+        .is_some_and(|first| first.chance.is_some() && first.r#else.is_none())
+    {
+        return Err(wrong(
+            &found.steps,
+            "the first step of a story always happens: no chance, or an else",
+        ));
+    }
+    let steps = found
+        .steps
+        .value
+        .into_iter()
+        .map(step)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Story { weight, data, steps })
+}
+
+fn field(found: FieldFile, tables: &[Table]) -> Result<Field, String> {
+    match found {
+        FieldFile::Text(text) => Template::parse(&text, tables).map(Field::Text),
+        FieldFile::Made(Made {
+            multiply: Some(factors),
+            quantity: None,
+            unit: None,
+        }) => {
+            let [a, b] = factors.as_slice() else {
+                return Err("multiply takes two numbers".to_owned());
+            };
+            Ok(Field::Multiply(
+                Table::number(tables, a)?,
+                Table::number(tables, b)?,
+            ))
+        }
+        FieldFile::Made(Made {
+            multiply: None,
+            quantity: Some(quantity),
+            unit: Some(unit),
+        }) => Ok(Field::Quantity(
+            Table::number(tables, &quantity)?,
+            Table::text(tables, &unit)?,
+        )),
+        FieldFile::Made(_) => Err("expected { multiply: [a, b] } or { quantity: a, unit: b }".to_owned()),
+    }
+}
+
+fn step(found: StepFile) -> Result<Step, Wrong> {
+    let named = |kind: &Spanned<String>| {
+        let good =
+            !kind.value.is_empty() && !kind.value.contains(|c: char| c.is_whitespace() || c.is_control());
+        if good {
+            Ok(kind.value.clone())
+        } else {
+            Err(wrong(kind, "a type is text without blanks"))
+        }
+    };
+    let kind = named(&found.r#type)?;
+    let otherwise = found.r#else.as_ref().map(named).transpose()?;
+    let chance = match &found.chance {
+        None => 1.0,
+        Some(chance) if (0.0..=1.0).contains(&chance.value) => chance.value,
+        Some(chance) => return Err(wrong(chance, "chance is a number from 0 to 1")),
+    };
+    let after_seconds = match &found.after_seconds {
+        None => [0.0, 0.0],
+        Some(span) if span.value[0] >= 0.0 && span.value[0] <= span.value[1] && span.value[1] <= 86_400.0 => {
+            span.value
+        }
+        Some(span) => {
+            return Err(wrong(
+                span,
+                "after_seconds goes from the smaller to the larger number, at most a day",
+            ));
+        }
+    };
+    Ok(Step {
+        kind,
+        otherwise,
+        chance,
+        after_seconds,
+    })
+}

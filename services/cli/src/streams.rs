@@ -1,0 +1,192 @@
+//! The one place that creates streams and buckets, and compares those that are there with what they must be.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use roomcast_chassis::jetstream::{ApiError, JetStream};
+use roomcast_chassis::process::Failure;
+use roomcast_proto::accounts::{API_IN_CORE, inbox_prefix};
+use roomcast_proto::stream::{Definition, Sizing, definitions, differences};
+
+use crate::terminal::{Colour, Stream, print};
+
+/// Creating a stream on three nodes elects a leader first.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Creates and verifies the streams and buckets on a NATS server.
+///
+/// Connects as the administrator of account CORE: ROOMCAST_NATS_USER and ROOMCAST_NATS_PASSWORD in the environment.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    ROOMCAST_NATS_USER=admin ROOMCAST_NATS_PASSWORD=… roomcast streams apply --nats nats://127.0.0.1:4222 --replicas 3")]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Create what is missing and verify the rest; what differs is named and left alone.
+    Apply(Target),
+    /// Verify only.
+    Verify(Target),
+}
+
+#[derive(Args, Debug)]
+struct Target {
+    /// Address of NATS; several of one cluster separated by commas.
+    #[arg(long, value_name = "URL", default_value = "nats://127.0.0.1:4222")]
+    nats: String,
+    /// Copies of everything: 3, or 1 on one machine.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3))]
+    replicas: u32,
+}
+
+/// What became of one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Created,
+    Present,
+}
+
+/// Why streams are not as they must be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// Some differ or are missing; every difference is named. Waiting does not help.
+    #[error("streams are not as they must be; change them with an administrator's tool, or start with an empty store:\n  {}", .0.join("\n  "))]
+    Differ(Vec<String>),
+    /// The server does not answer, or not yet.
+    #[error("{0}")]
+    Unanswered(String),
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        Self::unavailable(error)
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// 69: NATS cannot be used, or a stream differs or is missing.
+pub(crate) async fn run(options: Options) -> Result<(), Failure> {
+    let (target, create) = match options.action {
+        Action::Apply(target) => (target, true),
+        Action::Verify(target) => (target, false),
+    };
+    let secret = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let login = secret("ROOMCAST_NATS_USER").zip(secret("ROOMCAST_NATS_PASSWORD"));
+    let client = connect(
+        &target.nats,
+        login
+            .as_ref()
+            .map(|(user, password)| (user.as_str(), password.as_str())),
+    )
+    .await?;
+    let sizing = Sizing {
+        replicas: target.replicas,
+        ..if target.replicas == 1 {
+            Sizing::DEVELOPMENT
+        } else {
+            Sizing::PRODUCTION
+        }
+    };
+    for (name, outcome) in apply(&client, &sizing, create).await? {
+        let word = match outcome {
+            Outcome::Created => Stream::Out.paint(Colour::Green, "created"),
+            Outcome::Present => Stream::Out.paint(Colour::Dim, "present"),
+        };
+        print(&format!("{word} {name}"));
+    }
+    Ok(())
+}
+
+/// Connects as an administrator, once.
+///
+/// # Errors
+/// 69 with the address and the reason.
+pub(crate) async fn connect(url: &str, login: Option<(&str, &str)>) -> Result<async_nats::Client, Failure> {
+    let unusable = |error: &dyn std::fmt::Display| Failure::unavailable(format!("NATS at {url}: {error}"));
+    let addresses: Vec<async_nats::ServerAddr> = url
+        .split(',')
+        .map(|one| one.trim().parse())
+        .collect::<Result<_, _>>()
+        .map_err(|error| unusable(&error))?;
+    let options = async_nats::ConnectOptions::new()
+        .name("roomcast")
+        .connection_timeout(CALL_TIMEOUT);
+    let options = match login {
+        Some((user, password)) => options
+            .user_and_password(user.to_owned(), password.to_owned())
+            .custom_inbox_prefix(inbox_prefix(user)),
+        None => options,
+    };
+    options
+        .connect(&addresses[..])
+        .await
+        .map_err(|error| unusable(&error))
+}
+
+/// Creates what is missing (or, without `create`, calls that a difference) and verifies all of it.
+///
+/// # Errors
+/// [`ApplyError`].
+pub(crate) async fn apply(
+    client: &async_nats::Client,
+    sizing: &Sizing,
+    create: bool,
+) -> Result<Vec<(&'static str, Outcome)>, ApplyError> {
+    let jetstream = JetStream::new(client.clone(), API_IN_CORE).with_timeout(CALL_TIMEOUT);
+    let mut outcomes = Vec::new();
+    let mut wrong = Vec::new();
+    for definition in definitions(sizing) {
+        let failed = |error: ApiError| ApplyError::Unanswered(format!("stream {}: {error}", definition.name));
+        let (config, outcome) = match jetstream.stream_info(definition.name).await.map_err(failed)? {
+            Some(found) => (found.config, Outcome::Present),
+            None if create => (
+                jetstream
+                    .create_stream(&definition.config)
+                    .await
+                    .map_err(failed)?
+                    .config,
+                Outcome::Created,
+            ),
+            None => {
+                wrong.push(format!("{} is missing", definition.name));
+                continue;
+            }
+        };
+        wrong.extend(described(&definition, &config));
+        outcomes.push((definition.name, outcome));
+    }
+    if wrong.is_empty() {
+        Ok(outcomes)
+    } else {
+        Err(ApplyError::Differ(wrong))
+    }
+}
+
+fn described(definition: &Definition, config: &serde_json::Value) -> Vec<String> {
+    differences(&definition.config, config)
+        .iter()
+        .map(|difference| format!("{}: {difference}", definition.name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_name_their_stream() {
+        let events = definitions(&Sizing::DEVELOPMENT).remove(0);
+        assert_eq!(described(&events, &events.config), Vec::<String>::new());
+        let mut other = events.config.clone();
+        other["num_replicas"] = 3.into();
+        assert_eq!(
+            described(&events, &other),
+            ["EVENTS: num_replicas is 3, must be 1"]
+        );
+    }
+}

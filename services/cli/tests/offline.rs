@@ -1,0 +1,150 @@
+//! Commands that need nothing running.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::system::{ROOMCAST, complaint, repository, roomcast};
+
+#[test]
+fn help_and_mistakes_have_their_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, code, says) in [
+        (&["--help"][..], 0, "Examples:"),
+        (&["dev", "--help"], 0, "roomcast dev --scenario bookings"),
+        (&["tail", "--help"], 0, "roomcast tail bookings"),
+        (&["--version"], 0, "roomcast"),
+        (&[], 64, "Usage"),
+        (&["devv"], 64, "'dev'"),
+        (&["dev", "--gateways", "0"], 64, "1..=16"),
+        (&["dev", "--nats-nodes", "2"], 64, "[possible values: 1, 3]"),
+        (&["dev", "--scenario", "bokings"], 64, "no scenario \"bokings\""),
+        (
+            &["simulate", "--scenario", "bookings", "--speed", "0"],
+            64,
+            "0.01",
+        ),
+        (&["publish", "--room", "a b", "--type", "x"], 64, "--room"),
+        (
+            &["publish", "--room", "a", "--type", "x", "--data", "{"],
+            64,
+            "--data: not JSON",
+        ),
+        (
+            &["publish", "--room", "a", "--type", "x"],
+            69,
+            "ROOMCAST_INGEST is neither set nor in .roomcast/dev.env",
+        ),
+        (&["tail", "a"], 69, "ROOMCAST_GATEWAY"),
+        (&["token", "--user", "u", "--key", "absent.pem"], 65, "absent.pem"),
+        (&["token", "--user", "u u", "--key", "absent.pem"], 64, "--user"),
+        (
+            &["token", "--user", "u", "--ttl", "25h", "--key", "absent.pem"],
+            64,
+            "24h",
+        ),
+        (&["check"], 64, "nothing to check"),
+        (
+            &["streams", "apply", "--nats", "nats://127.0.0.1:1"],
+            69,
+            "NATS at nats://127.0.0.1:1",
+        ),
+    ] {
+        let output = roomcast(folder.path(), arguments);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &complaint(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(says), "{arguments:?}: {said}");
+        assert!(
+            !said.contains('\x1b'),
+            "colour on something that is not a terminal: {said}"
+        );
+    }
+}
+
+#[test]
+fn check_says_where_a_mistake_is() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("policy.yaml"),
+        "version: 1\nroles:\n  user: { permisions: [a] }\nrooms: []\n",
+    )
+    .unwrap();
+    let output = roomcast(folder.path(), &["check", "--policy", "policy.yaml"]);
+    assert_eq!(output.status.code(), Some(65));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("policy.yaml:3:11") && said.contains("permissions"),
+        "{said}"
+    );
+    let output = roomcast(folder.path(), &["check", "--policy", "policy.yaml", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["files"][0]["file"], "policy.yaml");
+    assert!(
+        json["files"][0]["mistakes"][0].as_str().unwrap().contains("3:11"),
+        "{json}"
+    );
+    let policy = repository().join("deploy/scenarios/bookings/policy.yaml");
+    let output = roomcast(folder.path(), &["check", "--policy", policy.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
+}
+
+#[test]
+fn simulate_prints_the_same_stories_for_the_same_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = repository().join("deploy/scenarios/bookings");
+    let print = |seed: &str| {
+        let arguments = [
+            "simulate",
+            "--scenario",
+            scenario.to_str().unwrap(),
+            "--print",
+            "--history",
+            "1h",
+            "--once",
+            "--seed",
+            seed,
+        ];
+        let output = roomcast(folder.path(), &arguments);
+        assert!(output.status.success(), "{}", complaint(&output));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        // Ids and times are those of publishing, and numbers follow the clock.
+        let customers = lines.lines().map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["data"]["customer"].to_string()
+        });
+        customers.take(20).collect::<Vec<_>>()
+    };
+    let first = print("5");
+    assert_eq!(first.len(), 20);
+    assert_eq!(first, print("5"));
+    assert_ne!(first, print("6"));
+}
+
+#[test]
+fn an_old_nats_server_is_refused_with_how_to_get_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("nats-server");
+    std::fs::write(&old, "#!/bin/sh\necho 'nats-server: v2.12.8'\n").unwrap();
+    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Beside a copy of the binary, services that are only there to be found.
+    let bin = folder.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::copy(ROOMCAST, bin.join("roomcast")).unwrap();
+    for name in [
+        "roomcast-ingest",
+        "roomcast-metrics-aggregator",
+        "roomcast-edge-gateway",
+    ] {
+        std::fs::copy(&old, bin.join(name)).unwrap();
+    }
+    let output = std::process::Command::new(bin.join("roomcast"))
+        .args(["dev", "--ports", "free"])
+        .current_dir(folder.path())
+        .env("ROOMCAST_NATS_SERVER", &old)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let said = complaint(&output);
+    assert!(
+        said.contains("is version 2.12.8; 2.14.0 or newer is needed") && said.contains("make tools"),
+        "{said}"
+    );
+    assert!(!folder.path().join(".roomcast").exists());
+}
