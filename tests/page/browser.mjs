@@ -1,0 +1,89 @@
+/** A real Chromium, and what tests ask of a page. */
+
+import { setTimeout as pause } from 'node:timers/promises';
+import { chromium } from 'playwright-core';
+
+const FLAGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+/** Starts the browser. */
+export function startBrowser() {
+  return chromium.launch({ executablePath: process.env.ROOMCAST_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+}
+
+/** What a page may complain about while its gateway is away: the browser says it by itself. */
+const GATEWAY_AWAY = /WebSocket connection to .* failed|net::ERR_CONNECTION_REFUSED|net::ERR_EMPTY_RESPONSE|net::ERR_CONNECTION_RESET|net::ERR_INTERNET_DISCONNECTED/;
+
+/** Opens the page in a context of its own and waits until it is live. Complaints of the page are collected in `page.complaints`. */
+export async function openPage(browser, url, options = {}) {
+  const { context, ...rest } = options;
+  const own = context ?? (await browser.newContext({ locale: 'en-GB', timezoneId: 'Europe/Istanbul', viewport: { width: 1440, height: 900 }, ...rest }));
+  const page = await own.newPage();
+  page.complaints = [];
+  page.on('pageerror', (error) => page.complaints.push(String(error)));
+  page.on('console', (message) => {
+    if (message.type() === 'error' && !GATEWAY_AWAY.test(message.text())) page.complaints.push(message.text());
+  });
+  // Every face the badge ever had, also those too short for a look from outside.
+  await page.addInitScript(() => {
+    window.faces = [];
+    const look = () => {
+      const face = document.querySelector('[data-testid=badge]')?.dataset.face;
+      if (face !== undefined && window.faces.at(-1) !== face) window.faces.push(face);
+    };
+    // Every announcement ever made.
+    window.announced = [];
+    const listen = (records) => {
+      look();
+      for (const { addedNodes } of records)
+        for (const node of addedNodes)
+          if (node instanceof Element)
+            for (const toast of [node, ...node.querySelectorAll('[data-testid=toast]')])
+              if (toast.dataset?.testid === 'toast') window.announced.push(toast.dataset.toast);
+    };
+    new MutationObserver(listen).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ['data-face'] });
+  });
+  await page.goto(url);
+  await face(page, 'live');
+  return page;
+}
+
+/** Waits until the badge has this face. */
+export function face(page, name, timeout = 20_000) {
+  return page.locator(`[data-testid=badge][data-face=${name}]`).waitFor({ timeout });
+}
+
+/** The row of a booking. */
+export function row(page, booking) {
+  return page.locator(`[data-testid=booking][data-booking="${booking}"]`);
+}
+
+/** Ids and states of all rows, top first. */
+export function rows(page) {
+  return page.locator('[data-testid=booking]').evaluateAll((all) => all.map((one) => `${one.dataset.booking} ${one.dataset.status}`));
+}
+
+/** Values of all cards by metric. */
+export async function cards(page) {
+  const all = await page.locator('[data-testid=card]').evaluateAll((found) => found.map((one) => [one.dataset.metric, one.dataset.value]));
+  return Object.fromEntries(all);
+}
+
+/** Asks until the answer is truthy; answers it. */
+export async function eventually(what, ask, within = 15_000) {
+  const end = Date.now() + within;
+  for (;;) {
+    const answer = await ask();
+    if (answer) return answer;
+    if (Date.now() > end) throw new Error(`after ${within} ms still not: ${what}`);
+    await pause(50);
+  }
+}

@@ -1,0 +1,85 @@
+/** The real system with the bookings scenario, as `roomcast dev` starts it; everything is gone when it is stopped. */
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+const ROOT = resolve(import.meta.dirname, '../..');
+/** Two days of history are published first: on a busy machine that takes its time. */
+const READY_WITHIN_MS = 180_000;
+
+/** Starts it. The simulator hardly speaks, so that what moves is what a test published. */
+export async function startSystem() {
+  const folder = mkdtempSync(join(tmpdir(), 'roomcast-page-'));
+  const args = ['dev', '--scenario', 'bookings', '--speed', '0.01', '--json', '--ports', 'free', '--restart'];
+  const child = spawn(join(ROOT, 'target/debug/roomcast'), args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (chunk) => (said += chunk));
+  // Nothing is left behind, however this process ends.
+  const kill = () => child.kill('SIGTERM');
+  process.once('exit', kill);
+  const line = await firstLine(child, () => said);
+  const ready = JSON.parse(line);
+  const env = Object.fromEntries(
+    readFileSync(ready.dev_env, 'utf8')
+      .split('\n')
+      .filter((text) => text.includes('=') && !text.startsWith('#'))
+      .map((text) => [text.slice(0, text.indexOf('=')), text.slice(text.indexOf('=') + 1)]),
+  );
+  return {
+    url: ready.url,
+    gateway: ready.gateways[0],
+    /** Everything it said. */
+    log: () => said,
+    /** Kills a part for good; `--restart` starts it again after 200 ms. */
+    kill9(part) {
+      process.kill(JSON.parse(readFileSync(join(folder, '.roomcast/pids.json'), 'utf8'))[part], 'SIGKILL');
+    },
+    /** Stops or continues a part. */
+    signal(part, name) {
+      process.kill(JSON.parse(readFileSync(join(folder, '.roomcast/pids.json'), 'utf8'))[part], name);
+    },
+    /** Publishes a booking event over HTTP; answers its position in the stream. */
+    async publish(type, data, id) {
+      const event = { ...(id === undefined ? {} : { id }), room: 'bookings', audience: 'staff', type, data };
+      const answer = await fetch(`${ready.ingests[0]}/v1/events`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${env.ROOMCAST_TOKEN}`, 'content-type': 'application/json' },
+        body: JSON.stringify(event),
+      });
+      const body = await answer.json();
+      if (body.status !== 'stored') throw new Error(`not stored: ${JSON.stringify(body)}`);
+      return { id: body.id, position: Number(body.cursor.split('.')[1]) };
+    },
+    /** A metric's update as the gateway answers it over HTTP. */
+    async metric(name) {
+      const headers = { authorization: `Bearer ${env.ROOMCAST_VIEWER_TOKEN}` };
+      const answer = await fetch(`${ready.gateways[0]}/v1/state?room=os_dashboard`, { headers });
+      const { state } = await answer.json();
+      return state.find((event) => event.statekey === name)?.data;
+    },
+    async stop() {
+      process.off('exit', kill);
+      kill();
+      if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+      rmSync(folder, { recursive: true, force: true });
+      return child.exitCode;
+    },
+  };
+}
+
+function firstLine(child, said) {
+  return new Promise((settle, fail) => {
+    let text = '';
+    const timer = setTimeout(() => fail(new Error(`not ready within ${READY_WITHIN_MS} ms:\n${said()}`)), READY_WITHIN_MS);
+    child.once('exit', (code) => fail(new Error(`ended with ${code}:\n${said()}`)));
+    child.stdout.on('data', (chunk) => {
+      text += chunk;
+      if (!text.includes('\n')) return;
+      clearTimeout(timer);
+      settle(text.slice(0, text.indexOf('\n')));
+    });
+  });
+}
