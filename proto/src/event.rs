@@ -191,6 +191,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
+/// One element of a batch: where it stands in the request, and what was read of it.
+pub type Element<'a> = (Range<usize>, Result<Draft<'a>, Refusal>);
+
 impl<'a> Draft<'a> {
     /// Reads one event: structured mode or the short form `{"type":…,"data":…}`.
     ///
@@ -235,7 +238,7 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// When the whole is not an array, has too many elements, or is empty.
-    pub fn parse_batch(bytes: &'a [u8]) -> Result<Vec<(Range<usize>, Result<Self, Refusal>)>, Refusal> {
+    pub fn parse_batch(bytes: &'a [u8]) -> Result<Vec<Element<'a>>, Refusal> {
         let text = std::str::from_utf8(bytes).map_err(|error| {
             Refusal::new(
                 Code::BadEncoding,

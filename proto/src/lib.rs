@@ -11,6 +11,7 @@ pub mod frame;
 pub mod ids;
 mod json;
 pub mod limits;
+pub mod metric;
 mod raw_json;
 pub mod refusal;
 pub mod stream;

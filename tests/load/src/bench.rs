@@ -50,7 +50,7 @@ pub async fn run(quick: bool) -> anyhow::Result<String> {
     say("P5 freshness");
     freshness::run(&mut report, effort, &say).await?;
     say("P7 ingest, P8 metrics");
-    ingest::run(&mut report, effort, &say).await?;
+    Box::pin(ingest::run(&mut report, effort, &say)).await?;
     say("done");
     report.write()
 }

@@ -1,5 +1,10 @@
 //! `roomcast-load`: the bench and its parts.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures of a bench: positive and far below 2^52"
+)]
 
 mod bench;
 

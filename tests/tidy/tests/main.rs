@@ -1,4 +1,5 @@
 //! The rules about ourselves.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod dependencies;
 mod documents;

@@ -1,7 +1,6 @@
 //! Ingest with a real nats-server, its accounts, permissions and streams.
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
     reason = "a test stops at the first surprise, and measurements are printed"
 )]
 
@@ -12,4 +11,3 @@ mod idempotency;
 mod refusals;
 mod start;
 
-mod cost;
