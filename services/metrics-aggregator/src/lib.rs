@@ -1,1 +1,20 @@
-//! Placeholder.
+//! Events in, numbers out: the only keeper of windows.
+//!
+//! The pure core, in the order of an event's path: `row` (the fields that metrics name) → `predicate` (`where`) → `metric` (tests,
+//! fold, windows) with `window`, `cell`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`. It reads
+//! no clock and awaits nothing.
+
+pub mod cell;
+pub mod chunk;
+pub mod codec;
+pub mod decimal;
+pub mod definition;
+pub mod fnv;
+pub mod metric;
+#[cfg(test)]
+mod naive;
+pub mod predicate;
+pub mod render;
+pub mod row;
+pub mod shard;
+pub mod window;

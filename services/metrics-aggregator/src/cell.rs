@@ -1,0 +1,188 @@
+//! What is kept of the events of one group in one slot, and how slots add up.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::definition::SPARK;
+
+/// Slots that one item of stored state holds; what a fold changes is written in pieces of this size.
+pub const PART_SLOTS: i64 = 128;
+
+/// One leg of one group in one slot: 48 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// Sum in units of 10^-12; of a distinct leg, the number of different values in this slot.
+    pub sum: i128,
+    /// Which slot.
+    pub slot: i64,
+    /// Events folded.
+    pub events: u64,
+    /// Position of the last of them.
+    pub seq: u64,
+    /// Whether a distinct value found no room.
+    pub capped: bool,
+}
+
+impl Cell {
+    /// An empty cell.
+    #[must_use]
+    pub fn new(slot: i64) -> Self {
+        Self { sum: 0, slot, events: 0, seq: 0, capped: false }
+    }
+}
+
+/// Some cells added up. They never overflow: a cell holds at most 2^127 / slots of a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Events folded.
+    pub events: u64,
+    /// As [`Cell::sum`]; meaningless for several slots of a distinct leg, see [`Spread`].
+    pub sum: i128,
+    /// Cells that are capped.
+    pub capped: u32,
+}
+
+impl Totals {
+    fn add(&mut self, cell: &Cell) {
+        self.events += cell.events;
+        self.sum = self.sum.wrapping_add(cell.sum);
+        self.capped += u32::from(cell.capped);
+    }
+
+    /// Moves a rolling total on: what came in and what fell out.
+    pub fn roll(&mut self, came: Self, left: Self) {
+        self.events = self.events + came.events - left.events;
+        self.sum = self.sum.wrapping_add(came.sum).wrapping_sub(left.sum);
+        self.capped = self.capped + came.capped - left.capped;
+    }
+}
+
+/// Where `slot` is among cells in ascending order, or where it belongs. The newest is nearly always meant.
+pub fn find(cells: &[Cell], slot: i64) -> Result<usize, usize> {
+    match cells.last() {
+        None => Err(0),
+        Some(last) if last.slot == slot => Ok(cells.len() - 1),
+        Some(last) if last.slot < slot => Err(cells.len()),
+        Some(_) => cells.binary_search_by_key(&slot, |cell| cell.slot),
+    }
+}
+
+/// The cells of a range of slots.
+#[must_use]
+pub fn within(cells: &[Cell], slots: &Range<i64>) -> Range<usize> {
+    let start = cells.partition_point(|cell| cell.slot < slots.start);
+    let end = start + cells[start..].partition_point(|cell| cell.slot < slots.end);
+    start..end
+}
+
+/// A range of slots added up.
+#[must_use]
+pub fn totals(cells: &[Cell], slots: &Range<i64>) -> Totals {
+    let mut totals = Totals::default();
+    for cell in &cells[within(cells, slots)] {
+        totals.add(cell);
+    }
+    totals
+}
+
+/// Different values per range of a sliding window; values cannot be added up, so each range has its own count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// In the current window.
+    pub current: u32,
+    /// In the one before.
+    pub previous: u32,
+    /// In the parts of the sparkline.
+    pub spark: [u32; SPARK as usize],
+    /// In each block that is still kept; this is what the bound holds for.
+    pub blocks: SmallVec<[(i64, u32); 4]>,
+}
+
+impl Spread {
+    /// The count of a block.
+    pub fn block(&mut self, block: i64) -> &mut u32 {
+        let at = match self.blocks.iter().position(|(known, _)| *known == block) {
+            Some(at) => at,
+            None => {
+                self.blocks.push((block, 0));
+                self.blocks.len() - 1
+            }
+        };
+        &mut self.blocks[at].1
+    }
+}
+
+/// Totals of a sliding window, kept up to date with each event and each step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rolling {
+    /// Of the current window, by leg.
+    pub current: [Totals; 2],
+    /// Of the one before, by leg.
+    pub previous: [Totals; 2],
+    /// Different values, by leg; only of distinct legs.
+    pub spread: [Spread; 2],
+}
+
+/// One group of a metric.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Canonical JSON, see `roomcast_proto::metric::Group`.
+    pub key: Arc<str>,
+    /// Hash of the key; chooses chunks.
+    pub hash: u64,
+    /// Position of the last event folded into this group.
+    pub last_seq: u64,
+    /// Whether it changed since it was last published.
+    pub changed: bool,
+    /// Cells by leg, ascending slots.
+    pub legs: [Vec<Cell>; 2],
+    /// Sliding windows only.
+    pub rolling: Option<Box<Rolling>>,
+}
+
+impl Group {
+    /// A group without cells.
+    #[must_use]
+    pub fn new(key: &str, rolls: bool) -> Self {
+        let hash = crate::fnv::hash(key.as_bytes());
+        let rolling = rolls.then(Box::default);
+        Self { key: key.into(), hash, last_seq: 0, changed: false, legs: [Vec::new(), Vec::new()], rolling }
+    }
+
+    /// Whether any leg has a cell in these slots.
+    #[must_use]
+    pub fn has(&self, slots: &Range<i64>) -> bool {
+        self.legs.iter().any(|cells| !within(cells, slots).is_empty())
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.legs.iter().all(Vec::is_empty)
+    }
+
+    /// The last position that changed anything in these slots.
+    #[must_use]
+    pub fn seq_within(&self, slots: &Range<i64>) -> u64 {
+        let newest = |cells: &Vec<Cell>| cells[within(cells, slots)].iter().map(|cell| cell.seq).max();
+        self.legs.iter().filter_map(newest).max().unwrap_or(0)
+    }
+
+    /// Drops the cells before a slot. Where the newest change was in one of them, the newest cell that stays takes its position
+    /// over, so that a revision never goes back; answers that cell's slot.
+    pub fn drop_before(&mut self, slot: i64) -> Option<i64> {
+        for cells in &mut self.legs {
+            let keep = cells.partition_point(|cell| cell.slot < slot);
+            cells.drain(..keep);
+        }
+        let kept = self.seq_within(&(i64::MIN..i64::MAX));
+        if self.is_empty() || kept >= self.last_seq {
+            return None;
+        }
+        let newest = self.legs.iter_mut().filter_map(|cells| cells.last_mut()).max_by_key(|cell| cell.slot)?;
+        newest.seq = self.last_seq;
+        Some(newest.slot)
+    }
+}

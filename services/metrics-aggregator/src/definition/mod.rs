@@ -1,0 +1,194 @@
+//! `metrics.yaml`: what is counted, over which windows, for whom. A file with any mistake is no file; all are told at once.
+//!
+//! Read at start and by `roomcast check`; the engine sees only [`Definition`]s, which are consistent in themselves.
+
+mod read;
+mod tree;
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use roomcast_access::{Mistake, Policy};
+use roomcast_proto::ids::{Audience, Room, Tenant};
+
+use crate::predicate::Expr;
+use crate::row::Path;
+
+/// Most metrics in one file.
+pub const METRICS_MAX: usize = 4_096;
+/// Most steps of a sliding window.
+pub const STEPS_MAX: i64 = 1_500;
+/// Parts of the sparkline, and closed windows it shows.
+pub const SPARK: i64 = 24;
+
+/// A metrics file without mistakes.
+#[derive(Debug, Clone)]
+pub struct Definitions {
+    /// The metrics, in the order of the file.
+    pub metrics: Vec<Arc<Definition>>,
+}
+
+/// One metric.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// Its name: one token.
+    pub name: String,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Which shard works it: `fnv1a32(tenant "." name) mod 16`.
+    pub shard: u32,
+    /// What is folded: one leg, or two for a ratio (`of`, then `to`).
+    pub legs: Vec<Leg>,
+    /// Decimals of a ratio; `None` for a metric that is no ratio.
+    pub ratio_scale: Option<u32>,
+    /// How many values `group_by` names.
+    pub group_values: usize,
+    /// The windows.
+    pub window: Window,
+    /// The zone of calendar windows.
+    pub zone: TimeZone,
+    /// What moves the current window.
+    pub clock: Clock,
+    /// How much older than the newest an event may be, microseconds.
+    pub lateness_micros: i64,
+    /// Without a matching event for this long the metric says `stalled`, microseconds.
+    pub stalled_after_micros: Option<i64>,
+    /// Whether the window before is compared with.
+    pub compare_previous: bool,
+    /// Groups per window; the rest is `~other`.
+    pub groups_max: usize,
+    /// Groups kept as state.
+    pub groups_published_max: usize,
+    /// Where updates go; a metric that is only named by others has none.
+    pub publish: Option<Publish>,
+    /// Changes when what is folded changes: state of another fingerprint is not this metric's.
+    pub fingerprint: u64,
+}
+
+/// One folded definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leg {
+    /// The rooms: tokens, `*` for any one.
+    pub rooms: RoomPattern,
+    /// The types; empty: any.
+    pub types: Vec<String>,
+    /// The condition.
+    pub condition: Option<Expr>,
+    /// What is grouped by: places in [`Leg::paths`].
+    pub group_by: Vec<usize>,
+    /// What is computed.
+    pub aggregate: Aggregate,
+    /// The fields this leg needs.
+    pub paths: Vec<Path>,
+}
+
+/// What is computed from the events of a window. Fields are places in [`Leg::paths`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aggregate {
+    /// How many.
+    Count,
+    /// The sum of a field.
+    Sum(usize),
+    /// How many different values a field has.
+    Distinct(usize),
+}
+
+/// How time is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// One calendar day after the other.
+    Day,
+    /// A window of `size` that moves by `step`, both microseconds.
+    Sliding {
+        /// Length.
+        size: i64,
+        /// Distance from one end to the next.
+        step: i64,
+    },
+    /// All time.
+    Total,
+}
+
+/// What moves the current window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The later of now and the highest event time.
+    Wall,
+    /// The highest event time.
+    Event,
+}
+
+/// Where updates go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// The room.
+    pub room: Room,
+    /// Who of its members sees them.
+    pub audience: Audience,
+    /// Least distance between two publications, microseconds.
+    pub at_most_every_micros: i64,
+}
+
+/// A room, or a pattern in which each `*` stands for one token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RoomPattern {
+    text: String,
+    open: bool,
+}
+
+impl RoomPattern {
+    /// Checks a pattern.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        roomcast_proto::subject::pattern_events_filter(&Tenant::default(), text)?;
+        Some(Self { text: text.to_owned(), open: text.split('.').any(|token| token == "*") })
+    }
+
+    /// The pattern as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a room fits.
+    #[must_use]
+    pub fn fits(&self, room: &str) -> bool {
+        if !self.open {
+            return self.text == room;
+        }
+        let mut tokens = room.split('.');
+        self.text.split('.').all(|want| tokens.next().is_some_and(|have| want == "*" || want == have))
+            && tokens.next().is_none()
+    }
+
+    /// The narrowest pattern that covers both, if any room fits both.
+    #[must_use]
+    pub fn merged(&self, other: &Self) -> Option<Self> {
+        let (a, b): (Vec<&str>, Vec<&str>) = (self.text.split('.').collect(), other.text.split('.').collect());
+        let overlap = a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a == b || *a == "*" || *b == "*");
+        overlap.then(|| {
+            let tokens: Vec<&str> = a.iter().zip(&b).map(|(a, b)| if a == b { *a } else { "*" }).collect();
+            let text = tokens.join(".");
+            Self { open: text.split('.').any(|token| token == "*"), text }
+        })
+    }
+}
+
+impl Definitions {
+    /// Reads a metrics file. `file` is only the name that mistakes carry; with a policy, audiences are checked against it.
+    ///
+    /// # Errors
+    /// Every mistake that can be found, in the order of the file.
+    pub fn parse(text: &str, file: &str, policy: Option<&Policy>) -> Result<Self, Vec<Mistake>> {
+        read::definitions(text, file, policy)
+    }
+
+    /// The metrics of one shard.
+    #[must_use]
+    pub fn of_shard(&self, shard: u32) -> Vec<Arc<Definition>> {
+        self.metrics.iter().filter(|metric| metric.shard == shard).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,615 @@
+//! What a metrics file says, understood key by key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use roomcast_access::{Mistake, Policy};
+use roomcast_proto::ids::{Audience, Room, Tenant, is_token, shard};
+use roomcast_proto::metric::STATUS_PREFIX;
+
+use super::tree::{self, At, Mistakes, Node, Value};
+use super::{
+    Aggregate, Clock, Definition, Definitions, Leg, METRICS_MAX, Publish, RoomPattern, STEPS_MAX, Window,
+};
+use crate::fnv::Fnv;
+use crate::predicate;
+use crate::row::Path;
+
+const SECOND: i64 = 1_000_000;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+const LATENESS_DEFAULT: i64 = 10 * MINUTE;
+const LATENESS_MAX: i64 = 7 * DAY;
+const EVERY_DEFAULT: i64 = 250_000;
+const GROUPS_DEFAULT: usize = 1_000;
+const PUBLISHED_DEFAULT: usize = 100;
+/// Longest list of `type` and `group_by`.
+const LIST_MAX: usize = 32;
+
+const TOP: [&str; 4] = ["version", "timezone", "metrics", "rules"];
+const METRIC: [&str; 14] = [
+    "name", "from", "where", "value", "group_by", "window", "clock", "compare", "lateness", "stalled_after", "publish",
+    "groups_max", "groups_published_max", "ratio",
+];
+/// What a ratio takes from the metrics it names.
+const NOT_IN_RATIO: [&str; 4] = ["from", "where", "value", "group_by"];
+
+type Found<'a> = HashMap<&'static str, &'a Node>;
+
+/// A metric as written, ratios not yet resolved.
+struct Draft {
+    definition: Definition,
+    at: At,
+    ratio: Option<Ratio>,
+    written: Written,
+}
+
+/// Which of the keys a ratio may repeat were written.
+struct Written {
+    window: Option<At>,
+    lateness: Option<At>,
+    clock: Option<At>,
+    compare: bool,
+    stalled_after: bool,
+    groups_max: Option<At>,
+}
+
+struct Ratio {
+    of: (At, String),
+    to: (At, String),
+}
+
+struct Reader<'a> {
+    mistakes: Mistakes<'a>,
+    policy: Option<&'a Policy>,
+    zone: TimeZone,
+    zone_name: String,
+}
+
+pub(super) fn definitions(text: &str, file: &str, policy: Option<&Policy>) -> Result<Definitions, Vec<Mistake>> {
+    let mut mistakes = Mistakes::new(file, text);
+    let root = match tree::read(text) {
+        Ok(root) => root,
+        Err((at, message)) => {
+            mistakes.add(at, message);
+            return Err(mistakes.finish());
+        }
+    };
+    let mut reader = Reader { mistakes, policy, zone: TimeZone::UTC, zone_name: "UTC".to_owned() };
+    let metrics = reader.file(&root);
+    if reader.mistakes.len() > 0 { Err(reader.mistakes.finish()) } else { Ok(Definitions { metrics }) }
+}
+
+impl Reader<'_> {
+    fn file(&mut self, root: &Node) -> Vec<Arc<Definition>> {
+        if matches!(root.value, Value::Nothing) {
+            self.mistakes.add(root.at, "the file is empty; it needs `version: 1`, `timezone` and `metrics`");
+            return Vec::new();
+        }
+        let Some(top) = self.fields(root, "the file", &TOP, &["version", "timezone", "metrics"]) else {
+            return Vec::new();
+        };
+        if let Some(node) = top.get("version") {
+            if !matches!(node.value, Value::Whole(1)) {
+                self.mistakes.add(node.at, "expected version 1, the only one there is");
+            }
+        }
+        if let Some(node) = top.get("timezone") {
+            self.timezone(node);
+        }
+        if let Some(node) = top.get("rules") {
+            let empty = matches!(&node.value, Value::Nothing) || matches!(&node.value, Value::List(list) if list.is_empty());
+            if !empty {
+                self.mistakes.add(node.at, "rules are not built yet; leave `rules` out until a version that has them");
+            }
+        }
+        let drafts = top.get("metrics").map(|node| self.metrics(node)).unwrap_or_default();
+        self.resolve(drafts)
+    }
+
+    fn timezone(&mut self, node: &Node) {
+        let Some(name) = self.text(node, "the name of a time zone") else { return };
+        match TimeZone::get(name) {
+            Ok(zone) => {
+                self.zone = zone;
+                name.clone_into(&mut self.zone_name);
+            }
+            Err(_) => {
+                let message = format!("no time zone {name:?}; it takes an IANA name such as Europe/Istanbul");
+                let known: Vec<String> = jiff::tz::db().available().map(|zone| zone.to_string()).collect();
+                self.mistakes.unknown(node.at, message, name, known.iter().map(String::as_str));
+            }
+        }
+    }
+
+    fn metrics(&mut self, node: &Node) -> Vec<Draft> {
+        let Value::List(items) = &node.value else {
+            self.mistakes.add(node.at, format!("expected `metrics` as a list, found {}", node.value.kind()));
+            return Vec::new();
+        };
+        if items.len() > METRICS_MAX {
+            self.mistakes.add(node.at, format!("at most {METRICS_MAX} metrics, found {}", items.len()));
+            return Vec::new();
+        }
+        let mut drafts: Vec<Draft> = Vec::with_capacity(items.len());
+        for item in items {
+            if let Some(draft) = self.metric(item) {
+                if drafts.iter().any(|known| known.definition.name == draft.definition.name) {
+                    let name = &draft.definition.name;
+                    self.mistakes.add(draft.at, format!("there is a metric {name:?} already"));
+                }
+                drafts.push(draft);
+            }
+        }
+        drafts
+    }
+
+    fn metric(&mut self, node: &Node) -> Option<Draft> {
+        let found = self.fields(node, "a metric", &METRIC, &["name"])?;
+        let before = self.mistakes.len();
+        let name_node = *found.get("name")?;
+        let name = self.text(name_node, "a metric's name")?.to_owned();
+        if !is_token(&name) {
+            let message = format!("bad metric name {name:?}: 1 to 64 letters, digits, - or _");
+            self.mistakes.add(name_node.at, message);
+        } else if name == STATUS_PREFIX {
+            self.mistakes.add(name_node.at, "`status` is the first part of the keys of statuses and no metric's name");
+        }
+        let ratio_node = found.get("ratio").copied();
+        let (leg, ratio, scale) = match ratio_node {
+            Some(node) => {
+                for key in NOT_IN_RATIO {
+                    if let Some(node) = found.get(key) {
+                        let message = format!("a ratio takes `{key}` from the metrics it names");
+                        self.mistakes.add(node.at, message);
+                    }
+                }
+                let (ratio, scale) = self.ratio(node)?;
+                (None, Some(ratio), Some(scale))
+            }
+            None => {
+                for key in ["from", "value", "window"] {
+                    if !found.contains_key(key) {
+                        self.mistakes.add(node.at, format!("the metric {name:?} needs `{key}`"));
+                    }
+                }
+                (self.leg(&found), None, None)
+            }
+        };
+        let window = found.get("window").and_then(|node| self.window(node));
+        let lateness = found.get("lateness").map(|node| self.duration(node, 0, LATENESS_MAX).unwrap_or(LATENESS_DEFAULT));
+        let written = Written {
+            window: found.get("window").map(|node| node.at),
+            lateness: found.get("lateness").map(|node| node.at),
+            clock: found.get("clock").map(|node| node.at),
+            compare: found.contains_key("compare"),
+            stalled_after: found.contains_key("stalled_after"),
+            groups_max: found.get("groups_max").map(|node| node.at),
+        };
+        let definition = Definition {
+            tenant: Tenant::default(),
+            shard: shard(&Tenant::default(), &name),
+            ratio_scale: scale,
+            group_values: leg.as_ref().map_or(0, |leg| leg.group_by.len()),
+            legs: leg.into_iter().collect(),
+            window: window.unwrap_or(Window::Total),
+            zone: self.zone.clone(),
+            clock: found.get("clock").and_then(|node| self.clock(node)).unwrap_or(Clock::Wall),
+            lateness_micros: lateness.unwrap_or(LATENESS_DEFAULT),
+            stalled_after_micros: found.get("stalled_after").and_then(|node| self.duration(node, SECOND, 366 * DAY)),
+            compare_previous: found.get("compare").is_some_and(|node| self.compare(node)),
+            groups_max: found.get("groups_max").and_then(|node| self.count(node, 100_000)).unwrap_or(GROUPS_DEFAULT),
+            groups_published_max: found
+                .get("groups_published_max")
+                .and_then(|node| self.count(node, 1_000))
+                .unwrap_or(PUBLISHED_DEFAULT),
+            publish: found.get("publish").and_then(|node| self.publish(node)),
+            fingerprint: 0,
+            name,
+        };
+        let complete = ratio.is_some() || (definition.legs.len() == 1 && window.is_some());
+        (complete || self.mistakes.len() > before).then_some(Draft { definition, at: name_node.at, ratio, written })
+    }
+
+    fn leg(&mut self, found: &Found<'_>) -> Option<Leg> {
+        let mut paths: Vec<Path> = Vec::new();
+        let condition = found.get("where").and_then(|node| {
+            let text = self.text(node, "a condition")?;
+            match predicate::parse(text) {
+                Ok(parsed) => {
+                    paths = parsed.paths;
+                    Some(parsed.expr)
+                }
+                Err(wrong) => {
+                    self.mistakes.inside(node.at, text, wrong.offset, &wrong.message);
+                    None
+                }
+            }
+        });
+        let aggregate = found.get("value").and_then(|node| self.aggregate(node, &mut paths));
+        let group_by = found.get("group_by").map(|node| self.group_by(node, &mut paths)).unwrap_or_default();
+        let (rooms, types) = found.get("from").and_then(|node| self.from(node))?;
+        Some(Leg { rooms, types, condition, group_by, aggregate: aggregate?, paths })
+    }
+
+    fn from(&mut self, node: &Node) -> Option<(RoomPattern, Vec<String>)> {
+        let found = self.fields(node, "`from`", &["room", "type"], &["room"])?;
+        let types = found.get("type").map(|node| self.texts(node, "a type")).unwrap_or_default();
+        let room = *found.get("room")?;
+        let text = self.text(room, "a room")?;
+        let Some(rooms) = RoomPattern::parse(text) else {
+            let message = format!("bad room {text:?}: tokens of letters, digits, - or _ joined by dots; * stands for one token");
+            self.mistakes.add(room.at, message);
+            return None;
+        };
+        Some((rooms, types.into_iter().map(|(_, text)| text).collect()))
+    }
+
+    fn aggregate(&mut self, node: &Node, paths: &mut Vec<Path>) -> Option<Aggregate> {
+        const SUPPORTED: &str = "there are count(), sum(data.x) and distinct(data.x)";
+        const LATER: [&str; 13] = [
+            "min", "max", "avg", "first", "last", "p50", "p90", "p95", "p99", "top", "rate", "gauge", "active",
+        ];
+        let text = self.text(node, "a value such as sum(data.amount)")?;
+        let Some((name, rest)) = text.split_once('(') else {
+            self.mistakes.add(node.at, format!("expected a function, found {text:?}; {SUPPORTED}"));
+            return None;
+        };
+        let Some(argument) = rest.strip_suffix(')').map(str::trim) else {
+            self.mistakes.add(node.at, format!("{text:?} has no closing parenthesis"));
+            return None;
+        };
+        match (name.trim(), argument) {
+            ("count", "") => Some(Aggregate::Count),
+            ("count", _) => {
+                self.mistakes.add(node.at, "count() takes no field; use `where: has(..)` to count events that have one");
+                None
+            }
+            ("sum" | "distinct", field) => {
+                let Some(path) = Path::parse(field) else {
+                    self.mistakes.add(node.at, format!("{field:?} is not a field such as data.amount"));
+                    return None;
+                };
+                let place = place(paths, path);
+                Some(if name.trim() == "sum" { Aggregate::Sum(place) } else { Aggregate::Distinct(place) })
+            }
+            (name, _) if LATER.contains(&name) => {
+                self.mistakes.add(node.at, format!("{name}(..) is not built yet; {SUPPORTED}"));
+                None
+            }
+            (name, _) => {
+                let message = format!("no aggregate {name:?}; {SUPPORTED}");
+                self.mistakes.unknown(node.at, message, name, ["count", "sum", "distinct"]);
+                None
+            }
+        }
+    }
+
+    fn group_by(&mut self, node: &Node, paths: &mut Vec<Path>) -> Vec<usize> {
+        let texts = self.texts(node, "a field such as data.category");
+        let mut places = Vec::new();
+        for (at, text) in texts {
+            match Path::parse(&text) {
+                Some(path) => {
+                    let place = place(paths, path);
+                    if places.contains(&place) {
+                        self.mistakes.add(at, format!("{text} is there twice"));
+                    }
+                    places.push(place);
+                }
+                None => self.mistakes.add(at, format!("{text:?} is not a field such as data.category")),
+            }
+        }
+        places
+    }
+
+    fn window(&mut self, node: &Node) -> Option<Window> {
+        let found = self.fields(node, "`window`", &["sliding", "step", "tumbling", "total", "to_date", "session"], &[])?;
+        for later in ["to_date", "session"] {
+            if found.contains_key(later) {
+                let message = format!("`{later}` windows are not built yet; there are sliding, tumbling: day, and total");
+                self.mistakes.add(node.at, message);
+                return None;
+            }
+        }
+        match (found.get("sliding"), found.get("tumbling"), found.get("total"), found.get("step")) {
+            (Some(size), None, None, Some(step)) => self.sliding(size, step),
+            (None, Some(unit), None, None) => match self.text(unit, "a unit")? {
+                "day" => Some(Window::Day),
+                other @ ("minute" | "hour" | "week" | "month" | "quarter" | "year") => {
+                    self.mistakes.add(unit.at, format!("`tumbling: {other}` is not built yet; there is day"));
+                    None
+                }
+                other => {
+                    self.mistakes.unknown(unit.at, format!("no unit {other:?}"), other, ["day"]);
+                    None
+                }
+            },
+            (None, None, Some(flag), None) if matches!(flag.value, Value::Flag(true)) => Some(Window::Total),
+            _ => {
+                let message = "a window is { sliding: 24h, step: 1m }, { tumbling: day } or { total: true }";
+                self.mistakes.add(node.at, message);
+                None
+            }
+        }
+    }
+
+    fn sliding(&mut self, size_node: &Node, step_node: &Node) -> Option<Window> {
+        let size = self.duration(size_node, SECOND, 366 * DAY);
+        let step = self.duration(step_node, SECOND, 366 * DAY);
+        let (size, step) = (size?, step?);
+        if size % step != 0 {
+            self.mistakes.add(step_node.at, "the window's size must be a multiple of its step");
+            return None;
+        }
+        if size / step > STEPS_MAX {
+            let message = format!("a window has at most {STEPS_MAX} steps, this one {}", size / step);
+            self.mistakes.add(step_node.at, message);
+            return None;
+        }
+        Some(Window::Sliding { size, step })
+    }
+
+    fn clock(&mut self, node: &Node) -> Option<Clock> {
+        match self.text(node, "wall or event")? {
+            "wall" => Some(Clock::Wall),
+            "event" => Some(Clock::Event),
+            other => {
+                self.mistakes.unknown(node.at, format!("clock is wall or event, not {other:?}"), other, ["wall", "event"]);
+                None
+            }
+        }
+    }
+
+    fn compare(&mut self, node: &Node) -> bool {
+        match self.text(node, "previous") {
+            Some("previous") => true,
+            Some(later @ ("previous_elapsed" | "same_weekday")) => {
+                self.mistakes.add(node.at, format!("`compare: {later}` is not built yet; there is previous"));
+                false
+            }
+            Some(other) => {
+                self.mistakes.unknown(node.at, format!("no comparison {other:?}"), other, ["previous"]);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn publish(&mut self, node: &Node) -> Option<Publish> {
+        let found = self.fields(node, "`publish`", &["room", "audience", "at_most_every"], &["room", "audience"])?;
+        let every = found.get("at_most_every").map_or(Some(EVERY_DEFAULT), |node| self.duration(node, 50_000, HOUR));
+        let (room_node, audience_node) = (*found.get("room")?, *found.get("audience")?);
+        let room = self.text(room_node, "a room").map(Room::parse);
+        if let Some(Err(bad)) = &room {
+            self.mistakes.add(room_node.at, bad.to_string());
+        }
+        let name = self.text(audience_node, "an audience")?;
+        let audience = Audience::parse(name);
+        match (&audience, self.policy) {
+            (Err(bad), _) => self.mistakes.add(audience_node.at, bad.to_string()),
+            (Ok(_), Some(policy)) if policy.audience(name).is_none() => {
+                let known: Vec<&str> = policy.audiences().collect();
+                let message = format!("no role {name:?} in the policy");
+                self.mistakes.unknown(audience_node.at, message, name, known);
+            }
+            _ => {}
+        }
+        Some(Publish { room: room?.ok()?, audience: audience.ok()?, at_most_every_micros: every? })
+    }
+
+    fn ratio(&mut self, node: &Node) -> Option<(Ratio, u32)> {
+        let found = self.fields(node, "`ratio`", &["of", "to", "scale"], &["of", "to"])?;
+        let scale = match found.get("scale").map(|node| (node.at, &node.value)) {
+            None => 4,
+            Some((_, Value::Whole(scale @ 0..=12))) => u32::try_from(*scale).unwrap_or(4),
+            Some((at, _)) => {
+                self.mistakes.add(at, "scale is a whole number of decimals from 0 to 12");
+                4
+            }
+        };
+        let (of, to) = (*found.get("of")?, *found.get("to")?);
+        let of = (of.at, self.text(of, "a metric's name")?.to_owned());
+        let to = (to.at, self.text(to, "a metric's name")?.to_owned());
+        Some((Ratio { of, to }, scale))
+    }
+
+    /// Gives ratios their legs and every definition its fingerprint.
+    fn resolve(&mut self, drafts: Vec<Draft>) -> Vec<Arc<Definition>> {
+        let mut metrics = Vec::with_capacity(drafts.len());
+        for draft in &drafts {
+            let mut definition = draft.definition.clone();
+            if let Some(ratio) = &draft.ratio {
+                self.join(&mut definition, &draft.written, ratio, &drafts);
+            }
+            definition.fingerprint = fingerprint(&definition, &self.zone_name);
+            metrics.push(Arc::new(definition));
+        }
+        metrics
+    }
+
+    fn join(&mut self, definition: &mut Definition, written: &Written, ratio: &Ratio, drafts: &[Draft]) {
+        let mut named = Vec::new();
+        for (at, name) in [&ratio.of, &ratio.to] {
+            match drafts.iter().find(|draft| draft.definition.name == *name) {
+                Some(draft) if draft.ratio.is_some() => {
+                    self.mistakes.add(*at, format!("{name:?} is a ratio itself"));
+                }
+                Some(draft) => named.push(&draft.definition),
+                None => {
+                    let known = drafts.iter().map(|draft| draft.definition.name.as_str());
+                    self.mistakes.unknown(*at, format!("no metric {name:?}"), name, known);
+                }
+            }
+        }
+        let [of, to] = named[..] else { return };
+        let mut differ = |what: &str, same: bool| {
+            if !same {
+                let message = format!("{:?} and {:?} differ in `{what}`, so they have no ratio", of.name, to.name);
+                self.mistakes.add(ratio.to.0, message);
+            }
+        };
+        differ("window", of.window == to.window);
+        differ("group_by", of.group_values == to.group_values);
+        differ("lateness", of.lateness_micros == to.lateness_micros);
+        differ("clock", of.clock == to.clock);
+        for (at, what, same) in [
+            (written.window, "window", definition.window == of.window),
+            (written.lateness, "lateness", definition.lateness_micros == of.lateness_micros),
+            (written.clock, "clock", definition.clock == of.clock),
+            (written.groups_max, "groups_max", definition.groups_max == of.groups_max.min(to.groups_max)),
+        ] {
+            if let (Some(at), false) = (at, same) {
+                self.mistakes.add(at, format!("`{what}` differs from that of the metrics this ratio names; leave it out"));
+            }
+        }
+        definition.window = of.window;
+        definition.lateness_micros = of.lateness_micros;
+        definition.clock = of.clock;
+        definition.groups_max = of.groups_max.min(to.groups_max);
+        definition.group_values = of.group_values;
+        if !written.compare {
+            definition.compare_previous = of.compare_previous && to.compare_previous;
+        }
+        if !written.stalled_after {
+            definition.stalled_after_micros = of.stalled_after_micros.or(to.stalled_after_micros);
+        }
+        definition.legs = of.legs.iter().chain(&to.legs).cloned().collect();
+    }
+
+    /// The known keys of a map with their values; unknown and missing keys become mistakes.
+    fn fields<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        known: &[&'static str],
+        required: &[&str],
+    ) -> Option<Found<'n>> {
+        let Value::Map(members) = &node.value else {
+            self.mistakes.add(node.at, format!("expected {what} as a map, found {}", node.value.kind()));
+            return None;
+        };
+        let mut found = HashMap::with_capacity(members.len());
+        for (key, value) in members {
+            let Some(name) = self.text(key, "a key") else { continue };
+            match known.iter().find(|known| **known == name) {
+                Some(known) => {
+                    found.insert(*known, value);
+                }
+                None => {
+                    let message = format!("unknown key {name:?} in {what}");
+                    self.mistakes.unknown(key.at, message, name, known.iter().copied());
+                }
+            }
+        }
+        for missing in required.iter().filter(|key| !found.contains_key(**key)) {
+            self.mistakes.add(node.at, format!("{what} needs `{missing}`"));
+        }
+        Some(found)
+    }
+
+    fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+        match &node.value {
+            Value::Text(text) => Some(text),
+            other => {
+                let hint = match other {
+                    Value::Whole(_) | Value::Number | Value::Flag(_) => "; put it in quotes if it is a name",
+                    _ => "",
+                };
+                self.mistakes.add(node.at, format!("expected {what} as text, found {}{hint}", other.kind()));
+                None
+            }
+        }
+    }
+
+    /// One text, or a list of texts.
+    fn texts(&mut self, node: &Node, what: &str) -> Vec<(At, String)> {
+        match &node.value {
+            Value::List(items) if items.is_empty() || items.len() > LIST_MAX => {
+                self.mistakes.add(node.at, format!("expected 1 to {LIST_MAX} entries, found {}", items.len()));
+                Vec::new()
+            }
+            Value::List(items) => items
+                .iter()
+                .filter_map(|item| Some((item.at, self.text(item, what)?.to_owned())))
+                .collect(),
+            _ => self.text(node, what).map(|text| (node.at, text.to_owned())).into_iter().collect(),
+        }
+    }
+
+    fn count(&mut self, node: &Node, max: i64) -> Option<usize> {
+        match node.value {
+            Value::Whole(count) if (1..=max).contains(&count) => usize::try_from(count).ok(),
+            _ => {
+                self.mistakes.add(node.at, format!("expected a whole number from 1 to {max}"));
+                None
+            }
+        }
+    }
+
+    /// A duration such as `250ms`, `30s`, `10m`, `24h`, `7d`, in microseconds.
+    fn duration(&mut self, node: &Node, min: i64, max: i64) -> Option<i64> {
+        let text = self.text(node, "a duration such as 10m")?;
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let unit = match &text[digits..] {
+            "ms" => Some(1_000),
+            "s" => Some(SECOND),
+            "m" => Some(MINUTE),
+            "h" => Some(HOUR),
+            "d" => Some(DAY),
+            _ => None,
+        };
+        let micros = text[..digits].parse::<i64>().ok().zip(unit).and_then(|(count, unit)| count.checked_mul(unit));
+        match micros {
+            Some(micros) if (min..=max).contains(&micros) => Some(micros),
+            Some(_) => {
+                let message = format!("{text} is outside {} to {}", show(min), show(max));
+                self.mistakes.add(node.at, message);
+                None
+            }
+            None => {
+                self.mistakes.add(node.at, format!("{text:?} is not a duration such as 250ms, 30s, 10m, 24h or 7d"));
+                None
+            }
+        }
+    }
+}
+
+fn show(micros: i64) -> String {
+    let units = [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")];
+    let unit = units.into_iter().find(|(unit, _)| micros >= *unit && micros % unit == 0);
+    unit.map_or_else(|| format!("{}ms", micros / 1_000), |(unit, name)| format!("{}{name}", micros / unit))
+}
+
+fn place(paths: &mut Vec<Path>, path: Path) -> usize {
+    paths.iter().position(|known| *known == path).unwrap_or_else(|| {
+        paths.push(path);
+        paths.len() - 1
+    })
+}
+
+/// A digest of everything that decides what is folded and into which window. What is only shown (compare, publish, stalled_after)
+/// is left out, so that changing it keeps the numbers.
+fn fingerprint(definition: &Definition, zone: &str) -> u64 {
+    let mut hash = Fnv::default();
+    let mut add = |text: &str| {
+        hash.write(&text.len().to_le_bytes());
+        hash.write(text.as_bytes());
+    };
+    add("1");
+    add(definition.tenant.as_str());
+    add(&format!("{:?}", definition.ratio_scale.is_some()));
+    add(&format!("{:?}", definition.window));
+    add(if definition.window == Window::Day { zone } else { "" });
+    add(&format!("{:?} {} {}", definition.clock, definition.lateness_micros, definition.groups_max));
+    for leg in &definition.legs {
+        let paths: Vec<String> = leg.paths.iter().map(ToString::to_string).collect();
+        add(leg.rooms.as_str());
+        add(&leg.types.join("\n"));
+        add(&paths.join("\n"));
+        add(&format!("{:?} {:?} {:?}", leg.condition, leg.group_by, leg.aggregate));
+    }
+    hash.finish()
+}
