@@ -65,7 +65,7 @@ impl System<'_> {
         &self,
         family: &Family,
         written: &Written,
-        [room, kind, audience]: [&str; 3],
+        (room, kind, audience): (&str, &str, &str),
         began: Instant,
     ) -> Result<(), Failure> {
         step("ready", "", began);

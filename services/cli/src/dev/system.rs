@@ -56,13 +56,6 @@ impl System<'_> {
             schemas: options.schemas.as_deref(),
         };
         let files = Files::find(&named, home)?;
-        // A missing binary is said before a minute of history is published, not after it.
-        for name in services::BINARIES
-            .iter()
-            .take(if files.metrics.is_some() { 3 } else { 2 })
-        {
-            find::service(name)?;
-        }
         let nodes: u32 = if options.nats.is_some() {
             0
         } else {
@@ -80,6 +73,13 @@ impl System<'_> {
             aggregators,
         };
         let ports = ports::choose(options.ports, counts)?;
+        // A missing binary is said before a minute of history is published, not after it.
+        for name in services::BINARIES
+            .iter()
+            .take(if files.metrics.is_some() { 3 } else { 2 })
+        {
+            find::service(name)?;
+        }
         let (key_file, keys_file) = home.keys()?;
         let signer = Signer::load(&key_file, DEVELOPMENT_KID, DEVELOPMENT_ISSUER, AUDIENCE)?;
         let users = match &options.nats_users {
@@ -128,16 +128,18 @@ impl System<'_> {
         }
         ready::start("aggregator", family, services.aggregators()?).await?;
         ready::start("gateway", family, services.gateways()?).await?;
-        let mut written = Written::new(Path::new("."), &system.env()?)?;
+        let mut written = Written::new(Path::new(""), &system.env()?)?;
         let stop = CancellationToken::new();
         // Before the services end, not after them: it would complain that nobody takes its events.
         let _stopped = stop.clone().drop_guard();
         let simulating = live.take().map(|simulator| system.live(simulator, stop));
-        let (room, kind, audience) = match &files.scenario {
-            Some(scenario) => scenario.example(),
-            None => ("demo", "demo:new", "staff"),
+        let example = match (&files.scenario, &options.policy) {
+            (Some(scenario), None) => scenario.example(),
+            (None, None) => ("demo", "demo:new", "staff"),
+            // Somebody's own policy: its rooms are not ours to guess.
+            (_, Some(_)) => ("ROOM", "TYPE", "AUDIENCE"),
         };
-        system.announce(family, &written, [room, kind, audience], began)?;
+        system.announce(family, &written, example, began)?;
         if options.restart {
             family.restart_from_now_on();
         }

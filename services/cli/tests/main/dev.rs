@@ -6,6 +6,12 @@ use std::process::{Command, Stdio};
 
 use crate::system::{Dev, ROOMCAST, complaint, eventually, kill, repository, roomcast, runs};
 
+/// A policy, so that there is no aggregator where none is needed.
+fn policy() -> String {
+    let path = repository().join("deploy/scenarios/bookings/policy.yaml");
+    path.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn it_starts_says_where_everything_is_and_leaves_nothing() {
     let Some(mut dev) = Dev::start(&["--gateways", "2"]) else {
@@ -97,7 +103,9 @@ fn publish_and_tail(dev: &Dev) {
 
 #[test]
 fn a_child_that_dies_ends_all_with_its_reason() {
-    let Some(mut dev) = Dev::start(&[]) else { return };
+    let Some(mut dev) = Dev::start(&["--policy", &policy()]) else {
+        return;
+    };
     kill(dev.pid("ingest-1"), "KILL");
     let (status, said) = dev.ended();
     assert_eq!(status.code(), Some(70), "{said}");
@@ -110,7 +118,7 @@ fn a_child_that_dies_ends_all_with_its_reason() {
 
 #[test]
 fn with_restart_a_child_comes_back_on_its_port() {
-    let Some(mut dev) = Dev::start(&["--restart"]) else {
+    let Some(mut dev) = Dev::start(&["--restart", "--policy", &policy()]) else {
         return;
     };
     let before = dev.pid("ingest-1");
@@ -120,11 +128,11 @@ fn with_restart_a_child_comes_back_on_its_port() {
         let arguments = [
             "publish",
             "--room",
-            "demo",
+            "bookings",
             "--audience",
             "staff",
             "--type",
-            "demo:new",
+            "booking:new",
             "--data",
             "{}",
         ];
@@ -142,7 +150,9 @@ fn with_restart_a_child_comes_back_on_its_port() {
 
 #[test]
 fn kill_nine_leaves_no_process() {
-    let Some(mut dev) = Dev::start(&[]) else { return };
+    let Some(mut dev) = Dev::start(&["--policy", &policy()]) else {
+        return;
+    };
     let pids = dev.pids();
     assert!(pids.iter().all(|pid| runs(*pid)));
     dev.signal("KILL");
@@ -170,29 +180,22 @@ fn a_broken_file_is_named_before_anything_starts() {
 
 #[test]
 fn a_port_that_is_taken_is_named_with_its_holder() {
-    // Whoever listens there, this test or another program: it is named.
+    // Whoever listens there, this test or another program: somebody does now, and is named.
     let held = TcpListener::bind("127.0.0.1:8080");
-    let Some(_dev) = Dev::start(&[]) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(ROOMCAST)
-        .args(["dev"])
-        .current_dir(folder.path())
-        .env(
-            "ROOMCAST_NATS_SERVER",
-            repository().join(".tools/bin/nats-server"),
-        )
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(69));
+    let output = roomcast(folder.path(), &["dev"]);
     let said = complaint(&output);
+    assert_eq!(output.status.code(), Some(69), "{said}");
     assert!(
         said.contains("is taken by pid ") && said.contains("--ports free"),
         "{said}"
     );
     if held.is_ok() && !said.contains("port 4222") {
+        let pid = std::process::id();
         assert!(
-            said.contains(&format!("port 8080 is taken by pid {} (", std::process::id())),
+            said.contains(&format!("port 8080 is taken by pid {pid} (")),
             "{said}"
         );
     }
+    assert!(!folder.path().join(".roomcast").exists());
 }
