@@ -46,8 +46,6 @@ fn it_starts_says_where_everything_is_and_leaves_nothing() {
         "{text}"
     );
 
-    publish_and_tail(&dev);
-
     dev.signal("INT");
     let (status, said) = dev.ended();
     assert_eq!(status.code(), Some(0), "{said}");
@@ -55,18 +53,21 @@ fn it_starts_says_where_everything_is_and_leaves_nothing() {
     dev.assert_nothing_is_left();
 }
 
-/// One event over HTTP and one over NATS, both seen by a follower that began before them.
-fn publish_and_tail(dev: &Dev) {
+#[test]
+fn what_is_published_over_http_and_nats_reaches_a_follower() {
+    let Some(dev) = Dev::start(&["--policy", &policy()]) else {
+        return;
+    };
     let folder = dev.folder.path();
     let publish = |more: &[&str]| {
         let base = [
             "publish",
             "--room",
-            "demo",
+            "bookings",
             "--audience",
             "staff",
             "--type",
-            "demo:new",
+            "booking:new",
             "--json",
             "--data",
         ];
@@ -79,7 +80,7 @@ fn publish_and_tail(dev: &Dev) {
     let cursor = first["cursor"].as_str().unwrap().to_owned();
     let tail = Command::new(ROOMCAST)
         .current_dir(folder)
-        .args(["tail", "demo", "--json", "--count", "2", "--from", &cursor])
+        .args(["tail", "bookings", "--json", "--count", "2", "--from", &cursor])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
