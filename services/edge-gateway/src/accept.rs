@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -53,8 +55,10 @@ const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
 const LAST_BYTES: usize = 256 * 1024;
 const LAST_BYTES_FOR: Duration = Duration::from_millis(500);
 
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// What the listener works with.
@@ -78,7 +82,15 @@ impl Door {
     /// A door with nobody in.
     #[must_use]
     pub fn new(ledger: Ledger, desk: Desk, head: Head, shards: Vec<Handle>, drain: Duration) -> Self {
-        Self { ledger, desk, head, shards, drain, next: AtomicUsize::new(0), started: Instant::now() }
+        Self {
+            ledger,
+            desk,
+            head,
+            shards,
+            drain,
+            next: AtomicUsize::new(0),
+            started: Instant::now(),
+        }
     }
 }
 
@@ -125,7 +137,9 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, shutdown: Cancellatio
                 continue;
             }
         };
-        let now = u64::try_from(door.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let now = u64::try_from(door.started.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
         match door.ledger.enter(peer.ip(), now) {
             Ok((place, stranger)) => {
                 let guest = Guest::new(stream, place, stranger);
@@ -148,10 +162,20 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, shutdown: Cancellatio
 }
 
 fn turn_away(door: &Door, stream: &TcpStream, limit: TooMany) {
-    door.desk.metrics.turned_away.with_label_values(&[limit.as_str()]).inc();
-    // The send buffer of a new socket is empty, so the short answer fits; who is gone misses nothing.
-    let _ = stream.try_write(if limit.is_callers() { TOO_MANY } else { BUSY });
-    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+    door.desk
+        .metrics
+        .turned_away
+        .with_label_values(&[limit.as_str()])
+        .inc();
+    say_last(stream, if limit.is_callers() { TOO_MANY } else { BUSY });
+}
+
+/// Writes a short answer past tokio, which has not heard yet that a new socket can be written to. The send buffer holds
+/// nothing, so it fits; who is gone misses nothing.
+fn say_last(stream: &TcpStream, answer: &[u8]) {
+    let socket = SockRef::from(stream);
+    let _ = socket.send(answer);
+    let _ = socket.shutdown(std::net::Shutdown::Write);
 }
 
 /// A connection on its way in.
@@ -170,8 +194,16 @@ struct Held {
 
 impl Guest {
     fn new(stream: TcpStream, place: Place, stranger: Stranger) -> Self {
-        let held = Held { place: Some(place), stranger: Some(stranger), agreed: None };
-        Self { stream: Arc::new(stream), held: Arc::new(Mutex::new(held)), accepted: Instant::now() }
+        let held = Held {
+            place: Some(place),
+            stranger: Some(stranger),
+            agreed: None,
+        };
+        Self {
+            stream: Arc::new(stream),
+            held: Arc::new(Mutex::new(held)),
+            accepted: Instant::now(),
+        }
     }
 
     async fn served(self, door: Arc<Door>, router: Router, peer: SocketAddr, shutdown: CancellationToken) {
@@ -179,24 +211,37 @@ impl Guest {
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended: {error}");
             if error.is_timeout() {
-                let _ = self.stream.try_write(TOO_LATE);
+                say_last(&self.stream, TOO_LATE);
             }
             return last_bytes(&self.stream).await;
         }
-        let agreed = self.held.lock().unwrap_or_else(PoisonError::into_inner).agreed.take();
+        let agreed = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .agreed
+            .take();
         if let Some((upgrade, admitted)) = agreed
             && let Some(arrival) = self.arrival(upgrade, admitted).await
         {
             let next = door.next.fetch_add(1, Ordering::Relaxed);
             if let Some(shard) = door.shards.get(next % door.shards.len().max(1)) {
-                tracing::debug!(address_family = if peer.is_ipv4() { 4 } else { 6 }, "a socket goes to its shard");
+                tracing::debug!(
+                    address_family = if peer.is_ipv4() { 4 } else { 6 },
+                    "a socket goes to its shard"
+                );
                 shard.arrive(arrival);
             }
         }
     }
 
     /// Serves requests until the connection ends or is to be a WebSocket.
-    async fn requests(&self, door: &Arc<Door>, router: Router, shutdown: &CancellationToken) -> Result<(), hyper::Error> {
+    async fn requests(
+        &self,
+        door: &Arc<Door>,
+        router: Router,
+        shutdown: &CancellationToken,
+    ) -> Result<(), hyper::Error> {
         let service = service_fn(|request: Request<Incoming>| {
             let (door, router, held) = (Arc::clone(door), router.clone(), Arc::clone(&self.held));
             async move { Ok::<_, Infallible>(answer(&door, router, &held, request).await) }
@@ -238,11 +283,18 @@ impl Guest {
 async fn answer(door: &Door, router: Router, held: &Mutex<Held>, mut request: Request<Incoming>) -> Response {
     if request.uri().path() != SOCKET_PATH {
         // A whole head has come: who asks like this does not sit here to take up room.
-        drop(held.lock().unwrap_or_else(PoisonError::into_inner).stranger.take());
+        drop(
+            held.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .stranger
+                .take(),
+        );
         return routes::answer(&door.desk, router, request).await;
     }
     let agreed = agree(door, &request);
-    let outcome = agreed.as_ref().map_or_else(|refusal| refusal.code.as_str(), |_| "switched");
+    let outcome = agreed
+        .as_ref()
+        .map_or_else(|refusal| refusal.code.as_str(), |_| "switched");
     door.desk.metrics.upgrades.with_label_values(&[outcome]).inc();
     match agreed {
         Err(refusal) => refused(&refusal),
@@ -257,15 +309,28 @@ async fn answer(door: &Door, router: Router, held: &Mutex<Held>, mut request: Re
 /// Decides about a request for a WebSocket; a token that came with it is verified before anything is promised.
 fn agree(door: &Door, request: &Request<Incoming>) -> Result<(upgrade::Upgrade, Option<Admitted>), Refusal> {
     let desk = &door.desk;
-    let agreed =
-        upgrade::check(request.method(), request.version(), request.uri(), request.headers(), &desk.origins)?;
+    let agreed = upgrade::check(
+        request.method(),
+        request.version(),
+        request.uri(),
+        request.headers(),
+        &desk.origins,
+    )?;
     desk.hub.accepting().map_err(|wait| {
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Refusal::new(Code::Unavailable, "this gateway takes no connections at the moment").retry_after_ms(millis)
+        Refusal::new(
+            Code::Unavailable,
+            "this gateway takes no connections at the moment",
+        )
+        .retry_after_ms(millis)
     })?;
-    let Some(token) = &agreed.token else { return Ok((agreed, None)) };
+    let Some(token) = &agreed.token else {
+        return Ok((agreed, None));
+    };
     let admitted = desk.gate.admit(token, routes::unix_secs());
-    let outcome = admitted.as_ref().map_or_else(|error| error.reason(), |_| "accepted");
+    let outcome = admitted
+        .as_ref()
+        .map_or_else(|error| error.reason(), |_| "accepted");
     desk.metrics.tokens.with_label_values(&[outcome]).inc();
     let admitted = admitted.map_err(gate::refusal)?;
     Ok((agreed, Some(admitted)))

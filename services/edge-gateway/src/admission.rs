@@ -46,7 +46,13 @@ pub enum TooMany {
 
 impl TooMany {
     /// All of them, for counters.
-    pub const ALL: [Self; 5] = [Self::Connections, Self::Strangers, Self::Rate, Self::Address, Self::AddressRate];
+    pub const ALL: [Self; 5] = [
+        Self::Connections,
+        Self::Strangers,
+        Self::Rate,
+        Self::Address,
+        Self::AddressRate,
+    ];
 
     /// Whether it is the caller's own doing (429) or the process's (503).
     #[must_use]
@@ -97,7 +103,10 @@ impl Ledger {
     /// An empty book.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, counts: Arc::default() }
+        Self {
+            limits,
+            counts: Arc::default(),
+        }
     }
 
     /// Takes a place for a new connection. `now_millis`: any clock that never goes back.
@@ -115,11 +124,18 @@ impl Ledger {
             return Err(TooMany::Strangers);
         }
         // The address first: what is refused to one address must not use up the rate of all.
-        let known = counts.addresses.get(&address).map_or(0, |known| known.connections);
+        let known = counts
+            .addresses
+            .get(&address)
+            .map_or(0, |known| known.connections);
         if known >= self.limits.per_address_max {
             return Err(TooMany::Address);
         }
-        let mut rate = counts.addresses.get(&address).map(|known| known.rate).unwrap_or_default();
+        let mut rate = counts
+            .addresses
+            .get(&address)
+            .map(|known| known.rate)
+            .unwrap_or_default();
         if !rate.take(now_millis, 1, self.limits.address_rate) {
             return Err(TooMany::AddressRate);
         }
@@ -131,13 +147,24 @@ impl Ledger {
         entry.rate = rate;
         counts.connections += 1;
         counts.strangers += 1;
-        Ok((Place { counts: Arc::clone(&self.counts), address }, Stranger { counts: Arc::clone(&self.counts) }))
+        Ok((
+            Place {
+                counts: Arc::clone(&self.counts),
+                address,
+            },
+            Stranger {
+                counts: Arc::clone(&self.counts),
+            },
+        ))
     }
 
     /// Connections open now.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).connections
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .connections
     }
 }
 
@@ -148,7 +175,8 @@ impl Counts {
         }
         self.swept_millis = now_millis;
         let rested = |address: &Address| address.rate.is_full(now_millis);
-        self.addresses.retain(|_, address| address.connections > 0 || !rested(address));
+        self.addresses
+            .retain(|_, address| address.connections > 0 || !rested(address));
     }
 }
 
@@ -186,7 +214,10 @@ pub struct Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).strangers -= 1;
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .strangers -= 1;
     }
 }
 
@@ -198,8 +229,14 @@ mod tests {
         connections_max: 5,
         per_address_max: 2,
         strangers_max: 3,
-        rate: Rate { per_second: 100, burst: 100 },
-        address_rate: Rate { per_second: 1, burst: 4 },
+        rate: Rate {
+            per_second: 100,
+            burst: 100,
+        },
+        address_rate: Rate {
+            per_second: 1,
+            burst: 4,
+        },
     };
 
     fn from(last: u8) -> IpAddr {
@@ -227,7 +264,13 @@ mod tests {
 
     #[test]
     fn one_address_cannot_use_up_the_rate_of_all() {
-        let ledger = Ledger::new(Limits { rate: Rate { per_second: 1, burst: 6 }, ..LIMITS });
+        let ledger = Ledger::new(Limits {
+            rate: Rate {
+                per_second: 1,
+                burst: 6,
+            },
+            ..LIMITS
+        });
         for _ in 0..4 {
             drop(ledger.enter(from(1), 1).unwrap());
         }
@@ -252,7 +295,10 @@ mod tests {
     #[test]
     fn a_v6_network_is_one_address_and_a_mapped_v4_is_itself() {
         let parse = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(source(parse("2001:db8:1:2:3::4")), source(parse("2001:db8:1:2::")));
+        assert_eq!(
+            source(parse("2001:db8:1:2:3::4")),
+            source(parse("2001:db8:1:2::"))
+        );
         assert_ne!(source(parse("2001:db8:1:2::")), source(parse("2001:db8:1:3::")));
         assert_eq!(source(parse("::ffff:10.0.0.1")), parse("10.0.0.1"));
     }

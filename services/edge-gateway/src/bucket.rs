@@ -53,7 +53,10 @@ mod tests {
 
     use super::*;
 
-    const RATE: Rate = Rate { per_second: 20, burst: 60 };
+    const RATE: Rate = Rate {
+        per_second: 20,
+        burst: 60,
+    };
 
     #[test]
     fn a_burst_then_the_rate() {
@@ -65,7 +68,11 @@ mod tests {
         assert_eq!(second, 19, "50 ms each, from 5,050 to 5,990");
         assert!(!bucket.take(6_040, 2, RATE), "not both, so none");
         assert!(bucket.take(6_050, 1, RATE));
-        assert_eq!((0..100).filter(|_| bucket.take(60_000, 1, RATE)).count(), 60, "rest does not add up for ever");
+        assert_eq!(
+            (0..100).filter(|_| bucket.take(60_000, 1, RATE)).count(),
+            60,
+            "rest does not add up for ever"
+        );
     }
 
     proptest! {

@@ -147,7 +147,14 @@ impl Connection {
     }
 
     /// Writes a ready frame now when nothing waits; what the socket does not take is queued.
-    pub fn send(&mut self, frame: &Bytes, class: Class, limits: outbox::Limits, now: Now, tally: &mut Tally) -> Sent {
+    pub fn send(
+        &mut self,
+        frame: &Bytes,
+        class: Class,
+        limits: outbox::Limits,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Sent {
         if self.outbox.is_some() {
             return self.queue(frame.clone(), class, limits, tally);
         }
@@ -184,7 +191,14 @@ impl Connection {
         let mut start = 0;
         for &(end, class) in ends {
             if end > written {
-                let sent = self.put(wire.slice(start..end), written.saturating_sub(start), class, limits, now, tally);
+                let sent = self.put(
+                    wire.slice(start..end),
+                    written.saturating_sub(start),
+                    class,
+                    limits,
+                    now,
+                    tally,
+                );
                 if sent == Sent::Full {
                     return sent;
                 }
@@ -219,7 +233,11 @@ impl Connection {
         if self.stuck_at == 0 {
             self.stuck_at = now.millis;
         }
-        match self.outbox.get_or_insert_default().push(frame, written, class, limits) {
+        match self
+            .outbox
+            .get_or_insert_default()
+            .push(frame, written, class, limits)
+        {
             Ok(()) => {
                 tally.frames_out += 1;
                 Sent::Blocked

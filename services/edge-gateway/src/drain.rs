@@ -28,13 +28,21 @@ impl Pace {
     pub fn new(now_millis: u64, total: usize, window: Duration) -> Self {
         let most = u64::try_from((window * SHARE_PERCENT / 100).as_millis()).unwrap_or(u64::MAX);
         let needed = (total as u64).saturating_mul(1000) / PER_SECOND_MIN as u64;
-        Self { started_millis: now_millis, over_millis: needed.min(most), total, closed: 0 }
+        Self {
+            started_millis: now_millis,
+            over_millis: needed.min(most),
+            total,
+            closed: 0,
+        }
     }
 
     /// How many more connections are to be closed now.
     pub fn due(&mut self, now_millis: u64) -> usize {
         let elapsed = now_millis.saturating_sub(self.started_millis);
-        let target = match (self.total as u64).saturating_mul(elapsed).checked_div(self.over_millis) {
+        let target = match (self.total as u64)
+            .saturating_mul(elapsed)
+            .checked_div(self.over_millis)
+        {
             Some(target) => usize::try_from(target).unwrap_or(self.total).min(self.total),
             None => self.total,
         };
@@ -71,7 +79,11 @@ mod tests {
         check(0, 30, &[(0, 0), (1_000, 0)]);
         check(10, 30, &[(0, 0), (10, 5), (20, 10), (30_000, 10)]);
         check(5_000, 30, &[(1_000, 500), (5_000, 2_500), (10_000, 5_000)]);
-        check(50_000, 30, &[(10_500, 25_000), (21_000, 50_000), (22_000, 50_000)]);
+        check(
+            50_000,
+            30,
+            &[(10_500, 25_000), (21_000, 50_000), (22_000, 50_000)],
+        );
         check(100, 0, &[(0, 100)]);
     }
 
@@ -79,8 +91,14 @@ mod tests {
     fn hints_are_spread_by_the_number_of_clients() {
         let pace = |total| Pace::new(0, total, Duration::from_secs(30));
         for (total, most) in [(1, 600), (5_000, 2_100), (1_000_000, 10_100)] {
-            let hints: Vec<u64> = (0..20_000).map(|random| pace(total).retry_after_millis(random)).collect();
-            assert_eq!((hints.iter().min(), hints.iter().max()), (Some(&100), Some(&(most - 1))), "{total}");
+            let hints: Vec<u64> = (0..20_000)
+                .map(|random| pace(total).retry_after_millis(random))
+                .collect();
+            assert_eq!(
+                (hints.iter().min(), hints.iter().max()),
+                (Some(&100), Some(&(most - 1))),
+                "{total}"
+            );
         }
     }
 }

@@ -10,7 +10,8 @@ use roomcast_proto::refusal::{Code, Refusal};
 #[must_use]
 pub fn problem(refusal: &Refusal) -> Response {
     let mut response = Response::new(Body::from(refusal.problem_json()));
-    *response.status_mut() = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

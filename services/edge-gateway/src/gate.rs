@@ -55,7 +55,10 @@ impl Gate {
     /// The verifier's; answer with [`refusal`].
     pub fn admit(&self, token: &str, now_secs: i64) -> Result<Admitted, TokenError> {
         let principal = self.verifier.verify(token, now_secs)?;
-        let known = principal.roles.iter().filter_map(|role| self.policy.role_name(role));
+        let known = principal
+            .roles
+            .iter()
+            .filter_map(|role| self.policy.role_name(role));
         let mut roles: Vec<String> = known.map(str::to_owned).collect();
         roles.sort_unstable();
         roles.dedup();

@@ -8,15 +8,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
 use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
+    CACHE_CONTROL, CONTENT_TYPE, HeaderName, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use roomcast_access::Subscribe;
@@ -86,7 +86,10 @@ pub async fn answer(desk: &Desk, router: Router, request: Request<hyper::body::I
             response
         }
     };
-    desk.metrics.http.with_label_values(&[route.label(), class_of(response.status())]).inc();
+    desk.metrics
+        .http
+        .with_label_values(&[route.label(), class_of(response.status())])
+        .inc();
     response
 }
 
@@ -155,7 +158,10 @@ fn permitted() -> Response {
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("authorization"),
+    );
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
 }
@@ -165,7 +171,10 @@ fn allow(response: &mut Response, origin: Option<&HeaderValue>) {
     headers.insert(VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+        headers.insert(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("retry-after"),
+        );
     }
 }
 
@@ -177,7 +186,11 @@ async fn snapshot(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: H
         let permit = subscribe(&admitted, path_room(room)?)?;
         let events = number(&uri, "events", HISTORY_EVENTS_DEFAULT, 0)?;
         let events = if permit.history() { events } else { 0 };
-        let found = desk.hub.snapshot_async(&permit, events, unix_millis).await.map_err(|_| unavailable())?;
+        let found = desk
+            .hub
+            .snapshot_async(&permit, events, unix_millis)
+            .await
+            .map_err(|_| unavailable())?;
         let mut body = open(&permit, found.cursor);
         put_list(&mut body, "state", &found.state, &permit);
         put_list(&mut body, "events", &found.events, &permit);
@@ -191,7 +204,11 @@ async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Respon
         let admitted = admit(&desk, &headers)?;
         let room = parameter(&uri, "room")?.ok_or_else(|| bad("expected ?room=<room>"))?;
         let permit = subscribe(&admitted, Room::parse(&room).map_err(|_| Refusal::forbidden())?)?;
-        let found = desk.hub.state_async(&permit, unix_millis).await.map_err(|_| unavailable())?;
+        let found = desk
+            .hub
+            .state_async(&permit, unix_millis)
+            .await
+            .map_err(|_| unavailable())?;
         let mut body = open(&permit, found.cursor);
         put_list(&mut body, "state", &found.state, &permit);
         Ok(close(body))
@@ -202,22 +219,37 @@ async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Respon
 async fn history(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: HeaderMap) -> Response {
     finish(async {
         let admitted = admit(&desk, &headers)?;
-        let permit = admitted.rights.history(&path_room(room)?).map_err(|_| Refusal::forbidden())?;
+        let permit = admitted
+            .rights
+            .history(&path_room(room)?)
+            .map_err(|_| Refusal::forbidden())?;
         let limit = number(&uri, "limit", HISTORY_EVENTS_DEFAULT, 1)?;
         let before = match parameter(&uri, "before")? {
             None => None,
-            Some(text) => Some(text.parse::<Cursor>().map_err(|_| bad("before is not a cursor"))?),
+            Some(text) => Some(
+                text.parse::<Cursor>()
+                    .map_err(|_| bad("before is not a cursor"))?,
+            ),
         };
-        let page = desk.hub.history_async(&permit, before, limit, unix_millis).await.map_err(|_| unavailable())?;
+        let page = desk
+            .hub
+            .history_async(&permit, before, limit, unix_millis)
+            .await
+            .map_err(|_| unavailable())?;
         let mut body = BytesMut::from(&b"{\"events\":["[..]);
-        let seen = page.events.iter().filter_map(|event| Some((event.cursor()?, event.for_class(&permit)?)));
+        let seen = page
+            .events
+            .iter()
+            .filter_map(|event| Some((event.cursor()?, event.for_class(&permit)?)));
         for (n, (cursor, event)) in seen.enumerate() {
             let comma = if n > 0 { "," } else { "" };
             body.put_slice(format!("{comma}{{\"cursor\":\"{cursor}\",\"event\":").as_bytes());
             body.put_slice(event.body());
             body.put_u8(b'}');
         }
-        let cursor = page.cursor.map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""));
+        let cursor = page
+            .cursor
+            .map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""));
         body.put_slice(format!("],\"cursor\":{cursor},\"complete\":{}", page.complete).as_bytes());
         Ok(close(body))
     })
@@ -235,7 +267,9 @@ async fn page_file(State(desk): State<Desk>, method: Method, uri: Uri, headers: 
     if method != Method::GET && method != Method::HEAD {
         return wrong_method().await;
     }
-    desk.page.file(uri.path(), &headers).unwrap_or_else(|| problem(&nothing_here()))
+    desk.page
+        .file(uri.path(), &headers)
+        .unwrap_or_else(|| problem(&nothing_here()))
 }
 
 async fn wrong_method() -> Response {
@@ -250,8 +284,11 @@ async fn finish(answer: impl Future<Output = Result<Bytes, Refusal>>) -> Respons
         Ok(body) => {
             let mut response = Response::new(Body::from(body));
             let headers = response.headers_mut();
-            let fixed: [(HeaderName, &'static str); 3] =
-                [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+            let fixed: [(HeaderName, &'static str); 3] = [
+                (CONTENT_TYPE, "application/json"),
+                (CACHE_CONTROL, "no-store"),
+                (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            ];
             for (name, value) in fixed {
                 headers.insert(name, HeaderValue::from_static(value));
             }
@@ -264,7 +301,9 @@ async fn finish(answer: impl Future<Output = Result<Bytes, Refusal>>) -> Respons
 fn admit(desk: &Desk, headers: &HeaderMap) -> Result<Admitted, Refusal> {
     let token = upgrade::bearer(headers)?.ok_or_else(gate::no_token)?;
     let admitted = desk.gate.admit(token, unix_secs());
-    let outcome = admitted.as_ref().map_or_else(|error| error.reason(), |_| "accepted");
+    let outcome = admitted
+        .as_ref()
+        .map_or_else(|error| error.reason(), |_| "accepted");
     desk.metrics.tokens.with_label_values(&[outcome]).inc();
     admitted.map_err(gate::refusal)
 }
@@ -280,13 +319,23 @@ fn path_room(room: RoomPath) -> Result<Room, Refusal> {
 }
 
 fn parameter(uri: &Uri, name: &str) -> Result<Option<String>, Refusal> {
-    let pairs = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let mut values = pairs.filter(|(key, _)| upgrade::percent_decoded(key) == name.as_bytes()).map(|(_, value)| value);
-    let Some(value) = values.next() else { return Ok(None) };
+    let pairs = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut values = pairs
+        .filter(|(key, _)| upgrade::percent_decoded(key) == name.as_bytes())
+        .map(|(_, value)| value);
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     if values.next().is_some() {
         return Err(bad(format!("{name} is given twice")));
     }
-    String::from_utf8(upgrade::percent_decoded(value)).map(Some).map_err(|_| bad(format!("{name} is not UTF-8")))
+    String::from_utf8(upgrade::percent_decoded(value))
+        .map(Some)
+        .map_err(|_| bad(format!("{name} is not UTF-8")))
 }
 
 fn number(uri: &Uri, name: &str, default: u32, least: u32) -> Result<usize, Refusal> {
@@ -307,7 +356,11 @@ fn open(view: &View, cursor: Cursor) -> BytesMut {
 
 fn put_list(body: &mut BytesMut, name: &str, deliveries: &[Arc<Delivery>], view: &View) {
     body.put_slice(format!(",\"{name}\":[").as_bytes());
-    for (n, delivery) in deliveries.iter().filter_map(|delivery| delivery.for_class(view)).enumerate() {
+    for (n, delivery) in deliveries
+        .iter()
+        .filter_map(|delivery| delivery.for_class(view))
+        .enumerate()
+    {
         if n > 0 {
             body.put_u8(b',');
         }

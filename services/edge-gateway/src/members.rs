@@ -24,7 +24,11 @@ pub struct Seat {
 
 impl Seat {
     /// A seat that nobody has.
-    pub const NONE: Self = Self { room: u32::MAX, class: u32::MAX, index: u32::MAX };
+    pub const NONE: Self = Self {
+        room: u32::MAX,
+        class: u32::MAX,
+        index: u32::MAX,
+    };
 }
 
 /// One connection in one room.
@@ -126,21 +130,39 @@ impl Members {
         let (at, first) = match names.get(permit.room()) {
             Some(at) => (*at, false),
             None => {
-                let entry =
-                    Entry { tenant: permit.tenant().clone(), room: permit.room().clone(), classes: Slab::new() };
+                let entry = Entry {
+                    tenant: permit.tenant().clone(),
+                    room: permit.room().clone(),
+                    classes: Slab::new(),
+                };
                 let at = index(self.rooms.insert(entry));
                 names.insert(permit.room().clone(), at);
                 (at, true)
             }
         };
         let classes = &mut self.rooms[at as usize].classes;
-        let known = classes.iter().find(|(_, class)| *class.permit == **permit).map(|(at, _)| at);
+        let known = classes
+            .iter()
+            .find(|(_, class)| *class.permit == **permit)
+            .map(|(at, _)| at);
         let class = known.unwrap_or_else(|| {
-            classes.insert(Class { permit: Arc::clone(permit), members: Vec::new(), told_millis: now_millis, told: None })
+            classes.insert(Class {
+                permit: Arc::clone(permit),
+                members: Vec::new(),
+                told_millis: now_millis,
+                told: None,
+            })
         });
         let members = &mut classes[class].members;
         members.push(member);
-        (Seat { room: at, class: index(class), index: index(members.len() - 1) }, first)
+        (
+            Seat {
+                room: at,
+                class: index(class),
+                index: index(members.len() - 1),
+            },
+            first,
+        )
     }
 
     /// The member on a seat.
@@ -151,19 +173,31 @@ impl Members {
     /// The permit of a seat's holder.
     #[must_use]
     pub fn permit(&self, seat: Seat) -> Option<&Arc<Subscribe>> {
-        let class = self.rooms.get(seat.room as usize)?.classes.get(seat.class as usize)?;
+        let class = self
+            .rooms
+            .get(seat.room as usize)?
+            .classes
+            .get(seat.class as usize)?;
         Some(&class.permit)
     }
 
     /// Takes a member out.
     pub fn leave(&mut self, seat: Seat) -> Left {
-        let mut left = Left { moved: None, emptied: None };
-        let Some(class) = self.class_mut(seat) else { return left };
+        let mut left = Left {
+            moved: None,
+            emptied: None,
+        };
+        let Some(class) = self.class_mut(seat) else {
+            return left;
+        };
         if (seat.index as usize) >= class.members.len() {
             return left;
         }
         class.members.swap_remove(seat.index as usize);
-        left.moved = class.members.get(seat.index as usize).map(|member| (*member, seat));
+        left.moved = class
+            .members
+            .get(seat.index as usize)
+            .map(|member| (*member, seat));
         if class.members.is_empty() {
             let permit = Arc::clone(&class.permit);
             self.drop_class(seat, permit, &mut left);
@@ -174,12 +208,16 @@ impl Members {
     }
 
     fn drop_class(&mut self, seat: Seat, permit: Arc<Subscribe>, left: &mut Left) {
-        let Some(entry) = self.rooms.get_mut(seat.room as usize) else { return };
+        let Some(entry) = self.rooms.get_mut(seat.room as usize) else {
+            return;
+        };
         entry.classes.try_remove(seat.class as usize);
         if !entry.classes.is_empty() {
             return;
         }
-        let Some(entry) = self.rooms.try_remove(seat.room as usize) else { return };
+        let Some(entry) = self.rooms.try_remove(seat.room as usize) else {
+            return;
+        };
         if let Some(names) = self.by_name.get_mut(&entry.tenant) {
             names.remove(&entry.room);
             if names.is_empty() {
@@ -190,7 +228,10 @@ impl Members {
     }
 
     fn class_mut(&mut self, seat: Seat) -> Option<&mut Class> {
-        self.rooms.get_mut(seat.room as usize)?.classes.get_mut(seat.class as usize)
+        self.rooms
+            .get_mut(seat.room as usize)?
+            .classes
+            .get_mut(seat.class as usize)
     }
 }
 

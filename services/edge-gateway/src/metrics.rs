@@ -8,7 +8,9 @@ use roomcast_proto::close::Close;
 use crate::admission::TooMany;
 
 /// Upper bounds of the latency from stored to written: P5 asks for 5 and 25 ms.
-const LATENCY_BUCKETS: [f64; 11] = [0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0];
+const LATENCY_BUCKETS: [f64; 11] = [
+    0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0,
+];
 /// Upper bounds of the time from accept to `connected`.
 const HANDSHAKE_BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 8.0];
 
@@ -180,10 +182,14 @@ impl GatewayMetrics {
             }
         }
         if tally.dropped_ephemeral > 0 {
-            self.dropped.with_label_values(&["ephemeral"]).inc_by(tally.dropped_ephemeral);
+            self.dropped
+                .with_label_values(&["ephemeral"])
+                .inc_by(tally.dropped_ephemeral);
         }
         if tally.unreadable > 0 {
-            self.dropped.with_label_values(&["unreadable"]).inc_by(tally.unreadable);
+            self.dropped
+                .with_label_values(&["unreadable"])
+                .inc_by(tally.unreadable);
         }
         if let Some(millis) = tally.latency_millis {
             self.latency.observe(f64::from(millis) / 1000.0);

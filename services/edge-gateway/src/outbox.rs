@@ -84,7 +84,10 @@ impl Outbox {
     /// # Errors
     /// [`Full`] when the limits do not allow it; the queue is as before, and the client must be told to come back.
     pub fn push(&mut self, frame: Bytes, written: usize, class: Class, limits: Limits) -> Result<(), Full> {
-        debug_assert!(written == 0 || self.entries.is_empty(), "only the first frame can be half written");
+        debug_assert!(
+            written == 0 || self.entries.is_empty(),
+            "only the first frame can be half written"
+        );
         if class == Class::Pong && self.replace_pong(&frame) {
             return Ok(());
         }
@@ -137,7 +140,12 @@ impl Outbox {
 
     fn replace_pong(&mut self, frame: &Bytes) -> bool {
         // The first entry may be half written.
-        let Some(pong) = self.entries.iter_mut().skip(1).find(|entry| entry.class == Class::Pong) else {
+        let Some(pong) = self
+            .entries
+            .iter_mut()
+            .skip(1)
+            .find(|entry| entry.class == Class::Pong)
+        else {
             return false;
         };
         self.bytes = self.bytes - pong.frame.len() + frame.len();
@@ -171,7 +179,10 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { bytes_max: 100, frames_max: 4 };
+    const LIMITS: Limits = Limits {
+        bytes_max: 100,
+        frames_max: 4,
+    };
 
     fn bytes(text: &str) -> Bytes {
         Bytes::copy_from_slice(text.as_bytes())
@@ -210,7 +221,9 @@ mod tests {
         }
         assert_eq!(outbox.push(bytes("live"), 0, Class::State, LIMITS), Err(Full));
         let mut large = Outbox::default();
-        large.push(bytes(&"x".repeat(99)), 0, Class::Event, LIMITS).unwrap();
+        large
+            .push(bytes(&"x".repeat(99)), 0, Class::Event, LIMITS)
+            .unwrap();
         assert_eq!(large.push(bytes("yy"), 0, Class::Answer, LIMITS), Err(Full));
         large.push(bytes("y"), 0, Class::Answer, LIMITS).unwrap();
     }
@@ -220,7 +233,9 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(bytes("head"), 1, Class::Event, LIMITS).unwrap();
         for n in 0..1000 {
-            outbox.push(bytes(&format!("pong{n}")), 0, Class::Pong, LIMITS).unwrap();
+            outbox
+                .push(bytes(&format!("pong{n}")), 0, Class::Pong, LIMITS)
+                .unwrap();
         }
         assert_eq!(outbox.len(), 2);
         assert_eq!(write(&mut outbox, 100), "eadpong999");

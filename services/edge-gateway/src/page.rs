@@ -2,7 +2,10 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use rust_embed::RustEmbed;
 
@@ -29,8 +32,13 @@ impl Page {
     #[must_use]
     pub fn new(config: Option<&serde_json::Value>) -> Self {
         // The page may publish to an ingest that stands elsewhere; nothing else is asked of another origin.
-        let ingest = config.and_then(|config| config.get("ingest")).and_then(serde_json::Value::as_str);
-        let ingest = ingest.filter(|url| url.bytes().all(|b| b.is_ascii_graphic() && !b";,'\"".contains(&b)));
+        let ingest = config
+            .and_then(|config| config.get("ingest"))
+            .and_then(serde_json::Value::as_str);
+        let ingest = ingest.filter(|url| {
+            url.bytes()
+                .all(|b| b.is_ascii_graphic() && !b";,'\"".contains(&b))
+        });
         let policy = format!(
             "default-src 'self'; connect-src 'self' ws: wss: {}; img-src 'self' data:; media-src 'self' data: blob:; \
              style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'none'; \
@@ -67,16 +75,35 @@ impl Page {
             None if name == "index.html" => (NOT_BUILT.as_bytes().into(), [0; 32]),
             None => return None,
         };
-        let tag = format!("\"{}\"", tag[..12].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-        let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        let unchanged = known.flat_map(|value| value.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag);
-        let mut response = Response::new(if unchanged { Body::empty() } else { Body::from(bytes.into_owned()) });
+        let tag = format!(
+            "\"{}\"",
+            tag[..12]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        );
+        let known = request
+            .get_all(IF_NONE_MATCH)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let unchanged = known
+            .flat_map(|value| value.split(','))
+            .any(|known| known.trim().trim_start_matches("W/") == tag);
+        let mut response = Response::new(if unchanged {
+            Body::empty()
+        } else {
+            Body::from(bytes.into_owned())
+        });
         if unchanged {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
         let headers = response.headers_mut();
         // The build puts a hash of the content into the names below /assets; other names stay the same for ever.
-        let cache = if name.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+        let cache = if name.starts_with("assets/") {
+            "public, max-age=31536000, immutable"
+        } else {
+            "no-cache"
+        };
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(name)));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -118,10 +145,19 @@ mod tests {
         let first = page.file("/", &HeaderMap::new()).unwrap();
         assert_eq!(first.status(), StatusCode::OK);
         let policy = first.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
-        assert!(policy.contains("http://127.0.0.1:8081") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(
+            policy.contains("http://127.0.0.1:8081") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
         let again = HeaderMap::from_iter([(IF_NONE_MATCH, first.headers()[ETAG].clone())]);
         assert_eq!(page.file("/", &again).unwrap().status(), StatusCode::NOT_MODIFIED);
-        for path in ["/nothing", "/assets/../../../Cargo.toml", "/..", "//etc/passwd", "/assets"] {
+        for path in [
+            "/nothing",
+            "/assets/../../../Cargo.toml",
+            "/..",
+            "//etc/passwd",
+            "/assets",
+        ] {
             assert!(page.file(path, &HeaderMap::new()).is_none(), "{path}");
         }
     }
@@ -130,7 +166,12 @@ mod tests {
     fn a_config_cannot_break_out_of_the_security_policy() {
         let page = Page::new(Some(&serde_json::json!({"ingest": "http://x; script-src *"})));
         let first = page.file("/", &HeaderMap::new()).unwrap();
-        assert!(!first.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().contains("script-src *"));
+        assert!(
+            !first.headers()[CONTENT_SECURITY_POLICY]
+                .to_str()
+                .unwrap()
+                .contains("script-src *")
+        );
         assert!(page.config().is_some() && Page::new(None).config().is_none());
     }
 }

@@ -41,7 +41,12 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let audiences = Box::new(move |name: &str| policy.audience(name));
     let hub = Hub::new(settings.nats.hub, audiences, &context.metrics)?;
 
-    let shared = Shared { hub: Arc::clone(&hub), gate: Arc::clone(&gate), metrics: metrics.clone(), limits: settings.clients };
+    let shared = Shared {
+        hub: Arc::clone(&hub),
+        gate: Arc::clone(&gate),
+        metrics: metrics.clone(),
+        limits: settings.clients,
+    };
     let mut shards = Vec::with_capacity(settings.shards);
     let mut ends = Vec::with_capacity(settings.shards);
     for number in 0..settings.shards {
@@ -52,7 +57,13 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     }
     let (listener, address) = bind(settings.listen).await?;
     let latch = context.readiness.latch("listener", "not open");
-    let desk = Desk { hub: Arc::clone(&hub), gate, origins: Arc::new(settings.origins.clone()), page, metrics };
+    let desk = Desk {
+        hub: Arc::clone(&hub),
+        gate,
+        origins: Arc::new(settings.origins.clone()),
+        page,
+        metrics,
+    };
     let ledger = Ledger::new(settings.admission);
     // Requests have the part of the drain time that the first stage has.
     let requests = context.common.drain / 10;
@@ -69,13 +80,24 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     });
     tracing::info!(%address, shards = settings.shards, "the gateway listens on {address}");
     // Last, because it waits for NATS as long as it takes; until then the open door answers 503 with Retry-After.
-    nats_side::start(&hub, &settings.nats, &context.nats, &context.readiness, &context.shutdown).await?;
+    nats_side::start(
+        &hub,
+        &settings.nats,
+        &context.nats,
+        &context.readiness,
+        &context.shutdown,
+    )
+    .await?;
     Ok(address)
 }
 
 async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
     let failed = |error: std::io::Error| Failure::unavailable(format!("{listen} cannot be opened: {error}"));
-    let socket = if listen.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() };
+    let socket = if listen.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()
+    } else {
+        tokio::net::TcpSocket::new_v6()
+    };
     let socket = socket.map_err(failed)?;
     socket.set_reuseaddr(true).map_err(failed)?;
     socket.bind(listen).map_err(failed)?;

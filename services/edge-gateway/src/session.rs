@@ -11,8 +11,8 @@ use roomcast_access::{History, Rights, Subscribe};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::frame::{
-    BadFrame, ClientFrame, Connect, Connected, Expiring, Ping, Refreshed, RoomAnswer, RoomRequest, ServerFrame, Unsubscribed,
-    client_frame, server_frame,
+    BadFrame, ClientFrame, Connect, Connected, Expiring, Ping, Refreshed, RoomAnswer, RoomRequest,
+    ServerFrame, Unsubscribed, client_frame, server_frame,
 };
 use roomcast_proto::ids::Room;
 use roomcast_proto::limits;
@@ -194,18 +194,25 @@ impl Handshake {
             return Err(failed(id, refusal, Close::Protocol));
         };
         let bad_token = |refusal: Refusal| {
-            let close = if refusal.code == Code::Expired { Close::Expired } else { Close::BadToken };
+            let close = if refusal.code == Code::Expired {
+                Close::Expired
+            } else {
+                Close::BadToken
+            };
             failed(id, refusal, close)
         };
         let admitted = match (self.admitted, &connect.token) {
             (Some(admitted), None) => admitted,
-            (_, Some(token)) => {
-                gate.admit(token, now.unix_secs()).map_err(|error| bad_token(gate::refusal(error)))?
-            }
+            (_, Some(token)) => gate
+                .admit(token, now.unix_secs())
+                .map_err(|error| bad_token(gate::refusal(error)))?,
             (None, None) => return Err(bad_token(gate::no_token())),
         };
         if connect.client.len() > CLIENT_BYTES_MAX {
-            let refusal = Refusal::new(Code::BadFrame, format!("client: at most {CLIENT_BYTES_MAX} bytes"));
+            let refusal = Refusal::new(
+                Code::BadFrame,
+                format!("client: at most {CLIENT_BYTES_MAX} bytes"),
+            );
             return Err(failed(id, refusal.at("/connect/client"), Close::Protocol));
         }
         if connect.rooms.len() > limits.subscriptions_max {
@@ -215,8 +222,23 @@ impl Handshake {
         let mut requests = Bucket::default();
         requests.take(now.millis, 1, limits.requests);
         let rooms = first_rooms(&connect, &admitted.rights);
-        let session = Session { limits, admitted, rooms: Vec::new(), requests, expiring_said: false, generation: 0 };
-        Ok((session, Opening { generation: 0, id, kind: Kind::Connected, rooms }))
+        let session = Session {
+            limits,
+            admitted,
+            rooms: Vec::new(),
+            requests,
+            expiring_said: false,
+            generation: 0,
+        };
+        Ok((
+            session,
+            Opening {
+                generation: 0,
+                id,
+                kind: Kind::Connected,
+                rooms,
+            },
+        ))
     }
 }
 
@@ -239,17 +261,28 @@ fn first_rooms(connect: &Connect, rights: &Rights) -> Vec<Asked> {
 
 /// `auto_join` of the policy and the personal room, of which every user is a member: notifications arrive there.
 fn joined_by_policy(rights: &Rights) -> impl Iterator<Item = Room> + '_ {
-    rights.auto_join().into_iter().chain(rights.personal_room().cloned())
+    rights
+        .auto_join()
+        .into_iter()
+        .chain(rights.personal_room().cloned())
 }
 
 fn asked(name: &str, cursor: Option<&str>, rights: &Rights, requested: bool) -> Asked {
-    Asked { name: name.to_owned(), permit: permit(name, rights), from: From::read(cursor), requested }
+    Asked {
+        name: name.to_owned(),
+        permit: permit(name, rights),
+        from: From::read(cursor),
+        requested,
+    }
 }
 
 /// The decision about a room. A name that is none is refused like a room that is not there.
 fn permit(name: &str, rights: &Rights) -> Result<Arc<Subscribe>, Refusal> {
     let room = Room::parse(name).map_err(|_| Refusal::forbidden())?;
-    rights.subscribe(&room).map(Arc::new).map_err(|_| Refusal::forbidden())
+    rights
+        .subscribe(&room)
+        .map(Arc::new)
+        .map_err(|_| Refusal::forbidden())
 }
 
 /// A connected client.
@@ -294,7 +327,11 @@ impl Session {
     /// When the token must be looked at next, Unix seconds: to warn, then to end.
     #[must_use]
     pub fn next_at(&self) -> i64 {
-        if self.expiring_said { self.admitted.ends_at } else { self.warn_at().min(self.admitted.ends_at) }
+        if self.expiring_said {
+            self.admitted.ends_at
+        } else {
+            self.warn_at().min(self.admitted.ends_at)
+        }
     }
 
     fn warn_at(&self) -> i64 {
@@ -342,12 +379,27 @@ impl Session {
     #[must_use]
     pub fn exchange(&self, permit: Arc<Subscribe>) -> Opening {
         let name = permit.room().as_str().to_owned();
-        let asked = Asked { name, permit: Ok(permit), from: From::Fresh, requested: false };
-        Opening { generation: self.generation, id: None, kind: Kind::Exchanged, rooms: vec![asked] }
+        let asked = Asked {
+            name,
+            permit: Ok(permit),
+            from: From::Fresh,
+            requested: false,
+        };
+        Opening {
+            generation: self.generation,
+            id: None,
+            kind: Kind::Exchanged,
+            rooms: vec![asked],
+        }
     }
 
     fn opening(&self, id: Option<u32>, asked: Asked) -> Wish {
-        Wish::Open(Opening { generation: self.generation, id, kind: Kind::Subscribed, rooms: vec![asked] })
+        Wish::Open(Opening {
+            generation: self.generation,
+            id,
+            kind: Kind::Subscribed,
+            rooms: vec![asked],
+        })
     }
 
     /// The answer to `connect`.
@@ -373,7 +425,13 @@ impl Session {
     }
 
     /// Takes one message. `wishes` are appended in the order in which they are to be carried out.
-    pub fn message(&mut self, frame: Result<ClientFrame, BadFrame>, gate: &Gate, now: Now, wishes: &mut Vec<Wish>) {
+    pub fn message(
+        &mut self,
+        frame: Result<ClientFrame, BadFrame>,
+        gate: &Gate,
+        now: Now,
+        wishes: &mut Vec<Wish>,
+    ) {
         use client_frame::Body;
         if !self.requests.take(now.millis, 1, self.limits.requests) {
             return wishes.push(Wish::End(Close::Rate));
@@ -384,7 +442,9 @@ impl Session {
         };
         let id = frame.id;
         match frame.body {
-            Some(Body::Subscribe(subscribe)) => self.subscribe(id, &subscribe.room, subscribe.cursor.as_deref(), wishes),
+            Some(Body::Subscribe(subscribe)) => {
+                self.subscribe(id, &subscribe.room, subscribe.cursor.as_deref(), wishes)
+            }
             Some(Body::Unsubscribe(unsubscribe)) => self.unsubscribe(id, unsubscribe.room, wishes),
             Some(Body::History(history)) => self.history(id, &history, wishes),
             Some(Body::Refresh(refresh)) => self.refresh(id, &refresh.token, gate, now, wishes),
@@ -396,8 +456,13 @@ impl Session {
             }
             // No policy grants these yet, and what is not granted is refused like what is not there.
             Some(
-                Body::Publish(_) | Body::Command(_) | Body::Presence(_) | Body::Feed(_) | Body::Mark(_)
-                | Body::Preferences(_) | Body::Activity(_),
+                Body::Publish(_)
+                | Body::Command(_)
+                | Body::Presence(_)
+                | Body::Feed(_)
+                | Body::Mark(_)
+                | Body::Preferences(_)
+                | Body::Activity(_),
             )
             | None => refuse(id, &Refusal::forbidden(), wishes),
         }
@@ -412,17 +477,26 @@ impl Session {
         if !self.expiring_said && secs >= self.warn_at() {
             self.expiring_said = true;
             let expires_at = rfc3339(self.admitted.expires_at.saturating_mul(1000));
-            wishes.push(Wish::Say(ServerFrame::push(server_frame::Body::Expiring(Expiring { expires_at }))));
+            wishes.push(Wish::Say(ServerFrame::push(server_frame::Body::Expiring(
+                Expiring { expires_at },
+            ))));
         }
     }
 
     fn subscribe(&mut self, id: Option<u32>, name: &str, cursor: Option<&str>, wishes: &mut Vec<Wish>) {
         let asked = asked(name, cursor, &self.admitted.rights, true);
-        let requested = self.rooms.iter().filter(|open| open.requested && open.room.as_str() != name).count();
+        let requested = self
+            .rooms
+            .iter()
+            .filter(|open| open.requested && open.room.as_str() != name)
+            .count();
         match &asked.permit {
             Err(refusal) => refuse(id, refusal, wishes),
             Ok(_) if requested >= self.limits.subscriptions_max => {
-                let refusal = Refusal::new(Code::Limit, format!("at most {} rooms", self.limits.subscriptions_max));
+                let refusal = Refusal::new(
+                    Code::Limit,
+                    format!("at most {} rooms", self.limits.subscriptions_max),
+                );
                 refuse(id, &refusal, wishes);
             }
             Ok(_) => wishes.push(self.opening(id, asked)),
@@ -434,14 +508,20 @@ impl Session {
             wishes.push(Wish::Leave(self.rooms[slot].room.clone()));
         }
         // The same answer for a room that was not open: nothing is said about what there is.
-        let answer = Unsubscribed { room: name, code: None, reason: None };
+        let answer = Unsubscribed {
+            room: name,
+            code: None,
+            reason: None,
+        };
         answer_to(id, server_frame::Body::Unsubscribed(answer), wishes);
     }
 
     fn history(&self, id: Option<u32>, request: &roomcast_proto::frame::History, wishes: &mut Vec<Wish>) {
         let room = Room::parse(&request.room).ok();
         let permit = room.and_then(|room| self.admitted.rights.history(&room).ok());
-        let Some(permit) = permit else { return refuse(id, &Refusal::forbidden(), wishes) };
+        let Some(permit) = permit else {
+            return refuse(id, &Refusal::forbidden(), wishes);
+        };
         let before = match request.before.as_deref().map(str::parse) {
             None => None,
             Some(Ok(cursor)) => Some(cursor),
@@ -450,9 +530,19 @@ impl Session {
                 return refuse(id, &refusal, wishes);
             }
         };
-        let limit = if request.limit == 0 { limits::HISTORY_EVENTS_DEFAULT } else { request.limit };
+        let limit = if request.limit == 0 {
+            limits::HISTORY_EVENTS_DEFAULT
+        } else {
+            request.limit
+        };
         let limit = usize::try_from(limit.min(limits::HISTORY_EVENTS_MAX)).unwrap_or(1);
-        wishes.push(Wish::Read(Reading { generation: self.generation, id, permit, before, limit }));
+        wishes.push(Wish::Read(Reading {
+            generation: self.generation,
+            id,
+            permit,
+            before,
+            limit,
+        }));
     }
 
     fn refresh(&mut self, id: Option<u32>, token: &str, gate: &Gate, now: Now, wishes: &mut Vec<Wish>) {
@@ -460,7 +550,8 @@ impl Session {
             Ok(admitted) => admitted,
             Err(error) => return refuse(id, &gate::refusal(error), wishes),
         };
-        let same = admitted.user == self.admitted.user && admitted.rights.tenant() == self.admitted.rights.tenant();
+        let same =
+            admitted.user == self.admitted.user && admitted.rights.tenant() == self.admitted.rights.tenant();
         if !same {
             return refuse(id, &Refusal::forbidden(), wishes);
         }
@@ -488,7 +579,9 @@ impl Session {
                         reason: Some("your rights have changed".to_owned()),
                     };
                     wishes.push(Wish::Evict(open.room.clone()));
-                    wishes.push(Wish::Say(ServerFrame::push(server_frame::Body::Unsubscribed(closed))));
+                    wishes.push(Wish::Say(ServerFrame::push(server_frame::Body::Unsubscribed(
+                        closed,
+                    ))));
                 }
             }
         }
@@ -536,5 +629,7 @@ pub fn status_word(stale: bool) -> &'static str {
 /// Unix milliseconds as RFC 3339 in UTC.
 #[must_use]
 pub fn rfc3339(unix_millis: i64) -> String {
-    jiff::Timestamp::from_millisecond(unix_millis).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+    jiff::Timestamp::from_millisecond(unix_millis)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_string()
 }

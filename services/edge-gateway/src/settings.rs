@@ -68,24 +68,54 @@ impl Settings {
     /// Reads them.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
-        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(1024);
+        let cores = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(1024);
         Self {
-            listen: reader.address("ROOMCAST_LISTEN", listen, "Address of the WebSocket, the HTTP routes and the page."),
-            policy_file: reader.path("ROOMCAST_POLICY_FILE", "The policy: roles, permissions, rooms (policy.yaml)."),
+            listen: reader.address(
+                "ROOMCAST_LISTEN",
+                listen,
+                "Address of the WebSocket, the HTTP routes and the page.",
+            ),
+            policy_file: reader.path(
+                "ROOMCAST_POLICY_FILE",
+                "The policy: roles, permissions, rooms (policy.yaml).",
+            ),
             keys_file: reader.path("ROOMCAST_JWT_KEYS_FILE", "Public keys that sign tokens (JWKS)."),
             tokens: TokenRules {
                 issuer: reader.required_text("ROOMCAST_JWT_ISSUER", "The issuer (iss) whose keys these are."),
-                audience: reader.text("ROOMCAST_JWT_AUDIENCE", "roomcast", "What a token's aud must contain."),
+                audience: reader.text(
+                    "ROOMCAST_JWT_AUDIENCE",
+                    "roomcast",
+                    "What a token's aud must contain.",
+                ),
             },
             origins: read_origins(reader),
-            page_config_file: reader
-                .optional_path("ROOMCAST_PAGE_CONFIG_FILE", "JSON that the page reads at /page.json; public."),
-            shards: reader.number("ROOMCAST_SHARDS", cores, 1..=1024, "Threads that own sockets; default: one per core."),
+            page_config_file: reader.optional_path(
+                "ROOMCAST_PAGE_CONFIG_FILE",
+                "JSON that the page reads at /page.json; public.",
+            ),
+            shards: reader.number(
+                "ROOMCAST_SHARDS",
+                cores,
+                1..=1024,
+                "Threads that own sockets; default: one per core.",
+            ),
             admission: read_admission(reader),
             clients: read_clients(reader),
             head: Head {
-                within: reader.seconds("ROOMCAST_HEADER_SECONDS", 5, 1..=60, "Seconds to send a request's head."),
-                bytes_max: reader.number("ROOMCAST_HEADER_BYTES_MAX", 16_384, 8_192..=65_536, "Bytes of a request's head."),
+                within: reader.seconds(
+                    "ROOMCAST_HEADER_SECONDS",
+                    5,
+                    1..=60,
+                    "Seconds to send a request's head.",
+                ),
+                bytes_max: reader.number(
+                    "ROOMCAST_HEADER_BYTES_MAX",
+                    16_384,
+                    8_192..=65_536,
+                    "Bytes of a request's head.",
+                ),
                 fields_max: reader.number("ROOMCAST_HEADERS_MAX", 64, 8..=256, "Header fields of a request."),
             },
             nats: NatsSideSettings::read(reader),
@@ -112,9 +142,16 @@ impl Settings {
     /// # Errors
     /// A file that cannot be read or is not JSON; exit code 65.
     pub fn load_page_config(&self) -> Result<Option<serde_json::Value>, Failure> {
-        let Some(path) = &self.page_config_file else { return Ok(None) };
+        let Some(path) = &self.page_config_file else {
+            return Ok(None);
+        };
         let config = serde_json::from_str(&read_file(path)?).map_err(|error| {
-            Failure::file(format!("{}:{}:{}: {error}", path.display(), error.line(), error.column()))
+            Failure::file(format!(
+                "{}:{}:{}: {error}",
+                path.display(),
+                error.line(),
+                error.column()
+            ))
         })?;
         Ok(Some(config))
     }
@@ -135,7 +172,10 @@ impl Settings {
 /// # Errors
 /// The first address that is not loopback.
 pub fn refuse_open_development(gate: &Gate, listens: &[SocketAddr]) -> Result<(), Failure> {
-    match listens.iter().find(|listen| gate.is_development() && !listen.ip().is_loopback()) {
+    match listens
+        .iter()
+        .find(|listen| gate.is_development() && !listen.ip().is_loopback())
+    {
         None => Ok(()),
         Some(open) => Err(Failure::settings(format!(
             "the keys hold a development key (kid roomcast-dev), but {open} is not a loopback address"
@@ -149,9 +189,16 @@ fn read_file(path: &Path) -> Result<String, Failure> {
 
 fn read_origins(reader: &mut Reader<'_>) -> Origins {
     const NAME: &str = "ROOMCAST_ALLOWED_ORIGINS";
-    let list = reader.list(NAME, "", "Origins whose pages may connect, comma-separated, exact: https://desk.example.");
+    let list = reader.list(
+        NAME,
+        "",
+        "Origins whose pages may connect, comma-separated, exact: https://desk.example.",
+    );
     Origins::new(list).unwrap_or_else(|bad| {
-        reader.mistake(NAME, format!("origins like https://desk.example or http://127.0.0.1:8080, which {bad:?} is not"));
+        reader.mistake(
+            NAME,
+            format!("origins like https://desk.example or http://127.0.0.1:8080, which {bad:?} is not"),
+        );
         Origins::default()
     })
 }
@@ -160,7 +207,12 @@ fn read_admission(reader: &mut Reader<'_>) -> admission::Limits {
     const MOST: u64 = 1_000_000;
     const ALL: usize = 1_000_000;
     admission::Limits {
-        connections_max: reader.number("ROOMCAST_CONNECTIONS_MAX", 10_000, 1..=ALL, "Connections of the process."),
+        connections_max: reader.number(
+            "ROOMCAST_CONNECTIONS_MAX",
+            10_000,
+            1..=ALL,
+            "Connections of the process.",
+        ),
         per_address_max: reader.number(
             "ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX",
             100,
@@ -174,8 +226,18 @@ fn read_admission(reader: &mut Reader<'_>) -> admission::Limits {
             "Connections that have not shown a token or a request yet.",
         ),
         rate: Rate {
-            per_second: reader.number("ROOMCAST_CONNECT_RATE", 2_500, 1..=MOST, "New connections a second."),
-            burst: reader.number("ROOMCAST_CONNECT_BURST", 5_000, 1..=MOST, "New connections at once."),
+            per_second: reader.number(
+                "ROOMCAST_CONNECT_RATE",
+                2_500,
+                1..=MOST,
+                "New connections a second.",
+            ),
+            burst: reader.number(
+                "ROOMCAST_CONNECT_BURST",
+                5_000,
+                1..=MOST,
+                "New connections at once.",
+            ),
         },
         address_rate: Rate {
             per_second: reader.number(
@@ -196,7 +258,10 @@ fn read_admission(reader: &mut Reader<'_>) -> admission::Limits {
 
 fn read_clients(reader: &mut Reader<'_>) -> shard::Limits {
     shard::Limits {
-        ws: ws::Limits { message_bytes_max: limits::CLIENT_MESSAGE_BYTES_MAX, fragments_max: FRAGMENTS_MAX },
+        ws: ws::Limits {
+            message_bytes_max: limits::CLIENT_MESSAGE_BYTES_MAX,
+            fragments_max: FRAGMENTS_MAX,
+        },
         outbox: outbox::Limits {
             bytes_max: reader.number(
                 "ROOMCAST_OUTBOX_BYTES_MAX",
@@ -219,8 +284,18 @@ fn read_clients(reader: &mut Reader<'_>) -> shard::Limits {
                 "Rooms that one connection may ask for; rooms joined by the policy do not count.",
             ),
             requests: Rate {
-                per_second: reader.number("ROOMCAST_REQUEST_RATE", 20, 1..=10_000, "Messages a second of one client."),
-                burst: reader.number("ROOMCAST_REQUEST_BURST", 60, 1..=10_000, "Messages at once of one client."),
+                per_second: reader.number(
+                    "ROOMCAST_REQUEST_RATE",
+                    20,
+                    1..=10_000,
+                    "Messages a second of one client.",
+                ),
+                burst: reader.number(
+                    "ROOMCAST_REQUEST_BURST",
+                    60,
+                    1..=10_000,
+                    "Messages at once of one client.",
+                ),
             },
         },
         ingress: Rate {
@@ -267,16 +342,40 @@ mod tests {
         let environment = Environment::from_pairs(needed.iter().chain(pairs).copied());
         let mut reader = Reader::new(&environment);
         let settings = Settings::read(&mut reader);
-        reader.finish().map(|_| settings).map_err(|mistakes| mistakes.to_string())
+        reader
+            .finish()
+            .map(|_| settings)
+            .map_err(|mistakes| mistakes.to_string())
     }
 
     #[test]
     fn defaults_are_those_of_the_reference() {
         let settings = read(&[]).unwrap();
-        assert_eq!(settings.clients.outbox, outbox::Limits { bytes_max: 1_048_576, frames_max: 1_024 });
-        assert_eq!(settings.clients.session.requests, Rate { per_second: 20, burst: 60 });
-        assert_eq!(settings.admission.rate, Rate { per_second: 2_500, burst: 5_000 });
-        assert_eq!((settings.head.within, settings.head.bytes_max), (Duration::from_secs(5), 16_384));
+        assert_eq!(
+            settings.clients.outbox,
+            outbox::Limits {
+                bytes_max: 1_048_576,
+                frames_max: 1_024
+            }
+        );
+        assert_eq!(
+            settings.clients.session.requests,
+            Rate {
+                per_second: 20,
+                burst: 60
+            }
+        );
+        assert_eq!(
+            settings.admission.rate,
+            Rate {
+                per_second: 2_500,
+                burst: 5_000
+            }
+        );
+        assert_eq!(
+            (settings.head.within, settings.head.bytes_max),
+            (Duration::from_secs(5), 16_384)
+        );
         assert!(settings.shards >= 1);
     }
 
@@ -316,8 +415,16 @@ mod tests {
 
     #[test]
     fn origins_are_checked() {
-        let mistakes = read(&[("ROOMCAST_ALLOWED_ORIGINS", "https://desk.example,*")]).err().unwrap();
+        let mistakes = read(&[("ROOMCAST_ALLOWED_ORIGINS", "https://desk.example,*")])
+            .err()
+            .unwrap();
         assert!(mistakes.contains("which \"*\" is not"), "{mistakes}");
-        assert!(read(&[("ROOMCAST_ALLOWED_ORIGINS", "http://127.0.0.1:8080, http://localhost:8080")]).is_ok());
+        assert!(
+            read(&[(
+                "ROOMCAST_ALLOWED_ORIGINS",
+                "http://127.0.0.1:8080, http://localhost:8080"
+            )])
+            .is_ok()
+        );
     }
 }

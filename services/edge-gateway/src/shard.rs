@@ -174,15 +174,22 @@ pub fn start(number: usize, shared: Shared) -> std::io::Result<(Handle, oneshot:
     let (sender, inbox) = channel();
     let signal = Arc::new(Signal::default());
     let metrics = shared.metrics.clone();
-    let handle = Handle { inbox: sender, waker, signal: Arc::clone(&signal), metrics };
+    let handle = Handle {
+        inbox: sender,
+        waker,
+        signal: Arc::clone(&signal),
+        metrics,
+    };
     let (ended, end) = oneshot::channel();
     let to_hub = handle.clone();
     let at = shared.hub.attach(Box::new(move |message| to_hub.tell(message)));
-    std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
-        Shard::new(at, poll, inbox, signal, shared).run();
-        // Nobody may be listening any more when the process ends.
-        let _ = ended.send(());
-    })?;
+    std::thread::Builder::new()
+        .name(format!("shard-{number}"))
+        .spawn(move || {
+            Shard::new(at, poll, inbox, signal, shared).run();
+            // Nobody may be listening any more when the process ends.
+            let _ = ended.send(());
+        })?;
     Ok((handle, end))
 }
 
@@ -239,15 +246,24 @@ struct Clock {
 impl Clock {
     fn now(&self) -> Now {
         // From 1 s on, so that 0 can mean "none".
-        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1_000);
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { millis, unix_millis: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX) }
+        let millis = u64::try_from(self.start.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1_000);
+        let unix = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Now {
+            millis,
+            unix_millis: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
+        }
     }
 }
 
 impl Shard {
     fn new(number: usize, poll: Poll, inbox: Receiver<Inbox>, signal: Arc<Signal>, shared: Shared) -> Self {
-        let clock = Clock { start: Instant::now() };
+        let clock = Clock {
+            start: Instant::now(),
+        };
         let now = clock.now();
         Self {
             number,
@@ -317,16 +333,26 @@ impl Shard {
         if more || !self.unread.is_empty() || !self.pages.is_empty() {
             return Duration::ZERO;
         }
-        let idle = if self.drain.is_some() { DRAIN_TURN_MILLIS } else { IDLE_MILLIS };
+        let idle = if self.drain.is_some() {
+            DRAIN_TURN_MILLIS
+        } else {
+            IDLE_MILLIS
+        };
         // One more, so that the tick that is due has passed when the loop looks.
-        Duration::from_millis(self.wheel.next_in(self.now.millis).map_or(idle, |next| (next + 1).min(idle)))
+        Duration::from_millis(
+            self.wheel
+                .next_in(self.now.millis)
+                .map_or(idle, |next| (next + 1).min(idle)),
+        )
     }
 
     /// Takes a bounded number of messages; whether more wait.
     fn take_inbox(&mut self) -> bool {
         self.signal.notified.store(false, Ordering::Release);
         if self.signal.lost.swap(false, Ordering::AcqRel) {
-            tracing::warn!("a shard fell more than {INBOX_MAX} messages behind; its clients are told to come back");
+            tracing::warn!(
+                "a shard fell more than {INBOX_MAX} messages behind; its clients are told to come back"
+            );
             self.close_all(Close::Resync);
         }
         let mut batch: Vec<Arc<Delivery>> = Vec::new();
@@ -368,7 +394,10 @@ impl Shard {
         let mut socket = TcpStream::from_std(arrival.socket);
         let entry = self.connections.vacant_entry();
         let key = entry.key();
-        let registered = self.poll.registry().register(&mut socket, Token(key), Interest::READABLE | Interest::WRITABLE);
+        let registered =
+            self.poll
+                .registry()
+                .register(&mut socket, Token(key), Interest::READABLE | Interest::WRITABLE);
         self.shared.metrics.connections.inc();
         if let Err(error) = registered {
             tracing::warn!(%error, "a socket cannot be watched: {error}");
@@ -378,10 +407,26 @@ impl Shard {
         // The first ping comes early and at random, so that clients that came together are not pinged together.
         let every = u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
         let due = self.now.millis + u64::try_from(AUTHENTICATE_WITHIN.as_millis()).unwrap_or(u64::MAX);
-        let Arrival { mut early, admitted, place, stranger, accepted, .. } = arrival;
-        let stage = Stage::Handshake { handshake: Box::new(Handshake { admitted }), due };
+        let Arrival {
+            mut early,
+            admitted,
+            place,
+            stranger,
+            accepted,
+            ..
+        } = arrival;
+        let stage = Stage::Handshake {
+            handshake: Box::new(Handshake { admitted }),
+            due,
+        };
         let ping_at = self.now.millis + fastrand::u64(every / 2..=every);
-        entry.insert(Connection::new(socket, stage, ping_at, accepted, (place, stranger)));
+        entry.insert(Connection::new(
+            socket,
+            stage,
+            ping_at,
+            accepted,
+            (place, stranger),
+        ));
         let key = u32::try_from(key).unwrap_or(u32::MAX);
         self.schedule(key);
         if self.draining {
@@ -393,7 +438,12 @@ impl Shard {
 
     /// A socket is ready for something. `closed`: its other side says nothing more, so it is to be read to the end.
     fn ready(&mut self, key: u32, readable: bool, closed: bool, writable: bool) {
-        if writable && self.connections.get(key as usize).is_some_and(Connection::is_blocked) {
+        if writable
+            && self
+                .connections
+                .get(key as usize)
+                .is_some_and(Connection::is_blocked)
+        {
             self.flush(key);
         }
         if readable {
@@ -408,7 +458,9 @@ impl Shard {
             while let Some(key) = self.dirty.pop() {
                 self.flush(key);
             }
-            let Some((key, ending)) = self.ending.pop() else { return };
+            let Some((key, ending)) = self.ending.pop() else {
+                return;
+            };
             match ending {
                 Ending::Closed(close) => self.end(key, close),
                 Ending::Client | Ending::Gone => self.drop_connection(key, ending),
@@ -418,14 +470,24 @@ impl Shard {
 
     /// The earliest instant at which a connection must be looked at, entered into the wheel if it is earlier than before.
     fn schedule(&mut self, key: u32) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
         let mut due = match &connection.stage {
             Stage::Handshake { due, .. } => *due,
             Stage::Closing { until } => *until,
             Stage::Session(session) => {
-                let left = session.next_at().saturating_mul(1000).saturating_sub(self.now.unix_millis).max(0);
+                let left = session
+                    .next_at()
+                    .saturating_mul(1000)
+                    .saturating_sub(self.now.unix_millis)
+                    .max(0);
                 let token = self.now.millis.saturating_add(u64::try_from(left).unwrap_or(0));
-                let ping = if connection.pong_due == 0 { connection.ping_at } else { connection.pong_due };
+                let ping = if connection.pong_due == 0 {
+                    connection.ping_at
+                } else {
+                    connection.pong_due
+                };
                 token.min(ping)
             }
         };
@@ -442,7 +504,9 @@ impl Shard {
         let mut fired = Vec::new();
         self.wheel.advance(self.now.millis, &mut fired);
         for key in fired {
-            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
+            let Some(connection) = self.connections.get_mut(key as usize) else {
+                continue;
+            };
             // An older entry of this connection, or one of a former holder of the key.
             if connection.wake_at > self.now.millis {
                 continue;
@@ -457,11 +521,17 @@ impl Shard {
     fn look_at(&mut self, key: u32) {
         let now = self.now;
         let stuck_after = write_timeout_millis(&self.shared.limits);
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
         let stuck = connection.stuck_at != 0 && now.millis >= connection.stuck_at + stuck_after;
         match &mut connection.stage {
-            Stage::Handshake { due, .. } if now.millis >= *due => self.ending.push((key, Ending::Closed(Close::BadToken))),
-            Stage::Closing { until } if stuck || now.millis >= *until => self.ending.push((key, Ending::Gone)),
+            Stage::Handshake { due, .. } if now.millis >= *due => {
+                self.ending.push((key, Ending::Closed(Close::BadToken)))
+            }
+            Stage::Closing { until } if stuck || now.millis >= *until => {
+                self.ending.push((key, Ending::Gone))
+            }
             Stage::Handshake { .. } | Stage::Closing { .. } => {}
             Stage::Session(_) if stuck => self.ending.push((key, Ending::Closed(Close::TooSlow))),
             Stage::Session(_) if connection.pong_due != 0 && now.millis >= connection.pong_due => {
@@ -471,8 +541,10 @@ impl Shard {
                 let mut wishes = std::mem::take(&mut self.wishes);
                 session.passes(now, &mut wishes);
                 if connection.pong_due == 0 && now.millis >= connection.ping_at {
-                    connection.ping_at = now.millis + u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
-                    connection.pong_due = now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                    connection.ping_at =
+                        now.millis + u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
+                    connection.pong_due =
+                        now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
                     let ping = self.ping.clone();
                     self.queue(key, ping, outbox::Class::Answer);
                 }
@@ -484,13 +556,26 @@ impl Shard {
 
     fn say_status(&mut self, stale: bool, since_millis: i64) {
         self.stale = stale;
-        let (status, since) = (session::status_word(stale).to_owned(), session::rfc3339(since_millis));
+        let (status, since) = (
+            session::status_word(stale).to_owned(),
+            session::rfc3339(since_millis),
+        );
         let text = ServerFrame::push(server_frame::Body::Status(Status { status, since })).to_json();
         let frame = ws::text_frame(text.as_bytes());
-        let connected = |(_, connection): &(usize, &Connection)| matches!(connection.stage, Stage::Session(_));
-        let keys: Vec<usize> = self.connections.iter().filter(connected).map(|(key, _)| key).collect();
+        let connected =
+            |(_, connection): &(usize, &Connection)| matches!(connection.stage, Stage::Session(_));
+        let keys: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(connected)
+            .map(|(key, _)| key)
+            .collect();
         for key in keys {
-            self.queue(u32::try_from(key).unwrap_or(u32::MAX), frame.clone(), outbox::Class::Answer);
+            self.queue(
+                u32::try_from(key).unwrap_or(u32::MAX),
+                frame.clone(),
+                outbox::Class::Answer,
+            );
         }
     }
 
@@ -507,8 +592,15 @@ impl Shard {
         if due == 0 {
             return;
         }
-        let open = |(_, connection): &(usize, &Connection)| !matches!(connection.stage, Stage::Closing { .. });
-        let keys: Vec<usize> = self.connections.iter().filter(open).take(due).map(|(key, _)| key).collect();
+        let open =
+            |(_, connection): &(usize, &Connection)| !matches!(connection.stage, Stage::Closing { .. });
+        let keys: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(open)
+            .take(due)
+            .map(|(key, _)| key)
+            .collect();
         for key in keys {
             self.end(u32::try_from(key).unwrap_or(u32::MAX), Close::Drain);
         }

@@ -7,8 +7,8 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Method, Uri, Version};
 use roomcast_proto::frame::{SUBPROTOCOL_BEARER, SUBPROTOCOL_JSON};
@@ -19,8 +19,16 @@ pub const URL_BYTES_MAX: usize = 4 * 1024;
 /// RFC 6455 §1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Names under which tokens are put into query strings elsewhere.
-const TOKEN_PARAMETERS: [&str; 8] =
-    ["token", "access_token", "auth", "authorization", "bearer", "jwt", "id_token", "auth_token"];
+const TOKEN_PARAMETERS: [&str; 8] = [
+    "token",
+    "access_token",
+    "auth",
+    "authorization",
+    "bearer",
+    "jwt",
+    "id_token",
+    "auth_token",
+];
 /// How every JWT begins: `{"` in base64url.
 const JWT_START: &str = "eyJ";
 
@@ -47,17 +55,27 @@ impl Origins {
     /// `bad_origin` for any origin that is not in the list, `null` among them, and for two.
     pub fn check(&self, headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
         let mut origins = headers.get_all(ORIGIN).iter();
-        let Some(origin) = origins.next() else { return Ok(None) };
+        let Some(origin) = origins.next() else {
+            return Ok(None);
+        };
         let known = self.0.iter().find(|known| known.as_bytes() == origin.as_bytes());
         match known.filter(|_| origins.next().is_none()) {
             Some(known) => Ok(Some(known)),
-            None => Err(Refusal::new(Code::BadOrigin, "pages of this origin may not connect here")),
+            None => Err(Refusal::new(
+                Code::BadOrigin,
+                "pages of this origin may not connect here",
+            )),
         }
     }
 }
 
 fn is_origin(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else { return false };
+    let Some(rest) = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"))
+    else {
+        return false;
+    };
     let host = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._:[]".contains(&b);
     !rest.is_empty() && rest.bytes().all(host)
 }
@@ -86,7 +104,10 @@ pub fn check(
 ) -> Result<Upgrade, Refusal> {
     check_url(uri)?;
     if *method != Method::GET {
-        return Err(Refusal::new(Code::MethodNotAllowed, "a WebSocket begins with GET"));
+        return Err(Refusal::new(
+            Code::MethodNotAllowed,
+            "a WebSocket begins with GET",
+        ));
     }
     if version != Version::HTTP_11 {
         return Err(bad("a WebSocket begins with HTTP/1.1"));
@@ -107,7 +128,11 @@ pub fn check(
         (Some(_), Some(_)) => return Err(bad("two tokens: one in `Authorization`, one as a subprotocol")),
         (header, offered) => header.or(offered).map(str::to_owned),
     };
-    Ok(Upgrade { accept: accept_of(key), subprotocol, token })
+    Ok(Upgrade {
+        accept: accept_of(key),
+        subprotocol,
+        token,
+    })
 }
 
 /// The bearer token of `Authorization`, for every door that takes one.
@@ -115,8 +140,12 @@ pub fn check(
 /// # Errors
 /// `bad_request` for two headers, another scheme or an empty token.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let Some(value) = one(headers, &AUTHORIZATION)? else { return Ok(None) };
-    let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some(value) = one(headers, &AUTHORIZATION)? else {
+        return Ok(None);
+    };
+    let token = value
+        .split_once(' ')
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     match token.map(|(_, token)| token.trim()) {
         Some(token) if !token.is_empty() => Ok(Some(token)),
         _ => Err(bad("expected `Authorization: Bearer <token>`")),
@@ -130,14 +159,26 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
 pub fn check_url(uri: &Uri) -> Result<(), Refusal> {
     let length = uri.path_and_query().map_or(0, |path| path.as_str().len());
     if length > URL_BYTES_MAX {
-        return Err(Refusal::new(Code::HeadersTooLarge, format!("a URL has at most {URL_BYTES_MAX} bytes")));
+        return Err(Refusal::new(
+            Code::HeadersTooLarge,
+            format!("a URL has at most {URL_BYTES_MAX} bytes"),
+        ));
     }
-    let parameters = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let parameters = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     for (name, value) in parameters {
         let name = percent_decoded(name);
-        if TOKEN_PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())) || value.starts_with(JWT_START)
+        if TOKEN_PARAMETERS
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+            || value.starts_with(JWT_START)
         {
-            return Err(bad("a token does not belong into a URL: send it as `Authorization: Bearer` or in `connect`"));
+            return Err(bad(
+                "a token does not belong into a URL: send it as `Authorization: Bearer` or in `connect`",
+            ));
         }
     }
     Ok(())
@@ -159,8 +200,12 @@ pub fn check_host(headers: &HeaderMap) -> Result<(), Refusal> {
 pub fn percent_decoded(text: &str) -> Vec<u8> {
     let (bytes, mut out, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
     while let Some(&byte) = bytes.get(at) {
-        let hex = bytes.get(at + 1..at + 3).filter(|hex| byte == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
-        let decoded = hex.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let hex = bytes
+            .get(at + 1..at + 3)
+            .filter(|hex| byte == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+        let decoded = hex
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         out.push(decoded.unwrap_or(byte));
         at += if decoded.is_some() { 3 } else { 1 };
     }
@@ -174,7 +219,9 @@ fn bad(detail: impl Into<String>) -> Refusal {
 /// A header that may stand there once; two of them are an attempt to be read differently by two readers.
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
     let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     match value.to_str() {
         Ok(text) if values.next().is_none() => Ok(Some(text.trim())),
         _ => Err(bad(format!("expected one `{name}` of visible characters"))),
@@ -192,8 +239,13 @@ fn check_no_body(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    let values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
 /// 16 bytes in base64, written as RFC 4648 §4 writes them.
@@ -205,10 +257,14 @@ fn is_key(key: &str) -> bool {
 fn choose(headers: &HeaderMap) -> Result<(Option<&'static str>, Option<&str>), Refusal> {
     let mut names = Vec::new();
     for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
-        let text = value.to_str().map_err(|_| bad("`Sec-WebSocket-Protocol` holds names"))?;
+        let text = value
+            .to_str()
+            .map_err(|_| bad("`Sec-WebSocket-Protocol` holds names"))?;
         names.extend(text.split(',').map(str::trim).filter(|name| !name.is_empty()));
     }
-    let mut tokens = names.iter().filter_map(|name| name.strip_prefix(SUBPROTOCOL_BEARER));
+    let mut tokens = names
+        .iter()
+        .filter_map(|name| name.strip_prefix(SUBPROTOCOL_BEARER));
     let (token, second) = (tokens.next(), tokens.next());
     if second.is_some() || token == Some("") {
         return Err(bad("expected one token as `bearer.<token>`"));
@@ -219,7 +275,9 @@ fn choose(headers: &HeaderMap) -> Result<(Option<&'static str>, Option<&str>), R
     if names.contains(&SUBPROTOCOL_JSON) {
         return Ok((Some(SUBPROTOCOL_JSON), token));
     }
-    Err(bad(format!("none of the subprotocols is spoken here; offer `{SUBPROTOCOL_JSON}`")))
+    Err(bad(format!(
+        "none of the subprotocols is spoken here; offer `{SUBPROTOCOL_JSON}`"
+    )))
 }
 
 fn accept_of(key: &str) -> String {
@@ -261,14 +319,27 @@ mod tests {
 
     fn ask(uri: &str, changes: &[(&str, Option<&str>)]) -> Result<Upgrade, Code> {
         let origins = Origins::new(vec!["https://desk.example".into()]).unwrap();
-        check(&Method::GET, Version::HTTP_11, &uri.parse().unwrap(), &request(changes), &origins)
-            .map_err(|refusal| refusal.code)
+        check(
+            &Method::GET,
+            Version::HTTP_11,
+            &uri.parse().unwrap(),
+            &request(changes),
+            &origins,
+        )
+        .map_err(|refusal| refusal.code)
     }
 
     #[test]
     fn the_accept_value_is_the_one_of_the_rfc() {
         let agreed = ask("/v1/ws", &[]).unwrap();
-        assert_eq!(agreed, Upgrade { accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(), subprotocol: None, token: None });
+        assert_eq!(
+            agreed,
+            Upgrade {
+                accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(),
+                subprotocol: None,
+                token: None
+            }
+        );
     }
 
     #[test]
@@ -294,12 +365,21 @@ mod tests {
             &[("+content-length", Some("0")), ("+content-length", Some("0"))],
             &[("authorization", Some("Basic abc"))],
             &[("authorization", Some("Bearer "))],
-            &[("+authorization", Some("Bearer a")), ("+authorization", Some("Bearer b"))],
+            &[
+                ("+authorization", Some("Bearer a")),
+                ("+authorization", Some("Bearer b")),
+            ],
             &[("sec-websocket-protocol", Some("bearer.abc"))],
             &[("sec-websocket-protocol", Some("roomcast.v1.json, bearer."))],
-            &[("sec-websocket-protocol", Some("roomcast.v1.json, bearer.a, bearer.b"))],
+            &[(
+                "sec-websocket-protocol",
+                Some("roomcast.v1.json, bearer.a, bearer.b"),
+            )],
             &[("sec-websocket-protocol", Some("graphql-ws"))],
-            &[("sec-websocket-protocol", Some("roomcast.v1.json, bearer.a")), ("authorization", Some("Bearer a"))],
+            &[
+                ("sec-websocket-protocol", Some("roomcast.v1.json, bearer.a")),
+                ("authorization", Some("Bearer a")),
+            ],
         ];
         for changes in bad {
             assert_eq!(ask("/v1/ws", changes), Err(Code::BadRequest), "{changes:?}");
@@ -308,22 +388,56 @@ mod tests {
 
     #[test]
     fn tokens_do_not_belong_into_urls() {
-        for query in ["token=x", "a=1&ACCESS_TOKEN=x", "jwt", "%74oken=x", "x=eyJhbGciOiJFZERTQSJ9.e30.x"] {
-            assert_eq!(ask(&format!("/v1/ws?{query}"), &[]), Err(Code::BadRequest), "{query}");
+        for query in [
+            "token=x",
+            "a=1&ACCESS_TOKEN=x",
+            "jwt",
+            "%74oken=x",
+            "x=eyJhbGciOiJFZERTQSJ9.e30.x",
+        ] {
+            assert_eq!(
+                ask(&format!("/v1/ws?{query}"), &[]),
+                Err(Code::BadRequest),
+                "{query}"
+            );
         }
         assert!(ask("/v1/ws?client=desk", &[]).is_ok());
-        assert_eq!(ask(&format!("/v1/ws?x={}", "y".repeat(URL_BYTES_MAX)), &[]), Err(Code::HeadersTooLarge));
+        assert_eq!(
+            ask(&format!("/v1/ws?x={}", "y".repeat(URL_BYTES_MAX)), &[]),
+            Err(Code::HeadersTooLarge)
+        );
     }
 
     #[test]
     fn origins_are_compared_exactly() {
         assert!(ask("/v1/ws", &[("origin", Some("https://desk.example"))]).is_ok());
-        for origin in ["null", "https://desk.example.evil", "http://desk.example", "https://DESK.example", "https://desk.example/", ""] {
-            assert_eq!(ask("/v1/ws", &[("origin", Some(origin))]), Err(Code::BadOrigin), "{origin}");
+        for origin in [
+            "null",
+            "https://desk.example.evil",
+            "http://desk.example",
+            "https://DESK.example",
+            "https://desk.example/",
+            "",
+        ] {
+            assert_eq!(
+                ask("/v1/ws", &[("origin", Some(origin))]),
+                Err(Code::BadOrigin),
+                "{origin}"
+            );
         }
-        let two = [("origin", Some("https://desk.example")), ("+origin", Some("https://desk.example"))];
+        let two = [
+            ("origin", Some("https://desk.example")),
+            ("+origin", Some("https://desk.example")),
+        ];
         assert_eq!(ask("/v1/ws", &two), Err(Code::BadOrigin));
-        for bad in ["*", "null", "desk.example", "https://", "https://a/b", "https://A"] {
+        for bad in [
+            "*",
+            "null",
+            "desk.example",
+            "https://",
+            "https://a/b",
+            "https://A",
+        ] {
             assert!(Origins::new(vec![bad.into()]).is_err(), "{bad}");
         }
         assert!(Origins::new(vec!["http://127.0.0.1:8080".into(), "http://[::1]:80".into()]).is_ok());
@@ -333,15 +447,44 @@ mod tests {
     fn subprotocol_and_token_are_found_wherever_they_may_stand() {
         let json = Some(SUBPROTOCOL_JSON);
         let rows: [(&[(&str, Option<&str>)], Option<&'static str>, Option<&str>); 5] = [
-            (&[("sec-websocket-protocol", Some("roomcast.v1.json"))], json, None),
-            (&[("sec-websocket-protocol", Some("x, roomcast.v1.json, bearer.a.b.c"))], json, Some("a.b.c")),
-            (&[("+sec-websocket-protocol", Some("bearer.t")), ("+sec-websocket-protocol", Some("roomcast.v1.json"))], json, Some("t")),
+            (
+                &[("sec-websocket-protocol", Some("roomcast.v1.json"))],
+                json,
+                None,
+            ),
+            (
+                &[(
+                    "sec-websocket-protocol",
+                    Some("x, roomcast.v1.json, bearer.a.b.c"),
+                )],
+                json,
+                Some("a.b.c"),
+            ),
+            (
+                &[
+                    ("+sec-websocket-protocol", Some("bearer.t")),
+                    ("+sec-websocket-protocol", Some("roomcast.v1.json")),
+                ],
+                json,
+                Some("t"),
+            ),
             (&[("authorization", Some("bearer abc"))], None, Some("abc")),
-            (&[("authorization", Some("Bearer abc")), ("sec-websocket-protocol", Some("roomcast.v1.json"))], json, Some("abc")),
+            (
+                &[
+                    ("authorization", Some("Bearer abc")),
+                    ("sec-websocket-protocol", Some("roomcast.v1.json")),
+                ],
+                json,
+                Some("abc"),
+            ),
         ];
         for (changes, subprotocol, token) in rows {
             let agreed = ask("/v1/ws", changes).unwrap();
-            assert_eq!((agreed.subprotocol, agreed.token.as_deref()), (subprotocol, token), "{changes:?}");
+            assert_eq!(
+                (agreed.subprotocol, agreed.token.as_deref()),
+                (subprotocol, token),
+                "{changes:?}"
+            );
         }
     }
 

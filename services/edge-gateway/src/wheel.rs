@@ -29,7 +29,11 @@ impl Wheel {
     /// A wheel that starts at `now_millis`.
     #[must_use]
     pub fn new(now_millis: u64) -> Self {
-        Self { slots: vec![Vec::new(); SLOTS], now: tick(now_millis), len: 0 }
+        Self {
+            slots: vec![Vec::new(); SLOTS],
+            now: tick(now_millis),
+            len: 0,
+        }
     }
 
     /// Entries waiting, stale ones included.
@@ -54,7 +58,9 @@ impl Wheel {
     /// Moves on to `now_millis` and appends the keys that are due to `fired`. Costs the slots passed, at most one turn.
     pub fn advance(&mut self, now_millis: u64, fired: &mut Vec<u32>) {
         let to = tick(now_millis);
-        let steps = to.saturating_sub(self.now).min(u32::try_from(SLOTS).unwrap_or(u32::MAX));
+        let steps = to
+            .saturating_sub(self.now)
+            .min(u32::try_from(SLOTS).unwrap_or(u32::MAX));
         let first = to - steps;
         self.now = self.now.max(to);
         for at in first + 1..=to {
@@ -122,7 +128,11 @@ mod tests {
         wheel.insert(2, 100);
         assert_eq!(fire(&mut wheel, 30_000), [2]);
         assert_eq!(fire(&mut wheel, 59_900), [] as [u32; 0]);
-        assert_eq!(fire(&mut wheel, 10_000), [] as [u32; 0], "time that goes back does nothing");
+        assert_eq!(
+            fire(&mut wheel, 10_000),
+            [] as [u32; 0],
+            "time that goes back does nothing"
+        );
         assert_eq!(fire(&mut wheel, 600_000), [1]);
     }
 

@@ -160,7 +160,9 @@ impl Decoder {
                     None => self.partial = Some(Box::default()),
                 }
             }
-            let Some(partial) = &mut self.partial else { continue };
+            let Some(partial) = &mut self.partial else {
+                continue;
+            };
             let (used, flow) = partial.step(input, limits, &mut on_message)?;
             input = &mut input[used..];
             if partial.is_empty() {
@@ -207,14 +209,21 @@ impl Partial {
     }
 
     /// Collects header bytes until they are a header, and checks it against what went before.
-    fn header(&mut self, input: &[u8], limits: Limits, used: &mut usize) -> Result<Option<Header>, Violation> {
+    fn header(
+        &mut self,
+        input: &[u8],
+        limits: Limits,
+        used: &mut usize,
+    ) -> Result<Option<Header>, Violation> {
         loop {
             if let Some((header, _)) = parse_header(&self.head[..self.head_len])? {
                 self.head_len = 0;
                 self.begin(header, limits)?;
                 return Ok(Some(header));
             }
-            let Some(byte) = input.get(*used) else { return Ok(None) };
+            let Some(byte) = input.get(*used) else {
+                return Ok(None);
+            };
             self.head[self.head_len] = *byte;
             self.head_len += 1;
             *used += 1;
@@ -228,11 +237,18 @@ impl Partial {
         }
         match (&mut self.gathered, header.opcode) {
             (None, OP_CONTINUATION) => return Err(Violation::Protocol("a continuation of nothing")),
-            (Some(_), OP_TEXT | OP_BINARY) => return Err(Violation::Protocol("a new message inside another")),
+            (Some(_), OP_TEXT | OP_BINARY) => {
+                return Err(Violation::Protocol("a new message inside another"));
+            }
             (Some(gathered), _) => gathered.fragments += 1,
             (None, opcode) => {
                 let text = opcode == OP_TEXT;
-                self.gathered = Some(Gathered { text, bytes: Vec::new(), valid: 0, fragments: 1 });
+                self.gathered = Some(Gathered {
+                    text,
+                    bytes: Vec::new(),
+                    valid: 0,
+                    fragments: 1,
+                });
             }
         }
         let fits = self.gathered.as_ref().is_some_and(|gathered| {
@@ -266,7 +282,9 @@ impl Partial {
             return Ok(Flow::Continue);
         }
         match self.gathered.take() {
-            Some(Gathered { text: true, bytes, .. }) => Ok(on_message(message(OP_TEXT, &bytes)?)),
+            Some(Gathered {
+                text: true, bytes, ..
+            }) => Ok(on_message(message(OP_TEXT, &bytes)?)),
             Some(Gathered { bytes, .. }) => Ok(on_message(Message::Binary(&bytes))),
             None => Ok(Flow::Continue),
         }
@@ -292,7 +310,9 @@ impl Gathered {
 
 /// A frame that is a whole message by itself and lies whole in `input`: the ordinary case, which copies nothing.
 fn whole_frame(input: &[u8], limits: Limits) -> Result<Option<(Header, usize)>, Violation> {
-    let Some((header, start)) = parse_header(input)? else { return Ok(None) };
+    let Some((header, start)) = parse_header(input)? else {
+        return Ok(None);
+    };
     let alone = header.fin && header.opcode != OP_CONTINUATION;
     if !alone || input.len() - start < header.len || header.len > limits.message_bytes_max {
         return Ok(None);
@@ -302,18 +322,25 @@ fn whole_frame(input: &[u8], limits: Limits) -> Result<Option<(Header, usize)>, 
 
 /// Reads a header as far as it goes: `None` wants more bytes, and what is wrong is wrong at the first byte that shows it.
 fn parse_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
-    let Some(&first) = bytes.first() else { return Ok(None) };
+    let Some(&first) = bytes.first() else {
+        return Ok(None);
+    };
     if first & 0x70 != 0 {
         return Err(Violation::Protocol("a reserved bit is set"));
     }
     let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
-    if !matches!(opcode, OP_CONTINUATION | OP_TEXT | OP_BINARY | OP_CLOSE | OP_PING | OP_PONG) {
+    if !matches!(
+        opcode,
+        OP_CONTINUATION | OP_TEXT | OP_BINARY | OP_CLOSE | OP_PING | OP_PONG
+    ) {
         return Err(Violation::Protocol("an opcode that is not defined"));
     }
     if opcode >= OP_CLOSE && !fin {
         return Err(Violation::Protocol("a control frame in fragments"));
     }
-    let Some(&second) = bytes.get(1) else { return Ok(None) };
+    let Some(&second) = bytes.get(1) else {
+        return Ok(None);
+    };
     if second & 0x80 == 0 {
         return Err(Violation::Protocol("a client's frame is not masked"));
     }
@@ -333,15 +360,27 @@ fn parse_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
         len => (u64::from(len), 2),
     };
     if (short == 126 && len < 126) || (short == 127 && len <= u64::from(u16::MAX)) {
-        return Err(Violation::Protocol("a length that is not written in its shortest form"));
+        return Err(Violation::Protocol(
+            "a length that is not written in its shortest form",
+        ));
     }
     if len >> 63 != 0 {
         return Err(Violation::Protocol("a length with its highest bit set"));
     }
-    let Some(&[a, b, c, d]) = bytes.get(at..at + 4) else { return Ok(None) };
+    let Some(&[a, b, c, d]) = bytes.get(at..at + 4) else {
+        return Ok(None);
+    };
     // What does not fit a machine word is over every limit.
     let len = usize::try_from(len).map_err(|_| Violation::TooBig)?;
-    Ok(Some((Header { fin, opcode, mask: [a, b, c, d], len }, at + 4)))
+    Ok(Some((
+        Header {
+            fin,
+            opcode,
+            mask: [a, b, c, d],
+            len,
+        },
+        at + 4,
+    )))
 }
 
 fn message(opcode: u8, payload: &[u8]) -> Result<Message<'_>, Violation> {

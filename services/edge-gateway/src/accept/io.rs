@@ -18,7 +18,11 @@ const PIECE: usize = 4096;
 pub(super) struct Io(pub(super) Arc<TcpStream>);
 
 impl Read for Io {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let mut piece = [0_u8; PIECE];
         let most = into.remaining().min(PIECE);
         loop {

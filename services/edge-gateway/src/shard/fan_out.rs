@@ -63,7 +63,9 @@ impl Shard {
                 // Few rooms have members here and few events wait together, so a plain list is the fastest index.
                 let mut rooms: SmallVec<[(usize, Vec<Arc<Delivery>>); 8]> = SmallVec::new();
                 for delivery in many {
-                    let Some(at) = self.members.find(&delivery.tenant, &delivery.room) else { continue };
+                    let Some(at) = self.members.find(&delivery.tenant, &delivery.room) else {
+                        continue;
+                    };
                     match rooms.iter_mut().find(|(room, _)| *room == at) {
                         Some((_, events)) => events.push(Arc::clone(delivery)),
                         None => rooms.push((at, vec![Arc::clone(delivery)])),
@@ -77,23 +79,31 @@ impl Shard {
     }
 
     fn fan_out_room(&mut self, at: usize, events: &[Arc<Delivery>]) {
-        let Some(entry) = self.members.room_mut(at) else { return };
+        let Some(entry) = self.members.room_mut(at) else {
+            return;
+        };
         let now = self.now;
         let limits = self.shared.limits.outbox;
         for (_, class) in &mut entry.classes {
             let hub = &self.shared.hub;
-            let resolve = |delivery: &Arc<Delivery>| hub.resolve_withdrawn(&class.permit, delivery, now.unix_millis);
-            let Some(encoded) = encode(class, events, resolve, now, &mut self.tally) else { continue };
+            let resolve =
+                |delivery: &Arc<Delivery>| hub.resolve_withdrawn(&class.permit, delivery, now.unix_millis);
+            let Some(encoded) = encode(class, events, resolve, now, &mut self.tally) else {
+                continue;
+            };
             class.told_millis = now.millis;
             for member in &class.members {
-                let Some(connection) = self.connections.get_mut(member.connection as usize) else { continue };
+                let Some(connection) = self.connections.get_mut(member.connection as usize) else {
+                    continue;
+                };
                 let sent = deliver(connection, member, &encoded, limits, now, &mut self.tally);
                 match sent {
                     Sent::All => {}
                     Sent::Blocked => self.blocked.push(member.connection),
                     Sent::Full => {
                         self.tally.outbox_full += 1;
-                        self.ending.push((member.connection, Ending::Closed(Close::TooSlow)));
+                        self.ending
+                            .push((member.connection, Ending::Closed(Close::TooSlow)));
                     }
                     Sent::Broken => self.ending.push((member.connection, Ending::Gone)),
                 }
@@ -106,7 +116,10 @@ impl Shard {
 
     /// One sample per batch: how long ago its oldest event was stored.
     fn sample_latency(&mut self, batch: &[Arc<Delivery>]) {
-        let oldest = batch.iter().find(|delivery| delivery.kind == Kind::Event).and_then(|event| event.cursor());
+        let oldest = batch
+            .iter()
+            .find(|delivery| delivery.kind == Kind::Event)
+            .and_then(|event| event.cursor());
         let Some(cursor) = oldest else { return };
         let now = u16::try_from(self.clock.now().unix_millis & 0xffff).unwrap_or(0);
         let millis = now.wrapping_sub(cursor.time_bits);
@@ -129,20 +142,29 @@ impl Shard {
         for at in self.sweep_at..(self.sweep_at + step).min(places) {
             self.tell_quiet(at, head);
         }
-        self.sweep_at = if self.sweep_at + step >= places { 0 } else { self.sweep_at + step };
+        self.sweep_at = if self.sweep_at + step >= places {
+            0
+        } else {
+            self.sweep_at + step
+        };
     }
 
     fn tell_quiet(&mut self, at: usize, head: Cursor) {
         let (now, limits) = (self.now, self.shared.limits.outbox);
         let every = u64::try_from(QUIET_CAUGHT_UP_EVERY.as_millis()).unwrap_or(u64::MAX);
-        let Some(entry) = self.members.room_mut(at) else { return };
+        let Some(entry) = self.members.room_mut(at) else {
+            return;
+        };
         for (_, class) in &mut entry.classes {
             if now.millis < class.told_millis + every || class.told == Some(head) {
                 continue;
             }
             class.told_millis = now.millis;
             class.told = Some(head);
-            let caught_up = CaughtUp { room: class.permit.room().as_str().to_owned(), cursor: head.to_string() };
+            let caught_up = CaughtUp {
+                room: class.permit.room().as_str().to_owned(),
+                cursor: head.to_string(),
+            };
             let text = ServerFrame::push(server_frame::Body::CaughtUp(caught_up)).to_json();
             let frame = ws::text_frame(text.as_bytes());
             for member in &class.members {
@@ -151,11 +173,15 @@ impl Shard {
                 if member.behind || ahead {
                     continue;
                 }
-                let Some(connection) = self.connections.get_mut(member.connection as usize) else { continue };
+                let Some(connection) = self.connections.get_mut(member.connection as usize) else {
+                    continue;
+                };
                 match connection.send(&frame, Class::Answer, limits, now, &mut self.tally) {
                     Sent::All => {}
                     Sent::Blocked => self.blocked.push(member.connection),
-                    Sent::Full => self.ending.push((member.connection, Ending::Closed(Close::TooSlow))),
+                    Sent::Full => self
+                        .ending
+                        .push((member.connection, Ending::Closed(Close::TooSlow))),
                     Sent::Broken => self.ending.push((member.connection, Ending::Gone)),
                 }
             }
@@ -175,7 +201,10 @@ fn encode(
     tally: &mut Tally,
 ) -> Option<Encoded> {
     let mut deliveries: SmallVec<[(Arc<Delivery>, Class); 4]> = SmallVec::new();
-    for event in events.iter().filter(|event| event.visible(&class.permit, now.unix_millis)) {
+    for event in events
+        .iter()
+        .filter(|event| event.visible(&class.permit, now.unix_millis))
+    {
         let seen = match event.kind {
             Kind::State { withdrawn: true, .. } => resolve(event).for_class(&class.permit),
             _ => event.for_class(&class.permit),
@@ -192,16 +221,25 @@ fn encode(
         [] => None,
         [(one, _)] => {
             let wire = one.frame().clone();
-            Some(Encoded { deliveries, wire, ends: SmallVec::new() })
+            Some(Encoded {
+                deliveries,
+                wire,
+                ends: SmallVec::new(),
+            })
         }
         many => {
-            let mut wire = BytesMut::with_capacity(many.iter().map(|(delivery, _)| delivery.frame().len()).sum());
+            let mut wire =
+                BytesMut::with_capacity(many.iter().map(|(delivery, _)| delivery.frame().len()).sum());
             let mut ends = SmallVec::with_capacity(many.len());
             for (delivery, outbox_class) in many {
                 wire.extend_from_slice(delivery.frame());
                 ends.push((wire.len(), *outbox_class));
             }
-            Some(Encoded { wire: wire.freeze(), ends, deliveries })
+            Some(Encoded {
+                wire: wire.freeze(),
+                ends,
+                deliveries,
+            })
         }
     }
 }
@@ -218,13 +256,20 @@ fn deliver(
     if member.behind {
         return Sent::All;
     }
-    let whole = encoded.deliveries.iter().all(|(delivery, _)| !member.has(delivery));
+    let whole = encoded
+        .deliveries
+        .iter()
+        .all(|(delivery, _)| !member.has(delivery));
     if whole && encoded.deliveries.len() > 1 && encoded.wire.len() <= WIRE_BYTES_MAX {
         tally.deliveries += encoded.deliveries.len() as u64;
         return connection.send_many(&encoded.wire, &encoded.ends, limits, now, tally);
     }
     let mut worst = Sent::All;
-    for (delivery, class) in encoded.deliveries.iter().filter(|(delivery, _)| !member.has(delivery)) {
+    for (delivery, class) in encoded
+        .deliveries
+        .iter()
+        .filter(|(delivery, _)| !member.has(delivery))
+    {
         match connection.send(delivery.frame(), *class, limits, now, tally) {
             Sent::Full if *class == Class::Ephemeral => {
                 tally.dropped_ephemeral += 1;

@@ -60,7 +60,9 @@ impl Shard {
     /// Takes bytes of a client: counts them against its budget, then reads frames.
     pub(super) fn take_bytes(&mut self, key: u32, bytes: &mut [u8]) {
         let rate = self.shared.limits.ingress;
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
         if matches!(connection.stage, Stage::Closing { .. }) {
             return;
         }
@@ -91,12 +93,18 @@ impl Shard {
             Message::Close(code) => self.answer_close(key, code.map(|(code, _)| code)),
         }
         let open = |connection: &Connection| !matches!(connection.stage, Stage::Closing { .. });
-        if self.connections.get(key as usize).is_some_and(open) { Flow::Continue } else { Flow::Stop }
+        if self.connections.get(key as usize).is_some_and(open) {
+            Flow::Continue
+        } else {
+            Flow::Stop
+        }
     }
 
     fn text(&mut self, key: u32, text: &str) {
         let frame = ClientFrame::from_json(text);
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
         let mut wishes = std::mem::take(&mut self.wishes);
         match &mut connection.stage {
             Stage::Closing { .. } => {}
@@ -114,7 +122,11 @@ impl Shard {
                     }
                     Err(failed) => {
                         if matches!(failed.close, Close::BadToken | Close::Expired) {
-                            self.shared.metrics.tokens.with_label_values(&[failed.close.reason()]).inc();
+                            self.shared
+                                .metrics
+                                .tokens
+                                .with_label_values(&[failed.close.reason()])
+                                .inc();
                         }
                         self.say(key, &ServerFrame::refuse(failed.id, &failed.refusal));
                         self.end(key, failed.close);
@@ -123,7 +135,13 @@ impl Shard {
                 self.schedule(key);
             }
             Stage::Session(session) => {
-                if matches!(&frame, Ok(ClientFrame { body: Some(client_frame::Body::Pong(_)), .. })) {
+                if matches!(
+                    &frame,
+                    Ok(ClientFrame {
+                        body: Some(client_frame::Body::Pong(_)),
+                        ..
+                    })
+                ) {
                     connection.pong_due = 0;
                 }
                 session.message(frame, &self.shared.gate, self.now, &mut wishes);
@@ -137,7 +155,9 @@ impl Shard {
     /// what takes rights away.
     pub(super) fn carry_out(&mut self, key: u32, wishes: &mut Vec<Wish>) {
         for wish in wishes.drain(..) {
-            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
+            let Some(connection) = self.connections.get_mut(key as usize) else {
+                continue;
+            };
             if matches!(connection.stage, Stage::Closing { .. }) {
                 continue;
             }
@@ -161,7 +181,10 @@ impl Shard {
     }
 
     fn carry_out_in_turn(&mut self, key: u32, wish: Wish) {
-        let waiting = self.connections.get_mut(key as usize).and_then(|connection| connection.waiting.as_mut());
+        let waiting = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(|connection| connection.waiting.as_mut());
         match (waiting, wish) {
             (Some(waiting), wish) if waiting.queue.len() < QUEUE_MAX => waiting.queue.push(wish),
             (Some(_), _) => self.end(key, Close::Rate),

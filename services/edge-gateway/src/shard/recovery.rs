@@ -10,7 +10,9 @@ use bytes::Bytes;
 use roomcast_access::Subscribe;
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
-use roomcast_proto::frame::{CaughtUp, ErrorBody, HistoryPage, PlacedEvent, RoomAnswer, ServerFrame, Subscribed, server_frame};
+use roomcast_proto::frame::{
+    CaughtUp, ErrorBody, HistoryPage, PlacedEvent, RoomAnswer, ServerFrame, Subscribed, server_frame,
+};
 use roomcast_proto::ids::Room;
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -36,10 +38,20 @@ impl Shard {
     }
 
     fn open_with(&mut self, key: u32, mut opening: Opening, ticket: Option<u64>) {
-        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
+        let Some(session) = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(Connection::session)
+        else {
+            return;
+        };
         session.decide_opening(&mut opening);
+        let waited = ticket.is_some();
         let ticket = ticket.unwrap_or_else(|| self.new_ticket());
-        let waiter = Waiter { shard: self.number, ticket };
+        let waiter = Waiter {
+            shard: self.number,
+            ticket,
+        };
         let mut found = Vec::with_capacity(opening.rooms.len());
         let mut wait = false;
         for asked in &opening.rooms {
@@ -48,13 +60,22 @@ impl Shard {
                 None => wait = true,
             }
         }
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
         if wait {
             self.tickets.insert(ticket, Ticket::Opening(key));
-            connection.waiting = Some(Box::new(Waiting { ticket, opening, queue: Vec::new() }));
+            connection.waiting = Some(Box::new(Waiting {
+                ticket,
+                opening,
+                queue: Vec::new(),
+            }));
             return;
         }
-        self.tickets.remove(&ticket);
+        if waited {
+            self.tickets.remove(&ticket);
+            self.shared.hub.forget(waiter);
+        }
         match opening.kind {
             Kind::Connected => self.connected(key, &opening, found),
             Kind::Subscribed => self.subscribed(key, &opening, found),
@@ -72,12 +93,18 @@ impl Shard {
             From::At(cursor) => Some(cursor),
             From::Fresh | From::Unreadable => None,
         };
-        match self.shared.hub.recover(permit, from, waiter, self.now.unix_millis) {
+        match self
+            .shared
+            .hub
+            .recover(permit, from, waiter, self.now.unix_millis)
+        {
             Recovery::Wait => None,
             Recovery::Unavailable => Some(Err(unavailable())),
             Recovery::Done(mut recovered) => {
                 if asked.from == From::Unreadable {
-                    recovered.recovery = Outcome::Incomplete { reason: hub::Gap::Epoch };
+                    recovered.recovery = Outcome::Incomplete {
+                        reason: hub::Gap::Epoch,
+                    };
                 }
                 Some(Ok((Arc::clone(permit), recovered)))
             }
@@ -85,10 +112,17 @@ impl Shard {
     }
 
     fn connected(&mut self, key: u32, opening: &Opening, found: Vec<Result<Opened, Refusal>>) {
-        let answers = opening.rooms.iter().zip(&found).map(|(asked, found)| self.answer(asked, found)).collect();
+        let answers = opening
+            .rooms
+            .iter()
+            .zip(&found)
+            .map(|(asked, found)| self.answer(asked, found))
+            .collect();
         let hub = &self.shared.hub;
         let now = self.now;
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
         let about = About {
             connection: input::name(connection),
             epoch: hub.epoch().map(|epoch| epoch.to_string()).unwrap_or_default(),
@@ -96,10 +130,15 @@ impl Shard {
             stale: self.stale,
         };
         let after = connection.accepted.elapsed();
-        let Some(session) = connection.session() else { return };
+        let Some(session) = connection.session() else {
+            return;
+        };
         let connected = session.connected(about, answers, now);
         tracing::debug!(user = session.user(), rooms = connected.rooms.len(), "connected");
-        self.say(key, &ServerFrame::answer(opening.id, server_frame::Body::Connected(connected)));
+        self.say(
+            key,
+            &ServerFrame::answer(opening.id, server_frame::Body::Connected(connected)),
+        );
         self.shared.metrics.connected(after);
         for (asked, found) in opening.rooms.iter().zip(found) {
             if let Ok((permit, recovered)) = found {
@@ -124,7 +163,10 @@ impl Shard {
                         recovery: answer.recovery.unwrap_or_default(),
                         reason: answer.reason,
                     };
-                    self.say(key, &ServerFrame::answer(opening.id, server_frame::Body::Subscribed(subscribed)));
+                    self.say(
+                        key,
+                        &ServerFrame::answer(opening.id, server_frame::Body::Subscribed(subscribed)),
+                    );
                     self.join(key, &permit, recovered, asked.requested);
                 }
             }
@@ -133,7 +175,10 @@ impl Shard {
 
     /// How one room is answered, counted.
     fn answer(&self, asked: &Asked, found: &Result<Opened, Refusal>) -> RoomAnswer {
-        let mut answer = RoomAnswer { room: asked.name.clone(), ..RoomAnswer::default() };
+        let mut answer = RoomAnswer {
+            room: asked.name.clone(),
+            ..RoomAnswer::default()
+        };
         let outcome = match found {
             Err(refusal) => {
                 answer.error = Some(ErrorBody::from(refusal));
@@ -159,11 +204,27 @@ impl Shard {
     fn join(&mut self, key: u32, permit: &Arc<Subscribe>, recovered: Recovered, requested: bool) {
         // A room that is open already is opened anew: the client says where it stands.
         self.leave(key, permit.room());
-        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
+        let Some(session) = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(Connection::session)
+        else {
+            return;
+        };
         let slot = u32::try_from(session.rooms.len()).unwrap_or(u32::MAX);
-        let member = Member { connection: key, slot, skip: recovered.head.position, behind: false };
+        let member = Member {
+            connection: key,
+            slot,
+            skip: recovered.head.position,
+            behind: false,
+        };
         let (seat, first) = self.members.join(permit, member, self.now.millis);
-        session.rooms.push(OpenRoom { room: permit.room().clone(), seat, requested, behind: None });
+        session.rooms.push(OpenRoom {
+            room: permit.room().clone(),
+            seat,
+            requested,
+            behind: None,
+        });
         if first {
             self.shared.hub.hold(permit);
         }
@@ -174,9 +235,16 @@ impl Shard {
     /// client has taken it: then nothing live is queued for it, because that comes with the last page.
     fn catch_up(&mut self, key: u32, slot: usize, permit: &Arc<Subscribe>, recovered: Recovered) {
         let page = self.shared.limits.page_events;
-        let last = recovered.events.get(page.saturating_sub(1)).and_then(|event| event.cursor());
+        let last = recovered
+            .events
+            .get(page.saturating_sub(1))
+            .and_then(|event| event.cursor());
         let behind = last.filter(|_| recovered.events.len() > page);
-        let count = if behind.is_some() { page } else { recovered.events.len() };
+        let count = if behind.is_some() {
+            page
+        } else {
+            recovered.events.len()
+        };
         for event in recovered.events.iter().take(count) {
             self.queue_seen(key, permit, event);
         }
@@ -186,8 +254,16 @@ impl Shard {
             }
             self.say_caught_up(key, permit.room(), recovered.head);
         }
-        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
-        let Some(open) = session.rooms.get_mut(slot) else { return };
+        let Some(session) = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(Connection::session)
+        else {
+            return;
+        };
+        let Some(open) = session.rooms.get_mut(slot) else {
+            return;
+        };
         open.behind = behind.map(Box::new);
         if let Some(member) = self.members.member_mut(open.seat) {
             member.behind = behind.is_some();
@@ -203,7 +279,10 @@ impl Shard {
     }
 
     fn say_caught_up(&mut self, key: u32, room: &Room, head: Cursor) {
-        let caught_up = CaughtUp { room: room.as_str().to_owned(), cursor: head.to_string() };
+        let caught_up = CaughtUp {
+            room: room.as_str().to_owned(),
+            cursor: head.to_string(),
+        };
         let text = ServerFrame::push(server_frame::Body::CaughtUp(caught_up)).to_json();
         self.queue(key, crate::ws::text_frame(text.as_bytes()), Class::Recovery);
     }
@@ -211,7 +290,9 @@ impl Shard {
     /// Goes on with long recoveries of clients that have taken their last page: one page per client and turn.
     pub(super) fn next_pages(&mut self) {
         for key in std::mem::take(&mut self.pages) {
-            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
+            let Some(connection) = self.connections.get_mut(key as usize) else {
+                continue;
+            };
             if connection.page_ticket == 0 && !connection.is_blocked() {
                 self.next_page(key);
             }
@@ -219,19 +300,38 @@ impl Shard {
     }
 
     fn next_page(&mut self, key: u32) {
-        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
+        let Some(session) = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(Connection::session)
+        else {
+            return;
+        };
         let behind = session.rooms.iter().position(|room| room.behind.is_some());
-        let Some((slot, open)) = behind.and_then(|slot| Some((slot, session.rooms.get(slot)?))) else { return };
+        let Some((slot, open)) = behind.and_then(|slot| Some((slot, session.rooms.get(slot)?))) else {
+            return;
+        };
         let from = open.behind.as_deref().copied();
-        let Some(permit) = self.members.permit(open.seat).cloned() else { return };
+        let Some(permit) = self.members.permit(open.seat).cloned() else {
+            return;
+        };
         let ticket = self.new_ticket();
-        let waiter = Waiter { shard: self.number, ticket };
-        match self.shared.hub.recover(&permit, from, waiter, self.now.unix_millis) {
+        let waiter = Waiter {
+            shard: self.number,
+            ticket,
+        };
+        match self
+            .shared
+            .hub
+            .recover(&permit, from, waiter, self.now.unix_millis)
+        {
             Recovery::Done(recovered) if recovered.recovery == Outcome::Complete => {
                 self.catch_up(key, slot, &permit, recovered);
             }
             // What was promised is no longer there: the client comes back with its cursor and is told so.
-            Recovery::Done(_) | Recovery::Unavailable => self.ending.push((key, Ending::Closed(Close::Resync))),
+            Recovery::Done(_) | Recovery::Unavailable => {
+                self.ending.push((key, Ending::Closed(Close::Resync)))
+            }
             Recovery::Wait => {
                 self.tickets.insert(ticket, Ticket::Page(key));
                 if let Some(connection) = self.connections.get_mut(key as usize) {
@@ -254,15 +354,23 @@ impl Shard {
             }
             Some(Ticket::Reading(key)) => {
                 self.tickets.remove(&ticket);
-                let reading = self.connections.get_mut(key as usize).and_then(|connection| connection.reading.take());
+                let reading = self
+                    .connections
+                    .get_mut(key as usize)
+                    .and_then(|connection| connection.reading.take());
                 if let Some(reading) = reading {
                     self.read_history(key, reading.1);
                 }
             }
             Some(Ticket::Opening(key)) => {
-                let waiting = self.connections.get_mut(key as usize).and_then(|connection| connection.waiting.take());
+                let waiting = self
+                    .connections
+                    .get_mut(key as usize)
+                    .and_then(|connection| connection.waiting.take());
                 let Some(waiting) = waiting else { return };
-                let Waiting { opening, mut queue, .. } = *waiting;
+                let Waiting {
+                    opening, mut queue, ..
+                } = *waiting;
                 self.open_with(key, opening, Some(ticket));
                 self.carry_out(key, &mut queue);
             }
@@ -271,7 +379,13 @@ impl Shard {
 
     /// Leaves a room, if it is open.
     pub(super) fn leave(&mut self, key: u32, room: &Room) {
-        let Some(session) = self.connections.get_mut(key as usize).and_then(Connection::session) else { return };
+        let Some(session) = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(Connection::session)
+        else {
+            return;
+        };
         let Some(slot) = session.slot(room) else { return };
         let open = session.close(slot);
         if let Some(moved) = session.rooms.get(slot)
@@ -301,7 +415,10 @@ impl Shard {
     }
 
     fn set_seat(&mut self, key: u32, slot: usize, seat: Seat) {
-        let session = self.connections.get_mut(key as usize).and_then(Connection::session);
+        let session = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(Connection::session);
         if let Some(open) = session.and_then(|session| session.rooms.get_mut(slot)) {
             open.seat = seat;
         }
@@ -310,9 +427,15 @@ impl Shard {
     /// Sends the state of an exchanged permit. Values are the latest, so those live ones that they cover are skipped.
     fn exchanged(&mut self, key: u32, found: Vec<Result<Opened, Refusal>>) {
         for (permit, recovered) in found.into_iter().flatten() {
-            let session = self.connections.get_mut(key as usize).and_then(Connection::session);
-            let seat = session.and_then(|session| Some(session.rooms.get(session.slot(permit.room())?)?.seat));
-            let Some(member) = seat.and_then(|seat| self.members.member_mut(seat)) else { continue };
+            let session = self
+                .connections
+                .get_mut(key as usize)
+                .and_then(Connection::session);
+            let seat =
+                session.and_then(|session| Some(session.rooms.get(session.slot(permit.room())?)?.seat));
+            let Some(member) = seat.and_then(|seat| self.members.member_mut(seat)) else {
+                continue;
+            };
             member.skip.rev = member.skip.rev.max(recovered.head.position.rev);
             for value in &recovered.state {
                 self.queue_seen(key, &permit, value);
@@ -322,8 +445,12 @@ impl Shard {
 
     /// Reads history and answers, or waits for the hub; one request of a client waits at a time.
     pub(super) fn read_history(&mut self, key: u32, mut reading: Reading) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        let Some(session) = connection.session() else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
+        let Some(session) = connection.session() else {
+            return;
+        };
         if !session.may_still_read(&mut reading) {
             return self.refuse(key, reading.id, &Refusal::forbidden());
         }
@@ -332,12 +459,20 @@ impl Shard {
             return self.refuse(key, reading.id, &refusal);
         }
         let ticket = self.new_ticket();
-        let waiter = Waiter { shard: self.number, ticket };
+        let waiter = Waiter {
+            shard: self.number,
+            ticket,
+        };
         let now = self.now.unix_millis;
-        match self.shared.hub.history(&reading.permit, reading.before, reading.limit, waiter, now) {
+        match self
+            .shared
+            .hub
+            .history(&reading.permit, reading.before, reading.limit, waiter, now)
+        {
             hub::History::Done(page) => {
                 if let Some(id) = reading.id {
-                    let body = server_frame::Body::History(history_page(&reading, page, &mut self.tally.unreadable));
+                    let body =
+                        server_frame::Body::History(history_page(&reading, page, &mut self.tally.unreadable));
                     self.say(key, &ServerFrame::answer(Some(id), body));
                 }
             }
@@ -369,7 +504,12 @@ fn unavailable() -> Refusal {
 
 /// A page as it is sent: the newest of its events that fit into one message.
 fn history_page(reading: &Reading, page: hub::HistoryPage, unreadable: &mut u64) -> HistoryPage {
-    let seen = page.events.iter().map(|event| (event.cursor(), event.for_class(&reading.permit).map(|seen| seen.body_bytes())));
+    let seen = page.events.iter().map(|event| {
+        (
+            event.cursor(),
+            event.for_class(&reading.permit).map(|seen| seen.body_bytes()),
+        )
+    });
     let mut events: Vec<(Option<Cursor>, Bytes)> = Vec::with_capacity(page.events.len());
     for (cursor, body) in seen {
         match body {
@@ -378,7 +518,11 @@ fn history_page(reading: &Reading, page: hub::HistoryPage, unreadable: &mut u64)
         }
     }
     let (kept, cut) = newest_that_fit(&events, MESSAGE_BYTES_MAX);
-    let cursor = if cut { kept.first().and_then(|(cursor, _)| *cursor) } else { page.cursor };
+    let cursor = if cut {
+        kept.first().and_then(|(cursor, _)| *cursor)
+    } else {
+        page.cursor
+    };
     HistoryPage {
         room: reading.permit.room().as_str().to_owned(),
         events: kept
@@ -394,7 +538,10 @@ fn history_page(reading: &Reading, page: hub::HistoryPage, unreadable: &mut u64)
 }
 
 /// The last elements whose bodies have at most `bytes_max` together, at least one; and whether any was left out.
-pub(crate) fn newest_that_fit(events: &[(Option<Cursor>, Bytes)], bytes_max: usize) -> (&[(Option<Cursor>, Bytes)], bool) {
+pub(crate) fn newest_that_fit(
+    events: &[(Option<Cursor>, Bytes)],
+    bytes_max: usize,
+) -> (&[(Option<Cursor>, Bytes)], bool) {
     let mut bytes = 0;
     let fits = events.iter().rev().take_while(|(_, body)| {
         bytes += body.len();

@@ -21,7 +21,9 @@ impl Shard {
     /// Queues a ready frame; it leaves with the next flush.
     pub(super) fn queue(&mut self, key: u32, frame: Bytes, class: Class) {
         let limits = self.shared.limits.outbox;
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
         match connection.queue(frame, class, limits, &mut self.tally) {
             Sent::Blocked => self.dirty.push(key),
             other => self.note(key, other),
@@ -30,7 +32,9 @@ impl Shard {
 
     /// Writes what waits for a client.
     pub(super) fn flush(&mut self, key: u32) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
         let sent = connection.flush(self.now, &mut self.tally);
         if sent != Sent::All {
             return self.note(key, sent);
@@ -38,7 +42,9 @@ impl Shard {
         match &mut connection.stage {
             // All is said: the other side's FIN, or the end of its time, drops the socket.
             Stage::Closing { .. } => drop(connection.socket.shutdown(std::net::Shutdown::Write)),
-            Stage::Session(session) if session.rooms.iter().any(|room| room.behind.is_some()) => self.pages.push(key),
+            Stage::Session(session) if session.rooms.iter().any(|room| room.behind.is_some()) => {
+                self.pages.push(key)
+            }
             _ => {}
         }
     }
@@ -61,7 +67,10 @@ impl Shard {
         let text = ServerFrame::push(server_frame::Body::Disconnect(disconnect)).to_json();
         // A client that does not read would not read what waits either; its cursor brings it back to it.
         let abandon = close == Close::TooSlow;
-        let last = [ws::text_frame(text.as_bytes()), ws::close_frame(Some((code, close.reason())))];
+        let last = [
+            ws::text_frame(text.as_bytes()),
+            ws::close_frame(Some((code, close.reason()))),
+        ];
         self.close(key, Ending::Closed(close), abandon, &last);
     }
 
@@ -78,7 +87,9 @@ impl Shard {
         self.shared.metrics.ended(ending);
         let until = self.now.millis + LINGER_MILLIS;
         let limits = self.shared.limits.outbox;
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
         connection.stage = Stage::Closing { until };
         connection.decoder = ws::Decoder::default();
         connection.stranger = None;
@@ -105,7 +116,9 @@ impl Shard {
 
     /// Takes a connection out of its rooms and out of what the hub does for it. Whether it was open until now.
     fn leave_everything(&mut self, key: u32) -> bool {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return false };
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return false;
+        };
         let waiting = connection.waiting.take().map(|waiting| waiting.ticket);
         let reading = connection.reading.take().map(|reading| reading.0);
         let page = Some(std::mem::take(&mut connection.page_ticket)).filter(|ticket| *ticket != 0);
@@ -116,7 +129,10 @@ impl Shard {
         };
         for ticket in [waiting, reading, page].into_iter().flatten() {
             self.tickets.remove(&ticket);
-            self.shared.hub.forget(Waiter { shard: self.number, ticket });
+            self.shared.hub.forget(Waiter {
+                shard: self.number,
+                ticket,
+            });
         }
         for room in rooms {
             self.give_up(room.seat);
@@ -128,7 +144,10 @@ impl Shard {
     pub(super) fn give_up(&mut self, seat: Seat) {
         let left = self.members.leave(seat);
         if let Some((member, seat)) = left.moved {
-            let session = self.connections.get_mut(member.connection as usize).and_then(|other| other.session());
+            let session = self
+                .connections
+                .get_mut(member.connection as usize)
+                .and_then(|other| other.session());
             if let Some(room) = session.and_then(|session| session.rooms.get_mut(member.slot as usize)) {
                 room.seat = seat;
             }

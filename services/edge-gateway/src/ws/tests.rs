@@ -2,7 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { message_bytes_max: 1000, fragments_max: 8 };
+const LIMITS: Limits = Limits {
+    message_bytes_max: 1000,
+    fragments_max: 8,
+};
 
 /// An owned message, so that results of different splits can be compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +67,11 @@ fn read(stream: &[u8], piece: usize) -> (Vec<Got>, Result<(), Violation>, bool) 
 fn check(stream: &[u8], expected: &[Got]) {
     for piece in [1, 2, 3, 7, stream.len().max(1)] {
         let (messages, end, rest) = read(stream, piece);
-        assert_eq!((messages.as_slice(), end), (expected, Ok(())), "in pieces of {piece}");
+        assert_eq!(
+            (messages.as_slice(), end),
+            (expected, Ok(())),
+            "in pieces of {piece}"
+        );
         assert!(rest, "nothing is kept after whole messages, in pieces of {piece}");
     }
 }
@@ -84,17 +91,35 @@ fn messages_are_read() {
     check(&client(0x81, b""), &[text("")]);
     check(&client(0x81, b"hello"), &[text("hello")]);
     check(&client(0x82, &[0xff, 0]), &[Got::Binary(vec![0xff, 0])]);
-    check(&client(0x81, "x".repeat(125).as_bytes()), &[text(&"x".repeat(125))]);
-    check(&client(0x81, "x".repeat(126).as_bytes()), &[text(&"x".repeat(126))]);
-    check(&client(0x81, "é".repeat(500).as_bytes()), &[text(&"é".repeat(500))]);
+    check(
+        &client(0x81, "x".repeat(125).as_bytes()),
+        &[text(&"x".repeat(125))],
+    );
+    check(
+        &client(0x81, "x".repeat(126).as_bytes()),
+        &[text(&"x".repeat(126))],
+    );
+    check(
+        &client(0x81, "é".repeat(500).as_bytes()),
+        &[text(&"é".repeat(500))],
+    );
     check(&client(0x89, b"p"), &[Got::Ping(b"p".to_vec())]);
     check(&client(0x8a, &[7; 125]), &[Got::Pong(vec![7; 125])]);
     check(&client(0x88, b""), &[Got::Close(None)]);
-    check(&client(0x88, b"\x03\xe8bye"), &[Got::Close(Some((1000, "bye".into())))]);
+    check(
+        &client(0x88, b"\x03\xe8bye"),
+        &[Got::Close(Some((1000, "bye".into())))],
+    );
     let two = [client(0x81, b"one"), client(0x81, b"two")].concat();
     check(&two, &[text("one"), text("two")]);
     // A character cut by the border of two fragments, with a ping between them.
-    let fragments = [client(0x01, b"\xe2"), client(0x89, b"!"), client(0x00, b"\x82"), client(0x80, b"\xac")].concat();
+    let fragments = [
+        client(0x01, b"\xe2"),
+        client(0x89, b"!"),
+        client(0x00, b"\x82"),
+        client(0x80, b"\xac"),
+    ]
+    .concat();
     check(&fragments, &[Got::Ping(b"!".to_vec()), text("€")]);
     let binary = [client(0x02, b"a"), client(0x00, b""), client(0x80, b"b")].concat();
     check(&binary, &[Got::Binary(b"ab".to_vec())]);
@@ -108,10 +133,19 @@ fn what_breaks_the_protocol_is_refused() {
     refused(&[0x81, 0x01, b'x'], Close::WsProtocol); // not masked
     refused(&client(0x89, &[0; 126]), Close::WsProtocol);
     refused(&client(0x80, b"x"), Close::WsProtocol);
-    refused(&[client(0x01, b"x"), client(0x81, b"y")].concat(), Close::WsProtocol);
+    refused(
+        &[client(0x01, b"x"), client(0x81, b"y")].concat(),
+        Close::WsProtocol,
+    );
     refused(&[0x81, 0x80 | 126, 0, 125, 0, 0, 0, 0], Close::WsProtocol);
-    refused(&[0x81, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0], Close::WsProtocol);
-    refused(&[0x82, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Close::WsProtocol);
+    refused(
+        &[0x81, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
+        Close::WsProtocol,
+    );
+    refused(
+        &[0x82, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        Close::WsProtocol,
+    );
     for code in [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
         refused(&client(0x88, &code.to_be_bytes()), Close::WsProtocol);
     }
@@ -123,15 +157,30 @@ fn what_breaks_the_protocol_is_refused() {
 fn limits_hold_before_anything_is_kept() {
     refused(&client(0x81, &[b'x'; 1001]), Close::WsTooBig);
     // One gibibyte declared, nothing sent: refused with the header.
-    refused(&[0x82, 0x80 | 127, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4], Close::WsTooBig);
-    refused(&[client(0x01, &[b'x'; 600]), client(0x80, &[b'x'; 401])].concat(), Close::WsTooBig);
-    let empty = [vec![client(0x01, b"")], vec![client(0x00, b""); 8]].concat().concat();
+    refused(
+        &[0x82, 0x80 | 127, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4],
+        Close::WsTooBig,
+    );
+    refused(
+        &[client(0x01, &[b'x'; 600]), client(0x80, &[b'x'; 401])].concat(),
+        Close::WsTooBig,
+    );
+    let empty = [vec![client(0x01, b"")], vec![client(0x00, b""); 8]]
+        .concat()
+        .concat();
     refused(&empty, Close::WsTooBig);
 }
 
 #[test]
 fn text_that_is_not_utf8_fails_at_the_first_byte_that_shows_it() {
-    for bad in [&b"\xc0\xaf"[..], b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"ok\xff", b"\xe2\x28\xa1", b"\xe2\x82"] {
+    for bad in [
+        &b"\xc0\xaf"[..],
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"ok\xff",
+        b"\xe2\x28\xa1",
+        b"\xe2\x82",
+    ] {
         refused(&client(0x81, bad), Close::WsInvalidData);
     }
     // The frame is not complete, but it can no longer become text.
@@ -155,7 +204,10 @@ fn after_stop_nothing_more_is_handed_over() {
 fn frames_are_written_in_their_shortest_form() {
     assert_eq!(&text_frame(b"hi")[..], b"\x81\x02hi");
     assert_eq!(&text_frame(&[b'x'; 126])[..4], b"\x81\x7e\x00\x7e");
-    assert_eq!(&text_frame(&[b'x'; 65536])[..10], b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00");
+    assert_eq!(
+        &text_frame(&[b'x'; 65536])[..10],
+        b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"
+    );
     assert_eq!(&pong_frame(b"p")[..], b"\x8a\x01p");
     assert_eq!(&close_frame(None)[..], b"\x88\x00");
     assert_eq!(&close_frame(Some((4001, "drain")))[..], b"\x88\x07\x0f\xa1drain");

@@ -1,0 +1,222 @@
+//! Clients that mean harm, or are broken: what they cost, and that the others do not notice.
+
+use std::time::Duration;
+
+use roomcast_harness::client::Client;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Gateway, ids, resident_kib};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// An upgraded socket without a WebSocket library around it, connected as a user of the desk.
+async fn bare(gateway: &Gateway) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let token = gateway.signer.token("bare", &["staff"]);
+    let request = "GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    stream
+        .write_all(format!("{request}Authorization: Bearer {token}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"));
+    stream
+        .write_all(&masked(
+            0x81,
+            br#"{"id":1,"connect":{"client":"bare","rooms":[{"room":"bookings"}]}}"#,
+        ))
+        .await
+        .unwrap();
+    stream
+}
+
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match u8::try_from(payload.len()) {
+        Ok(len @ 0..=125) => frame.push(0x80 | len),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+/// Everything until the server ends the connection.
+async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    let _ = tokio::time::timeout(SOON, stream.read_to_end(&mut all))
+        .await
+        .expect("the server ends the connection");
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_break_the_protocol_end_with_their_code() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let fragments = [masked(0x01, b"{"), vec![masked(0x00, b""); 2000].concat()].concat();
+    let rows: Vec<(Vec<u8>, u16)> = vec![
+        (vec![0x81, 0x02, b'h', b'i'], 1002),
+        (masked(0xc1, b"{}"), 1002),
+        (masked(0x83, b""), 1002),
+        (masked(0x09, b""), 1002),
+        (masked(0x80, b"x"), 1002),
+        (masked(0x82, b"binary"), 1003),
+        (masked(0x81, b"\xff\xfe"), 1007),
+        (vec![0x81, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0], 1009),
+        (fragments, 1009),
+        (masked(0x81, b"{}"), 4503),
+        (masked(0x81, br#"{"id":"x","pong":{}}"#), 4503),
+    ];
+    for (bytes, code) in rows {
+        let mut stream = bare(&gateway).await;
+        stream.write_all(&bytes).await.unwrap();
+        let all = rest(&mut stream).await;
+        let text = String::from_utf8_lossy(&all);
+        assert!(
+            text.contains(&format!("{{\"disconnect\":{{\"code\":{code},")),
+            "{code}: {text}"
+        );
+        let close = all
+            .windows(4)
+            .rposition(|part| part[0] == 0x88 && part[2..4] == code.to_be_bytes());
+        assert!(
+            close.is_some(),
+            "{code}: a close frame with the same code: {text}"
+        );
+    }
+    // The client's own close is answered with its code.
+    let mut stream = bare(&gateway).await;
+    stream.write_all(&masked(0x88, b"\x03\xe8bye")).await.unwrap();
+    assert!(rest(&mut stream).await.ends_with(b"\x88\x02\x03\xe8"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_pings_costs_little_and_ends() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let (mut calm, _) = gateway.client("calm", &["staff"], &["bookings"]).await;
+    calm.caught_up("bookings").await.unwrap();
+    let before = resident_kib();
+    let flood = vec![masked(0x89, &[b'p'; 125]); 500].concat();
+    let mut attackers = Vec::new();
+    for _ in 0..5 {
+        let mut stream = bare(&gateway).await;
+        let flood = flood.clone();
+        // Writes as fast as it can for ever and never reads.
+        attackers.push(tokio::spawn(async move {
+            while stream.write_all(&flood).await.is_ok() {}
+        }));
+    }
+    for attacker in attackers {
+        tokio::time::timeout(SOON, attacker)
+            .await
+            .expect("the flood is ended")
+            .unwrap();
+    }
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 16 * 1024, "grew by {grown} KiB");
+    gateway.event("bookings", "all", "calm", json!({})).await;
+    calm.until("calm", SOON, |frame| frame["event"]["event"]["id"] == "calm")
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_beyond_the_rate_end_with_4006() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let (mut client, _) = gateway.client("u1", &["staff"], &[]).await;
+    for n in 0..80 {
+        let _ = client
+            .send_text(&json!({ "id": n + 10, "unsubscribe": { "room": "bookings" } }).to_string())
+            .await;
+    }
+    let frames = client
+        .until("4006", SOON, |frame| frame["disconnect"]["code"] == 4006)
+        .await
+        .unwrap();
+    let answered = frames
+        .iter()
+        .filter(|frame| frame["unsubscribed"].is_object())
+        .count();
+    assert!((58..=62).contains(&answered), "{answered} were answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_reads_is_closed_and_the_others_get_everything() {
+    let limits = [
+        ("ROOMCAST_WRITE_SECONDS", "2"),
+        ("ROOMCAST_OUTBOX_BYTES_MAX", "262144"),
+    ];
+    let Some(gateway) = Gateway::start(&limits).await else {
+        return;
+    };
+    let token = gateway.signer.token("lazy", &["staff"]);
+    let mut lazy = Client::open_narrow(&gateway.url).await.unwrap();
+    lazy.begin(&token, &["bookings"], &std::collections::HashMap::new())
+        .await
+        .unwrap();
+    lazy.caught_up("bookings").await.unwrap();
+    let (mut eager, _) = gateway.client("eager", &["staff"], &["bookings"]).await;
+    eager.caught_up("bookings").await.unwrap();
+    let padding = "x".repeat(16 * 1024);
+    let reading = tokio::spawn(async move {
+        let frames = eager
+            .until("the last", Duration::from_secs(30), |frame| {
+                frame["event"]["event"]["id"] == "e199"
+            })
+            .await;
+        ids(&frames.unwrap(), "bookings")
+    });
+    for n in 0..200 {
+        gateway
+            .event(
+                "bookings",
+                "all",
+                &format!("e{n}"),
+                json!({ "data": { "padding": padding } }),
+            )
+            .await;
+    }
+    assert_eq!(
+        reading.await.unwrap(),
+        (0..200).map(|n| format!("e{n}")).collect::<Vec<_>>()
+    );
+    // What it had not read is still in the kernel; behind it stands the end, with its cursor it comes back complete.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    while lazy.next(SOON).await.unwrap().is_some() {}
+    assert!(gateway.metric("roomcast_gateway_outbox_full_total") >= 1.0);
+    let cursors = lazy.cursors.clone();
+    let (mut back, connected) = Client::connect(&gateway.url, &token, &["bookings"], &cursors)
+        .await
+        .unwrap();
+    assert_eq!(connected["rooms"][0]["recovery"], "complete");
+    let seen: Vec<String> = lazy
+        .raw
+        .iter()
+        .filter_map(|text| serde_json::from_str::<serde_json::Value>(text).ok())
+        .collect::<Vec<_>>()
+        .as_slice()
+        .iter()
+        .flat_map(|frame| ids(std::slice::from_ref(frame), "bookings"))
+        .collect();
+    let missed = ids(&back.caught_up("bookings").await.unwrap(), "bookings");
+    assert_eq!(
+        [seen, missed].concat(),
+        (0..200).map(|n| format!("e{n}")).collect::<Vec<_>>(),
+        "nothing missed, nothing twice"
+    );
+}

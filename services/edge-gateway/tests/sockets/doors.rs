@@ -1,0 +1,303 @@
+//! What does not get in, and how it is told.
+
+use std::time::{Duration, Instant};
+
+use roomcast_harness::client::Client;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Gateway;
+
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const GOOD: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+
+/// Sends bytes and answers all that comes back until the connection ends, at most 8 s.
+async fn raw(gateway: &Gateway, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    // A server that has heard enough may stop listening in the middle.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let reading = async {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            answer.extend_from_slice(&buffer[..count]);
+            if answer.starts_with(b"HTTP/1.1 101") {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(8), reading).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_upgrades_are_refused_in_the_words_of_http() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let good = format!("GET /v1/ws HTTP/1.1\r\n{GOOD}{KEY}");
+    let token = gateway.signer.token("u1", &["staff"]);
+    let expired = gateway.signer.token_with("u1", &["staff"], -31, &json!({}));
+    let rows: Vec<(String, &str, &str)> = vec![
+        (format!("{good}\r\n"), "101", ""),
+        (format!("{good}Origin: https://desk.example\r\n\r\n"), "101", ""),
+        (format!("{good}Authorization: Bearer {token}\r\n\r\n"), "101", ""),
+        (
+            format!("{good}Sec-WebSocket-Protocol: roomcast.v1.json, bearer.{token}\r\n\r\n"),
+            "101",
+            "",
+        ),
+        (format!("GET /v1/ws HTTP/1.1\r\n{GOOD}\r\n"), "400", "bad_request"),
+        (
+            format!("GET /v1/ws HTTP/1.1\r\n{GOOD}Sec-WebSocket-Key: abc\r\n\r\n"),
+            "400",
+            "bad_request",
+        ),
+        (format!("{good}{KEY}\r\n"), "400", "bad_request"),
+        (format!("{good}Host: y\r\n\r\n"), "400", "bad_request"),
+        (good.replace("Host: x\r\n", "") + "\r\n", "400", "bad_request"),
+        (format!("{good}Origin: null\r\n\r\n"), "403", "bad_origin"),
+        (
+            format!("{good}Origin: https://evil.example\r\n\r\n"),
+            "403",
+            "bad_origin",
+        ),
+        (
+            format!("{good}Content-Length: 3\r\n\r\nabc"),
+            "400",
+            "bad_request",
+        ),
+        (
+            format!("{good}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            "400",
+            "bad_request",
+        ),
+        (
+            good.replace("GET /v1/ws", "POST /v1/ws") + "\r\n",
+            "405",
+            "method_not_allowed",
+        ),
+        (
+            good.replace("/v1/ws", &format!("/v1/ws?token={token}")) + "\r\n",
+            "400",
+            "bad_request",
+        ),
+        (
+            good.replace("/v1/ws", &format!("/v1/ws?x={}", "y".repeat(4100))) + "\r\n",
+            "431",
+            "headers_too_large",
+        ),
+        (
+            format!("{good}Sec-WebSocket-Protocol: bearer.{token}\r\n\r\n"),
+            "400",
+            "bad_request",
+        ),
+        (
+            format!("{good}Sec-WebSocket-Protocol: graphql-ws\r\n\r\n"),
+            "400",
+            "bad_request",
+        ),
+        (
+            format!("{good}Authorization: Bearer nonsense\r\n\r\n"),
+            "401",
+            "unauthenticated",
+        ),
+        (
+            format!("{good}Authorization: Bearer {token}x\r\n\r\n"),
+            "401",
+            "unauthenticated",
+        ),
+        (
+            format!("{good}Authorization: Bearer {expired}\r\n\r\n"),
+            "401",
+            "expired",
+        ),
+    ];
+    for (request, status, code) in rows {
+        let answer = raw(&gateway, request.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{request}\n→ {answer}"
+        );
+        assert!(answer.contains(code), "{request}\n→ {answer}");
+        let problem = status == "101" || answer.contains("content-type: application/problem+json");
+        assert!(problem && !answer.contains(&token), "{answer}");
+    }
+    let selected = raw(
+        &gateway,
+        format!("{good}Sec-WebSocket-Protocol: bearer.{token}, roomcast.v1.json\r\n\r\n").as_bytes(),
+    )
+    .await;
+    assert!(
+        selected.contains("sec-websocket-protocol: roomcast.v1.json\r\n"),
+        "{selected}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_and_large_heads_are_ended() {
+    let Some(gateway) = Gateway::start(&[("ROOMCAST_HEADER_SECONDS", "1")]).await else {
+        return;
+    };
+    for request in ["", "GET /v1/ws HT", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+        let begun = Instant::now();
+        let answer = raw(&gateway, request.as_bytes()).await;
+        assert!(
+            begun.elapsed() < Duration::from_secs(4),
+            "{request:?} was held {:?}",
+            begun.elapsed()
+        );
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+            "{request:?} → {answer}"
+        );
+    }
+    assert!(
+        raw(&gateway, b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+            .await
+            .starts_with("HTTP/1.1 408")
+    );
+    let large = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n",
+        "y".repeat(17 * 1024)
+    );
+    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X-Many: y\r\n".repeat(300));
+    for request in [large, many] {
+        let answer = raw(&gateway, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+    let smuggled = "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answer = raw(&gateway, smuggled.as_bytes()).await;
+    assert_eq!(
+        answer.matches("HTTP/1.1").count(),
+        answer.matches("HTTP/1.1 4").count().max(1),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_on_connections_are_answered_and_given_back() {
+    let limits = [
+        ("ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX", "3"),
+        ("ROOMCAST_CONNECT_RATE_PER_ADDRESS", "1000"),
+        ("ROOMCAST_CONNECT_BURST_PER_ADDRESS", "1000"),
+    ];
+    let Some(gateway) = Gateway::start(&limits).await else {
+        return;
+    };
+    let mut clients = Vec::new();
+    for n in 0..3 {
+        clients.push(gateway.client(&format!("u{n}"), &["staff"], &[]).await.0);
+    }
+    let answer = raw(&gateway, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: "),
+        "{answer}"
+    );
+    clients.pop();
+    let mut page = String::new();
+    for _ in 0..100 {
+        page = raw(
+            &gateway,
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+        if page.starts_with("HTTP/1.1 200") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(
+        page.starts_with("HTTP/1.1 200"),
+        "the place was given back: {page}"
+    );
+    assert!(gateway.metric("roomcast_gateway_turned_away_total") >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_message_decides() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let expired = gateway.signer.token_with("u1", &["staff"], -31, &json!({}));
+    let good = gateway.signer.token("u1", &["staff"]);
+    let rows = [
+        (
+            json!({ "id": 1, "connect": { "token": "nonsense", "client": "t" } }).to_string(),
+            4500,
+            "unauthenticated",
+        ),
+        (
+            json!({ "id": 1, "connect": { "client": "t" } }).to_string(),
+            4500,
+            "unauthenticated",
+        ),
+        (
+            json!({ "id": 1, "connect": { "token": expired, "client": "t" } }).to_string(),
+            4003,
+            "expired",
+        ),
+        (
+            json!({ "id": 1, "subscribe": { "room": "bookings" } }).to_string(),
+            4503,
+            "bad_frame",
+        ),
+        (
+            json!({ "id": 1, "connect": { "token": good, "client": "x".repeat(129) } }).to_string(),
+            4503,
+            "bad_frame",
+        ),
+        ("not json".to_owned(), 4503, "bad_frame"),
+    ];
+    for (first, close, code) in rows {
+        let mut client = Client::open(&gateway.url).await.unwrap();
+        client.send_text(&first).await.unwrap();
+        let frames = client
+            .until("disconnect", Duration::from_secs(5), |frame| {
+                frame["disconnect"].is_object()
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            (&frames[0]["error"]["code"], &frames[1]["disconnect"]["code"]),
+            (&json!(code), &json!(close)),
+            "{first}"
+        );
+        assert_eq!(client.next(Duration::from_secs(5)).await.unwrap(), None);
+        assert_eq!(client.closed.map(|closed| closed.0), Some(close), "{first}");
+    }
+    let mut twice = gateway.client("u1", &["staff"], &[]).await.0;
+    let again = twice.request("connect", json!({ "client": "t" })).await.unwrap();
+    assert_eq!(again["error"]["code"], "bad_frame");
+    assert_eq!(
+        twice
+            .until("4503", Duration::from_secs(5), |f| f["disconnect"]["code"]
+                == 4503)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_nothing_is_closed_after_eight_seconds() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let mut silent = Client::open(&gateway.url).await.unwrap();
+    let begun = Instant::now();
+    let frames = silent
+        .until("disconnect", Duration::from_secs(12), |frame| {
+            frame["disconnect"].is_object()
+        })
+        .await
+        .unwrap();
+    assert_eq!(frames[0]["disconnect"]["code"], 4500);
+    assert!(
+        (7..10).contains(&begun.elapsed().as_secs()),
+        "{:?}",
+        begun.elapsed()
+    );
+}

@@ -1,0 +1,196 @@
+//! The socket side: one gateway in this process, real clients, a real NATS.
+
+mod abuse;
+mod doors;
+mod life;
+mod routes;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use roomcast_chassis::config::Environment;
+use roomcast_chassis::process::{self, Context, Service};
+use roomcast_edge_gateway::serve::start;
+use roomcast_edge_gateway::settings::{SERVICE, Settings};
+use roomcast_harness::client::Client;
+use roomcast_harness::nats::{Nats, PASSWORD};
+use roomcast_harness::token::{ISSUER, Signer};
+use roomcast_proto::accounts::inbox_prefix;
+use roomcast_proto::ids::{Audience, Room, Tenant};
+use roomcast_proto::subject;
+use serde_json::{Value, json};
+
+static THIS: Service = SERVICE;
+
+const POLICY: &str = "
+version: 1
+roles:
+  user:  { permissions: [notifications.view] }
+  staff: { inherits: [user], permissions: [desk.view] }
+  admin: { inherits: [staff], permissions: [money.view] }
+rooms:
+  - { room: bookings, subscribe: desk.view }
+  - { room: notifications, subscribe: notifications.view, auto_join: true }
+  - { room: money, subscribe: money.view }
+  - room: desk
+    subscribe: desk.view
+    redact: [{ unless: money.view, remove: [/amount] }]
+";
+
+/// A gateway that runs in this process, with its NATS.
+pub struct Gateway {
+    _nats: Nats,
+    pub url: String,
+    pub address: SocketAddr,
+    pub signer: Signer,
+    pub context: Context,
+    ingest: async_nats::Client,
+    _files: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// Starts both; `None` without a nats-server. `more` are settings beside the usual ones.
+    pub async fn start(more: &[(&str, &str)]) -> Option<Self> {
+        process::install_crypto();
+        let nats = Nats::start().await?;
+        let (signer, files) = (Signer::new(), tempfile::tempdir().unwrap());
+        let file = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (policy, keys) = (file("policy.yaml", POLICY), file("keys.json", &signer.jwks()));
+        let (url, inbox) = (nats.url(), inbox_prefix("gw"));
+        let usual = [
+            ("ROOMCAST_LISTEN", "127.0.0.1:0"),
+            ("ROOMCAST_POLICY_FILE", &policy),
+            ("ROOMCAST_JWT_KEYS_FILE", &keys),
+            ("ROOMCAST_JWT_ISSUER", ISSUER),
+            ("ROOMCAST_ALLOWED_ORIGINS", "https://desk.example"),
+            ("ROOMCAST_NATS_URL", &url),
+            ("ROOMCAST_NATS_USER", "gw"),
+            ("ROOMCAST_NATS_PASSWORD", PASSWORD),
+            ("ROOMCAST_NATS_INBOX", &inbox),
+            ("ROOMCAST_REPLICAS", "1"),
+            ("ROOMCAST_DRAIN_SECONDS", "5"),
+        ];
+        let pairs: HashMap<&str, &str> = usual.into_iter().chain(more.iter().copied()).collect();
+        let environment = Environment::from_pairs(pairs);
+        let (common, settings, _) = process::settings(&environment, &THIS, Settings::read).unwrap();
+        let context = Context::new(&THIS, common).unwrap();
+        let address = start(settings, context.clone()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), context.readiness.ready())
+            .await
+            .expect("ready within 10 s");
+        let ingest = nats.connect("ingest").await;
+        let url = format!("http://{address}");
+        Some(Self {
+            _nats: nats,
+            url,
+            address,
+            signer,
+            context,
+            ingest,
+            _files: files,
+        })
+    }
+
+    /// Stores an event, as ingest does.
+    pub async fn event(&self, room: &str, audience: &str, id: &str, more: Value) {
+        let subject = subject::event(
+            &Tenant::default(),
+            &room_of(room),
+            &Audience::parse(audience).unwrap(),
+        );
+        self.store(subject, room, audience, id, more, Vec::new()).await;
+    }
+
+    /// Stores an event that expires.
+    pub async fn expiring_event(&self, room: &str, id: &str, expires_millis: i64) {
+        let subject = subject::event(&Tenant::default(), &room_of(room), &Audience::all());
+        let header = (subject::header::EXPIRES, expires_millis.to_string());
+        self.store(subject, room, "all", id, json!({}), vec![header])
+            .await;
+    }
+
+    /// Stores a state value, as the aggregator does.
+    pub async fn state(&self, room: &str, audience: &str, key: &str, value: Value) {
+        let subject = subject::state(
+            &Tenant::default(),
+            &room_of(room),
+            &Audience::parse(audience).unwrap(),
+            key,
+        );
+        let id = format!("{key}-{value}");
+        let more = json!({ "delivery": "state", "statekey": key, "data": { "value": value } });
+        self.store(subject, room, audience, &id, more, Vec::new()).await;
+    }
+
+    async fn store(
+        &self,
+        subject: String,
+        room: &str,
+        audience: &str,
+        id: &str,
+        more: Value,
+        headers: Vec<(&str, String)>,
+    ) {
+        let mut event = json!({
+            "specversion": "1.0", "id": id, "source": "/test", "type": "test:made", "time": "2026-01-01T00:00:00Z",
+            "room": room, "audience": audience,
+        });
+        event
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let mut map = async_nats::HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(name, value.as_str());
+        }
+        let answer = self
+            .ingest
+            .request_with_headers(subject, map, event.to_string().into())
+            .await
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert!(answer["error"].is_null() && answer["seq"].is_u64(), "{answer}");
+    }
+
+    /// A connected client.
+    pub async fn client(&self, user: &str, roles: &[&str], rooms: &[&str]) -> (Client, Value) {
+        Client::connect(&self.url, &self.signer.token(user, roles), rooms, &HashMap::new())
+            .await
+            .unwrap()
+    }
+
+    /// One metric's value, all labels added up.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = String::from_utf8(self.context.metrics.encode().unwrap()).unwrap();
+        let of_name = |line: &&str| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']);
+        text.lines()
+            .filter(of_name)
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+fn room_of(name: &str) -> Room {
+    Room::parse(name).unwrap()
+}
+
+/// Ids of the events of a room among frames.
+pub fn ids(frames: &[Value], room: &str) -> Vec<String> {
+    let events = frames.iter().filter(|frame| frame["event"]["room"] == room);
+    events
+        .map(|frame| frame["event"]["event"]["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Resident memory of this process in KiB.
+pub fn resident_kib() -> usize {
+    let status = std::fs::read_to_string(Path::new("/proc/self/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

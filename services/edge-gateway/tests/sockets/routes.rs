@@ -1,0 +1,252 @@
+//! The HTTP routes: the same rights and the same words as the sockets.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use roomcast_harness::http::Http;
+use serde_json::{Value, json};
+
+use super::Gateway;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_are_read_at_one_cut_and_gone_on_with_live() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
+    for n in 0..5 {
+        gateway
+            .event("bookings", "all", &format!("e{n}"), json!({}))
+            .await;
+    }
+    gateway
+        .event("bookings", "admin", "canary-event", json!({}))
+        .await;
+    gateway.state("bookings", "all", "k", json!(1)).await;
+    gateway.state("bookings", "admin", "canary-key", json!(1)).await;
+    let get = |path: String| {
+        let (http, url, token) = (http.clone(), format!("{}{path}", gateway.url), token.clone());
+        async move { http.get(&url, Some(&token)).await.unwrap() }
+    };
+    // The spine hands over what was stored within moments.
+    let mut snapshot = Value::Null;
+    for _ in 0..100 {
+        snapshot = get("/v1/rooms/bookings/snapshot?events=3".into()).await.json();
+        if snapshot["events"]
+            .as_array()
+            .is_some_and(|events| events.len() == 3)
+            && snapshot["state"] != json!([])
+        {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let seen: Vec<&str> = snapshot["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(seen, ["e2", "e3", "e4"], "{snapshot}");
+    assert_eq!(
+        (&snapshot["room"], &snapshot["state"][0]["statekey"]),
+        (&json!("bookings"), &json!("k"))
+    );
+    let state = get("/v1/state?room=bookings".into()).await.json();
+    assert_eq!(state["state"].as_array().unwrap().len(), 1);
+    let page = get("/v1/rooms/bookings/events?limit=2".into()).await.json();
+    assert_eq!(
+        (&page["events"][1]["event"]["id"], &page["complete"]),
+        (&json!("e4"), &json!(false))
+    );
+    let before = page["cursor"].as_str().unwrap();
+    let older = get(format!("/v1/rooms/bookings/events?limit=50&before={before}"))
+        .await
+        .json();
+    assert_eq!(older["events"].as_array().unwrap().len(), 3, "{older}");
+    let cursors = [(
+        "bookings".to_owned(),
+        snapshot["cursor"].as_str().unwrap().to_owned(),
+    )]
+    .into();
+    let (mut client, connected) =
+        roomcast_harness::client::Client::connect(&gateway.url, &token, &["bookings"], &cursors)
+            .await
+            .unwrap();
+    assert_eq!(connected["rooms"][0]["recovery"], "complete");
+    let frames = client.caught_up("bookings").await.unwrap();
+    assert_eq!(
+        frames.iter().filter(|frame| frame["event"].is_object()).count(),
+        0,
+        "{frames:?}"
+    );
+    let all = format!("{snapshot}{state}{page}{older}");
+    assert!(!all.contains("canary"), "{all}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_problems_and_forbidden_is_one_answer() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
+    let rows = [
+        ("/v1/rooms/bookings/snapshot", None, 401, "unauthenticated"),
+        (
+            "/v1/rooms/bookings/snapshot",
+            Some("nonsense"),
+            401,
+            "unauthenticated",
+        ),
+        ("/v1/state", Some(&*token), 400, "bad_request"),
+        (
+            "/v1/rooms/bookings/snapshot?events=301",
+            Some(&*token),
+            400,
+            "bad_request",
+        ),
+        (
+            "/v1/rooms/bookings/snapshot?events=x",
+            Some(&*token),
+            400,
+            "bad_request",
+        ),
+        (
+            "/v1/rooms/bookings/events?limit=0",
+            Some(&*token),
+            400,
+            "bad_request",
+        ),
+        (
+            "/v1/rooms/bookings/events?before=x",
+            Some(&*token),
+            400,
+            "bad_request",
+        ),
+        (
+            "/v1/rooms/bookings/snapshot?token=x",
+            Some(&*token),
+            400,
+            "bad_request",
+        ),
+        ("/v1/nothing", Some(&*token), 404, "not_found"),
+        ("/nothing", None, 404, "not_found"),
+        ("/page.json", None, 404, "not_found"),
+    ];
+    for (path, token, status, code) in rows {
+        let answer = http.get(&format!("{}{path}", gateway.url), token).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (status, Some(code)),
+            "{path}: {}",
+            answer.text()
+        );
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/problem+json"),
+            "{path}"
+        );
+    }
+    let mut forbidden = Vec::new();
+    for room in [
+        "money",
+        "absent",
+        "user.u2",
+        "%2A",
+        "%3E",
+        "a%2Eb%00",
+        "a%20b",
+        "%ff",
+        "..%2f..",
+        "bookings.%2A",
+    ] {
+        for path in [
+            format!("/v1/rooms/{room}/snapshot"),
+            format!("/v1/rooms/{room}/events"),
+            format!("/v1/state?room={room}"),
+        ] {
+            let answer = http
+                .get(&format!("{}{path}", gateway.url), Some(&token))
+                .await
+                .unwrap();
+            // A state request whose room is not even text is a bad request; that says nothing about rooms.
+            if !(room == "%ff" && path.starts_with("/v1/state")) {
+                forbidden.push((answer.status, answer.text()));
+            }
+        }
+    }
+    forbidden.dedup();
+    assert_eq!(forbidden.len(), 1, "{forbidden:?}");
+    assert_eq!(forbidden[0].0, 403);
+    // Percent-encoding is undone once.
+    let encoded = http
+        .get(
+            &format!("{}/v1/rooms/%62ookings/snapshot", gateway.url),
+            Some(&token),
+        )
+        .await
+        .unwrap();
+    assert_eq!(encoded.json()["room"], "bookings");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn origins_and_methods_are_checked_and_the_page_is_there() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
+    let ask = |method: &str, path: &str, origin: Option<&str>, preflight: bool| {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", gateway.url));
+        request = request.header("authorization", format!("Bearer {token}"));
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        if preflight {
+            request = request.header("access-control-request-method", "GET");
+        }
+        let (http, request) = (http.clone(), request.body(Full::<Bytes>::default()).unwrap());
+        async move { http.send(request).await.unwrap() }
+    };
+    let path = "/v1/state?room=bookings";
+    let good = ask("GET", path, Some("https://desk.example"), false).await;
+    assert_eq!(
+        (good.status, good.header("access-control-allow-origin")),
+        (200, Some("https://desk.example"))
+    );
+    assert_eq!(
+        (
+            good.header("cache-control"),
+            good.header("x-content-type-options")
+        ),
+        (Some("no-store"), Some("nosniff"))
+    );
+    let preflight = ask("OPTIONS", path, Some("https://desk.example"), true).await;
+    assert_eq!(
+        (preflight.status, preflight.header("access-control-allow-headers")),
+        (204, Some("authorization"))
+    );
+    for origin in ["null", "https://evil.example"] {
+        for (method, preflight) in [("GET", false), ("OPTIONS", true)] {
+            let bad = ask(method, path, Some(origin), preflight).await;
+            assert_eq!(
+                (bad.status, bad.header("access-control-allow-origin")),
+                (403, None),
+                "{method} {origin}"
+            );
+        }
+    }
+    for method in ["POST", "DELETE", "PUT"] {
+        assert_eq!(ask(method, path, None, false).await.status, 405, "{method}");
+        assert_eq!(ask(method, "/", None, false).await.status, 405, "{method}");
+    }
+    let page = http.get(&gateway.url, None).await.unwrap();
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, Some("text/html; charset=utf-8"))
+    );
+    assert!(
+        page.header("content-security-policy")
+            .is_some_and(|policy| policy.contains("frame-ancestors 'none'"))
+    );
+}
