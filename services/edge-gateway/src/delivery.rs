@@ -110,7 +110,14 @@ impl Delivery {
     /// a value that holds again after another was withdrawn.
     #[must_use]
     pub fn at(&self, position: Position, mark: Option<(Epoch, u16)>) -> Self {
-        Self::new(self.address(), self.kind.clone(), position, mark, self.expires_millis, self.body())
+        Self::new(
+            self.address(),
+            self.kind.clone(),
+            position,
+            mark,
+            self.expires_millis,
+            self.body(),
+        )
     }
 
     /// The same event after a change of policy; shares the bytes.
@@ -206,7 +213,14 @@ impl Delivery {
         }
         let made = redact::apply(self.body(), view.redaction()).ok().map(|body| {
             let (kind, expires) = (self.kind.clone(), self.expires_millis);
-            Arc::new(Self::new(self.address(), kind, self.position, self.mark, expires, &body))
+            Arc::new(Self::new(
+                self.address(),
+                kind,
+                self.position,
+                self.mark,
+                expires,
+                &body,
+            ))
         });
         classes.push((view.class(), made.clone()));
         made
@@ -221,7 +235,11 @@ impl Delivery {
 }
 
 fn cursor_of(mark: Option<(Epoch, u16)>, position: Position) -> Option<Cursor> {
-    mark.map(|(epoch, time_bits)| Cursor { epoch, position, time_bits })
+    mark.map(|(epoch, time_bits)| Cursor {
+        epoch,
+        position,
+        time_bits,
+    })
 }
 
 /// Bytes of the header of an unmasked WebSocket frame (RFC 6455 §5.2).
@@ -270,7 +288,10 @@ struct CursorText {
 
 impl Default for CursorText {
     fn default() -> Self {
-        Self { bytes: [0; 64], len: 0 }
+        Self {
+            bytes: [0; 64],
+            len: 0,
+        }
     }
 }
 
@@ -289,3 +310,6 @@ impl std::fmt::Write for CursorText {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,8 @@ use roomcast_proto::subject::parse_placed;
 use tokio::sync::mpsc;
 
 pub use answer::{
-    Gap, History, HistoryPage, Outcome, Recovered, Recovery, ShardSender, Snapshot, ToShard, Unavailable, Waiter,
+    Gap, History, HistoryPage, Outcome, Recovered, Recovery, ShardSender, Snapshot, ToShard, Unavailable,
+    Waiter,
 };
 pub use metrics::{HubMetrics, StreamMetrics};
 pub use stock::{Part, Read, WantedPart};
@@ -124,7 +125,10 @@ pub struct Hub {
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("settings", &self.settings).field("head", &self.head()).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("settings", &self.settings)
+            .field("head", &self.head())
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,7 +143,10 @@ impl Hub {
         metrics: &Metrics,
     ) -> Result<Arc<Self>, prometheus::Error> {
         let (reads, reads_taken) = mpsc::unbounded_channel();
-        let stock = Stock::new(Ring::new(ring_limits(&settings), 1), StateCache::new(settings.state_bytes_max));
+        let stock = Stock::new(
+            Ring::new(ring_limits(&settings), 1),
+            StateCache::new(settings.state_bytes_max),
+        );
         Ok(Arc::new(Self {
             settings,
             audiences,
@@ -170,7 +177,11 @@ impl Hub {
     /// Where everything handed out so far ends.
     #[must_use]
     pub fn head(&self) -> Cursor {
-        let nothing = Cursor { epoch: Epoch::of_streams("", ""), position: Position::default(), time_bits: 0 };
+        let nothing = Cursor {
+            epoch: Epoch::of_streams("", ""),
+            position: Position::default(),
+            time_bits: 0,
+        };
         self.stock().head().unwrap_or(nothing)
     }
 
@@ -235,7 +246,9 @@ impl Hub {
             return self.wake(&ahead);
         };
         let delivery = Arc::new(delivery);
-        stock.ring.push(&place.key, Arc::clone(&delivery), time_micros, order.time_bits);
+        stock
+            .ring
+            .push(&place.key, Arc::clone(&delivery), time_micros, order.time_bits);
         drop(stock);
         if !warm {
             self.tell(&ToShard::Deliver(delivery));
@@ -297,14 +310,15 @@ impl Hub {
         self.stock().position = order.position;
     }
 
-    /// `EVENTS` begins anew at `next`; it was created at `created`. Clients are told, except at the start (`cause: None`).
-    pub fn reset_events(&self, created: &str, next: u64, cause: Option<Cause>) {
+    /// `EVENTS` begins anew at `next`; it was created at `created` and keeps what is not before `first_seq`. Clients are told, except at
+    /// the start (`cause: None`).
+    pub fn reset_events(&self, created: &str, first_seq: u64, next: u64, cause: Option<Cause>) {
         let mut order = self.order();
         order.events_created = Some(created.to_owned());
         order.position.seq = next.saturating_sub(1);
         order.time_bits = 0;
         let mut stock = self.stock();
-        stock.reset_events(Ring::new(ring_limits(&self.settings), next), next);
+        stock.reset_events(Ring::new(ring_limits(&self.settings), next), first_seq, next);
         self.renew(&mut order, &mut stock);
         drop(stock);
         self.tell_reset("events", cause);
@@ -328,7 +342,8 @@ impl Hub {
         stock.first_seq = stock.first_seq.max(first_seq);
         drop(stock);
         if let Some(max_age) = max_age {
-            self.max_age_secs.store(max_age.as_secs().max(1), Ordering::Relaxed);
+            self.max_age_secs
+                .store(max_age.as_secs().max(1), Ordering::Relaxed);
         }
     }
 
@@ -380,7 +395,9 @@ impl Hub {
             self.stale_since.store(since_millis, Ordering::Relaxed);
             self.metrics.stale.set(i64::from(stale));
             if stale {
-                tracing::warn!("NATS has not answered for {silent} ms; clients are told that they may see old numbers");
+                tracing::warn!(
+                    "NATS has not answered for {silent} ms; clients are told that they may see old numbers"
+                );
             } else {
                 tracing::info!("NATS answers again");
             }
@@ -395,10 +412,12 @@ impl Hub {
 
     fn measure(&self, stock: &Stock, now_millis: i64) {
         let m = &self.metrics;
-        let gauge = |gauge: &prometheus::IntGauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        let gauge =
+            |gauge: &prometheus::IntGauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         gauge(&m.ring_bytes, stock.ring.bytes());
         gauge(&m.ring_events, stock.ring.events());
-        m.ring_evicted.inc_by(stock.ring.evicted().saturating_sub(m.ring_evicted.get()));
+        m.ring_evicted
+            .inc_by(stock.ring.evicted().saturating_sub(m.ring_evicted.get()));
         let (rooms, values, bytes) = stock.state.sizes();
         gauge(&m.state_rooms, rooms);
         gauge(&m.state_values, values);
@@ -412,16 +431,26 @@ impl Hub {
         let max_age = self.max_age_secs.load(Ordering::Relaxed);
         // Everything younger than what was pushed out last is in the ring; what the ring never had may be too far back.
         let whole = stock.ring.start() <= stock.first_seq;
-        let in_ring = stock.ring.evicted_micros().or_else(|| if whole { None } else { stock.ring.oldest_micros() });
+        let in_ring = stock
+            .ring
+            .evicted_micros()
+            .or_else(|| if whole { None } else { stock.ring.oldest_micros() });
         let kept = in_ring.map_or(max_age, |micros| {
-            u64::try_from((now_millis - micros / 1000) / 1000).unwrap_or(0).clamp(1, max_age)
+            u64::try_from((now_millis - micros / 1000) / 1000)
+                .unwrap_or(0)
+                .clamp(1, max_age)
         });
         self.resume_seconds.store(kept, Ordering::Relaxed);
         m.resume_seconds.set(i64::try_from(kept).unwrap_or(i64::MAX));
     }
 
     /// Reads a message's names and encodes it.
-    fn make(&self, order: &mut Order, incoming: &Incoming, kind: impl Fn(&str) -> Kind) -> Option<(Place, Delivery)> {
+    fn make(
+        &self,
+        order: &mut Order,
+        incoming: &Incoming,
+        kind: impl Fn(&str) -> Kind,
+    ) -> Option<(Place, Delivery)> {
         let names = parse_placed(&incoming.subject)?;
         let place = order.places.find(names.tenant, names.room)?;
         let address = Address {
@@ -433,7 +462,10 @@ impl Hub {
         let kind = kind(names.key.unwrap_or_default());
         let mark = order.epoch.map(|epoch| (epoch, order.time_bits));
         let expires = incoming.expires_millis;
-        Some((place, Delivery::new(address, kind, order.position, mark, expires, &incoming.payload)))
+        Some((
+            place,
+            Delivery::new(address, kind, order.position, mark, expires, &incoming.payload),
+        ))
     }
 
     /// A stored event outside the order, with a cursor that holds the state as it is now; for reads.
@@ -449,7 +481,12 @@ impl Hub {
 
     /// A stored value outside the order, without a cursor, and when it ends; for reads.
     #[must_use]
-    pub fn old_value(&self, rev: u64, time_micros: i64, incoming: &Incoming) -> Option<(Delivery, Option<i64>)> {
+    pub fn old_value(
+        &self,
+        rev: u64,
+        time_micros: i64,
+        incoming: &Incoming,
+    ) -> Option<(Delivery, Option<i64>)> {
         let order = &mut *self.order();
         let (position, epoch) = (order.position, order.epoch.take());
         order.position = Position { seq: 0, rev };
@@ -463,7 +500,10 @@ impl Hub {
 
     /// What has to be read; taken once, by the NATS side.
     pub(crate) fn take_reads(&self) -> Option<mpsc::UnboundedReceiver<Read>> {
-        self.reads_taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.reads_taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     fn renew(&self, order: &mut Order, stock: &mut Stock) {
@@ -478,8 +518,16 @@ impl Hub {
 
     fn tell_reset(&self, stream: &str, cause: Option<Cause>) {
         let Some(cause) = cause else { return };
-        self.metrics.resets.with_label_values(&[stream, cause.as_str()]).inc();
-        tracing::error!(stream, cause = cause.as_str(), "stream {stream} cannot be continued: {}", cause.as_str());
+        self.metrics
+            .resets
+            .with_label_values(&[stream, cause.as_str()])
+            .inc();
+        tracing::error!(
+            stream,
+            cause = cause.as_str(),
+            "stream {stream} cannot be continued: {}",
+            cause.as_str()
+        );
         self.tell(&ToShard::Reset);
     }
 
@@ -498,11 +546,17 @@ impl Hub {
 }
 
 fn ring_limits(settings: &HubSettings) -> RingLimits {
-    RingLimits { bytes_max: settings.ring_bytes_max, room_events_min: settings.ring_room_events_min }
+    RingLimits {
+        bytes_max: settings.ring_bytes_max,
+        room_events_min: settings.ring_room_events_min,
+    }
 }
 
 fn state_kind(key: &str, withdrawn: bool) -> Kind {
-    Kind::State { key: key.into(), withdrawn }
+    Kind::State {
+        key: key.into(),
+        withdrawn,
+    }
 }
 
 /// When a value ends by itself: at its own time, and a withdrawal when the stream forgets it.
@@ -515,3 +569,6 @@ fn ends_millis(delivery: &Delivery, time_micros: i64) -> Option<i64> {
         (expires, forgotten) => expires.or(forgotten),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,12 @@ impl NatsSideSettings {
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let usual = HubSettings::default();
         Self {
-            replicas: reader.number("ROOMCAST_REPLICAS", 3, 1..=5, "Copies of every stream that NATS must hold."),
+            replicas: reader.number(
+                "ROOMCAST_REPLICAS",
+                3,
+                1..=5,
+                "Copies of every stream that NATS must hold.",
+            ),
             hub: HubSettings {
                 ring_bytes_max: reader.number(
                     "ROOMCAST_RING_BYTES",
@@ -90,14 +95,28 @@ pub async fn start(
     readiness: &Readiness,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
-    let waiting = |which: Which| readiness.latch(which.label(), format!("waiting for stream {}", which.stream()));
-    let latches = [(Which::State, waiting(Which::State)), (Which::Events, waiting(Which::Events))];
+    let waiting =
+        |which: Which| readiness.latch(which.label(), format!("waiting for stream {}", which.stream()));
+    let latches = [
+        (Which::State, waiting(Which::State)),
+        (Which::Events, waiting(Which::Events)),
+    ];
+    // Ready only when the door is: streams that have been read open it with the next tick.
+    let door = readiness.latch("door", "closed until both streams have been read");
     // Direct gets are answered on the connection they come by: live messages must not wait behind them.
     let live = connector.connect("live").await?;
     let repair = connector.connect("repair").await?;
     let started = Instant::now();
     let caught_up = Arc::new(AtomicUsize::new(0));
-    let side = Side { hub, settings, live: &live, js: repair.jetstream(), shutdown, started, caught_up };
+    let side = Side {
+        hub,
+        settings,
+        live: &live,
+        js: repair.jetstream(),
+        shutdown,
+        started,
+        caught_up,
+    };
     let mut drivers = Vec::new();
     for (which, latch) in latches {
         drivers.push(side.prepare(which, latch).await?);
@@ -108,7 +127,13 @@ pub async fn start(
         shutdown.spawn_vital(Stage::Finish, "spine", driver.run(stage.token()));
     }
     stage.spawn(pass_ephemeral(Arc::clone(hub), ephemeral, stage.token()));
-    stage.spawn(clock(Arc::clone(hub), started, Arc::clone(&side.caught_up), stage.token()));
+    stage.spawn(clock(
+        Arc::clone(hub),
+        started,
+        Arc::clone(&side.caught_up),
+        door,
+        stage.token(),
+    ));
     reads::spawn(hub, &side.js, stage);
     Ok(())
 }
@@ -143,14 +168,19 @@ impl Side<'_> {
             }
             Which::Events => {
                 let next = warm_from(&info, &self.settings.hub);
-                self.hub.reset_events(&info.created, next, None);
+                self.hub
+                    .reset_events(&info.created, info.state.first_seq, next, None);
                 let max_age = info.config.get("max_age").and_then(serde_json::Value::as_u64);
                 let max_age = max_age.filter(|age| *age > 0).map(Duration::from_nanos);
                 self.hub.kept_events(info.state.first_seq, max_age);
                 next
             }
         };
-        latch.not_ready(format!("reading {} from {next} to {}", which.stream(), info.state.last_seq));
+        latch.not_ready(format!(
+            "reading {} from {next} to {}",
+            which.stream(),
+            info.state.last_seq
+        ));
         Ok(SpineDriver::new(Parts {
             hub: Arc::clone(self.hub),
             which,
@@ -191,15 +221,22 @@ async fn find(
 }
 
 fn check(which: Which, replicas: u32, info: &StreamInfo) -> Result<(), Failure> {
-    let sizing = Sizing { replicas, ..Sizing::PRODUCTION };
-    let wanted = definitions(&sizing).into_iter().find(|definition| definition.name == which.stream());
+    let sizing = Sizing {
+        replicas,
+        ..Sizing::PRODUCTION
+    };
+    let wanted = definitions(&sizing)
+        .into_iter()
+        .find(|definition| definition.name == which.stream());
     let Some(wanted) = wanted else { return Ok(()) };
     let differs = differences(&wanted.config, &info.config);
     if differs.is_empty() {
         return Ok(());
     }
     let (stream, differs) = (which.stream(), differs.join("; "));
-    Err(Failure::unavailable(format!("stream {stream} is not what it must be: {differs}; correct it with `nats stream edit {stream}`")))
+    Err(Failure::unavailable(format!(
+        "stream {stream} is not what it must be: {differs}; correct it with `nats stream edit {stream}`"
+    )))
 }
 
 /// Where the ring begins: as far back as its limits allow, judged by what the stream's messages weigh on average.
@@ -209,7 +246,10 @@ fn warm_from(info: &StreamInfo, settings: &HubSettings) -> u64 {
     let average = state.bytes.checked_div(state.messages).unwrap_or(0) + 300;
     let fit = u64::try_from(settings.ring_bytes_max).unwrap_or(u64::MAX) / average;
     let events = settings.warm_events_max.min(fit);
-    (state.last_seq + 1).saturating_sub(events).max(state.first_seq).max(1)
+    (state.last_seq + 1)
+        .saturating_sub(events)
+        .max(state.first_seq)
+        .max(1)
 }
 
 async fn pass_ephemeral(hub: Arc<Hub>, mut messages: Subscriber, ending: CancellationToken) {
@@ -225,7 +265,13 @@ async fn pass_ephemeral(hub: Arc<Hub>, mut messages: Subscriber, ending: Cancell
 }
 
 /// Tells the hub the time, and opens it once both streams are read.
-async fn clock(hub: Arc<Hub>, started: Instant, caught_up: Arc<AtomicUsize>, ending: CancellationToken) {
+async fn clock(
+    hub: Arc<Hub>,
+    started: Instant,
+    caught_up: Arc<AtomicUsize>,
+    door: Latch,
+    ending: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut open = false;
@@ -238,6 +284,7 @@ async fn clock(hub: Arc<Hub>, started: Instant, caught_up: Arc<AtomicUsize>, end
             open = true;
             hub.answered(uptime_millis(started));
             hub.open();
+            door.ready();
         }
         hub.tick(now_millis(), uptime_millis(started));
     }

@@ -25,7 +25,11 @@ impl Place {
     #[must_use]
     pub fn of(view: &View) -> Self {
         let (tenant, room) = (view.tenant().clone(), view.room().clone());
-        Self { key: key(tenant.as_str(), room.as_str()).into(), tenant, room }
+        Self {
+            key: key(tenant.as_str(), room.as_str()).into(),
+            tenant,
+            room,
+        }
     }
 
     /// The tenant's part of the key.
@@ -91,7 +95,10 @@ mod tests {
         let first = places.find("main", "property.42").unwrap();
         let second = places.find("main", "property.42").unwrap();
         assert!(Arc::ptr_eq(&first.key, &second.key));
-        assert_eq!((&*first.key, Place::tenant_of(&first.key)), ("main.property.42", "main"));
+        assert_eq!(
+            (&*first.key, Place::tenant_of(&first.key)),
+            ("main.property.42", "main")
+        );
         for (tenant, room) in [("GW", "a"), ("main", ""), ("main", "a..b"), ("ma in", "a")] {
             assert!(places.find(tenant, room).is_none(), "{tenant} {room}");
         }

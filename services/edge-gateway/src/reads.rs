@@ -50,7 +50,13 @@ pub fn spawn(hub: &Arc<Hub>, js: &JetStream, stage: &StageTasks) {
     let Some(wanted) = hub.take_reads() else { return };
     let (events, in_turn) = mpsc::unbounded_channel();
     stage.spawn(one_by_one(Arc::clone(hub), js.clone(), in_turn, stage.token()));
-    stage.spawn(dispatch(Arc::clone(hub), js.clone(), wanted, events, stage.token()));
+    stage.spawn(dispatch(
+        Arc::clone(hub),
+        js.clone(),
+        wanted,
+        events,
+        stage.token(),
+    ));
     stage.spawn(floors(Arc::clone(hub), js.clone(), stage.token()));
 }
 
@@ -71,7 +77,9 @@ async fn dispatch(
         match read {
             None => return,
             Some(Read::State(place)) => {
-                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                    return;
+                };
                 let (hub, js) = (Arc::clone(&hub), js.clone());
                 tokio::spawn(async move {
                     read_state(&hub, &js, &place).await;
@@ -110,24 +118,41 @@ async fn read_state(hub: &Hub, js: &JetStream, place: &Place) {
     let life = hub.life();
     let read = again(|| state_of(js, place)).await;
     count(hub, "state", read.is_some());
-    let values = read.map(|messages| messages.into_iter().filter_map(|message| value(hub, place, message)).collect());
+    let values = read.map(|messages| {
+        messages
+            .into_iter()
+            .filter_map(|message| value(hub, place, message))
+            .collect()
+    });
     hub.loaded(&place.key, life, values);
 }
 
 fn value(hub: &Hub, place: &Place, message: StoredMessage) -> Option<(Delivery, Option<i64>)> {
     let placed = of_stored(message);
-    hub.old_value(placed.sequence, placed.time_micros, &placed.message).filter(|(value, _)| value.room == place.room)
+    hub.old_value(placed.sequence, placed.time_micros, &placed.message)
+        .filter(|(value, _)| value.room == place.room)
 }
 
 /// All values of a room. Over 1,024 keys the server refuses to give them at once; one by one from the beginning gives the same, because
 /// the stream holds one message per subject, and a later one replaces an earlier one when they are put together.
 async fn state_of(js: &JetStream, place: &Place) -> Result<Vec<StoredMessage>, ReadError> {
     let filter = room_state_filter(&place.tenant, &place.room);
-    let Some(last) = js.message(stream::STATE, At::Last(&filter)).await? else { return Ok(Vec::new()) };
-    let reaches = |messages: &[StoredMessage]| messages.last().is_some_and(|newest| newest.sequence >= last.sequence);
-    if let LastMessages::Messages { messages, up_to } = js.multi_last(stream::STATE, &[&filter], None).await? {
+    let Some(last) = js.message(stream::STATE, At::Last(&filter)).await? else {
+        return Ok(Vec::new());
+    };
+    let reaches = |messages: &[StoredMessage]| {
+        messages
+            .last()
+            .is_some_and(|newest| newest.sequence >= last.sequence)
+    };
+    if let LastMessages::Messages { messages, up_to } = js.multi_last(stream::STATE, &[&filter], None).await?
+    {
         let is_new_enough = up_to.is_some_and(|up_to| up_to >= last.sequence) || reaches(&messages);
-        return if is_new_enough { Ok(messages) } else { Err(ReadError::Behind) };
+        return if is_new_enough {
+            Ok(messages)
+        } else {
+            Err(ReadError::Behind)
+        };
     }
     let (mut all, mut from) = (Vec::new(), 1);
     loop {
@@ -135,13 +160,19 @@ async fn state_of(js: &JetStream, place: &Place) -> Result<Vec<StoredMessage>, R
         from = batch.messages.last().map_or(from, |newest| newest.sequence + 1);
         all.extend(batch.messages);
         if batch.pending == 0 {
-            return if reaches(&all) { Ok(all) } else { Err(ReadError::Behind) };
+            return if reaches(&all) {
+                Ok(all)
+            } else {
+                Err(ReadError::Behind)
+            };
         }
     }
 }
 
 async fn read_events(hub: &Hub, js: &JetStream, place: &Place) {
-    let Some(wanted) = hub.wanted_part(&place.key) else { return };
+    let Some(wanted) = hub.wanted_part(&place.key) else {
+        return;
+    };
     let life = hub.life();
     let part = again(|| part_of(hub, js, &wanted)).await;
     count(hub, "events", part.is_some());
@@ -159,16 +190,25 @@ async fn read_events(hub: &Hub, js: &JetStream, place: &Place) {
 /// Reads backwards, in steps that grow, until enough is found.
 async fn part_of(hub: &Hub, js: &JetStream, wanted: &WantedPart) -> Result<Part, ReadError> {
     let filter = room_events_filter(&wanted.place.tenant, &wanted.place.room);
-    let last = js.message(stream::EVENTS, At::Last(&filter)).await?.map_or(0, |last| last.sequence);
+    let last = js
+        .message(stream::EVENTS, At::Last(&filter))
+        .await?
+        .map_or(0, |last| last.sequence);
     let (mut events, mut bytes) = (Vec::new(), 0);
     let (mut high, mut step) = (wanted.to, STEP_POSITIONS);
-    let mut part = Part { from: wanted.to + 1, to: wanted.to, ..Part::default() };
+    let mut part = Part {
+        from: wanted.to + 1,
+        to: wanted.to,
+        ..Part::default()
+    };
     while part.from > wanted.from {
         let low = (high + 1).saturating_sub(step).max(wanted.from);
         let read = between(js, &filter, low, high, last).await?;
         bytes += read.iter().map(|message| message.payload.len()).sum::<usize>();
         let made = read.into_iter().rev().map(of_stored);
-        events.extend(made.filter_map(|placed| hub.old_event(placed.sequence, placed.time_micros, &placed.message)));
+        events.extend(
+            made.filter_map(|placed| hub.old_event(placed.sequence, placed.time_micros, &placed.message)),
+        );
         part.from = low;
         if events.len() > EVENTS_MAX || bytes > EVENT_BYTES_MAX {
             part.cut = true;
@@ -202,7 +242,12 @@ async fn between(
             return Err(ReadError::Behind);
         };
         from = newest + 1;
-        all.extend(batch.messages.into_iter().filter(|message| message.sequence <= high));
+        all.extend(
+            batch
+                .messages
+                .into_iter()
+                .filter(|message| message.sequence <= high),
+        );
         if batch.pending == 0 && newest < last && newest < high {
             return Err(ReadError::Behind);
         }
@@ -214,7 +259,10 @@ async fn read_time(hub: &Hub, js: &JetStream, seq: u64) {
     let read = again(|| async { Ok(js.direct(stream::EVENTS, At::Sequence(seq)).await?) }).await;
     count(hub, "time", read.is_some());
     // A message that is gone cannot be compared.
-    hub.timed(seq, read.map(|message| message.map_or(0, |message| time_bits(message.time_micros))));
+    hub.timed(
+        seq,
+        read.map(|message| message.map_or(0, |message| time_bits(message.time_micros))),
+    );
 }
 
 /// Makes several attempts.
@@ -232,7 +280,10 @@ async fn again<T, F: Future<Output = Result<T, ReadError>>>(mut read: impl FnMut
 }
 
 fn count(hub: &Hub, kind: &str, done: bool) {
-    hub.metrics().reads.with_label_values(&[kind, if done { "done" } else { "failed" }]).inc();
+    hub.metrics()
+        .reads
+        .with_label_values(&[kind, if done { "done" } else { "failed" }])
+        .inc();
 }
 
 /// Finds, every ten minutes, the position from which on every state value is younger than withdrawn ones are kept.
@@ -260,7 +311,9 @@ async fn floors(hub: Arc<Hub>, js: JetStream, ending: CancellationToken) {
 async fn floor(js: &JetStream, now_millis: i64) -> Result<Option<u64>, ReadError> {
     let ttl_millis = i64::try_from(WITHDRAWN_TTL.as_millis()).unwrap_or(i64::MAX);
     let oldest_micros = now_millis.saturating_sub(ttl_millis).saturating_mul(1_000);
-    let Some(info) = js.stream_info(stream::STATE).await? else { return Ok(None) };
+    let Some(info) = js.stream_info(stream::STATE).await? else {
+        return Ok(None);
+    };
     let created: Option<jiff::Timestamp> = info.created.parse().ok();
     if created.is_some_and(|created| created.as_microsecond() >= oldest_micros) {
         return Ok(None);
@@ -268,7 +321,10 @@ async fn floor(js: &JetStream, now_millis: i64) -> Result<Option<u64>, ReadError
     let (mut low, mut high) = (info.state.first_seq, info.state.last_seq + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        let at = At::Next { from: middle, subject: STATE_ALL };
+        let at = At::Next {
+            from: middle,
+            subject: STATE_ALL,
+        };
         match js.message(stream::STATE, at).await? {
             // Nothing from here on: what is left is older.
             None => high = middle,

@@ -73,7 +73,9 @@ pub fn plan(from: Option<Cursor>, known: &Known) -> Plan {
             Some(_) => {}
         }
     }
-    let is_read = known.read.is_some_and(|(read_from, read_to)| read_from <= next && read_to + 1 >= known.ring_from);
+    let is_read = known
+        .read
+        .is_some_and(|(read_from, read_to)| read_from <= next && read_to + 1 >= known.ring_from);
     if in_ring || is_read {
         return Plan::Complete;
     }
@@ -98,7 +100,10 @@ mod tests {
     fn known() -> Known {
         Known {
             epoch: epoch("now"),
-            head: Position { seq: 100_000, rev: 500 },
+            head: Position {
+                seq: 100_000,
+                rev: 500,
+            },
             first_seq: 1_000,
             first_rev: 200,
             ring_from: 90_000,
@@ -111,13 +116,31 @@ mod tests {
     #[test]
     fn every_cursor_gets_a_plain_answer() {
         use Plan::{Ahead, Complete, Fresh, Incomplete, NeedRead, NeedTime};
-        let at = |seq, rev| Some(Cursor { epoch: epoch("now"), position: Position { seq, rev }, time_bits: 7 });
-        let other = |time_bits| Some(Cursor { time_bits, ..at(95_000, 400).unwrap() });
+        let at = |seq, rev| {
+            Some(Cursor {
+                epoch: epoch("now"),
+                position: Position { seq, rev },
+                time_bits: 7,
+            })
+        };
+        let other = |time_bits| {
+            Some(Cursor {
+                time_bits,
+                ..at(95_000, 400).unwrap()
+            })
+        };
         let k = known();
         let old_ring = Known { ring_from: 500, ..k };
         let rows: [(Option<Cursor>, Known, Plan); 22] = [
             (None, k, Fresh),
-            (Some(Cursor { epoch: epoch("then"), ..at(95_000, 400).unwrap() }), k, Incomplete(Gap::Epoch)),
+            (
+                Some(Cursor {
+                    epoch: epoch("then"),
+                    ..at(95_000, 400).unwrap()
+                }),
+                k,
+                Incomplete(Gap::Epoch),
+            ),
             (at(100_000, 500), k, Complete),
             (at(100_001, 500), k, Ahead),
             (at(100_000, 501), k, Ahead),
@@ -134,10 +157,32 @@ mod tests {
             (at(95_000, 0), k, Complete),
             (other(8), k, Incomplete(Gap::Epoch)),
             (other(0), k, Complete),
-            (other(8), Known { time_bits: Some(0), ..k }, Complete),
+            (
+                other(8),
+                Known {
+                    time_bits: Some(0),
+                    ..k
+                },
+                Complete,
+            ),
             (other(8), Known { time_bits: None, ..k }, NeedTime),
-            (at(80_000, 400), Known { read: Some((80_001, 89_999)), ..k }, Complete),
-            (at(79_999, 400), Known { read: Some((80_001, 89_999)), unread_before: Some(80_001), ..k }, Incomplete(Gap::TooFar)),
+            (
+                at(80_000, 400),
+                Known {
+                    read: Some((80_001, 89_999)),
+                    ..k
+                },
+                Complete,
+            ),
+            (
+                at(79_999, 400),
+                Known {
+                    read: Some((80_001, 89_999)),
+                    unread_before: Some(80_001),
+                    ..k
+                },
+                Incomplete(Gap::TooFar),
+            ),
         ];
         for (number, (from, known, expected)) in rows.into_iter().enumerate() {
             assert_eq!(plan(from, &known), expected, "row {number}: {from:?}");

@@ -135,7 +135,9 @@ impl Ring {
         if !self.tenants.contains_key(tenant) {
             self.tenants.insert(tenant.into(), Share::default());
         }
-        let Some(share) = self.tenants.get_mut(tenant) else { return };
+        let Some(share) = self.tenants.get_mut(tenant) else {
+            return;
+        };
         let unlisted_to = share.unlisted_to;
         let room = share.rooms.entry(Arc::clone(key)).or_insert_with(|| RoomEvents {
             events: VecDeque::new(),
@@ -156,7 +158,10 @@ impl Ring {
     #[must_use]
     pub fn covers_from(&self, key: &str) -> u64 {
         let evicted_to = self.tenants.get(Place::tenant_of(key)).map_or(0, |share| {
-            share.rooms.get(key).map_or(share.unlisted_to, |room| room.evicted_to)
+            share
+                .rooms
+                .get(key)
+                .map_or(share.unlisted_to, |room| room.evicted_to)
         });
         self.start.max(evicted_to + 1)
     }
@@ -173,7 +178,10 @@ impl Ring {
 
     /// Replaces every event for which `change` has a new form: audiences after a change of policy.
     pub fn map(&mut self, change: impl Fn(&Delivery) -> Option<Delivery>) {
-        let rooms = self.tenants.values_mut().flat_map(|share| share.rooms.values_mut());
+        let rooms = self
+            .tenants
+            .values_mut()
+            .flat_map(|share| share.rooms.values_mut());
         for (event, _) in rooms.flat_map(|room| &mut room.events) {
             if let Some(changed) = change(event) {
                 *event = Arc::new(changed);
@@ -187,10 +195,19 @@ impl Ring {
         is_before: impl Fn(u64) -> bool,
         first_part: bool,
     ) -> impl DoubleEndedIterator<Item = &Arc<Delivery>> {
-        let room = self.tenants.get(Place::tenant_of(key)).and_then(|share| share.rooms.get(key));
+        let room = self
+            .tenants
+            .get(Place::tenant_of(key))
+            .and_then(|share| share.rooms.get(key));
         let range = room.map(|room| {
-            let cut = room.events.partition_point(|(event, _)| is_before(event.position.seq));
-            if first_part { room.events.range(..cut) } else { room.events.range(cut..) }
+            let cut = room
+                .events
+                .partition_point(|(event, _)| is_before(event.position.seq));
+            if first_part {
+                room.events.range(..cut)
+            } else {
+                room.events.range(cut..)
+            }
         });
         range.into_iter().flatten().map(|(event, _)| event)
     }
@@ -200,8 +217,12 @@ impl Ring {
         let goal = self.limits.bytes_max - self.limits.bytes_max / 100;
         while self.bytes > goal {
             let share_max = self.limits.bytes_max / self.tenants.len().max(1);
-            let Some(share) = self.tenants.values_mut().max_by_key(|share| share.bytes) else { return };
-            let Some((gone, time_micros)) = share.push_out(self.limits.room_events_min, share_max) else { return };
+            let Some(share) = self.tenants.values_mut().max_by_key(|share| share.bytes) else {
+                return;
+            };
+            let Some((gone, time_micros)) = share.push_out(self.limits.room_events_min, share_max) else {
+                return;
+            };
             let cost = gone.cost_bytes();
             share.bytes -= cost;
             share.events -= 1;
@@ -210,7 +231,8 @@ impl Ring {
             self.evicted += 1;
             self.evicted_micros = self.evicted_micros.max(Some(time_micros));
         }
-        self.tenants.retain(|_, share| share.events > 0 || share.unlisted_to > 0);
+        self.tenants
+            .retain(|_, share| share.events > 0 || share.unlisted_to > 0);
     }
 }
 
@@ -219,7 +241,10 @@ impl Share {
     fn push_out(&mut self, room_events_min: usize, share_max: usize) -> Option<Entry> {
         while let Some(key) = self.order.pop_front() {
             let spared_bytes = self.spared.len() * (self.bytes / self.events.max(1));
-            let quiet = self.rooms.get(&key).is_some_and(|room| room.events.len() <= room_events_min);
+            let quiet = self
+                .rooms
+                .get(&key)
+                .is_some_and(|room| room.events.len() <= room_events_min);
             if quiet && spared_bytes < share_max / 2 {
                 self.spared.push_back(key);
                 continue;
@@ -308,9 +333,18 @@ mod tests {
     }
 
     fn limits(events: usize, room_events_min: usize) -> RingLimits {
-        let mut probe = Ring::new(RingLimits { bytes_max: usize::MAX, room_events_min: 0 }, 1);
+        let mut probe = Ring::new(
+            RingLimits {
+                bytes_max: usize::MAX,
+                room_events_min: 0,
+            },
+            1,
+        );
         push(&mut probe, "main", "busy", 1);
-        RingLimits { bytes_max: probe.bytes() * events, room_events_min }
+        RingLimits {
+            bytes_max: probe.bytes() * events,
+            room_events_min,
+        }
     }
 
     #[test]
@@ -320,10 +354,28 @@ mod tests {
             push(&mut ring, "main", if seq % 3 == 0 { "c" } else { "a" }, seq);
         }
         assert_eq!(held(&ring, "main.c"), [3, 6, 9]);
-        assert_eq!(ring.after("main.a", 4).map(|e| e.position.seq).collect::<Vec<_>>(), [5, 7, 8]);
-        assert_eq!(ring.before("main.a", 5).rev().map(|e| e.position.seq).collect::<Vec<_>>(), [4, 2, 1]);
+        assert_eq!(
+            ring.after("main.a", 4)
+                .map(|e| e.position.seq)
+                .collect::<Vec<_>>(),
+            [5, 7, 8]
+        );
+        assert_eq!(
+            ring.before("main.a", 5)
+                .rev()
+                .map(|e| e.position.seq)
+                .collect::<Vec<_>>(),
+            [4, 2, 1]
+        );
         assert!(held(&ring, "main.none").is_empty());
-        assert_eq!((ring.covers_from("main.none"), ring.time_bits(9), ring.time_bits(10)), (1, Some(7), None));
+        assert_eq!(
+            (
+                ring.covers_from("main.none"),
+                ring.time_bits(9),
+                ring.time_bits(10)
+            ),
+            (1, Some(7), None)
+        );
     }
 
     #[test]
@@ -361,7 +413,11 @@ mod tests {
         let found: Vec<_> = (9..15).map(|seq| times.get(seq)).collect();
         assert_eq!(found, [None, Some(1), Some(0), Some(0), Some(2), None]);
         times.put(5, 9);
-        assert_eq!((times.get(5), times.get(13)), (Some(9), None), "positions that are used again start anew");
+        assert_eq!(
+            (times.get(5), times.get(13)),
+            (Some(9), None),
+            "positions that are used again start anew"
+        );
     }
 
     proptest! {

@@ -435,9 +435,16 @@ impl<M> Spine<M> {
 
     /// Whether a position is used for another message than the one that was delivered.
     fn is_reused(&self, placed: &Placed<M>) -> bool {
-        let Some((newest, _)) = self.recent.back() else { return false };
+        let Some((newest, _)) = self.recent.back() else {
+            return false;
+        };
         let back = usize::try_from(newest.saturating_sub(placed.sequence)).unwrap_or(usize::MAX);
-        let found = self.recent.iter().rev().take(back.saturating_add(1)).find(|(seq, _)| *seq == placed.sequence);
+        let found = self
+            .recent
+            .iter()
+            .rev()
+            .take(back.saturating_add(1))
+            .find(|(seq, _)| *seq == placed.sequence);
         found.is_some_and(|(_, time)| *time != placed.time_micros)
     }
 
@@ -453,7 +460,10 @@ impl<M> Spine<M> {
 
     fn skip_to(&mut self, next: u64, out: &mut Vec<Wish<M>>) {
         if next > self.next {
-            out.push(Wish::Skip { from: self.next, to: next - 1 });
+            out.push(Wish::Skip {
+                from: self.next,
+                to: next - 1,
+            });
             self.next = next;
             self.doubt_since = None;
         }
@@ -462,7 +472,8 @@ impl<M> Spine<M> {
     /// Keeps a message whose turn has not come, or remembers that it exists.
     fn keep(&mut self, placed: Placed<M>) {
         self.target = self.target.max(placed.sequence);
-        let fits = self.ahead.len() < AHEAD_MESSAGES_MAX && self.ahead_bytes + placed.bytes <= AHEAD_BYTES_MAX;
+        let fits =
+            self.ahead.len() < AHEAD_MESSAGES_MAX && self.ahead_bytes + placed.bytes <= AHEAD_BYTES_MAX;
         if !fits {
             self.counts.overflowed += 1;
         } else if let std::collections::btree_map::Entry::Vacant(entry) = self.ahead.entry(placed.sequence) {
@@ -511,7 +522,10 @@ impl<M> Spine<M> {
     fn ask_leader(&mut self, out: &mut Vec<Wish<M>>) {
         let ticket = self.ticket();
         self.work = Work::AtLeader(ticket);
-        out.push(Wish::AskLeader { ticket, from: self.next });
+        out.push(Wish::AskLeader {
+            ticket,
+            from: self.next,
+        });
     }
 
     /// The leader has nothing up to `to`, but something after it: asks why.
@@ -551,7 +565,10 @@ impl<M> Spine<M> {
     fn lose_to(&mut self, next: u64, out: &mut Vec<Wish<M>>) {
         self.next = next;
         self.doubt_since = None;
-        out.push(Wish::Reset { cause: Cause::HistoryLost, next });
+        out.push(Wish::Reset {
+            cause: Cause::HistoryLost,
+            next,
+        });
     }
 
     fn reset(&mut self, cause: Cause, next: u64, out: &mut Vec<Wish<M>>) {
@@ -579,7 +596,10 @@ impl<M> Spine<M> {
         if self.hole_end().is_some() || self.to_end {
             let ticket = self.ticket();
             self.work = Work::Reading(ticket);
-            out.push(Wish::Read { ticket, from: self.next });
+            out.push(Wish::Read {
+                ticket,
+                from: self.next,
+            });
         }
     }
 

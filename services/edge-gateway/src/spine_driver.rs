@@ -18,9 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Hub, Incoming, StreamMetrics};
-use crate::spine::{
-    Cause, Holes, InfoAnswer, Placed, READ_MESSAGES, ReadAnswer, Spine, Ticket, Wish,
-};
+use crate::spine::{Cause, Holes, InfoAnswer, Placed, READ_MESSAGES, ReadAnswer, Spine, Ticket, Wish};
 
 /// The spine's clock ticks this often.
 const TICK: Duration = Duration::from_millis(50);
@@ -227,7 +225,11 @@ impl SpineDriver {
             self.metrics.unreadable.inc();
             return;
         };
-        if self.filter.as_ref().is_some_and(|pass| !pass(self.which, placed.sequence)) {
+        if self
+            .filter
+            .as_ref()
+            .is_some_and(|pass| !pass(self.which, placed.sequence))
+        {
             return;
         }
         self.spine.on_live(placed, now, &mut self.wishes);
@@ -273,12 +275,18 @@ impl SpineDriver {
         let (mut delivered, mut repaired) = (0, 0);
         for wish in std::mem::take(&mut self.wishes) {
             match wish {
-                Wish::Deliver { placed, repaired: again } => {
+                Wish::Deliver {
+                    placed,
+                    repaired: again,
+                } => {
                     delivered += 1;
                     repaired += u64::from(again);
                     let (sequence, time) = (placed.sequence, placed.time_micros);
                     match self.which {
-                        Which::Events => self.hub.event(sequence, time, &placed.message, sequence <= self.warm_to),
+                        Which::Events => {
+                            self.hub
+                                .event(sequence, time, &placed.message, sequence <= self.warm_to)
+                        }
                         Which::State => self.hub.state_value(sequence, time, &placed.message),
                     }
                 }
@@ -296,10 +304,14 @@ impl SpineDriver {
         if delivered > 0 {
             self.metrics.delivered.inc_by(delivered);
             self.metrics.repaired.inc_by(repaired);
-            self.metrics.position.set(i64::try_from(self.spine.next() - 1).unwrap_or(i64::MAX));
+            self.metrics
+                .position
+                .set(i64::try_from(self.spine.next() - 1).unwrap_or(i64::MAX));
         }
         let duplicates = self.spine.counts().duplicates;
-        self.metrics.duplicates.inc_by(duplicates - self.reported_duplicates);
+        self.metrics
+            .duplicates
+            .inc_by(duplicates - self.reported_duplicates);
         self.reported_duplicates = duplicates;
         if !self.current && self.spine.is_current() && self.spine.next() > self.warm_to {
             self.current = true;
@@ -310,8 +322,12 @@ impl SpineDriver {
 
     fn reset(&mut self, cause: Cause, next: u64) {
         self.warm_to = 0;
+        // What a stream that lost its end keeps at its beginning is asked for soon; until then too much is believed to be there.
+        let first = if cause == Cause::Regressed { 1 } else { next };
         match self.which {
-            Which::Events => self.hub.reset_events(self.spine.created(), next, Some(cause)),
+            Which::Events => self
+                .hub
+                .reset_events(self.spine.created(), first, next, Some(cause)),
             Which::State => self.hub.reset_state(self.spine.created(), next, Some(cause)),
         }
     }
@@ -324,10 +340,13 @@ impl SpineDriver {
                 self.metrics.asked_replica.inc();
                 Box::pin(async move {
                     let batch = js.direct_batch(stream, from, READ_MESSAGES, None).await;
-                    Answer::Read(ticket, batch.ok().map(|batch| ReadAnswer {
-                        messages: batch.messages.into_iter().map(of_stored).collect(),
-                        more: batch.pending > 0,
-                    }))
+                    Answer::Read(
+                        ticket,
+                        batch.ok().map(|batch| ReadAnswer {
+                            messages: batch.messages.into_iter().map(of_stored).collect(),
+                            more: batch.pending > 0,
+                        }),
+                    )
                 })
             }
             Wish::AskLeader { ticket, from } => {
@@ -346,11 +365,14 @@ impl SpineDriver {
             }
             Wish::Info { ticket } => Box::pin(async move {
                 let info = js.stream_info(stream).await.ok().flatten();
-                Answer::Info(ticket, info.map(|info| InfoAnswer {
-                    created: info.created,
-                    first: info.state.first_seq,
-                    last: info.state.last_seq,
-                }))
+                Answer::Info(
+                    ticket,
+                    info.map(|info| InfoAnswer {
+                        created: info.created,
+                        first: info.state.first_seq,
+                        last: info.state.last_seq,
+                    }),
+                )
             }),
             Wish::Deliver { .. } | Wish::Skip { .. } | Wish::Reset { .. } => return,
         };
@@ -370,7 +392,12 @@ fn of_live(message: async_nats::Message) -> Option<Placed<Incoming>> {
     let time: jiff::Timestamp = text(headers, header::TIME_STAMP)?.parse().ok()?;
     let bytes = message.length;
     let incoming = incoming(message.subject.to_string(), headers, message.payload.clone());
-    Some(Placed { sequence, time_micros: time.as_microsecond(), bytes, message: incoming })
+    Some(Placed {
+        sequence,
+        time_micros: time.as_microsecond(),
+        bytes,
+        message: incoming,
+    })
 }
 
 /// A message read from a stream.

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use roomcast_access::permit::View;
-use roomcast_proto::ids::Audience;
 use roomcast_proto::limits::ROOM_KEYS_MAX;
 use smallvec::SmallVec;
 
@@ -32,10 +31,13 @@ pub struct StateCache {
     /// Rooms nobody holds, by their last use.
     idle: BTreeMap<u64, Arc<str>>,
     /// When values end, Unix milliseconds and position.
-    ends: BTreeMap<(i64, u64), (Arc<str>, Arc<str>)>,
+    ends: Ends,
     dropped: u64,
     refused: u64,
 }
+
+/// Room and key of the value that ends then (Unix milliseconds) and has that position.
+type Ends = BTreeMap<(i64, u64), (Arc<str>, Arc<str>)>;
 
 #[derive(Debug, Default)]
 struct RoomState {
@@ -70,7 +72,9 @@ impl Value {
         if self.delivery.cursor().is_none() {
             return Arc::clone(&self.delivery);
         }
-        let bare = self.bare.get_or_init(|| Arc::new(self.delivery.at(self.delivery.position, None)));
+        let bare = self
+            .bare
+            .get_or_init(|| Arc::new(self.delivery.at(self.delivery.position, None)));
         Arc::clone(bare)
     }
 
@@ -124,7 +128,9 @@ impl StateCache {
 
     /// The opposite of [`StateCache::hold`].
     pub fn release(&mut self, key: &str) {
-        let Some(room) = self.rooms.get_mut(key) else { return };
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
         room.holders = room.holders.saturating_sub(1);
         if room.holders == 0 && !room.loaded && !room.loading {
             return self.remove(key);
@@ -141,7 +147,10 @@ impl StateCache {
     fn room(&mut self, key: &Arc<str>) -> &mut RoomState {
         self.rooms.entry(Arc::clone(key)).or_insert_with(|| {
             self.bytes += ROOM_BYTES;
-            RoomState { bytes: ROOM_BYTES, ..RoomState::default() }
+            RoomState {
+                bytes: ROOM_BYTES,
+                ..RoomState::default()
+            }
         })
     }
 
@@ -160,7 +169,9 @@ impl StateCache {
 
     /// The room could not be read.
     pub fn abandon(&mut self, key: &str) {
-        let Some(room) = self.rooms.get_mut(key) else { return };
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
         room.loading = false;
         if !room.loaded && room.holders == 0 {
             self.remove(key);
@@ -186,12 +197,18 @@ impl StateCache {
 
     /// Takes a value if its room is kept here and it is newer than what its audience has. `ends_millis`: when it ends by itself.
     pub fn apply(&mut self, key: &Arc<str>, delivery: Arc<Delivery>, ends_millis: Option<i64>) {
-        let Kind::State { key: state_key, .. } = &delivery.kind else { return };
-        let Some(room) = self.rooms.get_mut(key) else { return };
+        let Kind::State { key: state_key, .. } = &delivery.kind else {
+            return;
+        };
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
         let state_key = Arc::clone(state_key);
         let rev = delivery.position.rev;
         let values = room.keys.entry(Arc::clone(&state_key)).or_default();
-        let mine = values.iter().position(|value| value.delivery.audience_name == delivery.audience_name);
+        let mine = values
+            .iter()
+            .position(|value| value.delivery.audience_name == delivery.audience_name);
         if mine.is_some_and(|at| values[at].rev() >= rev) {
             return;
         }
@@ -206,7 +223,11 @@ impl StateCache {
             self.refused += 1;
             return;
         }
-        let value = Value { delivery, ends_millis, bare: OnceLock::new() };
+        let value = Value {
+            delivery,
+            ends_millis,
+            bare: OnceLock::new(),
+        };
         room.bytes += value.cost();
         self.bytes += value.cost();
         self.values += 1;
@@ -225,8 +246,12 @@ impl StateCache {
                 return;
             }
             let (key, state_key) = entry.remove();
-            let Some(room) = self.rooms.get_mut(&key) else { continue };
-            let Some(values) = room.keys.get_mut(&state_key) else { continue };
+            let Some(room) = self.rooms.get_mut(&key) else {
+                continue;
+            };
+            let Some(values) = room.keys.get_mut(&state_key) else {
+                continue;
+            };
             if let Some(at) = values.iter().position(|value| value.rev() == rev) {
                 let old = values.swap_remove(at);
                 room.by_rev.remove(&rev);
@@ -242,19 +267,39 @@ impl StateCache {
 
     /// The newest visible value of each key that changed after `rev` for this view, by position, without cursors. With `withdrawn`, a
     /// key that no longer has a value is given as its withdrawal. Cost: what changed since, not what the room holds.
-    pub fn changed(&mut self, view: &View, key: &str, rev: u64, withdrawn: bool, now_millis: i64) -> Vec<Arc<Delivery>> {
+    pub fn changed(
+        &mut self,
+        view: &View,
+        key: &str,
+        rev: u64,
+        withdrawn: bool,
+        now_millis: i64,
+    ) -> Vec<Arc<Delivery>> {
         self.touch(key);
-        let Some(room) = self.rooms.get(key) else { return Vec::new() };
+        let Some(room) = self.rooms.get(key) else {
+            return Vec::new();
+        };
         let mut changed = Vec::new();
         for (at, state_key) in room.by_rev.range(rev.saturating_add(1)..) {
-            let Some(values) = room.keys.get(state_key) else { continue };
-            let visible = || values.iter().filter(|value| value.delivery.visible(view, now_millis));
-            let Some(top) = visible().max_by_key(|value| value.rev()) else { continue };
+            let Some(values) = room.keys.get(state_key) else {
+                continue;
+            };
+            let visible = || {
+                values
+                    .iter()
+                    .filter(|value| value.delivery.visible(view, now_millis))
+            };
+            let Some(top) = visible().max_by_key(|value| value.rev()) else {
+                continue;
+            };
             // Each key once, at its newest change.
             if top.rev() != *at {
                 continue;
             }
-            match visible().filter(|value| !value.is_withdrawn()).max_by_key(|value| value.rev()) {
+            match visible()
+                .filter(|value| !value.is_withdrawn())
+                .max_by_key(|value| value.rev())
+            {
                 Some(value) => changed.push(value.bare()),
                 None if withdrawn => changed.push(top.bare()),
                 None => {}
@@ -267,13 +312,19 @@ impl StateCache {
     #[must_use]
     pub fn newest(&self, view: &View, key: &str, state_key: &str, now_millis: i64) -> Option<&Arc<Delivery>> {
         let values = self.rooms.get(key)?.keys.get(state_key)?;
-        let holds = values.iter().filter(|value| !value.is_withdrawn() && value.delivery.visible(view, now_millis));
+        let holds = values
+            .iter()
+            .filter(|value| !value.is_withdrawn() && value.delivery.visible(view, now_millis));
         holds.max_by_key(|value| value.rev()).map(|value| &value.delivery)
     }
 
     /// Replaces every value for which `change` has a new form: audiences after a change of policy.
     pub fn map(&mut self, change: impl Fn(&Delivery) -> Option<Delivery>) {
-        let values = self.rooms.values_mut().flat_map(|room| room.keys.values_mut()).flatten();
+        let values = self
+            .rooms
+            .values_mut()
+            .flat_map(|room| room.keys.values_mut())
+            .flatten();
         for value in values {
             if let Some(changed) = change(&value.delivery) {
                 value.delivery = Arc::new(changed);
@@ -284,7 +335,9 @@ impl StateCache {
 
     /// The room is used: it goes last.
     fn touch(&mut self, key: &str) {
-        let Some((name, room)) = self.rooms.get_key_value(key) else { return };
+        let Some((name, room)) = self.rooms.get_key_value(key) else {
+            return;
+        };
         self.idle.remove(&room.used);
         self.uses += 1;
         let (uses, idle, name) = (self.uses, room.holders == 0 && room.loaded, Arc::clone(name));
@@ -298,14 +351,18 @@ impl StateCache {
 
     fn make_room(&mut self) {
         while self.bytes > self.bytes_max {
-            let Some((_, key)) = self.idle.pop_first() else { return };
+            let Some((_, key)) = self.idle.pop_first() else {
+                return;
+            };
             self.remove(&key);
             self.dropped += 1;
         }
     }
 
     fn remove(&mut self, key: &str) {
-        let Some(room) = self.rooms.remove(key) else { return };
+        let Some(room) = self.rooms.remove(key) else {
+            return;
+        };
         self.idle.remove(&room.used);
         self.bytes -= room.bytes;
         self.values -= room.by_rev.len();
@@ -314,7 +371,7 @@ impl StateCache {
         }
     }
 
-    fn forget_end(ends: &mut BTreeMap<(i64, u64), (Arc<str>, Arc<str>)>, value: &Value) {
+    fn forget_end(ends: &mut Ends, value: &Value) {
         if let Some(at) = value.ends_millis {
             ends.remove(&(at, value.rev()));
         }
@@ -325,7 +382,7 @@ impl StateCache {
 mod tests {
     use roomcast_access::{Policy, Principal, Rights, Subscribe};
     use roomcast_proto::cursor::{Epoch, Position};
-    use roomcast_proto::ids::{Room, Tenant};
+    use roomcast_proto::ids::{Audience, Room, Tenant};
 
     use super::*;
     use crate::delivery::Address;
@@ -355,7 +412,9 @@ rooms:
         }
 
         fn permit(&self, role: &str) -> Subscribe {
-            rights(&self.policy, role).subscribe(&Room::parse("board").unwrap()).unwrap()
+            rights(&self.policy, role)
+                .subscribe(&Room::parse("board").unwrap())
+                .unwrap()
         }
 
         fn value(&self, key: &str, audience: &str, rev: u64, withdrawn: bool) -> Delivery {
@@ -365,10 +424,20 @@ rooms:
                 audience: self.policy.audience(audience),
                 audience_name: Audience::parse(audience).unwrap(),
             };
-            let kind = Kind::State { key: key.into(), withdrawn };
+            let kind = Kind::State {
+                key: key.into(),
+                withdrawn,
+            };
             let mark = Some((Epoch::of_streams("a", "b"), 0));
             let body = format!("{{\"{key}\":{rev}}}");
-            Delivery::new(address, kind, Position { seq: 0, rev }, mark, None, body.as_bytes())
+            Delivery::new(
+                address,
+                kind,
+                Position { seq: 0, rev },
+                mark,
+                None,
+                body.as_bytes(),
+            )
         }
 
         fn set(&mut self, key: &str, audience: &str, rev: u64, withdrawn: bool, ends: Option<i64>) {
@@ -382,8 +451,17 @@ rooms:
             let permit = self.permit(role);
             let changed = self.cache.changed(&permit, "main.board", rev, withdrawn, 0);
             assert!(changed.iter().all(|value| value.cursor().is_none()));
-            let sign = |value: &Delivery| if matches!(value.kind, Kind::State { withdrawn: true, .. }) { -1 } else { 1 };
-            changed.iter().map(|value| sign(value) * i64::try_from(value.position.rev).unwrap()).collect()
+            let sign = |value: &Delivery| {
+                if matches!(value.kind, Kind::State { withdrawn: true, .. }) {
+                    -1
+                } else {
+                    1
+                }
+            };
+            changed
+                .iter()
+                .map(|value| sign(value) * i64::try_from(value.position.rev).unwrap())
+                .collect()
         }
     }
 
@@ -418,10 +496,16 @@ rooms:
         board.set("a", "admin", 2, false, None);
         board.set("a", "admin", 3, true, None);
         assert_eq!(board.seen("admin", 2, true), [1], "staff's value holds again");
-        assert!(board.seen("staff", 2, true).is_empty(), "nothing changed for staff");
+        assert!(
+            board.seen("staff", 2, true).is_empty(),
+            "nothing changed for staff"
+        );
         board.set("a", "staff", 4, true, None);
         assert_eq!(board.seen("admin", 3, true), [-4]);
-        assert!(board.seen("admin", 0, false).is_empty(), "a fresh client holds nothing that could be withdrawn");
+        assert!(
+            board.seen("admin", 0, false).is_empty(),
+            "a fresh client holds nothing that could be withdrawn"
+        );
         let permit = board.permit("admin");
         assert!(board.cache.newest(&permit, "main.board", "a", 0).is_none());
     }
@@ -432,10 +516,16 @@ rooms:
         board.cache = StateCache::new(usize::MAX);
         let key = Arc::clone(&board.key);
         board.set("a", "staff", 9, false, None);
-        assert!(!board.cache.is_loaded(&key) && board.cache.sizes().1 == 0, "nobody asked for this room");
+        assert!(
+            !board.cache.is_loaded(&key) && board.cache.sizes().1 == 0,
+            "nobody asked for this room"
+        );
         board.cache.begin(&key);
         board.set("a", "staff", 9, false, None);
-        let (old, other) = (board.value("a", "staff", 5, false), board.value("b", "staff", 6, false));
+        let (old, other) = (
+            board.value("a", "staff", 5, false),
+            board.value("b", "staff", 6, false),
+        );
         board.cache.finish(&key, [(old, None), (other, None)]);
         assert_eq!(board.seen("staff", 0, false), [6, 9]);
     }
@@ -449,7 +539,11 @@ rooms:
         board.cache.expire(999);
         assert_eq!(board.seen("staff", 0, false), [1, 3]);
         board.cache.expire(1_000);
-        assert_eq!(board.seen("staff", 0, false), [3], "the value that replaced one that ends does not end");
+        assert_eq!(
+            board.seen("staff", 0, false),
+            [3],
+            "the value that replaced one that ends does not end"
+        );
         assert_eq!(board.cache.sizes().1, 1);
     }
 
@@ -465,8 +559,10 @@ rooms:
         board.cache.changed(&permit, "main.x", 0, false, 0);
         board.cache.bytes_max = 2 * ROOM_BYTES;
         board.cache.finish(&"main.w".into(), []);
-        let loaded: Vec<bool> =
-            ["main.board", "main.x", "main.y", "main.z", "main.w"].iter().map(|room| board.cache.is_loaded(room)).collect();
+        let loaded: Vec<bool> = ["main.board", "main.x", "main.y", "main.z", "main.w"]
+            .iter()
+            .map(|room| board.cache.is_loaded(room))
+            .collect();
         assert_eq!(loaded, [true, false, false, false, true]);
         board.cache.bytes_max = 0;
         board.cache.release(&key);

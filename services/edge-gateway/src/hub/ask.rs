@@ -9,12 +9,12 @@ use roomcast_access::{History as HistoryPermit, Subscribe};
 use roomcast_proto::cursor::Cursor;
 use tokio::sync::oneshot;
 
+use super::Hub;
 use super::answer::{
     History, HistoryPage, Outcome, Recovered, Recovery, Snapshot, ToShard, Unavailable, Waiter,
 };
 use super::stock::{Part, Stock, WantedPart};
 use super::waits::WAIT_MILLIS;
-use super::Hub;
 use crate::delivery::{Delivery, Kind};
 use crate::place::Place;
 
@@ -33,7 +33,13 @@ impl Hub {
     ///
     /// After [`Recovery::Wait`] the same waiter asks again when it is told ([`ToShard::Ready`]), within 5 s at the latest; if it is
     /// gone by then, [`Hub::forget`].
-    pub fn recover(&self, permit: &Subscribe, from: Option<Cursor>, waiter: Waiter, now_millis: i64) -> Recovery {
+    pub fn recover(
+        &self,
+        permit: &Subscribe,
+        from: Option<Cursor>,
+        waiter: Waiter,
+        now_millis: i64,
+    ) -> Recovery {
         let recovery = self.ask(|stock| stock.recover(permit, from, waiter, now_millis));
         match &recovery {
             Recovery::Done(recovered) => self.count(recovered, from),
@@ -63,8 +69,15 @@ impl Hub {
     /// What the holder of `permit` is to be sent for a withdrawn value: the newest value of the key it may see, or the withdrawal
     /// itself when none holds. What is sent has the withdrawal's cursor.
     #[must_use]
-    pub fn resolve_withdrawn(&self, permit: &Subscribe, withdrawn: &Arc<Delivery>, now_millis: i64) -> Arc<Delivery> {
-        let Kind::State { key, withdrawn: true } = &withdrawn.kind else { return Arc::clone(withdrawn) };
+    pub fn resolve_withdrawn(
+        &self,
+        permit: &Subscribe,
+        withdrawn: &Arc<Delivery>,
+        now_millis: i64,
+    ) -> Arc<Delivery> {
+        let Kind::State { key, withdrawn: true } = &withdrawn.kind else {
+            return Arc::clone(withdrawn);
+        };
         let place = Place::of(permit);
         let stock = self.stock();
         let Some(holds) = stock.state.newest(permit, &place.key, key, now_millis).cloned() else {
@@ -119,11 +132,13 @@ impl Hub {
         limit: usize,
         now_millis: impl Fn() -> i64,
     ) -> Result<HistoryPage, Unavailable> {
-        self.wait_for(|waiter| match self.history(permit, before, limit, waiter, now_millis()) {
-            History::Done(page) => Some(Ok(page)),
-            History::Wait => None,
-            History::Unavailable => Some(Err(Unavailable)),
-        })
+        self.wait_for(
+            |waiter| match self.history(permit, before, limit, waiter, now_millis()) {
+                History::Done(page) => Some(Ok(page)),
+                History::Wait => None,
+                History::Unavailable => Some(Err(Unavailable)),
+            },
+        )
         .await
     }
 
@@ -141,7 +156,8 @@ impl Hub {
         now_millis: impl Fn() -> i64,
     ) -> Result<Snapshot, Unavailable> {
         self.wait_for(|waiter| {
-            self.ask(|stock| stock.snapshot(permit, events, waiter, now_millis())).map(Ok)
+            self.ask(|stock| stock.snapshot(permit, events, waiter, now_millis()))
+                .map(Ok)
         })
         .await
     }
@@ -153,7 +169,11 @@ impl Hub {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn state_async(&self, permit: &Subscribe, now_millis: impl Fn() -> i64) -> Result<Snapshot, Unavailable> {
+    pub async fn state_async(
+        &self,
+        permit: &Subscribe,
+        now_millis: impl Fn() -> i64,
+    ) -> Result<Snapshot, Unavailable> {
         self.snapshot_async(permit, 0, now_millis).await
     }
 
@@ -162,9 +182,13 @@ impl Hub {
         &self,
         mut ask: impl FnMut(Waiter) -> Option<Result<T, Unavailable>>,
     ) -> Result<T, Unavailable> {
-        let waiter = Waiter { shard: TASKS, ticket: self.tasks.next.fetch_add(1, Ordering::Relaxed) };
+        let waiter = Waiter {
+            shard: TASKS,
+            ticket: self.tasks.next.fetch_add(1, Ordering::Relaxed),
+        };
         let _guard = Gone { hub: self, waiter };
-        let deadline = tokio::time::Instant::now() + Duration::from_millis(WAIT_MILLIS.unsigned_abs() + 1_000);
+        let deadline =
+            tokio::time::Instant::now() + Duration::from_millis(WAIT_MILLIS.unsigned_abs() + 1_000);
         loop {
             let (told, ready) = oneshot::channel();
             self.tasks.lock().insert(waiter.ticket, told);
@@ -203,7 +227,9 @@ impl Hub {
                     let _ = told.send(());
                 }
             } else if let Some(shard) = shards.get(waiter.shard) {
-                shard(ToShard::Ready { ticket: waiter.ticket });
+                shard(ToShard::Ready {
+                    ticket: waiter.ticket,
+                });
             }
         }
     }
@@ -218,8 +244,10 @@ impl Hub {
         if let (Outcome::Complete, Some(from)) = (recovered.recovery, from) {
             // Counts of events and positions, far below what a float holds exactly.
             #[expect(clippy::cast_precision_loss, reason = "a histogram of magnitudes")]
-            let (events, positions) =
-                (recovered.events.len() as f64, (recovered.head.position.seq - from.position.seq) as f64);
+            let (events, positions) = (
+                recovered.events.len() as f64,
+                (recovered.head.position.seq - from.position.seq) as f64,
+            );
             self.metrics.replayed.observe(events);
             self.metrics.replay_positions.observe(positions);
         }

@@ -118,7 +118,11 @@ impl Stock {
     /// The cut at this moment.
     #[must_use]
     pub fn head(&self) -> Option<Cursor> {
-        self.epoch.map(|epoch| Cursor { epoch, position: self.position, time_bits: self.time_bits })
+        self.epoch.map(|epoch| Cursor {
+            epoch,
+            position: self.position,
+            time_bits: self.time_bits,
+        })
     }
 
     /// What has to be read now; each thing is said once.
@@ -141,7 +145,11 @@ impl Stock {
     /// Time went by: values end, reads are forgotten. Returns who must ask again because their time is over.
     pub fn tick(&mut self, now_millis: i64) -> Vec<Waiter> {
         self.state.expire(now_millis);
-        while self.parts.front().is_some_and(|(_, read_at, _)| now_millis - read_at > PART_MILLIS) {
+        while self
+            .parts
+            .front()
+            .is_some_and(|(_, read_at, _)| now_millis - read_at > PART_MILLIS)
+        {
             self.parts.pop_front();
         }
         self.waits.over(now_millis)
@@ -154,16 +162,19 @@ impl Stock {
         }
         let Position { seq, rev } = self.position;
         let reached = |at: &Position| at.seq <= seq && at.rev <= rev;
-        self.ahead.extract_if(|_, at| reached(at)).map(|(waiter, _)| waiter).collect()
+        self.ahead
+            .extract_if(|_, at| reached(at))
+            .map(|(waiter, _)| waiter)
+            .collect()
     }
 
-    /// Everything after a change of `EVENTS`: the ring starts before `next`.
-    pub fn reset_events(&mut self, ring: Ring, next: u64) {
+    /// Everything after a change of `EVENTS`, which keeps what is not before `first_seq`: the ring starts before `next`.
+    pub fn reset_events(&mut self, ring: Ring, first_seq: u64, next: u64) {
         self.ring = ring;
         self.life += 1;
         self.position.seq = next.saturating_sub(1);
         self.time_bits = 0;
-        self.first_seq = next;
+        self.first_seq = first_seq;
         self.parts.clear();
         self.times.clear();
     }
@@ -176,8 +187,16 @@ impl Stock {
     }
 
     /// What the holder of `view` gets before live.
-    pub fn recover(&mut self, view: &View, from: Option<Cursor>, waiter: Waiter, now_millis: i64) -> Recovery {
-        let Some(head) = self.head() else { return Recovery::Unavailable };
+    pub fn recover(
+        &mut self,
+        view: &View,
+        from: Option<Cursor>,
+        waiter: Waiter,
+        now_millis: i64,
+    ) -> Recovery {
+        let Some(head) = self.head() else {
+            return Recovery::Unavailable;
+        };
         let place = Place::of(view);
         if !self.has_state(&place, waiter) {
             return self.wait(waiter, now_millis);
@@ -189,7 +208,8 @@ impl Stock {
                 done(self.anew(view, &place, Outcome::Incomplete { reason }, head, now_millis))
             }
             Plan::Ahead if self.waits.may_wait(waiter, now_millis) => {
-                self.ahead.insert(waiter, from.map_or(head.position, |from| from.position));
+                self.ahead
+                    .insert(waiter, from.map_or(head.position, |from| from.position));
                 return Recovery::Wait;
             }
             Plan::Ahead => {
@@ -207,7 +227,7 @@ impl Stock {
             }
             Plan::Complete => done(self.missed(view, &place, from.unwrap_or(head), head, now_millis)),
         };
-        self.forget(waiter);
+        // The waiter is not forgotten: it may wait for another room of the same request, whose time goes on.
         answer
     }
 
@@ -220,23 +240,45 @@ impl Stock {
         waiter: Waiter,
         now_millis: i64,
     ) -> History {
-        let Some(head) = self.head() else { return History::Unavailable };
+        let Some(head) = self.head() else {
+            return History::Unavailable;
+        };
         // A place in another life of the streams has nothing before it.
         if before.is_some_and(|before| before.epoch != head.epoch) {
-            return History::Done(HistoryPage { events: Vec::new(), cursor: None, complete: true });
+            return History::Done(HistoryPage {
+                events: Vec::new(),
+                cursor: None,
+                complete: true,
+            });
         }
         let place = Place::of(view);
-        let end = before.map_or(u64::MAX, |before| before.position.seq).min(head.position.seq + 1);
+        let end = before
+            .map_or(u64::MAX, |before| before.position.seq)
+            .min(head.position.seq + 1);
         let ring_from = self.ring.covers_from(&place.key);
         let mut newest: Vec<Arc<Delivery>> = Vec::new();
         let visible = |event: &&Arc<Delivery>| event.visible(view, now_millis);
-        newest.extend(self.ring.before(&place.key, end).rev().filter(visible).take(limit).cloned());
+        newest.extend(
+            self.ring
+                .before(&place.key, end)
+                .rev()
+                .filter(visible)
+                .take(limit)
+                .cloned(),
+        );
         let mut low = end.min(ring_from);
         if newest.len() < limit && low > self.first_seq {
-            let Some(part) = self.part(&place.key).filter(|part| part.from < low && part.to + 1 >= low) else {
+            let Some(part) = self
+                .part(&place.key)
+                .filter(|part| part.from < low && part.to + 1 >= low)
+            else {
                 let first = low.saturating_sub(SCAN_POSITIONS_MAX).max(self.first_seq);
                 self.want_part(&place, first, low - 1, Some(limit), waiter);
-                return if self.waits.may_wait(waiter, now_millis) { History::Wait } else { History::Unavailable };
+                return if self.waits.may_wait(waiter, now_millis) {
+                    History::Wait
+                } else {
+                    History::Unavailable
+                };
             };
             let older = part.events.iter().rev().filter(|event| event.position.seq < low);
             newest.extend(older.filter(visible).take(limit - newest.len()).cloned());
@@ -244,16 +286,34 @@ impl Stock {
         }
         self.forget(waiter);
         let full = newest.len() == limit;
-        let next = if full { newest.last().map_or(low, |event| event.position.seq) } else { low };
+        let next = if full {
+            newest.last().map_or(low, |event| event.position.seq)
+        } else {
+            low
+        };
         let complete = next <= self.first_seq;
-        let at = |seq| Cursor { epoch: head.epoch, position: Position { seq, rev: 0 }, time_bits: 0 };
+        let at = |seq| Cursor {
+            epoch: head.epoch,
+            position: Position { seq, rev: 0 },
+            time_bits: 0,
+        };
         // A place in the past says nothing about state: rev 0.
-        let events = newest.iter().rev().map(|event| stateless(event)).collect();
-        History::Done(HistoryPage { events, cursor: (!complete).then(|| at(next)), complete })
+        let events = newest.iter().rev().map(stateless).collect();
+        History::Done(HistoryPage {
+            events,
+            cursor: (!complete).then(|| at(next)),
+            complete,
+        })
     }
 
     /// State and the newest events, at one cut; `None` while the state is being read.
-    pub fn snapshot(&mut self, view: &View, events: usize, waiter: Waiter, now_millis: i64) -> Option<Snapshot> {
+    pub fn snapshot(
+        &mut self,
+        view: &View,
+        events: usize,
+        waiter: Waiter,
+        now_millis: i64,
+    ) -> Option<Snapshot> {
         let head = self.head()?;
         let place = Place::of(view);
         if !self.has_state(&place, waiter) {
@@ -262,11 +322,21 @@ impl Stock {
         }
         self.forget(waiter);
         let visible = |event: &&Arc<Delivery>| event.visible(view, now_millis);
-        let mut newest: Vec<Arc<Delivery>> =
-            self.ring.before(&place.key, u64::MAX).rev().filter(visible).take(events).cloned().collect();
+        let mut newest: Vec<Arc<Delivery>> = self
+            .ring
+            .before(&place.key, u64::MAX)
+            .rev()
+            .filter(visible)
+            .take(events)
+            .cloned()
+            .collect();
         newest.reverse();
         let state = self.state.changed(view, &place.key, 0, false, now_millis);
-        Some(Snapshot { cursor: head, state, events: newest })
+        Some(Snapshot {
+            cursor: head,
+            state,
+            events: newest,
+        })
     }
 
     /// Whether the room's state is here; else asks for it.
@@ -285,10 +355,10 @@ impl Stock {
 
     fn wait(&mut self, waiter: Waiter, now_millis: i64) -> Recovery {
         if self.waits.may_wait(waiter, now_millis) {
-            return Recovery::Wait;
+            Recovery::Wait
+        } else {
+            Recovery::Unavailable
         }
-        self.forget(waiter);
-        Recovery::Unavailable
     }
 
     fn known(&self, head: Cursor, key: &str, from: Option<Cursor>) -> Known {
@@ -306,20 +376,53 @@ impl Stock {
         }
     }
 
-    fn anew(&mut self, view: &View, place: &Place, recovery: Outcome, head: Cursor, now_millis: i64) -> Recovered {
+    fn anew(
+        &mut self,
+        view: &View,
+        place: &Place,
+        recovery: Outcome,
+        head: Cursor,
+        now_millis: i64,
+    ) -> Recovered {
         let state = self.state.changed(view, &place.key, 0, false, now_millis);
         // Until `caughtUp` no state has been given, so rev is 0.
-        let start = Cursor { position: Position { rev: 0, ..head.position }, ..head };
-        Recovered { recovery, start, events: Vec::new(), state, head }
+        let start = Cursor {
+            position: Position {
+                rev: 0,
+                ..head.position
+            },
+            ..head
+        };
+        Recovered {
+            recovery,
+            start,
+            events: Vec::new(),
+            state,
+            head,
+        }
     }
 
-    fn missed(&mut self, view: &View, place: &Place, from: Cursor, head: Cursor, now_millis: i64) -> Recovered {
-        let state = self.state.changed(view, &place.key, from.position.rev, true, now_millis);
+    fn missed(
+        &mut self,
+        view: &View,
+        place: &Place,
+        from: Cursor,
+        head: Cursor,
+        now_millis: i64,
+    ) -> Recovered {
+        let state = self
+            .state
+            .changed(view, &place.key, from.position.rev, true, now_millis);
         let ring_from = self.ring.covers_from(&place.key);
         let seq = from.position.seq;
         let part = self.part(&place.key).map_or(&[][..], |part| &part.events);
-        let read = part.iter().filter(|event| event.position.seq > seq && event.position.seq < ring_from);
-        let ring = self.ring.after(&place.key, seq).filter(|event| event.position.seq >= ring_from);
+        let read = part
+            .iter()
+            .filter(|event| event.position.seq > seq && event.position.seq < ring_from);
+        let ring = self
+            .ring
+            .after(&place.key, seq)
+            .filter(|event| event.position.seq >= ring_from);
         let visible = read.chain(ring).filter(|event| event.visible(view, now_millis));
         let events: Vec<Arc<Delivery>> = if state.is_empty() {
             visible.cloned().collect()
@@ -327,11 +430,21 @@ impl Stock {
             // The state comes after the events: until it is there, no cursor may say that it has been delivered.
             visible.map(|event| capped(event, from.position.rev)).collect()
         };
-        Recovered { recovery: Outcome::Complete, start: from, events, state, head }
+        Recovered {
+            recovery: Outcome::Complete,
+            start: from,
+            events,
+            state,
+            head,
+        }
     }
 
     fn part(&self, key: &str) -> Option<&Part> {
-        self.parts.iter().rev().find(|(name, ..)| &**name == key).map(|(.., part)| part)
+        self.parts
+            .iter()
+            .rev()
+            .find(|(name, ..)| &**name == key)
+            .map(|(.., part)| part)
     }
 
     fn want_part(&mut self, place: &Place, from: u64, to: u64, enough: Option<usize>, waiter: Waiter) {
@@ -343,7 +456,13 @@ impl Stock {
                 wanted.waiters.push(waiter);
             }
             None => {
-                let wanted = WantedPart { place: place.clone(), from, to, enough, waiters: vec![waiter] };
+                let wanted = WantedPart {
+                    place: place.clone(),
+                    from,
+                    to,
+                    enough,
+                    waiters: vec![waiter],
+                };
                 self.wanted.insert(Arc::clone(&place.key), wanted);
                 self.reads.push(Read::Events(place.clone()));
             }
@@ -377,14 +496,21 @@ impl Stock {
     /// The events to be read for a room, all that was asked for up to now at once.
     pub fn wanted_part(&mut self, key: &str) -> Option<WantedPart> {
         let wanted = self.wanted.remove(key)?;
-        self.reading.insert(wanted.place.key.clone(), wanted.waiters.clone());
+        self.reading
+            .insert(wanted.place.key.clone(), wanted.waiters.clone());
         Some(wanted)
     }
 
     /// They were read, or not; returns who must ask again.
     ///
     /// `life`: as for [`Stock::loaded`].
-    pub fn read_part(&mut self, key: &Arc<str>, life: u64, part: Option<Part>, now_millis: i64) -> Vec<Waiter> {
+    pub fn read_part(
+        &mut self,
+        key: &Arc<str>,
+        life: u64,
+        part: Option<Part>,
+        now_millis: i64,
+    ) -> Vec<Waiter> {
         let waiters = self.reading.remove(key).unwrap_or_default();
         if let Some(part) = part.filter(|_| life == self.life) {
             self.parts.retain(|(name, ..)| name != key);
@@ -413,7 +539,13 @@ fn capped(event: &Arc<Delivery>, rev: u64) -> Arc<Delivery> {
     if event.position.rev <= rev {
         return Arc::clone(event);
     }
-    Arc::new(event.at(Position { rev, ..event.position }, event.mark()))
+    Arc::new(event.at(
+        Position {
+            rev,
+            ..event.position
+        },
+        event.mark(),
+    ))
 }
 
 /// The event with a cursor that says nothing of the state.

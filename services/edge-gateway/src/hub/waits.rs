@@ -24,7 +24,10 @@ struct Deadline {
 impl Waits {
     /// Whether this waiter may wait (longer); its time begins with the first call.
     pub fn may_wait(&mut self, waiter: Waiter, now_millis: i64) -> bool {
-        let fresh = Deadline { at_millis: now_millis + WAIT_MILLIS, told: false };
+        let fresh = Deadline {
+            at_millis: now_millis + WAIT_MILLIS,
+            told: false,
+        };
         now_millis < self.deadlines.entry(waiter).or_insert(fresh).at_millis
     }
 
@@ -35,7 +38,8 @@ impl Waits {
 
     /// Those whose time is over, each once.
     pub fn over(&mut self, now_millis: i64) -> Vec<Waiter> {
-        self.deadlines.retain(|_, deadline| now_millis < deadline.at_millis + FORGET_MILLIS);
+        self.deadlines
+            .retain(|_, deadline| now_millis < deadline.at_millis + FORGET_MILLIS);
         let mut over = Vec::new();
         for (waiter, deadline) in &mut self.deadlines {
             if !deadline.told && now_millis >= deadline.at_millis {

@@ -33,7 +33,10 @@ impl<M> Spine<M> {
     }
 
     pub(super) fn mistaken_skip(&mut self, out: &mut Vec<Wish<M>>) -> bool {
-        let Some(end) = self.hole_end().filter(|_| self.mistake == Some(Mistake::SkipsOnFirstNothing)) else {
+        let Some(end) = self
+            .hole_end()
+            .filter(|_| self.mistake == Some(Mistake::SkipsOnFirstNothing))
+        else {
             return false;
         };
         self.skip_to(end + 1, out);
@@ -42,7 +45,12 @@ impl<M> Spine<M> {
 }
 
 fn placed(sequence: u64) -> Placed<u64> {
-    Placed { sequence, time_micros: time_of(sequence), bytes: 100, message: sequence }
+    Placed {
+        sequence,
+        time_micros: time_of(sequence),
+        bytes: 100,
+        message: sequence,
+    }
 }
 
 fn time_of(sequence: u64) -> i64 {
@@ -106,11 +114,19 @@ impl World {
 
     /// How far a replica, or a leader that has not applied everything yet, sees.
     fn sees_to(&mut self) -> u64 {
-        if self.one_in(3) { self.rng.u64(0..=self.last) } else { self.last }
+        if self.one_in(3) {
+            self.rng.u64(0..=self.last)
+        } else {
+            self.last
+        }
     }
 
     fn read(&self, from: u64, to: u64, max: usize) -> Vec<Placed<u64>> {
-        (from..=to).filter(|seq| !self.gone.contains(seq)).take(max).map(placed).collect()
+        (from..=to)
+            .filter(|seq| !self.gone.contains(seq))
+            .take(max)
+            .map(placed)
+            .collect()
     }
 
     fn take(&mut self, wishes: Vec<Wish<u64>>) {
@@ -130,7 +146,11 @@ impl World {
         let to = self.sees_to();
         match wish {
             Wish::Read { ticket, from } => {
-                let max = if self.honest { READ_MESSAGES } else { self.rng.usize(1..6) };
+                let max = if self.honest {
+                    READ_MESSAGES
+                } else {
+                    self.rng.usize(1..6)
+                };
                 let messages = self.read(from, to, max);
                 let more = messages.last().is_some_and(|last| last.sequence < to);
                 let answer = (!silent).then_some(ReadAnswer { messages, more });
@@ -142,11 +162,17 @@ impl World {
             }
             Wish::Probe { ticket } => {
                 let last = self.read(1, to, usize::MAX).last().map(|last| last.sequence);
-                self.spine.on_probe(ticket, last.filter(|_| !silent), now, &mut out);
+                self.spine
+                    .on_probe(ticket, last.filter(|_| !silent), now, &mut out);
             }
             Wish::Info { ticket } => {
-                let answer = InfoAnswer { created: "a".to_owned(), first: 1, last: to };
-                self.spine.on_info(ticket, (!silent).then_some(answer), now, &mut out);
+                let answer = InfoAnswer {
+                    created: "a".to_owned(),
+                    first: 1,
+                    last: to,
+                };
+                self.spine
+                    .on_info(ticket, (!silent).then_some(answer), now, &mut out);
             }
             other => unreachable!("{other:?} is not asked for"),
         }
@@ -159,7 +185,11 @@ impl World {
             0..=2 => self.publish(deletes),
             3..=5 if !self.on_the_way.is_empty() => {
                 // Mostly in order, sometimes not.
-                let at = if self.one_in(4) { self.rng.usize(0..self.on_the_way.len()) } else { 0 };
+                let at = if self.one_in(4) {
+                    self.rng.usize(0..self.on_the_way.len())
+                } else {
+                    0
+                };
                 let sequence = self.on_the_way.remove(at);
                 self.spine.on_live(placed(sequence), self.now, &mut out);
             }
@@ -201,8 +231,14 @@ impl World {
             return Ok(());
         }
         let twice = self.delivered.windows(2).find(|pair| pair[0] >= pair[1]);
-        let missing: Vec<_> = expected.iter().filter(|seq| !self.delivered.contains(seq)).collect();
-        Err(format!("missing {missing:?}, not ascending {twice:?}, next {}", self.spine.next()))
+        let missing: Vec<_> = expected
+            .iter()
+            .filter(|seq| !self.delivered.contains(seq))
+            .collect();
+        Err(format!(
+            "missing {missing:?}, not ascending {twice:?}, next {}",
+            self.spine.next()
+        ))
     }
 }
 
@@ -218,7 +254,12 @@ fn run(seed: u64, holes: Holes, deletes: bool, mistake: Option<Mistake>) -> Resu
 #[test]
 fn planted_mistakes_are_found() {
     use Mistake::{BelievesStaleTail, DeliversRepeats, NeverProbes, SkipsOnFirstNothing};
-    for mistake in [DeliversRepeats, BelievesStaleTail, SkipsOnFirstNothing, NeverProbes] {
+    for mistake in [
+        DeliversRepeats,
+        BelievesStaleTail,
+        SkipsOnFirstNothing,
+        NeverProbes,
+    ] {
         let found = (0..200).find(|seed| run(*seed, Holes::Lost, false, Some(mistake)).is_err());
         assert!(found.is_some(), "{mistake:?} goes unnoticed");
     }
@@ -241,16 +282,28 @@ proptest! {
 
 /// The first wish that is none of Deliver and Skip.
 fn asked(out: &[Wish<u64>]) -> Option<Wish<u64>> {
-    out.iter().find(|wish| !matches!(wish, Wish::Deliver { .. } | Wish::Skip { .. })).cloned()
+    out.iter()
+        .find(|wish| !matches!(wish, Wish::Deliver { .. } | Wish::Skip { .. }))
+        .cloned()
 }
 
 /// A spine that has delivered positions 1 to `last` and knows of nothing more.
 fn current(holes: Holes, last: u64) -> Spine<u64> {
     let (mut spine, mut out) = (Spine::new(holes, "a".to_owned(), 1, 0), Vec::new());
     spine.on_tick(0, &mut out);
-    let Some(Wish::Read { ticket, .. }) = asked(&out) else { panic!("{out:?}") };
+    let Some(Wish::Read { ticket, .. }) = asked(&out) else {
+        panic!("{out:?}")
+    };
     let messages = (1..=last).map(placed).collect();
-    spine.on_read(ticket, Some(ReadAnswer { messages, more: false }), 0, &mut out);
+    spine.on_read(
+        ticket,
+        Some(ReadAnswer {
+            messages,
+            more: false,
+        }),
+        0,
+        &mut out,
+    );
     assert!(spine.is_current());
     spine
 }
@@ -262,7 +315,11 @@ fn info(spine: &mut Spine<u64>, now: i64, created: &str, first: u64, last: u64) 
         Wish::Info { ticket } => Some(*ticket),
         _ => None,
     });
-    let answer = InfoAnswer { created: created.to_owned(), first, last };
+    let answer = InfoAnswer {
+        created: created.to_owned(),
+        first,
+        last,
+    };
     out.clear();
     spine.on_info(ticket.unwrap(), Some(answer), now, &mut out);
     out
@@ -272,7 +329,13 @@ fn info(spine: &mut Spine<u64>, now: i64, created: &str, first: u64, last: u64) 
 fn a_stream_made_anew_is_read_from_its_beginning() {
     let mut spine = current(Holes::Lost, 5);
     let out = info(&mut spine, 3_000, "b", 1, 2);
-    assert_eq!(out[0], Wish::Reset { cause: Cause::Recreated, next: 1 });
+    assert_eq!(
+        out[0],
+        Wish::Reset {
+            cause: Cause::Recreated,
+            next: 1
+        }
+    );
     assert!(matches!(out[1], Wish::Read { from: 1, .. }), "{out:?}");
 }
 
@@ -280,10 +343,20 @@ fn a_stream_made_anew_is_read_from_its_beginning() {
 fn an_end_that_is_gone_for_ten_seconds_is_gone() {
     let mut spine = current(Holes::Lost, 5);
     for now in [3_000, 6_000, 9_000, 12_000] {
-        assert_eq!(info(&mut spine, now, "a", 1, 3), [], "a replica that is behind lowers nothing");
+        assert_eq!(
+            info(&mut spine, now, "a", 1, 3),
+            [],
+            "a replica that is behind lowers nothing"
+        );
     }
     let out = info(&mut spine, 14_000, "a", 1, 3);
-    assert_eq!(out[0], Wish::Reset { cause: Cause::Regressed, next: 4 });
+    assert_eq!(
+        out[0],
+        Wish::Reset {
+            cause: Cause::Regressed,
+            next: 4
+        }
+    );
 }
 
 #[test]
@@ -291,9 +364,18 @@ fn a_position_used_a_second_time_is_seen_at_once() {
     let (mut spine, mut out) = (current(Holes::Lost, 5), Vec::new());
     spine.on_live(placed(4), 100, &mut out);
     assert_eq!(out, [], "the same message again is a repeat");
-    let other = Placed { time_micros: 99_000, ..placed(4) };
+    let other = Placed {
+        time_micros: 99_000,
+        ..placed(4)
+    };
     spine.on_live(other, 100, &mut out);
-    assert_eq!(out[0], Wish::Reset { cause: Cause::Regressed, next: 4 });
+    assert_eq!(
+        out[0],
+        Wish::Reset {
+            cause: Cause::Regressed,
+            next: 4
+        }
+    );
     assert!(matches!(&out[1], Wish::Deliver { placed, .. } if placed.sequence == 4));
 }
 
@@ -301,18 +383,45 @@ fn a_position_used_a_second_time_is_seen_at_once() {
 fn history_that_is_no_longer_kept_is_never_skipped_silently() {
     let (mut spine, mut out) = (current(Holes::Lost, 5), Vec::new());
     spine.on_live(placed(9), 100, &mut out);
-    let Some(Wish::Read { ticket, from: 6 }) = asked(&out) else { panic!("{out:?}") };
+    let Some(Wish::Read { ticket, from: 6 }) = asked(&out) else {
+        panic!("{out:?}")
+    };
     out.clear();
-    spine.on_read(ticket, Some(ReadAnswer { messages: vec![placed(9)], more: false }), 200, &mut out);
-    let Some(Wish::AskLeader { ticket, from: 6 }) = asked(&out) else { panic!("{out:?}") };
+    spine.on_read(
+        ticket,
+        Some(ReadAnswer {
+            messages: vec![placed(9)],
+            more: false,
+        }),
+        200,
+        &mut out,
+    );
+    let Some(Wish::AskLeader { ticket, from: 6 }) = asked(&out) else {
+        panic!("{out:?}")
+    };
     out.clear();
     spine.on_leader(ticket, Some(Some(placed(9))), 500, &mut out);
-    let Some(Wish::Info { ticket }) = asked(&out) else { panic!("{out:?}") };
+    let Some(Wish::Info { ticket }) = asked(&out) else {
+        panic!("{out:?}")
+    };
     out.clear();
-    let answer = InfoAnswer { created: "a".to_owned(), first: 9, last: 9 };
+    let answer = InfoAnswer {
+        created: "a".to_owned(),
+        first: 9,
+        last: 9,
+    };
     spine.on_info(ticket, Some(answer), 500, &mut out);
-    assert_eq!(out[0], Wish::Reset { cause: Cause::HistoryLost, next: 9 });
-    assert!(matches!(&out[1], Wish::Deliver { placed, .. } if placed.sequence == 9), "{out:?}");
+    assert_eq!(
+        out[0],
+        Wish::Reset {
+            cause: Cause::HistoryLost,
+            next: 9
+        }
+    );
+    assert!(
+        matches!(&out[1], Wish::Deliver { placed, .. } if placed.sequence == 9),
+        "{out:?}"
+    );
 }
 
 #[test]
@@ -328,8 +437,19 @@ fn more_live_messages_than_fit_are_read_again() {
         out.clear();
         let to = (from + READ_MESSAGES as u64 - 1).min(last);
         let messages = (from..=to).map(placed).collect();
-        spine.on_read(ticket, Some(ReadAnswer { messages, more: to < last }), 2, &mut out);
-        delivered += out.iter().filter(|wish| matches!(wish, Wish::Deliver { .. })).count() as u64;
+        spine.on_read(
+            ticket,
+            Some(ReadAnswer {
+                messages,
+                more: to < last,
+            }),
+            2,
+            &mut out,
+        );
+        delivered += out
+            .iter()
+            .filter(|wish| matches!(wish, Wish::Deliver { .. }))
+            .count() as u64;
     }
     assert_eq!((delivered, spine.is_current()), (last, true));
 }

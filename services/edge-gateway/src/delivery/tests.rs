@@ -1,0 +1,121 @@
+use roomcast_access::{Policy, Principal, Subscribe};
+use roomcast_proto::frame::event_json;
+
+use super::*;
+
+fn delivery(audience: Option<AudienceId>, expires_millis: Option<i64>, body: &[u8]) -> Arc<Delivery> {
+    let address = Address {
+        tenant: Tenant::default(),
+        room: Room::parse("bookings").unwrap(),
+        audience,
+        audience_name: Audience::all(),
+    };
+    let mark = Some((Epoch::of_streams("a", "b"), 0xb0));
+    Arc::new(Delivery::new(
+        address,
+        Kind::Event,
+        Position { seq: 1042, rev: 77 },
+        mark,
+        expires_millis,
+        body,
+    ))
+}
+
+fn permit(rooms: &str) -> (Policy, Subscribe) {
+    let text = format!(
+        "version: 1\nroles:\n  staff: {{ permissions: [see] }}\n  admin: {{ inherits: [staff], permissions: [money] }}\nrooms:\n  - {rooms}\n"
+    );
+    let policy = Policy::parse(&text, "policy.yaml").unwrap();
+    let rights = policy.rights(&Principal {
+        tenant: Tenant::default(),
+        subject: "u1".into(),
+        roles: vec!["staff".to_owned()],
+        claims: serde_json::Map::new(),
+        expires_at: i64::MAX,
+        issued_at: None,
+        token_id: None,
+    });
+    let subscribe = rights.subscribe(&Room::parse("bookings").unwrap()).unwrap();
+    (policy, subscribe)
+}
+
+#[test]
+fn the_frame_is_the_ready_event_behind_a_websocket_header() {
+    // Below, at and above the limits of the three header forms.
+    for bytes in [
+        10, 40, 41, 42, 43, 44, 60, 200, 65_400, 65_460, 65_461, 65_470, 70_000,
+    ] {
+        let body = vec![b'x'; bytes];
+        let made = delivery(Some(AudienceId::ALL), None, &body);
+        let cursor = made.cursor().unwrap().to_string();
+        let text = event_json("bookings", Some(&cursor), &body);
+        assert_eq!(made.text(), text);
+        assert_eq!((made.body(), &made.body_bytes()[..]), (&body[..], &body[..]));
+        let header = &made.frame()[..made.frame().len() - text.len()];
+        let length = match header {
+            [0x81, short @ 0..=125] => usize::from(*short),
+            [0x81, 126, a, b] => usize::from(u16::from_be_bytes([*a, *b])),
+            [0x81, 127, long @ ..] => usize::try_from(u64::from_be_bytes(long.try_into().unwrap())).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(length, text.len());
+        let shortest = if length < 126 {
+            2
+        } else if length < 65_536 {
+            4
+        } else {
+            10
+        };
+        assert_eq!(header.len(), shortest, "{length}");
+    }
+}
+
+#[test]
+fn without_a_mark_there_is_no_cursor() {
+    let bare = delivery(None, None, b"{}").at(Position { seq: 5, rev: 6 }, None);
+    assert_eq!(bare.text(), event_json("bookings", None, b"{}"));
+    assert_eq!(
+        (bare.cursor(), bare.position.rev, bare.body()),
+        (None, 6, &b"{}"[..])
+    );
+}
+
+#[test]
+fn only_members_of_the_audience_see_it_and_only_in_time() {
+    let (policy, permit) = permit("{ room: bookings, subscribe: see }");
+    let rows = [
+        (policy.audience("all"), None, true),
+        (policy.audience("staff"), None, true),
+        (policy.audience("admin"), None, false),
+        (policy.audience("stranger"), None, false),
+        (policy.audience("all"), Some(1_001), true),
+        (policy.audience("all"), Some(1_000), false),
+    ];
+    for (number, (audience, expires, visible)) in rows.into_iter().enumerate() {
+        assert_eq!(
+            delivery(audience, expires, b"{}").visible(&permit, 1_000),
+            visible,
+            "row {number}"
+        );
+    }
+}
+
+#[test]
+fn a_class_gets_one_frame_without_what_is_taken_out() {
+    let rule = "{ room: bookings, subscribe: see, redact: [{ unless: money, remove: [/amount] }] }";
+    let (_, permit) = permit(rule);
+    let whole = delivery(
+        Some(AudienceId::ALL),
+        None,
+        br#"{"id":"1","data":{"amount":5,"n":1}}"#,
+    );
+    let made = whole.for_class(&permit).unwrap();
+    assert_eq!(made.body(), br#"{"id":"1","data":{"n":1}}"#);
+    assert_eq!(made.cursor(), whole.cursor());
+    assert!(Arc::ptr_eq(&made, &whole.for_class(&permit).unwrap()));
+    assert!(
+        delivery(Some(AudienceId::ALL), None, b"not JSON")
+            .for_class(&permit)
+            .is_none()
+    );
+}

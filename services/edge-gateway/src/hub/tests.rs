@@ -1,0 +1,307 @@
+use std::sync::mpsc::{Receiver, channel};
+
+use roomcast_access::{Policy, Principal, Subscribe};
+use roomcast_proto::ids::{Audience, Room, Tenant};
+use roomcast_proto::subject;
+
+use super::*;
+
+const POLICY: &str = "version: 1\nroles:\n  staff: { permissions: [see] }\nrooms:\n  - { room: a, subscribe: see }\n  - { room: b, subscribe: see }\n";
+
+fn permit(room: &str) -> Subscribe {
+    let rights = Policy::parse(POLICY, "policy.yaml").unwrap().rights(&Principal {
+        tenant: Tenant::default(),
+        subject: "u1".into(),
+        roles: vec!["staff".to_owned()],
+        claims: serde_json::Map::new(),
+        expires_at: i64::MAX,
+        issued_at: None,
+        token_id: None,
+    });
+    rights.subscribe(&Room::parse(room).unwrap()).unwrap()
+}
+
+fn message(subject: String) -> Incoming {
+    Incoming {
+        subject,
+        expires_millis: None,
+        withdrawn: false,
+        payload: bytes::Bytes::from_static(b"{}"),
+    }
+}
+
+fn event(room: &str) -> Incoming {
+    message(subject::event(
+        &Tenant::default(),
+        &Room::parse(room).unwrap(),
+        &Audience::all(),
+    ))
+}
+
+fn value(room: &str, key: &str) -> Incoming {
+    message(subject::state(
+        &Tenant::default(),
+        &Room::parse(room).unwrap(),
+        &Audience::all(),
+        key,
+    ))
+}
+
+/// A hub at the beginning of two empty streams, and what its only shard is told.
+fn hub() -> (Arc<Hub>, Receiver<ToShard>) {
+    let policy = Policy::parse(POLICY, "policy.yaml").unwrap();
+    let metrics = Metrics::new("test").unwrap();
+    let hub = Hub::new(
+        HubSettings::default(),
+        Box::new(move |name| policy.audience(name)),
+        &metrics,
+    )
+    .unwrap();
+    let (tell, told) = channel();
+    hub.attach(Box::new(move |message| drop(tell.send(message))));
+    hub.reset_state("s", 1, None);
+    hub.reset_events("e", 1, 1, None);
+    hub.open();
+    (hub, told)
+}
+
+/// Answers reads of state as if the rooms were empty.
+fn load_empty(hub: &Hub) {
+    if let Some(mut reads) = hub.take_reads() {
+        while let Ok(read) = reads.try_recv() {
+            if let Read::State(place) = read {
+                hub.loaded(&place.key, hub.life(), Some(Vec::new()));
+            }
+        }
+    }
+}
+
+fn waiter(ticket: u64) -> Waiter {
+    Waiter { shard: 0, ticket }
+}
+
+fn at(hub: &Hub, seq: u64, rev: u64) -> Option<Cursor> {
+    Some(Cursor {
+        epoch: hub.epoch().unwrap(),
+        position: Position { seq, rev },
+        time_bits: 0,
+    })
+}
+
+fn recovered(hub: &Hub, room: &str, from: Option<Cursor>, now_millis: i64) -> Recovered {
+    match hub.recover(&permit(room), from, waiter(9), now_millis) {
+        Recovery::Done(recovered) => recovered,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_cursor_says_more_than_was_delivered() {
+    let (hub, told) = hub();
+    assert!(matches!(
+        hub.recover(&permit("a"), None, waiter(1), 0),
+        Recovery::Wait
+    ));
+    load_empty(&hub);
+    assert!(matches!(told.try_recv(), Ok(ToShard::Ready { ticket: 1 })));
+    hub.event(1, 1_000, &event("a"), false);
+    hub.state_value(1, 1_000, &value("a", "k"));
+    hub.event(2, 2_000, &event("a"), false);
+    hub.event(3, 3_000, &event("b"), false);
+    let live: Vec<Position> = told
+        .try_iter()
+        .filter_map(|told| match told {
+            ToShard::Deliver(delivery) => delivery.cursor().map(|cursor| cursor.position),
+            _ => None,
+        })
+        .collect();
+    let position = |seq, rev| Position { seq, rev };
+    assert_eq!(
+        live,
+        [position(1, 0), position(1, 1), position(2, 1), position(3, 1)]
+    );
+    let back = recovered(&hub, "a", at(&hub, 0, 0), 0);
+    let cursors: Vec<Position> = back
+        .events
+        .iter()
+        .map(|event| event.cursor().unwrap().position)
+        .collect();
+    // Live, event 2 came after value 1; replayed, it comes before it.
+    assert_eq!(cursors, [position(1, 0), position(2, 0)]);
+    assert_eq!((back.state.len(), back.head.position), (1, position(3, 1)));
+    let later = recovered(&hub, "a", at(&hub, 1, 1), 0);
+    assert_eq!(
+        later.events[0].cursor().unwrap().position,
+        position(2, 1),
+        "no state is missed: shared as it is"
+    );
+    let fresh = recovered(&hub, "a", None, 0);
+    assert_eq!(
+        (fresh.recovery, fresh.events.len(), fresh.state.len()),
+        (Outcome::Fresh, 0, 1)
+    );
+}
+
+#[test]
+fn a_room_that_cannot_be_read_is_refused_in_time() {
+    let (hub, told) = hub();
+    assert!(matches!(
+        hub.recover(&permit("a"), None, waiter(4), 1_000),
+        Recovery::Wait
+    ));
+    hub.tick(5_999, 0);
+    assert!(told.try_recv().is_err());
+    hub.tick(6_000, 0);
+    assert!(matches!(told.try_recv(), Ok(ToShard::Ready { ticket: 4 })));
+    assert!(matches!(
+        hub.recover(&permit("a"), None, waiter(4), 6_000),
+        Recovery::Unavailable
+    ));
+}
+
+#[test]
+fn a_cursor_beyond_the_end_waits_for_it() {
+    let (hub, told) = hub();
+    assert!(matches!(
+        hub.recover(&permit("a"), None, waiter(1), 0),
+        Recovery::Wait
+    ));
+    load_empty(&hub);
+    let _ = told.try_iter().count();
+    assert!(matches!(
+        hub.recover(&permit("a"), at(&hub, 2, 0), waiter(2), 0),
+        Recovery::Wait
+    ));
+    hub.event(1, 1_000, &event("b"), false);
+    assert!(told.try_iter().all(|told| !matches!(told, ToShard::Ready { .. })));
+    hub.event(2, 2_000, &event("a"), false);
+    assert!(
+        told.try_iter()
+            .any(|told| matches!(told, ToShard::Ready { ticket: 2 }))
+    );
+    assert_eq!(
+        recovered(&hub, "a", at(&hub, 2, 0), 1).recovery,
+        Outcome::Complete
+    );
+}
+
+#[test]
+fn silence_is_told_once_and_ends_in_closing() {
+    let (hub, told) = hub();
+    hub.answered(1_000);
+    for uptime in [1_000, 5_999, 6_000, 6_100, 10_999, 11_000, 11_100] {
+        hub.tick(100_000 + uptime, uptime);
+    }
+    assert!(hub.accepting().is_err());
+    hub.answered(12_000);
+    hub.tick(112_000, 12_000);
+    let told: Vec<String> = told.try_iter().map(|told| format!("{told:?}")).collect();
+    let expected = [
+        "Status { stale: true, since_millis: 101000 }",
+        "CloseAll",
+        "Status { stale: false, since_millis: 112000 }",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(hub.accepting(), Ok(()));
+}
+
+#[test]
+fn a_change_of_policy_decides_audiences_again() {
+    let known = Arc::new(AtomicBool::new(false));
+    let (asked, policy) = (Arc::clone(&known), Policy::parse(POLICY, "policy.yaml").unwrap());
+    let lookup: AudienceLookup =
+        Box::new(move |name| policy.audience(name).filter(|_| asked.load(Ordering::Relaxed)));
+    let hub = Hub::new(HubSettings::default(), lookup, &Metrics::new("test").unwrap()).unwrap();
+    hub.reset_state("s", 1, None);
+    hub.reset_events("e", 1, 1, None);
+    assert!(matches!(
+        hub.recover(&permit("a"), None, waiter(1), 0),
+        Recovery::Wait
+    ));
+    load_empty(&hub);
+    hub.event(1, 1_000, &event("a"), false);
+    assert!(recovered(&hub, "a", at(&hub, 0, 0), 0).events.is_empty());
+    known.store(true, Ordering::Relaxed);
+    hub.policy_changed();
+    assert_eq!(recovered(&hub, "a", at(&hub, 0, 0), 0).events.len(), 1);
+}
+
+/// Two writers hand out while somebody comes back again and again: what is recovered and what comes live after the cut is
+/// everything, once, in order.
+#[test]
+fn a_cut_and_what_follows_it_is_everything_once() {
+    const EVENTS: u64 = 4_000;
+    let (hub, told) = hub();
+    assert!(matches!(
+        hub.recover(&permit("a"), None, waiter(1), 0),
+        Recovery::Wait
+    ));
+    load_empty(&hub);
+    let writers = [
+        std::thread::spawn({
+            let hub = Arc::clone(&hub);
+            move || (1..=EVENTS).for_each(|seq| hub.event(seq, 1_000, &event("a"), false))
+        }),
+        std::thread::spawn({
+            let hub = Arc::clone(&hub);
+            move || {
+                (1..=EVENTS).for_each(|rev| hub.state_value(rev, 1_000, &value("a", &(rev % 7).to_string())))
+            }
+        }),
+    ];
+    let mut cuts = Vec::new();
+    while cuts
+        .last()
+        .is_none_or(|cut: &Recovered| cut.head.position.seq < EVENTS)
+        && cuts.len() < 300
+    {
+        cuts.push(recovered(&hub, "a", at(&hub, 0, 0), 0));
+        std::thread::yield_now();
+    }
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    let live: Vec<Arc<Delivery>> = told
+        .try_iter()
+        .filter_map(|told| match told {
+            ToShard::Deliver(delivery) => Some(delivery),
+            _ => None,
+        })
+        .collect();
+    let all: Vec<u64> = (1..=EVENTS).collect();
+    for cut in cuts {
+        let head = cut.head.position;
+        let after = live
+            .iter()
+            .filter(|event| event.kind == Kind::Event && event.position.seq > head.seq);
+        let seen: Vec<u64> = cut
+            .events
+            .iter()
+            .chain(after)
+            .map(|event| event.position.seq)
+            .collect();
+        assert_eq!(seen, all);
+        // Whatever arrives before a value of the cut must not claim it.
+        assert!(
+            cut.events
+                .iter()
+                .all(|event| cut.state.is_empty() || event.cursor().unwrap().position.rev == 0)
+        );
+        let newest = cut
+            .state
+            .iter()
+            .map(|value| value.position.rev)
+            .max()
+            .unwrap_or(0);
+        assert_eq!(newest, head.rev);
+    }
+    let mut before = Position::default();
+    for delivery in live {
+        let position = delivery.position;
+        assert!(
+            position.seq >= before.seq && position.rev >= before.rev,
+            "{before:?} then {position:?}"
+        );
+        before = position;
+    }
+}
