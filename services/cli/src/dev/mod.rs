@@ -11,6 +11,7 @@ mod home;
 mod nats;
 mod ports;
 mod ready;
+mod running;
 mod services;
 mod system;
 

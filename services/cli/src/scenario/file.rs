@@ -1,16 +1,12 @@
-//! `scenario.yaml` as it is written, and its way to a [`Scenario`].
-
-use std::collections::BTreeMap;
-use std::fmt;
+//! The way from `scenario.yaml` to a [`Scenario`]: every rule, and the place where one is broken.
 
 use roomcast_proto::ids::{Audience, Room};
-use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
 use super::Scenario;
 use super::pace::Pace;
 use super::story::{Cell, Field, Row, Step, Story, Table, Template};
+use super::written::{CellFile, FieldFile, File, Made, PaceFile, RangeFile, RowFile, StepFile, StoryFile};
 
 /// Largest number a cell may hold; a product of two stays far inside 64 bits.
 const NUMBER_MAX: f64 = 1e7;
@@ -26,161 +22,6 @@ fn wrong<T>(spanned: &Spanned<T>, message: impl Into<String>) -> Wrong {
     Wrong {
         at: spanned.referenced,
         message: message.into(),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    version: Spanned<u32>,
-    room: Spanned<String>,
-    audience: Spanned<String>,
-    timezone: Spanned<String>,
-    pace: Spanned<PaceFile>,
-    #[serde(default)]
-    tables: BTreeMap<String, Vec<Spanned<RowFile>>>,
-    stories: Spanned<Vec<StoryFile>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PaceFile {
-    seconds: [f64; 2],
-    hours: Vec<f64>,
-    #[serde(default)]
-    growth_percent_per_day: f64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoryFile {
-    weight: Option<Spanned<u32>>,
-    data: Ordered<Spanned<FieldFile>>,
-    steps: Spanned<Vec<StepFile>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StepFile {
-    r#type: Spanned<String>,
-    after_seconds: Option<Spanned<[f64; 2]>>,
-    chance: Option<Spanned<f64>>,
-    r#else: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Made {
-    multiply: Option<Vec<String>>,
-    quantity: Option<String>,
-    unit: Option<String>,
-}
-
-enum FieldFile {
-    Text(String),
-    Made(Made),
-}
-
-/// A row as written: its cells by name, `weight` among them.
-struct RowFile(BTreeMap<String, CellFile>);
-
-enum CellFile {
-    Number(f64),
-    Text(String),
-    Texts(Vec<String>),
-    Range(RangeFile),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RangeFile {
-    from: f64,
-    to: f64,
-    step: f64,
-}
-
-/// A map that keeps the order of the file.
-struct Ordered<T>(Vec<(String, T)>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
-            type Value = Ordered<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered<T>, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Ordered(members))
-            }
-        }
-        deserializer.deserialize_map(Members(std::marker::PhantomData))
-    }
-}
-
-impl<'de> Deserialize<'de> for RowFile {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        BTreeMap::deserialize(deserializer).map(Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for FieldFile {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = FieldFile;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "text with {table.column} in it, { multiply: [a, b] } or { quantity: a, unit: b }",
-                )
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<FieldFile, E> {
-                Ok(FieldFile::Text(text.to_owned()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FieldFile, A::Error> {
-                Made::deserialize(de::value::MapAccessDeserializer::new(map)).map(FieldFile::Made)
-            }
-        }
-        deserializer.deserialize_any(Read)
-    }
-}
-
-impl<'de> Deserialize<'de> for CellFile {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = CellFile;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text, a list of texts, a number or { from, to, step }")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<CellFile, E> {
-                Ok(CellFile::Text(text.to_owned()))
-            }
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<CellFile, E> {
-                u32::try_from(number)
-                    .map(|n| CellFile::Number(n.into()))
-                    .map_err(|_| E::custom("the number is too large"))
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<CellFile, E> {
-                i32::try_from(number)
-                    .map(|n| CellFile::Number(n.into()))
-                    .map_err(|_| E::custom("the number is too large"))
-            }
-            fn visit_f64<E: de::Error>(self, number: f64) -> Result<CellFile, E> {
-                Ok(CellFile::Number(number))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<CellFile, A::Error> {
-                Vec::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(CellFile::Texts)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CellFile, A::Error> {
-                RangeFile::deserialize(de::value::MapAccessDeserializer::new(map)).map(CellFile::Range)
-            }
-        }
-        deserializer.deserialize_any(Read)
     }
 }
 

@@ -8,6 +8,7 @@ mod file;
 mod generator;
 mod pace;
 mod story;
+mod written;
 
 use std::path::Path;
 
