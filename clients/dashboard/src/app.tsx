@@ -106,10 +106,12 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
   }, []);
   const showKeys = useCallback(() => setKeysOpen(true), []);
   useKeys(go, showKeys);
-  if (connection.status === 'closed' && connection.error?.isAuth === true) return <SignIn expired onToken={onSignIn} />;
+  const shown = live.lastEventAt.now !== undefined || live.bookings.now.order.length > 0;
+  // With something on the screen the reader keeps it; the banner asks for a new sign-in.
+  if (!shown && connection.status === 'closed' && connection.error?.isAuth === true) return <SignIn expired onToken={onSignIn} />;
   const title = view === 'bookings' ? config.title : VIEWS.find(({ id }) => id === view)?.label;
   return (
-    <div className="frame">
+    <div className="frame" data-view={view}>
       <a className="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus(); }}>Skip to the numbers</a>
       <nav className="rail" aria-label="Views">
         <div className="brand"><Mark /> <span>Roomcast</span></div>
@@ -129,7 +131,7 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
             <Menu onSignOut={onSignOut} onKeys={showKeys} />
           </div>
         </header>
-        <Banner />
+        <Banner onToken={onSignIn} />
         <main id="main" className="content" tabIndex={-1}>
           {view === 'bookings' ? (
             <>

@@ -43,12 +43,14 @@ export function Badge() {
         {face === 'live' && <span className="badge-more">WebSocket</span>}
         {seconds !== undefined && (
           // The countdown is for the eyes; read aloud every second it would be a torment.
-          <span className="badge-more" aria-hidden>{seconds === 0 ? 'trying …' : `next try in ${seconds} s`}</span>
+          <span className="badge-more" aria-hidden>
+            {seconds === 0 ? 'trying …' : <><span className="badge-words">next try in </span>{seconds} s</>}
+          </span>
         )}
       </div>
       {canRetry && (
         <button type="button" className="button button-small" data-testid="retry-now" onClick={() => live.client.retryNow()}>
-          <RotateCw size={14} aria-hidden /> Retry now
+          <RotateCw size={14} aria-hidden /> <span>Retry<span className="button-word"> now</span></span>
         </button>
       )}
     </div>

@@ -1,15 +1,23 @@
 /** One line under the bar when the page is not what it seems. Never in the way: the data stays. */
 
-import { CircleAlert, Clock3, WifiOff } from 'lucide-react';
+import { CircleAlert, Clock3, KeyRound, WifiOff } from 'lucide-react';
 import { usePage } from './context.js';
+import { TokenForm } from './states.js';
 import { useStore } from './store.js';
 
 /** The most important thing that is wrong, or nothing. */
-export function Banner() {
+export function Banner({ onToken }: { onToken: (token: string) => void }) {
   const { live, format } = usePage();
   const state = useStore(live.connection);
   const last = useStore(live.lastEventAt);
   const age = last === undefined ? '' : ` What you see is from ${format.time(last)}.`;
+  if (state.status === 'closed' && state.error?.isAuth === true) {
+    return (
+      <Line icon={<KeyRound size={16} aria-hidden />} tone="red" id="expired" more={<TokenForm onToken={onToken} />}>
+        Your sign-in has ended.{age} Open a fresh address, or paste a new token.
+      </Line>
+    );
+  }
   if (state.status === 'closed' && state.error !== undefined) {
     return <Line icon={<CircleAlert size={16} aria-hidden />} tone="red" id="closed">The gateway ended the connection: {state.error.message}{age}</Line>;
   }
@@ -27,11 +35,12 @@ export function Banner() {
   return null;
 }
 
-function Line({ icon, tone, id, children }: { icon: React.ReactNode; tone: 'red' | 'amber'; id: string; children: React.ReactNode }) {
+function Line({ icon, tone, id, more, children }: { icon: React.ReactNode; tone: 'red' | 'amber'; id: string; more?: React.ReactNode; children: React.ReactNode }) {
   return (
     <div className="banner" role="alert" data-tone={tone} data-testid="banner" data-banner={id}>
       {icon}
       <p>{children}</p>
+      {more}
     </div>
   );
 }

@@ -108,7 +108,13 @@ function advance(before: Booking, data: BookingData, status: BookingStatus, even
   const events = [...before.events, event].slice(-EVENTS_MAX);
   // An older event that comes late belongs to the history but does not undo what happened since.
   if (time < before.changedAt) return { ...before, events: [...events].sort((a, b) => timeOf(a) - timeOf(b)), createdAt: before.createdAt };
-  return { ...before, ...facts(data), status, changedAt: time, touched: before.touched + (live && status !== before.status ? 1 : 0), events };
+  return { ...before, ...said(data), status, changedAt: time, touched: before.touched + (live && status !== before.status ? 1 : 0), events };
+}
+
+/** A later event may say less than the first: what it leaves out still holds. */
+function said(data: BookingData): Partial<Booking> {
+  const known = Object.entries(facts(data)).filter(([name, value]) => value !== '' && value !== undefined && !(name === 'category' && value === 'other'));
+  return Object.fromEntries(known);
 }
 
 function facts(data: BookingData): Pick<Booking, 'customer' | 'country' | 'category' | 'title' | 'duration' | 'amount' | 'currency'> {

@@ -46,12 +46,12 @@ function Card({ card, metric, status, loaded, refused }: CardProps) {
     <article className="card" data-testid="card" data-metric={card.metric} data-state={state} data-value={metric?.value ?? ''} data-tint={tinted || undefined}>
       <header className="card-head">
         <h2>{card.label}</h2>
+        <CardAge metric={metric} />
         <CardDetails card={card} metric={metric} status={status} />
       </header>
       <CardNumber card={card} value={empty ? null : (metric?.value ?? null)} approximate={metric?.approximate === true} />
       <div className="card-change">{state === 'forbidden' ? <span className="muted">Your roles do not include this number</span> : <Change metric={metric} empty={empty} />}</div>
       <Sparkline values={metric?.sparkline ?? []} label={`${card.label}, trend of the last ${metric?.sparkline.length ?? 0} intervals`} />
-      <CardAge metric={metric} />
     </article>
   );
 }
@@ -85,12 +85,12 @@ function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean 
   );
 }
 
-/** The line that says what is wrong, or how old the number is. Always there, so that nothing moves. */
+/** What is wrong with the number, or how old it is. Stands in the head, so that nothing moves when it comes and goes. */
 function CardAge({ metric }: { metric: Metric | undefined }) {
   const { format } = usePage();
   const now = useNow();
-  if (metric === undefined) return <p className="card-age" />;
-  if (metric.error !== null) return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> {metric.error}</p>;
+  if (metric === undefined) return null;
+  if (metric.error !== null) return <p className="card-age card-warning" title={metric.error}><TriangleAlert size={13} aria-hidden /> <span>{metric.error}</span></p>;
   if (metric.incompleteSince !== null) {
     return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> incomplete since {format.shortTime(metric.incompleteSince)}</p>;
   }
@@ -99,7 +99,7 @@ function CardAge({ metric }: { metric: Metric | undefined }) {
     return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> stalled{since === null ? '' : ` since ${format.shortTime(since)}`}</p>;
   }
   const old = metric.asOf !== null && now - metric.asOf > FRESH_MS;
-  return <p className="card-age">{old && metric.asOf !== null ? `as of ${format.time(metric.asOf)}` : ''}</p>;
+  return old && metric.asOf !== null && !metric.noData ? <p className="card-age">as of {format.time(metric.asOf)}</p> : null;
 }
 
 /** Exact value, window, what was skipped: on hover, focus or tap. */
@@ -112,7 +112,7 @@ function CardDetails({ card, metric, status }: { card: CardConfig; metric: Metri
   const rows: [string, string][] = [];
   if (metric.value !== null) rows.push(['Exact value', format.exact(metric.value, card.format)]);
   if (metric.previous !== null) rows.push(['Before', format.exact(metric.previous, card.format)]);
-  if (start !== null && end !== null) rows.push(['Window', `${format.span(end - start)}, ${format.shortTime(start)} – ${format.shortTime(end)}`]);
+  if (start !== null && end !== null) rows.push(['Window', format.range(start, end)]);
   if (metric.events !== null) rows.push(['Events', format.count(metric.events)]);
   if (metric.asOf !== null) rows.push(['As of', format.time(metric.asOf)]);
   const skipped = status?.skipped ?? [];
@@ -159,7 +159,6 @@ function CardSkeleton({ label, metric }: { label: string; metric: string }) {
       <p className="card-number"><span className="skeleton skeleton-number" /></p>
       <div className="card-change"><span className="skeleton skeleton-line" /></div>
       <div className="sparkline"><span className="skeleton skeleton-block" /></div>
-      <p className="card-age" />
     </article>
   );
 }

@@ -13,6 +13,7 @@ export class Format {
   readonly #formats = new Map<string, Intl.NumberFormat>();
   readonly #time: Intl.DateTimeFormat;
   readonly #shortTime: Intl.DateTimeFormat;
+  readonly #day: Intl.DateTimeFormat;
   readonly #full: Intl.DateTimeFormat;
   readonly #relative: Intl.RelativeTimeFormat;
   readonly #regions: Intl.DisplayNames;
@@ -27,6 +28,7 @@ export class Format {
     const timeZone = config.timezone;
     this.#time = new Intl.DateTimeFormat(locale, { timeZone, hour: '2-digit', minute: '2-digit', second: '2-digit' });
     this.#shortTime = new Intl.DateTimeFormat(locale, { timeZone, hour: '2-digit', minute: '2-digit' });
+    this.#day = new Intl.DateTimeFormat(locale, { timeZone, day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' });
     this.#full = new Intl.DateTimeFormat(locale, { timeZone, dateStyle: 'medium', timeStyle: 'long' });
     this.#relative = new Intl.RelativeTimeFormat(locale, { style: 'narrow', numeric: 'always' });
     this.#regions = new Intl.DisplayNames(locale ?? [], { type: 'region' });
@@ -63,7 +65,8 @@ export class Format {
   /** A change in percent without its sign: the arrow says the direction. */
   change(percent: string): string {
     const size = Math.abs(Number(percent));
-    return `${this.#number(size, 'ch', { minimumFractionDigits: size < 100 ? 1 : 0, maximumFractionDigits: size < 100 ? 1 : 0 })} %`;
+    const digits = size < 100 ? 1 : 0;
+    return this.#number(size / 100, `ch${digits}`, { style: 'percent', minimumFractionDigits: digits, maximumFractionDigits: digits });
   }
 
   /** A whole number. */
@@ -81,6 +84,11 @@ export class Format {
     return this.#shortTime.format(at);
   }
 
+  /** 4 Mar, 14:03 – 5 Mar, 14:03 */
+  range(from: number, to: number): string {
+    return this.#day.formatRange(from, to);
+  }
+
   /** 5 Mar 2026, 14:03:07 GMT+3 */
   full(at: number): string {
     return this.#full.format(at);
@@ -96,12 +104,12 @@ export class Format {
     return this.#relative.format(-Math.floor(seconds / 86_400), 'day');
   }
 
-  /** "24 h" for a window of that length. */
+  /** "24h" for a window of that length. */
   span(ms: number): string {
     const units = [['day', 86_400_000], ['hour', 3_600_000], ['minute', 60_000]] as const;
     // A day reads better as 24 h, because it slides.
     const [unit, size] = units.find(([name, length]) => ms % length === 0 && (name !== 'day' || ms > length)) ?? ['second', 1_000];
-    return new Intl.NumberFormat(this.#locale, { style: 'unit', unit, unitDisplay: 'short' }).format(ms / size);
+    return new Intl.NumberFormat(this.#locale, { style: 'unit', unit, unitDisplay: 'narrow' }).format(ms / size);
   }
 
   /** A country's name for its code. */

@@ -10,10 +10,10 @@ import {
   CircleCheck,
   CirclePlus,
   CircleX,
+  Compass,
   Bus,
   Package,
   PlugZap,
-  TentTree,
 } from 'lucide-react';
 import type { LucideIcon } from 'lucide-react';
 import type { BookingStatus, Category } from './bookings.js';
@@ -23,7 +23,7 @@ const VIEW_ICONS = { bookings: CalendarCheck2, connection: PlugZap } satisfies R
 /** Icons of views. */
 export type IconName = keyof typeof VIEW_ICONS;
 
-const CATEGORY: Record<Category, LucideIcon> = { property: Building2, car: CarFront, transfer: Bus, tour: TentTree, other: Package };
+const CATEGORY: Record<Category, LucideIcon> = { property: Building2, car: CarFront, transfer: Bus, tour: Compass, other: Package };
 const CATEGORY_WORD: Record<Category, string> = { property: 'Property', car: 'Car', transfer: 'Transfer', tour: 'Tour', other: 'Other' };
 const STATUS: Record<BookingStatus, LucideIcon> = { new: CirclePlus, confirmed: CircleCheck, cancelled: CircleX };
 const STATUS_WORD: Record<BookingStatus, string> = { new: 'New', confirmed: 'Confirmed', cancelled: 'Cancelled' };

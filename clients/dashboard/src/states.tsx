@@ -74,6 +74,18 @@ export function RoomTrouble({ error }: { error: RoomcastError }) {
 
 /** Nobody is signed in, or not any more. */
 export function SignIn({ expired, onToken }: { expired: boolean; onToken: (token: string) => void }) {
+  return (
+    <main className="stage">
+      <Blank icon={KeyRound} title={expired ? 'Your sign-in has ended' : 'Sign in to Roomcast'} testId="sign-in">
+        <p>{expired ? 'Open a fresh address, or paste a new token.' : <>Open the address that <code>roomcast dev</code> printed, or paste a token.</>}</p>
+        <TokenForm onToken={onToken} />
+      </Blank>
+    </main>
+  );
+}
+
+/** Takes a token by hand. */
+export function TokenForm({ onToken }: { onToken: (token: string) => void }) {
   const [text, setText] = useState('');
   const submit = (event: FormEvent): void => {
     event.preventDefault();
@@ -82,16 +94,11 @@ export function SignIn({ expired, onToken }: { expired: boolean; onToken: (token
     if (token !== '') onToken(token);
   };
   return (
-    <main className="stage">
-      <Blank icon={KeyRound} title={expired ? 'Your sign-in has ended' : 'Sign in to Roomcast'} testId="sign-in">
-        <p>{expired ? 'Open a fresh address, or paste a new token.' : <>Open the address that <code>roomcast dev</code> printed, or paste a token.</>}</p>
-        <form className="sign-in" onSubmit={submit}>
-          <label className="sr-only" htmlFor="token">Token</label>
-          <input id="token" type="password" autoComplete="off" placeholder="Token" value={text} onChange={(event) => setText(event.target.value)} />
-          <button type="submit" className="button button-primary">Sign in</button>
-        </form>
-      </Blank>
-    </main>
+    <form className="sign-in" onSubmit={submit}>
+      <label className="sr-only" htmlFor="token">Token</label>
+      <input id="token" type="password" autoComplete="off" placeholder="Token" value={text} onChange={(event) => setText(event.target.value)} />
+      <button type="submit" className="button button-primary">Sign in</button>
+    </form>
   );
 }
 

@@ -1,11 +1,11 @@
 /** Announcements of what just happened. Only news get here: `live.ts` sees to that. */
 
 import { X } from 'lucide-react';
-import { useEffect } from 'react';
+import { useEffect, useSyncExternalStore } from 'react';
 import { RelativeTime, usePage } from './context.js';
 import { CategoryIcon, StatusChip } from './icons.js';
 import { useStore } from './store.js';
-import { dismiss, expire, nextEnd, pause, resume, TOASTS_SHOWN, type Toast } from './toasts.js';
+import { dismiss, expire, nextEnd, pause, resume, TOASTS_SHOWN, TOASTS_SHOWN_PHONE, type Toast } from './toasts.js';
 
 /** The stack: top right, at the bottom on phones. */
 export function ToastStack() {
@@ -25,10 +25,11 @@ export function ToastStack() {
   }, [live]);
   const hold = (): void => live.toasts.update((now) => pause(now, Date.now()));
   const letGo = (): void => live.toasts.update((now) => resume(now, Date.now()));
-  const more = toasts.list.length - TOASTS_SHOWN;
+  const shown = usePhone() ? TOASTS_SHOWN_PHONE : TOASTS_SHOWN;
+  const more = toasts.list.length - shown;
   return (
     <div className="toasts" role="region" aria-label="Announcements" data-testid="toasts" data-paused={toasts.pausedAt !== undefined || undefined} onPointerEnter={hold} onPointerLeave={letGo} onFocus={hold} onBlur={letGo}>
-      {toasts.list.slice(0, TOASTS_SHOWN).map((toast) => (
+      {toasts.list.slice(0, shown).map((toast) => (
         <ToastCard key={toast.id} toast={toast} onClose={() => close(toast.id)} />
       ))}
       {more > 0 && (
@@ -48,21 +49,36 @@ export function ToastStack() {
   }
 }
 
+/** The width at which `styles/frame.css` turns to the phone's layout. */
+const PHONE = '(max-width: 640px)';
+
+function usePhone(): boolean {
+  return useSyncExternalStore(
+    (changed) => {
+      const query = matchMedia(PHONE);
+      query.addEventListener('change', changed);
+      return () => query.removeEventListener('change', changed);
+    },
+    () => matchMedia(PHONE).matches,
+  );
+}
+
 function ToastCard({ toast, onClose }: { toast: Toast; onClose: () => void }) {
   const { format } = usePage();
   const { booking } = toast;
-  const line = [format.money(booking.amount, booking.currency), booking.duration, format.country(booking.country)].filter((part) => part !== '').join(' · ');
+  const line = [format.money(booking.amount, booking.currency), booking.title].filter((part) => part !== '').join(' · ');
   return (
     <div className="toast" role={toast.critical ? 'alert' : 'status'} data-testid="toast" data-status={toast.status} data-toast={toast.id}>
       <CategoryIcon category={booking.category} />
       <div className="toast-text">
-        <p className="toast-title">{booking.customer || booking.id}</p>
-        <p className="toast-line">{booking.title}</p>
-        <p className="toast-line muted">{line}</p>
-      </div>
-      <div className="toast-side">
-        <StatusChip status={toast.status} />
-        <span className="muted"><RelativeTime at={toast.shownAt} /></span>
+        <div className="toast-row">
+          <p className="toast-title">{booking.customer || booking.id}</p>
+          <StatusChip status={toast.status} />
+        </div>
+        <div className="toast-row muted">
+          <p className="toast-line" title={line}>{line}</p>
+          <RelativeTime at={toast.shownAt} />
+        </div>
       </div>
       <button type="button" className="icon-button icon-button-small" aria-label="Close" data-testid="toast-close" onClick={onClose}>
         <X size={15} aria-hidden />

@@ -26,6 +26,8 @@ export const NO_TOASTS: Toasts = { list: [], pausedAt: undefined };
 export const TOAST_MS = 10_000;
 /** Shown at once; the rest is "+n more". */
 export const TOASTS_SHOWN = 5;
+/** The same on a phone, where five would cover the page. */
+export const TOASTS_SHOWN_PHONE = 2;
 /** Kept at all; a flood after a long break is not worth more. */
 export const TOASTS_MAX = 99;
 
