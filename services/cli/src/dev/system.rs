@@ -124,7 +124,7 @@ impl System<'_> {
             None => None,
         };
         if files.metrics.is_none() {
-            say("  no metrics: a policy was named and no --metrics, so there is no aggregator");
+            say("  no metrics: nothing names definitions (--metrics), so there is no aggregator");
         }
         ready::start("aggregator", family, services.aggregators()?).await?;
         ready::start("gateway", family, services.gateways()?).await?;
