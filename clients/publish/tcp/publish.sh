@@ -4,8 +4,9 @@ address=${ROOMCAST_NATS#nats://}; address=${address%%,*}; id=bk-tcp-$$-$(date +%
 event='{"id":"'$id'","type":"booking:new","data":{"id":"'$id'","customer":"Elif Kaya","country":"TR","category":"tour","title":"Bosphorus cruise at sunset","duration":"3 hours","amount":4250.50,"currency":"TRY"}}'
 { exec 3<>"/dev/tcp/${address%:*}/${address##*:}"; } || exit 69
 IFS= read -r -t 10 _ <&3 || exit 69   # INFO {…}
-printf 'CONNECT {"verbose":false,"headers":true,"no_responders":true,"user":"%s","pass":"%s"}\r\n' "$ROOMCAST_NATS_PUBLISHER_USER" "$ROOMCAST_NATS_PUBLISHER_PASSWORD" >&3
-printf 'SUB %s 1\r\nPUB in.bookings.staff %s %d\r\n%s\r\n' "$reply" "$reply" "$(printf %s "$event" | wc -c)" "$event" >&3
+connect='{"verbose":false,"headers":true,"no_responders":true,"user":"'$ROOMCAST_NATS_PUBLISHER_USER'","pass":"'$ROOMCAST_NATS_PUBLISHER_PASSWORD'"}'
+trap '' PIPE   # a server that refuses hangs up while we still speak; its reason is read below
+printf 'CONNECT %s\r\nSUB %s 1\r\nPUB in.bookings.staff %s %d\r\n%s\r\n' "$connect" "$reply" "$reply" "$(printf %s "$event" | wc -c)" "$event" >&3 2>/dev/null
 while IFS= read -r -t 10 line <&3; do
   case $line in
     PING*) printf 'PONG\r\n' >&3 ;;

@@ -12,6 +12,7 @@ mod drain;
 mod expiry;
 mod idempotency;
 mod kills;
+mod languages;
 mod oracle;
 mod publishers;
 mod recovery;
