@@ -11,13 +11,14 @@ const RETURNS_PER_SECOND: usize = 2_500;
 /// The shortest and the longest spread of the hints, milliseconds.
 const SPREAD_MILLIS: (u64, u64) = (500, 10_000);
 /// Part of the drain time that may be used; the rest is for close handshakes and for the last bytes.
-const SHARE_PERCENT: u32 = 70;
+const SHARE_PERCENT: u32 = 60;
 
 /// One shard's way to empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     started_millis: u64,
     over_millis: u64,
+    linger_millis: u64,
     total: usize,
     closed: usize,
 }
@@ -27,13 +28,21 @@ impl Pace {
     #[must_use]
     pub fn new(now_millis: u64, total: usize, window: Duration) -> Self {
         let most = u64::try_from((window * SHARE_PERCENT / 100).as_millis()).unwrap_or(u64::MAX);
+        let linger_millis = u64::try_from((window / 10).as_millis()).unwrap_or(u64::MAX);
         let needed = (total as u64).saturating_mul(1000) / PER_SECOND_MIN as u64;
         Self {
             started_millis: now_millis,
             over_millis: needed.min(most),
+            linger_millis,
             total,
             closed: 0,
         }
+    }
+
+    /// How long a closed socket may take to say goodbye, milliseconds: a tenth of the window.
+    #[must_use]
+    pub fn linger_millis(&self) -> u64 {
+        self.linger_millis
     }
 
     /// How many more connections are to be closed now.
@@ -79,11 +88,7 @@ mod tests {
         check(0, 30, &[(0, 0), (1_000, 0)]);
         check(10, 30, &[(0, 0), (10, 5), (20, 10), (30_000, 10)]);
         check(5_000, 30, &[(1_000, 500), (5_000, 2_500), (10_000, 5_000)]);
-        check(
-            50_000,
-            30,
-            &[(10_500, 25_000), (21_000, 50_000), (22_000, 50_000)],
-        );
+        check(50_000, 30, &[(9_000, 25_000), (18_000, 50_000), (22_000, 50_000)]);
         check(100, 0, &[(0, 100)]);
     }
 

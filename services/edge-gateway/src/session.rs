@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use roomcast_access::{History, Rights, Subscribe};
+use roomcast_access::{Rights, Subscribe};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::frame::{
-    BadFrame, ClientFrame, Connect, Connected, Expiring, Ping, Refreshed, RoomAnswer, RoomRequest,
-    ServerFrame, Unsubscribed, client_frame, server_frame,
+    BadFrame, ClientFrame, Connected, Expiring, Ping, Refreshed, RoomAnswer, ServerFrame, Unsubscribed,
+    client_frame, server_frame,
 };
 use roomcast_proto::ids::Room;
 use roomcast_proto::limits;
@@ -21,6 +21,12 @@ use roomcast_proto::refusal::{Code, Refusal};
 use crate::bucket::{Bucket, Rate};
 use crate::gate::{self, Admitted, Gate};
 use crate::members::Seat;
+
+mod handshake;
+mod wish;
+
+pub use handshake::{Failed, Handshake};
+pub use wish::{Asked, From, Kind, Opening, Reading, Wish};
 
 /// Longest `client` text kept of a `connect`, bytes.
 pub const CLIENT_BYTES_MAX: usize = 128;
@@ -51,98 +57,6 @@ impl Now {
     }
 }
 
-/// What the shard is to do for a session.
-#[derive(Debug)]
-pub enum Wish {
-    /// Send this.
-    Say(ServerFrame),
-    /// Recover rooms, answer, send what was missed, join.
-    Open(Opening),
-    /// Leave a room's members, because the client asks for it.
-    Leave(Room),
-    /// Leave a room's members at once, because the right to it has ended.
-    Evict(Room),
-    /// Take this permit for a room that is open, from now on.
-    Exchange(Arc<Subscribe>),
-    /// Read history and answer.
-    Read(Reading),
-    /// End the connection.
-    End(Close),
-}
-
-/// Rooms to be opened by one answer.
-#[derive(Debug)]
-pub struct Opening {
-    /// The rights it was decided under; see [`Session::decide_opening`].
-    pub generation: u32,
-    /// The request to answer.
-    pub id: Option<u32>,
-    /// Which answer it is.
-    pub kind: Kind,
-    /// The rooms, in the order of the answer.
-    pub rooms: Vec<Asked>,
-}
-
-/// The answer that opens rooms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `connected`, with all rooms in it.
-    Connected,
-    /// `subscribed`, one room.
-    Subscribed,
-    /// None: the permit of an open room was exchanged, and the state it shows is sent.
-    Exchanged,
-}
-
-/// One room a client asked for, or that the policy joins by itself.
-#[derive(Debug)]
-pub struct Asked {
-    /// The name as the client wrote it.
-    pub name: String,
-    /// The decision.
-    pub permit: Result<Arc<Subscribe>, Refusal>,
-    /// Where the client stands.
-    pub from: From,
-    /// Whether the client asked for it; else the policy joined it.
-    pub requested: bool,
-}
-
-/// Where a client stands in a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// It has nothing.
-    Fresh,
-    /// It says it is here.
-    At(Cursor),
-    /// It sent a text that is no cursor of ours: answered like one of another epoch.
-    Unreadable,
-}
-
-impl From {
-    fn read(cursor: Option<&str>) -> Self {
-        match cursor.map(str::parse) {
-            None => Self::Fresh,
-            Some(Ok(cursor)) => Self::At(cursor),
-            Some(Err(_)) => Self::Unreadable,
-        }
-    }
-}
-
-/// A request for history that may be answered.
-#[derive(Debug)]
-pub struct Reading {
-    /// The rights it was decided under; see [`Session::may_still_read`].
-    pub generation: u32,
-    /// The request to answer.
-    pub id: Option<u32>,
-    /// The decision.
-    pub permit: History,
-    /// Events before this.
-    pub before: Option<Cursor>,
-    /// At most so many.
-    pub limit: usize,
-}
-
 /// A room that is open.
 #[derive(Debug)]
 pub struct OpenRoom {
@@ -154,135 +68,6 @@ pub struct OpenRoom {
     pub requested: bool,
     /// Set while a long recovery is still being sent: the last cursor that was.
     pub behind: Option<Box<Cursor>>,
-}
-
-/// A connection that has not said `connect` yet.
-#[derive(Debug, Default)]
-pub struct Handshake {
-    /// The user, when a token came with the upgrade.
-    pub admitted: Option<Admitted>,
-}
-
-/// A handshake that failed: what to answer, and how it ends.
-#[derive(Debug, PartialEq)]
-pub struct Failed {
-    /// The request to answer.
-    pub id: Option<u32>,
-    /// What was wrong.
-    pub refusal: Refusal,
-    /// The end.
-    pub close: Close,
-}
-
-impl Handshake {
-    /// Takes the first message. Answers the session and the rooms it begins with.
-    ///
-    /// # Errors
-    /// [`Failed`]: not `connect` (4503), no valid token (4500, or 4003 when it has expired), too many rooms (4504).
-    pub fn accept(
-        self,
-        frame: Result<ClientFrame, BadFrame>,
-        gate: &Gate,
-        limits: Limits,
-        now: Now,
-    ) -> Result<(Session, Opening), Failed> {
-        let failed = |id, refusal, close| Failed { id, refusal, close };
-        let frame = frame.map_err(|bad| failed(bad.id, bad.refusal, Close::Protocol))?;
-        let id = frame.id;
-        let Some(client_frame::Body::Connect(connect)) = frame.body else {
-            let refusal = Refusal::new(Code::BadFrame, "the first message is connect");
-            return Err(failed(id, refusal, Close::Protocol));
-        };
-        let bad_token = |refusal: Refusal| {
-            let close = if refusal.code == Code::Expired {
-                Close::Expired
-            } else {
-                Close::BadToken
-            };
-            failed(id, refusal, close)
-        };
-        let admitted = match (self.admitted, &connect.token) {
-            (Some(admitted), None) => admitted,
-            (_, Some(token)) => gate
-                .admit(token, now.unix_secs())
-                .map_err(|error| bad_token(gate::refusal(error)))?,
-            (None, None) => return Err(bad_token(gate::no_token())),
-        };
-        if connect.client.len() > CLIENT_BYTES_MAX {
-            let refusal = Refusal::new(
-                Code::BadFrame,
-                format!("client: at most {CLIENT_BYTES_MAX} bytes"),
-            );
-            return Err(failed(id, refusal.at("/connect/client"), Close::Protocol));
-        }
-        if connect.rooms.len() > limits.subscriptions_max {
-            let refusal = Refusal::new(Code::Limit, format!("at most {} rooms", limits.subscriptions_max));
-            return Err(failed(id, refusal.at("/connect/rooms"), Close::Limit));
-        }
-        let mut requests = Bucket::default();
-        requests.take(now.millis, 1, limits.requests);
-        let rooms = first_rooms(&connect, &admitted.rights);
-        let session = Session {
-            limits,
-            admitted,
-            rooms: Vec::new(),
-            requests,
-            expiring_said: false,
-            generation: 0,
-        };
-        Ok((
-            session,
-            Opening {
-                generation: 0,
-                id,
-                kind: Kind::Connected,
-                rooms,
-            },
-        ))
-    }
-}
-
-/// The rooms of a `connect`: those asked for, in their order, then those the policy joins, then the user's own.
-fn first_rooms(connect: &Connect, rights: &Rights) -> Vec<Asked> {
-    let mut rooms: Vec<Asked> = Vec::with_capacity(connect.rooms.len() + 4);
-    for RoomRequest { room, cursor } in &connect.rooms {
-        if rooms.iter().all(|asked| asked.name != *room) {
-            rooms.push(asked(room, cursor.as_deref(), rights, true));
-        }
-    }
-    for room in joined_by_policy(rights) {
-        match rooms.iter_mut().find(|asked| asked.name == room.as_str()) {
-            Some(asked) => asked.requested = false,
-            None => rooms.push(asked(room.as_str(), None, rights, false)),
-        }
-    }
-    rooms
-}
-
-/// `auto_join` of the policy and the personal room, of which every user is a member: notifications arrive there.
-fn joined_by_policy(rights: &Rights) -> impl Iterator<Item = Room> + '_ {
-    rights
-        .auto_join()
-        .into_iter()
-        .chain(rights.personal_room().cloned())
-}
-
-fn asked(name: &str, cursor: Option<&str>, rights: &Rights, requested: bool) -> Asked {
-    Asked {
-        name: name.to_owned(),
-        permit: permit(name, rights),
-        from: From::read(cursor),
-        requested,
-    }
-}
-
-/// The decision about a room. A name that is none is refused like a room that is not there.
-fn permit(name: &str, rights: &Rights) -> Result<Arc<Subscribe>, Refusal> {
-    let room = Room::parse(name).map_err(|_| Refusal::forbidden())?;
-    rights
-        .subscribe(&room)
-        .map(Arc::new)
-        .map_err(|_| Refusal::forbidden())
 }
 
 /// A connected client.
@@ -593,6 +378,32 @@ impl Session {
     }
 }
 
+/// `auto_join` of the policy and the personal room, of which every user is a member: notifications arrive there.
+fn joined_by_policy(rights: &Rights) -> impl Iterator<Item = Room> + '_ {
+    rights
+        .auto_join()
+        .into_iter()
+        .chain(rights.personal_room().cloned())
+}
+
+fn asked(name: &str, cursor: Option<&str>, rights: &Rights, requested: bool) -> Asked {
+    Asked {
+        name: name.to_owned(),
+        permit: permit(name, rights),
+        from: From::read(cursor),
+        requested,
+    }
+}
+
+/// The decision about a room. A name that is none is refused like a room that is not there.
+fn permit(name: &str, rights: &Rights) -> Result<Arc<Subscribe>, Refusal> {
+    let room = Room::parse(name).map_err(|_| Refusal::forbidden())?;
+    rights
+        .subscribe(&room)
+        .map(Arc::new)
+        .map_err(|_| Refusal::forbidden())
+}
+
 /// A message that cannot be read ends the connection, because what follows it cannot be trusted either; one that can
 /// be answered, or that is only unknown, is answered.
 fn refused_frame(bad: BadFrame, wishes: &mut Vec<Wish>) {
@@ -633,3 +444,6 @@ pub fn rfc3339(unix_millis: i64) -> String {
         .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
         .to_string()
 }
+
+#[cfg(test)]
+mod tests;

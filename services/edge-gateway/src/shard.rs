@@ -6,16 +6,20 @@
 //! carried out, a bounded amount per turn, so that no client and no room can hold the others up.
 
 mod fan_out;
+mod history;
+mod inbox;
 mod input;
 mod recovery;
+mod timers;
 mod write;
+
+pub use inbox::{Arrival, Handle};
+use inbox::{INBOX_MAX, Inbox, Signal};
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::net::TcpStream as StdStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -24,16 +28,15 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::frame::{ServerFrame, Status, server_frame};
-use roomcast_proto::limits::{AUTHENTICATE_WITHIN, PING_EVERY, PONG_WITHIN};
+use roomcast_proto::limits::{AUTHENTICATE_WITHIN, PING_EVERY};
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use crate::admission::{Place, Stranger};
 use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
 use crate::delivery::Delivery;
 use crate::drain::Pace;
-use crate::gate::{Admitted, Gate};
+use crate::gate::Gate;
 use crate::hub::{Hub, ToShard};
 use crate::members::Members;
 use crate::metrics::{Ending, GatewayMetrics, Tally};
@@ -48,9 +51,6 @@ const EVENTS: usize = 1024;
 const SCRATCH_BYTES: usize = 16 * 1024;
 /// Messages taken from the inbox in one turn.
 const INBOX_TURN: usize = 256;
-/// Messages that may wait in the inbox. A shard that is so far behind has lost contact with the present: its clients
-/// are told to come back (4005) instead of being kept for minutes.
-const INBOX_MAX: usize = 100_000;
 /// How long a closed socket may take to say goodbye.
 const LINGER_MILLIS: u64 = 2_000;
 /// How often the loop looks around when nothing happens, milliseconds.
@@ -89,80 +89,6 @@ pub struct Shared {
     pub limits: Limits,
 }
 
-/// A socket that was upgraded.
-#[derive(Debug)]
-pub struct Arrival {
-    /// The socket, non-blocking.
-    pub socket: StdStream,
-    /// What the client sent right behind its request.
-    pub early: Vec<u8>,
-    /// The user, when a token came with the request.
-    pub admitted: Option<Admitted>,
-    /// Held as long as the connection lives.
-    pub place: Place,
-    /// Held until it has shown a token.
-    pub stranger: Option<Stranger>,
-    /// When it was accepted.
-    pub accepted: Instant,
-}
-
-/// What comes to a shard from other threads.
-#[derive(Debug)]
-enum Inbox {
-    Hub(ToShard),
-    Arrival(Box<Arrival>),
-    Drain(Duration),
-}
-
-/// How other threads reach a shard. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    inbox: Sender<Inbox>,
-    waker: Arc<Waker>,
-    signal: Arc<Signal>,
-    metrics: GatewayMetrics,
-}
-
-/// Wake-ups are coalesced: while one is under way, no other is sent.
-#[derive(Debug, Default)]
-struct Signal {
-    notified: AtomicBool,
-    backlog: AtomicUsize,
-    /// A delivery was dropped: what members got since is not whole.
-    lost: AtomicBool,
-}
-
-impl Handle {
-    /// Hands an upgraded socket over.
-    pub fn arrive(&self, arrival: Arrival) {
-        self.send(Inbox::Arrival(Box::new(arrival)));
-    }
-
-    /// Closes all connections with 4001, evenly within `window`, then ends the thread.
-    pub fn drain(&self, window: Duration) {
-        self.send(Inbox::Drain(window));
-    }
-
-    fn tell(&self, message: ToShard) {
-        let behind = self.signal.backlog.load(Ordering::Relaxed) >= INBOX_MAX;
-        if behind && matches!(message, ToShard::Deliver(_)) {
-            self.signal.lost.store(true, Ordering::Release);
-            self.metrics.inbox_overflow();
-            return;
-        }
-        self.send(Inbox::Hub(message));
-    }
-
-    fn send(&self, message: Inbox) {
-        self.signal.backlog.fetch_add(1, Ordering::Relaxed);
-        // A shard that is gone takes nothing any more; its end is reported by its thread.
-        let _ = self.inbox.send(message);
-        if !self.signal.notified.swap(true, Ordering::AcqRel) {
-            let _ = self.waker.wake();
-        }
-    }
-}
-
 /// Starts a shard's thread and attaches it to the hub. The receiver hears when the thread has ended in order; it fails
 /// when the thread died.
 ///
@@ -171,15 +97,7 @@ impl Handle {
 pub fn start(number: usize, shared: Shared) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-    let (sender, inbox) = channel();
-    let signal = Arc::new(Signal::default());
-    let metrics = shared.metrics.clone();
-    let handle = Handle {
-        inbox: sender,
-        waker,
-        signal: Arc::clone(&signal),
-        metrics,
-    };
+    let (handle, inbox, signal) = Handle::new(waker, shared.metrics.clone());
     let (ended, end) = oneshot::channel();
     let to_hub = handle.clone();
     let at = shared.hub.attach(Box::new(move |message| to_hub.tell(message)));
@@ -348,8 +266,7 @@ impl Shard {
 
     /// Takes a bounded number of messages; whether more wait.
     fn take_inbox(&mut self) -> bool {
-        self.signal.notified.store(false, Ordering::Release);
-        if self.signal.lost.swap(false, Ordering::AcqRel) {
+        if self.signal.listening() {
             tracing::warn!(
                 "a shard fell more than {INBOX_MAX} messages behind; its clients are told to come back"
             );
@@ -370,7 +287,7 @@ impl Shard {
                 }
             }
         }
-        self.signal.backlog.fetch_sub(taken, Ordering::Relaxed);
+        self.signal.took(taken);
         self.fan_out(&batch);
         taken == INBOX_TURN
     }
@@ -468,92 +385,6 @@ impl Shard {
         }
     }
 
-    /// The earliest instant at which a connection must be looked at, entered into the wheel if it is earlier than before.
-    fn schedule(&mut self, key: u32) {
-        let Some(connection) = self.connections.get_mut(key as usize) else {
-            return;
-        };
-        let mut due = match &connection.stage {
-            Stage::Handshake { due, .. } => *due,
-            Stage::Closing { until } => *until,
-            Stage::Session(session) => {
-                let left = session
-                    .next_at()
-                    .saturating_mul(1000)
-                    .saturating_sub(self.now.unix_millis)
-                    .max(0);
-                let token = self.now.millis.saturating_add(u64::try_from(left).unwrap_or(0));
-                let ping = if connection.pong_due == 0 {
-                    connection.ping_at
-                } else {
-                    connection.pong_due
-                };
-                token.min(ping)
-            }
-        };
-        if connection.stuck_at != 0 {
-            due = due.min(connection.stuck_at + write_timeout_millis(&self.shared.limits));
-        }
-        if connection.wake_at == 0 || due < connection.wake_at {
-            connection.wake_at = due;
-            self.wheel.insert(key, due);
-        }
-    }
-
-    fn timers(&mut self) {
-        let mut fired = Vec::new();
-        self.wheel.advance(self.now.millis, &mut fired);
-        for key in fired {
-            let Some(connection) = self.connections.get_mut(key as usize) else {
-                continue;
-            };
-            // An older entry of this connection, or one of a former holder of the key.
-            if connection.wake_at > self.now.millis {
-                continue;
-            }
-            connection.wake_at = 0;
-            self.look_at(key);
-            self.schedule(key);
-        }
-    }
-
-    /// Does what is due for one connection.
-    fn look_at(&mut self, key: u32) {
-        let now = self.now;
-        let stuck_after = write_timeout_millis(&self.shared.limits);
-        let Some(connection) = self.connections.get_mut(key as usize) else {
-            return;
-        };
-        let stuck = connection.stuck_at != 0 && now.millis >= connection.stuck_at + stuck_after;
-        match &mut connection.stage {
-            Stage::Handshake { due, .. } if now.millis >= *due => {
-                self.ending.push((key, Ending::Closed(Close::BadToken)))
-            }
-            Stage::Closing { until } if stuck || now.millis >= *until => {
-                self.ending.push((key, Ending::Gone))
-            }
-            Stage::Handshake { .. } | Stage::Closing { .. } => {}
-            Stage::Session(_) if stuck => self.ending.push((key, Ending::Closed(Close::TooSlow))),
-            Stage::Session(_) if connection.pong_due != 0 && now.millis >= connection.pong_due => {
-                self.ending.push((key, Ending::Closed(Close::NoPong)));
-            }
-            Stage::Session(session) => {
-                let mut wishes = std::mem::take(&mut self.wishes);
-                session.passes(now, &mut wishes);
-                if connection.pong_due == 0 && now.millis >= connection.ping_at {
-                    connection.ping_at =
-                        now.millis + u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
-                    connection.pong_due =
-                        now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
-                    let ping = self.ping.clone();
-                    self.queue(key, ping, outbox::Class::Answer);
-                }
-                self.carry_out(key, &mut wishes);
-                self.wishes = wishes;
-            }
-        }
-    }
-
     fn say_status(&mut self, stale: bool, since_millis: i64) {
         self.stale = stale;
         let (status, since) = (
@@ -618,8 +449,4 @@ impl Shard {
             Sent::Broken => self.ending.push((key, Ending::Gone)),
         }
     }
-}
-
-fn write_timeout_millis(limits: &Limits) -> u64 {
-    u64::try_from(limits.write_timeout.as_millis()).unwrap_or(u64::MAX)
 }

@@ -293,8 +293,10 @@ mod tests {
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
+    type Changes<'a> = &'a [(&'a str, Option<&'a str>)];
+
     /// A good request with some headers replaced (`None` removes) or added (`+name`).
-    fn request(changes: &[(&str, Option<&str>)]) -> HeaderMap {
+    fn request(changes: Changes<'_>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let good = [
             ("host", "localhost:8080"),
@@ -317,7 +319,7 @@ mod tests {
         headers
     }
 
-    fn ask(uri: &str, changes: &[(&str, Option<&str>)]) -> Result<Upgrade, Code> {
+    fn ask(uri: &str, changes: Changes<'_>) -> Result<Upgrade, Code> {
         let origins = Origins::new(vec!["https://desk.example".into()]).unwrap();
         check(
             &Method::GET,
@@ -344,7 +346,7 @@ mod tests {
 
     #[test]
     fn bad_requests_are_refused() {
-        let bad: &[&[(&str, Option<&str>)]] = &[
+        let bad: &[Changes<'_>] = &[
             &[("host", None)],
             &[("host", Some(""))],
             &[("+host", Some("other"))],
@@ -446,7 +448,7 @@ mod tests {
     #[test]
     fn subprotocol_and_token_are_found_wherever_they_may_stand() {
         let json = Some(SUBPROTOCOL_JSON);
-        let rows: [(&[(&str, Option<&str>)], Option<&'static str>, Option<&str>); 5] = [
+        let rows: [(Changes<'_>, Option<&'static str>, Option<&str>); 5] = [
             (
                 &[("sec-websocket-protocol", Some("roomcast.v1.json"))],
                 json,

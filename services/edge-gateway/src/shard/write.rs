@@ -85,7 +85,11 @@ impl Shard {
             return;
         }
         self.shared.metrics.ended(ending);
-        let until = self.now.millis + LINGER_MILLIS;
+        let linger = self
+            .drain
+            .as_ref()
+            .map_or(LINGER_MILLIS, |pace| pace.linger_millis().min(LINGER_MILLIS));
+        let until = self.now.millis + linger;
         let limits = self.shared.limits.outbox;
         let Some(connection) = self.connections.get_mut(key as usize) else {
             return;

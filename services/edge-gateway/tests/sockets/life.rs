@@ -473,3 +473,93 @@ async fn a_gateway_that_goes_sends_its_clients_away_with_hints() {
         "the door is closed"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_nats_clients_are_told_then_sent_away_and_return_by_themselves() {
+    let Some(mut gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let token = gateway.signer.token("u1", &["staff"]);
+    let (mut client, _) = gateway.client("u1", &["staff"], &["bookings"]).await;
+    client.caught_up("bookings").await.unwrap();
+    gateway.nats.kill();
+    let told = client
+        .until("stale", SOON, |frame| frame["status"]["status"] == "stale")
+        .await
+        .unwrap();
+    assert!(told.last().unwrap()["status"]["since"].is_string());
+    let ended = client
+        .until("4005", SOON, |frame| frame["disconnect"].is_object())
+        .await
+        .unwrap();
+    assert_eq!(ended.last().unwrap()["disconnect"]["code"], 4005);
+    let refused = Client::open(&gateway.url)
+        .await
+        .err()
+        .map(|error| error.to_string());
+    assert!(refused.is_some(), "new sockets are refused meanwhile");
+    gateway.nats.launch().await;
+    let cursors = client.cut();
+    let begun = std::time::Instant::now();
+    let (mut back, connected) = loop {
+        match Client::connect(&gateway.url, &token, &["bookings"], &cursors).await {
+            Ok(back) => break back,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(
+        (&connected["rooms"][0]["recovery"], &connected["status"]),
+        (&json!("complete"), &json!("ok"))
+    );
+    gateway.event("bookings", "all", "again", json!({})).await;
+    back.until("live again", SOON, |frame| {
+        frame["event"]["event"]["id"] == "again"
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_over_many_rooms_reaches_everybody_in_order_and_once() {
+    let Some(gateway) = Gateway::start(&[("ROOMCAST_REQUEST_BURST", "100")]).await else {
+        return;
+    };
+    let rooms = ["bookings", "desk", "notifications"];
+    let mut clients = Vec::new();
+    for n in 0..6 {
+        let role = if n % 2 == 0 { "staff" } else { "admin" };
+        clients.push(gateway.client(&format!("u{n}"), &[role], &rooms).await.0);
+    }
+    let bursts = (0..150).map(|n| {
+        let gateway = &gateway;
+        async move {
+            gateway
+                .event(
+                    rooms[n % 3],
+                    "all",
+                    &format!("b{n}"),
+                    json!({ "data": { "amount": n } }),
+                )
+                .await
+        }
+    });
+    // Stored at once, so that many wait together and go out in one write; the stream decides about their order.
+    futures_util::future::join_all(bursts).await;
+    for room in rooms {
+        gateway.event(room, "all", "last", json!({})).await;
+    }
+    let mut orders = Vec::new();
+    for client in &mut clients {
+        let mut last = 0;
+        let frames = client.until("the last of all", SOON, |frame| {
+            last += usize::from(frame["event"]["event"]["id"] == "last");
+            last == rooms.len()
+        });
+        let frames = frames.await.unwrap();
+        orders.push(rooms.map(|room| ids(&frames, room)));
+        assert_eq!(orders[0].iter().map(Vec::len).sum::<usize>(), 153, "each once");
+    }
+    orders.dedup();
+    assert_eq!(orders.len(), 1, "everybody sees one order");
+}

@@ -1,4 +1,9 @@
 //! The socket side: one gateway in this process, real clients, a real NATS.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests stop at the first surprise, as tests do"
+)]
 
 mod abuse;
 mod doors;
@@ -41,7 +46,7 @@ rooms:
 
 /// A gateway that runs in this process, with its NATS.
 pub struct Gateway {
-    _nats: Nats,
+    pub nats: Nats,
     pub url: String,
     pub address: SocketAddr,
     pub signer: Signer,
@@ -87,7 +92,7 @@ impl Gateway {
         let ingest = nats.connect("ingest").await;
         let url = format!("http://{address}");
         Some(Self {
-            _nats: nats,
+            nats,
             url,
             address,
             signer,

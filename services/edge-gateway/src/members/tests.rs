@@ -1,0 +1,115 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use roomcast_access::{Policy, Principal};
+
+use super::*;
+
+const POLICY: &str = "
+version: 1
+roles:
+  staff: { permissions: [see] }
+  admin: { inherits: [staff] }
+rooms:
+  - { room: a, subscribe: see }
+  - { room: b, subscribe: see }
+  - { room: c, subscribe: see }
+";
+
+fn permit(role: &str, room: &str) -> Arc<Subscribe> {
+    let policy = Policy::parse(POLICY, "policy.yaml").unwrap();
+    let principal = Principal {
+        tenant: Tenant::default(),
+        subject: "u1".into(),
+        roles: vec![role.to_owned()],
+        claims: serde_json::Map::new(),
+        expires_at: 0,
+        issued_at: None,
+        token_id: None,
+    };
+    let room = Room::parse(room).unwrap();
+    Arc::new(policy.rights(&principal).subscribe(&room).unwrap())
+}
+
+fn member(connection: u32) -> Member {
+    Member {
+        connection,
+        slot: 0,
+        skip: Position::default(),
+        behind: false,
+    }
+}
+
+#[test]
+fn equal_permits_share_a_class_and_the_first_and_last_are_told() {
+    let mut members = Members::default();
+    let (_, first) = members.join(&permit("staff", "a"), member(1), 0);
+    let (second, again) = members.join(&permit("staff", "a"), member(2), 0);
+    let (third, _) = members.join(&permit("admin", "a"), member(3), 0);
+    assert!(first && !again);
+    let at = members
+        .find(&Tenant::default(), &Room::parse("a").unwrap())
+        .unwrap();
+    let sizes: Vec<usize> = members
+        .room(at)
+        .unwrap()
+        .classes
+        .iter()
+        .map(|(_, class)| class.members.len())
+        .collect();
+    assert_eq!(sizes, [2, 1]);
+    assert!(members.leave(third).emptied.is_none());
+    assert!(members.leave(second).emptied.is_none());
+    let (seat, _) = members.join(&permit("staff", "a"), member(4), 0);
+    // The first one is moved to the seat of none: it has index 0 and leaves last.
+    assert_eq!(
+        members
+            .leave(Seat { index: 0, ..seat })
+            .moved
+            .map(|(moved, _)| moved.connection),
+        Some(4)
+    );
+    assert!(members.leave(Seat { index: 0, ..seat }).emptied.is_some());
+    assert!(
+        members
+            .find(&Tenant::default(), &Room::parse("a").unwrap())
+            .is_none()
+    );
+    assert_eq!(
+        (members.rooms(), members.leave(seat).emptied.is_some()),
+        (0, false)
+    );
+}
+
+proptest! {
+    /// Against a plain list: whoever joined and did not leave is there, once, on the seat that was last told.
+    #[test]
+    fn seats_stay_right_through_any_joins_and_leaves(steps in prop::collection::vec((0_usize..3, 0_usize..2, any::<bool>(), any::<prop::sample::Index>()), 0..80)) {
+        let rooms = ["a", "b", "c"];
+        let roles = ["staff", "admin"];
+        let mut members = Members::default();
+        let mut seats: HashMap<u32, (usize, Seat)> = HashMap::new();
+        for (n, (room, role, join, pick)) in steps.into_iter().enumerate() {
+            let connection = u32::try_from(n).unwrap();
+            if join || seats.is_empty() {
+                let (seat, first) = members.join(&permit(roles[role], rooms[room]), member(connection), 0);
+                prop_assert_eq!(first, seats.values().all(|(other, _)| *other != room));
+                seats.insert(connection, (room, seat));
+            } else {
+                let mut keys: Vec<u32> = seats.keys().copied().collect();
+                keys.sort_unstable();
+                let leaving = keys[pick.index(keys.len())];
+                let (room, seat) = seats.remove(&leaving).unwrap();
+                prop_assert_eq!(members.member_mut(seat).map(|member| member.connection), Some(leaving));
+                let left = members.leave(seat);
+                if let Some((moved, seat)) = left.moved {
+                    seats.get_mut(&moved.connection).unwrap().1 = seat;
+                }
+                prop_assert_eq!(left.emptied.is_some(), seats.values().all(|(other, _)| *other != room));
+            }
+            for (connection, (_, seat)) in &seats {
+                prop_assert_eq!(members.member_mut(*seat).map(|member| member.connection), Some(*connection));
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A connection before its first message, and how it becomes a session.
+
+use roomcast_access::Rights;
+use roomcast_proto::close::Close;
+use roomcast_proto::frame::{BadFrame, ClientFrame, Connect, RoomRequest, client_frame};
+use roomcast_proto::refusal::{Code, Refusal};
+
+use super::{Asked, CLIENT_BYTES_MAX, Kind, Limits, Now, Opening, Session, asked, joined_by_policy};
+use crate::bucket::Bucket;
+use crate::gate::{self, Admitted, Gate};
+
+/// A connection that has not said `connect` yet.
+#[derive(Debug, Default)]
+pub struct Handshake {
+    /// The user, when a token came with the upgrade.
+    pub admitted: Option<Admitted>,
+}
+
+/// A handshake that failed: what to answer, and how it ends.
+#[derive(Debug, PartialEq)]
+pub struct Failed {
+    /// The request to answer.
+    pub id: Option<u32>,
+    /// What was wrong.
+    pub refusal: Refusal,
+    /// The end.
+    pub close: Close,
+}
+
+impl Handshake {
+    /// Takes the first message. Answers the session and the rooms it begins with.
+    ///
+    /// # Errors
+    /// [`Failed`]: not `connect` (4503), no valid token (4500, or 4003 when it has expired), too many rooms (4504).
+    pub fn accept(
+        self,
+        frame: Result<ClientFrame, BadFrame>,
+        gate: &Gate,
+        limits: Limits,
+        now: Now,
+    ) -> Result<(Session, Opening), Failed> {
+        let failed = |id, refusal, close| Failed { id, refusal, close };
+        let frame = frame.map_err(|bad| failed(bad.id, bad.refusal, Close::Protocol))?;
+        let id = frame.id;
+        let Some(client_frame::Body::Connect(connect)) = frame.body else {
+            let refusal = Refusal::new(Code::BadFrame, "the first message is connect");
+            return Err(failed(id, refusal, Close::Protocol));
+        };
+        let bad_token = |refusal: Refusal| {
+            let close = if refusal.code == Code::Expired {
+                Close::Expired
+            } else {
+                Close::BadToken
+            };
+            failed(id, refusal, close)
+        };
+        let admitted = match (self.admitted, &connect.token) {
+            (Some(admitted), None) => admitted,
+            (_, Some(token)) => gate
+                .admit(token, now.unix_secs())
+                .map_err(|error| bad_token(gate::refusal(error)))?,
+            (None, None) => return Err(bad_token(gate::no_token())),
+        };
+        if connect.client.len() > CLIENT_BYTES_MAX {
+            let refusal = Refusal::new(
+                Code::BadFrame,
+                format!("client: at most {CLIENT_BYTES_MAX} bytes"),
+            );
+            return Err(failed(id, refusal.at("/connect/client"), Close::Protocol));
+        }
+        if connect.rooms.len() > limits.subscriptions_max {
+            let refusal = Refusal::new(Code::Limit, format!("at most {} rooms", limits.subscriptions_max));
+            return Err(failed(id, refusal.at("/connect/rooms"), Close::Limit));
+        }
+        let mut requests = Bucket::default();
+        requests.take(now.millis, 1, limits.requests);
+        let rooms = first_rooms(&connect, &admitted.rights);
+        let session = Session {
+            limits,
+            admitted,
+            rooms: Vec::new(),
+            requests,
+            expiring_said: false,
+            generation: 0,
+        };
+        Ok((
+            session,
+            Opening {
+                generation: 0,
+                id,
+                kind: Kind::Connected,
+                rooms,
+            },
+        ))
+    }
+}
+
+/// The rooms of a `connect`: those asked for, in their order, then those the policy joins, then the user's own.
+fn first_rooms(connect: &Connect, rights: &Rights) -> Vec<Asked> {
+    let mut rooms: Vec<Asked> = Vec::with_capacity(connect.rooms.len() + 4);
+    for RoomRequest { room, cursor } in &connect.rooms {
+        if rooms.iter().all(|asked| asked.name != *room) {
+            rooms.push(asked(room, cursor.as_deref(), rights, true));
+        }
+    }
+    for room in joined_by_policy(rights) {
+        match rooms.iter_mut().find(|asked| asked.name == room.as_str()) {
+            Some(asked) => asked.requested = false,
+            None => rooms.push(asked(room.as_str(), None, rights, false)),
+        }
+    }
+    rooms
+}

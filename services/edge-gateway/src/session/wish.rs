@@ -1,0 +1,102 @@
+//! What a session wants done, in the words the shard understands.
+
+use std::sync::Arc;
+
+use roomcast_access::{History, Subscribe};
+use roomcast_proto::close::Close;
+use roomcast_proto::cursor::Cursor;
+use roomcast_proto::frame::ServerFrame;
+use roomcast_proto::ids::Room;
+use roomcast_proto::refusal::Refusal;
+
+/// What the shard is to do for a session.
+#[derive(Debug)]
+pub enum Wish {
+    /// Send this.
+    Say(ServerFrame),
+    /// Recover rooms, answer, send what was missed, join.
+    Open(Opening),
+    /// Leave a room's members, because the client asks for it.
+    Leave(Room),
+    /// Leave a room's members at once, because the right to it has ended.
+    Evict(Room),
+    /// Take this permit for a room that is open, from now on.
+    Exchange(Arc<Subscribe>),
+    /// Read history and answer.
+    Read(Reading),
+    /// End the connection.
+    End(Close),
+}
+
+/// Rooms to be opened by one answer.
+#[derive(Debug)]
+pub struct Opening {
+    /// The rights it was decided under; see [`super::Session::decide_opening`].
+    pub generation: u32,
+    /// The request to answer.
+    pub id: Option<u32>,
+    /// Which answer it is.
+    pub kind: Kind,
+    /// The rooms, in the order of the answer.
+    pub rooms: Vec<Asked>,
+}
+
+/// The answer that opens rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `connected`, with all rooms in it.
+    Connected,
+    /// `subscribed`, one room.
+    Subscribed,
+    /// None: the permit of an open room was exchanged, and the state it shows is sent.
+    Exchanged,
+}
+
+/// One room a client asked for, or that the policy joins by itself.
+#[derive(Debug)]
+pub struct Asked {
+    /// The name as the client wrote it.
+    pub name: String,
+    /// The decision.
+    pub permit: Result<Arc<Subscribe>, Refusal>,
+    /// Where the client stands.
+    pub from: From,
+    /// Whether the client asked for it; else the policy joined it.
+    pub requested: bool,
+}
+
+/// Where a client stands in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// It has nothing.
+    Fresh,
+    /// It says it is here.
+    At(Cursor),
+    /// It sent a text that is no cursor of ours: answered like one of another epoch.
+    Unreadable,
+}
+
+impl From {
+    pub(super) fn read(cursor: Option<&str>) -> Self {
+        match cursor.map(str::parse) {
+            None => Self::Fresh,
+            Some(Ok(cursor)) => Self::At(cursor),
+            Some(Err(_)) => Self::Unreadable,
+        }
+    }
+}
+
+/// A request for history that may be answered.
+#[derive(Debug)]
+pub struct Reading {
+    /// The rights it was decided under; see [`super::Session::may_still_read`].
+    pub generation: u32,
+    /// The request to answer.
+    pub id: Option<u32>,
+    /// The decision.
+    pub permit: History,
+    /// Events before this.
+    pub before: Option<Cursor>,
+    /// At most so many.
+    pub limit: usize,
+}

@@ -1,0 +1,114 @@
+//! Older events on request: one page in one message, one request of a client at a time.
+
+use bytes::Bytes;
+use roomcast_proto::cursor::Cursor;
+use roomcast_proto::frame::{HistoryPage, PlacedEvent, ServerFrame, server_frame};
+use roomcast_proto::refusal::{Code, Refusal};
+
+use super::recovery::unavailable;
+use super::{Shard, Ticket};
+use crate::hub::{self, Waiter};
+use crate::session::Reading;
+
+/// Bytes of one message to a client; a page of history that would be longer ends earlier.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+impl Shard {
+    /// Reads history and answers, or waits for the hub; one request of a client waits at a time.
+    pub(super) fn read_history(&mut self, key: u32, mut reading: Reading) {
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
+        let Some(session) = connection.session() else {
+            return;
+        };
+        if !session.may_still_read(&mut reading) {
+            return self.refuse(key, reading.id, &Refusal::forbidden());
+        }
+        if connection.reading.is_some() {
+            let refusal = Refusal::new(Code::Rate, "one request for history at a time").retry_after_ms(1_000);
+            return self.refuse(key, reading.id, &refusal);
+        }
+        let ticket = self.new_ticket();
+        let waiter = Waiter {
+            shard: self.number,
+            ticket,
+        };
+        let now = self.now.unix_millis;
+        match self
+            .shared
+            .hub
+            .history(&reading.permit, reading.before, reading.limit, waiter, now)
+        {
+            hub::History::Done(page) => {
+                if let Some(id) = reading.id {
+                    let body =
+                        server_frame::Body::History(history_page(&reading, page, &mut self.tally.unreadable));
+                    self.say(key, &ServerFrame::answer(Some(id), body));
+                }
+            }
+            hub::History::Unavailable => self.refuse(key, reading.id, &unavailable()),
+            hub::History::Wait => {
+                self.tickets.insert(ticket, Ticket::Reading(key));
+                if let Some(connection) = self.connections.get_mut(key as usize) {
+                    connection.reading = Some(Box::new((ticket, reading)));
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, key: u32, id: Option<u32>, refusal: &Refusal) {
+        if id.is_some() {
+            self.say(key, &ServerFrame::refuse(id, refusal));
+        }
+    }
+}
+
+/// A page as it is sent: the newest of its events that fit into one message.
+fn history_page(reading: &Reading, page: hub::HistoryPage, unreadable: &mut u64) -> HistoryPage {
+    let seen = page.events.iter().map(|event| {
+        (
+            event.cursor(),
+            event.for_class(&reading.permit).map(|seen| seen.body_bytes()),
+        )
+    });
+    let mut events: Vec<(Option<Cursor>, Bytes)> = Vec::with_capacity(page.events.len());
+    for (cursor, body) in seen {
+        match body {
+            Some(body) => events.push((cursor, body)),
+            None => *unreadable += 1,
+        }
+    }
+    let (kept, cut) = newest_that_fit(&events, MESSAGE_BYTES_MAX);
+    let cursor = if cut {
+        kept.first().and_then(|(cursor, _)| *cursor)
+    } else {
+        page.cursor
+    };
+    HistoryPage {
+        room: reading.permit.room().as_str().to_owned(),
+        events: kept
+            .iter()
+            .map(|(cursor, event)| PlacedEvent {
+                cursor: cursor.map(|cursor| cursor.to_string()).unwrap_or_default(),
+                event: event.clone(),
+            })
+            .collect(),
+        cursor: cursor.map(|cursor| cursor.to_string()),
+        complete: page.complete && !cut,
+    }
+}
+
+/// The last elements whose bodies have at most `bytes_max` together, at least one; and whether any was left out.
+pub(crate) fn newest_that_fit(
+    events: &[(Option<Cursor>, Bytes)],
+    bytes_max: usize,
+) -> (&[(Option<Cursor>, Bytes)], bool) {
+    let mut bytes = 0;
+    let fits = events.iter().rev().take_while(|(_, body)| {
+        bytes += body.len();
+        bytes <= bytes_max
+    });
+    let count = fits.count().max(usize::from(!events.is_empty()));
+    (&events[events.len() - count..], count < events.len())
+}

@@ -1,0 +1,101 @@
+//! The passing of time: one entry in the wheel per connection, whatever it waits for.
+
+use roomcast_proto::close::Close;
+use roomcast_proto::limits::{PING_EVERY, PONG_WITHIN};
+
+use super::{Limits, Shard};
+use crate::connection::Stage;
+use crate::metrics::Ending;
+use crate::outbox;
+
+impl Shard {
+    /// The earliest instant at which a connection must be looked at, entered into the wheel if it is earlier than before.
+    pub(super) fn schedule(&mut self, key: u32) {
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
+        let mut due = match &connection.stage {
+            Stage::Handshake { due, .. } => *due,
+            Stage::Closing { until } => *until,
+            Stage::Session(session) => {
+                let left = session
+                    .next_at()
+                    .saturating_mul(1000)
+                    .saturating_sub(self.now.unix_millis)
+                    .max(0);
+                let token = self.now.millis.saturating_add(u64::try_from(left).unwrap_or(0));
+                let ping = if connection.pong_due == 0 {
+                    connection.ping_at
+                } else {
+                    connection.pong_due
+                };
+                token.min(ping)
+            }
+        };
+        if connection.stuck_at != 0 {
+            due = due.min(connection.stuck_at + write_timeout_millis(&self.shared.limits));
+        }
+        if connection.wake_at == 0 || due < connection.wake_at {
+            connection.wake_at = due;
+            self.wheel.insert(key, due);
+        }
+    }
+
+    pub(super) fn timers(&mut self) {
+        let mut fired = Vec::new();
+        self.wheel.advance(self.now.millis, &mut fired);
+        for key in fired {
+            let Some(connection) = self.connections.get_mut(key as usize) else {
+                continue;
+            };
+            // An older entry of this connection, or one of a former holder of the key.
+            if connection.wake_at > self.now.millis {
+                continue;
+            }
+            connection.wake_at = 0;
+            self.look_at(key);
+            self.schedule(key);
+        }
+    }
+
+    /// Does what is due for one connection.
+    fn look_at(&mut self, key: u32) {
+        let now = self.now;
+        let stuck_after = write_timeout_millis(&self.shared.limits);
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
+        let stuck = connection.stuck_at != 0 && now.millis >= connection.stuck_at + stuck_after;
+        match &mut connection.stage {
+            Stage::Handshake { due, .. } if now.millis >= *due => {
+                self.ending.push((key, Ending::Closed(Close::BadToken)))
+            }
+            Stage::Closing { until } if stuck || now.millis >= *until => {
+                self.ending.push((key, Ending::Gone))
+            }
+            Stage::Handshake { .. } | Stage::Closing { .. } => {}
+            Stage::Session(_) if stuck => self.ending.push((key, Ending::Closed(Close::TooSlow))),
+            Stage::Session(_) if connection.pong_due != 0 && now.millis >= connection.pong_due => {
+                self.ending.push((key, Ending::Closed(Close::NoPong)));
+            }
+            Stage::Session(session) => {
+                let mut wishes = std::mem::take(&mut self.wishes);
+                session.passes(now, &mut wishes);
+                if connection.pong_due == 0 && now.millis >= connection.ping_at {
+                    connection.ping_at =
+                        now.millis + u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
+                    connection.pong_due =
+                        now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                    let ping = self.ping.clone();
+                    self.queue(key, ping, outbox::Class::Answer);
+                }
+                self.carry_out(key, &mut wishes);
+                self.wishes = wishes;
+            }
+        }
+    }
+}
+
+fn write_timeout_millis(limits: &Limits) -> u64 {
+    u64::try_from(limits.write_timeout.as_millis()).unwrap_or(u64::MAX)
+}
