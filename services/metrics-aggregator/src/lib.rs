@@ -1,20 +1,19 @@
 //! Events in, numbers out: the only keeper of windows.
 //!
-//! The pure core, in the order of an event's path: `row` (the fields that metrics name) → `predicate` (`where`) → `metric` (tests,
-//! fold, windows) with `window`, `cell`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`. It reads
-//! no clock and awaits nothing.
+//! `definition` says what is counted; `engine` counts (pure); `reader` → `worker` → `store` → `publish` drive it, one task per shard;
+//! `lease` spreads the shards over the instances.
 
-pub mod cell;
-pub mod chunk;
-pub mod codec;
-pub mod decimal;
+pub mod counters;
+pub mod cover;
 pub mod definition;
-pub mod fnv;
-pub mod metric;
-#[cfg(test)]
-mod naive;
-pub mod predicate;
-pub mod render;
-pub mod row;
-pub mod shard;
-pub mod window;
+pub mod engine;
+pub mod lease;
+pub mod publish;
+pub mod reader;
+pub mod serve;
+pub mod settings;
+pub mod store;
+pub mod worker;
+
+pub use serve::{SERVICE, serve};
+pub use settings::Settings;

@@ -11,8 +11,8 @@ use jiff::tz::TimeZone;
 use roomcast_access::{Mistake, Policy};
 use roomcast_proto::ids::{Audience, Room, Tenant};
 
-use crate::predicate::Expr;
-use crate::row::Path;
+use crate::engine::predicate::Expr;
+use crate::engine::row::Path;
 
 /// Most metrics in one file.
 pub const METRICS_MAX: usize = 4_096;

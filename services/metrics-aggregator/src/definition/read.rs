@@ -12,9 +12,9 @@ use super::tree::{self, At, Mistakes, Node, Value};
 use super::{
     Aggregate, Clock, Definition, Definitions, Leg, METRICS_MAX, Publish, RoomPattern, STEPS_MAX, Window,
 };
-use crate::fnv::Fnv;
-use crate::predicate;
-use crate::row::Path;
+use crate::engine::fnv::Fnv;
+use crate::engine::predicate;
+use crate::engine::row::Path;
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;

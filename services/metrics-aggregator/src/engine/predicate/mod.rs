@@ -9,8 +9,8 @@ use std::cmp::Ordering;
 
 pub use parse::{Parsed, Wrong, parse};
 
-use crate::decimal::{Decimal, Exact};
-use crate::row::Field;
+use crate::engine::decimal::{Decimal, Exact};
+use crate::engine::row::Field;
 
 /// A condition. Fields are places in the definition's own list of paths.
 #[derive(Debug, Clone, PartialEq)]
@@ -209,7 +209,7 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::row::{Event, Paths};
+    use crate::engine::row::{Event, Paths};
 
     fn check(text: &str, data: &str) -> Verdict {
         let parsed = parse(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"));

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use crate::cell::{Group, PART_SLOTS};
-use crate::fnv;
+use crate::engine::cell::{Group, PART_SLOTS};
+use crate::engine::fnv;
 
 /// A chunk that is larger when written is split. Far below the 64 KiB a chunk may have: one fold rewrites one chunk.
 pub const SPLIT_BYTES: usize = 16 * 1024;

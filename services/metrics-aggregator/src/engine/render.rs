@@ -14,10 +14,10 @@ use roomcast_proto::metric::{
     Direction, Group as GroupName, STATUS, Span, Status, UPDATED, Update, closed_key, current_key, status_key,
 };
 
-use crate::cell::{Group, Totals, totals};
-use crate::decimal::Decimal;
+use crate::engine::cell::{Group, Totals, totals};
+use crate::engine::decimal::Decimal;
 use crate::definition::{Aggregate, Publish};
-use crate::metric::{Due, Metric};
+use crate::engine::metric::{Due, Metric};
 
 /// Statuses follow each other at this distance at least.
 const STATUS_EVERY_MICROS: i64 = 1_000_000;

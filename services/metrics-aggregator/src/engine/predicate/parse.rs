@@ -1,8 +1,8 @@
 //! From the text of a `where` to an [`Expr`]; whatever is not in the subset is refused with its place and what there is instead.
 
 use super::{Comparison, Expr, Literal, Operand};
-use crate::decimal::{Decimal, Exact};
-use crate::row::{Attribute, Path};
+use crate::engine::decimal::{Decimal, Exact};
+use crate::engine::row::{Attribute, Path};
 
 /// Longest condition in bytes.
 const BYTES_MAX: usize = 4096;

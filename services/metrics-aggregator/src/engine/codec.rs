@@ -2,9 +2,9 @@
 //!
 //! Whole numbers are LEB128, signed ones zigzag. Reading checks everything: what does not fit is [`Corrupt`], never a panic.
 
-use crate::cell::Cell;
-use crate::chunk::{Chunk, Slots, ValueKey};
-use crate::metric::{Hole, Metric, part_cells};
+use crate::engine::cell::Cell;
+use crate::engine::chunk::{Chunk, Slots, ValueKey};
+use crate::engine::metric::{Hole, Metric, part_cells};
 
 /// The version of heads and chunks. A reader refuses any other.
 pub const FORMAT: u8 = 1;

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::metric::{UPDATED, metric_of_key};
 
-use crate::chunk::{Chunks, SPLIT_BYTES};
-use crate::codec::{Corrupt, FORMAT, Reader, StoredMetric, Writer, read_chunk, read_metric, write_chunk, write_metric};
+use crate::engine::chunk::{Chunks, SPLIT_BYTES};
+use crate::engine::codec::{Corrupt, FORMAT, Reader, StoredMetric, Writer, read_chunk, read_metric, write_chunk, write_metric};
 use crate::definition::Definition;
-use crate::fnv;
-use crate::metric::{Due, Hole, Metric, Outcome};
-use crate::render::Outgoing;
-use crate::row::{Event, Paths};
+use crate::engine::fnv;
+use crate::engine::metric::{Due, Hole, Metric, Outcome};
+use crate::engine::render::Outgoing;
+use crate::engine::row::{Event, Paths};
 
 /// Dirty chunks that force a flush. The server takes 1,000 messages in a batch; the rest is for splits and the head.
 pub const DIRTY_MAX: usize = 900;

@@ -146,7 +146,7 @@ impl Group {
     /// A group without cells.
     #[must_use]
     pub fn new(key: &str, rolls: bool) -> Self {
-        let hash = crate::fnv::hash(key.as_bytes());
+        let hash = crate::engine::fnv::hash(key.as_bytes());
         let rolling = rolls.then(Box::default);
         Self { key: key.into(), hash, last_seq: 0, changed: false, legs: [Vec::new(), Vec::new()], rolling }
     }

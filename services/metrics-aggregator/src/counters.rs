@@ -1,0 +1,123 @@
+//! The aggregator's own metrics, each declared once; the help text is their documentation.
+
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use roomcast_chassis::metrics::Metrics;
+
+use crate::engine::metric::{Outcome, Reason};
+
+/// All of them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    folded: IntCounter,
+    past: IntCounter,
+    skipped: Vec<(Reason, IntCounter)>,
+    /// Stored events that are not events: nothing was folded.
+    pub unreadable: IntCounter,
+    /// Flushes.
+    pub flushes: IntCounter,
+    /// Bytes written by flushes.
+    pub flush_bytes: IntCounter,
+    /// How long flushes took.
+    pub flush_seconds: Histogram,
+    /// Flushes that lost the comparison.
+    pub conflicts: IntCounter,
+    /// Sessions begun anew, by reason.
+    pub restarts: IntCounterVec,
+    /// Events behind, by shard.
+    pub lag: IntGaugeVec,
+    /// Shards worked here.
+    pub shards: IntGauge,
+    /// State values published.
+    pub published: IntCounter,
+    /// State values not published because a newer one was there.
+    pub stale: IntCounter,
+    /// State values not published because the room is full.
+    pub keys_refused: IntCounter,
+    /// Rooms without watermark, by shard.
+    pub rooms_untracked: IntGaugeVec,
+    /// Metrics that miss events the stream no longer held.
+    pub incomplete: IntCounter,
+}
+
+impl Counters {
+    /// Declares them.
+    ///
+    /// # Errors
+    /// Where they are declared already.
+    pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        let skipped = metrics.counter_vec(
+            "roomcast_aggregator_skipped_total",
+            "Matching events that a metric did not fold, by reason.",
+            &["reason"],
+        )?;
+        Ok(Self {
+            folded: metrics.counter(
+                "roomcast_aggregator_folded_total",
+                "Events folded into windows; one event counts once for each metric it belongs to.",
+            )?,
+            past: metrics.counter(
+                "roomcast_aggregator_past_total",
+                "Matching events older than every window that is kept.",
+            )?,
+            skipped: Reason::ALL.into_iter().map(|(reason, name)| (reason, skipped.with_label_values(&[name]))).collect(),
+            unreadable: metrics.counter(
+                "roomcast_aggregator_unreadable_total",
+                "Stored messages that are no events; ingest writes none.",
+            )?,
+            flushes: metrics.counter("roomcast_aggregator_flushes_total", "State writes that succeeded.")?,
+            flush_bytes: metrics.counter("roomcast_aggregator_flush_bytes_total", "Bytes of state written.")?,
+            flush_seconds: metrics.histogram(
+                "roomcast_aggregator_flush_seconds",
+                "Time from the begin of a state write to its acknowledgement.",
+                &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5],
+            )?,
+            conflicts: metrics.counter(
+                "roomcast_aggregator_conflicts_total",
+                "State writes refused because another instance had written; the shard was read again.",
+            )?,
+            restarts: metrics.counter_vec(
+                "roomcast_aggregator_restarts_total",
+                "Shards read again from what is stored, by cause: store, reader, publish.",
+                &["cause"],
+            )?,
+            lag: metrics.gauge_vec(
+                "roomcast_aggregator_lag_events",
+                "Stored events that match a shard's filters and are not yet read.",
+                &["shard"],
+            )?,
+            shards: metrics.gauge("roomcast_aggregator_shards", "Shards this instance works.")?,
+            published: metrics.counter("roomcast_aggregator_published_total", "State values published and acknowledged.")?,
+            stale: metrics.counter(
+                "roomcast_aggregator_stale_total",
+                "State values not published because a newer one was stored by another instance.",
+            )?,
+            keys_refused: metrics.counter(
+                "roomcast_aggregator_keys_refused_total",
+                "State values not published because their room holds as many keys as it may.",
+            )?,
+            rooms_untracked: metrics.gauge_vec(
+                "roomcast_aggregator_rooms_untracked",
+                "Events of rooms beyond the number whose watermarks are kept; none of them is late.",
+                &["shard"],
+            )?,
+            incomplete: metrics.counter(
+                "roomcast_aggregator_incomplete_total",
+                "Times a metric was found to miss events that the stream no longer held.",
+            )?,
+        })
+    }
+
+    /// Counts what became of one event.
+    pub fn count(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::NotOurs => {}
+            Outcome::Folded => self.folded.inc(),
+            Outcome::Past => self.past.inc(),
+            Outcome::Skipped(reason) => {
+                if let Some((_, counter)) = self.skipped.iter().find(|(known, _)| *known == reason) {
+                    counter.inc();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The pure core, in the order of an event's path: `row` (the fields that metrics name) → `predicate` (`where`) → `metric` (tests,
+//! fold, windows) with `window`, `cell`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
+//!
+//! It reads no clock, awaits nothing and knows no NATS: the worker drives it.
+
+pub mod cell;
+pub mod chunk;
+pub mod codec;
+pub mod decimal;
+pub mod fnv;
+pub mod metric;
+#[cfg(test)]
+mod naive;
+pub mod predicate;
+pub mod render;
+pub mod row;
+pub mod shard;
+pub mod window;

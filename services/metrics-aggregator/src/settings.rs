@@ -1,0 +1,78 @@
+//! What an operator may set, and the two files the settings name.
+
+use std::path::{Path, PathBuf};
+
+use roomcast_access::Policy;
+use roomcast_chassis::config::Reader;
+use roomcast_chassis::process::Failure;
+
+use crate::definition::Definitions;
+
+/// The largest file that is read; a wrong path may be a disk.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// The settings of the aggregator, besides those every service has.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `ROOMCAST_METRICS_FILE`
+    pub metrics_file: PathBuf,
+    /// `ROOMCAST_POLICY_FILE`: only to check that audiences exist.
+    pub policy_file: Option<PathBuf>,
+    /// `ROOMCAST_INSTANCE`: the name under which leases are held.
+    pub instance: Option<String>,
+}
+
+impl Settings {
+    /// Reads them all; mistakes are collected by the reader.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let settings = Self {
+            metrics_file: reader.path("ROOMCAST_METRICS_FILE", "The metric definitions."),
+            policy_file: reader.optional_path(
+                "ROOMCAST_POLICY_FILE",
+                "The policy; with it, audiences of metrics are checked. Not needed otherwise.",
+            ),
+            instance: reader.optional_text(
+                "ROOMCAST_INSTANCE",
+                "Name of this instance, unique among the aggregators; one that comes back under its name goes on at once. Not set: host and admin port.",
+            ),
+        };
+        if settings.instance.as_ref().is_some_and(|name| name.len() > 128) {
+            reader.mistake("ROOMCAST_INSTANCE", "at most 128 bytes");
+        }
+        settings
+    }
+
+    /// Reads the files the settings name, offline: what `--check-config` does.
+    ///
+    /// # Errors
+    /// Exit code 65 with every mistake as `file:line:column`.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.definitions().map(drop)
+    }
+
+    /// Reads the definitions.
+    ///
+    /// # Errors
+    /// As [`Settings::check`].
+    pub fn definitions(&self) -> Result<Definitions, Failure> {
+        let lines = |mistakes: Vec<roomcast_access::Mistake>| {
+            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            Failure::file(lines.join("\n"))
+        };
+        let policy = match &self.policy_file {
+            Some(path) => Some(Policy::parse(&read(path)?, &path.display().to_string()).map_err(lines)?),
+            None => None,
+        };
+        let text = read(&self.metrics_file)?;
+        Definitions::parse(&text, &self.metrics_file.display().to_string(), policy.as_ref()).map_err(lines)
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let fail = |reason: String| Failure::file(format!("{}:1:1: {reason}", path.display()));
+    let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(fail(format!("{size} bytes, at most {FILE_BYTES_MAX} are read")));
+    }
+    std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))
+}

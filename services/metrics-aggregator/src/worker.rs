@@ -1,0 +1,375 @@
+//! Works one shard: reads, folds, flushes, publishes; begins anew from what is stored whenever anything is odd.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use roomcast_chassis::jetstream::{ApiError, At, JetStream, Publisher};
+use roomcast_proto::event::View;
+use roomcast_proto::ids::Tenant;
+use roomcast_proto::subject::{EVENTS_ALL, parse_placed, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::counters::Counters;
+use crate::cover::filters;
+use crate::definition::Definitions;
+use crate::engine::row::Event;
+use crate::engine::shard::{DIRTY_MAX, Known, Shard, Unsaved};
+use crate::publish::{PublishFailed, Values, now_micros};
+use crate::reader::{Broken, Delivered, Frame, Reader};
+use crate::store::{self, StoreError};
+
+/// Least time between two flushes; the first after a rest is made at once.
+const FLUSH_EVERY: Duration = Duration::from_millis(150);
+/// A position that alone has moved is written this often.
+const POSITION_EVERY: Duration = Duration::from_secs(60);
+/// How often a quiet shard asks where the stream ends. Less than [`POSITION_EVERY`], so that its position is never older.
+const PROBE_EVERY: Duration = Duration::from_secs(30);
+/// Pause before a broken session is begun anew; doubles up to the maximum.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// A stream that seems to end before our position is believed after this many looks.
+const BEHIND_LOOKS: u32 = 10;
+const BEHIND_PAUSE: Duration = Duration::from_millis(500);
+
+/// What all workers of a process share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// JetStream.
+    pub jetstream: JetStream,
+    /// Its prefix.
+    pub api_prefix: Arc<str>,
+    /// Publishes state values.
+    pub publisher: Publisher,
+    /// Whose metrics these are.
+    pub tenant: Tenant,
+    /// The definitions.
+    pub definitions: Arc<Definitions>,
+    /// What is counted.
+    pub counters: Counters,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Reader(#[from] Broken),
+    #[error(transparent)]
+    Publish(#[from] PublishFailed),
+    #[error("the stream cannot be looked at: {0}")]
+    Stream(#[from] ApiError),
+    #[error(
+        "the stream ends at {last} and this shard has read up to {position}: the stream was made anew or lost events; restore it, or \
+         delete the shard's state (bucket agg) to count anew"
+    )]
+    Behind { last: u64, position: u64 },
+}
+
+impl Ended {
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::Store(_) => "store",
+            Self::Reader(_) => "reader",
+            Self::Publish(_) => "publish",
+            Self::Stream(_) | Self::Behind { .. } => "stream",
+        }
+    }
+}
+
+/// Works a shard until `stop`, then writes and publishes what is left.
+pub async fn run(shared: Shared, shard: u32, caught_up: Arc<AtomicBool>, stop: CancellationToken) {
+    let mut pause = AGAIN.0;
+    while !stop.is_cancelled() {
+        let begun = Instant::now();
+        match session(&shared, shard, &caught_up, &stop).await {
+            Ok(()) => return,
+            Err(ended) => {
+                if matches!(ended, Ended::Store(StoreError::Conflict)) {
+                    shared.counters.conflicts.inc();
+                }
+                shared.counters.restarts.with_label_values(&[ended.cause()]).inc();
+                if matches!(ended, Ended::Behind { .. } | Ended::Store(StoreError::Corrupt(_))) {
+                    tracing::error!(shard, "shard {shard}: {ended}");
+                } else {
+                    tracing::warn!(shard, "shard {shard} begins anew: {ended}");
+                }
+            }
+        }
+        pause = if begun.elapsed() > AGAIN.1 { AGAIN.0 } else { (pause * 2).min(AGAIN.1) };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// One shard in memory, with the position of the head it came from.
+struct Session<'a> {
+    shared: &'a Shared,
+    number: u32,
+    shard: Shard,
+    head_seq: u64,
+    values: Values,
+    /// Values stored before, until what is no longer produced has been withdrawn.
+    known: Option<Vec<Known>>,
+    /// Where the stream ended when the session began; from there on there is something to say.
+    target: u64,
+    live: bool,
+    pending: u64,
+    idle: bool,
+    flushed: Instant,
+    probed: Instant,
+}
+
+async fn session(shared: &Shared, number: u32, caught_up: &AtomicBool, stop: &CancellationToken) -> Result<(), Ended> {
+    let Some(mut session) = Session::load(shared, number).await? else {
+        caught_up.store(true, Ordering::Relaxed);
+        return Ok(());
+    };
+    if session.shard.is_empty() {
+        session.go_live();
+        caught_up.store(true, Ordering::Relaxed);
+        session.flush().await?;
+        while session.shard.unsaved() > Unsaved::Nothing {
+            session.flush().await?;
+        }
+        return Ok(());
+    }
+    let wanted = filters(&shared.tenant, session.shard.definitions().map(AsRef::as_ref));
+    let start = session.shard.position() + 1;
+    let mut reader = Reader::open(shared.jetstream.client(), &shared.api_prefix, &wanted, start).await?;
+    session.pending = reader.pending_at_start;
+    if reader.pending_at_start == 0 {
+        session.shard.reached(session.target);
+        session.idle = true;
+    }
+    let result = session.work(&mut reader, caught_up, stop).await;
+    reader.close().await;
+    result
+}
+
+impl<'a> Session<'a> {
+    /// Reads what is stored. `None`: there is nothing to do for this shard.
+    async fn load(shared: &'a Shared, number: u32) -> Result<Option<Self>, Ended> {
+        let definitions = shared.definitions.of_shard(number);
+        let stored = store::load(&shared.jetstream, number, &definitions).await?;
+        let idle = stored.state.as_ref().is_none_or(|(head, _)| head.is_idle());
+        if definitions.is_empty() && idle {
+            return Ok(None);
+        }
+        let (head_seq, now) = (stored.head_seq, now_micros());
+        let mut shard = match &stored.state {
+            Some((head, chunks)) => Shard::load(definitions, Some((head.clone(), chunks)), now),
+            None => Shard::load(definitions, None, now),
+        }
+        .map_err(StoreError::from)?;
+        let mut values =
+            Values::new(shared.jetstream.clone(), shared.publisher.clone(), shared.tenant.clone(), shared.counters.clone());
+        let known = values.read(shard.targets()).await?;
+        shard.raise_floors(&known);
+        let mut session = Self {
+            shared,
+            number,
+            shard,
+            head_seq,
+            values,
+            known: Some(known),
+            target: 0,
+            live: false,
+            pending: 0,
+            idle: false,
+            flushed: Instant::now().checked_sub(FLUSH_EVERY).unwrap_or_else(Instant::now),
+            probed: Instant::now(),
+        };
+        if !session.shard.is_empty() {
+            session.find_place().await?;
+        }
+        Ok(Some(session))
+    }
+
+    /// Where the stream ends, and whether it still holds what comes next.
+    async fn find_place(&mut self) -> Result<(), Ended> {
+        let position = self.shard.position();
+        for look in 1.. {
+            let last = self.last_seq().await?;
+            if last >= position {
+                self.target = last;
+                break;
+            }
+            // A node that has just come back may answer less than is true for some seconds.
+            if look >= BEHIND_LOOKS {
+                return Err(Ended::Behind { last, position });
+            }
+            tokio::time::sleep(BEHIND_PAUSE).await;
+        }
+        let next = At::Next { from: position + 1, subject: EVENTS_ALL };
+        let (first, until) = match self.shared.jetstream.message(stream::EVENTS, next).await? {
+            Some(message) => (message.sequence, message.time_micros),
+            None => (self.target + 1, now_micros()),
+        };
+        if first > position + 1 {
+            let count = self.shard.missed(first, until);
+            self.shared.counters.incomplete.inc_by(count as u64);
+            tracing::warn!(
+                shard = self.number,
+                metrics = count,
+                "shard {}: the stream no longer holds events {} to {}; {count} metrics say since when they are incomplete",
+                self.number,
+                position + 1,
+                first - 1
+            );
+        }
+        Ok(())
+    }
+
+    async fn last_seq(&self) -> Result<u64, Ended> {
+        let info = self.shared.jetstream.stream_info(stream::EVENTS).await?;
+        Ok(info.map_or(0, |info| info.state.last_seq))
+    }
+
+    async fn work(&mut self, reader: &mut Reader, caught_up: &AtomicBool, stop: &CancellationToken) -> Result<(), Ended> {
+        loop {
+            if !self.live && self.shard.position() >= self.target {
+                self.go_live();
+                caught_up.store(true, Ordering::Relaxed);
+                tracing::info!(shard = self.number, "shard {} is current at position {}", self.number, self.shard.position());
+            }
+            if self.must_flush() {
+                self.flush().await?;
+            }
+            if self.wants_probe() {
+                self.probed = Instant::now();
+                let last = self.last_seq().await?;
+                reader.probe(last).await?;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                frame = reader.next() => match frame? {
+                    Frame::Event(event) => self.fold(&event),
+                    Frame::Reached(seq) => {
+                        self.shard.reached(seq);
+                        self.quiet();
+                    }
+                    Frame::Quiet => self.quiet(),
+                },
+                () = tokio::time::sleep_until(self.wake()) => {}
+            }
+        }
+        self.shard.advance(now_micros());
+        if self.shard.unsaved() > Unsaved::Nothing || self.shard.is_due() {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    fn quiet(&mut self) {
+        self.idle = true;
+        self.pending = 0;
+    }
+
+    fn go_live(&mut self) {
+        self.live = true;
+        self.shard.go_live();
+    }
+
+    fn fold(&mut self, delivered: &Delivered) {
+        self.pending = delivered.pending;
+        self.idle = delivered.pending == 0;
+        let counters = &self.shared.counters;
+        let placed = parse_placed(&delivered.subject).filter(|placed| placed.tenant == self.shared.tenant.as_str());
+        let view = View::parse(&delivered.payload).ok();
+        let time = view.as_ref().and_then(View::time_micros);
+        let (Some(placed), Some(view), Some(time_micros)) = (placed, &view, time) else {
+            counters.unreadable.inc();
+            self.shard.reached(delivered.seq);
+            return;
+        };
+        let event = Event {
+            seq: delivered.seq,
+            stored_micros: delivered.stored_micros,
+            time_micros,
+            room: placed.room,
+            audience: placed.audience,
+            kind: &view.kind,
+            source: &view.source,
+            id: &view.id,
+            subject: view.subject.as_deref(),
+            priority: view.priority.as_deref().unwrap_or("medium"),
+            data: view.data,
+        };
+        self.shard.fold(&event, &mut |outcome| counters.count(outcome));
+    }
+
+    /// Whether the position may have fallen behind the stream's end although nothing is waiting.
+    fn wants_probe(&self) -> bool {
+        let waiting = !self.live && self.shard.position() < self.target;
+        let since = self.probed.elapsed();
+        self.idle && (since >= PROBE_EVERY || (waiting && since >= FLUSH_EVERY))
+    }
+
+    fn must_flush(&mut self) -> bool {
+        if self.shard.dirty() >= DIRTY_MAX {
+            return true;
+        }
+        let since = self.flushed.elapsed();
+        if since < FLUSH_EVERY {
+            return false;
+        }
+        self.shard.advance(now_micros());
+        match self.shard.unsaved() {
+            Unsaved::Content => true,
+            Unsaved::Position if since >= POSITION_EVERY => true,
+            _ => self.shard.is_due() || (self.live && self.known.is_some()),
+        }
+    }
+
+    /// Writes the state, then publishes what was rendered from it.
+    async fn flush(&mut self) -> Result<(), Ended> {
+        let counters = &self.shared.counters;
+        let label = format!("{:02}", self.number);
+        self.shard.advance(now_micros());
+        self.shard.set_lag(self.pending);
+        counters.lag.with_label_values(&[&label]).set(i64::try_from(self.pending).unwrap_or(i64::MAX));
+        counters.rooms_untracked.with_label_values(&[&label]).set(i64::try_from(self.shard.rooms_untracked()).unwrap_or(i64::MAX));
+        let mut values = if self.live { self.shard.render() } else { Vec::new() };
+        let sweeping = self.known.take_if(|_| self.live);
+        if let Some(known) = &sweeping {
+            values.extend(self.shard.orphans(self.number, &self.shared.tenant, known));
+        }
+        let flush = self.shard.flush();
+        let bytes = flush.head.len() + flush.chunks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        let begun = Instant::now();
+        self.head_seq = store::write(&self.shared.jetstream, self.number, flush, self.head_seq).await?;
+        self.flushed = Instant::now();
+        counters.flushes.inc();
+        counters.flush_bytes.inc_by(bytes as u64);
+        counters.flush_seconds.observe(begun.elapsed().as_secs_f64());
+        if !values.is_empty() {
+            self.values.publish(values).await?;
+            self.shard.settled();
+        }
+        if sweeping.is_some() {
+            self.shard.swept();
+        }
+        Ok(())
+    }
+
+    /// When to look again although nothing came.
+    fn wake(&self) -> Instant {
+        let now = Instant::now();
+        let after_flush = self.flushed + FLUSH_EVERY;
+        let probe = self.probed + PROBE_EVERY;
+        let mut wake = probe.min(self.flushed + POSITION_EVERY).max(now + Duration::from_millis(1));
+        if self.shard.unsaved() == Unsaved::Content {
+            wake = wake.min(after_flush);
+        }
+        if let Some(at) = self.shard.next_wake() {
+            let wait = u64::try_from(at.saturating_sub(now_micros())).unwrap_or(0);
+            wake = wake.min((now + Duration::from_micros(wait)).max(after_flush));
+        }
+        wake
+    }
+}
