@@ -13,8 +13,9 @@ use super::Hub;
 use super::answer::{
     History, HistoryPage, Outcome, Recovered, Recovery, Snapshot, ToShard, Unavailable, Waiter,
 };
-use super::stock::{Part, Stock, WantedPart};
+use super::stock::Stock;
 use super::waits::WAIT_MILLIS;
+use super::wants::{Part, WantedPart};
 use crate::delivery::{Delivery, Kind};
 use crate::place::Place;
 

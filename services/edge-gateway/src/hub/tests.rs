@@ -5,6 +5,7 @@ use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::subject;
 
 use super::*;
+use crate::delivery::Kind;
 
 const POLICY: &str = "version: 1\nroles:\n  staff: { permissions: [see] }\nrooms:\n  - { room: a, subscribe: see }\n  - { room: b, subscribe: see }\n";
 

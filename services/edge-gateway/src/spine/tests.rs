@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::repair::AHEAD_MESSAGES_MAX;
 use super::*;
 
 /// Mistakes that have been made in readers like this one.

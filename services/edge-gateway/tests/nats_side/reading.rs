@@ -84,7 +84,8 @@ async fn a_gateway_that_starts_late_has_the_past_in_its_ring() {
     });
     let follower = Follower::start(&nats, HubSettings::default(), Some(count)).await;
     assert!(follower.events().is_empty(), "what is old is not handed out live");
-    assert_eq!(follower.count("roomcast_gateway_ring_events{"), 3_000.0);
+    let is_warm = |follower: &Follower| follower.count("roomcast_gateway_ring_events{") == 3_000.0;
+    follower.until("3,000 events in the ring", is_warm).await;
     writer.events(&["a"], 3_000..3_010).await;
     follower.reaches(3_010, 0).await;
     assert_eq!(follower.events(), (3_001..=3_010).collect::<Vec<u64>>());

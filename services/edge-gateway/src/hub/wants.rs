@@ -1,0 +1,251 @@
+//! What clients wait to have read, each thing asked for once however many want it, and what was read just now.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::answer::Waiter;
+use crate::delivery::Delivery;
+use crate::place::Place;
+
+/// Bytes of events kept after a read, for those who come for the same.
+const PARTS_BYTES_MAX: usize = 64 << 20;
+/// How long they are kept.
+const PART_MILLIS: i64 = 10_000;
+/// Times of single messages kept.
+const TIMES_MAX: usize = 4_096;
+
+/// Something to be read from NATS.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// All values of a room.
+    State(Place),
+    /// Events of a room; [`Wants::take_part`] says which.
+    Events(Place),
+    /// When a message of `EVENTS` was stored.
+    Time(u64),
+}
+
+/// Which events of a room are wanted.
+#[derive(Debug, Clone)]
+pub struct WantedPart {
+    /// The room.
+    pub place: Place,
+    /// The first position.
+    pub from: u64,
+    /// The last position.
+    pub to: u64,
+    /// The newest so many suffice; `None`: all.
+    pub enough: Option<usize>,
+    waiters: Vec<Waiter>,
+}
+
+/// A part of the stream, read for one room.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// The first position read.
+    pub from: u64,
+    /// The last position read.
+    pub to: u64,
+    /// The room's events in it, ascending.
+    pub events: Vec<Arc<Delivery>>,
+    /// Whether there was too much before `from`.
+    pub cut: bool,
+}
+
+/// See the module. Bounded by the rooms clients wait for, and by bytes for what was read.
+#[derive(Debug, Default)]
+pub struct Wants {
+    state: HashMap<Arc<str>, Vec<Waiter>>,
+    wanted: HashMap<Arc<str>, WantedPart>,
+    reading: HashMap<Arc<str>, Vec<Waiter>>,
+    parts: VecDeque<Kept>,
+    parts_bytes: usize,
+    times: HashMap<u64, u16>,
+    timing: HashMap<u64, Vec<Waiter>>,
+    reads: Vec<Read>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    key: Arc<str>,
+    read_at_millis: i64,
+    bytes: usize,
+    part: Part,
+}
+
+impl Wants {
+    /// What has to be read now; each thing is said once.
+    pub fn take_reads(&mut self) -> Vec<Read> {
+        std::mem::take(&mut self.reads)
+    }
+
+    /// Wants a room's state; answers whether nobody did before.
+    pub fn want_state(&mut self, place: &Place, waiter: Waiter) -> bool {
+        let waiters = self.state.entry(Arc::clone(&place.key)).or_default();
+        waiters.push(waiter);
+        let is_first = waiters.len() == 1;
+        if is_first {
+            self.reads.push(Read::State(place.clone()));
+        }
+        is_first
+    }
+
+    /// Wants a room's events in a part of the stream.
+    pub fn want_part(&mut self, place: &Place, from: u64, to: u64, enough: Option<usize>, waiter: Waiter) {
+        if let Some(wanted) = self.wanted.get_mut(&place.key) {
+            wanted.from = wanted.from.min(from);
+            wanted.to = wanted.to.max(to);
+            wanted.enough = wanted.enough.and_then(|had| Some(had.max(enough?)));
+            wanted.waiters.push(waiter);
+            return;
+        }
+        let waiters = vec![waiter];
+        let wanted = WantedPart {
+            place: place.clone(),
+            from,
+            to,
+            enough,
+            waiters,
+        };
+        self.wanted.insert(Arc::clone(&place.key), wanted);
+        self.reads.push(Read::Events(place.clone()));
+    }
+
+    /// Wants to know when a message was stored.
+    pub fn want_time(&mut self, seq: u64, waiter: Waiter) {
+        let waiters = self.timing.entry(seq).or_default();
+        if waiters.is_empty() {
+            self.reads.push(Read::Time(seq));
+        }
+        waiters.push(waiter);
+    }
+
+    /// A room's state was read, or not; returns who must ask again.
+    pub fn state_done(&mut self, key: &str) -> Vec<Waiter> {
+        self.state.remove(key).unwrap_or_default()
+    }
+
+    /// The events to be read for a room, all that was asked for up to now at once.
+    pub fn take_part(&mut self, key: &str) -> Option<WantedPart> {
+        let wanted = self.wanted.remove(key)?;
+        self.reading
+            .insert(Arc::clone(&wanted.place.key), wanted.waiters.clone());
+        Some(wanted)
+    }
+
+    /// They were read, or not; returns who must ask again.
+    pub fn part_done(&mut self, key: &Arc<str>, part: Option<Part>, now_millis: i64) -> Vec<Waiter> {
+        if let Some(part) = part {
+            let bytes = part.events.iter().map(|event| event.cost_bytes()).sum();
+            self.drop_parts(|kept| kept.key == *key);
+            self.parts.push_back(Kept {
+                key: Arc::clone(key),
+                read_at_millis: now_millis,
+                bytes,
+                part,
+            });
+            self.parts_bytes += bytes;
+            // The newest stays whatever it weighs: somebody waits for it.
+            while self.parts_bytes > PARTS_BYTES_MAX && self.parts.len() > 1 {
+                self.parts_bytes -= self.parts.pop_front().map_or(0, |kept| kept.bytes);
+            }
+        }
+        self.reading.remove(key).unwrap_or_default()
+    }
+
+    /// A message's time was read: its low bits, or 0 when there is no such message; `None`: nobody answered.
+    pub fn time_done(&mut self, seq: u64, time_bits: Option<u16>) -> Vec<Waiter> {
+        if let Some(time_bits) = time_bits {
+            if self.times.len() >= TIMES_MAX {
+                self.times.clear();
+            }
+            self.times.insert(seq, time_bits);
+        }
+        self.timing.remove(&seq).unwrap_or_default()
+    }
+
+    /// What was read for this room just now.
+    #[must_use]
+    pub fn part(&self, key: &str) -> Option<&Part> {
+        self.parts
+            .iter()
+            .find(|kept| &*kept.key == key)
+            .map(|kept| &kept.part)
+    }
+
+    /// Low bits of the time of a message, if it was read.
+    #[must_use]
+    pub fn time_bits(&self, seq: u64) -> Option<u16> {
+        self.times.get(&seq).copied()
+    }
+
+    /// Forgets what was read long ago.
+    pub fn tick(&mut self, now_millis: i64) {
+        self.drop_parts(|kept| now_millis - kept.read_at_millis > PART_MILLIS);
+    }
+
+    /// The stream is another one: what was read is worth nothing.
+    pub fn forget_read(&mut self) {
+        self.drop_parts(|_| true);
+        self.times.clear();
+    }
+
+    fn drop_parts(&mut self, goes: impl Fn(&Kept) -> bool) {
+        self.parts.retain(|kept| !goes(kept));
+        self.parts_bytes = self.parts.iter().map(|kept| kept.bytes).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roomcast_proto::ids::{Room, Tenant};
+
+    use super::*;
+
+    fn place(room: &str) -> Place {
+        let (tenant, room) = (Tenant::default(), Room::parse(room).unwrap());
+        Place {
+            key: format!("{tenant}.{room}").into(),
+            tenant,
+            room,
+        }
+    }
+
+    fn waiter(ticket: u64) -> Waiter {
+        Waiter { shard: 0, ticket }
+    }
+
+    #[test]
+    fn a_thing_is_read_once_for_all_who_want_it() {
+        let (mut wants, room) = (Wants::default(), place("a"));
+        assert!(wants.want_state(&room, waiter(1)) && !wants.want_state(&room, waiter(2)));
+        wants.want_part(&room, 100, 200, Some(50), waiter(3));
+        wants.want_part(&room, 50, 150, None, waiter(4));
+        wants.want_time(7, waiter(5));
+        wants.want_time(7, waiter(6));
+        assert_eq!(wants.take_reads().len(), 3);
+        assert!(wants.take_reads().is_empty());
+        let wanted = wants.take_part(&room.key).unwrap();
+        assert_eq!((wanted.from, wanted.to, wanted.enough), (50, 200, None));
+        wants.want_part(&room, 10, 20, None, waiter(7));
+        assert_eq!(
+            wants.take_reads().len(),
+            1,
+            "who comes while it is read is read for afterwards"
+        );
+        let part = Part {
+            from: 50,
+            to: 200,
+            ..Part::default()
+        };
+        assert_eq!(wants.part_done(&room.key, Some(part), 0), [waiter(3), waiter(4)]);
+        assert_eq!(wants.state_done(&room.key), [waiter(1), waiter(2)]);
+        assert_eq!(
+            (wants.time_done(7, Some(0)), wants.time_bits(7)),
+            (vec![waiter(5), waiter(6)], Some(0))
+        );
+        assert!(wants.part(&room.key).is_some());
+        wants.tick(PART_MILLIS + 1);
+        assert!(wants.part(&room.key).is_none());
+    }
+}

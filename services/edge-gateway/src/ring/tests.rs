@@ -1,0 +1,139 @@
+use proptest::prelude::*;
+use roomcast_access::AudienceId;
+use roomcast_proto::cursor::Position;
+use roomcast_proto::ids::{Audience, Room, Tenant};
+
+use super::*;
+use crate::delivery::{Address, Kind};
+
+fn push(ring: &mut Ring, tenant: &str, room: &str, seq: u64) {
+    let address = Address {
+        tenant: Tenant::parse(tenant).unwrap(),
+        room: Room::parse(room).unwrap(),
+        audience: Some(AudienceId::ALL),
+        audience_name: Audience::all(),
+    };
+    let position = Position { seq, rev: 0 };
+    let event = Delivery::new(address, Kind::Event, position, None, None, &[b'x'; 100]);
+    let time = i64::try_from(seq).unwrap();
+    ring.push(&format!("{tenant}.{room}").into(), Arc::new(event), time, 7);
+}
+
+fn held(ring: &Ring, key: &str) -> Vec<u64> {
+    ring.after(key, 0).map(|event| event.position.seq).collect()
+}
+
+fn limits(events: usize, room_events_min: usize) -> RingLimits {
+    let mut probe = Ring::new(
+        RingLimits {
+            bytes_max: usize::MAX,
+            room_events_min: 0,
+        },
+        1,
+    );
+    push(&mut probe, "main", "busy", 1);
+    RingLimits {
+        bytes_max: probe.bytes() * events,
+        room_events_min,
+    }
+}
+
+#[test]
+fn a_rooms_events_are_found_by_position() {
+    let mut ring = Ring::new(limits(100, 4), 1);
+    for seq in 1..=9 {
+        push(&mut ring, "main", if seq % 3 == 0 { "c" } else { "a" }, seq);
+    }
+    assert_eq!(held(&ring, "main.c"), [3, 6, 9]);
+    assert_eq!(
+        ring.after("main.a", 4)
+            .map(|e| e.position.seq)
+            .collect::<Vec<_>>(),
+        [5, 7, 8]
+    );
+    assert_eq!(
+        ring.before("main.a", 5)
+            .rev()
+            .map(|e| e.position.seq)
+            .collect::<Vec<_>>(),
+        [4, 2, 1]
+    );
+    assert!(held(&ring, "main.none").is_empty());
+    assert_eq!(
+        (
+            ring.covers_from("main.none"),
+            ring.time_bits(9),
+            ring.time_bits(10)
+        ),
+        (1, Some(7), None)
+    );
+}
+
+#[test]
+fn a_quiet_room_outlives_a_busy_one() {
+    let mut ring = Ring::new(limits(50, 4), 1);
+    for seq in 1..=3 {
+        push(&mut ring, "main", "quiet", seq);
+    }
+    for seq in 4..=400 {
+        push(&mut ring, "main", "busy", seq);
+    }
+    assert_eq!(held(&ring, "main.quiet"), [1, 2, 3]);
+    assert_eq!(ring.covers_from("main.quiet"), 1);
+    assert!(ring.covers_from("main.busy") > 340 && ring.events() <= 50);
+}
+
+#[test]
+fn a_tenants_flood_costs_the_others_nothing() {
+    let mut ring = Ring::new(limits(60, 1), 1);
+    for seq in 1..=20 {
+        push(&mut ring, "calm", "room", seq);
+    }
+    for seq in 21..=1_000 {
+        push(&mut ring, "loud", "room", seq);
+    }
+    assert_eq!(held(&ring, "calm.room").len(), 20);
+    assert_eq!(ring.covers_from("calm.room"), 1);
+}
+
+#[test]
+fn times_know_what_they_do_not_know() {
+    let mut times = Times::default();
+    times.put(10, 1);
+    times.put(13, 2);
+    let found: Vec<_> = (9..15).map(|seq| times.get(seq)).collect();
+    assert_eq!(found, [None, Some(1), Some(0), Some(0), Some(2), None]);
+    times.put(5, 9);
+    assert_eq!(
+        (times.get(5), times.get(13)),
+        (Some(9), None),
+        "positions that are used again start anew"
+    );
+}
+
+proptest! {
+    /// Whatever is pushed out: from `covers_from` on nothing of the room is missing, and the bounds hold.
+    #[test]
+    fn what_is_covered_is_complete(
+        rooms in prop::collection::vec((0_u8..3, 0_u8..6), 1..600),
+        events in 5_usize..80,
+        room_events_min in 0_usize..8,
+    ) {
+        let limits = limits(events, room_events_min);
+        let mut ring = Ring::new(limits, 1);
+        let mut all: HashMap<String, Vec<u64>> = HashMap::new();
+        for (seq, (tenant, room)) in (1..).zip(&rooms) {
+            push(&mut ring, &format!("t{tenant}"), &format!("r{room}"), seq);
+            all.entry(format!("t{tenant}.r{room}")).or_default().push(seq);
+            prop_assert!(ring.bytes() <= limits.bytes_max);
+        }
+        let mut count = 0;
+        for (key, seqs) in &all {
+            let from = ring.covers_from(key);
+            let expected: Vec<u64> = seqs.iter().copied().filter(|seq| *seq >= from).collect();
+            prop_assert_eq!(held(&ring, key), expected, "{} from {}", key, from);
+            count += held(&ring, key).len();
+        }
+        prop_assert_eq!(ring.events(), count);
+    }
+}
