@@ -18,7 +18,8 @@ let page;
 let number = 0;
 
 before(async () => {
-  [system, browser] = await Promise.all([startSystem(), startBrowser()]);
+  browser = await startBrowser();
+  system = await startSystem();
 });
 
 after(async () => {
@@ -135,9 +136,9 @@ test('the badge goes through its faces while the gateway is killed, and nothing 
   assert.deepEqual([seen.includes('connecting'), seen.at(-1)], [true, 'live'], `faces: ${seen.join(' → ')}`);
 });
 
-test('again and again: three more kills, and the page and the stream agree', async () => {
+test('again and again: two more kills, and the page and the stream agree', async () => {
   const all = [];
-  for (let kill = 0; kill < 3; kill += 1) {
+  for (let kill = 0; kill < 2; kill += 1) {
     system.kill9('gateway-1');
     for (let n = 0; n < 4; n += 1) {
       const data = booking();

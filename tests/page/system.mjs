@@ -13,8 +13,9 @@ const READY_WITHIN_MS = 180_000;
 /** Starts it. The simulator hardly speaks, so that what moves is what a test published. */
 export async function startSystem() {
   const folder = mkdtempSync(join(tmpdir(), 'roomcast-page-'));
-  const args = ['dev', '--scenario', 'bookings', '--speed', '0.01', '--json', '--ports', 'free', '--restart'];
-  const child = spawn(join(ROOT, 'target/debug/roomcast'), args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+  const args = ['dev', '--scenario', join(ROOT, 'deploy/scenarios/bookings'), '--speed', '0.01', '--json', '--ports', 'free', '--restart'];
+  const env = { ROOMCAST_NATS_SERVER: join(ROOT, '.tools/bin/nats-server'), ...process.env };
+  const child = spawn(join(process.env.ROOMCAST_BIN ?? join(ROOT, 'target/debug'), 'roomcast'), args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   child.stderr.on('data', (chunk) => (said += chunk));
   // Nothing is left behind, however this process ends.
@@ -22,7 +23,7 @@ export async function startSystem() {
   process.once('exit', kill);
   const line = await firstLine(child, () => said);
   const ready = JSON.parse(line);
-  const env = Object.fromEntries(
+  const written = Object.fromEntries(
     readFileSync(ready.dev_env, 'utf8')
       .split('\n')
       .filter((text) => text.includes('=') && !text.startsWith('#'))
@@ -46,7 +47,7 @@ export async function startSystem() {
       const event = { ...(id === undefined ? {} : { id }), room: 'bookings', audience: 'staff', type, data };
       const answer = await fetch(`${ready.ingests[0]}/v1/events`, {
         method: 'POST',
-        headers: { authorization: `Bearer ${env.ROOMCAST_TOKEN}`, 'content-type': 'application/json' },
+        headers: { authorization: `Bearer ${written.ROOMCAST_TOKEN}`, 'content-type': 'application/json' },
         body: JSON.stringify(event),
       });
       const body = await answer.json();
@@ -55,7 +56,7 @@ export async function startSystem() {
     },
     /** A metric's update as the gateway answers it over HTTP. */
     async metric(name) {
-      const headers = { authorization: `Bearer ${env.ROOMCAST_VIEWER_TOKEN}` };
+      const headers = { authorization: `Bearer ${written.ROOMCAST_VIEWER_TOKEN}` };
       const answer = await fetch(`${ready.gateways[0]}/v1/state?room=os_dashboard`, { headers });
       const { state } = await answer.json();
       return state.find((event) => event.statekey === name)?.data;
@@ -74,7 +75,10 @@ function firstLine(child, said) {
   return new Promise((settle, fail) => {
     let text = '';
     const timer = setTimeout(() => fail(new Error(`not ready within ${READY_WITHIN_MS} ms:\n${said()}`)), READY_WITHIN_MS);
-    child.once('exit', (code) => fail(new Error(`ended with ${code}:\n${said()}`)));
+    child.once('exit', (code) => {
+      clearTimeout(timer);
+      fail(new Error(`ended with ${code}:\n${said()}`));
+    });
     child.stdout.on('data', (chunk) => {
       text += chunk;
       if (!text.includes('\n')) return;

@@ -40,7 +40,8 @@ impl Crowd {
                 follower(stack, index / 2, role, &["bookings", "os_dashboard"]).await,
             ));
         }
-        let beginning = followers[0].1.look().cursors.clone();
+        let at = followers[0].1.look().cursors["bookings"].clone();
+        let beginning = [("bookings".to_owned(), at)].into();
         Self { followers, beginning }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use roomcast_harness::client::Client;
 use roomcast_harness::eventually;
 use roomcast_harness::stack::Stack;

@@ -47,7 +47,9 @@ fn start(restart: bool) -> Option<Stack> {
 fn run<Fut: Future<Output = anyhow::Result<()>>>(stack: &'static Stack, test: Fut) {
     let tail = Tail(stack);
     let outcome = RUNTIME.block_on(test);
-    assert!(outcome.is_ok(), "{:?}", outcome.unwrap_err());
+    if let Err(error) = outcome {
+        panic!("{error:#}");
+    }
     drop(tail);
 }
 

@@ -102,13 +102,20 @@ impl Follower {
 }
 
 async fn follow(following: Following, shared: &Mutex<Sighting>) {
-    let rooms: Vec<&str> = following.rooms.iter().map(String::as_str).collect();
     let mut at = following.first;
     let mut gone_since: Option<Instant> = None;
     loop {
         let gateway = &following.gateways[at % following.gateways.len()];
         at += 1;
         let cursors = lock(shared).cursors.clone();
+        // Rooms that the policy joined are asked for too: their cursors count.
+        let mut rooms: Vec<&str> = following.rooms.iter().map(String::as_str).collect();
+        rooms.extend(
+            cursors
+                .keys()
+                .map(String::as_str)
+                .filter(|room| following.rooms.iter().all(|asked| asked != room)),
+        );
         let Ok((client, connected)) = Client::connect(gateway, &following.token, &rooms, &cursors).await
         else {
             // A gateway that is down refuses at once; the pause keeps this from being a busy loop.
