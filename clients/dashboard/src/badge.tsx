@@ -65,7 +65,7 @@ export function PauseButton() {
   const paused = status === 'paused';
   const Icon = paused ? Play : Pause;
   return (
-    <button type="button" className="button" data-testid="pause" aria-pressed={paused} onClick={() => (paused ? live.client.resume() : live.client.pause())}>
+    <button type="button" className="button" data-testid="pause" aria-label={paused ? 'Resume' : 'Pause'} onClick={() => (paused ? live.client.resume() : live.client.pause())}>
       <Icon size={15} aria-hidden /> <span className="button-word">{paused ? 'Resume' : 'Pause'}</span>
     </button>
   );
