@@ -27,8 +27,10 @@ def rows():
     return {**{play.__name__: play for play in scenarios.ALL}, "vectors": vectors.play}
 
 
-async def judge(name, play, command, turn):
+async def judge(name, play, command, turn, browser=False):
     """Plays one scenario. Answers name, verdict, seconds, remark."""
+    if browser and name in scenarios.HTTP_ANSWERS:
+        return name, "skipped", 0.0, "a browser's WebSocket does not tell HTTP answers"
     async with turn:
         started = time.monotonic()
         verdict, remark = "ok", ""
@@ -47,13 +49,13 @@ async def judge(name, play, command, turn):
         return name, verdict, time.monotonic() - started, remark
 
 
-async def judge_all(command, names, jobs):
+async def judge_all(command, names, jobs, browser):
     """Plays the scenarios, `jobs` at a time; the first one alone, because it may have to compile the client."""
     turn = asyncio.Semaphore(jobs)
     plays = rows()
-    results = [await judge(names[0], plays[names[0]], command, turn)]
+    results = [await judge(names[0], plays[names[0]], command, turn, browser)]
     print_row(plays, *results[0])
-    waiting = [judge(name, plays[name], command, turn) for name in names[1:]]
+    waiting = [judge(name, plays[name], command, turn, browser) for name in names[1:]]
     for next_one in asyncio.as_completed(waiting):
         results.append(await next_one)
         print_row(plays, *results[-1])
@@ -72,6 +74,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="NAME", help="this scenario (may be repeated)")
     parser.add_argument("--list", action="store_true", help="print the scenarios and end")
+    parser.add_argument("--browser", action="store_true", help="the client stands on a browser's WebSocket, which hides HTTP answers")
     parser.add_argument("--jobs", type=int, default=6, help="scenarios at a time (6)")
     parser.add_argument("command", nargs="*", help="the client, after --")
     options = parser.parse_args()
@@ -84,7 +87,7 @@ def main():
     if wrong or not options.command or options.jobs < 1:
         print(f"no such scenario: {', '.join(wrong)}; --list names them" if wrong else parser.format_usage(), file=sys.stderr)
         return 64
-    results = asyncio.run(judge_all(options.command, options.only or list(plays), options.jobs))
+    results = asyncio.run(judge_all(options.command, options.only or list(plays), options.jobs, options.browser))
     count = {word: sum(verdict == word for _, verdict, _, _ in results) for word in ("ok", "FAILED", "skipped")}
     print(f"{count['ok']} ok, {count['FAILED']} failed, {count['skipped']} skipped: {' '.join(options.command)}")
     return 1 if count["FAILED"] else 0

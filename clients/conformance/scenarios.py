@@ -10,6 +10,8 @@ from gateway import BINARY, PING, TEXT, Failed, encode
 from stage import START_WITHIN, caught_up, cursor, event, offered, returned, send, state, welcome
 
 ALL = []
+# Rows about an HTTP answer to the upgrade, which a browser's WebSocket keeps from its page.
+HTTP_ANSWERS = {"refused_upgrade", "unavailable"}
 
 
 def scenario(play):
@@ -129,6 +131,7 @@ async def cursor_sources(stage):
     peer.drop()
     # `connected` says where delivery starts; whoever keeps it skips all that was on its way.
     peer = await returned(stage, None)
+    await caught_up(peer, cursor(51))
     await send(peer, cursor(52), event(52))
     await send(peer, None, event(53))
     await stage.delivered("e52", "e53")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything in clients/publish and clients/subscribe that can be tested without a running system: the runner finds broken clients,
-# both subscribers hold in every row, every publisher is well formed and says so when it reaches nobody.
+# both subscribers and the SDK hold in every row, every publisher is well formed and says so when it reaches nobody.
 # A language that is not on this machine is SKIPPED with the command that installs it; with CI=true that is a failure.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -50,4 +50,5 @@ export PYTHONDONTWRITEBYTECODE=1
 check "conformance/self_test.py" python3 conformance/self_test.py
 check "subscribe/python" python3 conformance/run.py -- subscribe/python/run.sh --cursor-file '{cursor_file}'
 command -v go >/dev/null && check "subscribe/go" python3 conformance/run.py -- subscribe/go/run.sh --cursor-file '{cursor_file}'
+if [ -f js/dist/index.js ] && [ -d node_modules/ws ]; then check "js" python3 conformance/run.py --browser -- node conformance/sdk.mjs; else echo "SKIPPED: the SDK is not built: make page"; [ "${CI:-}" = true ] && failed=1; fi
 exit $failed
