@@ -79,6 +79,9 @@ pub struct HubStatus {
     pub since_millis: i64,
 }
 
+/// Reads that may wait for their turn. Whoever wants one more is told `unavailable` when its time is over.
+pub(crate) const READS_WAITING_MAX: usize = 16_384;
+
 /// See the module.
 pub struct Hub {
     settings: HubSettings,
@@ -87,8 +90,8 @@ pub struct Hub {
     order: Mutex<Order>,
     stock: Mutex<Stock>,
     shards: RwLock<Vec<ShardSender>>,
-    reads: mpsc::UnboundedSender<Read>,
-    reads_taken: Mutex<Option<mpsc::UnboundedReceiver<Read>>>,
+    reads: mpsc::Sender<Read>,
+    reads_taken: Mutex<Option<mpsc::Receiver<Read>>>,
     tasks: ask::Tasks,
     /// Ready: the ring is warm, both streams are current.
     open: AtomicBool,
@@ -120,7 +123,7 @@ impl Hub {
         audiences: AudienceLookup,
         metrics: &Metrics,
     ) -> Result<Arc<Self>, prometheus::Error> {
-        let (reads, reads_taken) = mpsc::unbounded_channel();
+        let (reads, reads_taken) = mpsc::channel(READS_WAITING_MAX);
         let stock = Stock::new(
             Ring::new(ring_limits(&settings), 1),
             StateCache::new(settings.state_bytes_max),
@@ -299,7 +302,7 @@ impl Hub {
     }
 
     /// What has to be read; taken once, by the NATS side.
-    pub(crate) fn take_reads(&self) -> Option<mpsc::UnboundedReceiver<Read>> {
+    pub(crate) fn take_reads(&self) -> Option<mpsc::Receiver<Read>> {
         self.reads_taken
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

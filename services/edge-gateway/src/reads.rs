@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::Delivery;
-use crate::hub::{Hub, Part, Read, WantedPart};
+use crate::hub::{Hub, Part, READS_WAITING_MAX, Read, WantedPart};
 use crate::nats_side::now_millis;
 use crate::place::Place;
 use crate::spine_driver::of_stored;
@@ -48,7 +48,7 @@ enum ReadError {
 /// Starts the readers; they end with the stage.
 pub fn spawn(hub: &Arc<Hub>, js: &JetStream, stage: &StageTasks) {
     let Some(wanted) = hub.take_reads() else { return };
-    let (events, in_turn) = mpsc::unbounded_channel();
+    let (events, in_turn) = mpsc::channel(READS_WAITING_MAX);
     stage.spawn(one_by_one(Arc::clone(hub), js.clone(), in_turn, stage.token()));
     stage.spawn(dispatch(
         Arc::clone(hub),
@@ -60,12 +60,13 @@ pub fn spawn(hub: &Arc<Hub>, js: &JetStream, stage: &StageTasks) {
     stage.spawn(floors(Arc::clone(hub), js.clone(), stage.token()));
 }
 
-/// Reads state of several rooms at once, passes events on. The queue is bounded by the rooms that clients wait for.
+/// Reads state of several rooms at once, passes events on. While events wait in a full queue, so does
+/// everything behind them.
 async fn dispatch(
     hub: Arc<Hub>,
     js: JetStream,
-    mut wanted: mpsc::UnboundedReceiver<Read>,
-    events: mpsc::UnboundedSender<Read>,
+    mut wanted: mpsc::Receiver<Read>,
+    events: mpsc::Sender<Read>,
     ending: CancellationToken,
 ) {
     let permits = Arc::new(Semaphore::new(STATE_READS_MAX));
@@ -88,7 +89,7 @@ async fn dispatch(
             }
             Some(other) => {
                 // Closed only together with this task's own end.
-                let _ = events.send(other);
+                let _ = events.send(other).await;
             }
         }
     }
@@ -97,7 +98,7 @@ async fn dispatch(
 async fn one_by_one(
     hub: Arc<Hub>,
     js: JetStream,
-    mut wanted: mpsc::UnboundedReceiver<Read>,
+    mut wanted: mpsc::Receiver<Read>,
     ending: CancellationToken,
 ) {
     loop {

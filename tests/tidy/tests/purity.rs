@@ -1,6 +1,6 @@
 //! Decisions stay away from clocks, sockets and each other; names are spelled in one place.
 
-use roomcast_tidy::{Source, files, is_test_file, shipped_rust};
+use roomcast_tidy::{Source, files, is_test_file, read, shipped_rust};
 
 /// Places where one of `words` stands in code that ships.
 fn uses(sources: &[Source], words: &[&str]) -> Vec<String> {
@@ -63,7 +63,7 @@ fn the_contract_has_no_runtime() {
 }
 
 /// The state machines: everything they know comes in as an argument.
-const PURE: [&str; 9] = [
+const PURE: [&str; 8] = [
     "services/edge-gateway/src/session",
     "services/edge-gateway/src/outbox",
     "services/edge-gateway/src/spine.rs",
@@ -71,7 +71,6 @@ const PURE: [&str; 9] = [
     "services/edge-gateway/src/ring",
     "services/edge-gateway/src/ws",
     "services/edge-gateway/src/wheel",
-    "services/metrics-aggregator/src/window",
     "services/metrics-aggregator/src/engine",
 ];
 
@@ -138,16 +137,18 @@ fn every_queue_is_bounded() {
         .into_iter()
         .filter(|f| !f.path.starts_with("services/cli/"))
         .collect();
-    let found = uses(
-        &all,
-        &[
-            "unbounded_channel",
-            "mpsc::channel()",
-            "UnboundedSender",
-            "mpsc::Sender<",
-        ],
+    assert_eq!(
+        uses(&all, &["unbounded_channel", "UnboundedSender"]),
+        Vec::<String>::new()
     );
-    assert_eq!(found, Vec::<String>::new());
+    // The one queue without a bound of its own type: mio's waker needs the standard one, so the inbox counts its backlog itself.
+    let mut counted = uses(
+        &all,
+        &["std::sync::mpsc::{Receiver, Sender, channel}", "mpsc::channel()"],
+    );
+    counted.retain(|place| !place.starts_with("services/edge-gateway/src/shard/inbox.rs:"));
+    assert_eq!(counted, Vec::<String>::new());
+    assert!(read("services/edge-gateway/src/shard/inbox.rs").contains("INBOX_MAX"));
 }
 
 #[test]

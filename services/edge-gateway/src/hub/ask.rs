@@ -210,8 +210,10 @@ impl Hub {
         let reads = stock.take_reads();
         drop(stock);
         for read in reads {
-            // Only closed when the process ends; then nobody is answered any more.
-            let _ = self.reads.send(read);
+            if let Err(refused) = self.reads.try_send(read) {
+                self.metrics.reads.with_label_values(&["any", "refused"]).inc();
+                self.stock().give_up(&refused.into_inner());
+            }
         }
         answer
     }

@@ -73,6 +73,11 @@ impl Stock {
         self.wants.take_reads()
     }
 
+    /// A read that nobody will make: whoever waits for it waits in vain, the next one to want it asks anew.
+    pub fn give_up(&mut self, read: &Read) {
+        self.wants.give_up(read);
+    }
+
     /// How many wait for something.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -79,6 +79,15 @@ impl Wants {
         std::mem::take(&mut self.reads)
     }
 
+    /// A read that nobody will make.
+    pub fn give_up(&mut self, read: &Read) {
+        match read {
+            Read::State(place) => drop(self.state.remove(&place.key)),
+            Read::Events(place) => drop(self.wanted.remove(&place.key)),
+            Read::Time(seq) => drop(self.timing.remove(seq)),
+        }
+    }
+
     /// Wants a room's state; answers whether nobody did before.
     pub fn want_state(&mut self, place: &Place, waiter: Waiter) -> bool {
         let waiters = self.state.entry(Arc::clone(&place.key)).or_default();
