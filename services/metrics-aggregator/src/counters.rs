@@ -59,13 +59,20 @@ impl Counters {
                 "roomcast_aggregator_past_total",
                 "Matching events older than every window that is kept.",
             )?,
-            skipped: Reason::ALL.into_iter().map(|(reason, name)| (reason, skipped.with_label_values(&[name]))).collect(),
+            skipped: Reason::ALL
+                .into_iter()
+                .map(|(reason, name)| (reason, skipped.with_label_values(&[name])))
+                .collect(),
             unreadable: metrics.counter(
                 "roomcast_aggregator_unreadable_total",
                 "Stored messages that are no events; ingest writes none.",
             )?,
-            flushes: metrics.counter("roomcast_aggregator_flushes_total", "State writes that succeeded.")?,
-            flush_bytes: metrics.counter("roomcast_aggregator_flush_bytes_total", "Bytes of state written.")?,
+            flushes: metrics.counter(
+                "roomcast_aggregator_flushes_total",
+                "State writes that succeeded.",
+            )?,
+            flush_bytes: metrics
+                .counter("roomcast_aggregator_flush_bytes_total", "Bytes of state written.")?,
             flush_seconds: metrics.histogram(
                 "roomcast_aggregator_flush_seconds",
                 "Time from the begin of a state write to its acknowledgement.",
@@ -86,7 +93,10 @@ impl Counters {
                 &["shard"],
             )?,
             shards: metrics.gauge("roomcast_aggregator_shards", "Shards this instance works.")?,
-            published: metrics.counter("roomcast_aggregator_published_total", "State values published and acknowledged.")?,
+            published: metrics.counter(
+                "roomcast_aggregator_published_total",
+                "State values published and acknowledged.",
+            )?,
             stale: metrics.counter(
                 "roomcast_aggregator_stale_total",
                 "State values not published because a newer one was stored by another instance.",

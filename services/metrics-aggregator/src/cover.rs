@@ -30,7 +30,10 @@ pub fn cover<'a>(patterns: impl IntoIterator<Item = &'a RoomPattern>) -> Vec<Roo
 pub fn filters<'a>(tenant: &Tenant, definitions: impl IntoIterator<Item = &'a Definition>) -> Vec<String> {
     let legs = definitions.into_iter().flat_map(|definition| &definition.legs);
     let patterns: Vec<&RoomPattern> = legs.map(|leg| &leg.rooms).collect();
-    cover(patterns).iter().filter_map(|pattern| pattern_events_filter(tenant, pattern.as_str())).collect()
+    cover(patterns)
+        .iter()
+        .filter_map(|pattern| pattern_events_filter(tenant, pattern.as_str()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -40,8 +43,14 @@ mod tests {
     use super::*;
 
     fn check(patterns: &[&str], expected: &[&str]) {
-        let patterns: Vec<RoomPattern> = patterns.iter().map(|text| RoomPattern::parse(text).unwrap()).collect();
-        let got: Vec<String> = cover(&patterns).iter().map(|pattern| pattern.as_str().to_owned()).collect();
+        let patterns: Vec<RoomPattern> = patterns
+            .iter()
+            .map(|text| RoomPattern::parse(text).unwrap())
+            .collect();
+        let got: Vec<String> = cover(&patterns)
+            .iter()
+            .map(|pattern| pattern.as_str().to_owned())
+            .collect();
         assert_eq!(got, expected);
     }
 

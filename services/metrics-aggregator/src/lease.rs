@@ -64,7 +64,12 @@ impl Leases {
     /// Begins without any. `shards` are those there is work for.
     #[must_use]
     pub fn new(instance: String, shards: BTreeSet<u32>) -> Self {
-        Self { instance, shards, seen: BTreeMap::new(), held: BTreeSet::new() }
+        Self {
+            instance,
+            shards,
+            seen: BTreeMap::new(),
+            held: BTreeSet::new(),
+        }
     }
 
     /// The shards worked here.
@@ -83,9 +88,24 @@ impl Leases {
     pub fn observe(&mut self, shard: u32, seq: u64, lease: Lease, now: Instant) {
         match self.seen.get_mut(&shard) {
             Some(seen) if seen.seq >= seq => {}
-            Some(seen) => *seen = Seen { seq, lease, changed: now, alive: true },
+            Some(seen) => {
+                *seen = Seen {
+                    seq,
+                    lease,
+                    changed: now,
+                    alive: true,
+                }
+            }
             None => {
-                self.seen.insert(shard, Seen { seq, lease, changed: now, alive: false });
+                self.seen.insert(
+                    shard,
+                    Seen {
+                        seq,
+                        lease,
+                        changed: now,
+                        alive: false,
+                    },
+                );
             }
         }
     }
@@ -101,8 +121,20 @@ impl Leases {
             }
             Wish::Ask(_) => {}
         }
-        let (Wish::Take(shard) | Wish::Renew(shard) | Wish::Give(shard, _) | Wish::Ask(shard) | Wish::Leave(shard)) = wish;
-        self.seen.insert(*shard, Seen { seq, lease, changed: now, alive: true });
+        let (Wish::Take(shard)
+        | Wish::Renew(shard)
+        | Wish::Give(shard, _)
+        | Wish::Ask(shard)
+        | Wish::Leave(shard)) = wish;
+        self.seen.insert(
+            *shard,
+            Seen {
+                seq,
+                lease,
+                changed: now,
+                alive: true,
+            },
+        );
     }
 
     /// We no longer work a shard.
@@ -115,11 +147,33 @@ impl Leases {
     pub fn value(&self, wish: &Wish) -> Option<(u32, Lease)> {
         let me = || self.instance.clone();
         match wish {
-            Wish::Take(shard) | Wish::Renew(shard) => Some((*shard, Lease { holder: me(), wanted_by: None })),
-            Wish::Give(shard, to) => Some((*shard, Lease { holder: String::new(), wanted_by: Some(to.clone()).filter(|to| !to.is_empty()) })),
+            Wish::Take(shard) | Wish::Renew(shard) => Some((
+                *shard,
+                Lease {
+                    holder: me(),
+                    wanted_by: None,
+                },
+            )),
+            Wish::Give(shard, to) => Some((
+                *shard,
+                Lease {
+                    holder: String::new(),
+                    wanted_by: Some(to.clone()).filter(|to| !to.is_empty()),
+                },
+            )),
             Wish::Ask(shard) => {
-                let holder = self.seen.get(shard).map(|seen| seen.lease.holder.clone()).unwrap_or_default();
-                Some((*shard, Lease { holder, wanted_by: Some(me()) }))
+                let holder = self
+                    .seen
+                    .get(shard)
+                    .map(|seen| seen.lease.holder.clone())
+                    .unwrap_or_default();
+                Some((
+                    *shard,
+                    Lease {
+                        holder,
+                        wanted_by: Some(me()),
+                    },
+                ))
             }
             Wish::Leave(_) => None,
         }
@@ -131,7 +185,10 @@ impl Leases {
         let mut wishes = Vec::new();
         let live = self.live(now);
         // Everybody has between `least` and `most`.
-        let (least, most) = (self.shards.len() / live.len().max(1), self.shards.len().div_ceil(live.len().max(1)));
+        let (least, most) = (
+            self.shards.len() / live.len().max(1),
+            self.shards.len().div_ceil(live.len().max(1)),
+        );
         let mut mine = 0;
         for shard in &self.held {
             let lease = self.seen.get(shard).map(|seen| &seen.lease);
@@ -141,12 +198,20 @@ impl Leases {
                 continue;
             }
             mine += 1;
-            match lease.and_then(|lease| lease.wanted_by.clone()).filter(|other| *other != self.instance) {
+            match lease
+                .and_then(|lease| lease.wanted_by.clone())
+                .filter(|other| *other != self.instance)
+            {
                 Some(other) if self.held.len() > least => wishes.push(Wish::Give(*shard, other)),
                 _ => wishes.push(Wish::Renew(*shard)),
             }
         }
-        let free: Vec<u32> = self.shards.iter().copied().filter(|shard| self.is_free(*shard, now)).collect();
+        let free: Vec<u32> = self
+            .shards
+            .iter()
+            .copied()
+            .filter(|shard| self.is_free(*shard, now))
+            .collect();
         let take = most.saturating_sub(mine).min(free.len());
         wishes.extend(free.iter().take(take).map(|shard| Wish::Take(*shard)));
         if mine + take < least {
@@ -157,18 +222,32 @@ impl Leases {
 
     /// Instances that hold or want something and are alive, ourselves included.
     fn live(&self, now: Instant) -> BTreeSet<&str> {
-        let fresh = self.seen.values().filter(|seen| now.duration_since(seen.changed) < TTL);
-        let names = fresh.flat_map(|seen| [Some(seen.lease.holder.as_str()), seen.lease.wanted_by.as_deref()]);
-        names.flatten().filter(|name| !name.is_empty()).chain([self.instance.as_str()]).collect()
+        let fresh = self
+            .seen
+            .values()
+            .filter(|seen| now.duration_since(seen.changed) < TTL);
+        let names =
+            fresh.flat_map(|seen| [Some(seen.lease.holder.as_str()), seen.lease.wanted_by.as_deref()]);
+        names
+            .flatten()
+            .filter(|name| !name.is_empty())
+            .chain([self.instance.as_str()])
+            .collect()
     }
 
     fn is_free(&self, shard: u32, now: Instant) -> bool {
         if self.held.contains(&shard) {
             return false;
         }
-        let Some(seen) = self.seen.get(&shard) else { return true };
+        let Some(seen) = self.seen.get(&shard) else {
+            return true;
+        };
         let expired = now.duration_since(seen.changed) >= TTL;
-        let kept_for_me = seen.lease.wanted_by.as_ref().is_none_or(|other| *other == self.instance);
+        let kept_for_me = seen
+            .lease
+            .wanted_by
+            .as_ref()
+            .is_none_or(|other| *other == self.instance);
         // Our own name from before a restart: nobody else has it.
         let was_mine = seen.lease.holder == self.instance && !seen.alive;
         expired || was_mine || (seen.lease.holder.is_empty() && kept_for_me)
@@ -176,7 +255,10 @@ impl Leases {
 
     /// A shard of whoever holds the most, if that is more than its share and nobody has asked yet.
     fn to_ask_for(&self, least: usize) -> Option<u32> {
-        let asked = self.seen.values().any(|seen| seen.lease.wanted_by.as_deref() == Some(&self.instance));
+        let asked = self
+            .seen
+            .values()
+            .any(|seen| seen.lease.wanted_by.as_deref() == Some(&self.instance));
         if asked {
             return None;
         }
@@ -189,7 +271,9 @@ impl Leases {
             }
         }
         let richest = by_holder.into_values().max_by_key(Vec::len)?;
-        (richest.len() > least).then(|| richest.first().copied()).flatten()
+        (richest.len() > least)
+            .then(|| richest.first().copied())
+            .flatten()
     }
 }
 
@@ -208,8 +292,16 @@ mod tests {
     impl World {
         fn new(names: &[&str]) -> Self {
             let shards: BTreeSet<u32> = (0..16).collect();
-            let instances = names.iter().map(|name| Leases::new((*name).to_owned(), shards.clone())).collect();
-            Self { bucket: BTreeMap::new(), seq: 0, now: Instant::now(), instances }
+            let instances = names
+                .iter()
+                .map(|name| Leases::new((*name).to_owned(), shards.clone()))
+                .collect();
+            Self {
+                bucket: BTreeMap::new(),
+                seq: 0,
+                now: Instant::now(),
+                instances,
+            }
         }
 
         fn round(&mut self) {
@@ -240,7 +332,11 @@ mod tests {
         }
 
         fn check(&self) {
-            let mut all: Vec<u32> = self.instances.iter().flat_map(|leases| leases.held().iter().copied()).collect();
+            let mut all: Vec<u32> = self
+                .instances
+                .iter()
+                .flat_map(|leases| leases.held().iter().copied())
+                .collect();
             all.sort_unstable();
             assert_eq!(all, (0..16).collect::<Vec<_>>(), "each shard has one holder");
         }

@@ -7,7 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::HeaderMap;
-use roomcast_chassis::jetstream::{ApiError, At, JetStream, LastMessages, Outgoing as Message, PublishError, Publisher, StoredMessage, code};
+use roomcast_chassis::jetstream::{
+    ApiError, At, JetStream, LastMessages, Outgoing as Message, PublishError, Publisher, StoredMessage, code,
+};
 use roomcast_proto::event::{StateEvent, View};
 use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::limits::{ROOM_KEYS_MAX, WITHDRAWN_TTL};
@@ -71,7 +73,14 @@ impl Values {
     /// Begins with nothing known.
     #[must_use]
     pub fn new(jetstream: JetStream, publisher: Publisher, tenant: Tenant, counters: Counters) -> Self {
-        Self { jetstream, publisher, tenant, counters, last: HashMap::new(), room_keys: HashMap::new() }
+        Self {
+            jetstream,
+            publisher,
+            tenant,
+            counters,
+            last: HashMap::new(),
+            room_keys: HashMap::new(),
+        }
     }
 
     /// Reads what is stored in some rooms: the values of metrics that hold.
@@ -83,18 +92,32 @@ impl Values {
         let mut known = Vec::new();
         for room in rooms {
             let messages = self.room(room).await?;
-            let holding = messages.iter().filter(|message| message.headers.get_last(header::WITHDRAWN).is_none());
+            let holding = messages
+                .iter()
+                .filter(|message| message.headers.get_last(header::WITHDRAWN).is_none());
             self.room_keys.insert(room.clone(), holding.count());
             for message in messages {
-                let Some(placed) = parse_placed(&message.subject) else { continue };
-                let Ok(audience) = Audience::parse(placed.audience) else { continue };
+                let Some(placed) = parse_placed(&message.subject) else {
+                    continue;
+                };
+                let Ok(audience) = Audience::parse(placed.audience) else {
+                    continue;
+                };
                 let (last, kind) = stamp(&message);
                 self.last.insert(message.subject.clone(), last);
                 let ours = matches!(kind.as_str(), UPDATED | STATUS);
                 let target = targets.iter().any(|(r, a)| r == room && *a == audience);
-                let key = message.headers.get_last(header::KEY).and_then(|key| serde_json::from_str(key.as_str()).ok());
+                let key = message
+                    .headers
+                    .get_last(header::KEY)
+                    .and_then(|key| serde_json::from_str(key.as_str()).ok());
                 if let (true, true, true, Some(key)) = (ours, target, last.there, key) {
-                    known.push(Known { room: room.clone(), audience, key, revision: last.revision });
+                    known.push(Known {
+                        room: room.clone(),
+                        audience,
+                        key,
+                        revision: last.revision,
+                    });
                 }
             }
         }
@@ -103,13 +126,18 @@ impl Values {
 
     async fn room(&self, room: &Room) -> Result<Vec<StoredMessage>, ApiError> {
         let filter = room_state_filter(&self.tenant, room);
-        if let LastMessages::Messages { messages, .. } = self.jetstream.multi_last(stream::STATE, &[&filter], None).await? {
+        if let LastMessages::Messages { messages, .. } =
+            self.jetstream.multi_last(stream::STATE, &[&filter], None).await?
+        {
             return Ok(messages);
         }
         let mut all = Vec::new();
         let mut from = 1;
         loop {
-            let batch = self.jetstream.direct_batch(stream::STATE, from, PAGE, Some(&filter)).await?;
+            let batch = self
+                .jetstream
+                .direct_batch(stream::STATE, from, PAGE, Some(&filter))
+                .await?;
             from = batch.messages.last().map_or(from, |message| message.sequence + 1);
             let end = batch.messages.is_empty() || batch.pending == 0;
             all.extend(batch.messages);
@@ -126,7 +154,8 @@ impl Values {
     /// [`PublishFailed`].
     pub async fn publish(&mut self, values: Vec<Outgoing>) -> Result<(), PublishFailed> {
         let now = now_micros();
-        self.last.retain(|_, last| last.until.is_none_or(|until| until > now));
+        self.last
+            .retain(|_, last| last.until.is_none_or(|until| until > now));
         let mut rest = values;
         while !rest.is_empty() {
             // The same key twice: the later one waits for the earlier.
@@ -187,7 +216,10 @@ impl Values {
     /// Whether the room has a place for the key.
     fn admits(&self, subject: &str, value: &Outgoing) -> bool {
         let there = self.last.get(subject).is_some_and(|last| last.there);
-        let full = self.room_keys.get(&value.room).is_some_and(|count| *count >= ROOM_KEYS_MAX);
+        let full = self
+            .room_keys
+            .get(&value.room)
+            .is_some_and(|count| *count >= ROOM_KEYS_MAX);
         if value.body.is_some() && !there && full {
             self.counters.keys_refused.inc();
             tracing::warn!(room = %value.room, "room {} holds {ROOM_KEYS_MAX} keys; a value is not published", value.room);
@@ -199,9 +231,20 @@ impl Values {
     fn acknowledged(&mut self, subject: String, value: &Outgoing, seq: u64, now: i64) {
         self.counters.published.inc();
         let there = value.body.is_some();
-        let withdrawn_until = now.saturating_add(i64::try_from(WITHDRAWN_TTL.as_micros()).unwrap_or(i64::MAX));
-        let until = if there { value.expires_micros } else { Some(withdrawn_until) };
-        let last = Last { seq, revision: value.revision, as_of: value.as_of, until, there };
+        let withdrawn_until =
+            now.saturating_add(i64::try_from(WITHDRAWN_TTL.as_micros()).unwrap_or(i64::MAX));
+        let until = if there {
+            value.expires_micros
+        } else {
+            Some(withdrawn_until)
+        };
+        let last = Last {
+            seq,
+            revision: value.revision,
+            as_of: value.as_of,
+            until,
+            there,
+        };
         let before = self.last.insert(subject, last).is_some_and(|last| last.there);
         let count = self.room_keys.entry(value.room.clone()).or_default();
         match (before, there) {
@@ -214,7 +257,10 @@ impl Values {
     /// After a lost comparison: whether what is stored is newer than `value`.
     async fn newer(&mut self, subject: &str, value: &Outgoing) -> Result<bool, ApiError> {
         let stored = self.jetstream.message(stream::STATE, At::Last(subject)).await?;
-        let last = stored.as_ref().map(|message| stamp(message).0).unwrap_or_default();
+        let last = stored
+            .as_ref()
+            .map(|message| stamp(message).0)
+            .unwrap_or_default();
         self.last.insert(subject.to_owned(), last);
         Ok(last.there && (last.revision > value.revision || last.as_of > value.as_of))
     }
@@ -237,7 +283,10 @@ impl Values {
         let mut headers = HeaderMap::new();
         let expected = self.last.get(subject).map_or(0, |last| last.seq);
         headers.insert(header::MSG_ID, id.as_str());
-        headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string().as_str());
+        headers.insert(
+            header::EXPECTED_LAST_SUBJECT_SEQUENCE,
+            expected.to_string().as_str(),
+        );
         // A key is made of letters, digits and a few signs; as JSON it is the same in quotes.
         headers.insert(header::KEY, format!("\"{}\"", value.key).as_str());
         if body.is_none() {
@@ -248,19 +297,31 @@ impl Values {
             headers.insert(header::TTL, seconds.max(1).to_string().as_str());
             headers.insert(header::EXPIRES, (until / 1_000).to_string().as_str());
         }
-        Message { subject: subject.to_owned(), headers, payload: event.to_json() }
+        Message {
+            subject: subject.to_owned(),
+            headers,
+            payload: event.to_json(),
+        }
     }
 }
 
 /// The same value has the same id, so a repeat within the window is found by the server.
 fn id(subject: &str, value: &Outgoing) -> String {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for part in [subject, &value.revision.to_string(), &value.as_of.to_string(), value.body.as_deref().unwrap_or("")] {
+    for part in [
+        subject,
+        &value.revision.to_string(),
+        &value.as_of.to_string(),
+        value.body.as_deref().unwrap_or(""),
+    ] {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
     let sum = context.finish();
-    sum.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    sum.as_ref()[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Position, revision and instant of a stored value, and its type.
@@ -268,8 +329,13 @@ fn stamp(message: &StoredMessage) -> (Last, String) {
     let there = message.headers.get_last(header::WITHDRAWN).is_none() && !message.payload.is_empty();
     let view = View::parse(&message.payload).ok();
     let data = view.as_ref().and_then(|view| view.data);
-    let stamp: Stamp = data.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
-    let until = message.headers.get_last(header::EXPIRES).and_then(|text| text.as_str().parse::<i64>().ok());
+    let stamp: Stamp = data
+        .and_then(|raw| serde_json::from_str(raw.get()).ok())
+        .unwrap_or_default();
+    let until = message
+        .headers
+        .get_last(header::EXPIRES)
+        .and_then(|text| text.as_str().parse::<i64>().ok());
     let last = Last {
         seq: message.sequence,
         revision: stamp.revision,

@@ -89,7 +89,12 @@ impl Reader {
     ///
     /// # Errors
     /// [`Broken`], for whatever reason.
-    pub async fn open(client: &Client, api_prefix: &str, filters: &[String], start: u64) -> Result<Self, Broken> {
+    pub async fn open(
+        client: &Client,
+        api_prefix: &str,
+        filters: &[String],
+        start: u64,
+    ) -> Result<Self, Broken> {
         let name = format!("agg-{}", uuid::Uuid::new_v4().simple());
         let config = json!({
             "stream_name": EVENTS, "action": "create",
@@ -100,11 +105,20 @@ impl Reader {
             },
         });
         let inbox = client.new_inbox();
-        let subscription = client.subscribe(format!("{inbox}.*")).await.map_err(|error| Broken(error.to_string()))?;
-        let request = Request::new().payload(config.to_string().into()).timeout(Some(CALL_TIMEOUT));
+        let subscription = client
+            .subscribe(format!("{inbox}.*"))
+            .await
+            .map_err(|error| Broken(error.to_string()))?;
+        let request = Request::new()
+            .payload(config.to_string().into())
+            .timeout(Some(CALL_TIMEOUT));
         let subject = format!("{api_prefix}.CONSUMER.CREATE.{EVENTS}.{name}");
-        let answer = client.send_request(subject, request).await.map_err(|error| Broken(error.to_string()))?;
-        let created: Created = serde_json::from_slice(&answer.payload).map_err(|error| Broken(error.to_string()))?;
+        let answer = client
+            .send_request(subject, request)
+            .await
+            .map_err(|error| Broken(error.to_string()))?;
+        let created: Created =
+            serde_json::from_slice(&answer.payload).map_err(|error| Broken(error.to_string()))?;
         if let Some(refusal) = created.error {
             return Err(Broken(refusal.to_string()));
         }
@@ -160,7 +174,8 @@ impl Reader {
     pub async fn probe(&mut self, last_seq: u64) -> Result<(), Broken> {
         let reply = self.reply();
         self.probe = Some((reply.clone(), last_seq));
-        self.send(reply, json!({ "batch": 1, "no_wait": true }).to_string()).await
+        self.send(reply, json!({ "batch": 1, "no_wait": true }).to_string())
+            .await
     }
 
     /// Lets the server forget the consumer now rather than later.
@@ -194,10 +209,14 @@ impl Reader {
 
     fn event(&mut self, message: Message) -> Result<Frame, Broken> {
         let reply = message.reply.as_deref().unwrap_or_default();
-        let place = Place::parse(reply).ok_or_else(|| Broken(format!("an event without a place: {reply:?}")))?;
+        let place =
+            Place::parse(reply).ok_or_else(|| Broken(format!("an event without a place: {reply:?}")))?;
         self.received += 1;
         if place.consumer_seq != self.received {
-            return Err(Broken(format!("event {} of the consumer came as {}", place.consumer_seq, self.received)));
+            return Err(Broken(format!(
+                "event {} of the consumer came as {}",
+                place.consumer_seq, self.received
+            )));
         }
         self.remaining = self.remaining.saturating_sub(1);
         Ok(Frame::Event(Delivered {
@@ -287,11 +306,22 @@ mod tests {
 
     #[test]
     fn places_are_read_in_both_forms() {
-        let place = Place { stream_seq: 41, consumer_seq: 7, stored_micros: 1_700_000_000_123_456, pending: 3 };
+        let place = Place {
+            stream_seq: 41,
+            consumer_seq: 7,
+            stored_micros: 1_700_000_000_123_456,
+            pending: 3,
+        };
         let rows = [
             ("$JS.ACK.EVENTS.agg.1.41.7.1700000000123456789.3", Some(&place)),
-            ("$JS.ACK._.hash.EVENTS.agg.1.41.7.1700000000123456789.3", Some(&place)),
-            ("$JS.ACK._.hash.EVENTS.agg.1.41.7.1700000000123456789.3.x9", Some(&place)),
+            (
+                "$JS.ACK._.hash.EVENTS.agg.1.41.7.1700000000123456789.3",
+                Some(&place),
+            ),
+            (
+                "$JS.ACK._.hash.EVENTS.agg.1.41.7.1700000000123456789.3.x9",
+                Some(&place),
+            ),
             ("$JS.ACK.EVENTS.agg.1.41.7.1700000000123456789", None),
             ("$JS.ACK.EVENTS.agg.1.x.7.1700000000123456789.3", None),
             ("", None),

@@ -52,7 +52,10 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
     let nats = context.nats.connect("aggregator").await?;
     let jetstream = nats.jetstream();
     verify(&jetstream, context.common.replicas, &streams).await?;
-    let publisher = nats.publisher().await.map_err(|error| Failure::unavailable(format!("no inbox at NATS: {error}")))?;
+    let publisher = nats
+        .publisher()
+        .await
+        .map_err(|error| Failure::unavailable(format!("no inbox at NATS: {error}")))?;
     let shared = Shared {
         jetstream: jetstream.clone(),
         api_prefix: context.common.nats.api_prefix.as_str().into(),
@@ -72,7 +75,14 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         with_work.len()
     );
     let stop = context.shutdown.stage(Stage::Drain).token();
-    Holder { leases: Leases::new(instance, with_work), workers: BTreeMap::new(), shared, latch: shards }.run(stop).await;
+    Holder {
+        leases: Leases::new(instance, with_work),
+        workers: BTreeMap::new(),
+        shared,
+        latch: shards,
+    }
+    .run(stop)
+    .await;
     drop(streams);
     Ok(())
 }
@@ -88,8 +98,14 @@ fn instance(context: &Context) -> String {
 
 /// Waits until JetStream answers, then compares the streams with what they must be.
 async fn verify(jetstream: &JetStream, replicas: u8, latch: &Latch) -> Result<(), Failure> {
-    let sizing = Sizing { replicas: u32::from(replicas), ..Sizing::PRODUCTION };
-    let wanted: Vec<_> = definitions(&sizing).into_iter().filter(|wanted| USED.contains(&wanted.name)).collect();
+    let sizing = Sizing {
+        replicas: u32::from(replicas),
+        ..Sizing::PRODUCTION
+    };
+    let wanted: Vec<_> = definitions(&sizing)
+        .into_iter()
+        .filter(|wanted| USED.contains(&wanted.name))
+        .collect();
     loop {
         let mut lines = Vec::new();
         let mut silent: Option<ApiError> = None;
@@ -97,7 +113,11 @@ async fn verify(jetstream: &JetStream, replicas: u8, latch: &Latch) -> Result<()
             match jetstream.stream_info(wanted.name).await {
                 Ok(Some(info)) => {
                     let found = differences(&wanted.config, &info.config);
-                    lines.extend(found.into_iter().map(|line| format!("stream {}: {line}", wanted.name)));
+                    lines.extend(
+                        found
+                            .into_iter()
+                            .map(|line| format!("stream {}: {line}", wanted.name)),
+                    );
                 }
                 Ok(None) => lines.push(format!("stream {} does not exist", wanted.name)),
                 Err(error) => silent = Some(error),
@@ -123,15 +143,26 @@ async fn verify(jetstream: &JetStream, replicas: u8, latch: &Latch) -> Result<()
 
 /// The shards that have metrics, and those whose former metrics left something to withdraw.
 async fn shards_with_work(shared: &Shared) -> BTreeSet<u32> {
-    let mut with_work: BTreeSet<u32> = shared.definitions.metrics.iter().map(|metric| metric.shard).collect();
-    for shard in (0..SHARDS).filter(|shard| !with_work.contains(shard)).collect::<Vec<_>>() {
+    let mut with_work: BTreeSet<u32> = shared
+        .definitions
+        .metrics
+        .iter()
+        .map(|metric| metric.shard)
+        .collect();
+    for shard in (0..SHARDS)
+        .filter(|shard| !with_work.contains(shard))
+        .collect::<Vec<_>>()
+    {
         match store::head(&shared.jetstream, shard).await {
             Ok(Some((_, head))) if !head.is_idle() => {
                 with_work.insert(shard);
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(shard, "whether shard {shard} has anything left to withdraw is unknown: {error}");
+                tracing::warn!(
+                    shard,
+                    "whether shard {shard} has anything left to withdraw is unknown: {error}"
+                );
                 with_work.insert(shard);
             }
         }
@@ -165,7 +196,11 @@ impl Holder {
                 Err(error) => tracing::warn!("leases cannot be read: {error}; what is held is worked on"),
             }
             self.say(looked);
-            let settled = looked && self.workers.values().all(|working| working.caught_up.load(Ordering::Relaxed));
+            let settled = looked
+                && self
+                    .workers
+                    .values()
+                    .all(|working| working.caught_up.load(Ordering::Relaxed));
             // While shards catch up readiness is looked at more often; leases need no more than their own pace.
             let pause = if settled { lease::EVERY } else { lease::EVERY / 10 };
             let until = Instant::now() + lease::EVERY;
@@ -190,17 +225,28 @@ impl Holder {
         } else if behind.is_empty() {
             self.latch.ready();
         } else {
-            self.latch.not_ready(format!("catching up: shards {}", behind.join(", ")));
+            self.latch
+                .not_ready(format!("catching up: shards {}", behind.join(", ")));
         }
     }
 
     /// Reads all leases.
     async fn look(&mut self) -> Result<(), ApiError> {
-        let answer = self.shared.jetstream.multi_last(names::AGG, &[subject::SHARD_LEASES], None).await?;
-        let LastMessages::Messages { messages, .. } = answer else { return Ok(()) };
+        let answer = self
+            .shared
+            .jetstream
+            .multi_last(names::AGG, &[subject::SHARD_LEASES], None)
+            .await?;
+        let LastMessages::Messages { messages, .. } = answer else {
+            return Ok(());
+        };
         let now = Instant::now();
         for message in messages {
-            let shard = message.subject.rsplit('.').next().and_then(|text| text.parse::<u32>().ok());
+            let shard = message
+                .subject
+                .rsplit('.')
+                .next()
+                .and_then(|text| text.parse::<u32>().ok());
             if let (Some(shard), Ok(lease)) = (shard, serde_json::from_slice::<Lease>(&message.payload)) {
                 self.leases.observe(shard, message.sequence, lease, now);
             }
@@ -234,17 +280,30 @@ impl Holder {
             }
         }
         self.revive();
-        self.shared.counters.shards.set(i64::try_from(self.workers.len()).unwrap_or(i64::MAX));
+        self.shared
+            .counters
+            .shards
+            .set(i64::try_from(self.workers.len()).unwrap_or(i64::MAX));
     }
 
     /// Writes a lease where nobody wrote in between.
     async fn write(&mut self, wish: &Wish) -> bool {
-        let Some((shard, lease)) = self.leases.value(wish) else { return false };
-        let Ok(body) = serde_json::to_vec(&lease) else { return false };
+        let Some((shard, lease)) = self.leases.value(wish) else {
+            return false;
+        };
+        let Ok(body) = serde_json::to_vec(&lease) else {
+            return false;
+        };
         let mut headers = HeaderMap::new();
-        headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, self.leases.seq(shard).to_string().as_str());
+        headers.insert(
+            header::EXPECTED_LAST_SUBJECT_SEQUENCE,
+            self.leases.seq(shard).to_string().as_str(),
+        );
         let jetstream = &self.shared.jetstream;
-        match jetstream.publish(subject::shard_lease(shard), headers, body.into(), LEASE_TIMEOUT).await {
+        match jetstream
+            .publish(subject::shard_lease(shard), headers, body.into(), LEASE_TIMEOUT)
+            .await
+        {
             Ok(ack) => {
                 self.leases.stored(wish, ack.seq, lease, Instant::now());
                 true
@@ -262,7 +321,8 @@ impl Holder {
         let lease = subject::shard_lease(shard);
         if let Ok(Some(message)) = self.shared.jetstream.message(names::AGG, At::Last(&lease)).await {
             if let Ok(lease) = serde_json::from_slice(&message.payload) {
-                self.leases.observe(shard, message.sequence, lease, Instant::now());
+                self.leases
+                    .observe(shard, message.sequence, lease, Instant::now());
             }
         }
     }
@@ -272,7 +332,9 @@ impl Holder {
         let dead: Vec<u32> = self
             .workers
             .iter()
-            .filter(|(shard, working)| working.task.is_finished() && !self.shared.definitions.of_shard(**shard).is_empty())
+            .filter(|(shard, working)| {
+                working.task.is_finished() && !self.shared.definitions.of_shard(**shard).is_empty()
+            })
             .map(|(shard, _)| *shard)
             .collect();
         for shard in dead {
@@ -287,8 +349,20 @@ impl Holder {
             return;
         }
         let (stop, caught_up) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
-        let task = tokio::spawn(worker::run(self.shared.clone(), shard, Arc::clone(&caught_up), stop.clone()));
-        self.workers.insert(shard, Working { stop, caught_up, task });
+        let task = tokio::spawn(worker::run(
+            self.shared.clone(),
+            shard,
+            Arc::clone(&caught_up),
+            stop.clone(),
+        ));
+        self.workers.insert(
+            shard,
+            Working {
+                stop,
+                caught_up,
+                task,
+            },
+        );
     }
 
     async fn stop(&mut self, shard: u32) {

@@ -70,7 +70,9 @@ impl Settings {
 
 fn read(path: &Path) -> Result<String, Failure> {
     let fail = |reason: String| Failure::file(format!("{}:1:1: {reason}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| fail(error.to_string()))?
+        .len();
     if size > FILE_BYTES_MAX {
         return Err(fail(format!("{size} bytes, at most {FILE_BYTES_MAX} are read")));
     }

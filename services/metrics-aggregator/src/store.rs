@@ -64,24 +64,43 @@ pub async fn head(jetstream: &JetStream, shard: u32) -> Result<Option<(u64, Head
 ///
 /// # Errors
 /// `Read`, or `Corrupt` for a head of another version.
-pub async fn load(jetstream: &JetStream, shard: u32, definitions: &[Arc<Definition>]) -> Result<Stored, StoreError> {
+pub async fn load(
+    jetstream: &JetStream,
+    shard: u32,
+    definitions: &[Arc<Definition>],
+) -> Result<Stored, StoreError> {
     for _ in 0..READS_MAX {
         let Some((head_seq, head_read)) = head(jetstream, shard).await? else {
-            return Ok(Stored { head_seq: 0, state: None });
+            return Ok(Stored {
+                head_seq: 0,
+                state: None,
+            });
         };
         let names = head_read.chunk_names(definitions);
         let chunks = read_chunks(jetstream, shard, &names).await?;
         // A write in between changed the head; a replica that lags is found by the digests when the shard is made.
         match head(jetstream, shard).await? {
-            Some((again, _)) if again == head_seq => return Ok(Stored { head_seq, state: Some((head_read, chunks)) }),
+            Some((again, _)) if again == head_seq => {
+                return Ok(Stored {
+                    head_seq,
+                    state: Some((head_read, chunks)),
+                });
+            }
             _ => tokio::time::sleep(READ_AGAIN).await,
         }
     }
     Err(StoreError::Conflict)
 }
 
-async fn read_chunks(jetstream: &JetStream, shard: u32, names: &[String]) -> Result<HashMap<String, Vec<u8>>, ApiError> {
-    let subjects: HashMap<String, &String> = names.iter().map(|name| (shard_chunk(shard, name), name)).collect();
+async fn read_chunks(
+    jetstream: &JetStream,
+    shard: u32,
+    names: &[String],
+) -> Result<HashMap<String, Vec<u8>>, ApiError> {
+    let subjects: HashMap<String, &String> = names
+        .iter()
+        .map(|name| (shard_chunk(shard, name), name))
+        .collect();
     let list: Vec<&str> = subjects.keys().map(String::as_str).collect();
     let mut chunks = HashMap::with_capacity(names.len());
     for part in list.chunks(CHUNKS_PER_READ) {
@@ -93,7 +112,9 @@ async fn read_chunks(jetstream: &JetStream, shard: u32, names: &[String]) -> Res
                     }
                 }
             }
-            LastMessages::TooMany => return Err(ApiError::Malformed("too many chunks in one read".to_owned())),
+            LastMessages::TooMany => {
+                return Err(ApiError::Malformed("too many chunks in one read".to_owned()));
+            }
         }
     }
     Ok(chunks)
@@ -103,12 +124,26 @@ async fn read_chunks(jetstream: &JetStream, shard: u32, names: &[String]) -> Res
 ///
 /// # Errors
 /// `Conflict`: nothing was written. `Unknown`: all or nothing was.
-pub async fn write(jetstream: &JetStream, shard: u32, flush: Flush, head_seq: u64) -> Result<u64, StoreError> {
+pub async fn write(
+    jetstream: &JetStream,
+    shard: u32,
+    flush: Flush,
+    head_seq: u64,
+) -> Result<u64, StoreError> {
     let mut headers = HeaderMap::new();
-    headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, head_seq.to_string().as_str());
-    let head = Outgoing { subject: shard_head(shard), headers, payload: flush.head.into() };
+    headers.insert(
+        header::EXPECTED_LAST_SUBJECT_SEQUENCE,
+        head_seq.to_string().as_str(),
+    );
+    let head = Outgoing {
+        subject: shard_head(shard),
+        headers,
+        payload: flush.head.into(),
+    };
     let written = if flush.chunks.is_empty() {
-        jetstream.publish(head.subject, head.headers, head.payload, ACK_TIMEOUT).await
+        jetstream
+            .publish(head.subject, head.headers, head.payload, ACK_TIMEOUT)
+            .await
     } else {
         let chunks = flush.chunks.into_iter().map(|(name, bytes)| Outgoing {
             subject: shard_chunk(shard, &name),

@@ -97,7 +97,11 @@ pub async fn run(shared: Shared, shard: u32, caught_up: Arc<AtomicBool>, stop: C
                 }
             }
         }
-        pause = if begun.elapsed() > AGAIN.1 { AGAIN.0 } else { (pause * 2).min(AGAIN.1) };
+        pause = if begun.elapsed() > AGAIN.1 {
+            AGAIN.0
+        } else {
+            (pause * 2).min(AGAIN.1)
+        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,
@@ -123,7 +127,12 @@ struct Session<'a> {
     probed: Instant,
 }
 
-async fn session(shared: &Shared, number: u32, caught_up: &AtomicBool, stop: &CancellationToken) -> Result<(), Ended> {
+async fn session(
+    shared: &Shared,
+    number: u32,
+    caught_up: &AtomicBool,
+    stop: &CancellationToken,
+) -> Result<(), Ended> {
     let Some(mut session) = Session::load(shared, number).await? else {
         caught_up.store(true, Ordering::Relaxed);
         return Ok(());
@@ -165,8 +174,12 @@ impl<'a> Session<'a> {
             None => Shard::load(definitions, None, now),
         }
         .map_err(StoreError::from)?;
-        let mut values =
-            Values::new(shared.jetstream.clone(), shared.publisher.clone(), shared.tenant.clone(), shared.counters.clone());
+        let mut values = Values::new(
+            shared.jetstream.clone(),
+            shared.publisher.clone(),
+            shared.tenant.clone(),
+            shared.counters.clone(),
+        );
         let known = values.read(shard.targets()).await?;
         shard.raise_floors(&known);
         let mut session = Self {
@@ -180,7 +193,9 @@ impl<'a> Session<'a> {
             live: false,
             pending: 0,
             idle: false,
-            flushed: Instant::now().checked_sub(FLUSH_EVERY).unwrap_or_else(Instant::now),
+            flushed: Instant::now()
+                .checked_sub(FLUSH_EVERY)
+                .unwrap_or_else(Instant::now),
             probed: Instant::now(),
         };
         if !session.shard.is_empty() {
@@ -204,7 +219,10 @@ impl<'a> Session<'a> {
             }
             tokio::time::sleep(BEHIND_PAUSE).await;
         }
-        let next = At::Next { from: position + 1, subject: EVENTS_ALL };
+        let next = At::Next {
+            from: position + 1,
+            subject: EVENTS_ALL,
+        };
         let (first, until) = match self.shared.jetstream.message(stream::EVENTS, next).await? {
             Some(message) => (message.sequence, message.time_micros),
             None => (self.target + 1, now_micros()),
@@ -229,12 +247,22 @@ impl<'a> Session<'a> {
         Ok(info.map_or(0, |info| info.state.last_seq))
     }
 
-    async fn work(&mut self, reader: &mut Reader, caught_up: &AtomicBool, stop: &CancellationToken) -> Result<(), Ended> {
+    async fn work(
+        &mut self,
+        reader: &mut Reader,
+        caught_up: &AtomicBool,
+        stop: &CancellationToken,
+    ) -> Result<(), Ended> {
         loop {
             if !self.live && self.shard.position() >= self.target {
                 self.go_live();
                 caught_up.store(true, Ordering::Relaxed);
-                tracing::info!(shard = self.number, "shard {} is current at position {}", self.number, self.shard.position());
+                tracing::info!(
+                    shard = self.number,
+                    "shard {} is current at position {}",
+                    self.number,
+                    self.shard.position()
+                );
             }
             if self.must_flush() {
                 self.flush().await?;
@@ -279,7 +307,8 @@ impl<'a> Session<'a> {
         self.pending = delivered.pending;
         self.idle = delivered.pending == 0;
         let counters = &self.shared.counters;
-        let placed = parse_placed(&delivered.subject).filter(|placed| placed.tenant == self.shared.tenant.as_str());
+        let placed =
+            parse_placed(&delivered.subject).filter(|placed| placed.tenant == self.shared.tenant.as_str());
         let view = View::parse(&delivered.payload).ok();
         let time = view.as_ref().and_then(View::time_micros);
         let (Some(placed), Some(view), Some(time_micros)) = (placed, &view, time) else {
@@ -332,9 +361,19 @@ impl<'a> Session<'a> {
         let label = format!("{:02}", self.number);
         self.shard.advance(now_micros());
         self.shard.set_lag(self.pending);
-        counters.lag.with_label_values(&[&label]).set(i64::try_from(self.pending).unwrap_or(i64::MAX));
-        counters.rooms_untracked.with_label_values(&[&label]).set(i64::try_from(self.shard.rooms_untracked()).unwrap_or(i64::MAX));
-        let mut values = if self.live { self.shard.render() } else { Vec::new() };
+        counters
+            .lag
+            .with_label_values(&[&label])
+            .set(i64::try_from(self.pending).unwrap_or(i64::MAX));
+        counters
+            .rooms_untracked
+            .with_label_values(&[&label])
+            .set(i64::try_from(self.shard.rooms_untracked()).unwrap_or(i64::MAX));
+        let mut values = if self.live {
+            self.shard.render()
+        } else {
+            Vec::new()
+        };
         let sweeping = self.known.take_if(|_| self.live);
         if let Some(known) = &sweeping {
             values.extend(self.shard.orphans(self.number, &self.shared.tenant, known));
@@ -362,7 +401,9 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         let after_flush = self.flushed + FLUSH_EVERY;
         let probe = self.probed + PROBE_EVERY;
-        let mut wake = probe.min(self.flushed + POSITION_EVERY).max(now + Duration::from_millis(1));
+        let mut wake = probe
+            .min(self.flushed + POSITION_EVERY)
+            .max(now + Duration::from_millis(1));
         if self.shard.unsaved() == Unsaved::Content {
             wake = wake.min(after_flush);
         }

@@ -141,7 +141,10 @@ impl RoomPattern {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         roomcast_proto::subject::pattern_events_filter(&Tenant::default(), text)?;
-        Some(Self { text: text.to_owned(), open: text.split('.').any(|token| token == "*") })
+        Some(Self {
+            text: text.to_owned(),
+            open: text.split('.').any(|token| token == "*"),
+        })
     }
 
     /// The pattern as written.
@@ -157,19 +160,29 @@ impl RoomPattern {
             return self.text == room;
         }
         let mut tokens = room.split('.');
-        self.text.split('.').all(|want| tokens.next().is_some_and(|have| want == "*" || want == have))
+        self.text
+            .split('.')
+            .all(|want| tokens.next().is_some_and(|have| want == "*" || want == have))
             && tokens.next().is_none()
     }
 
     /// The narrowest pattern that covers both, if any room fits both.
     #[must_use]
     pub fn merged(&self, other: &Self) -> Option<Self> {
-        let (a, b): (Vec<&str>, Vec<&str>) = (self.text.split('.').collect(), other.text.split('.').collect());
+        let (a, b): (Vec<&str>, Vec<&str>) =
+            (self.text.split('.').collect(), other.text.split('.').collect());
         let overlap = a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a == b || *a == "*" || *b == "*");
         overlap.then(|| {
-            let tokens: Vec<&str> = a.iter().zip(&b).map(|(a, b)| if a == b { *a } else { "*" }).collect();
+            let tokens: Vec<&str> = a
+                .iter()
+                .zip(&b)
+                .map(|(a, b)| if a == b { *a } else { "*" })
+                .collect();
             let text = tokens.join(".");
-            Self { open: text.split('.').any(|token| token == "*"), text }
+            Self {
+                open: text.split('.').any(|token| token == "*"),
+                text,
+            }
         })
     }
 }
@@ -186,7 +199,11 @@ impl Definitions {
     /// The metrics of one shard.
     #[must_use]
     pub fn of_shard(&self, shard: u32) -> Vec<Arc<Definition>> {
-        self.metrics.iter().filter(|metric| metric.shard == shard).cloned().collect()
+        self.metrics
+            .iter()
+            .filter(|metric| metric.shard == shard)
+            .cloned()
+            .collect()
     }
 }
 

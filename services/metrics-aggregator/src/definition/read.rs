@@ -30,8 +30,20 @@ const LIST_MAX: usize = 32;
 
 const TOP: [&str; 4] = ["version", "timezone", "metrics", "rules"];
 const METRIC: [&str; 14] = [
-    "name", "from", "where", "value", "group_by", "window", "clock", "compare", "lateness", "stalled_after", "publish",
-    "groups_max", "groups_published_max", "ratio",
+    "name",
+    "from",
+    "where",
+    "value",
+    "group_by",
+    "window",
+    "clock",
+    "compare",
+    "lateness",
+    "stalled_after",
+    "publish",
+    "groups_max",
+    "groups_published_max",
+    "ratio",
 ];
 /// What a ratio takes from the metrics it names.
 const NOT_IN_RATIO: [&str; 4] = ["from", "where", "value", "group_by"];
@@ -68,7 +80,11 @@ struct Reader<'a> {
     zone_name: String,
 }
 
-pub(super) fn definitions(text: &str, file: &str, policy: Option<&Policy>) -> Result<Definitions, Vec<Mistake>> {
+pub(super) fn definitions(
+    text: &str,
+    file: &str,
+    policy: Option<&Policy>,
+) -> Result<Definitions, Vec<Mistake>> {
     let mut mistakes = Mistakes::new(file, text);
     let root = match tree::read(text) {
         Ok(root) => root,
@@ -77,15 +93,27 @@ pub(super) fn definitions(text: &str, file: &str, policy: Option<&Policy>) -> Re
             return Err(mistakes.finish());
         }
     };
-    let mut reader = Reader { mistakes, policy, zone: TimeZone::UTC, zone_name: "UTC".to_owned() };
+    let mut reader = Reader {
+        mistakes,
+        policy,
+        zone: TimeZone::UTC,
+        zone_name: "UTC".to_owned(),
+    };
     let metrics = reader.file(&root);
-    if reader.mistakes.len() > 0 { Err(reader.mistakes.finish()) } else { Ok(Definitions { metrics }) }
+    if reader.mistakes.len() > 0 {
+        Err(reader.mistakes.finish())
+    } else {
+        Ok(Definitions { metrics })
+    }
 }
 
 impl Reader<'_> {
     fn file(&mut self, root: &Node) -> Vec<Arc<Definition>> {
         if matches!(root.value, Value::Nothing) {
-            self.mistakes.add(root.at, "the file is empty; it needs `version: 1`, `timezone` and `metrics`");
+            self.mistakes.add(
+                root.at,
+                "the file is empty; it needs `version: 1`, `timezone` and `metrics`",
+            );
             return Vec::new();
         }
         let Some(top) = self.fields(root, "the file", &TOP, &["version", "timezone", "metrics"]) else {
@@ -93,24 +121,34 @@ impl Reader<'_> {
         };
         if let Some(node) = top.get("version") {
             if !matches!(node.value, Value::Whole(1)) {
-                self.mistakes.add(node.at, "expected version 1, the only one there is");
+                self.mistakes
+                    .add(node.at, "expected version 1, the only one there is");
             }
         }
         if let Some(node) = top.get("timezone") {
             self.timezone(node);
         }
         if let Some(node) = top.get("rules") {
-            let empty = matches!(&node.value, Value::Nothing) || matches!(&node.value, Value::List(list) if list.is_empty());
+            let empty = matches!(&node.value, Value::Nothing)
+                || matches!(&node.value, Value::List(list) if list.is_empty());
             if !empty {
-                self.mistakes.add(node.at, "rules are not built yet; leave `rules` out until a version that has them");
+                self.mistakes.add(
+                    node.at,
+                    "rules are not built yet; leave `rules` out until a version that has them",
+                );
             }
         }
-        let drafts = top.get("metrics").map(|node| self.metrics(node)).unwrap_or_default();
+        let drafts = top
+            .get("metrics")
+            .map(|node| self.metrics(node))
+            .unwrap_or_default();
         self.resolve(drafts)
     }
 
     fn timezone(&mut self, node: &Node) {
-        let Some(name) = self.text(node, "the name of a time zone") else { return };
+        let Some(name) = self.text(node, "the name of a time zone") else {
+            return;
+        };
         match TimeZone::get(name) {
             Ok(zone) => {
                 self.zone = zone;
@@ -119,26 +157,37 @@ impl Reader<'_> {
             Err(_) => {
                 let message = format!("no time zone {name:?}; it takes an IANA name such as Europe/Istanbul");
                 let known: Vec<String> = jiff::tz::db().available().map(|zone| zone.to_string()).collect();
-                self.mistakes.unknown(node.at, message, name, known.iter().map(String::as_str));
+                self.mistakes
+                    .unknown(node.at, message, name, known.iter().map(String::as_str));
             }
         }
     }
 
     fn metrics(&mut self, node: &Node) -> Vec<Draft> {
         let Value::List(items) = &node.value else {
-            self.mistakes.add(node.at, format!("expected `metrics` as a list, found {}", node.value.kind()));
+            self.mistakes.add(
+                node.at,
+                format!("expected `metrics` as a list, found {}", node.value.kind()),
+            );
             return Vec::new();
         };
         if items.len() > METRICS_MAX {
-            self.mistakes.add(node.at, format!("at most {METRICS_MAX} metrics, found {}", items.len()));
+            self.mistakes.add(
+                node.at,
+                format!("at most {METRICS_MAX} metrics, found {}", items.len()),
+            );
             return Vec::new();
         }
         let mut drafts: Vec<Draft> = Vec::with_capacity(items.len());
         for item in items {
             if let Some(draft) = self.metric(item) {
-                if drafts.iter().any(|known| known.definition.name == draft.definition.name) {
+                if drafts
+                    .iter()
+                    .any(|known| known.definition.name == draft.definition.name)
+                {
                     let name = &draft.definition.name;
-                    self.mistakes.add(draft.at, format!("there is a metric {name:?} already"));
+                    self.mistakes
+                        .add(draft.at, format!("there is a metric {name:?} already"));
                 }
                 drafts.push(draft);
             }
@@ -155,7 +204,10 @@ impl Reader<'_> {
             let message = format!("bad metric name {name:?}: 1 to 64 letters, digits, - or _");
             self.mistakes.add(name_node.at, message);
         } else if name == STATUS_PREFIX {
-            self.mistakes.add(name_node.at, "`status` is the first part of the keys of statuses and no metric's name");
+            self.mistakes.add(
+                name_node.at,
+                "`status` is the first part of the keys of statuses and no metric's name",
+            );
         }
         let ratio_node = found.get("ratio").copied();
         let (leg, ratio, scale) = match ratio_node {
@@ -172,14 +224,17 @@ impl Reader<'_> {
             None => {
                 for key in ["from", "value", "window"] {
                     if !found.contains_key(key) {
-                        self.mistakes.add(node.at, format!("the metric {name:?} needs `{key}`"));
+                        self.mistakes
+                            .add(node.at, format!("the metric {name:?} needs `{key}`"));
                     }
                 }
                 (self.leg(&found), None, None)
             }
         };
         let window = found.get("window").and_then(|node| self.window(node));
-        let lateness = found.get("lateness").map(|node| self.duration(node, 0, LATENESS_MAX).unwrap_or(LATENESS_DEFAULT));
+        let lateness = found
+            .get("lateness")
+            .map(|node| self.duration(node, 0, LATENESS_MAX).unwrap_or(LATENESS_DEFAULT));
         let written = Written {
             window: found.get("window").map(|node| node.at),
             lateness: found.get("lateness").map(|node| node.at),
@@ -196,11 +251,19 @@ impl Reader<'_> {
             legs: leg.into_iter().collect(),
             window: window.unwrap_or(Window::Total),
             zone: self.zone.clone(),
-            clock: found.get("clock").and_then(|node| self.clock(node)).unwrap_or(Clock::Wall),
+            clock: found
+                .get("clock")
+                .and_then(|node| self.clock(node))
+                .unwrap_or(Clock::Wall),
             lateness_micros: lateness.unwrap_or(LATENESS_DEFAULT),
-            stalled_after_micros: found.get("stalled_after").and_then(|node| self.duration(node, SECOND, 366 * DAY)),
+            stalled_after_micros: found
+                .get("stalled_after")
+                .and_then(|node| self.duration(node, SECOND, 366 * DAY)),
             compare_previous: found.get("compare").is_some_and(|node| self.compare(node)),
-            groups_max: found.get("groups_max").and_then(|node| self.count(node, 100_000)).unwrap_or(GROUPS_DEFAULT),
+            groups_max: found
+                .get("groups_max")
+                .and_then(|node| self.count(node, 100_000))
+                .unwrap_or(GROUPS_DEFAULT),
             groups_published_max: found
                 .get("groups_published_max")
                 .and_then(|node| self.count(node, 1_000))
@@ -210,7 +273,12 @@ impl Reader<'_> {
             name,
         };
         let complete = ratio.is_some() || (definition.legs.len() == 1 && window.is_some());
-        (complete || self.mistakes.len() > before).then_some(Draft { definition, at: name_node.at, ratio, written })
+        (complete || self.mistakes.len() > before).then_some(Draft {
+            definition,
+            at: name_node.at,
+            ratio,
+            written,
+        })
     }
 
     fn leg(&mut self, found: &Found<'_>) -> Option<Leg> {
@@ -228,19 +296,36 @@ impl Reader<'_> {
                 }
             }
         });
-        let aggregate = found.get("value").and_then(|node| self.aggregate(node, &mut paths));
-        let group_by = found.get("group_by").map(|node| self.group_by(node, &mut paths)).unwrap_or_default();
+        let aggregate = found
+            .get("value")
+            .and_then(|node| self.aggregate(node, &mut paths));
+        let group_by = found
+            .get("group_by")
+            .map(|node| self.group_by(node, &mut paths))
+            .unwrap_or_default();
         let (rooms, types) = found.get("from").and_then(|node| self.from(node))?;
-        Some(Leg { rooms, types, condition, group_by, aggregate: aggregate?, paths })
+        Some(Leg {
+            rooms,
+            types,
+            condition,
+            group_by,
+            aggregate: aggregate?,
+            paths,
+        })
     }
 
     fn from(&mut self, node: &Node) -> Option<(RoomPattern, Vec<String>)> {
         let found = self.fields(node, "`from`", &["room", "type"], &["room"])?;
-        let types = found.get("type").map(|node| self.texts(node, "a type")).unwrap_or_default();
+        let types = found
+            .get("type")
+            .map(|node| self.texts(node, "a type"))
+            .unwrap_or_default();
         let room = *found.get("room")?;
         let text = self.text(room, "a room")?;
         let Some(rooms) = RoomPattern::parse(text) else {
-            let message = format!("bad room {text:?}: tokens of letters, digits, - or _ joined by dots; * stands for one token");
+            let message = format!(
+                "bad room {text:?}: tokens of letters, digits, - or _ joined by dots; * stands for one token"
+            );
             self.mistakes.add(room.at, message);
             return None;
         };
@@ -250,38 +335,53 @@ impl Reader<'_> {
     fn aggregate(&mut self, node: &Node, paths: &mut Vec<Path>) -> Option<Aggregate> {
         const SUPPORTED: &str = "there are count(), sum(data.x) and distinct(data.x)";
         const LATER: [&str; 13] = [
-            "min", "max", "avg", "first", "last", "p50", "p90", "p95", "p99", "top", "rate", "gauge", "active",
+            "min", "max", "avg", "first", "last", "p50", "p90", "p95", "p99", "top", "rate", "gauge",
+            "active",
         ];
         let text = self.text(node, "a value such as sum(data.amount)")?;
         let Some((name, rest)) = text.split_once('(') else {
-            self.mistakes.add(node.at, format!("expected a function, found {text:?}; {SUPPORTED}"));
+            self.mistakes.add(
+                node.at,
+                format!("expected a function, found {text:?}; {SUPPORTED}"),
+            );
             return None;
         };
         let Some(argument) = rest.strip_suffix(')').map(str::trim) else {
-            self.mistakes.add(node.at, format!("{text:?} has no closing parenthesis"));
+            self.mistakes
+                .add(node.at, format!("{text:?} has no closing parenthesis"));
             return None;
         };
         match (name.trim(), argument) {
             ("count", "") => Some(Aggregate::Count),
             ("count", _) => {
-                self.mistakes.add(node.at, "count() takes no field; use `where: has(..)` to count events that have one");
+                self.mistakes.add(
+                    node.at,
+                    "count() takes no field; use `where: has(..)` to count events that have one",
+                );
                 None
             }
             ("sum" | "distinct", field) => {
                 let Some(path) = Path::parse(field) else {
-                    self.mistakes.add(node.at, format!("{field:?} is not a field such as data.amount"));
+                    self.mistakes
+                        .add(node.at, format!("{field:?} is not a field such as data.amount"));
                     return None;
                 };
                 let place = place(paths, path);
-                Some(if name.trim() == "sum" { Aggregate::Sum(place) } else { Aggregate::Distinct(place) })
+                Some(if name.trim() == "sum" {
+                    Aggregate::Sum(place)
+                } else {
+                    Aggregate::Distinct(place)
+                })
             }
             (name, _) if LATER.contains(&name) => {
-                self.mistakes.add(node.at, format!("{name}(..) is not built yet; {SUPPORTED}"));
+                self.mistakes
+                    .add(node.at, format!("{name}(..) is not built yet; {SUPPORTED}"));
                 None
             }
             (name, _) => {
                 let message = format!("no aggregate {name:?}; {SUPPORTED}");
-                self.mistakes.unknown(node.at, message, name, ["count", "sum", "distinct"]);
+                self.mistakes
+                    .unknown(node.at, message, name, ["count", "sum", "distinct"]);
                 None
             }
         }
@@ -299,31 +399,49 @@ impl Reader<'_> {
                     }
                     places.push(place);
                 }
-                None => self.mistakes.add(at, format!("{text:?} is not a field such as data.category")),
+                None => self
+                    .mistakes
+                    .add(at, format!("{text:?} is not a field such as data.category")),
             }
         }
         places
     }
 
     fn window(&mut self, node: &Node) -> Option<Window> {
-        let found = self.fields(node, "`window`", &["sliding", "step", "tumbling", "total", "to_date", "session"], &[])?;
+        let found = self.fields(
+            node,
+            "`window`",
+            &["sliding", "step", "tumbling", "total", "to_date", "session"],
+            &[],
+        )?;
         for later in ["to_date", "session"] {
             if found.contains_key(later) {
-                let message = format!("`{later}` windows are not built yet; there are sliding, tumbling: day, and total");
+                let message = format!(
+                    "`{later}` windows are not built yet; there are sliding, tumbling: day, and total"
+                );
                 self.mistakes.add(node.at, message);
                 return None;
             }
         }
-        match (found.get("sliding"), found.get("tumbling"), found.get("total"), found.get("step")) {
+        match (
+            found.get("sliding"),
+            found.get("tumbling"),
+            found.get("total"),
+            found.get("step"),
+        ) {
             (Some(size), None, None, Some(step)) => self.sliding(size, step),
             (None, Some(unit), None, None) => match self.text(unit, "a unit")? {
                 "day" => Some(Window::Day),
                 other @ ("minute" | "hour" | "week" | "month" | "quarter" | "year") => {
-                    self.mistakes.add(unit.at, format!("`tumbling: {other}` is not built yet; there is day"));
+                    self.mistakes.add(
+                        unit.at,
+                        format!("`tumbling: {other}` is not built yet; there is day"),
+                    );
                     None
                 }
                 other => {
-                    self.mistakes.unknown(unit.at, format!("no unit {other:?}"), other, ["day"]);
+                    self.mistakes
+                        .unknown(unit.at, format!("no unit {other:?}"), other, ["day"]);
                     None
                 }
             },
@@ -341,7 +459,8 @@ impl Reader<'_> {
         let step = self.duration(step_node, SECOND, 366 * DAY);
         let (size, step) = (size?, step?);
         if size % step != 0 {
-            self.mistakes.add(step_node.at, "the window's size must be a multiple of its step");
+            self.mistakes
+                .add(step_node.at, "the window's size must be a multiple of its step");
             return None;
         }
         if size / step > STEPS_MAX {
@@ -357,7 +476,12 @@ impl Reader<'_> {
             "wall" => Some(Clock::Wall),
             "event" => Some(Clock::Event),
             other => {
-                self.mistakes.unknown(node.at, format!("clock is wall or event, not {other:?}"), other, ["wall", "event"]);
+                self.mistakes.unknown(
+                    node.at,
+                    format!("clock is wall or event, not {other:?}"),
+                    other,
+                    ["wall", "event"],
+                );
                 None
             }
         }
@@ -367,11 +491,15 @@ impl Reader<'_> {
         match self.text(node, "previous") {
             Some("previous") => true,
             Some(later @ ("previous_elapsed" | "same_weekday")) => {
-                self.mistakes.add(node.at, format!("`compare: {later}` is not built yet; there is previous"));
+                self.mistakes.add(
+                    node.at,
+                    format!("`compare: {later}` is not built yet; there is previous"),
+                );
                 false
             }
             Some(other) => {
-                self.mistakes.unknown(node.at, format!("no comparison {other:?}"), other, ["previous"]);
+                self.mistakes
+                    .unknown(node.at, format!("no comparison {other:?}"), other, ["previous"]);
                 false
             }
             None => false,
@@ -379,8 +507,15 @@ impl Reader<'_> {
     }
 
     fn publish(&mut self, node: &Node) -> Option<Publish> {
-        let found = self.fields(node, "`publish`", &["room", "audience", "at_most_every"], &["room", "audience"])?;
-        let every = found.get("at_most_every").map_or(Some(EVERY_DEFAULT), |node| self.duration(node, 50_000, HOUR));
+        let found = self.fields(
+            node,
+            "`publish`",
+            &["room", "audience", "at_most_every"],
+            &["room", "audience"],
+        )?;
+        let every = found
+            .get("at_most_every")
+            .map_or(Some(EVERY_DEFAULT), |node| self.duration(node, 50_000, HOUR));
         let (room_node, audience_node) = (*found.get("room")?, *found.get("audience")?);
         let room = self.text(room_node, "a room").map(Room::parse);
         if let Some(Err(bad)) = &room {
@@ -397,7 +532,11 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        Some(Publish { room: room?.ok()?, audience: audience.ok()?, at_most_every_micros: every? })
+        Some(Publish {
+            room: room?.ok()?,
+            audience: audience.ok()?,
+            at_most_every_micros: every?,
+        })
     }
 
     fn ratio(&mut self, node: &Node) -> Option<(Ratio, u32)> {
@@ -406,7 +545,8 @@ impl Reader<'_> {
             None => 4,
             Some((_, Value::Whole(scale @ 0..=12))) => u32::try_from(*scale).unwrap_or(4),
             Some((at, _)) => {
-                self.mistakes.add(at, "scale is a whole number of decimals from 0 to 12");
+                self.mistakes
+                    .add(at, "scale is a whole number of decimals from 0 to 12");
                 4
             }
         };
@@ -440,14 +580,18 @@ impl Reader<'_> {
                 Some(draft) => named.push(&draft.definition),
                 None => {
                     let known = drafts.iter().map(|draft| draft.definition.name.as_str());
-                    self.mistakes.unknown(*at, format!("no metric {name:?}"), name, known);
+                    self.mistakes
+                        .unknown(*at, format!("no metric {name:?}"), name, known);
                 }
             }
         }
         let [of, to] = named[..] else { return };
         let mut differ = |what: &str, same: bool| {
             if !same {
-                let message = format!("{:?} and {:?} differ in `{what}`, so they have no ratio", of.name, to.name);
+                let message = format!(
+                    "{:?} and {:?} differ in `{what}`, so they have no ratio",
+                    of.name, to.name
+                );
                 self.mistakes.add(ratio.to.0, message);
             }
         };
@@ -457,12 +601,23 @@ impl Reader<'_> {
         differ("clock", of.clock == to.clock);
         for (at, what, same) in [
             (written.window, "window", definition.window == of.window),
-            (written.lateness, "lateness", definition.lateness_micros == of.lateness_micros),
+            (
+                written.lateness,
+                "lateness",
+                definition.lateness_micros == of.lateness_micros,
+            ),
             (written.clock, "clock", definition.clock == of.clock),
-            (written.groups_max, "groups_max", definition.groups_max == of.groups_max.min(to.groups_max)),
+            (
+                written.groups_max,
+                "groups_max",
+                definition.groups_max == of.groups_max.min(to.groups_max),
+            ),
         ] {
             if let (Some(at), false) = (at, same) {
-                self.mistakes.add(at, format!("`{what}` differs from that of the metrics this ratio names; leave it out"));
+                self.mistakes.add(
+                    at,
+                    format!("`{what}` differs from that of the metrics this ratio names; leave it out"),
+                );
             }
         }
         definition.window = of.window;
@@ -488,19 +643,25 @@ impl Reader<'_> {
         required: &[&str],
     ) -> Option<Found<'n>> {
         let Value::Map(members) = &node.value else {
-            self.mistakes.add(node.at, format!("expected {what} as a map, found {}", node.value.kind()));
+            self.mistakes.add(
+                node.at,
+                format!("expected {what} as a map, found {}", node.value.kind()),
+            );
             return None;
         };
         let mut found = HashMap::with_capacity(members.len());
         for (key, value) in members {
-            let Some(name) = self.text(key, "a key") else { continue };
+            let Some(name) = self.text(key, "a key") else {
+                continue;
+            };
             match known.iter().find(|known| **known == name) {
                 Some(known) => {
                     found.insert(*known, value);
                 }
                 None => {
                     let message = format!("unknown key {name:?} in {what}");
-                    self.mistakes.unknown(key.at, message, name, known.iter().copied());
+                    self.mistakes
+                        .unknown(key.at, message, name, known.iter().copied());
                 }
             }
         }
@@ -518,7 +679,10 @@ impl Reader<'_> {
                     Value::Whole(_) | Value::Number | Value::Flag(_) => "; put it in quotes if it is a name",
                     _ => "",
                 };
-                self.mistakes.add(node.at, format!("expected {what} as text, found {}{hint}", other.kind()));
+                self.mistakes.add(
+                    node.at,
+                    format!("expected {what} as text, found {}{hint}", other.kind()),
+                );
                 None
             }
         }
@@ -528,14 +692,21 @@ impl Reader<'_> {
     fn texts(&mut self, node: &Node, what: &str) -> Vec<(At, String)> {
         match &node.value {
             Value::List(items) if items.is_empty() || items.len() > LIST_MAX => {
-                self.mistakes.add(node.at, format!("expected 1 to {LIST_MAX} entries, found {}", items.len()));
+                self.mistakes.add(
+                    node.at,
+                    format!("expected 1 to {LIST_MAX} entries, found {}", items.len()),
+                );
                 Vec::new()
             }
             Value::List(items) => items
                 .iter()
                 .filter_map(|item| Some((item.at, self.text(item, what)?.to_owned())))
                 .collect(),
-            _ => self.text(node, what).map(|text| (node.at, text.to_owned())).into_iter().collect(),
+            _ => self
+                .text(node, what)
+                .map(|text| (node.at, text.to_owned()))
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -543,7 +714,8 @@ impl Reader<'_> {
         match node.value {
             Value::Whole(count) if (1..=max).contains(&count) => usize::try_from(count).ok(),
             _ => {
-                self.mistakes.add(node.at, format!("expected a whole number from 1 to {max}"));
+                self.mistakes
+                    .add(node.at, format!("expected a whole number from 1 to {max}"));
                 None
             }
         }
@@ -561,7 +733,11 @@ impl Reader<'_> {
             "d" => Some(DAY),
             _ => None,
         };
-        let micros = text[..digits].parse::<i64>().ok().zip(unit).and_then(|(count, unit)| count.checked_mul(unit));
+        let micros = text[..digits]
+            .parse::<i64>()
+            .ok()
+            .zip(unit)
+            .and_then(|(count, unit)| count.checked_mul(unit));
         match micros {
             Some(micros) if (min..=max).contains(&micros) => Some(micros),
             Some(_) => {
@@ -570,7 +746,10 @@ impl Reader<'_> {
                 None
             }
             None => {
-                self.mistakes.add(node.at, format!("{text:?} is not a duration such as 250ms, 30s, 10m, 24h or 7d"));
+                self.mistakes.add(
+                    node.at,
+                    format!("{text:?} is not a duration such as 250ms, 30s, 10m, 24h or 7d"),
+                );
                 None
             }
         }
@@ -579,8 +758,13 @@ impl Reader<'_> {
 
 fn show(micros: i64) -> String {
     let units = [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")];
-    let unit = units.into_iter().find(|(unit, _)| micros >= *unit && micros % unit == 0);
-    unit.map_or_else(|| format!("{}ms", micros / 1_000), |(unit, name)| format!("{}{name}", micros / unit))
+    let unit = units
+        .into_iter()
+        .find(|(unit, _)| micros >= *unit && micros % unit == 0);
+    unit.map_or_else(
+        || format!("{}ms", micros / 1_000),
+        |(unit, name)| format!("{}{name}", micros / unit),
+    )
 }
 
 fn place(paths: &mut Vec<Path>, path: Path) -> usize {
@@ -602,14 +786,24 @@ fn fingerprint(definition: &Definition, zone: &str) -> u64 {
     add(definition.tenant.as_str());
     add(&format!("{:?}", definition.ratio_scale.is_some()));
     add(&format!("{:?}", definition.window));
-    add(if definition.window == Window::Day { zone } else { "" });
-    add(&format!("{:?} {} {}", definition.clock, definition.lateness_micros, definition.groups_max));
+    add(if definition.window == Window::Day {
+        zone
+    } else {
+        ""
+    });
+    add(&format!(
+        "{:?} {} {}",
+        definition.clock, definition.lateness_micros, definition.groups_max
+    ));
     for leg in &definition.legs {
         let paths: Vec<String> = leg.paths.iter().map(ToString::to_string).collect();
         add(leg.rooms.as_str());
         add(&leg.types.join("\n"));
         add(&paths.join("\n"));
-        add(&format!("{:?} {:?} {:?}", leg.condition, leg.group_by, leg.aggregate));
+        add(&format!(
+            "{:?} {:?} {:?}",
+            leg.condition, leg.group_by, leg.aggregate
+        ));
     }
     hash.finish()
 }

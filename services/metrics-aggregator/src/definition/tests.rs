@@ -34,8 +34,16 @@ fn policy() -> Policy {
 #[test]
 fn a_good_file_is_understood() {
     let file = Definitions::parse(GOOD, "metrics.yaml", Some(&policy())).unwrap();
-    let [revenue, confirmed, bookings, conversion] = &file.metrics[..] else { panic!() };
-    assert_eq!(revenue.window, Window::Sliding { size: 86_400_000_000, step: 60_000_000 });
+    let [revenue, confirmed, bookings, conversion] = &file.metrics[..] else {
+        panic!()
+    };
+    assert_eq!(
+        revenue.window,
+        Window::Sliding {
+            size: 86_400_000_000,
+            step: 60_000_000
+        }
+    );
     assert_eq!(revenue.legs[0].aggregate, Aggregate::Sum(1));
     assert_eq!(revenue.legs[0].group_by, [2]);
     assert_eq!(revenue.publish.as_ref().unwrap().at_most_every_micros, 250_000);
@@ -68,46 +76,169 @@ fn the_fingerprint_follows_what_is_folded_and_nothing_else() {
         assert_eq!(changed == base, same, "{from} -> {to}");
     }
     let day = |text: &str| Definitions::parse(text, "m", None).unwrap().metrics[1].fingerprint;
-    assert_ne!(day(GOOD), day(&GOOD.replacen("Europe/Istanbul", "UTC", 1)), "a day is another day in another zone");
+    assert_ne!(
+        day(GOOD),
+        day(&GOOD.replacen("Europe/Istanbul", "UTC", 1)),
+        "a day is another day in another zone"
+    );
 }
 
 /// Each row: what stands under `metrics:`, then the places and words of all its mistakes.
 #[test]
 fn every_mistake_is_told_with_its_place() {
-    let metric = |extra: &str| format!("  - name: m\n    from: {{ room: r, type: t }}\n    value: count()\n    window: {{ total: true }}\n{extra}");
+    let metric = |extra: &str| {
+        format!(
+            "  - name: m\n    from: {{ room: r, type: t }}\n    value: count()\n    window: {{ total: true }}\n{extra}"
+        )
+    };
     let rows: Vec<(String, Vec<&str>)> = vec![
-        (metric("    lable: 1\n"), vec!["m.yaml:8:5: unknown key \"lable\" in a metric"]),
-        (metric("    latenes: 1m\n"), vec!["8:5: unknown key \"latenes\" in a metric; did you mean \"lateness\"?"]),
-        (metric("    where: data.x = 1\n"), vec!["8:19: `=` is not supported"]),
-        (metric("    where: 'data.x + 1'\n"), vec!["8:20: `+` is not supported"]),
-        (metric("    where: amount > 1\n    lateness: 1x\n"), vec!["8:12: `amount` is not a field; did you mean data.amount?", "9:15: \"1x\" is not a duration"]),
-        (metric("    lateness: 8d\n"), vec!["8:15: 8d is outside 0ms to 7d"]),
-        (metric("    groups_max: 0\n"), vec!["8:17: expected a whole number from 1 to 100000"]),
-        (metric("    clock: walls\n"), vec!["8:12: clock is wall or event, not \"walls\"; did you mean \"wall\"?"]),
-        (metric("    compare: same_weekday\n"), vec!["8:14: `compare: same_weekday` is not built yet"]),
-        (metric("    group_by: []\n"), vec!["8:15: expected 1 to 32 entries, found 0"]),
-        (metric("    group_by: [data.x, data.x]\n"), vec!["8:24: data.x is there twice"]),
-        (metric("    publish: { room: a..b, audience: staf }\n"), vec!["8:22: room:", "8:38: no role \"staf\" in the policy; did you mean \"staff\"?"]),
-        (metric("    publish: { room: a }\n"), vec!["8:14: `publish` needs `audience`"]),
-        ("  - { name: m }\n".into(), vec!["4:5: the metric \"m\" needs `from`", "needs `value`", "needs `window`"]),
-        ("  - { name: status, from: { room: r }, value: count(), window: { total: true } }\n".into(), vec!["4:13: `status` is the first part"]),
-        ("  - { name: a.b, from: { room: '>' }, value: p95(data.x), window: { session: 3m } }\n".into(), vec!["4:13: bad metric name", "4:32: bad room \">\"", "4:46: p95(..) is not built yet", "4:67: `session` windows are not built yet"]),
-        ("  - { name: m, from: { room: r }, value: smu(data.x), window: { sliding: 1h, step: 7m } }\n".into(), vec!["4:42: no aggregate \"smu\"; there are count(), sum(data.x) and distinct(data.x); did you mean \"sum\"?", "4:84: the window's size must be a multiple"]),
-        ("  - { name: m, from: { room: r }, value: sum(amount), window: { sliding: 24h, step: 1s } }\n".into(), vec!["4:42: \"amount\" is not a field", "4:85: a window has at most 1500 steps"]),
-        ("  - { name: m, from: { room: r }, value: count(data.x), window: { tumbling: month } }\n".into(), vec!["4:42: count() takes no field", "4:77: `tumbling: month` is not built yet"]),
-        ("  - { name: m, ratio: { of: x, to: m } }\n".into(), vec!["4:29: no metric \"x\"", "4:36: \"m\" is a ratio itself"]),
-        (metric("  - { name: n, ratio: { of: m, to: mm }, value: count() }\n"), vec!["8:36: no metric \"mm\"; did you mean \"m\"?", "a ratio takes `value`"]),
-        (metric("  - { name: d, from: { room: r }, value: count(), window: { tumbling: day } }\n  - { name: n, ratio: { of: m, to: d, scale: 13 } }\n"), vec!["9:36: \"m\" and \"d\" differ in `window`", "9:46: scale is a whole number"]),
-        (metric("  - { name: m, from: { room: r }, value: count(), window: { total: true } }\n"), vec!["8:13: there is a metric \"m\" already"]),
-        (metric("rules: [{ alert: x }]\n"), vec!["8:8: rules are not built yet"]),
-        ("  - [1]\n".into(), vec!["4:5: expected a metric as a map, found a list"]),
-        ("  - { name: 5 }\n".into(), vec!["4:13: expected a metric's name as text, found a number; put it in quotes"]),
+        (
+            metric("    lable: 1\n"),
+            vec!["m.yaml:8:5: unknown key \"lable\" in a metric"],
+        ),
+        (
+            metric("    latenes: 1m\n"),
+            vec!["8:5: unknown key \"latenes\" in a metric; did you mean \"lateness\"?"],
+        ),
+        (
+            metric("    where: data.x = 1\n"),
+            vec!["8:19: `=` is not supported"],
+        ),
+        (
+            metric("    where: 'data.x + 1'\n"),
+            vec!["8:20: `+` is not supported"],
+        ),
+        (
+            metric("    where: amount > 1\n    lateness: 1x\n"),
+            vec![
+                "8:12: `amount` is not a field; did you mean data.amount?",
+                "9:15: \"1x\" is not a duration",
+            ],
+        ),
+        (
+            metric("    lateness: 8d\n"),
+            vec!["8:15: 8d is outside 0ms to 7d"],
+        ),
+        (
+            metric("    groups_max: 0\n"),
+            vec!["8:17: expected a whole number from 1 to 100000"],
+        ),
+        (
+            metric("    clock: walls\n"),
+            vec!["8:12: clock is wall or event, not \"walls\"; did you mean \"wall\"?"],
+        ),
+        (
+            metric("    compare: same_weekday\n"),
+            vec!["8:14: `compare: same_weekday` is not built yet"],
+        ),
+        (
+            metric("    group_by: []\n"),
+            vec!["8:15: expected 1 to 32 entries, found 0"],
+        ),
+        (
+            metric("    group_by: [data.x, data.x]\n"),
+            vec!["8:24: data.x is there twice"],
+        ),
+        (
+            metric("    publish: { room: a..b, audience: staf }\n"),
+            vec![
+                "8:22: room:",
+                "8:38: no role \"staf\" in the policy; did you mean \"staff\"?",
+            ],
+        ),
+        (
+            metric("    publish: { room: a }\n"),
+            vec!["8:14: `publish` needs `audience`"],
+        ),
+        (
+            "  - { name: m }\n".into(),
+            vec![
+                "4:5: the metric \"m\" needs `from`",
+                "needs `value`",
+                "needs `window`",
+            ],
+        ),
+        (
+            "  - { name: status, from: { room: r }, value: count(), window: { total: true } }\n".into(),
+            vec!["4:13: `status` is the first part"],
+        ),
+        (
+            "  - { name: a.b, from: { room: '>' }, value: p95(data.x), window: { session: 3m } }\n".into(),
+            vec![
+                "4:13: bad metric name",
+                "4:32: bad room \">\"",
+                "4:46: p95(..) is not built yet",
+                "4:67: `session` windows are not built yet",
+            ],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: smu(data.x), window: { sliding: 1h, step: 7m } }\n"
+                .into(),
+            vec![
+                "4:42: no aggregate \"smu\"; there are count(), sum(data.x) and distinct(data.x); did you mean \"sum\"?",
+                "4:84: the window's size must be a multiple",
+            ],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: sum(amount), window: { sliding: 24h, step: 1s } }\n"
+                .into(),
+            vec![
+                "4:42: \"amount\" is not a field",
+                "4:85: a window has at most 1500 steps",
+            ],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: count(data.x), window: { tumbling: month } }\n".into(),
+            vec![
+                "4:42: count() takes no field",
+                "4:77: `tumbling: month` is not built yet",
+            ],
+        ),
+        (
+            "  - { name: m, ratio: { of: x, to: m } }\n".into(),
+            vec!["4:29: no metric \"x\"", "4:36: \"m\" is a ratio itself"],
+        ),
+        (
+            metric("  - { name: n, ratio: { of: m, to: mm }, value: count() }\n"),
+            vec![
+                "8:36: no metric \"mm\"; did you mean \"m\"?",
+                "a ratio takes `value`",
+            ],
+        ),
+        (
+            metric(
+                "  - { name: d, from: { room: r }, value: count(), window: { tumbling: day } }\n  - { name: n, ratio: { of: m, to: d, scale: 13 } }\n",
+            ),
+            vec![
+                "9:36: \"m\" and \"d\" differ in `window`",
+                "9:46: scale is a whole number",
+            ],
+        ),
+        (
+            metric("  - { name: m, from: { room: r }, value: count(), window: { total: true } }\n"),
+            vec!["8:13: there is a metric \"m\" already"],
+        ),
+        (
+            metric("rules: [{ alert: x }]\n"),
+            vec!["8:8: rules are not built yet"],
+        ),
+        (
+            "  - [1]\n".into(),
+            vec!["4:5: expected a metric as a map, found a list"],
+        ),
+        (
+            "  - { name: 5 }\n".into(),
+            vec!["4:13: expected a metric's name as text, found a number; put it in quotes"],
+        ),
     ];
     let policy = policy();
     for (body, expected) in rows {
         let text = format!("{HEAD}{body}");
-        let got: Vec<String> =
-            Definitions::parse(&text, "m.yaml", Some(&policy)).expect_err(&text).iter().map(ToString::to_string).collect();
+        let got: Vec<String> = Definitions::parse(&text, "m.yaml", Some(&policy))
+            .expect_err(&text)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(got.len(), expected.len(), "{text}\n{got:#?}");
         for (got, expected) in got.iter().zip(expected) {
             assert!(got.contains(expected), "{text}\n{got}\nshould hold {expected}");
@@ -119,15 +250,25 @@ fn every_mistake_is_told_with_its_place() {
 fn broken_and_empty_files_are_told_too() {
     for (text, expected) in [
         ("", "the file is empty"),
-        ("version: 2\ntimezone: UTC\nmetrics: []\n", "1:10: expected version 1"),
-        ("version: 1\ntimezone: Europe/Istambul\nmetrics: []\n", "2:11: no time zone \"Europe/Istambul\""),
+        (
+            "version: 2\ntimezone: UTC\nmetrics: []\n",
+            "1:10: expected version 1",
+        ),
+        (
+            "version: 1\ntimezone: Europe/Istambul\nmetrics: []\n",
+            "2:11: no time zone \"Europe/Istambul\"",
+        ),
         ("version: 1\n", "needs `timezone`"),
         ("version: [1\n", ""),
         ("version: 1\nversion: 1\n", "2:1"),
         ("- 1\n", "expected the file as a map"),
     ] {
         let mistakes = Definitions::parse(text, "m.yaml", None).expect_err(text);
-        let told = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let told = mistakes
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n");
         assert!(told.contains(expected), "{text}: {told}");
     }
 }

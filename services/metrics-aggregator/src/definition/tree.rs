@@ -86,11 +86,17 @@ fn explain(error: &serde_saphyr::Error) -> String {
 }
 
 fn place(location: Location) -> At {
-    At { line: location.line(), column: location.column() }
+    At {
+        line: location.line(),
+        column: location.column(),
+    }
 }
 
 fn node(spanned: Spanned<Value>) -> Node {
-    Node { at: place(spanned.referenced), value: spanned.value }
+    Node {
+        at: place(spanned.referenced),
+        value: spanned.value,
+    }
 }
 
 impl<'de> Deserialize<'de> for Value {
@@ -174,7 +180,11 @@ pub(super) struct Mistakes<'a> {
 
 impl<'a> Mistakes<'a> {
     pub(super) fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text, list: Vec::new() }
+        Self {
+            file,
+            text,
+            list: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, at: At, message: impl Into<String>) {
@@ -182,20 +192,32 @@ impl<'a> Mistakes<'a> {
     }
 
     /// Adds a mistake about a name; the nearest of `known`, if near enough, becomes the suggestion.
-    pub(super) fn unknown<'k>(&mut self, at: At, message: String, name: &str, known: impl IntoIterator<Item = &'k str>) {
+    pub(super) fn unknown<'k>(
+        &mut self,
+        at: At,
+        message: String,
+        name: &str,
+        known: impl IntoIterator<Item = &'k str>,
+    ) {
         self.push(at, message, nearest(name, known).map(str::to_owned));
     }
 
     /// Adds a mistake inside a text. `offset` counts characters of the text; the place is exact where the text stands in the
     /// file as it is (bare or in quotes, without escapes), else that of the whole text.
     pub(super) fn inside(&mut self, at: At, text: &str, offset: usize, message: &str) {
-        let line = usize::try_from(at.line.saturating_sub(1)).ok().and_then(|n| self.text.lines().nth(n));
+        let line = usize::try_from(at.line.saturating_sub(1))
+            .ok()
+            .and_then(|n| self.text.lines().nth(n));
         let before = usize::try_from(at.column.saturating_sub(1)).unwrap_or(0);
-        let rest: String = line.map(|line| line.chars().skip(before).collect()).unwrap_or_default();
+        let rest: String = line
+            .map(|line| line.chars().skip(before).collect())
+            .unwrap_or_default();
         let skipped = if rest.starts_with(text) {
             Some(0)
         } else {
-            rest.get(1..).is_some_and(|rest| rest.starts_with(text)).then_some(1)
+            rest.get(1..)
+                .is_some_and(|rest| rest.starts_with(text))
+                .then_some(1)
         };
         match skipped {
             Some(skipped) => {
@@ -209,7 +231,13 @@ impl<'a> Mistakes<'a> {
     fn push(&mut self, at: At, message: String, suggestion: Option<String>) {
         if self.list.len() < MISTAKES_MAX {
             let file = self.file.to_owned();
-            self.list.push(Mistake { file, line: at.line, column: at.column, message, suggestion });
+            self.list.push(Mistake {
+                file,
+                line: at.line,
+                column: at.column,
+                message,
+                suggestion,
+            });
         }
     }
 
@@ -230,7 +258,12 @@ fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&
     let allowed = name.chars().count().div_ceil(3).clamp(1, 3);
     known
         .into_iter()
-        .map(|candidate| (distance(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            (
+                distance(&name.to_lowercase(), &candidate.to_lowercase()),
+                candidate,
+            )
+        })
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)

@@ -29,7 +29,13 @@ impl Cell {
     /// An empty cell.
     #[must_use]
     pub fn new(slot: i64) -> Self {
-        Self { sum: 0, slot, events: 0, seq: 0, capped: false }
+        Self {
+            sum: 0,
+            slot,
+            events: 0,
+            seq: 0,
+            capped: false,
+        }
     }
 }
 
@@ -148,7 +154,14 @@ impl Group {
     pub fn new(key: &str, rolls: bool) -> Self {
         let hash = crate::engine::fnv::hash(key.as_bytes());
         let rolling = rolls.then(Box::default);
-        Self { key: key.into(), hash, last_seq: 0, changed: false, legs: [Vec::new(), Vec::new()], rolling }
+        Self {
+            key: key.into(),
+            hash,
+            last_seq: 0,
+            changed: false,
+            legs: [Vec::new(), Vec::new()],
+            rolling,
+        }
     }
 
     /// Whether any leg has a cell in these slots.
@@ -181,7 +194,11 @@ impl Group {
         if self.is_empty() || kept >= self.last_seq {
             return None;
         }
-        let newest = self.legs.iter_mut().filter_map(|cells| cells.last_mut()).max_by_key(|cell| cell.slot)?;
+        let newest = self
+            .legs
+            .iter_mut()
+            .filter_map(|cells| cells.last_mut())
+            .max_by_key(|cell| cell.slot)?;
         newest.seq = self.last_seq;
         Some(newest.slot)
     }

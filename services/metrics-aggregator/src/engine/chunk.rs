@@ -62,7 +62,13 @@ pub struct Chunks {
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { list: vec![Chunk::default()], directory: vec![0], bits: 0, dirty: 0, rooms: 0 }
+        Self {
+            list: vec![Chunk::default()],
+            directory: vec![0],
+            bits: 0,
+            dirty: 0,
+            rooms: 0,
+        }
     }
 }
 
@@ -105,9 +111,19 @@ impl Chunks {
                 }
                 *entry = u32::try_from(index).ok()?;
             }
-            list.push(Chunk { depth: *depth, prefix: *prefix, ..Chunk::default() });
+            list.push(Chunk {
+                depth: *depth,
+                prefix: *prefix,
+                ..Chunk::default()
+            });
         }
-        (!directory.contains(&u32::MAX)).then_some(Self { list, directory, bits, dirty: 0, rooms: 0 })
+        (!directory.contains(&u32::MAX)).then_some(Self {
+            list,
+            directory,
+            bits,
+            dirty: 0,
+            rooms: 0,
+        })
     }
 
     /// All chunks in the order of their numbers.
@@ -163,7 +179,10 @@ impl Chunks {
     /// A room's watermarks.
     #[must_use]
     pub fn marks(&self, room: &str) -> Option<[i64; 2]> {
-        self.list[self.index(fnv::hash(room.as_bytes()))].rooms.get(room).copied()
+        self.list[self.index(fnv::hash(room.as_bytes()))]
+            .rooms
+            .get(room)
+            .copied()
     }
 
     /// Changes a room's watermarks.
@@ -193,15 +212,24 @@ impl Chunks {
         let number = self.list.len();
         let old = &mut self.list[index];
         old.depth += 1;
-        let mut new = Chunk { depth: depth + 1, prefix: old.prefix | bit, ..Chunk::default() };
+        let mut new = Chunk {
+            depth: depth + 1,
+            prefix: old.prefix | bit,
+            ..Chunk::default()
+        };
         let group_hash = |group: u32| groups.get(group as usize).map_or(0, |group| group.hash);
         let parts = std::mem::take(&mut old.parts);
-        (new.parts, old.parts) = parts.into_iter().partition(|(g, part)| part_hash(group_hash(*g), *part) & bit != 0);
+        (new.parts, old.parts) = parts
+            .into_iter()
+            .partition(|(g, part)| part_hash(group_hash(*g), *part) & bit != 0);
         let values = std::mem::take(&mut old.values);
-        (new.values, old.values) =
-            values.into_iter().partition(|(key, _)| value_hash(group_hash(key.group), key.leg, key.value) & bit != 0);
+        (new.values, old.values) = values
+            .into_iter()
+            .partition(|(key, _)| value_hash(group_hash(key.group), key.leg, key.value) & bit != 0);
         let rooms = std::mem::take(&mut old.rooms);
-        (new.rooms, old.rooms) = rooms.into_iter().partition(|(room, _)| fnv::hash(room.as_bytes()) & bit != 0);
+        (new.rooms, old.rooms) = rooms
+            .into_iter()
+            .partition(|(room, _)| fnv::hash(room.as_bytes()) & bit != 0);
         for chunk in [&mut *old, &mut new] {
             if !chunk.dirty {
                 chunk.dirty = true;
@@ -240,7 +268,12 @@ impl Chunks {
         }
         for (place, group) in groups.iter().enumerate() {
             let place = u32::try_from(place).unwrap_or(u32::MAX);
-            let mut parts: Vec<i64> = group.legs.iter().flatten().map(|cell| part_of(cell.slot)).collect();
+            let mut parts: Vec<i64> = group
+                .legs
+                .iter()
+                .flatten()
+                .map(|cell| part_of(cell.slot))
+                .collect();
             parts.sort_unstable();
             parts.dedup();
             for part in parts {
@@ -252,7 +285,11 @@ impl Chunks {
 }
 
 fn top(hash: u64, bits: u8) -> usize {
-    if bits == 0 { 0 } else { usize::try_from(hash >> (64 - bits)).unwrap_or(0) }
+    if bits == 0 {
+        0
+    } else {
+        usize::try_from(hash >> (64 - bits)).unwrap_or(0)
+    }
 }
 
 #[cfg(test)]
@@ -273,7 +310,10 @@ mod tests {
         for (i, room) in rooms.iter().enumerate() {
             assert_eq!(chunks.marks(room), Some([i64::try_from(i).unwrap(), 0]));
         }
-        assert!(chunks.list().iter().all(|chunk| chunk.rooms.len() > 10), "halves are about even");
+        assert!(
+            chunks.list().iter().all(|chunk| chunk.rooms.len() > 10),
+            "halves are about even"
+        );
         let stored: Vec<(u8, u64)> = chunks.list().iter().map(|c| (c.depth, c.prefix)).collect();
         let again = Chunks::from_directory(&stored).unwrap();
         assert_eq!(again.directory, chunks.directory);

@@ -157,7 +157,11 @@ impl<'a> Reader<'a> {
     /// [`Corrupt`].
     pub fn count(&mut self) -> Result<usize, Corrupt> {
         let count = usize::try_from(self.unsigned()?).map_err(|_| Corrupt("a count is too large"))?;
-        if count > self.0.len() { Err(Corrupt("a count is larger than what follows")) } else { Ok(count) }
+        if count > self.0.len() {
+            Err(Corrupt("a count is larger than what follows"))
+        } else {
+            Ok(count)
+        }
     }
 
     /// Text with its length.
@@ -200,7 +204,11 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
     parts.sort_unstable();
     let mut values: Vec<(&ValueKey, &Slots)> = chunk.values.iter().collect();
     values.sort_unstable_by_key(|(key, _)| **key);
-    let mut groups: Vec<u32> = parts.iter().map(|(group, _)| *group).chain(values.iter().map(|(key, _)| key.group)).collect();
+    let mut groups: Vec<u32> = parts
+        .iter()
+        .map(|(group, _)| *group)
+        .chain(values.iter().map(|(key, _)| key.group))
+        .collect();
     groups.sort_unstable();
     groups.dedup();
     out.count(groups.len());
@@ -246,10 +254,14 @@ fn read_cells(input: &mut Reader<'_>) -> Result<Vec<Cell>, Corrupt> {
     let mut cells = Vec::with_capacity(count);
     let (mut slot, mut seq) = (0_i128, 0_i128);
     for _ in 0..count {
-        slot = slot.checked_add(input.signed()?).ok_or(Corrupt("a slot is too large"))?;
+        slot = slot
+            .checked_add(input.signed()?)
+            .ok_or(Corrupt("a slot is too large"))?;
         let events = input.unsigned()?;
         let sum = input.signed()?;
-        seq = seq.checked_add(input.signed()?).ok_or(Corrupt("a position is too large"))?;
+        seq = seq
+            .checked_add(input.signed()?)
+            .ok_or(Corrupt("a position is too large"))?;
         cells.push(Cell {
             sum,
             slot: i64::try_from(slot).map_err(|_| Corrupt("a slot is too large"))?,
@@ -335,7 +347,10 @@ pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(),
     }
     for _ in 0..input.count()? {
         let room = input.text()?;
-        let marks = [input.optional()?.unwrap_or(i64::MIN), input.optional()?.unwrap_or(i64::MIN)];
+        let marks = [
+            input.optional()?.unwrap_or(i64::MIN),
+            input.optional()?.unwrap_or(i64::MIN),
+        ];
         metric.chunks.get_mut(index).rooms.insert(room.into(), marks);
     }
     for _ in 0..input.count()? {
@@ -353,30 +368,56 @@ pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(),
             }
             let mut value = [0; 16];
             value.copy_from_slice(input.fixed(16)?);
-            let key = ValueKey { group: place, leg, value: u128::from_le_bytes(value) };
+            let key = ValueKey {
+                group: place,
+                leg,
+                value: u128::from_le_bytes(value),
+            };
             let slots = read_slots(&mut input)?;
             metric.chunks.get_mut(index).values.insert(key, slots);
         }
     }
-    if input.is_empty() { Ok(()) } else { Err(Corrupt("more bytes than expected")) }
+    if input.is_empty() {
+        Ok(())
+    } else {
+        Err(Corrupt("more bytes than expected"))
+    }
 }
 
 /// What the head says about one metric.
 pub fn write_metric(out: &mut Writer, metric: &Metric, position: u64) {
     out.bytes(metric.definition.name.as_bytes());
     out.fixed(&metric.definition.fingerprint.to_le_bytes());
-    for number in [metric.folded_to.max(position), metric.last_seq, metric.floor, metric.folded, metric.rooms_untracked] {
+    for number in [
+        metric.folded_to.max(position),
+        metric.last_seq,
+        metric.floor,
+        metric.folded,
+        metric.rooms_untracked,
+    ] {
         out.unsigned(number.into());
     }
     let skipped = &metric.skipped;
     for number in [
-        skipped.late, skipped.future, skipped.where_error, skipped.missing, skipped.not_a_number, skipped.not_a_scalar,
-        skipped.out_of_range, skipped.overflow,
+        skipped.late,
+        skipped.future,
+        skipped.where_error,
+        skipped.missing,
+        skipped.not_a_number,
+        skipped.not_a_scalar,
+        skipped.out_of_range,
+        skipped.overflow,
     ] {
         out.unsigned(number.into());
     }
     out.signed(metric.created.into());
-    for number in [metric.place, metric.highest, metric.last_match, metric.hole.map(|h| h.since), metric.hole.map(|h| h.until)] {
+    for number in [
+        metric.place,
+        metric.highest,
+        metric.last_match,
+        metric.hole.map(|h| h.since),
+        metric.hole.map(|h| h.until),
+    ] {
         out.optional(number);
     }
     let outbox = metric.outbox();
@@ -430,13 +471,28 @@ pub fn read_metric(input: &mut Reader<'_>) -> Result<StoredMetric, Corrupt> {
     let created = input.signed64()?;
     let (place, highest, last_match) = (input.optional()?, input.optional()?, input.optional()?);
     let (since, until) = (input.optional()?, input.optional()?);
-    let outbox = (0..input.count()?).map(|_| input.signed64()).collect::<Result<_, _>>()?;
+    let outbox = (0..input.count()?)
+        .map(|_| input.signed64())
+        .collect::<Result<_, _>>()?;
     let mut directory = Vec::new();
     for _ in 0..input.count()? {
         directory.push((input.byte()?, input.unsigned64()?.reverse_bits()));
     }
-    let [folded_to, last_seq, floor, folded, rooms_untracked, late, future, where_error, missing, not_a_number, not_a_scalar, out_of_range, overflow] =
-        numbers;
+    let [
+        folded_to,
+        last_seq,
+        floor,
+        folded,
+        rooms_untracked,
+        late,
+        future,
+        where_error,
+        missing,
+        not_a_number,
+        not_a_scalar,
+        out_of_range,
+        overflow,
+    ] = numbers;
     Ok(StoredMetric {
         name,
         fingerprint: u64::from_le_bytes(fingerprint),
@@ -446,7 +502,14 @@ pub fn read_metric(input: &mut Reader<'_>) -> Result<StoredMetric, Corrupt> {
         folded,
         rooms_untracked,
         skipped: roomcast_proto::metric::Skipped {
-            late, future, where_error, missing, not_a_number, not_a_scalar, out_of_range, overflow,
+            late,
+            future,
+            where_error,
+            missing,
+            not_a_number,
+            not_a_scalar,
+            out_of_range,
+            overflow,
         },
         created,
         place,

@@ -77,7 +77,9 @@ impl Decimal {
     pub fn ratio(self, to: Self, scale: u32) -> Option<Self> {
         let scale = scale.min(DECIMALS);
         let quotient = mul_div(self.0.unsigned_abs(), 10_u128.pow(scale), to.0.unsigned_abs())?;
-        let units = i128::try_from(quotient).ok()?.checked_mul(10_i128.pow(DECIMALS - scale))?;
+        let units = i128::try_from(quotient)
+            .ok()?
+            .checked_mul(10_i128.pow(DECIMALS - scale))?;
         Some(Self(if (self.0 < 0) == (to.0 < 0) { units } else { -units }))
     }
 
@@ -85,7 +87,9 @@ impl Decimal {
     #[must_use]
     pub fn percent_of(self, base: Self) -> Option<Self> {
         let hundredths = mul_div(self.0.unsigned_abs(), 10_000, base.0.unsigned_abs())?;
-        let units = i128::try_from(hundredths).ok()?.checked_mul(10_i128.pow(DECIMALS - 2))?;
+        let units = i128::try_from(hundredths)
+            .ok()?
+            .checked_mul(10_i128.pow(DECIMALS - 2))?;
         Some(Self(if self.0 < 0 { -units } else { units }))
     }
 }
@@ -210,11 +214,19 @@ impl<'a> Exact<'a> {
             [b'e' | b'E', digits @ ..] => exponent(digits)?,
             _ => return None,
         };
-        Some(Self { negative, whole, fraction, exponent })
+        Some(Self {
+            negative,
+            whole,
+            fraction,
+            exponent,
+        })
     }
 
     fn digit(&self, index: usize) -> u8 {
-        let digit = self.whole.get(index).or_else(|| self.fraction.get(index - self.whole.len()));
+        let digit = self
+            .whole
+            .get(index)
+            .or_else(|| self.fraction.get(index - self.whole.len()));
         digit.map_or(0, |b| b - b'0')
     }
 
@@ -234,7 +246,9 @@ impl<'a> Exact<'a> {
     }
 
     fn to_decimal(self) -> Result<Decimal, Unfit> {
-        let Some((first, end)) = self.significant() else { return Ok(Decimal::ZERO) };
+        let Some((first, end)) = self.significant() else {
+            return Ok(Decimal::ZERO);
+        };
         let magnitude = self.magnitude(first);
         let digits = i64::try_from(end - first).map_err(|_| Unfit::OutOfRange)?;
         let decimals = digits - magnitude;
@@ -251,8 +265,14 @@ impl<'a> Exact<'a> {
     /// One text per value: `1`, `1.0` and `10e-1` give the same.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let Some((first, end)) = self.significant() else { return "0".to_owned() };
-        let mut text = if self.negative { "-".to_owned() } else { String::new() };
+        let Some((first, end)) = self.significant() else {
+            return "0".to_owned();
+        };
+        let mut text = if self.negative {
+            "-".to_owned()
+        } else {
+            String::new()
+        };
         text.extend((first..end).map(|i| char::from(b'0' + self.digit(i))));
         text.push('e');
         text.push_str(&self.magnitude(first).to_string());
@@ -275,8 +295,20 @@ impl Ord for Exact<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         let (a, b) = match (self.significant(), other.significant()) {
             (None, None) => return Ordering::Equal,
-            (None, Some(_)) => return if other.negative { Ordering::Greater } else { Ordering::Less },
-            (Some(_), None) => return if self.negative { Ordering::Less } else { Ordering::Greater },
+            (None, Some(_)) => {
+                return if other.negative {
+                    Ordering::Greater
+                } else {
+                    Ordering::Less
+                };
+            }
+            (Some(_), None) => {
+                return if self.negative {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                };
+            }
             (Some(a), Some(b)) => (a, b),
         };
         match (self.negative, other.negative) {
@@ -285,7 +317,11 @@ impl Ord for Exact<'_> {
             _ => {}
         }
         let digits = |number: &Self, (first, end): (usize, usize), i: usize| {
-            if first + i < end { number.digit(first + i) } else { 0 }
+            if first + i < end {
+                number.digit(first + i)
+            } else {
+                0
+            }
         };
         let size = self.magnitude(a.0).cmp(&other.magnitude(b.0)).then_with(|| {
             let len = (a.1 - a.0).max(b.1 - b.0);
@@ -308,7 +344,9 @@ fn exponent(digits: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let size = digits.iter().fold(0_i64, |size, b| (size * 10 + i64::from(b - b'0')).min(i64::MAX / 100));
+    let size = digits.iter().fold(0_i64, |size, b| {
+        (size * 10 + i64::from(b - b'0')).min(i64::MAX / 100)
+    });
     Some(if negative { -size } else { size })
 }
 
@@ -329,13 +367,20 @@ mod tests {
             ("1e3", "1000"),
             ("1.5E-2", "0.015"),
             ("10e-13", "0.000000000001"),
-            ("999999999999999999.999999999999", "999999999999999999.999999999999"),
+            (
+                "999999999999999999.999999999999",
+                "999999999999999999.999999999999",
+            ),
             ("1.0000000000000000000", "1"),
             ("0e999999999999999999999", "0"),
             ("100000000000000000000e-5", "1000000000000000"),
         ];
         for (text, expected) in good {
-            assert_eq!(Decimal::parse(text).map(|d| d.to_string()), Ok(expected.to_owned()), "{text}");
+            assert_eq!(
+                Decimal::parse(text).map(|d| d.to_string()),
+                Ok(expected.to_owned()),
+                "{text}"
+            );
         }
         let bad = [
             ("1000000000000000000", Unfit::OutOfRange),
@@ -396,14 +441,30 @@ mod tests {
 
     #[test]
     fn numbers_of_any_size_compare() {
-        let ascending = ["-1e400", "-2", "-1.5", "-1e-400", "0", "1e-400", "0.1", "1", "1.00000000000000000001", "9", "10", "1e400"];
+        let ascending = [
+            "-1e400",
+            "-2",
+            "-1.5",
+            "-1e-400",
+            "0",
+            "1e-400",
+            "0.1",
+            "1",
+            "1.00000000000000000001",
+            "9",
+            "10",
+            "1e400",
+        ];
         for (i, a) in ascending.iter().enumerate() {
             for (j, b) in ascending.iter().enumerate() {
                 let (x, y) = (Exact::parse(a).unwrap(), Exact::parse(b).unwrap());
                 assert_eq!(x.cmp(&y), i.cmp(&j), "{a} {b}");
             }
         }
-        assert_eq!(Exact::parse("1").unwrap().canonical(), Exact::parse("10.0e-1").unwrap().canonical());
+        assert_eq!(
+            Exact::parse("1").unwrap().canonical(),
+            Exact::parse("10.0e-1").unwrap().canonical()
+        );
     }
 
     proptest! {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use roomcast_proto::metric::{Group as GroupName, Skipped, Status};
 
+use crate::definition::{Aggregate, Clock, Definition, Leg};
 use crate::engine::cell::{Cell, Group, Totals, find, totals, within};
 use crate::engine::chunk::{Chunks, Slots, ValueKey, part_hash, part_of, value_hash};
 use crate::engine::decimal::{Decimal, Unfit};
-use crate::definition::{Aggregate, Clock, Definition, Leg};
 use crate::engine::predicate::Verdict;
 use crate::engine::render::Outgoing;
 use crate::engine::row::{Event, Field, Paths};
@@ -161,7 +161,11 @@ impl Metric {
     /// A metric that has seen nothing. `paths` is the shard's list of fields, to which this metric's are added.
     #[must_use]
     pub fn new(definition: Arc<Definition>, paths: &mut Paths, as_of: i64) -> Self {
-        let places = definition.legs.iter().map(|leg| leg.paths.iter().map(|path| paths.place(path)).collect()).collect();
+        let places = definition
+            .legs
+            .iter()
+            .map(|leg| leg.paths.iter().map(|path| paths.place(path)).collect())
+            .collect();
         Self {
             frames: Frames::new(&definition),
             places,
@@ -206,7 +210,9 @@ impl Metric {
         }
         let definition = Arc::clone(&self.definition);
         for (index, leg) in definition.legs.iter().enumerate() {
-            if !leg.rooms.fits(event.room) || !(leg.types.is_empty() || leg.types.iter().any(|kind| kind == event.kind)) {
+            if !leg.rooms.fits(event.room)
+                || !(leg.types.is_empty() || leg.types.iter().any(|kind| kind == event.kind))
+            {
                 continue;
             }
             let outcome = match self.judge(index, leg, event, row) {
@@ -222,7 +228,13 @@ impl Metric {
     }
 
     /// The tests in their documented order: where, future, late, group, value.
-    fn judge(&mut self, index: usize, leg: &Leg, event: &Event<'_>, row: &[Field<'_>]) -> Result<Outcome, Reason> {
+    fn judge(
+        &mut self,
+        index: usize,
+        leg: &Leg,
+        event: &Event<'_>,
+        row: &[Field<'_>],
+    ) -> Result<Outcome, Reason> {
         let places = std::mem::take(&mut self.places[index]);
         let field = |place: usize| &row[places[place]];
         let result = self.judge_fields(index, leg, event, &field);
@@ -237,7 +249,11 @@ impl Metric {
         event: &Event<'_>,
         field: &impl Fn(usize) -> &'f Field<'r>,
     ) -> Result<Outcome, Reason> {
-        match leg.condition.as_ref().map_or(Verdict::True, |condition| condition.evaluate(field)) {
+        match leg
+            .condition
+            .as_ref()
+            .map_or(Verdict::True, |condition| condition.evaluate(field))
+        {
             Verdict::True => {}
             Verdict::False => return Ok(Outcome::NotOurs),
             Verdict::Error => return Err(Reason::WhereError),
@@ -286,7 +302,11 @@ impl Metric {
     }
 
     /// Writes the canonical name of the event's group to `self.key`.
-    fn group_name<'f, 'r: 'f>(&mut self, leg: &Leg, field: &impl Fn(usize) -> &'f Field<'r>) -> Result<(), Reason> {
+    fn group_name<'f, 'r: 'f>(
+        &mut self,
+        leg: &Leg,
+        field: &impl Fn(usize) -> &'f Field<'r>,
+    ) -> Result<(), Reason> {
         use std::fmt::Write as _;
         self.key.clear();
         self.key.push('[');
@@ -304,7 +324,8 @@ impl Metric {
                 Field::Text(text) if text.len() > GROUP_TEXT_BYTES_MAX => return Err(Reason::OutOfRange),
                 Field::Text(text) => {
                     if text.bytes().any(|b| b < 0x20 || b == b'"' || b == b'\\') {
-                        self.key.push_str(&serde_json::to_string(text).map_err(|_| Reason::OutOfRange)?);
+                        self.key
+                            .push_str(&serde_json::to_string(text).map_err(|_| Reason::OutOfRange)?);
                     } else {
                         self.key.push('"');
                         self.key.push_str(text);
@@ -334,9 +355,19 @@ impl Metric {
                 added = number.units();
                 let before = found.map_or(0, |at| cells[at].sum);
                 let limit = i128::MAX / i128::from(self.frames.slots_per_window());
-                before.checked_add(added).filter(|sum| sum.unsigned_abs() <= limit.unsigned_abs()).ok_or(Reason::Overflow)?;
+                before
+                    .checked_add(added)
+                    .filter(|sum| sum.unsigned_abs() <= limit.unsigned_abs())
+                    .ok_or(Reason::Overflow)?;
             }
-            Amount::Value(value) => match self.put_value(ValueKey { group: place, leg: u8::from(leg == 1), value: *value }, slot) {
+            Amount::Value(value) => match self.put_value(
+                ValueKey {
+                    group: place,
+                    leg: u8::from(leg == 1),
+                    value: *value,
+                },
+                slot,
+            ) {
                 Some(new) => added = i128::from(new),
                 None => {
                     self.cell(place, leg, slot, found).capped = true;
@@ -350,7 +381,16 @@ impl Metric {
         cell.sum += added;
         cell.events += 1;
         cell.seq = event.seq;
-        self.roll(place, leg, slot, Totals { events: 1, sum: added, capped: 0 });
+        self.roll(
+            place,
+            leg,
+            slot,
+            Totals {
+                events: 1,
+                sum: added,
+                capped: 0,
+            },
+        );
         self.groups[place as usize].last_seq = event.seq;
         self.last_seq = event.seq;
         self.touched(place, slot);
@@ -387,12 +427,17 @@ impl Metric {
 
     /// The group's place, added if it is new.
     pub(crate) fn group_place(&mut self, key: &str) -> u32 {
-        self.by_key.get(key).copied().unwrap_or_else(|| self.add_group(key))
+        self.by_key
+            .get(key)
+            .copied()
+            .unwrap_or_else(|| self.add_group(key))
     }
 
     /// The group of this name.
     pub(crate) fn group(&self, key: &str) -> Option<&Group> {
-        self.by_key.get(key).and_then(|place| self.groups.get(*place as usize))
+        self.by_key
+            .get(key)
+            .and_then(|place| self.groups.get(*place as usize))
     }
 
     fn add_group(&mut self, key: &str) -> u32 {
@@ -410,9 +455,13 @@ impl Metric {
             Ok(at) => at,
             Err(at) => {
                 let part = part_of(slot);
-                let slots = part * crate::engine::cell::PART_SLOTS..(part + 1) * crate::engine::cell::PART_SLOTS;
+                let slots =
+                    part * crate::engine::cell::PART_SLOTS..(part + 1) * crate::engine::cell::PART_SLOTS;
                 if !group.has(&slots) {
-                    self.chunks.touch(part_hash(group.hash, part)).parts.push((place, part));
+                    self.chunks
+                        .touch(part_hash(group.hash, part))
+                        .parts
+                        .push((place, part));
                 }
                 if group.legs[leg].is_empty() {
                     // Most groups of a tumbling window have one cell; doubling would begin with four.
@@ -438,7 +487,11 @@ impl Metric {
         }
         if let Some(current) = self.place {
             for window in self.frames.altered(slot, current) {
-                match self.closed.entry(window).or_insert_with(|| Due::Some(BTreeSet::new())) {
+                match self
+                    .closed
+                    .entry(window)
+                    .or_insert_with(|| Due::Some(BTreeSet::new()))
+                {
                     Due::All => {}
                     Due::Some(groups) => {
                         groups.insert(place);
@@ -484,10 +537,16 @@ impl Metric {
 
     /// Adds to the rolling totals what was added to a slot.
     fn roll(&mut self, place: u32, leg: usize, slot: i64, came: Totals) {
-        let (Some(rolling), Some(current)) = (&mut self.groups[place as usize].rolling, self.place) else { return };
+        let (Some(rolling), Some(current)) = (&mut self.groups[place as usize].rolling, self.place) else {
+            return;
+        };
         if self.frames.slots(current).contains(&slot) {
             rolling.current[leg].roll(came, Totals::default());
-        } else if self.frames.previous(current).is_some_and(|slots| slots.contains(&slot)) {
+        } else if self
+            .frames
+            .previous(current)
+            .is_some_and(|slots| slots.contains(&slot))
+        {
             rolling.previous[leg].roll(came, Totals::default());
         }
     }
@@ -562,7 +621,11 @@ impl Metric {
             // Older ones have expired already, or will never have been asked for.
             let oldest = before.max(place - crate::definition::SPARK);
             for window in (oldest..place).filter(|window| self.frames.exists(*window)) {
-                if self.frames.closed_until(window).is_some_and(|until| until > self.as_of) {
+                if self
+                    .frames
+                    .closed_until(window)
+                    .is_some_and(|until| until > self.as_of)
+                {
                     self.closed.insert(window, Due::All);
                 }
             }
@@ -586,7 +649,12 @@ impl Metric {
 
     /// Counts different values per range anew: one pass over all values.
     fn respread(&mut self, place: i64) {
-        if !self.definition.legs.iter().any(|leg| matches!(leg.aggregate, Aggregate::Distinct(_))) {
+        if !self
+            .definition
+            .legs
+            .iter()
+            .any(|leg| matches!(leg.aggregate, Aggregate::Distinct(_)))
+        {
             return;
         }
         for group in &mut self.groups {
@@ -597,7 +665,11 @@ impl Metric {
         let none = Slots::new();
         for chunk in self.chunks.list() {
             for (key, slots) in &chunk.values {
-                let Some(rolling) = self.groups.get_mut(key.group as usize).and_then(|group| group.rolling.as_mut()) else {
+                let Some(rolling) = self
+                    .groups
+                    .get_mut(key.group as usize)
+                    .and_then(|group| group.rolling.as_mut())
+                else {
                     continue;
                 };
                 let spread = &mut rolling.spread[usize::from(key.leg)];
@@ -668,7 +740,12 @@ impl Metric {
     fn count_blocks(&mut self) {
         self.block_groups.clear();
         for group in self.groups.iter().filter(|group| &*group.key != GroupName::OTHER) {
-            let mut blocks: Vec<i64> = group.legs.iter().flatten().map(|cell| self.frames.block(cell.slot)).collect();
+            let mut blocks: Vec<i64> = group
+                .legs
+                .iter()
+                .flatten()
+                .map(|cell| self.frames.block(cell.slot))
+                .collect();
             blocks.sort_unstable();
             blocks.dedup();
             for block in blocks {
@@ -700,11 +777,19 @@ impl Metric {
     pub fn missed(&mut self, hole: Hole) {
         self.hole = Some(match self.hole {
             None => hole,
-            Some(known) => Hole { since: known.since.min(hole.since), until: known.until.max(hole.until) },
+            Some(known) => Hole {
+                since: known.since.min(hole.since),
+                until: known.until.max(hole.until),
+            },
         });
         self.all_changed = true;
-        if let Some(place) = self.place.filter(|_| self.frames.closes() && self.definition.publish.is_some()) {
-            for window in (place - crate::definition::SPARK..place).filter(|window| self.frames.exists(*window)) {
+        if let Some(place) = self
+            .place
+            .filter(|_| self.frames.closes() && self.definition.publish.is_some())
+        {
+            for window in
+                (place - crate::definition::SPARK..place).filter(|window| self.frames.exists(*window))
+            {
                 self.closed.insert(window, Due::All);
             }
         }
@@ -760,7 +845,13 @@ fn block_count(group: &mut Group, leg: usize, block: i64, slots: &Range<i64>) ->
 }
 
 /// Counts a value that is new in `slot` and was seen in `seen`.
-fn count_value(spread: &mut crate::engine::cell::Spread, frames: &Frames, place: i64, seen: &Slots, slot: i64) {
+fn count_value(
+    spread: &mut crate::engine::cell::Spread,
+    frames: &Frames,
+    place: i64,
+    seen: &Slots,
+    slot: i64,
+) {
     let current = frames.slots(place);
     if current.contains(&slot) {
         spread.current += u32::from(!any(seen, &current));
@@ -786,7 +877,10 @@ fn recount(group: &mut Group, frames: &Frames, place: i64) {
 fn roll_group(group: &mut Group, frames: &Frames, before: i64, place: i64) {
     let Some(rolling) = &mut group.rolling else { return };
     let (old, new) = (frames.slots(before), frames.slots(place));
-    let (old_previous, new_previous) = (frames.previous(before).unwrap_or(0..0), frames.previous(place).unwrap_or(0..0));
+    let (old_previous, new_previous) = (
+        frames.previous(before).unwrap_or(0..0),
+        frames.previous(place).unwrap_or(0..0),
+    );
     for (leg, cells) in group.legs.iter().enumerate() {
         if cells.is_empty() {
             continue;

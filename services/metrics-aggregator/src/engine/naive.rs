@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use roomcast_proto::metric::{Group as GroupName, Update, closed_key, current_key};
 use serde_json::value::RawValue;
 
-use crate::engine::decimal::Decimal;
 use crate::definition::{Aggregate, Clock, Definition, Definitions, Window};
+use crate::engine::decimal::Decimal;
 use crate::engine::metric::{DISTINCT_MAX, FUTURE_MICROS};
 use crate::engine::row::Event;
 use crate::engine::shard::{Head, Shard};
@@ -43,12 +43,28 @@ enum Step {
 const ROOMS: [&str; 3] = ["shop.a", "shop.b", "other"];
 const KINDS: [&str; 3] = ["new", "done", "noise"];
 const AMOUNTS: [&str; 12] = [
-    "\"amount\":10.25,", "\"amount\":-3,", "\"amount\":\"7.000000000001\",", "\"amount\":0,", "\"amount\":1e3,", "\"amount\":null,",
-    "", "\"amount\":\"x\",", "\"amount\":true,", "\"amount\":1e18,", "\"amount\":{\"a\":1},", "\"amount\":0.0000000000001,",
+    "\"amount\":10.25,",
+    "\"amount\":-3,",
+    "\"amount\":\"7.000000000001\",",
+    "\"amount\":0,",
+    "\"amount\":1e3,",
+    "\"amount\":null,",
+    "",
+    "\"amount\":\"x\",",
+    "\"amount\":true,",
+    "\"amount\":1e18,",
+    "\"amount\":{\"a\":1},",
+    "\"amount\":0.0000000000001,",
 ];
 const CATEGORIES: [&str; 8] = [
-    "\"category\":\"car\",", "\"category\":\"tour\",", "\"category\":\"a/b\",", "\"category\":42,", "\"category\":\"42\",",
-    "\"category\":null,", "", "\"category\":[1],",
+    "\"category\":\"car\",",
+    "\"category\":\"tour\",",
+    "\"category\":\"a/b\",",
+    "\"category\":42,",
+    "\"category\":\"42\",",
+    "\"category\":null,",
+    "",
+    "\"category\":[1],",
 ];
 const CUSTOMERS: [&str; 12] = [
     "1", "1.0", "\"1\"", "true", "\"a\"", "\"b\"", "\"c\"", "\"d\"", "\"e\"", "\"f\"", "null", "{}",
@@ -62,7 +78,15 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let after = prop_oneof![5 => 0..2 * MINUTE, 2 => 0..2 * HOUR, 1 => 0..30 * HOUR];
     let mostly = || prop_oneof![6 => 0..2_usize, 1 => Just(2_usize)];
-    let made = (after.clone(), shift, mostly(), mostly(), 0..12_usize, 0..8_usize, 0..12_usize);
+    let made = (
+        after.clone(),
+        shift,
+        mostly(),
+        mostly(),
+        0..12_usize,
+        0..8_usize,
+        0..12_usize,
+    );
     prop_oneof![
         12 => made.prop_map(|(after, shift, room, kind, amount, category, customer)| Step::Event(Made { after, shift, room, kind, amount, category, customer })),
         2 => after.prop_map(Step::Wait),
@@ -81,9 +105,19 @@ fn definitions(zone: &str) -> Definitions {
         ("dayevent", "{ tumbling: day }", "event"),
         ("long", "{ sliding: 24h, step: 1h }", "wall"),
     ];
-    let values = [("count", "count()", "new"), ("sum", "sum(data.amount)", "done"), ("distinct", "distinct(data.customer)", "new")];
+    let values = [
+        ("count", "count()", "new"),
+        ("sum", "sum(data.amount)", "done"),
+        ("distinct", "distinct(data.customer)", "new"),
+    ];
     for (window, spec, clock) in windows {
-        for (grouped, group) in [("", ""), ("_by", ", group_by: [data.category], groups_max: 3, groups_published_max: 2")] {
+        for (grouped, group) in [
+            ("", ""),
+            (
+                "_by",
+                ", group_by: [data.category], groups_max: 3, groups_published_max: 2",
+            ),
+        ] {
             for (name, value, kind) in values {
                 text += &format!(
                     "  - {{ name: {name}_{window}{grouped}, from: {{ room: shop.*, type: {kind} }}, where: 'data.customer != true', value: {value}, window: {spec}, clock: {clock}, compare: previous, stalled_after: 1h{group}, publish: {{ room: r, audience: all, at_most_every: 50ms }} }}\n"
@@ -92,7 +126,11 @@ fn definitions(zone: &str) -> Definitions {
             for (of, to) in [("sum", "count"), ("distinct", "count")] {
                 text += &format!(
                     "  - {{ name: {of}_{to}_{window}{grouped}, ratio: {{ of: {of}_{window}{grouped}, to: {to}_{window}{grouped}, scale: 3 }}, publish: {{ room: r, audience: all, at_most_every: 50ms }}{} }}\n",
-                    if grouped.is_empty() { "" } else { ", groups_published_max: 2" }
+                    if grouped.is_empty() {
+                        ""
+                    } else {
+                        ", groups_published_max: 2"
+                    }
                 );
             }
         }
@@ -149,8 +187,16 @@ impl Naive {
                 Some(end - size..end)
             }
             Window::Day => {
-                let date = self.zone().to_datetime(Timestamp::from_microsecond(at).unwrap()).date();
-                let start = |date: jiff::civil::Date| date.to_zoned(self.zone().clone()).unwrap().timestamp().as_microsecond();
+                let date = self
+                    .zone()
+                    .to_datetime(Timestamp::from_microsecond(at).unwrap())
+                    .date();
+                let start = |date: jiff::civil::Date| {
+                    date.to_zoned(self.zone().clone())
+                        .unwrap()
+                        .timestamp()
+                        .as_microsecond()
+                };
                 let next = date.checked_add(1.day()).unwrap();
                 Some(start(date)..start(next))
             }
@@ -175,7 +221,9 @@ impl Naive {
             return days.into_iter().rev().map(Some).collect();
         }
         let size = window.end - window.start;
-        (0..24).map(|i| Some(window.start + size * i / 24..window.start + size * (i + 1) / 24)).collect()
+        (0..24)
+            .map(|i| Some(window.start + size * i / 24..window.start + size * (i + 1) / 24))
+            .collect()
     }
 
     /// What groups and distinct values are bounded by.
@@ -200,7 +248,13 @@ impl Naive {
         }
     }
 
-    fn judge(&mut self, leg: usize, aggregate: Aggregate, event: &Event<'_>, data: &serde_json::Value) -> Result<(), &'static str> {
+    fn judge(
+        &mut self,
+        leg: usize,
+        aggregate: Aggregate,
+        event: &Event<'_>,
+        data: &serde_json::Value,
+    ) -> Result<(), &'static str> {
         match data.get("customer") {
             None => return Err("where_error"),
             Some(serde_json::Value::Bool(true)) => return Ok(()),
@@ -235,7 +289,9 @@ impl Naive {
                     Some(serde_json::Value::Number(number)) => {
                         Decimal::parse(&number.to_string()).map_err(|_| "out_of_range")?
                     }
-                    Some(serde_json::Value::String(text)) => Decimal::parse(text).map_err(|_| "not_a_number")?,
+                    Some(serde_json::Value::String(text)) => {
+                        Decimal::parse(text).map_err(|_| "not_a_number")?
+                    }
                     Some(_) => return Err("not_a_number"),
                 }
             }
@@ -251,7 +307,9 @@ impl Naive {
         // What is older than everything any window can still show is not folded.
         let newest = self.newest.unwrap_or(i64::MIN);
         let past = match self.definition.window {
-            Window::Sliding { size, .. } => self.block(event.time_micros) < self.block(self.window(newest).unwrap().end - 2 * size),
+            Window::Sliding { size, .. } => {
+                self.block(event.time_micros) < self.block(self.window(newest).unwrap().end - 2 * size)
+            }
             _ => false,
         };
         if past {
@@ -281,20 +339,39 @@ impl Naive {
                 return Err("overflow");
             }
         }
-        self.facts.push(Fact { leg, group, time: event.time_micros, seq: event.seq, amount, value });
+        self.facts.push(Fact {
+            leg,
+            group,
+            time: event.time_micros,
+            seq: event.seq,
+            amount,
+            value,
+        });
         Ok(())
     }
 
     fn number(&self, group: &str, window: Option<&Range<i64>>, own: bool) -> (Option<Decimal>, u64) {
-        let inside = |fact: &&Fact| fact.group == group && window.is_none_or(|window| window.contains(&fact.time));
+        let inside =
+            |fact: &&Fact| fact.group == group && window.is_none_or(|window| window.contains(&fact.time));
         let leg = |leg: usize| {
-            let facts: Vec<&Fact> = self.facts.iter().filter(inside).filter(|fact| fact.leg == leg).collect();
+            let facts: Vec<&Fact> = self
+                .facts
+                .iter()
+                .filter(inside)
+                .filter(|fact| fact.leg == leg)
+                .collect();
             let number = match self.definition.legs[leg].aggregate {
                 Aggregate::Count => Decimal::from_count(facts.len() as u64),
-                Aggregate::Sum(_) => facts.iter().fold(Decimal::ZERO, |sum, fact| sum.checked_add(fact.amount).unwrap()),
-                Aggregate::Distinct(_) => {
-                    Decimal::from_count(facts.iter().map(|fact| &fact.value).collect::<BTreeSet<_>>().len() as u64)
-                }
+                Aggregate::Sum(_) => facts
+                    .iter()
+                    .fold(Decimal::ZERO, |sum, fact| sum.checked_add(fact.amount).unwrap()),
+                Aggregate::Distinct(_) => Decimal::from_count(
+                    facts
+                        .iter()
+                        .map(|fact| &fact.value)
+                        .collect::<BTreeSet<_>>()
+                        .len() as u64,
+                ),
             };
             (number, facts.len() as u64)
         };
@@ -313,14 +390,25 @@ impl Naive {
 
     fn update(&self, group: &str, window: Option<Range<i64>>, current: bool) -> Update {
         let (value, events) = self.number(group, window.as_ref(), true);
-        let previous = window.as_ref().map(|window| self.before(window)).and_then(|window| self.number(group, Some(&window), false).0);
-        let change = value.zip(previous).and_then(|(value, previous)| value.checked_sub(previous));
-        let percent = change.zip(previous).and_then(|(change, previous)| change.percent_of(previous));
+        let previous = window
+            .as_ref()
+            .map(|window| self.before(window))
+            .and_then(|window| self.number(group, Some(&window), false).0);
+        let change = value
+            .zip(previous)
+            .and_then(|(value, previous)| value.checked_sub(previous));
+        let percent = change
+            .zip(previous)
+            .and_then(|(change, previous)| change.percent_of(previous));
         let spark = self.spark(window.as_ref());
         let last = spark.len() - 1;
         let sliding = matches!(self.definition.window, Window::Sliding { .. });
         let text = |number: Option<Decimal>| number.map(|number| number.to_string());
-        let shown = |time: i64| spark.iter().any(|part| part.as_ref().is_none_or(|part| part.contains(&time)));
+        let shown = |time: i64| {
+            spark
+                .iter()
+                .any(|part| part.as_ref().is_none_or(|part| part.contains(&time)))
+        };
         let revision = self
             .facts
             .iter()
@@ -329,7 +417,8 @@ impl Naive {
             .max()
             .unwrap_or(0);
         let instant = |at: i64| roomcast_proto::event::rfc3339(at);
-        let stalled = self.as_of - self.last_match.unwrap_or(self.created) >= self.definition.stalled_after_micros.unwrap_or(i64::MAX);
+        let stalled = self.as_of - self.last_match.unwrap_or(self.created)
+            >= self.definition.stalled_after_micros.unwrap_or(i64::MAX);
         Update {
             metric: self.definition.name.clone(),
             group: GroupName::from_json(group),
@@ -354,7 +443,9 @@ impl Naive {
             events,
             as_of: String::new(),
             revision,
-            approximate: self.capped.iter().any(|(_, capped, _, time)| capped == group && window.as_ref().is_none_or(|w| w.contains(time))),
+            approximate: self.capped.iter().any(|(_, capped, _, time)| {
+                capped == group && window.as_ref().is_none_or(|w| w.contains(time))
+            }),
             error: None,
             stalled: current && stalled,
             no_data: current && self.last_match.is_none(),
@@ -369,9 +460,15 @@ impl Naive {
         }
         let before = window.filter(|_| current).map(|window| self.before(window));
         let shown = |fact: &&Fact| {
-            window.is_none_or(|window| window.contains(&fact.time)) || before.as_ref().is_some_and(|b| b.contains(&fact.time))
+            window.is_none_or(|window| window.contains(&fact.time))
+                || before.as_ref().is_some_and(|b| b.contains(&fact.time))
         };
-        let groups: BTreeSet<&str> = self.facts.iter().filter(shown).map(|fact| fact.group.as_str()).collect();
+        let groups: BTreeSet<&str> = self
+            .facts
+            .iter()
+            .filter(shown)
+            .map(|fact| fact.group.as_str())
+            .collect();
         let other = groups.contains(GroupName::OTHER);
         let mut ranked: Vec<(Option<i128>, &str)> = groups
             .into_iter()
@@ -397,14 +494,26 @@ fn publish(shard: &mut Shard, shown: &mut Shown) {
             Some(body) if out.kind == roomcast_proto::metric::UPDATED => {
                 let update: Update = serde_json::from_str(&body).unwrap();
                 if let Some((before, _)) = shown.get(&out.key) {
-                    assert!(before.revision <= update.revision, "{}: the revision went back", out.key);
-                    assert!(before.as_of <= update.as_of || before.as_of.len() != update.as_of.len(), "{}: as_of went back", out.key);
+                    assert!(
+                        before.revision <= update.revision,
+                        "{}: the revision went back",
+                        out.key
+                    );
+                    assert!(
+                        before.as_of <= update.as_of || before.as_of.len() != update.as_of.len(),
+                        "{}: as_of went back",
+                        out.key
+                    );
                 }
                 shown.insert(out.key, (update, out.expires_micros));
             }
             Some(_) => {}
             None => {
-                assert!(shown.remove(&out.key).is_some(), "{} was withdrawn and never published", out.key);
+                assert!(
+                    shown.remove(&out.key).is_some(),
+                    "{} was withdrawn and never published",
+                    out.key
+                );
             }
         }
     }
@@ -414,18 +523,27 @@ fn publish(shard: &mut Shard, shown: &mut Shown) {
 fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
     let name = &naive.definition.name;
     let of_metric = |key: &&String| roomcast_proto::metric::metric_of_key(key) == name;
-    let blank = |update: &Update| Update { as_of: String::new(), ..update.clone() };
+    let blank = |update: &Update| Update {
+        as_of: String::new(),
+        ..update.clone()
+    };
     let mut expected: BTreeMap<String, Update> = BTreeMap::new();
     if let Some(newest) = naive.newest {
         let window = naive.window(newest);
         for group in naive.top(window.as_ref(), true) {
-            expected.insert(current_key(name, &group), naive.update(&group, window.clone(), true));
+            expected.insert(
+                current_key(name, &group),
+                naive.update(&group, window.clone(), true),
+            );
         }
         if naive.definition.window == Window::Day {
             let first = naive.window(first_newest.unwrap_or(newest)).unwrap();
             let mut day = naive.before(&window.unwrap());
             for _ in 0..24 {
-                let altered = naive.facts.iter().any(|fact| fact.time < day.end && fact.time < first.start);
+                let altered = naive
+                    .facts
+                    .iter()
+                    .any(|fact| fact.time < day.end && fact.time < first.start);
                 let until = day.end + (24 * (day.end - day.start)).clamp(3_600 * SECOND, 7 * 24 * HOUR);
                 if until > naive.as_of && (day.start >= first.start || altered) {
                     for group in naive.top(Some(&day), false) {
@@ -487,8 +605,15 @@ fn run(zone: &str, start: &str, steps: &[Step]) {
             Step::Event(made) => {
                 now += made.after;
                 seq += 1 + u64::try_from(made.customer).unwrap() % 3;
-                let text = format!("{{{}{}\"customer\":{}}}", AMOUNTS[made.amount], CATEGORIES[made.category], CUSTOMERS[made.customer]);
-                let text = if made.customer == 11 && made.amount == 3 { "{}".to_owned() } else { text };
+                let text = format!(
+                    "{{{}{}\"customer\":{}}}",
+                    AMOUNTS[made.amount], CATEGORIES[made.category], CUSTOMERS[made.customer]
+                );
+                let text = if made.customer == 11 && made.amount == 3 {
+                    "{}".to_owned()
+                } else {
+                    text
+                };
                 let raw: Box<RawValue> = serde_json::from_str(&text).unwrap();
                 let data: serde_json::Value = serde_json::from_str(&text).unwrap();
                 let event = Event {
@@ -536,7 +661,9 @@ fn run(zone: &str, start: &str, steps: &[Step]) {
                     .collect();
                 for number in 0..16 {
                     for orphan in shard.orphans(number, &roomcast_proto::ids::Tenant::default(), &known) {
-                        let expired = shown.get(&orphan.key).is_some_and(|(_, at)| at.is_some_and(|at| at <= now));
+                        let expired = shown
+                            .get(&orphan.key)
+                            .is_some_and(|(_, at)| at.is_some_and(|at| at <= now));
                         let falling = !orphan.key.contains('@');
                         assert!(expired || falling, "{} is an orphan after a restart", orphan.key);
                         shown.remove(&orphan.key);
@@ -558,7 +685,12 @@ fn run(zone: &str, start: &str, steps: &[Step]) {
         let metric = shard.metric(&naive.definition.name).unwrap();
         let skipped = serde_json::to_value(metric.skipped).unwrap();
         for (reason, count) in skipped.as_object().unwrap() {
-            assert_eq!(count.as_u64().unwrap(), naive.skipped.get(reason.as_str()).copied().unwrap_or(0), "{} {reason}", naive.definition.name);
+            assert_eq!(
+                count.as_u64().unwrap(),
+                naive.skipped.get(reason.as_str()).copied().unwrap_or(0),
+                "{} {reason}",
+                naive.definition.name
+            );
         }
     }
 }

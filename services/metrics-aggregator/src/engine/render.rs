@@ -14,9 +14,9 @@ use roomcast_proto::metric::{
     Direction, Group as GroupName, STATUS, Span, Status, UPDATED, Update, closed_key, current_key, status_key,
 };
 
+use crate::definition::{Aggregate, Publish};
 use crate::engine::cell::{Group, Totals, totals};
 use crate::engine::decimal::Decimal;
-use crate::definition::{Aggregate, Publish};
 use crate::engine::metric::{Due, Metric};
 
 /// Statuses follow each other at this distance at least.
@@ -68,11 +68,17 @@ impl Metric {
             return Some(i64::MIN);
         }
         let values = self.all_changed || !self.changed.is_empty() || !self.closed.is_empty();
-        let values = values.then(|| self.last_published.map_or(i64::MIN, |last| last + publish.at_most_every_micros));
-        let status = self.last_status.as_ref().map_or(Some(i64::MIN), |(last, status)| {
-            let changed = !same(status, &self.status(position));
-            changed.then_some(last + STATUS_EVERY_MICROS)
+        let values = values.then(|| {
+            self.last_published
+                .map_or(i64::MIN, |last| last + publish.at_most_every_micros)
         });
+        let status = self
+            .last_status
+            .as_ref()
+            .map_or(Some(i64::MIN), |(last, status)| {
+                let changed = !same(status, &self.status(position));
+                changed.then_some(last + STATUS_EVERY_MICROS)
+            });
         values.into_iter().chain(status).min()
     }
 
@@ -82,7 +88,9 @@ impl Metric {
             return Vec::new();
         };
         let mut out = take(&mut self.finals);
-        let rested = self.last_published.is_none_or(|last| self.as_of >= last + publish.at_most_every_micros);
+        let rested = self
+            .last_published
+            .is_none_or(|last| self.as_of >= last + publish.at_most_every_micros);
         let waiting = self.all_changed || !self.changed.is_empty() || !self.closed.is_empty();
         if rested && waiting {
             self.last_published = Some(self.as_of);
@@ -100,14 +108,21 @@ impl Metric {
 
     /// The last values of the window that is about to be left, which `at_most_every` held back.
     pub(crate) fn render_last(&mut self) {
-        let (Some(publish), Some(place)) = (self.definition.publish.clone(), self.place) else { return };
+        let (Some(publish), Some(place)) = (self.definition.publish.clone(), self.place) else {
+            return;
+        };
         for group in take(&mut self.changed) {
             let group = &mut self.groups[group as usize];
             group.changed = false;
             let key = Arc::clone(&group.key);
             if self.published.contains(&key) {
                 let update = self.update(&key, place);
-                self.finals.push(self.outgoing(&publish, current_key(&self.definition.name, &key), update, None));
+                self.finals.push(self.outgoing(
+                    &publish,
+                    current_key(&self.definition.name, &key),
+                    update,
+                    None,
+                ));
             }
         }
     }
@@ -137,7 +152,10 @@ impl Metric {
 
     fn render_closed(&mut self, publish: &Publish, out: &mut Vec<Outgoing>) {
         for (place, due) in take(&mut self.closed) {
-            let (Some(bounds), Some(until)) = (self.frames.bounds(place), self.frames.closed_until(place)) else { continue };
+            let (Some(bounds), Some(until)) = (self.frames.bounds(place), self.frames.closed_until(place))
+            else {
+                continue;
+            };
             if until <= self.as_of || bounds.is_empty() {
                 continue;
             }
@@ -147,7 +165,9 @@ impl Metric {
             for key in &top {
                 let changed = match &due {
                     Due::All => true,
-                    Due::Some(groups) => groups.iter().any(|group| self.groups[*group as usize].key == *key),
+                    Due::Some(groups) => groups
+                        .iter()
+                        .any(|group| self.groups[*group as usize].key == *key),
                 };
                 if changed || !known.contains(key) {
                     let update = self.update(key, place);
@@ -163,14 +183,16 @@ impl Metric {
         }
         let as_of = self.as_of;
         let frames = &self.frames;
-        self.closed_published.retain(|place, _| frames.closed_until(*place).is_some_and(|until| until > as_of));
+        self.closed_published
+            .retain(|place, _| frames.closed_until(*place).is_some_and(|until| until > as_of));
     }
 
     fn render_status(&mut self, publish: &Publish, position: u64, out: &mut Vec<Outgoing>) {
         let status = self.status(position);
-        let due = self.last_status.as_ref().is_none_or(|(last, known)| {
-            self.as_of >= last + STATUS_EVERY_MICROS && !same(known, &status)
-        });
+        let due = self
+            .last_status
+            .as_ref()
+            .is_none_or(|(last, known)| self.as_of >= last + STATUS_EVERY_MICROS && !same(known, &status));
         if due {
             out.push(Outgoing {
                 room: publish.room.clone(),
@@ -205,11 +227,19 @@ impl Metric {
         let Some(place) = self.place else { return keys };
         keys.extend(self.top(place).iter().map(|key| (current_key(name, key), None)));
         if self.frames.closes() {
-            let live = |place: &i64| self.frames.closed_until(*place).is_some_and(|until| until > self.as_of);
+            let live = |place: &i64| {
+                self.frames
+                    .closed_until(*place)
+                    .is_some_and(|until| until > self.as_of)
+            };
             for closed in (place - crate::definition::SPARK..place).filter(live) {
-                let Some(bounds) = self.frames.bounds(closed).filter(|bounds| !bounds.is_empty()) else { continue };
+                let Some(bounds) = self.frames.bounds(closed).filter(|bounds| !bounds.is_empty()) else {
+                    continue;
+                };
                 keys.extend(
-                    self.top(closed).into_iter().map(|key| (closed_key(name, &key, bounds.start), Some((closed, key)))),
+                    self.top(closed)
+                        .into_iter()
+                        .map(|key| (closed_key(name, &key, bounds.start), Some((closed, key)))),
                 );
             }
         }
@@ -222,7 +252,11 @@ impl Metric {
             return vec![GroupName::ALL.into()];
         }
         let current = self.place == Some(place);
-        let own = if current { Part::Current } else { Part::Slots(self.frames.slots(place)) };
+        let own = if current {
+            Part::Current
+        } else {
+            Part::Slots(self.frames.slots(place))
+        };
         let mut ranked: Vec<(Option<Decimal>, &Arc<str>)> = Vec::new();
         let mut other = None;
         for group in &self.groups {
@@ -236,17 +270,26 @@ impl Metric {
                 other = Some(Arc::clone(&group.key));
             } else {
                 let size = self.number(&sums, true).ok().flatten();
-                ranked.push((size.map(|number| Decimal::from_units(number.units().saturating_abs())), &group.key));
+                ranked.push((
+                    size.map(|number| Decimal::from_units(number.units().saturating_abs())),
+                    &group.key,
+                ));
             }
         }
-        let order = |a: &(Option<Decimal>, &Arc<str>), b: &(Option<Decimal>, &Arc<str>)| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1));
+        let order = |a: &(Option<Decimal>, &Arc<str>), b: &(Option<Decimal>, &Arc<str>)| {
+            b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1))
+        };
         let most = self.definition.groups_published_max;
         if ranked.len() > most {
             ranked.select_nth_unstable_by(most, order);
             ranked.truncate(most);
         }
         ranked.sort_unstable_by(order);
-        ranked.into_iter().map(|(_, key)| Arc::clone(key)).chain(other).collect()
+        ranked
+            .into_iter()
+            .map(|(_, key)| Arc::clone(key))
+            .chain(other)
+            .collect()
     }
 
     /// The update of a group in a window.
@@ -257,15 +300,22 @@ impl Metric {
         let (own, before) = if current && self.frames.rolls() {
             (Part::Current, Some(Part::Previous))
         } else {
-            (Part::Slots(self.frames.slots(place)), self.frames.previous(place).map(Part::Slots))
+            (
+                Part::Slots(self.frames.slots(place)),
+                self.frames.previous(place).map(Part::Slots),
+            )
         };
         let sums = self.part(group, &own);
         let value = self.number(&sums, true);
         let before = before.filter(|_| self.definition.compare_previous);
         let previous = before.and_then(|part| self.number(&self.part(group, &part), false).ok().flatten());
         let number = value.ok().flatten();
-        let change = number.zip(previous).and_then(|(value, previous)| value.checked_sub(previous));
-        let percent = change.zip(previous).and_then(|(change, previous)| change.percent_of(previous));
+        let change = number
+            .zip(previous)
+            .and_then(|(value, previous)| value.checked_sub(previous));
+        let percent = change
+            .zip(previous)
+            .and_then(|(change, previous)| change.percent_of(previous));
         let text = |number: Option<Decimal>| number.map(|number| number.to_string());
         let bounds = self.frames.bounds(place);
         let (revision, spark) = self.revision_and_spark(key, group, place);
@@ -301,7 +351,11 @@ impl Metric {
         let ranges = self.frames.spark(place);
         let current = self.place == Some(place);
         let revision = match group {
-            Some(group) if !current => ranges.iter().map(|slots| group.seq_within(slots)).max().unwrap_or(0),
+            Some(group) if !current => ranges
+                .iter()
+                .map(|slots| group.seq_within(slots))
+                .max()
+                .unwrap_or(0),
             Some(group) if key != GroupName::ALL => group.last_seq,
             _ if current => self.last_seq,
             _ => 0,
@@ -309,8 +363,15 @@ impl Metric {
         let last = ranges.len() - 1;
         let spark = ranges.into_iter().enumerate().map(|(i, slots)| {
             let own = i == last && !self.frames.rolls();
-            let part = if self.frames.rolls() { Part::Spark(i, slots) } else { Part::Slots(slots) };
-            self.number(&self.part(group, &part), own).ok().flatten().map(|number| number.to_string())
+            let part = if self.frames.rolls() {
+                Part::Spark(i, slots)
+            } else {
+                Part::Slots(slots)
+            };
+            self.number(&self.part(group, &part), own)
+                .ok()
+                .flatten()
+                .map(|number| number.to_string())
         });
         (revision.max(self.floor), spark.collect())
     }
@@ -319,7 +380,11 @@ impl Metric {
     fn incomplete(&self, bounds: Option<Range<i64>>) -> Option<String> {
         let hole = self.hole?;
         let touched = bounds.is_none_or(|bounds| {
-            let reach = if self.definition.compare_previous { bounds.end - bounds.start } else { 0 };
+            let reach = if self.definition.compare_previous {
+                bounds.end - bounds.start
+            } else {
+                0
+            };
             hole.until > bounds.start - reach && hole.since < bounds.end
         });
         touched.then(|| rfc3339(hole.since))
@@ -327,14 +392,20 @@ impl Metric {
 
     /// The legs of a group added up over some slots.
     fn part(&self, group: Option<&Group>, part: &Part) -> [Totals; 2] {
-        let Some(group) = group else { return Default::default() };
+        let Some(group) = group else {
+            return Default::default();
+        };
         let place = self.place.unwrap_or(0);
         let rolling = group.rolling.as_deref();
         let mut sums = match (part, rolling) {
             (Part::Current, Some(rolling)) => rolling.current,
             (Part::Previous, Some(rolling)) => rolling.previous,
             (Part::Current, None) => over(group, &self.frames.slots(place)),
-            (Part::Previous, None) => self.frames.previous(place).map(|slots| over(group, &slots)).unwrap_or_default(),
+            (Part::Previous, None) => self
+                .frames
+                .previous(place)
+                .map(|slots| over(group, &slots))
+                .unwrap_or_default(),
             (Part::Spark(_, slots) | Part::Slots(slots), _) => over(group, slots),
         };
         for (leg, definition) in self.definition.legs.iter().enumerate() {
@@ -367,7 +438,13 @@ impl Metric {
         }
     }
 
-    fn outgoing(&self, publish: &Publish, key: String, update: Update, expires_micros: Option<i64>) -> Outgoing {
+    fn outgoing(
+        &self,
+        publish: &Publish,
+        key: String,
+        update: Update,
+        expires_micros: Option<i64>,
+    ) -> Outgoing {
         Outgoing {
             room: publish.room.clone(),
             audience: publish.audience.clone(),
@@ -395,7 +472,11 @@ impl Metric {
 
     /// Closed windows whose publication is not acknowledged yet: what a successor has to publish again.
     pub(crate) fn outbox(&self) -> BTreeSet<i64> {
-        self.closed.keys().chain(&self.closed_in_flight).copied().collect()
+        self.closed
+            .keys()
+            .chain(&self.closed_in_flight)
+            .copied()
+            .collect()
     }
 }
 
@@ -409,5 +490,8 @@ fn events(sums: &[Totals; 2]) -> u64 {
 
 /// Whether two statuses say the same, whenever they were made.
 fn same(a: &Status, b: &Status) -> bool {
-    a.skipped == b.skipped && a.lag == b.lag && a.stalled == b.stalled && a.incomplete_since == b.incomplete_since
+    a.skipped == b.skipped
+        && a.lag == b.lag
+        && a.stalled == b.stalled
+        && a.incomplete_since == b.incomplete_since
 }

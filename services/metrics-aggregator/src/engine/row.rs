@@ -83,8 +83,15 @@ impl Path {
         if let Some((_, attribute)) = Attribute::ALL.into_iter().find(|(name, _)| *name == text) {
             return Some(Self::Attribute(attribute));
         }
-        let members: Vec<String> = text.strip_prefix("data.")?.split('.').map(str::to_owned).collect();
-        members.iter().all(|name| is_identifier(name)).then_some(Self::Data(members))
+        let members: Vec<String> = text
+            .strip_prefix("data.")?
+            .split('.')
+            .map(str::to_owned)
+            .collect();
+        members
+            .iter()
+            .all(|name| is_identifier(name))
+            .then_some(Self::Data(members))
     }
 }
 
@@ -92,7 +99,10 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Attribute(attribute) => {
-                let name = Attribute::ALL.iter().find(|(_, a)| a == attribute).map_or("", |(name, _)| *name);
+                let name = Attribute::ALL
+                    .iter()
+                    .find(|(_, a)| a == attribute)
+                    .map_or("", |(name, _)| *name);
                 f.write_str(name)
             }
             Self::Data(members) => write!(f, "data.{}", members.join(".")),
@@ -268,7 +278,12 @@ impl<'n> Visitor<'_> for Name<'n> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.children.iter().find(|(known, _)| known == name).map(|(_, node)| node))
+        Ok(self
+            .0
+            .children
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, node)| node))
     }
 }
 
@@ -279,14 +294,25 @@ mod tests {
     #[test]
     fn one_pass_finds_all_fields() {
         let mut paths = Paths::default();
-        let names = ["data.a", "data.b.c", "data.b", "type", "subject", "data.x.y.z", "data.t", "data.\\"];
+        let names = [
+            "data.a",
+            "data.b.c",
+            "data.b",
+            "type",
+            "subject",
+            "data.x.y.z",
+            "data.t",
+            "data.\\",
+        ];
         for name in &names[..7] {
             paths.place(&Path::parse(name).unwrap());
         }
         assert_eq!(Path::parse(names[7]), None);
         assert_eq!(paths.place(&Path::parse("data.b.c").unwrap()), 1);
-        let data: Box<RawValue> =
-            serde_json::from_str(r#"{"z":[{"a":1}],"a":1.50,"b":{"q":0,"c":null},"x":{"y":7},"\u0074":"\u00e9\n"}"#).unwrap();
+        let data: Box<RawValue> = serde_json::from_str(
+            r#"{"z":[{"a":1}],"a":1.50,"b":{"q":0,"c":null},"x":{"y":7},"\u0074":"\u00e9\n"}"#,
+        )
+        .unwrap();
         let event = Event {
             seq: 1,
             stored_micros: 0,

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::metric::{UPDATED, metric_of_key};
 
-use crate::engine::chunk::{Chunks, SPLIT_BYTES};
-use crate::engine::codec::{Corrupt, FORMAT, Reader, StoredMetric, Writer, read_chunk, read_metric, write_chunk, write_metric};
 use crate::definition::Definition;
+use crate::engine::chunk::{Chunks, SPLIT_BYTES};
+use crate::engine::codec::{
+    Corrupt, FORMAT, Reader, StoredMetric, Writer, read_chunk, read_metric, write_chunk, write_metric,
+};
 use crate::engine::fnv;
 use crate::engine::metric::{Due, Hole, Metric, Outcome};
 use crate::engine::render::Outgoing;
@@ -119,7 +121,11 @@ impl Head {
         for _ in 0..input.count()? {
             let number = |n: u64| u32::try_from(n).map_err(|_| Corrupt("a chunk number is too large"));
             let prefix = input.text()?.to_owned();
-            retired.push(Retired { prefix, next: number(input.unsigned64()?)?, count: number(input.unsigned64()?)? });
+            retired.push(Retired {
+                prefix,
+                next: number(input.unsigned64()?)?,
+                count: number(input.unsigned64()?)?,
+            });
         }
         let mut metrics = Vec::new();
         for _ in 0..input.count()? {
@@ -130,7 +136,14 @@ impl Head {
             metrics.push((metric, u64::from_le_bytes(bytes)));
         }
         if input.is_empty() {
-            Ok(Self { as_of, seq, last_stored, targets, retired, metrics })
+            Ok(Self {
+                as_of,
+                seq,
+                last_stored,
+                targets,
+                retired,
+                metrics,
+            })
         } else {
             Err(Corrupt("more bytes than expected"))
         }
@@ -146,7 +159,9 @@ impl Head {
     #[must_use]
     pub fn chunk_names(&self, definitions: &[Arc<Definition>]) -> Vec<String> {
         let wanted = |stored: &StoredMetric| {
-            definitions.iter().any(|d| d.name == stored.name && d.fingerprint == stored.fingerprint)
+            definitions
+                .iter()
+                .any(|d| d.name == stored.name && d.fingerprint == stored.fingerprint)
         };
         self.metrics
             .iter()
@@ -197,7 +212,10 @@ impl Shard {
         let mut retired = head.retired;
         let mut unsaved = Unsaved::Nothing;
         for definition in definitions {
-            let known = head.metrics.iter().find(|(stored, _)| stored.name == definition.name);
+            let known = head
+                .metrics
+                .iter()
+                .find(|(stored, _)| stored.name == definition.name);
             let mut metric = Metric::new(Arc::clone(&definition), &mut paths, head.as_of);
             match (known, chunks) {
                 (Some((stored, digest)), Some(chunks)) if stored.fingerprint == definition.fingerprint => {
@@ -218,24 +236,47 @@ impl Shard {
             });
             if !kept {
                 let count = u32::try_from(stored.directory.len()).unwrap_or(u32::MAX);
-                retired.push(Retired { prefix: chunk_prefix(&stored.name, stored.fingerprint), next: 0, count });
+                retired.push(Retired {
+                    prefix: chunk_prefix(&stored.name, stored.fingerprint),
+                    next: 0,
+                    count,
+                });
                 unsaved = Unsaved::Content;
             }
         }
         // A definition that came back takes its old chunks over again.
         retired.retain(|old| {
-            !metrics.iter().any(|m| chunk_prefix(&m.definition.name, m.definition.fingerprint) == old.prefix)
+            !metrics
+                .iter()
+                .any(|m| chunk_prefix(&m.definition.name, m.definition.fingerprint) == old.prefix)
         });
-        let seq = metrics.iter().map(|metric| metric.folded_to).min().unwrap_or(head.seq);
+        let seq = metrics
+            .iter()
+            .map(|metric| metric.folded_to)
+            .min()
+            .unwrap_or(head.seq);
         let mut targets = head.targets;
-        for publish in metrics.iter().filter_map(|metric| metric.definition.publish.as_ref()) {
+        for publish in metrics
+            .iter()
+            .filter_map(|metric| metric.definition.publish.as_ref())
+        {
             let target = (publish.room.clone(), publish.audience.clone());
             if !targets.contains(&target) {
                 targets.push(target);
                 unsaved = Unsaved::Content;
             }
         }
-        let mut shard = Self { metrics, fresh, paths, seq, as_of, last_stored: head.last_stored, targets, retired, unsaved };
+        let mut shard = Self {
+            metrics,
+            fresh,
+            paths,
+            seq,
+            as_of,
+            last_stored: head.last_stored,
+            targets,
+            retired,
+            unsaved,
+        };
         shard.advance(now);
         Ok(shard)
     }
@@ -290,7 +331,11 @@ impl Shard {
         }
         self.seq = event.seq;
         self.last_stored = self.last_stored.max(Some(event.stored_micros));
-        self.unsaved = self.unsaved.max(if concerned { Unsaved::Content } else { Unsaved::Position });
+        self.unsaved = self.unsaved.max(if concerned {
+            Unsaved::Content
+        } else {
+            Unsaved::Position
+        });
     }
 
     /// Nothing of interest lies at or before this position.
@@ -311,7 +356,11 @@ impl Shard {
 
     /// The stream no longer holds what lies before `first_seq`, which was stored at `until`. Answers how many metrics miss events.
     pub fn missed(&mut self, first_seq: u64, until: i64) -> usize {
-        let since = self.last_stored.filter(|_| self.seq > 0).unwrap_or(until).min(until);
+        let since = self
+            .last_stored
+            .filter(|_| self.seq > 0)
+            .unwrap_or(until)
+            .min(until);
         let mut count = 0;
         for metric in &mut self.metrics {
             if metric.folded_to.max(self.seq) + 1 < first_seq {
@@ -332,8 +381,14 @@ impl Shard {
     pub fn raise_floors(&mut self, known: &[Known]) {
         for index in &self.fresh {
             let metric = &mut self.metrics[*index];
-            let own = known.iter().filter(|known| metric_of_key(&known.key) == metric.definition.name);
-            metric.floor = own.map(|known| known.revision).max().unwrap_or(0).max(metric.floor);
+            let own = known
+                .iter()
+                .filter(|known| metric_of_key(&known.key) == metric.definition.name);
+            metric.floor = own
+                .map(|known| known.revision)
+                .max()
+                .unwrap_or(0)
+                .max(metric.floor);
         }
     }
 
@@ -355,18 +410,29 @@ impl Shard {
     #[must_use]
     pub fn next_wake(&self) -> Option<i64> {
         let changes = self.metrics.iter().filter_map(Metric::next_change);
-        changes.chain(self.metrics.iter().filter_map(|metric| metric.render_at(self.seq))).min()
+        changes
+            .chain(
+                self.metrics
+                    .iter()
+                    .filter_map(|metric| metric.render_at(self.seq)),
+            )
+            .min()
     }
 
     /// Whether anything is to be published now.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        self.metrics.iter().any(|metric| metric.render_at(self.seq).is_some_and(|at| at <= self.as_of))
+        self.metrics
+            .iter()
+            .any(|metric| metric.render_at(self.seq).is_some_and(|at| at <= self.as_of))
     }
 
     /// What is to be published once the next flush has succeeded.
     pub fn render(&mut self) -> Vec<Outgoing> {
-        self.metrics.iter_mut().flat_map(|metric| metric.render(self.seq)).collect()
+        self.metrics
+            .iter_mut()
+            .flat_map(|metric| metric.render(self.seq))
+            .collect()
     }
 
     /// Everything rendered was acknowledged.
@@ -383,22 +449,37 @@ impl Shard {
     /// Stored values of this shard that nothing produces any more: former groups, metrics, rooms. To be withdrawn.
     pub fn orphans(&mut self, shard: u32, tenant: &Tenant, known: &[Known]) -> Vec<Outgoing> {
         let mut out = Vec::new();
-        let produced: Vec<_> = self.metrics.iter().map(|metric| metric.definition.publish.is_some().then(|| metric.produced())).collect();
+        let produced: Vec<_> = self
+            .metrics
+            .iter()
+            .map(|metric| metric.definition.publish.is_some().then(|| metric.produced()))
+            .collect();
         for known in known {
             let name = metric_of_key(&known.key);
             if roomcast_proto::ids::shard(tenant, name) != shard {
                 continue;
             }
-            let place = self.metrics.iter().position(|metric| metric.definition.name == name);
+            let place = self
+                .metrics
+                .iter()
+                .position(|metric| metric.definition.name == name);
             let kept = place.is_some_and(|place| {
                 let publish = self.metrics[place].definition.publish.as_ref();
                 let here = publish.is_some_and(|p| p.room == known.room && p.audience == known.audience);
-                here && produced[place].as_ref().is_some_and(|keys| keys.contains_key(&known.key))
+                here && produced[place]
+                    .as_ref()
+                    .is_some_and(|keys| keys.contains_key(&known.key))
             });
             if let (true, Some(place)) = (kept, place) {
-                let closed = produced[place].as_ref().and_then(|keys| keys.get(&known.key).cloned().flatten());
+                let closed = produced[place]
+                    .as_ref()
+                    .and_then(|keys| keys.get(&known.key).cloned().flatten());
                 if let Some((window, group)) = closed {
-                    self.metrics[place].closed_published.entry(window).or_default().insert(group);
+                    self.metrics[place]
+                        .closed_published
+                        .entry(window)
+                        .or_default()
+                        .insert(group);
                 }
             } else {
                 out.push(Outgoing {
@@ -418,7 +499,10 @@ impl Shard {
 
     /// All orphans are withdrawn: former rooms need not be looked at again.
     pub fn swept(&mut self) {
-        let publishes = self.metrics.iter().filter_map(|metric| metric.definition.publish.as_ref());
+        let publishes = self
+            .metrics
+            .iter()
+            .filter_map(|metric| metric.definition.publish.as_ref());
         let mut targets: Vec<(Room, Audience)> = Vec::new();
         for publish in publishes {
             let target = (publish.room.clone(), publish.audience.clone());
@@ -436,7 +520,11 @@ impl Shard {
     #[must_use]
     pub fn unsaved(&self) -> Unsaved {
         let dirty = self.metrics.iter().any(|metric| metric.chunks.dirty() > 0);
-        if dirty || !self.retired.is_empty() { Unsaved::Content } else { self.unsaved }
+        if dirty || !self.retired.is_empty() {
+            Unsaved::Content
+        } else {
+            self.unsaved
+        }
     }
 
     /// Chunks that wait to be written.
@@ -460,7 +548,10 @@ impl Shard {
         }
         self.retired.retain(|old| old.next < old.count);
         self.unsaved = Unsaved::Nothing;
-        Flush { chunks, head: self.write_head() }
+        Flush {
+            chunks,
+            head: self.write_head(),
+        }
     }
 
     fn write_head(&self) -> Vec<u8> {
@@ -483,7 +574,11 @@ impl Shard {
         out.count(self.metrics.len());
         for metric in &self.metrics {
             write_metric(&mut out, metric, self.seq);
-            let digest = metric.chunks.list().iter().fold(0_u64, |sum, chunk| sum.wrapping_add(chunk.written));
+            let digest = metric
+                .chunks
+                .list()
+                .iter()
+                .fold(0_u64, |sum, chunk| sum.wrapping_add(chunk.written));
             out.fixed(&digest.to_le_bytes());
         }
         out.finish()
@@ -520,11 +615,15 @@ fn revive(
     metric.highest = stored.highest;
     metric.last_match = stored.last_match;
     metric.hole = stored.hole;
-    metric.chunks = Chunks::from_directory(&stored.directory).ok_or(Corrupt("the chunks do not fit together"))?;
+    metric.chunks =
+        Chunks::from_directory(&stored.directory).ok_or(Corrupt("the chunks do not fit together"))?;
     let prefix = chunk_prefix(&stored.name, stored.fingerprint);
     let mut sum = 0_u64;
     for index in 0..stored.directory.len() {
-        if let Some(bytes) = chunks.get(&format!("{prefix}-{index}")).filter(|bytes| !bytes.is_empty()) {
+        if let Some(bytes) = chunks
+            .get(&format!("{prefix}-{index}"))
+            .filter(|bytes| !bytes.is_empty())
+        {
             let digest = chunk_digest(index, bytes);
             sum = sum.wrapping_add(digest);
             read_chunk(metric, index, bytes)?;
@@ -542,7 +641,9 @@ fn revive(
 /// Writes a metric's dirty chunks, splitting those that grew too large.
 fn write_dirty(metric: &mut Metric, out: &mut Vec<(String, Vec<u8>)>) {
     let prefix = chunk_prefix(&metric.definition.name, metric.definition.fingerprint);
-    let mut waiting: Vec<usize> = (0..metric.chunks.list().len()).filter(|i| metric.chunks.list()[*i].dirty).collect();
+    let mut waiting: Vec<usize> = (0..metric.chunks.list().len())
+        .filter(|i| metric.chunks.list()[*i].dirty)
+        .collect();
     while let Some(index) = waiting.pop() {
         let bytes = write_chunk(metric, &metric.chunks.list()[index]);
         if bytes.len() > SPLIT_BYTES && out.len() + waiting.len() < FLUSH_MAX - 2 {

@@ -38,7 +38,13 @@ impl Frames {
             Window::Sliding { size, step } => (SPARK / gcd(size / step, SPARK), size / step),
             _ => (1, 1),
         };
-        Self { window: definition.window, zone: definition.zone.clone(), step_slots, steps, recent: None }
+        Self {
+            window: definition.window,
+            zone: definition.zone.clone(),
+            step_slots,
+            steps,
+            recent: None,
+        }
     }
 
     /// The slot an instant lies in.
@@ -108,7 +114,9 @@ impl Frames {
             Window::Sliding { .. } => {
                 let slots = self.slots(place);
                 let part = (slots.end - slots.start) / SPARK;
-                (0..SPARK).map(|i| slots.start + i * part..slots.start + (i + 1) * part).collect()
+                (0..SPARK)
+                    .map(|i| slots.start + i * part..slots.start + (i + 1) * part)
+                    .collect()
             }
             Window::Day => {
                 let mut days = vec![place];
@@ -125,7 +133,10 @@ impl Frames {
     pub fn spark_part(&self, place: i64, slot: i64) -> Option<usize> {
         let slots = self.slots(place);
         let part = (slots.end - slots.start) / SPARK;
-        slots.contains(&slot).then(|| usize::try_from((slot - slots.start) / part).ok()).flatten()
+        slots
+            .contains(&slot)
+            .then(|| usize::try_from((slot - slots.start) / part).ok())
+            .flatten()
     }
 
     /// Whether windows follow each other without overlap, so that each is published once more when it closes.
@@ -170,7 +181,9 @@ impl Frames {
     pub fn horizon(&self, place: i64, lateness_micros: i64) -> i64 {
         match self.window {
             Window::Total => i64::MIN,
-            Window::Sliding { .. } => self.block_start(self.block((place - 2 * self.steps) * self.step_slots)),
+            Window::Sliding { .. } => {
+                self.block_start(self.block((place - 2 * self.steps) * self.step_slots))
+            }
             // 24 windows of sparkline, behind the oldest window that a late event may still correct; one more for skipped dates.
             Window::Day => place - SPARK - lateness_micros / DAY_MICROS - 3,
         }
@@ -185,7 +198,11 @@ impl Frames {
     /// The places of the closed windows that a change in `slot` alters, its own first; the current window is at `place`.
     #[must_use]
     pub fn altered(&self, slot: i64, place: i64) -> Range<i64> {
-        if self.closes() { slot..place.min(slot + SPARK + 1).max(slot) } else { 0..0 }
+        if self.closes() {
+            slot..place.min(slot + SPARK + 1).max(slot)
+        } else {
+            0..0
+        }
     }
 
     /// Until when the value of a closed window is kept: 24 windows, at least an hour, at most a week.
@@ -209,10 +226,15 @@ impl Frames {
     }
 
     fn day_of(&self, at: i64) -> i64 {
-        let day = Timestamp::from_microsecond(at)
-            .map_or_else(|_| at.div_euclid(DAY_MICROS), |instant| day_number(self.zone.to_datetime(instant).date()));
+        let day = Timestamp::from_microsecond(at).map_or_else(
+            |_| at.div_euclid(DAY_MICROS),
+            |instant| day_number(self.zone.to_datetime(instant).date()),
+        );
         // A clock set back over midnight shows the old date again; the day began at its first instant all the same.
-        (-2..=2).map(|near| day + near).find(|near| self.day_bounds(*near).contains(&at)).unwrap_or(day)
+        (-2..=2)
+            .map(|near| day + near)
+            .find(|near| self.day_bounds(*near).contains(&at))
+            .unwrap_or(day)
     }
 
     fn day_bounds(&self, day: i64) -> Range<i64> {
@@ -223,7 +245,9 @@ impl Frames {
     fn day_start(&self, day: i64) -> i64 {
         date(day)
             .and_then(|date| date.to_zoned(self.zone.clone()).ok())
-            .map_or(day.saturating_mul(DAY_MICROS), |start| start.timestamp().as_microsecond())
+            .map_or(day.saturating_mul(DAY_MICROS), |start| {
+                start.timestamp().as_microsecond()
+            })
     }
 }
 
@@ -252,13 +276,25 @@ mod tests {
 
     fn days(zone: &str) -> Frames {
         let zone = TimeZone::get(zone).unwrap();
-        Frames { window: Window::Day, zone, step_slots: 1, steps: 1, recent: None }
+        Frames {
+            window: Window::Day,
+            zone,
+            step_slots: 1,
+            steps: 1,
+            recent: None,
+        }
     }
 
     fn sliding(size: i64, step: i64) -> Frames {
         let window = Window::Sliding { size, step };
         let step_slots = SPARK / gcd(size / step, SPARK);
-        Frames { window, zone: TimeZone::UTC, step_slots, steps: size / step, recent: None }
+        Frames {
+            window,
+            zone: TimeZone::UTC,
+            step_slots,
+            steps: size / step,
+            recent: None,
+        }
     }
 
     fn at(text: &str) -> i64 {
@@ -274,21 +310,71 @@ mod tests {
 
     #[test]
     fn days_begin_at_the_first_instant_of_their_local_date() {
-        check("UTC", "1969-12-31T23:59:59.999999Z", "1969-12-31T00:00:00Z", "1970-01-01T00:00:00Z");
-        check("Europe/Istanbul", "2026-06-01T20:59:59Z", "2026-05-31T21:00:00Z", "2026-06-01T21:00:00Z");
-        check("Europe/Istanbul", "2026-06-01T21:00:00Z", "2026-06-01T21:00:00Z", "2026-06-02T21:00:00Z");
+        check(
+            "UTC",
+            "1969-12-31T23:59:59.999999Z",
+            "1969-12-31T00:00:00Z",
+            "1970-01-01T00:00:00Z",
+        );
+        check(
+            "Europe/Istanbul",
+            "2026-06-01T20:59:59Z",
+            "2026-05-31T21:00:00Z",
+            "2026-06-01T21:00:00Z",
+        );
+        check(
+            "Europe/Istanbul",
+            "2026-06-01T21:00:00Z",
+            "2026-06-01T21:00:00Z",
+            "2026-06-02T21:00:00Z",
+        );
         // 23 and 25 hours.
-        check("America/New_York", "2026-03-08T12:00:00Z", "2026-03-08T05:00:00Z", "2026-03-09T04:00:00Z");
-        check("America/New_York", "2026-11-01T12:00:00Z", "2026-11-01T04:00:00Z", "2026-11-02T05:00:00Z");
+        check(
+            "America/New_York",
+            "2026-03-08T12:00:00Z",
+            "2026-03-08T05:00:00Z",
+            "2026-03-09T04:00:00Z",
+        );
+        check(
+            "America/New_York",
+            "2026-11-01T12:00:00Z",
+            "2026-11-01T04:00:00Z",
+            "2026-11-02T05:00:00Z",
+        );
         // Midnight does not exist: the day begins at one.
-        check("Africa/Cairo", "2026-04-24T12:00:00Z", "2026-04-23T22:00:00Z", "2026-04-24T21:00:00Z");
+        check(
+            "Africa/Cairo",
+            "2026-04-24T12:00:00Z",
+            "2026-04-23T22:00:00Z",
+            "2026-04-24T21:00:00Z",
+        );
         // Midnight exists twice: the first counts.
-        check("America/Havana", "2026-11-01T12:00:00Z", "2026-11-01T04:00:00Z", "2026-11-02T05:00:00Z");
+        check(
+            "America/Havana",
+            "2026-11-01T12:00:00Z",
+            "2026-11-01T04:00:00Z",
+            "2026-11-02T05:00:00Z",
+        );
         // The clock goes back at midnight to 23:00: the old day has 25 hours.
-        check("America/Sao_Paulo", "2018-02-18T02:30:00Z", "2018-02-17T02:00:00Z", "2018-02-18T03:00:00Z");
+        check(
+            "America/Sao_Paulo",
+            "2018-02-18T02:30:00Z",
+            "2018-02-17T02:00:00Z",
+            "2018-02-18T03:00:00Z",
+        );
         // 30 December 2011 was skipped; the date line moved.
-        check("Pacific/Apia", "2011-12-30T09:59:59Z", "2011-12-29T10:00:00Z", "2011-12-30T10:00:00Z");
-        check("Pacific/Apia", "2011-12-30T10:00:00Z", "2011-12-30T10:00:00Z", "2011-12-31T10:00:00Z");
+        check(
+            "Pacific/Apia",
+            "2011-12-30T09:59:59Z",
+            "2011-12-29T10:00:00Z",
+            "2011-12-30T10:00:00Z",
+        );
+        check(
+            "Pacific/Apia",
+            "2011-12-30T10:00:00Z",
+            "2011-12-30T10:00:00Z",
+            "2011-12-31T10:00:00Z",
+        );
     }
 
     #[test]
@@ -306,7 +392,10 @@ mod tests {
         let mut frames = sliding(3_600_000_000, 60_000_000);
         let now = at("2026-01-01T12:00:30Z");
         let place = frames.place(now);
-        assert_eq!(frames.bounds(place), Some(at("2026-01-01T11:01:00Z")..at("2026-01-01T12:01:00Z")));
+        assert_eq!(
+            frames.bounds(place),
+            Some(at("2026-01-01T11:01:00Z")..at("2026-01-01T12:01:00Z"))
+        );
         let on_the_minute = frames.place(at("2026-01-01T12:01:00Z"));
         assert_eq!(on_the_minute, place + 1);
         assert_eq!(frames.previous(place).unwrap().end, frames.slots(place).start);

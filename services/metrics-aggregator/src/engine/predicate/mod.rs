@@ -113,7 +113,10 @@ impl Expr {
             },
             Self::In(operand, list) => match side(operand, field) {
                 Some(Side::Compound) => Verdict::False,
-                Some(value) => list.iter().any(|literal| equal(&value, &of_literal(literal)) == Some(true)).into(),
+                Some(value) => list
+                    .iter()
+                    .any(|literal| equal(&value, &of_literal(literal)) == Some(true))
+                    .into(),
                 None => Verdict::Error,
             },
             Self::Has(place) => (*field(*place) != Field::Absent).into(),
@@ -144,7 +147,10 @@ fn fold<'f, 'r: 'f>(
 }
 
 /// The value of an operand; `None` where the field is absent.
-fn side<'a, 'f: 'a, 'r: 'f>(operand: &'a Operand, field: &impl Fn(usize) -> &'f Field<'r>) -> Option<Side<'a>> {
+fn side<'a, 'f: 'a, 'r: 'f>(
+    operand: &'a Operand,
+    field: &impl Fn(usize) -> &'f Field<'r>,
+) -> Option<Side<'a>> {
     Some(match operand {
         Operand::Literal(literal) => of_literal(literal),
         Operand::Field(place) => match field(*place) {

@@ -45,13 +45,28 @@ enum Token {
 /// The first mistake with its place.
 pub fn parse(text: &str) -> Result<Parsed, Wrong> {
     if text.len() > BYTES_MAX {
-        return Err(Wrong { offset: 0, message: format!("a condition has at most {BYTES_MAX} bytes") });
+        return Err(Wrong {
+            offset: 0,
+            message: format!("a condition has at most {BYTES_MAX} bytes"),
+        });
     }
-    let tokens = Lexer { rest: text, offset: 0 }.run()?;
-    let mut parser = Parser { tokens, at: 0, paths: Vec::new(), depth: 0 };
+    let tokens = Lexer {
+        rest: text,
+        offset: 0,
+    }
+    .run()?;
+    let mut parser = Parser {
+        tokens,
+        at: 0,
+        paths: Vec::new(),
+        depth: 0,
+    };
     let expr = parser.any()?;
     match parser.peek() {
-        Token::End => Ok(Parsed { expr, paths: parser.paths }),
+        Token::End => Ok(Parsed {
+            expr,
+            paths: parser.paths,
+        }),
         _ => Err(parser.unexpected("&&, || or the end")),
     }
 }
@@ -85,8 +100,12 @@ impl<'a> Lexer<'a> {
     }
 
     fn next(&mut self) -> Result<Token, Wrong> {
-        const SIGNS: [&str; 14] = ["==", "!=", "<=", ">=", "&&", "||", "<", ">", "!", "(", ")", "[", "]", ","];
-        let Some(first) = self.rest.bytes().next() else { return Ok(Token::End) };
+        const SIGNS: [&str; 14] = [
+            "==", "!=", "<=", ">=", "&&", "||", "<", ">", "!", "(", ")", "[", "]", ",",
+        ];
+        let Some(first) = self.rest.bytes().next() else {
+            return Ok(Token::End);
+        };
         if let Some(sign) = SIGNS.into_iter().find(|sign| self.rest.starts_with(sign)) {
             self.advance(sign.len());
             return Ok(Token::Sign(sign));
@@ -95,7 +114,11 @@ impl<'a> Lexer<'a> {
             b'"' | b'\'' => self.text(char::from(first)),
             b'0'..=b'9' | b'-' => self.number(),
             b'_' | b'a'..=b'z' | b'A'..=b'Z' => {
-                let len = self.rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')).count();
+                let len = self
+                    .rest
+                    .bytes()
+                    .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
+                    .count();
                 Ok(Token::Name(self.advance(len).to_owned()))
             }
             _ => {
@@ -106,7 +129,10 @@ impl<'a> Lexer<'a> {
     }
 
     fn wrong(&self, message: String) -> Wrong {
-        Wrong { offset: self.offset, message }
+        Wrong {
+            offset: self.offset,
+            message,
+        }
     }
 
     fn number(&mut self) -> Result<Token, Wrong> {
@@ -146,14 +172,19 @@ impl<'a> Lexer<'a> {
                         Some(c @ ('\\' | '"' | '\'' | '`' | '?')) => Some(c),
                         Some('u') => {
                             let digits: String = chars.by_ref().take(4).map(|(_, c)| c).collect();
-                            (digits.len() == 4).then(|| u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32)).flatten()
+                            (digits.len() == 4)
+                                .then(|| u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32))
+                                .flatten()
                         }
                         _ => None,
                     };
                     match plain {
                         Some(c) => out.push(c),
                         None => {
-                            return Err(self.wrong("this text has an escape that is none of \\n \\t \\r \\\\ \\\" \\' \\uXXXX".to_owned()));
+                            return Err(self.wrong(
+                                "this text has an escape that is none of \\n \\t \\r \\\\ \\\" \\' \\uXXXX"
+                                    .to_owned(),
+                            ));
                         }
                     }
                 }
@@ -187,7 +218,11 @@ impl Parser {
     }
 
     fn expect(&mut self, sign: &'static str) -> Result<(), Wrong> {
-        if self.take_sign(sign) { Ok(()) } else { Err(self.unexpected(&format!("`{sign}`"))) }
+        if self.take_sign(sign) {
+            Ok(())
+        } else {
+            Err(self.unexpected(&format!("`{sign}`")))
+        }
     }
 
     fn unexpected(&self, expected: &str) -> Wrong {
@@ -198,7 +233,10 @@ impl Parser {
             Token::Sign(sign) => format!("`{sign}`"),
             Token::End => "the end".to_owned(),
         };
-        Wrong { offset: self.offset(), message: format!("expected {expected}, found {found}; {SUPPORTED}") }
+        Wrong {
+            offset: self.offset(),
+            message: format!("expected {expected}, found {found}; {SUPPORTED}"),
+        }
     }
 
     fn any(&mut self) -> Result<Expr, Wrong> {
@@ -220,7 +258,10 @@ impl Parser {
     fn one(&mut self) -> Result<Expr, Wrong> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(Wrong { offset: self.offset(), message: format!("nested deeper than {DEPTH_MAX}") });
+            return Err(Wrong {
+                offset: self.offset(),
+                message: format!("nested deeper than {DEPTH_MAX}"),
+            });
         }
         let result = if self.take_sign("!") {
             self.one().map(|part| Expr::Not(Box::new(part)))
@@ -240,7 +281,10 @@ impl Parser {
             self.expect("(")?;
             let at = self.offset();
             let Operand::Field(place) = self.operand()? else {
-                return Err(Wrong { offset: at, message: "has(..) asks for a field such as data.x".to_owned() });
+                return Err(Wrong {
+                    offset: at,
+                    message: "has(..) asks for a field such as data.x".to_owned(),
+                });
             };
             self.expect(")")?;
             return Ok(Expr::Has(place));
@@ -275,7 +319,10 @@ impl Parser {
             match self.operand()? {
                 Operand::Literal(literal) => list.push(literal),
                 Operand::Field(_) => {
-                    return Err(Wrong { offset: at, message: "a list holds texts, numbers, true, false and null only".to_owned() });
+                    return Err(Wrong {
+                        offset: at,
+                        message: "a list holds texts, numbers, true, false and null only".to_owned(),
+                    });
                 }
             }
             if self.take_sign("]") {
@@ -305,12 +352,23 @@ impl Parser {
     }
 
     fn field(&mut self, name: &str) -> Result<usize, Wrong> {
-        let wrong = |message| Wrong { offset: self.offset(), message };
-        if self.tokens.get(self.at + 1).is_some_and(|(_, token)| *token == Token::Sign("(")) {
-            return Err(wrong(format!("the function `{name}` is not supported; {SUPPORTED}")));
+        let wrong = |message| Wrong {
+            offset: self.offset(),
+            message,
+        };
+        if self
+            .tokens
+            .get(self.at + 1)
+            .is_some_and(|(_, token)| *token == Token::Sign("("))
+        {
+            return Err(wrong(format!(
+                "the function `{name}` is not supported; {SUPPORTED}"
+            )));
         }
         let Some(path) = Path::parse(name) else {
-            let near = Attribute::ALL.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            let near = Attribute::ALL
+                .into_iter()
+                .find(|(known, _)| known.eq_ignore_ascii_case(name));
             let hint = match near {
                 _ if name.contains('.') || name == "data" => String::new(),
                 Some((known, _)) => format!("; did you mean {known}?"),

@@ -1,0 +1,325 @@
+//! The aggregator on a real nats-server: exact numbers under kills and zombies, empty and trimmed streams, changed definitions.
+
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use roomcast_chassis::jetstream::JetStream;
+use roomcast_harness::nats::Nats;
+use roomcast_metrics_aggregator::definition::Definitions;
+use roomcast_metrics_aggregator::engine::shard::Shard;
+use roomcast_metrics_aggregator::store::{self, StoreError};
+use roomcast_proto::stream::Sizing;
+use serde_json::{Value, json};
+use world::{METRICS, World, now};
+
+/// Publishes events and knows what every number must be then.
+#[derive(Default)]
+struct Truth {
+    events: u64,
+    cents: u64,
+    by_kind: BTreeMap<&'static str, u64>,
+    customers: BTreeSet<String>,
+    new: u64,
+    done: u64,
+}
+
+impl Truth {
+    async fn publish(&mut self, world: &World, count: u64) {
+        for _ in 0..count {
+            self.events += 1;
+            let i = self.events;
+            let kind = ["car", "tour", "property"][usize::try_from(i / 3 % 3).unwrap()];
+            let customer = format!("c{}", i * 7 % 53);
+            if i % 3 == 0 {
+                let cents = i * 37 % 1000;
+                self.cents += cents;
+                *self.by_kind.entry(kind).or_default() += cents;
+                self.done += 1;
+                let amount = format!("{}.{:02}", cents / 100, cents % 100);
+                world
+                    .event(i, "done", &json!({ "kind": kind, "amount": amount }), now())
+                    .await;
+            } else {
+                self.customers.insert(customer.clone());
+                self.new += 1;
+                world
+                    .event(i, "new", &json!({ "customer": customer }), now())
+                    .await;
+            }
+        }
+    }
+
+    /// Whether what is published is what must be.
+    fn holds(&self, values: &BTreeMap<String, Value>) -> bool {
+        let money = |cents: u64| {
+            let text = format!("{}.{:02}", cents / 100, cents % 100);
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        };
+        let ratio = (self.done * 20_000 / self.new).div_ceil(2);
+        let ratio = format!("{}.{:04}", ratio / 10_000, ratio % 10_000);
+        let value = |key: &str| values.get(key).map(|data| data["value"].clone());
+        value("revenue") == Some(json!(money(self.cents)))
+            && value("customers") == Some(json!(self.customers.len().to_string()))
+            && value("conversion") == Some(json!(ratio.trim_end_matches('0').trim_end_matches('.')))
+            && self
+                .by_kind
+                .iter()
+                .all(|(kind, cents)| value(&format!("by_kind/{kind}")) == Some(json!(money(*cents))))
+    }
+}
+
+/// `None`, said aloud, where there is no nats-server.
+async fn world() -> Option<World> {
+    Some(World::new(Nats::start().await?).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_exact_under_kills_of_aggregators_and_of_nats() {
+    let Some(mut world) = world().await else { return };
+    let mut truth = Truth::default();
+    let mut a = world.start("a", METRICS);
+    let mut b = world.start("b", METRICS);
+    a.ready().await;
+    for round in 0..6 {
+        truth.publish(&world, 150).await;
+        match round {
+            0 => {
+                a.kill();
+                a = world.start("a", METRICS);
+            }
+            1 => b.kill(),
+            2 => {
+                b = world.start("b", METRICS);
+                world.nats.kill();
+                world.nats.launch().await;
+            }
+            3 => {
+                a.kill();
+                b.kill();
+                truth.publish(&world, 50).await;
+                a = world.start("a", METRICS);
+                b = world.start("c", METRICS);
+            }
+            4 => assert_eq!(b.stop(), 0),
+            _ => {}
+        }
+    }
+    world
+        .eventually("every number equals the sum of what was stored", |values| {
+            truth.holds(values)
+        })
+        .await;
+    assert_eq!(a.counter("roomcast_aggregator_unreadable_total"), 0);
+    assert_eq!(a.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_both_believe_they_are_alone_count_nothing_twice() {
+    let Some(world) = world().await else { return };
+    let mut truth = Truth::default();
+    let a = world.start("same", METRICS);
+    let b = world.start("same", METRICS);
+    for _ in 0..8 {
+        truth.publish(&world, 100).await;
+    }
+    world
+        .eventually("every number equals the sum of what was stored", |values| {
+            truth.holds(values)
+        })
+        .await;
+    let conflicts =
+        a.counter("roomcast_aggregator_conflicts_total") + b.counter("roomcast_aggregator_conflicts_total");
+    assert!(conflicts > 0, "they did meet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_stream_gives_zeros_soon() {
+    let Some(world) = world().await else { return };
+    let begun = Instant::now();
+    let a = world.start("a", METRICS);
+    a.ready().await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "ready after {took:?}");
+    let values = world
+        .eventually("zeros", |values| {
+            values.contains_key("revenue") && values.contains_key("conversion")
+        })
+        .await;
+    assert_eq!(values["revenue"]["value"], "0");
+    assert_eq!(values["revenue"]["no_data"], true);
+    assert_eq!(values["revenue"]["window"], json!({ "start": null, "end": null }));
+    assert_eq!(values["conversion"]["value"], Value::Null);
+    assert_eq!(values["customers"]["previous"], Value::Null);
+    assert_eq!(values["customers"]["direction"], Value::Null);
+    assert_eq!(values["customers"]["sparkline"].as_array().unwrap().len(), 24);
+    assert_eq!(values["status/revenue"]["skipped"]["late"], 0);
+    assert!(!values.contains_key("count"), "it has no publish");
+    // One event, and the number is there within the pace of flushes and publishes.
+    world
+        .event(1, "done", &json!({ "amount": 12.5, "kind": "car" }), now())
+        .await;
+    let begun = Instant::now();
+    let values = world
+        .eventually("one booking", |values| values["revenue"]["value"] == "12.5")
+        .await;
+    assert!(
+        begun.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(values["revenue"].get("no_data"), None);
+    assert_eq!(values["revenue"]["revision"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_folded_is_counted_and_told() {
+    let Some(world) = world().await else { return };
+    let a = world.start("a", METRICS);
+    a.ready().await;
+    let hour = 3_600_000_000;
+    for (id, (data, shift)) in [
+        (json!({ "amount": 1, "kind": "car" }), 0),
+        (json!({ "amount": null, "kind": "car" }), 0),
+        (json!({ "amount": "much", "kind": "car" }), 0),
+        (json!({ "amount": 1e20, "kind": "car" }), 0),
+        (json!({ "amount": 1, "kind": "car" }), hour),
+        (json!({ "amount": 1, "kind": "car" }), -hour),
+        (json!({ "amount": 1, "kind": [] }), 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.event(id as u64 + 1, "done", &data, now() + shift).await;
+    }
+    let values = world
+        .eventually("all reasons", |values| {
+            values
+                .get("status/by_kind")
+                .is_some_and(|status| status["skipped"]["not_a_scalar"] == 1)
+        })
+        .await;
+    let skipped = &values["status/by_kind"]["skipped"];
+    for (reason, count) in [
+        ("late", 1),
+        ("future", 1),
+        ("missing", 1),
+        ("not_a_number", 1),
+        ("out_of_range", 1),
+        ("overflow", 0),
+    ] {
+        assert_eq!(skipped[reason], count, "{reason}");
+    }
+    world
+        .eventually("the sum is untouched", |values| {
+            values["by_kind/car"]["value"] == "1"
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_lost_its_beginning_is_said_to_have() {
+    let sizing = Sizing {
+        events_bytes: 60_000,
+        ..Sizing::DEVELOPMENT
+    };
+    let Some(nats) = Nats::start_with(&sizing).await else {
+        return;
+    };
+    let world = World::new(nats).await;
+    let mut truth = Truth::default();
+    truth.publish(&world, 400).await;
+    let a = world.start("a", METRICS);
+    a.ready().await;
+    let values = world
+        .eventually("incomplete", |values| {
+            values
+                .get("revenue")
+                .is_some_and(|v| v.get("incomplete_since").is_some())
+        })
+        .await;
+    assert!(values["status/revenue"]["incomplete_since"].is_string());
+    assert!(a.counter("roomcast_aggregator_incomplete_total") > 0);
+    assert!(!truth.holds(&values), "the test has lost events");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_definition_counts_anew_and_takes_back_what_it_no_longer_produces() {
+    let Some(world) = world().await else { return };
+    let mut truth = Truth::default();
+    truth.publish(&world, 60).await;
+    let mut a = world.start("a", METRICS);
+    let before = world
+        .eventually("all numbers", |values| truth.holds(values))
+        .await;
+    assert_eq!(a.stop(), 0);
+    // by_kind counts instead of adding up, customers is gone, revenue moves to another audience.
+    let changed = METRICS
+        .replace(
+            "name: by_kind, from: { room: bookings, type: done }, value: sum(data.amount)",
+            "name: by_kind, from: { room: bookings, type: [done, new] }, value: count()",
+        )
+        .lines()
+        .filter(|line| !line.contains("name: customers"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert_ne!(changed, METRICS);
+    let _a = world.start("a", &changed);
+    let kind =
+        |values: &BTreeMap<String, Value>, key: &str| values.get(key).map(|data| data["value"].clone());
+    let after = world
+        .eventually("the new numbers", |values| {
+            let without_kind = truth.new.to_string();
+            kind(values, "by_kind/null") == Some(json!(without_kind))
+                && values.get("customers") == Some(&Value::Null)
+        })
+        .await;
+    assert_eq!(after["revenue"]["value"], before["revenue"]["value"]);
+    assert_eq!(after["revenue"]["revision"], before["revenue"]["revision"]);
+    assert_eq!(after["status/customers"], Value::Null);
+    let revision = |values: &BTreeMap<String, Value>| values["by_kind/property"]["revision"].as_u64();
+    assert!(revision(&before) <= revision(&after));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_on_an_old_head_is_refused_whole() {
+    let Some(world) = world().await else { return };
+    let jetstream: JetStream = world.jetstream.clone();
+    let definitions = Definitions::parse(METRICS, "m", None).unwrap();
+    let number = definitions.metrics[0].shard;
+    let metrics = definitions.of_shard(number);
+    let mut ours = Shard::load(metrics.clone(), None, now()).unwrap();
+    let mut zombie = Shard::load(metrics.clone(), None, now()).unwrap();
+    ours.reached(10);
+    zombie.reached(5);
+    let head = store::write(&jetstream, number, ours.flush(), 0).await.unwrap();
+    assert!(matches!(
+        store::write(&jetstream, number, zombie.flush(), 0).await,
+        Err(StoreError::Conflict)
+    ));
+    let stored = store::load(&jetstream, number, &metrics).await.unwrap();
+    assert_eq!(stored.head_seq, head);
+    let (read, chunks) = stored.state.unwrap();
+    assert_eq!(
+        Shard::load(metrics, Some((read, &chunks)), now())
+            .unwrap()
+            .position(),
+        10
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_differ_end_the_start() {
+    let Some(nats) = Nats::start_empty().await else {
+        return;
+    };
+    let world = World::new(nats).await;
+    let a = world.start("a", METRICS);
+    assert_eq!(a.exit(), 69);
+    let failure = a.context.shutdown.failure().unwrap().to_string();
+    assert!(
+        failure.contains("stream EVENTS does not exist") && failure.contains("stream KV_agg"),
+        "{failure}"
+    );
+}
