@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use roomcast_access::Policy;
 use roomcast_chassis::process::Failure;
+use roomcast_proto::ids::AUDIENCE_ALL;
 use serde_json::{Value, json};
 
 use super::home::Home;
@@ -19,6 +20,8 @@ const DEFAULT_METRICS: &str = include_str!("default/metrics.yaml");
 #[derive(Debug)]
 pub(crate) struct Files {
     pub(crate) policy: PathBuf,
+    /// The roles it knows.
+    pub(crate) roles: Vec<String>,
     /// `None`: nothing is computed, and no aggregator runs.
     pub(crate) metrics: Option<PathBuf>,
     pub(crate) schemas: Option<PathBuf>,
@@ -58,7 +61,7 @@ impl Files {
                 Some(home.write("metrics.yaml", DEFAULT_METRICS)?),
             ),
         };
-        check_policy(&policy)?;
+        let roles = roles_of(&policy)?;
         let schemas = match named.schemas {
             Some(path) if !path.is_dir() => {
                 return Err(Failure::settings(format!(
@@ -82,6 +85,7 @@ impl Files {
             .transpose()?;
         Ok(Self {
             policy,
+            roles,
             metrics,
             schemas,
             page,
@@ -125,11 +129,15 @@ fn read_page(path: &Path) -> Result<Value, Failure> {
 }
 
 /// Checked before anything starts, so that its mistakes do not hide in a service's log.
-fn check_policy(path: &Path) -> Result<(), Failure> {
+/// The roles of a policy that holds.
+fn roles_of(path: &Path) -> Result<Vec<String>, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::file(format!("{}: {error}", path.display())))?;
     Policy::parse(&text, &path.to_string_lossy())
-        .map(drop)
+        .map(|policy| {
+            let roles = policy.audiences().filter(|name| *name != AUDIENCE_ALL);
+            roles.map(str::to_owned).collect()
+        })
         .map_err(|mistakes| {
             Failure::file(
                 mistakes

@@ -26,7 +26,7 @@ use crate::ingest::{Credential, Ingest};
 use crate::scenario::Scenario;
 use crate::simulate::{Simulator, Sink, now_micros};
 use crate::terminal::say;
-use crate::token::{AUDIENCE, Claims, DEVELOPMENT_ISSUER, Signer};
+use crate::token::{AUDIENCE, DEVELOPMENT_ISSUER, Signer};
 use crate::{find, streams};
 
 /// How much past a scenario gets in an empty stream: what the page compares the last day with, and that day.
@@ -43,6 +43,8 @@ pub(super) struct System<'a> {
     pub(super) nats_url: String,
     pub(super) signer: Signer,
     pub(super) key_file: PathBuf,
+    /// The roles of the policy in force.
+    pub(super) roles: Vec<String>,
 }
 
 impl System<'_> {
@@ -100,6 +102,7 @@ impl System<'_> {
             nats_url,
             signer,
             key_file,
+            roles: files.roles.clone(),
         };
         let (empty, replicas) = system.nats_and_streams(family, nodes).await?;
         let extra = Extra {
@@ -263,7 +266,7 @@ impl System<'_> {
 
     /// The first ingest, as the desk.
     fn sink(&self) -> Sink {
-        let credential = Credential::Signed(Box::new(self.signer.clone()), Claims::of("desk", "desk"));
+        let credential = Credential::Signed(Box::new(self.signer.clone()), self.claims("desk", "desk"));
         Sink::Ingest(Box::new(Ingest::new(&self.ingest(), credential)))
     }
 
