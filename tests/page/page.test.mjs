@@ -70,6 +70,11 @@ test('four cards show value, change and trend at once', async () => {
   await nothingTwice(page);
 });
 
+// Before the list is full of what only tests would book.
+test('pictures for people', async () => {
+  await takePictures(browser, system, booking);
+});
+
 test('a booking that is published appears, is announced, and the cards move', async () => {
   const data = booking();
   const sent = Date.now();
@@ -238,10 +243,6 @@ test('the keyboard reaches the list', async () => {
     return found.length > 0 && found.every((text) => text.includes('Ada'));
   });
   await page.locator('#filter').fill('');
-});
-
-test('pictures for people', async () => {
-  await takePictures(browser, system, booking);
 });
 
 test('the page complained about nothing', () => {

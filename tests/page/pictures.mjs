@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { eventually, openPage } from './browser.mjs';
+import { eventually, openPage, row } from './browser.mjs';
 
 const OUTPUT = resolve(import.meta.dirname, 'output');
 const README_PICTURE = resolve(import.meta.dirname, '../../clients/dashboard/picture.png');
@@ -13,24 +13,38 @@ const SIZES = [
   { width: 1024, height: 768 },
   { width: 390, height: 844 },
 ];
-/** Two bookings as they come in, one confirmed. */
+/** Bookings as they come in: the one of a line is confirmed while the next is new. */
 const NEWS = [
   { customer: 'Elif Kaya', country: 'TR', category: 'property', title: 'Sea-view villa in Kaş', duration: '5 nights', amount: 31500 },
   { customer: 'Lukas Weber', country: 'DE', category: 'transfer', title: 'Antalya Airport to Belek', duration: '40 minutes', amount: 840.5 },
+  { customer: 'Charlotte Hughes', country: 'GB', category: 'tour', title: 'Balloon flight over Cappadocia', duration: '3 hours', amount: 4250 },
+  { customer: 'Deniz Arslan', country: 'TR', category: 'car', title: 'Electric hatchback, Izmir', duration: '4 days', amount: 6900 },
+  { customer: 'Camille Moreau', country: 'FR', category: 'property', title: 'Cave suite in Göreme', duration: '2 nights', amount: 7800 },
+  { customer: 'Sanne de Vries', country: 'NL', category: 'tour', title: 'Bosphorus cruise at sunset', duration: '2 hours', amount: 1350 },
+  { customer: 'Zeynep Çelik', country: 'TR', category: 'transfer', title: 'Bodrum Airport to Yalıkavak', duration: '55 minutes', amount: 1240 },
 ];
 
 /** Takes them all. */
 export async function takePictures(browser, system, booking) {
   mkdirSync(OUTPUT, { recursive: true });
+  const news = NEWS.map((data) => booking(data));
+  await system.publish('booking:new', news[0]);
+  let turn = 0;
   for (const viewport of SIZES) {
     for (const colorScheme of ['light', 'dark']) {
       const page = await openPage(browser, system.url, { viewport, colorScheme, deviceScaleFactor: 1 });
-      const news = NEWS.map((data) => booking(data));
-      for (const data of news) await system.publish('booking:new', data);
-      await system.publish('booking:confirmed', news[0]);
-      await eventually('the toasts stand still', async () => {
-        const moving = await page.evaluate(() => document.getAnimations().filter((one) => one.playState === 'running' && one.effect?.getComputedTiming().endTime !== Infinity).length);
-        return moving === 0 && (await page.getByTestId('toast').count()) === 3;
+      await row(page, news[turn].id).waitFor();
+      await system.publish('booking:confirmed', news[turn]);
+      await row(page, news[turn].id).and(page.locator('[data-status=confirmed]')).waitFor();
+      turn += 1;
+      await system.publish('booking:new', news[turn]);
+      await row(page, news[turn].id).waitFor();
+      await eventually('everything stands still, and what happened is announced', async () => {
+        const moving = await page.evaluate(() => {
+          const runs = (one) => one.playState === 'running' && one.effect?.getComputedTiming().endTime !== Infinity;
+          return document.getAnimations().filter(runs).length + document.querySelectorAll('[data-tint]').length;
+        });
+        return moving === 0 && (await page.getByTestId('toast').count()) === 2;
       });
       await page.evaluate(() => document.fonts.ready);
       await page.screenshot({ path: join(OUTPUT, `${viewport.width}-${colorScheme}.png`) });

@@ -14,9 +14,13 @@ export function reducedMotion(): boolean {
 export function useTween(value: string | null): string | number | null {
   const [shown, setShown] = useState<string | number | null>(value);
   const from = useRef<number | null>(value === null ? null : Number(value));
+  const before = useRef<number | null>(from.current);
   useEffect(() => {
     const start = from.current;
     const target = value === null ? null : Number(value);
+    // Whole numbers stay whole on the way, also when a run begins in the middle of another.
+    const whole = Number.isInteger(target) && Number.isInteger(before.current);
+    before.current = target;
     if (start === null || target === null || start === target || reducedMotion() || document.visibilityState !== 'visible') {
       from.current = target;
       setShown(value);
@@ -33,8 +37,7 @@ export function useTween(value: string | null): string | number | null {
       const eased = 1 - (1 - part) ** 3;
       const between = start + (target - start) * eased;
       from.current = between;
-      // Whole numbers stay whole on the way.
-      setShown(Number.isInteger(target) && Number.isInteger(start) ? Math.round(between) : between);
+      setShown(whole ? Math.round(between) : between);
       frame = requestAnimationFrame(run);
     });
     return () => cancelAnimationFrame(frame);
