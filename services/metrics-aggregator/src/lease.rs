@@ -264,10 +264,9 @@ impl Leases {
         }
         let mut by_holder: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
         for shard in self.shards.iter().filter(|shard| !self.held.contains(shard)) {
-            if let Some(seen) = self.seen.get(shard).filter(|seen| !seen.lease.holder.is_empty()) {
-                if seen.lease.wanted_by.is_none() {
-                    by_holder.entry(&seen.lease.holder).or_default().push(*shard);
-                }
+            let untaken = |seen: &&Seen| !seen.lease.holder.is_empty() && seen.lease.wanted_by.is_none();
+            if let Some(seen) = self.seen.get(shard).filter(untaken) {
+                by_holder.entry(&seen.lease.holder).or_default().push(*shard);
             }
         }
         let richest = by_holder.into_values().max_by_key(Vec::len)?;

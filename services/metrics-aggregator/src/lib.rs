@@ -7,6 +7,7 @@ pub mod counters;
 pub mod cover;
 pub mod definition;
 pub mod engine;
+pub mod holder;
 pub mod lease;
 pub mod publish;
 pub mod reader;

@@ -2,6 +2,8 @@
 //!
 //! Read at start and by `roomcast check`; the engine sees only [`Definition`]s, which are consistent in themselves.
 
+mod fields;
+mod parts;
 mod read;
 mod tree;
 
@@ -20,6 +22,8 @@ pub const METRICS_MAX: usize = 4_096;
 pub const STEPS_MAX: i64 = 1_500;
 /// Parts of the sparkline, and closed windows it shows.
 pub const SPARK: i64 = 24;
+/// The same as a length.
+pub const SPARK_PARTS: usize = 24;
 
 /// A metrics file without mistakes.
 #[derive(Debug, Clone)]

@@ -5,28 +5,24 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use roomcast_access::{Mistake, Policy};
-use roomcast_proto::ids::{Audience, Room, Tenant, is_token, shard};
+use roomcast_proto::ids::{Tenant, is_token, shard};
 use roomcast_proto::metric::STATUS_PREFIX;
 
 use super::tree::{self, At, Mistakes, Node, Value};
-use super::{
-    Aggregate, Clock, Definition, Definitions, Leg, METRICS_MAX, Publish, RoomPattern, STEPS_MAX, Window,
-};
+use super::{Clock, Definition, Definitions, METRICS_MAX, Window};
 use crate::engine::fnv::Fnv;
-use crate::engine::predicate;
-use crate::engine::row::Path;
 
-const SECOND: i64 = 1_000_000;
-const MINUTE: i64 = 60 * SECOND;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+pub(super) const SECOND: i64 = 1_000_000;
+pub(super) const MINUTE: i64 = 60 * SECOND;
+pub(super) const HOUR: i64 = 60 * MINUTE;
+pub(super) const DAY: i64 = 24 * HOUR;
 const LATENESS_DEFAULT: i64 = 10 * MINUTE;
 const LATENESS_MAX: i64 = 7 * DAY;
-const EVERY_DEFAULT: i64 = 250_000;
+pub(super) const EVERY_DEFAULT: i64 = 250_000;
 const GROUPS_DEFAULT: usize = 1_000;
 const PUBLISHED_DEFAULT: usize = 100;
 /// Longest list of `type` and `group_by`.
-const LIST_MAX: usize = 32;
+pub(super) const LIST_MAX: usize = 32;
 
 const TOP: [&str; 4] = ["version", "timezone", "metrics", "rules"];
 const METRIC: [&str; 14] = [
@@ -48,7 +44,7 @@ const METRIC: [&str; 14] = [
 /// What a ratio takes from the metrics it names.
 const NOT_IN_RATIO: [&str; 4] = ["from", "where", "value", "group_by"];
 
-type Found<'a> = HashMap<&'static str, &'a Node>;
+pub(super) type Found<'a> = HashMap<&'static str, &'a Node>;
 
 /// A metric as written, ratios not yet resolved.
 struct Draft {
@@ -73,9 +69,10 @@ struct Ratio {
     to: (At, String),
 }
 
-struct Reader<'a> {
-    mistakes: Mistakes<'a>,
-    policy: Option<&'a Policy>,
+/// Understands one file.
+pub(super) struct Reader<'a> {
+    pub(super) mistakes: Mistakes<'a>,
+    pub(super) policy: Option<&'a Policy>,
     zone: TimeZone,
     zone_name: String,
 }
@@ -119,11 +116,12 @@ impl Reader<'_> {
         let Some(top) = self.fields(root, "the file", &TOP, &["version", "timezone", "metrics"]) else {
             return Vec::new();
         };
-        if let Some(node) = top.get("version") {
-            if !matches!(node.value, Value::Whole(1)) {
-                self.mistakes
-                    .add(node.at, "expected version 1, the only one there is");
-            }
+        if let Some(node) = top
+            .get("version")
+            .filter(|node| !matches!(node.value, Value::Whole(1)))
+        {
+            self.mistakes
+                .add(node.at, "expected version 1, the only one there is");
         }
         if let Some(node) = top.get("timezone") {
             self.timezone(node);
@@ -281,264 +279,6 @@ impl Reader<'_> {
         })
     }
 
-    fn leg(&mut self, found: &Found<'_>) -> Option<Leg> {
-        let mut paths: Vec<Path> = Vec::new();
-        let condition = found.get("where").and_then(|node| {
-            let text = self.text(node, "a condition")?;
-            match predicate::parse(text) {
-                Ok(parsed) => {
-                    paths = parsed.paths;
-                    Some(parsed.expr)
-                }
-                Err(wrong) => {
-                    self.mistakes.inside(node.at, text, wrong.offset, &wrong.message);
-                    None
-                }
-            }
-        });
-        let aggregate = found
-            .get("value")
-            .and_then(|node| self.aggregate(node, &mut paths));
-        let group_by = found
-            .get("group_by")
-            .map(|node| self.group_by(node, &mut paths))
-            .unwrap_or_default();
-        let (rooms, types) = found.get("from").and_then(|node| self.from(node))?;
-        Some(Leg {
-            rooms,
-            types,
-            condition,
-            group_by,
-            aggregate: aggregate?,
-            paths,
-        })
-    }
-
-    fn from(&mut self, node: &Node) -> Option<(RoomPattern, Vec<String>)> {
-        let found = self.fields(node, "`from`", &["room", "type"], &["room"])?;
-        let types = found
-            .get("type")
-            .map(|node| self.texts(node, "a type"))
-            .unwrap_or_default();
-        let room = *found.get("room")?;
-        let text = self.text(room, "a room")?;
-        let Some(rooms) = RoomPattern::parse(text) else {
-            let message = format!(
-                "bad room {text:?}: tokens of letters, digits, - or _ joined by dots; * stands for one token"
-            );
-            self.mistakes.add(room.at, message);
-            return None;
-        };
-        Some((rooms, types.into_iter().map(|(_, text)| text).collect()))
-    }
-
-    fn aggregate(&mut self, node: &Node, paths: &mut Vec<Path>) -> Option<Aggregate> {
-        const SUPPORTED: &str = "there are count(), sum(data.x) and distinct(data.x)";
-        const LATER: [&str; 13] = [
-            "min", "max", "avg", "first", "last", "p50", "p90", "p95", "p99", "top", "rate", "gauge",
-            "active",
-        ];
-        let text = self.text(node, "a value such as sum(data.amount)")?;
-        let Some((name, rest)) = text.split_once('(') else {
-            self.mistakes.add(
-                node.at,
-                format!("expected a function, found {text:?}; {SUPPORTED}"),
-            );
-            return None;
-        };
-        let Some(argument) = rest.strip_suffix(')').map(str::trim) else {
-            self.mistakes
-                .add(node.at, format!("{text:?} has no closing parenthesis"));
-            return None;
-        };
-        match (name.trim(), argument) {
-            ("count", "") => Some(Aggregate::Count),
-            ("count", _) => {
-                self.mistakes.add(
-                    node.at,
-                    "count() takes no field; use `where: has(..)` to count events that have one",
-                );
-                None
-            }
-            ("sum" | "distinct", field) => {
-                let Some(path) = Path::parse(field) else {
-                    self.mistakes
-                        .add(node.at, format!("{field:?} is not a field such as data.amount"));
-                    return None;
-                };
-                let place = place(paths, path);
-                Some(if name.trim() == "sum" {
-                    Aggregate::Sum(place)
-                } else {
-                    Aggregate::Distinct(place)
-                })
-            }
-            (name, _) if LATER.contains(&name) => {
-                self.mistakes
-                    .add(node.at, format!("{name}(..) is not built yet; {SUPPORTED}"));
-                None
-            }
-            (name, _) => {
-                let message = format!("no aggregate {name:?}; {SUPPORTED}");
-                self.mistakes
-                    .unknown(node.at, message, name, ["count", "sum", "distinct"]);
-                None
-            }
-        }
-    }
-
-    fn group_by(&mut self, node: &Node, paths: &mut Vec<Path>) -> Vec<usize> {
-        let texts = self.texts(node, "a field such as data.category");
-        let mut places = Vec::new();
-        for (at, text) in texts {
-            match Path::parse(&text) {
-                Some(path) => {
-                    let place = place(paths, path);
-                    if places.contains(&place) {
-                        self.mistakes.add(at, format!("{text} is there twice"));
-                    }
-                    places.push(place);
-                }
-                None => self
-                    .mistakes
-                    .add(at, format!("{text:?} is not a field such as data.category")),
-            }
-        }
-        places
-    }
-
-    fn window(&mut self, node: &Node) -> Option<Window> {
-        let found = self.fields(
-            node,
-            "`window`",
-            &["sliding", "step", "tumbling", "total", "to_date", "session"],
-            &[],
-        )?;
-        for later in ["to_date", "session"] {
-            if found.contains_key(later) {
-                let message = format!(
-                    "`{later}` windows are not built yet; there are sliding, tumbling: day, and total"
-                );
-                self.mistakes.add(node.at, message);
-                return None;
-            }
-        }
-        match (
-            found.get("sliding"),
-            found.get("tumbling"),
-            found.get("total"),
-            found.get("step"),
-        ) {
-            (Some(size), None, None, Some(step)) => self.sliding(size, step),
-            (None, Some(unit), None, None) => match self.text(unit, "a unit")? {
-                "day" => Some(Window::Day),
-                other @ ("minute" | "hour" | "week" | "month" | "quarter" | "year") => {
-                    self.mistakes.add(
-                        unit.at,
-                        format!("`tumbling: {other}` is not built yet; there is day"),
-                    );
-                    None
-                }
-                other => {
-                    self.mistakes
-                        .unknown(unit.at, format!("no unit {other:?}"), other, ["day"]);
-                    None
-                }
-            },
-            (None, None, Some(flag), None) if matches!(flag.value, Value::Flag(true)) => Some(Window::Total),
-            _ => {
-                let message = "a window is { sliding: 24h, step: 1m }, { tumbling: day } or { total: true }";
-                self.mistakes.add(node.at, message);
-                None
-            }
-        }
-    }
-
-    fn sliding(&mut self, size_node: &Node, step_node: &Node) -> Option<Window> {
-        let size = self.duration(size_node, SECOND, 366 * DAY);
-        let step = self.duration(step_node, SECOND, 366 * DAY);
-        let (size, step) = (size?, step?);
-        if size % step != 0 {
-            self.mistakes
-                .add(step_node.at, "the window's size must be a multiple of its step");
-            return None;
-        }
-        if size / step > STEPS_MAX {
-            let message = format!("a window has at most {STEPS_MAX} steps, this one {}", size / step);
-            self.mistakes.add(step_node.at, message);
-            return None;
-        }
-        Some(Window::Sliding { size, step })
-    }
-
-    fn clock(&mut self, node: &Node) -> Option<Clock> {
-        match self.text(node, "wall or event")? {
-            "wall" => Some(Clock::Wall),
-            "event" => Some(Clock::Event),
-            other => {
-                self.mistakes.unknown(
-                    node.at,
-                    format!("clock is wall or event, not {other:?}"),
-                    other,
-                    ["wall", "event"],
-                );
-                None
-            }
-        }
-    }
-
-    fn compare(&mut self, node: &Node) -> bool {
-        match self.text(node, "previous") {
-            Some("previous") => true,
-            Some(later @ ("previous_elapsed" | "same_weekday")) => {
-                self.mistakes.add(
-                    node.at,
-                    format!("`compare: {later}` is not built yet; there is previous"),
-                );
-                false
-            }
-            Some(other) => {
-                self.mistakes
-                    .unknown(node.at, format!("no comparison {other:?}"), other, ["previous"]);
-                false
-            }
-            None => false,
-        }
-    }
-
-    fn publish(&mut self, node: &Node) -> Option<Publish> {
-        let found = self.fields(
-            node,
-            "`publish`",
-            &["room", "audience", "at_most_every"],
-            &["room", "audience"],
-        )?;
-        let every = found
-            .get("at_most_every")
-            .map_or(Some(EVERY_DEFAULT), |node| self.duration(node, 50_000, HOUR));
-        let (room_node, audience_node) = (*found.get("room")?, *found.get("audience")?);
-        let room = self.text(room_node, "a room").map(Room::parse);
-        if let Some(Err(bad)) = &room {
-            self.mistakes.add(room_node.at, bad.to_string());
-        }
-        let name = self.text(audience_node, "an audience")?;
-        let audience = Audience::parse(name);
-        match (&audience, self.policy) {
-            (Err(bad), _) => self.mistakes.add(audience_node.at, bad.to_string()),
-            (Ok(_), Some(policy)) if policy.audience(name).is_none() => {
-                let known: Vec<&str> = policy.audiences().collect();
-                let message = format!("no role {name:?} in the policy");
-                self.mistakes.unknown(audience_node.at, message, name, known);
-            }
-            _ => {}
-        }
-        Some(Publish {
-            room: room?.ok()?,
-            audience: audience.ok()?,
-            at_most_every_micros: every?,
-        })
-    }
-
     fn ratio(&mut self, node: &Node) -> Option<(Ratio, u32)> {
         let found = self.fields(node, "`ratio`", &["of", "to", "scale"], &["of", "to"])?;
         let scale = match found.get("scale").map(|node| (node.at, &node.value)) {
@@ -633,145 +373,6 @@ impl Reader<'_> {
         }
         definition.legs = of.legs.iter().chain(&to.legs).cloned().collect();
     }
-
-    /// The known keys of a map with their values; unknown and missing keys become mistakes.
-    fn fields<'n>(
-        &mut self,
-        node: &'n Node,
-        what: &str,
-        known: &[&'static str],
-        required: &[&str],
-    ) -> Option<Found<'n>> {
-        let Value::Map(members) = &node.value else {
-            self.mistakes.add(
-                node.at,
-                format!("expected {what} as a map, found {}", node.value.kind()),
-            );
-            return None;
-        };
-        let mut found = HashMap::with_capacity(members.len());
-        for (key, value) in members {
-            let Some(name) = self.text(key, "a key") else {
-                continue;
-            };
-            match known.iter().find(|known| **known == name) {
-                Some(known) => {
-                    found.insert(*known, value);
-                }
-                None => {
-                    let message = format!("unknown key {name:?} in {what}");
-                    self.mistakes
-                        .unknown(key.at, message, name, known.iter().copied());
-                }
-            }
-        }
-        for missing in required.iter().filter(|key| !found.contains_key(**key)) {
-            self.mistakes.add(node.at, format!("{what} needs `{missing}`"));
-        }
-        Some(found)
-    }
-
-    fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
-        match &node.value {
-            Value::Text(text) => Some(text),
-            other => {
-                let hint = match other {
-                    Value::Whole(_) | Value::Number | Value::Flag(_) => "; put it in quotes if it is a name",
-                    _ => "",
-                };
-                self.mistakes.add(
-                    node.at,
-                    format!("expected {what} as text, found {}{hint}", other.kind()),
-                );
-                None
-            }
-        }
-    }
-
-    /// One text, or a list of texts.
-    fn texts(&mut self, node: &Node, what: &str) -> Vec<(At, String)> {
-        match &node.value {
-            Value::List(items) if items.is_empty() || items.len() > LIST_MAX => {
-                self.mistakes.add(
-                    node.at,
-                    format!("expected 1 to {LIST_MAX} entries, found {}", items.len()),
-                );
-                Vec::new()
-            }
-            Value::List(items) => items
-                .iter()
-                .filter_map(|item| Some((item.at, self.text(item, what)?.to_owned())))
-                .collect(),
-            _ => self
-                .text(node, what)
-                .map(|text| (node.at, text.to_owned()))
-                .into_iter()
-                .collect(),
-        }
-    }
-
-    fn count(&mut self, node: &Node, max: i64) -> Option<usize> {
-        match node.value {
-            Value::Whole(count) if (1..=max).contains(&count) => usize::try_from(count).ok(),
-            _ => {
-                self.mistakes
-                    .add(node.at, format!("expected a whole number from 1 to {max}"));
-                None
-            }
-        }
-    }
-
-    /// A duration such as `250ms`, `30s`, `10m`, `24h`, `7d`, in microseconds.
-    fn duration(&mut self, node: &Node, min: i64, max: i64) -> Option<i64> {
-        let text = self.text(node, "a duration such as 10m")?;
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let unit = match &text[digits..] {
-            "ms" => Some(1_000),
-            "s" => Some(SECOND),
-            "m" => Some(MINUTE),
-            "h" => Some(HOUR),
-            "d" => Some(DAY),
-            _ => None,
-        };
-        let micros = text[..digits]
-            .parse::<i64>()
-            .ok()
-            .zip(unit)
-            .and_then(|(count, unit)| count.checked_mul(unit));
-        match micros {
-            Some(micros) if (min..=max).contains(&micros) => Some(micros),
-            Some(_) => {
-                let message = format!("{text} is outside {} to {}", show(min), show(max));
-                self.mistakes.add(node.at, message);
-                None
-            }
-            None => {
-                self.mistakes.add(
-                    node.at,
-                    format!("{text:?} is not a duration such as 250ms, 30s, 10m, 24h or 7d"),
-                );
-                None
-            }
-        }
-    }
-}
-
-fn show(micros: i64) -> String {
-    let units = [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")];
-    let unit = units
-        .into_iter()
-        .find(|(unit, _)| micros >= *unit && micros % unit == 0);
-    unit.map_or_else(
-        || format!("{}ms", micros / 1_000),
-        |(unit, name)| format!("{}{name}", micros / unit),
-    )
-}
-
-fn place(paths: &mut Vec<Path>, path: Path) -> usize {
-    paths.iter().position(|known| *known == path).unwrap_or_else(|| {
-        paths.push(path);
-        paths.len() - 1
-    })
 }
 
 /// A digest of everything that decides what is folded and into which window. What is only shown (compare, publish, stalled_after)

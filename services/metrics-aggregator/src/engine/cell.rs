@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::definition::SPARK;
+use crate::definition::SPARK_PARTS;
 
 /// Slots that one item of stored state holds; what a fold changes is written in pieces of this size.
 pub const PART_SLOTS: i64 = 128;
@@ -101,7 +101,7 @@ pub struct Spread {
     /// In the one before.
     pub previous: u32,
     /// In the parts of the sparkline.
-    pub spark: [u32; SPARK as usize],
+    pub spark: [u32; SPARK_PARTS],
     /// In each block that is still kept; this is what the bound holds for.
     pub blocks: SmallVec<[(i64, u32); 4]>,
 }

@@ -14,5 +14,7 @@ mod naive;
 pub mod predicate;
 pub mod render;
 pub mod row;
+#[cfg(test)]
+mod rules;
 pub mod shard;
 pub mod window;

@@ -110,7 +110,7 @@ impl Frames {
     #[must_use]
     pub fn spark(&self, place: i64) -> Vec<Range<i64>> {
         match self.window {
-            Window::Total => vec![0..1],
+            Window::Total => std::iter::once(0..1).collect(),
             Window::Sliding { .. } => {
                 let slots = self.slots(place);
                 let part = (slots.end - slots.start) / SPARK;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use roomcast_chassis::config::Environment;
-use roomcast_chassis::jetstream::{At, JetStream, LastMessages};
+use roomcast_chassis::jetstream::{JetStream, LastMessages};
 use roomcast_chassis::process::{Context, install_crypto, settings};
 use roomcast_chassis::shutdown::Shutdown;
 use roomcast_harness::nats::{Nats, PASSWORD};

@@ -3,6 +3,9 @@
 //! The worker reads events into [`Shard::fold`], moves time with [`Shard::advance`], writes what [`Shard::flush`] gives and then
 //! publishes what [`Shard::render`] gave. Whatever goes wrong outside, the shard is dropped and loaded again.
 
+mod head;
+mod write;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -10,14 +13,12 @@ use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::metric::{UPDATED, metric_of_key};
 
 use crate::definition::Definition;
-use crate::engine::chunk::{Chunks, SPLIT_BYTES};
-use crate::engine::codec::{
-    Corrupt, FORMAT, Reader, StoredMetric, Writer, read_chunk, read_metric, write_chunk, write_metric,
-};
-use crate::engine::fnv;
-use crate::engine::metric::{Due, Hole, Metric, Outcome};
+use crate::engine::codec::Corrupt;
+use crate::engine::metric::{Hole, Metric, Outcome};
 use crate::engine::render::Outgoing;
 use crate::engine::row::{Event, Paths};
+pub use head::Head;
+use head::{Retired, chunk_prefix, revive};
 
 /// Dirty chunks that force a flush. The server takes 1,000 messages in a batch; the rest is for splits and the head.
 pub const DIRTY_MAX: usize = 900;
@@ -46,25 +47,6 @@ pub struct Flush {
     pub head: Vec<u8>,
 }
 
-/// A stored head.
-#[derive(Debug, Clone)]
-pub struct Head {
-    as_of: i64,
-    seq: u64,
-    last_stored: Option<i64>,
-    targets: Vec<(Room, Audience)>,
-    retired: Vec<Retired>,
-    metrics: Vec<(StoredMetric, u64)>,
-}
-
-/// Chunks of a metric that is no longer defined so: numbers `next..count` are still stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Retired {
-    prefix: String,
-    next: u32,
-    count: u32,
-}
-
 /// A state value that is stored: what a loading shard has to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
@@ -90,94 +72,6 @@ pub struct Shard {
     targets: Vec<(Room, Audience)>,
     retired: Vec<Retired>,
     unsaved: Unsaved,
-}
-
-fn chunk_prefix(name: &str, fingerprint: u64) -> String {
-    format!("{name}-{fingerprint:016x}")
-}
-
-fn chunk_digest(index: usize, bytes: &[u8]) -> u64 {
-    fnv::mix(fnv::hash(bytes) ^ (index as u64))
-}
-
-impl Head {
-    /// Reads a stored head.
-    ///
-    /// # Errors
-    /// [`Corrupt`]: damaged, or written by another version.
-    pub fn read(bytes: &[u8]) -> Result<Self, Corrupt> {
-        let mut input = Reader::new(bytes);
-        if input.byte()? != FORMAT {
-            return Err(Corrupt("the head is of another version"));
-        }
-        let (as_of, seq, last_stored) = (input.signed64()?, input.unsigned64()?, input.optional()?);
-        let mut targets = Vec::new();
-        for _ in 0..input.count()? {
-            let room = Room::parse(input.text()?).map_err(|_| Corrupt("a room that is none"))?;
-            let audience = Audience::parse(input.text()?).map_err(|_| Corrupt("an audience that is none"))?;
-            targets.push((room, audience));
-        }
-        let mut retired = Vec::new();
-        for _ in 0..input.count()? {
-            let number = |n: u64| u32::try_from(n).map_err(|_| Corrupt("a chunk number is too large"));
-            let prefix = input.text()?.to_owned();
-            retired.push(Retired {
-                prefix,
-                next: number(input.unsigned64()?)?,
-                count: number(input.unsigned64()?)?,
-            });
-        }
-        let mut metrics = Vec::new();
-        for _ in 0..input.count()? {
-            let metric = read_metric(&mut input)?;
-            let digest = input.fixed(8)?;
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(digest);
-            metrics.push((metric, u64::from_le_bytes(bytes)));
-        }
-        if input.is_empty() {
-            Ok(Self {
-                as_of,
-                seq,
-                last_stored,
-                targets,
-                retired,
-                metrics,
-            })
-        } else {
-            Err(Corrupt("more bytes than expected"))
-        }
-    }
-
-    /// Whether anything is left to do for a shard without metrics.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.metrics.is_empty() && self.targets.is_empty() && self.retired.is_empty()
-    }
-
-    /// The chunks to read for these definitions; state of others is not needed.
-    #[must_use]
-    pub fn chunk_names(&self, definitions: &[Arc<Definition>]) -> Vec<String> {
-        let wanted = |stored: &StoredMetric| {
-            definitions
-                .iter()
-                .any(|d| d.name == stored.name && d.fingerprint == stored.fingerprint)
-        };
-        self.metrics
-            .iter()
-            .filter(|(stored, _)| wanted(stored))
-            .flat_map(|(stored, _)| {
-                let prefix = chunk_prefix(&stored.name, stored.fingerprint);
-                (0..stored.directory.len()).map(move |index| format!("{prefix}-{index}"))
-            })
-            .collect()
-    }
-
-    /// The rooms that may hold values of this shard.
-    #[must_use]
-    pub fn targets(&self) -> &[(Room, Audience)] {
-        &self.targets
-    }
 }
 
 impl Shard {
@@ -516,74 +410,6 @@ impl Shard {
         }
     }
 
-    /// What a flush would save.
-    #[must_use]
-    pub fn unsaved(&self) -> Unsaved {
-        let dirty = self.metrics.iter().any(|metric| metric.chunks.dirty() > 0);
-        if dirty || !self.retired.is_empty() {
-            Unsaved::Content
-        } else {
-            self.unsaved
-        }
-    }
-
-    /// Chunks that wait to be written.
-    #[must_use]
-    pub fn dirty(&self) -> usize {
-        self.metrics.iter().map(|metric| metric.chunks.dirty()).sum()
-    }
-
-    /// Takes what is to be written. If writing fails or its outcome is unknown, drop the shard and load it again.
-    pub fn flush(&mut self) -> Flush {
-        let mut chunks = Vec::new();
-        for metric in &mut self.metrics {
-            write_dirty(metric, &mut chunks);
-        }
-        for old in &mut self.retired {
-            let end = old.count.min(old.next + RETIRED_PER_FLUSH);
-            while old.next < end && chunks.len() < FLUSH_MAX - 1 {
-                chunks.push((format!("{}-{}", old.prefix, old.next), Vec::new()));
-                old.next += 1;
-            }
-        }
-        self.retired.retain(|old| old.next < old.count);
-        self.unsaved = Unsaved::Nothing;
-        Flush {
-            chunks,
-            head: self.write_head(),
-        }
-    }
-
-    fn write_head(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        out.fixed(&[FORMAT]);
-        out.signed(self.as_of.into());
-        out.unsigned(self.seq.into());
-        out.optional(self.last_stored);
-        out.count(self.targets.len());
-        for (room, audience) in &self.targets {
-            out.bytes(room.as_str().as_bytes());
-            out.bytes(audience.as_str().as_bytes());
-        }
-        out.count(self.retired.len());
-        for old in &self.retired {
-            out.bytes(old.prefix.as_bytes());
-            out.unsigned(old.next.into());
-            out.unsigned(old.count.into());
-        }
-        out.count(self.metrics.len());
-        for metric in &self.metrics {
-            write_metric(&mut out, metric, self.seq);
-            let digest = metric
-                .chunks
-                .list()
-                .iter()
-                .fold(0_u64, |sum, chunk| sum.wrapping_add(chunk.written));
-            out.fixed(&digest.to_le_bytes());
-        }
-        out.finish()
-    }
-
     /// Watermarks that were not kept because a metric has too many rooms; cumulative.
     #[must_use]
     pub fn rooms_untracked(&self) -> u64 {
@@ -594,65 +420,5 @@ impl Shard {
     #[must_use]
     pub fn metric(&self, name: &str) -> Option<&Metric> {
         self.metrics.iter().find(|metric| metric.definition.name == name)
-    }
-}
-
-/// Fills a metric from what is stored of it.
-fn revive(
-    metric: &mut Metric,
-    stored: &StoredMetric,
-    digest: u64,
-    chunks: &HashMap<String, Vec<u8>>,
-) -> Result<(), Corrupt> {
-    metric.folded_to = stored.folded_to;
-    metric.last_seq = stored.last_seq;
-    metric.floor = stored.floor;
-    metric.folded = stored.folded;
-    metric.rooms_untracked = stored.rooms_untracked;
-    metric.skipped = stored.skipped;
-    metric.created = stored.created;
-    metric.place = stored.place;
-    metric.highest = stored.highest;
-    metric.last_match = stored.last_match;
-    metric.hole = stored.hole;
-    metric.chunks =
-        Chunks::from_directory(&stored.directory).ok_or(Corrupt("the chunks do not fit together"))?;
-    let prefix = chunk_prefix(&stored.name, stored.fingerprint);
-    let mut sum = 0_u64;
-    for index in 0..stored.directory.len() {
-        if let Some(bytes) = chunks
-            .get(&format!("{prefix}-{index}"))
-            .filter(|bytes| !bytes.is_empty())
-        {
-            let digest = chunk_digest(index, bytes);
-            sum = sum.wrapping_add(digest);
-            read_chunk(metric, index, bytes)?;
-            metric.chunks.written(index, digest);
-        }
-    }
-    if sum != digest {
-        return Err(Corrupt("a chunk is not the one the head was written with"));
-    }
-    metric.restore();
-    metric.closed = stored.outbox.iter().map(|place| (*place, Due::All)).collect();
-    Ok(())
-}
-
-/// Writes a metric's dirty chunks, splitting those that grew too large.
-fn write_dirty(metric: &mut Metric, out: &mut Vec<(String, Vec<u8>)>) {
-    let prefix = chunk_prefix(&metric.definition.name, metric.definition.fingerprint);
-    let mut waiting: Vec<usize> = (0..metric.chunks.list().len())
-        .filter(|i| metric.chunks.list()[*i].dirty)
-        .collect();
-    while let Some(index) = waiting.pop() {
-        let bytes = write_chunk(metric, &metric.chunks.list()[index]);
-        if bytes.len() > SPLIT_BYTES && out.len() + waiting.len() < FLUSH_MAX - 2 {
-            if let Some(new) = metric.chunks.split(index, &metric.groups) {
-                waiting.extend([index, new]);
-                continue;
-            }
-        }
-        metric.chunks.written(index, chunk_digest(index, &bytes));
-        out.push((format!("{prefix}-{index}"), bytes));
     }
 }

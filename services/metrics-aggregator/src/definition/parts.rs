@@ -1,0 +1,276 @@
+//! The parts of a metric as written: where from, what, over which window, where to.
+
+use roomcast_proto::ids::{Audience, Room};
+
+use super::read::{DAY, EVERY_DEFAULT, Found, HOUR, Reader, SECOND};
+use super::tree::{Node, Value};
+use super::{Aggregate, Clock, Leg, Publish, RoomPattern, STEPS_MAX, Window};
+use crate::engine::predicate;
+use crate::engine::row::Path;
+
+impl Reader<'_> {
+    pub(super) fn leg(&mut self, found: &Found<'_>) -> Option<Leg> {
+        let mut paths: Vec<Path> = Vec::new();
+        let condition = found.get("where").and_then(|node| {
+            let text = self.text(node, "a condition")?;
+            match predicate::parse(text) {
+                Ok(parsed) => {
+                    paths = parsed.paths;
+                    Some(parsed.expr)
+                }
+                Err(wrong) => {
+                    self.mistakes.inside(node.at, text, wrong.offset, &wrong.message);
+                    None
+                }
+            }
+        });
+        let aggregate = found
+            .get("value")
+            .and_then(|node| self.aggregate(node, &mut paths));
+        let group_by = found
+            .get("group_by")
+            .map(|node| self.group_by(node, &mut paths))
+            .unwrap_or_default();
+        let (rooms, types) = found.get("from").and_then(|node| self.from(node))?;
+        Some(Leg {
+            rooms,
+            types,
+            condition,
+            group_by,
+            aggregate: aggregate?,
+            paths,
+        })
+    }
+
+    pub(super) fn from(&mut self, node: &Node) -> Option<(RoomPattern, Vec<String>)> {
+        let found = self.fields(node, "`from`", &["room", "type"], &["room"])?;
+        let types = found
+            .get("type")
+            .map(|node| self.texts(node, "a type"))
+            .unwrap_or_default();
+        let room = *found.get("room")?;
+        let text = self.text(room, "a room")?;
+        let Some(rooms) = RoomPattern::parse(text) else {
+            let message = format!(
+                "bad room {text:?}: tokens of letters, digits, - or _ joined by dots; * stands for one token"
+            );
+            self.mistakes.add(room.at, message);
+            return None;
+        };
+        Some((rooms, types.into_iter().map(|(_, text)| text).collect()))
+    }
+
+    pub(super) fn aggregate(&mut self, node: &Node, paths: &mut Vec<Path>) -> Option<Aggregate> {
+        const SUPPORTED: &str = "there are count(), sum(data.x) and distinct(data.x)";
+        const LATER: [&str; 13] = [
+            "min", "max", "avg", "first", "last", "p50", "p90", "p95", "p99", "top", "rate", "gauge",
+            "active",
+        ];
+        let text = self.text(node, "a value such as sum(data.amount)")?;
+        let Some((name, rest)) = text.split_once('(') else {
+            self.mistakes.add(
+                node.at,
+                format!("expected a function, found {text:?}; {SUPPORTED}"),
+            );
+            return None;
+        };
+        let Some(argument) = rest.strip_suffix(')').map(str::trim) else {
+            self.mistakes
+                .add(node.at, format!("{text:?} has no closing parenthesis"));
+            return None;
+        };
+        match (name.trim(), argument) {
+            ("count", "") => Some(Aggregate::Count),
+            ("count", _) => {
+                self.mistakes.add(
+                    node.at,
+                    "count() takes no field; use `where: has(..)` to count events that have one",
+                );
+                None
+            }
+            ("sum" | "distinct", field) => {
+                let Some(path) = Path::parse(field) else {
+                    self.mistakes
+                        .add(node.at, format!("{field:?} is not a field such as data.amount"));
+                    return None;
+                };
+                let place = place(paths, path);
+                Some(if name.trim() == "sum" {
+                    Aggregate::Sum(place)
+                } else {
+                    Aggregate::Distinct(place)
+                })
+            }
+            (name, _) if LATER.contains(&name) => {
+                self.mistakes
+                    .add(node.at, format!("{name}(..) is not built yet; {SUPPORTED}"));
+                None
+            }
+            (name, _) => {
+                let message = format!("no aggregate {name:?}; {SUPPORTED}");
+                self.mistakes
+                    .unknown(node.at, message, name, ["count", "sum", "distinct"]);
+                None
+            }
+        }
+    }
+
+    pub(super) fn group_by(&mut self, node: &Node, paths: &mut Vec<Path>) -> Vec<usize> {
+        let texts = self.texts(node, "a field such as data.category");
+        let mut places = Vec::new();
+        for (at, text) in texts {
+            match Path::parse(&text) {
+                Some(path) => {
+                    let place = place(paths, path);
+                    if places.contains(&place) {
+                        self.mistakes.add(at, format!("{text} is there twice"));
+                    }
+                    places.push(place);
+                }
+                None => self
+                    .mistakes
+                    .add(at, format!("{text:?} is not a field such as data.category")),
+            }
+        }
+        places
+    }
+
+    pub(super) fn window(&mut self, node: &Node) -> Option<Window> {
+        let found = self.fields(
+            node,
+            "`window`",
+            &["sliding", "step", "tumbling", "total", "to_date", "session"],
+            &[],
+        )?;
+        for later in ["to_date", "session"] {
+            if found.contains_key(later) {
+                let message = format!(
+                    "`{later}` windows are not built yet; there are sliding, tumbling: day, and total"
+                );
+                self.mistakes.add(node.at, message);
+                return None;
+            }
+        }
+        match (
+            found.get("sliding"),
+            found.get("tumbling"),
+            found.get("total"),
+            found.get("step"),
+        ) {
+            (Some(size), None, None, Some(step)) => self.sliding(size, step),
+            (None, Some(unit), None, None) => match self.text(unit, "a unit")? {
+                "day" => Some(Window::Day),
+                other @ ("minute" | "hour" | "week" | "month" | "quarter" | "year") => {
+                    self.mistakes.add(
+                        unit.at,
+                        format!("`tumbling: {other}` is not built yet; there is day"),
+                    );
+                    None
+                }
+                other => {
+                    self.mistakes
+                        .unknown(unit.at, format!("no unit {other:?}"), other, ["day"]);
+                    None
+                }
+            },
+            (None, None, Some(flag), None) if matches!(flag.value, Value::Flag(true)) => Some(Window::Total),
+            _ => {
+                let message = "a window is { sliding: 24h, step: 1m }, { tumbling: day } or { total: true }";
+                self.mistakes.add(node.at, message);
+                None
+            }
+        }
+    }
+
+    pub(super) fn sliding(&mut self, size_node: &Node, step_node: &Node) -> Option<Window> {
+        let size = self.duration(size_node, SECOND, 366 * DAY);
+        let step = self.duration(step_node, SECOND, 366 * DAY);
+        let (size, step) = (size?, step?);
+        if size % step != 0 {
+            self.mistakes
+                .add(step_node.at, "the window's size must be a multiple of its step");
+            return None;
+        }
+        if size / step > STEPS_MAX {
+            let message = format!("a window has at most {STEPS_MAX} steps, this one {}", size / step);
+            self.mistakes.add(step_node.at, message);
+            return None;
+        }
+        Some(Window::Sliding { size, step })
+    }
+
+    pub(super) fn clock(&mut self, node: &Node) -> Option<Clock> {
+        match self.text(node, "wall or event")? {
+            "wall" => Some(Clock::Wall),
+            "event" => Some(Clock::Event),
+            other => {
+                self.mistakes.unknown(
+                    node.at,
+                    format!("clock is wall or event, not {other:?}"),
+                    other,
+                    ["wall", "event"],
+                );
+                None
+            }
+        }
+    }
+
+    pub(super) fn compare(&mut self, node: &Node) -> bool {
+        match self.text(node, "previous") {
+            Some("previous") => true,
+            Some(later @ ("previous_elapsed" | "same_weekday")) => {
+                self.mistakes.add(
+                    node.at,
+                    format!("`compare: {later}` is not built yet; there is previous"),
+                );
+                false
+            }
+            Some(other) => {
+                self.mistakes
+                    .unknown(node.at, format!("no comparison {other:?}"), other, ["previous"]);
+                false
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn publish(&mut self, node: &Node) -> Option<Publish> {
+        let found = self.fields(
+            node,
+            "`publish`",
+            &["room", "audience", "at_most_every"],
+            &["room", "audience"],
+        )?;
+        let every = found
+            .get("at_most_every")
+            .map_or(Some(EVERY_DEFAULT), |node| self.duration(node, 50_000, HOUR));
+        let (room_node, audience_node) = (*found.get("room")?, *found.get("audience")?);
+        let room = self.text(room_node, "a room").map(Room::parse);
+        if let Some(Err(bad)) = &room {
+            self.mistakes.add(room_node.at, bad.to_string());
+        }
+        let name = self.text(audience_node, "an audience")?;
+        let audience = Audience::parse(name);
+        match (&audience, self.policy) {
+            (Err(bad), _) => self.mistakes.add(audience_node.at, bad.to_string()),
+            (Ok(_), Some(policy)) if policy.audience(name).is_none() => {
+                let known: Vec<&str> = policy.audiences().collect();
+                let message = format!("no role {name:?} in the policy");
+                self.mistakes.unknown(audience_node.at, message, name, known);
+            }
+            _ => {}
+        }
+        Some(Publish {
+            room: room?.ok()?,
+            audience: audience.ok()?,
+            at_most_every_micros: every?,
+        })
+    }
+}
+
+fn place(paths: &mut Vec<Path>, path: Path) -> usize {
+    paths.iter().position(|known| *known == path).unwrap_or_else(|| {
+        paths.push(path);
+        paths.len() - 1
+    })
+}

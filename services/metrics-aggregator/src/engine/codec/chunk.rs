@@ -1,0 +1,204 @@
+//! One chunk as it is stored: watermarks of rooms, cells and distinct values of groups.
+
+use super::{Corrupt, FORMAT, Reader, Writer};
+use crate::engine::cell::Cell;
+use crate::engine::chunk::{Chunk, Slots, ValueKey};
+use crate::engine::metric::{Metric, part_cells};
+
+/// One chunk of a metric as it is stored.
+#[must_use]
+pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
+    let mut out = Writer::default();
+    out.fixed(&[FORMAT]);
+    let mut rooms: Vec<_> = chunk.rooms.iter().collect();
+    rooms.sort_unstable();
+    out.count(rooms.len());
+    for (room, marks) in rooms {
+        out.bytes(room.as_bytes());
+        for mark in marks {
+            out.optional((*mark != i64::MIN).then_some(*mark));
+        }
+    }
+    let mut parts = chunk.parts.clone();
+    parts.sort_unstable();
+    let mut values: Vec<(&ValueKey, &Slots)> = chunk.values.iter().collect();
+    values.sort_unstable_by_key(|(key, _)| **key);
+    let mut groups: Vec<u32> = parts
+        .iter()
+        .map(|(group, _)| *group)
+        .chain(values.iter().map(|(key, _)| key.group))
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    out.count(groups.len());
+    let (mut parts, mut values) = (&parts[..], &values[..]);
+    for place in groups {
+        let (own_parts, rest) = parts.split_at(parts.partition_point(|(group, _)| *group <= place));
+        parts = rest;
+        let (own_values, rest) = values.split_at(values.partition_point(|(key, _)| key.group <= place));
+        values = rest;
+        let group = &metric.groups[place as usize];
+        out.bytes(group.key.as_bytes());
+        out.count(own_parts.len());
+        for (_, part) in own_parts {
+            for leg in 0..2 {
+                write_cells(&mut out, part_cells(group, leg, *part));
+            }
+        }
+        out.count(own_values.len());
+        for (key, slots) in own_values {
+            out.fixed(&[key.leg]);
+            out.fixed(&key.value.to_le_bytes());
+            write_slots(&mut out, slots);
+        }
+    }
+    out.finish()
+}
+
+pub(super) fn write_cells(out: &mut Writer, cells: &[Cell]) {
+    out.count(cells.len());
+    let (mut slot, mut seq) = (0_i64, 0_i128);
+    for cell in cells {
+        out.signed(i128::from(cell.slot) - i128::from(slot));
+        slot = cell.slot;
+        out.unsigned(u128::from(cell.events) << 1 | u128::from(cell.capped));
+        out.signed(cell.sum);
+        out.signed(i128::from(cell.seq) - seq);
+        seq = cell.seq.into();
+    }
+}
+
+pub(super) fn read_cells(input: &mut Reader<'_>) -> Result<Vec<Cell>, Corrupt> {
+    let count = input.count()?;
+    let mut cells = Vec::with_capacity(count);
+    let (mut slot, mut seq) = (0_i128, 0_i128);
+    for _ in 0..count {
+        slot = slot
+            .checked_add(input.signed()?)
+            .ok_or(Corrupt("a slot is too large"))?;
+        let events = input.unsigned()?;
+        let sum = input.signed()?;
+        seq = seq
+            .checked_add(input.signed()?)
+            .ok_or(Corrupt("a position is too large"))?;
+        cells.push(Cell {
+            sum,
+            slot: i64::try_from(slot).map_err(|_| Corrupt("a slot is too large"))?,
+            events: u64::try_from(events >> 1).map_err(|_| Corrupt("a count is too large"))?,
+            seq: u64::try_from(seq).map_err(|_| Corrupt("a position is too large"))?,
+            capped: events & 1 == 1,
+        });
+    }
+    Ok(cells)
+}
+
+/// Slots as runs of consecutive ones, or as a bitmap where that is shorter.
+pub(super) fn write_slots(out: &mut Writer, slots: &Slots) {
+    let mut runs: Vec<(i64, i64)> = Vec::new();
+    for slot in slots {
+        match runs.last_mut() {
+            Some((start, len)) if *start + *len == *slot => *len += 1,
+            _ => runs.push((*slot, 1)),
+        }
+    }
+    let first = slots.first().copied().unwrap_or(0);
+    let span = slots.last().map_or(0, |last| last - first + 1);
+    let bitmap_bytes = usize::try_from(span / 8 + 1).unwrap_or(usize::MAX);
+    if runs.len() > 8 && bitmap_bytes < runs.len() * 2 {
+        out.fixed(&[1]);
+        out.signed(first.into());
+        let mut bitmap = vec![0_u8; bitmap_bytes];
+        for slot in slots {
+            let at = usize::try_from(slot - first).unwrap_or(0);
+            bitmap[at / 8] |= 1 << (at % 8);
+        }
+        out.bytes(&bitmap);
+        return;
+    }
+    out.fixed(&[0]);
+    out.count(runs.len());
+    let mut end = 0;
+    for (start, len) in runs {
+        out.signed(i128::from(start) - i128::from(end));
+        out.signed(len.into());
+        end = start + len;
+    }
+}
+
+pub(super) fn read_slots(input: &mut Reader<'_>) -> Result<Slots, Corrupt> {
+    const FAR: Corrupt = Corrupt("a slot is too large");
+    let mut slots = Slots::new();
+    match input.byte()? {
+        0 => {
+            let mut end = 0_i64;
+            for _ in 0..input.count()? {
+                let start = end.checked_add(input.signed64()?).ok_or(FAR)?;
+                let len = input.signed64()?;
+                end = start.checked_add(len).ok_or(FAR)?;
+                if !(1..=1 << 20).contains(&len) {
+                    return Err(FAR);
+                }
+                slots.extend(start..end);
+            }
+        }
+        1 => {
+            let first = input.signed64()?;
+            let len = input.count()?;
+            for (byte, base) in input.fixed(len)?.iter().zip((0_i64..).step_by(8)) {
+                for bit in (0..8).filter(|bit| byte & (1 << bit) != 0) {
+                    slots.push(first.checked_add(base + bit).ok_or(FAR)?);
+                }
+            }
+        }
+        _ => return Err(Corrupt("unknown form of slots")),
+    }
+    Ok(slots)
+}
+
+/// Adds a stored chunk to a metric. [`Metric::restore`] completes it when all are read.
+///
+/// # Errors
+/// [`Corrupt`].
+pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+    let mut input = Reader::new(bytes);
+    if input.byte()? != FORMAT {
+        return Err(Corrupt("another version"));
+    }
+    for _ in 0..input.count()? {
+        let room = input.text()?;
+        let marks = [
+            input.optional()?.unwrap_or(i64::MIN),
+            input.optional()?.unwrap_or(i64::MIN),
+        ];
+        metric.chunks.get_mut(index).rooms.insert(room.into(), marks);
+    }
+    for _ in 0..input.count()? {
+        let place = metric.group_place(input.text()?);
+        for _ in 0..input.count()? {
+            for leg in 0..2 {
+                let cells = read_cells(&mut input)?;
+                metric.groups[place as usize].legs[leg].extend(cells);
+            }
+        }
+        for _ in 0..input.count()? {
+            let leg = input.byte()?;
+            if leg > 1 {
+                return Err(Corrupt("a leg that does not exist"));
+            }
+            let mut value = [0; 16];
+            value.copy_from_slice(input.fixed(16)?);
+            let key = ValueKey {
+                group: place,
+                leg,
+                value: u128::from_le_bytes(value),
+            };
+            let slots = read_slots(&mut input)?;
+            metric.chunks.get_mut(index).values.insert(key, slots);
+        }
+    }
+    if input.is_empty() {
+        Ok(())
+    } else {
+        Err(Corrupt("more bytes than expected"))
+    }
+}

@@ -1,0 +1,246 @@
+//! Puts what an event adds into the cell of its group and slot, and marks what that alters.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use roomcast_proto::metric::Group as GroupName;
+
+use super::time::{count_value, recount};
+use super::{Amount, DISTINCT_MAX, Due, Metric, Outcome, Reason, any};
+use crate::engine::cell::{Cell, Group, PART_SLOTS, Totals, find, totals};
+use crate::engine::chunk::{Slots, ValueKey, part_hash, part_of, value_hash};
+use crate::engine::row::Event;
+
+impl Metric {
+    pub(super) fn put(&mut self, leg: usize, event: &Event<'_>, amount: &Amount) -> Result<Outcome, Reason> {
+        let slot = self.frames.slot(event.time_micros);
+        if slot < self.horizon {
+            return Ok(Outcome::Past);
+        }
+        let place = self.admit(slot);
+        let group = &mut self.groups[place as usize];
+        let cells = &mut group.legs[leg];
+        let found = find(cells, slot);
+        let mut added = 0;
+        match amount {
+            Amount::One => {}
+            Amount::Sum(number) => {
+                added = number.units();
+                let before = found.map_or(0, |at| cells[at].sum);
+                let limit = i128::MAX / i128::from(self.frames.slots_per_window());
+                before
+                    .checked_add(added)
+                    .filter(|sum| sum.unsigned_abs() <= limit.unsigned_abs())
+                    .ok_or(Reason::Overflow)?;
+            }
+            Amount::Value(value) => match self.put_value(
+                ValueKey {
+                    group: place,
+                    leg: u8::from(leg == 1),
+                    value: *value,
+                },
+                slot,
+            ) {
+                Some(new) => added = i128::from(new),
+                None => {
+                    self.cell(place, leg, slot, found).capped = true;
+                    self.recount(place);
+                    self.touched(place, slot);
+                    return Err(Reason::Overflow);
+                }
+            },
+        }
+        let cell = self.cell(place, leg, slot, found);
+        cell.sum += added;
+        cell.events += 1;
+        cell.seq = event.seq;
+        self.roll(
+            place,
+            leg,
+            slot,
+            Totals {
+                events: 1,
+                sum: added,
+                capped: 0,
+            },
+        );
+        self.groups[place as usize].last_seq = event.seq;
+        self.last_seq = event.seq;
+        self.touched(place, slot);
+        Ok(Outcome::Folded)
+    }
+
+    /// The group that `self.key` names, or `~other` where the window of this slot holds as many as it may.
+    pub(super) fn admit(&mut self, slot: i64) -> u32 {
+        let known = self.by_key.get(self.key.as_str()).copied();
+        if self.definition.group_values == 0 {
+            return known.unwrap_or_else(|| self.add_group(GroupName::ALL));
+        }
+        let block = self.frames.block(slot);
+        let slots = self.frames.block_start(block)..self.frames.block_start(block + 1);
+        if let Some(place) = known.filter(|place| self.groups[*place as usize].has(&slots)) {
+            return place;
+        }
+        let count = self.block_groups.entry(block).or_default();
+        if *count >= self.definition.groups_max {
+            let other = self.by_key.get(GroupName::OTHER).copied();
+            return other.unwrap_or_else(|| self.add_group(GroupName::OTHER));
+        }
+        *count += 1;
+        match known {
+            Some(place) => place,
+            None => {
+                let key = std::mem::take(&mut self.key);
+                let place = self.add_group(&key);
+                self.key = key;
+                place
+            }
+        }
+    }
+
+    /// The group's place, added if it is new.
+    pub(crate) fn group_place(&mut self, key: &str) -> u32 {
+        self.by_key
+            .get(key)
+            .copied()
+            .unwrap_or_else(|| self.add_group(key))
+    }
+
+    /// The group of this name.
+    pub(crate) fn group(&self, key: &str) -> Option<&Group> {
+        self.by_key
+            .get(key)
+            .and_then(|place| self.groups.get(*place as usize))
+    }
+
+    pub(super) fn add_group(&mut self, key: &str) -> u32 {
+        let place = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
+        let group = Group::new(key, self.frames.rolls());
+        self.by_key.insert(Arc::clone(&group.key), place);
+        self.groups.push(group);
+        place
+    }
+
+    /// The cell of a slot, made if it is not there, and listed in its chunk then.
+    pub(super) fn cell(
+        &mut self,
+        place: u32,
+        leg: usize,
+        slot: i64,
+        found: Result<usize, usize>,
+    ) -> &mut Cell {
+        let group = &mut self.groups[place as usize];
+        let at = match found {
+            Ok(at) => at,
+            Err(at) => {
+                let part = part_of(slot);
+                let slots = part * PART_SLOTS..(part + 1) * PART_SLOTS;
+                if !group.has(&slots) {
+                    self.chunks
+                        .touch(part_hash(group.hash, part))
+                        .parts
+                        .push((place, part));
+                }
+                if group.legs[leg].is_empty() {
+                    // Most groups of a tumbling window have one cell; doubling would begin with four.
+                    group.legs[leg].reserve_exact(1);
+                }
+                group.legs[leg].insert(at, Cell::new(slot));
+                at
+            }
+        };
+        &mut group.legs[leg][at]
+    }
+
+    /// Marks what a change in a slot alters: its chunk, its group, and the closed windows that show it.
+    pub(super) fn touched(&mut self, place: u32, slot: i64) {
+        let group = &mut self.groups[place as usize];
+        self.chunks.touch(part_hash(group.hash, part_of(slot)));
+        if self.definition.publish.is_none() {
+            return;
+        }
+        if !group.changed {
+            group.changed = true;
+            self.changed.push(place);
+        }
+        if let Some(current) = self.place {
+            for window in self.frames.altered(slot, current) {
+                match self
+                    .closed
+                    .entry(window)
+                    .or_insert_with(|| Due::Some(BTreeSet::new()))
+                {
+                    Due::All => {}
+                    Due::Some(groups) => {
+                        groups.insert(place);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds a value to a slot. `Some(true)`: it is new there; `None`: the window holds as many as it may.
+    pub(super) fn put_value(&mut self, key: ValueKey, slot: i64) -> Option<bool> {
+        let group = &mut self.groups[key.group as usize];
+        let hash = value_hash(group.hash, key.leg, key.value);
+        let index = self.chunks.index(hash);
+        let block = self.frames.block(slot);
+        let block_slots = self.frames.block_start(block)..self.frames.block_start(block + 1);
+        let known = self.chunks.list()[index].values.get(&key);
+        let none = Slots::new();
+        let seen = known.unwrap_or(&none);
+        if seen.binary_search(&slot).is_ok() {
+            return Some(false);
+        }
+        let new_to_block = !any(seen, &block_slots);
+        let leg = usize::from(key.leg);
+        if new_to_block && block_count(group, leg, block, &block_slots) >= DISTINCT_MAX {
+            return None;
+        }
+        if let Some(rolling) = &mut group.rolling {
+            let spread = &mut rolling.spread[leg];
+            if new_to_block {
+                *spread.block(block) += 1;
+            }
+            if let Some(place) = self.place {
+                count_value(spread, &self.frames, place, seen, slot);
+            }
+        }
+        let slots = self.chunks.touch(hash).values.entry(key).or_default();
+        if let Err(at) = slots.binary_search(&slot) {
+            slots.insert(at, slot);
+        }
+        Some(true)
+    }
+
+    /// Adds to the rolling totals what was added to a slot.
+    pub(super) fn roll(&mut self, place: u32, leg: usize, slot: i64, came: Totals) {
+        let (Some(rolling), Some(current)) = (&mut self.groups[place as usize].rolling, self.place) else {
+            return;
+        };
+        if self.frames.slots(current).contains(&slot) {
+            rolling.current[leg].roll(came, Totals::default());
+        } else if self
+            .frames
+            .previous(current)
+            .is_some_and(|slots| slots.contains(&slot))
+        {
+            rolling.previous[leg].roll(came, Totals::default());
+        }
+    }
+
+    /// Counts a group's rolling totals anew from its cells.
+    pub(super) fn recount(&mut self, place: u32) {
+        let Some(current) = self.place else { return };
+        recount(&mut self.groups[place as usize], &self.frames, current);
+    }
+}
+
+/// Different values of a group in a block.
+fn block_count(group: &mut Group, leg: usize, block: i64, slots: &Range<i64>) -> u32 {
+    match &mut group.rolling {
+        Some(rolling) => *rolling.spread[leg].block(block),
+        None => u32::try_from(totals(&group.legs[leg], slots).sum).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,288 @@
+//! Moves the windows of a metric: what closes, what rolls on, what is dropped.
+
+use super::{Due, Hole, Metric, any};
+use crate::definition::{Aggregate, Clock, SPARK};
+use crate::engine::cell::{Group, Spread, totals};
+use crate::engine::chunk::{Slots, part_hash, part_of};
+use crate::engine::window::Frames;
+use roomcast_proto::metric::Group as GroupName;
+
+impl Metric {
+    /// Moves time. `as_of` never goes back.
+    pub fn advance(&mut self, now: i64) {
+        self.as_of = self.as_of.max(now);
+        self.follow();
+        if let Some(after) = self.definition.stalled_after_micros {
+            let since = self.last_match.unwrap_or(self.created);
+            if !self.stalled && self.as_of.saturating_sub(since) >= after {
+                self.stalled = true;
+                self.all_changed = true;
+            }
+        }
+    }
+
+    /// The instant at which something changes without an event.
+    #[must_use]
+    pub fn next_change(&self) -> Option<i64> {
+        let end = match self.definition.clock {
+            Clock::Wall => self.place.and_then(|place| self.frames.end(place)),
+            Clock::Event => None,
+        };
+        let stall = self.definition.stalled_after_micros.filter(|_| !self.stalled);
+        let stall = stall.map(|after| self.last_match.unwrap_or(self.created).saturating_add(after));
+        end.into_iter().chain(stall).min()
+    }
+
+    /// Moves the current window to where time and events say.
+    pub(super) fn follow(&mut self) {
+        let newest = match self.definition.clock {
+            Clock::Wall => Some(self.highest.map_or(self.as_of, |highest| highest.max(self.as_of))),
+            Clock::Event => self.highest,
+        };
+        if let Some(newest) = newest {
+            let place = self.frames.place(newest);
+            if self.place.is_none_or(|before| before < place) {
+                self.move_to(place);
+            }
+        }
+    }
+
+    pub(super) fn move_to(&mut self, place: i64) {
+        if let Some(before) = self.place {
+            self.leave(before, place);
+        }
+        let before = self.place.replace(place);
+        self.all_changed = true;
+        if self.frames.rolls() {
+            self.roll_on(before, place);
+        }
+        let horizon = self.frames.horizon(place, self.definition.lateness_micros);
+        if horizon > self.horizon {
+            self.horizon = horizon;
+            self.prune();
+        }
+    }
+
+    /// What has to be said about windows before they are left.
+    pub(super) fn leave(&mut self, before: i64, place: i64) {
+        if self.definition.publish.is_none() {
+            return;
+        }
+        if self.frames.closes() {
+            // Older ones have expired already, or will never have been asked for.
+            let oldest = before.max(place - SPARK);
+            for window in (oldest..place).filter(|window| self.frames.exists(*window)) {
+                if self
+                    .frames
+                    .closed_until(window)
+                    .is_some_and(|until| until > self.as_of)
+                {
+                    self.closed.insert(window, Due::All);
+                }
+            }
+        } else if self.live && !self.changed.is_empty() {
+            self.render_last();
+        }
+    }
+
+    /// Moves rolling totals from one window to the next.
+    pub(super) fn roll_on(&mut self, before: Option<i64>, place: i64) {
+        let frames = &self.frames;
+        let near = before.filter(|before| place - before <= frames.steps());
+        for group in &mut self.groups {
+            match near {
+                Some(before) => roll_group(group, frames, before, place),
+                None => recount(group, frames, place),
+            }
+        }
+        self.respread(place);
+    }
+
+    /// Counts different values per range anew: one pass over all values.
+    pub(super) fn respread(&mut self, place: i64) {
+        if !self
+            .definition
+            .legs
+            .iter()
+            .any(|leg| matches!(leg.aggregate, Aggregate::Distinct(_)))
+        {
+            return;
+        }
+        for group in &mut self.groups {
+            if let Some(rolling) = &mut group.rolling {
+                rolling.spread = Default::default();
+            }
+        }
+        let none = Slots::new();
+        for chunk in self.chunks.list() {
+            for (key, slots) in &chunk.values {
+                let Some(rolling) = self
+                    .groups
+                    .get_mut(key.group as usize)
+                    .and_then(|group| group.rolling.as_mut())
+                else {
+                    continue;
+                };
+                let spread = &mut rolling.spread[usize::from(key.leg)];
+                let mut seen = none.clone();
+                for slot in slots {
+                    let block = self.frames.block(*slot);
+                    if seen.last().is_none_or(|last| self.frames.block(*last) != block) {
+                        *spread.block(block) += 1;
+                    }
+                    count_value(spread, &self.frames, place, &seen, *slot);
+                    seen.push(*slot);
+                }
+            }
+        }
+    }
+
+    /// Drops what no window shows any more, in whole blocks. Stored chunks keep it until they are written for another reason.
+    pub(super) fn prune(&mut self) {
+        let horizon = self.horizon;
+        for index in 0..self.chunks.list().len() {
+            self.chunks.get_mut(index).values.retain(|_, slots| {
+                slots.retain(|slot| *slot >= horizon);
+                !slots.is_empty()
+            });
+        }
+        let mut moved = Vec::with_capacity(self.groups.len());
+        let mut kept = 0_u32;
+        let mut touched = Vec::new();
+        for group in &mut self.groups {
+            let raised = group.drop_before(horizon);
+            moved.push((!group.is_empty()).then_some(kept));
+            if !group.is_empty() {
+                touched.extend(raised.map(|slot| part_hash(group.hash, part_of(slot))));
+                kept += 1;
+            }
+        }
+        self.groups.retain(|group| !group.is_empty());
+        self.renumber(&moved);
+        for hash in touched {
+            self.chunks.touch(hash);
+        }
+    }
+
+    /// Brings everything that names groups by place in line with a new order.
+    pub(super) fn renumber(&mut self, moved: &[Option<u32>]) {
+        let new = |place: &u32| moved.get(*place as usize).copied().flatten();
+        self.by_key.retain(|_, place| match new(place) {
+            Some(kept) => {
+                *place = kept;
+                true
+            }
+            None => false,
+        });
+        self.changed = self.changed.iter().filter_map(new).collect();
+        for due in self.closed.values_mut() {
+            if let Due::Some(groups) = due {
+                *groups = groups.iter().filter_map(new).collect();
+            }
+        }
+        self.chunks.renumber(&self.groups, moved);
+        self.count_blocks();
+        if self.place.is_some_and(|_| self.frames.rolls()) {
+            self.respread(self.place.unwrap_or(0));
+        }
+    }
+
+    /// Counts the groups of each block from the cells.
+    pub(super) fn count_blocks(&mut self) {
+        self.block_groups.clear();
+        for group in self.groups.iter().filter(|group| &*group.key != GroupName::OTHER) {
+            let mut blocks: Vec<i64> = group
+                .legs
+                .iter()
+                .flatten()
+                .map(|cell| self.frames.block(cell.slot))
+                .collect();
+            blocks.sort_unstable();
+            blocks.dedup();
+            for block in blocks {
+                *self.block_groups.entry(block).or_default() += 1;
+            }
+        }
+    }
+
+    /// Completes a metric that was decoded: everything that follows from the cells.
+    pub(crate) fn restore(&mut self) {
+        for group in &mut self.groups {
+            for cells in &mut group.legs {
+                cells.sort_by_key(|cell| cell.slot);
+            }
+            group.last_seq = group.seq_within(&(i64::MIN..i64::MAX));
+        }
+        self.chunks.count_rooms();
+        if let Some(place) = self.place {
+            self.horizon = self.frames.horizon(place, self.definition.lateness_micros);
+            self.prune();
+            if self.frames.rolls() {
+                self.roll_on(None, place);
+            }
+        }
+        self.all_changed = true;
+    }
+
+    /// Says that stored events are missing between two instants.
+    pub fn missed(&mut self, hole: Hole) {
+        self.hole = Some(match self.hole {
+            None => hole,
+            Some(known) => Hole {
+                since: known.since.min(hole.since),
+                until: known.until.max(hole.until),
+            },
+        });
+        self.all_changed = true;
+        if let Some(place) = self
+            .place
+            .filter(|_| self.frames.closes() && self.definition.publish.is_some())
+        {
+            for window in (place - SPARK..place).filter(|window| self.frames.exists(*window)) {
+                self.closed.insert(window, Due::All);
+            }
+        }
+    }
+}
+
+/// Counts a value that is new in `slot` and was seen in `seen`.
+pub(super) fn count_value(spread: &mut Spread, frames: &Frames, place: i64, seen: &Slots, slot: i64) {
+    let current = frames.slots(place);
+    if current.contains(&slot) {
+        spread.current += u32::from(!any(seen, &current));
+        if let Some(part) = frames.spark_part(place, slot) {
+            let width = (current.end - current.start) / SPARK;
+            let start = current.start + i64::try_from(part).unwrap_or(0) * width;
+            spread.spark[part] += u32::from(!any(seen, &(start..start + width)));
+        }
+    } else if let Some(previous) = frames.previous(place).filter(|slots| slots.contains(&slot)) {
+        spread.previous += u32::from(!any(seen, &previous));
+    }
+}
+
+pub(super) fn recount(group: &mut Group, frames: &Frames, place: i64) {
+    let Some(rolling) = &mut group.rolling else { return };
+    let previous = frames.previous(place).unwrap_or(0..0);
+    for leg in 0..2 {
+        rolling.current[leg] = totals(&group.legs[leg], &frames.slots(place));
+        rolling.previous[leg] = totals(&group.legs[leg], &previous);
+    }
+}
+
+pub(super) fn roll_group(group: &mut Group, frames: &Frames, before: i64, place: i64) {
+    let Some(rolling) = &mut group.rolling else { return };
+    let (old, new) = (frames.slots(before), frames.slots(place));
+    let (old_previous, new_previous) = (
+        frames.previous(before).unwrap_or(0..0),
+        frames.previous(place).unwrap_or(0..0),
+    );
+    for (leg, cells) in group.legs.iter().enumerate() {
+        if cells.is_empty() {
+            continue;
+        }
+        let left = totals(cells, &(old.start..new.start));
+        rolling.current[leg].roll(totals(cells, &(old.end..new.end)), left);
+        rolling.previous[leg].roll(left, totals(cells, &(old_previous.start..new_previous.start)));
+    }
+    debug_assert_eq!((old_previous.end, new_previous.end), (old.start, new.start));
+}

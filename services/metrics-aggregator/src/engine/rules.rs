@@ -1,0 +1,441 @@
+//! The rules one by one, as tables: what random histories meet too seldom, or what is easier to read here.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use roomcast_proto::ids::{Audience, Room, Tenant, shard as shard_of};
+use roomcast_proto::metric::{Update, metric_of_key};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::definition::Definitions;
+use crate::engine::metric::{Outcome, Reason};
+use crate::engine::render::Outgoing;
+use crate::engine::row::Event;
+use crate::engine::shard::{Flush, Head, Known, Shard};
+
+const NOON: i64 = 1_780_315_200_000_000; // 2026-06-01T12:00:00Z
+const SECOND: i64 = 1_000_000;
+const MINUTE: i64 = 60 * SECOND;
+const DAY: i64 = 24 * 60 * MINUTE;
+
+/// A shard with one metric `m`: `spec` is what stands behind its name.
+struct Bench {
+    definitions: Definitions,
+    shard: Shard,
+    seq: u64,
+    now: i64,
+}
+
+impl Bench {
+    fn new(spec: &str) -> Self {
+        let text = format!(
+            "version: 1\ntimezone: UTC\nmetrics:\n  - {{ name: m, from: {{ room: r, type: t }}, publish: {{ room: board, audience: all, at_most_every: 250ms }}, {spec} }}\n"
+        );
+        let definitions = Definitions::parse(&text, "m", None).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+        let mut shard = Shard::load(definitions.metrics.clone(), None, NOON).unwrap();
+        shard.go_live();
+        Self {
+            definitions,
+            shard,
+            seq: 0,
+            now: NOON,
+        }
+    }
+
+    /// Folds one event of a time relative to now.
+    fn event(&mut self, shift: i64, data: &str) -> Outcome {
+        self.seq += 1;
+        let data: Box<RawValue> = serde_json::from_str(data).unwrap();
+        let event = Event {
+            seq: self.seq,
+            stored_micros: self.now,
+            time_micros: self.now + shift,
+            room: "r",
+            audience: "all",
+            kind: "t",
+            source: "s",
+            id: "i",
+            subject: None,
+            priority: "medium",
+            data: Some(&data),
+        };
+        let mut outcome = Outcome::NotOurs;
+        self.shard.fold(&event, &mut |told| outcome = told);
+        outcome
+    }
+
+    /// Lets time pass and takes what is due, statuses aside.
+    fn after(&mut self, time: i64) -> Vec<Outgoing> {
+        self.now += time;
+        self.shard.advance(self.now);
+        let mut out = self.shard.render();
+        self.shard.settled();
+        out.retain(|value| !value.key.starts_with("status/"));
+        out
+    }
+
+    fn update(out: &[Outgoing], key: &str) -> Update {
+        let found = out.iter().rfind(|value| value.key == key);
+        let body = found
+            .and_then(|value| value.body.as_ref())
+            .unwrap_or_else(|| panic!("no {key} in {out:?}"));
+        serde_json::from_str(body).unwrap()
+    }
+}
+
+fn keys(out: &[Outgoing]) -> Vec<&str> {
+    out.iter().map(|value| value.key.as_str()).collect()
+}
+
+#[test]
+fn the_first_test_that_fails_names_the_reason() {
+    let spec = "value: sum(data.x), group_by: [data.g], where: data.k == 1 || data.x == null, window: { tumbling: day }";
+    let late = -11 * MINUTE;
+    let rows: [(i64, &str, Outcome); 12] = [
+        (0, r#"{"k":1,"x":1,"g":"a"}"#, Outcome::Folded),
+        (0, r#"{"k":2,"x":1}"#, Outcome::NotOurs),
+        (0, r#"{"k":2}"#, Outcome::Skipped(Reason::WhereError)),
+        (6 * MINUTE, r#"{"k":1,"g":[]}"#, Outcome::Skipped(Reason::Future)),
+        (late, r#"{"k":1,"g":[]}"#, Outcome::Skipped(Reason::Late)),
+        (0, r#"{"k":1,"g":[]}"#, Outcome::Skipped(Reason::NotAScalar)),
+        (
+            0,
+            r#"{"k":1,"g":{"a":1},"x":"y"}"#,
+            Outcome::Skipped(Reason::NotAScalar),
+        ),
+        (
+            0,
+            r#"{"k":1,"g":1e30,"x":1}"#,
+            Outcome::Skipped(Reason::OutOfRange),
+        ),
+        (0, r#"{"k":1,"x":null}"#, Outcome::Skipped(Reason::Missing)),
+        (0, r#"{"k":1,"x":"1 "}"#, Outcome::Skipped(Reason::NotANumber)),
+        (0, r#"{"k":1,"x":1e18}"#, Outcome::Skipped(Reason::OutOfRange)),
+        (-10 * MINUTE, r#"{"k":1,"x":"1.50"}"#, Outcome::Folded),
+    ];
+    let mut bench = Bench::new(spec);
+    for (shift, data, expected) in rows {
+        assert_eq!(bench.event(shift, data), expected, "{data}");
+    }
+    // What was skipped for its value moved the watermark all the same.
+    assert_eq!(
+        bench.event(4 * MINUTE, r#"{"k":1,"x":null}"#),
+        Outcome::Skipped(Reason::Missing)
+    );
+    assert_eq!(
+        bench.event(-7 * MINUTE, r#"{"k":1,"x":1}"#),
+        Outcome::Skipped(Reason::Late)
+    );
+}
+
+#[test]
+fn a_sum_that_does_not_fit_is_left_as_it_is() {
+    let mut bench = Bench::new("value: sum(data.x), window: { total: true }");
+    let most = "999999999999999999.999999999999";
+    let mut folded = 0_u64;
+    while bench.event(0, &format!("{{\"x\":{most}}}")) == Outcome::Folded {
+        folded += 1;
+        if folded == 200 {
+            break;
+        }
+    }
+    assert_eq!(folded, 200, "2^127 units take 170 million of the largest numbers");
+    let out = bench.after(0);
+    assert_eq!(
+        Bench::update(&out, "m").value.unwrap(),
+        "199999999999999999999.9999999998"
+    );
+    // A sliding window of many slots has as much less room per slot.
+    let mut bench = Bench::new("value: sum(data.x), window: { sliding: 1499s, step: 1s }");
+    let outcomes: Vec<Outcome> = (0..6000)
+        .map(|_| bench.event(0, &format!("{{\"x\":{most}}}")))
+        .collect();
+    let fits = outcomes
+        .iter()
+        .filter(|outcome| **outcome == Outcome::Folded)
+        .count();
+    assert!((4_000..5_000).contains(&fits), "{fits}");
+    assert_eq!(outcomes[5_999], Outcome::Skipped(Reason::Overflow));
+    assert_eq!(
+        bench.event(0, r#"{"x":-1}"#),
+        Outcome::Folded,
+        "what makes it smaller still fits"
+    );
+}
+
+#[test]
+fn a_day_is_published_once_when_it_closes_and_at_each_correction() {
+    let mut bench = Bench::new("value: count(), compare: previous, lateness: 20h, window: { tumbling: day }");
+    bench.event(0, "{}");
+    assert_eq!(keys(&bench.after(SECOND)), ["m"]);
+    let out = bench.after(DAY / 2);
+    assert_eq!(keys(&out), ["m@2026-06-01T00:00:00Z", "m"]);
+    let closed = Bench::update(&out, "m@2026-06-01T00:00:00Z");
+    assert_eq!(
+        (closed.value.as_deref(), closed.previous, closed.events),
+        (Some("1"), None, 1)
+    );
+    let current = Bench::update(&out, "m");
+    assert_eq!(
+        (current.value.as_deref(), current.previous.as_deref()),
+        (Some("0"), Some("1"))
+    );
+    assert_eq!(current.change_percent.as_deref(), Some("-100"));
+    assert_eq!(
+        out[0].expires_micros,
+        Some(NOON + DAY / 2 + 7 * DAY),
+        "24 days, but at most 7"
+    );
+    assert!(bench.after(DAY / 4).is_empty(), "nothing changed");
+    bench.event(-DAY / 2, "{}");
+    let out = bench.after(SECOND);
+    assert_eq!(keys(&out), ["m@2026-06-01T00:00:00Z", "m"]);
+    assert_eq!(
+        Bench::update(&out, "m@2026-06-01T00:00:00Z").value.as_deref(),
+        Some("2")
+    );
+    assert_eq!(Bench::update(&out, "m").previous.as_deref(), Some("2"));
+    assert_eq!(Bench::update(&out, "m").revision, 2);
+}
+
+#[test]
+fn at_most_every_drops_updates_in_between_and_never_a_windows_last() {
+    let mut bench = Bench::new("value: count(), window: { sliding: 1h, step: 1m }");
+    bench.event(0, "{}");
+    assert_eq!(keys(&bench.after(59 * SECOND)), ["m"]);
+    bench.event(0, "{}");
+    assert_eq!(keys(&bench.after(SECOND / 10)), Vec::<&str>::new(), "too soon");
+    // Before its turn comes the window is over.
+    bench.event(0, "{}");
+    let out = bench.after(9 * SECOND / 10);
+    assert_eq!(keys(&out), ["m", "m"]);
+    let last: Update = serde_json::from_str(out[0].body.as_ref().unwrap()).unwrap();
+    assert_eq!(
+        (last.value.as_deref(), last.window.end.as_deref()),
+        (Some("3"), Some("2026-06-01T12:01:00Z"))
+    );
+    assert_eq!(
+        Bench::update(&out, "m").window.end.as_deref(),
+        Some("2026-06-01T12:02:00Z")
+    );
+}
+
+#[test]
+fn only_the_largest_groups_are_state_and_who_falls_out_is_withdrawn() {
+    let mut bench = Bench::new(
+        "value: sum(data.x), group_by: [data.g], groups_max: 3, groups_published_max: 2, window: { total: true }",
+    );
+    for (group, amount) in [("a", 1), ("b", -5), ("c", 3), ("d", 100), ("e", 1)] {
+        bench.event(0, &format!("{{\"g\":{group:?},\"x\":{amount}}}"));
+    }
+    let out = bench.after(SECOND);
+    assert_eq!(keys(&out), ["m/b", "m/c", "m/~other"]);
+    assert_eq!(Bench::update(&out, "m/~other").value.as_deref(), Some("101"));
+    assert_eq!(Bench::update(&out, "m/~other").group.as_json(), "\"~other\"");
+    bench.event(0, r#"{"g":"a","x":10}"#);
+    let out = bench.after(SECOND);
+    assert_eq!(keys(&out), ["m/a", "m/c"]);
+    assert_eq!(out[1].body, None, "c is withdrawn");
+}
+
+#[test]
+fn stalled_comes_with_time_and_goes_with_the_next_event() {
+    let mut bench = Bench::new("value: count(), window: { total: true }, stalled_after: 5m");
+    let state = |out: &[Outgoing]| {
+        let update = Bench::update(out, "m");
+        (update.stalled, update.no_data)
+    };
+    assert_eq!(state(&bench.after(SECOND)), (false, true));
+    assert_eq!(state(&bench.after(5 * MINUTE)), (true, true));
+    bench.event(0, "{}");
+    assert_eq!(state(&bench.after(SECOND)), (false, false));
+    assert!(bench.after(4 * MINUTE).is_empty());
+    assert_eq!(
+        bench.shard.next_wake(),
+        Some(NOON + 5 * MINUTE + SECOND + 5 * MINUTE)
+    );
+    assert_eq!(state(&bench.after(MINUTE)), (true, false));
+}
+
+#[test]
+fn missing_events_are_told_where_a_window_can_show_them() {
+    let check = |window: &str, ago: i64, expected: bool| {
+        let mut bench = Bench::new(&format!("value: count(), compare: previous, window: {window}"));
+        bench.shard.missed(100, NOON - ago);
+        let update = Bench::update(&bench.after(SECOND), "m");
+        assert_eq!(update.incomplete_since.is_some(), expected, "{window} {ago}");
+    };
+    check("{ total: true }", 1000 * DAY, true);
+    check("{ tumbling: day }", DAY, true);
+    check("{ tumbling: day }", 2 * DAY, false);
+    check("{ sliding: 24h, step: 1m }", DAY, true);
+    check("{ sliding: 24h, step: 1m }", 3 * DAY, false);
+}
+
+#[test]
+fn what_nothing_produces_any_more_is_an_orphan_of_its_own_shard_alone() {
+    let mut bench = Bench::new("value: count(), window: { tumbling: day }");
+    bench.event(0, "{}");
+    bench.after(DAY);
+    let known = |room: &str, key: &str| Known {
+        room: Room::parse(room).unwrap(),
+        audience: Audience::all(),
+        key: key.to_owned(),
+        revision: 1,
+    };
+    let all = [
+        known("board", "m"),
+        known("board", "status/m"),
+        known("board", "m@2026-06-01T00:00:00Z"),
+        known("board", "m@2026-05-01T00:00:00Z"),
+        known("board", "m/car"),
+        known("board", "gone"),
+        known("former", "m"),
+    ];
+    let tenant = Tenant::default();
+    let mut orphans = Vec::new();
+    for number in 0..16 {
+        for orphan in bench.shard.orphans(number, &tenant, &all) {
+            assert_eq!(shard_of(&tenant, metric_of_key(&orphan.key)), number);
+            orphans.push(format!("{} {}", orphan.room, orphan.key));
+        }
+    }
+    orphans.sort();
+    assert_eq!(
+        orphans,
+        [
+            "board gone",
+            "board m/car",
+            "board m@2026-05-01T00:00:00Z",
+            "former m"
+        ]
+    );
+}
+
+/// Everything a shard stores, after some thousand events of many groups and customers: it is split into many chunks.
+fn large() -> (Bench, Flush) {
+    let mut bench =
+        Bench::new("value: count(), group_by: [data.g], groups_max: 5000, window: { tumbling: day }");
+    for i in 0..3_000 {
+        bench.event(0, &format!("{{\"g\":\"group number {i}\"}}"));
+    }
+    let flush = bench.shard.flush();
+    (bench, flush)
+}
+
+#[test]
+fn state_is_cut_into_chunks_and_a_fold_rewrites_one() {
+    let (mut bench, first) = large();
+    assert!(first.chunks.len() > 4, "{}", first.chunks.len());
+    assert!(first.chunks.iter().all(|(_, bytes)| bytes.len() <= 16 * 1024));
+    bench.event(0, r#"{"g":"group number 7"}"#);
+    let second = bench.shard.flush();
+    // The group's chunk, and that of the room's watermark if it is another.
+    assert!(second.chunks.len() <= 2, "{}", second.chunks.len());
+    let mut chunks: HashMap<String, Vec<u8>> = first.chunks.into_iter().collect();
+    chunks.extend(second.chunks);
+    let head = Head::read(&second.head).unwrap();
+    let again = Shard::load(
+        bench.definitions.metrics.clone(),
+        Some((head, &chunks)),
+        bench.now,
+    )
+    .unwrap();
+    assert_eq!(again.position(), 3_001);
+    let (metric, before) = (again.metric("m").unwrap(), bench.shard.metric("m").unwrap());
+    let place = before.place.unwrap();
+    for group in ["[\"group number 7\"]", "[\"group number 2999\"]"] {
+        assert_eq!(metric.update(group, place), before.update(group, place));
+    }
+}
+
+#[test]
+fn a_chunk_of_another_moment_is_found() {
+    let (bench, flush) = large();
+    let mut chunks: HashMap<String, Vec<u8>> = flush.chunks.iter().cloned().collect();
+    let load = |chunks: &HashMap<String, Vec<u8>>| {
+        let head = Head::read(&flush.head).unwrap();
+        Shard::load(bench.definitions.metrics.clone(), Some((head, chunks)), bench.now).is_ok()
+    };
+    assert!(load(&chunks));
+    let (name, bytes) = flush.chunks[0].clone();
+    chunks.remove(&name);
+    assert!(!load(&chunks), "a chunk is missing");
+    chunks.insert(name.clone(), flush.chunks[1].1.clone());
+    assert!(!load(&chunks), "a chunk is another's");
+    chunks.insert(name, bytes);
+    assert!(load(&chunks));
+}
+
+#[test]
+fn chunks_of_former_definitions_are_emptied() {
+    let (bench, flush) = large();
+    let chunks: HashMap<String, Vec<u8>> = flush.chunks.iter().cloned().collect();
+    let other = Bench::new("value: count(), window: { total: true }");
+    let head = Head::read(&flush.head).unwrap();
+    assert!(head.chunk_names(&other.definitions.metrics).is_empty());
+    let mut shard = Shard::load(
+        other.definitions.metrics.clone(),
+        Some((head, &chunks)),
+        bench.now,
+    )
+    .unwrap();
+    assert_eq!(
+        shard.position(),
+        0,
+        "a changed metric is filled from the beginning"
+    );
+    let mut emptied = Vec::new();
+    for _ in 0..10 {
+        emptied.extend(
+            shard
+                .flush()
+                .chunks
+                .into_iter()
+                .filter(|(_, bytes)| bytes.is_empty())
+                .map(|(name, _)| name),
+        );
+    }
+    emptied.sort();
+    let mut stored: Vec<String> = chunks.into_keys().collect();
+    stored.sort();
+    assert_eq!(emptied, stored);
+    let metric = shard.metric("m").unwrap();
+    assert_eq!(
+        metric.update("[]", metric.place.unwrap()).revision,
+        3_000,
+        "revisions never go back"
+    );
+}
+
+#[test]
+fn an_update_says_what_the_contract_says() {
+    let mut bench = Bench::new("value: sum(data.x), compare: previous, window: { sliding: 24h, step: 1h }");
+    bench.event(0, r#"{"x":"4250.50"}"#);
+    let out = bench.after(0);
+    let value: Value = serde_json::from_str(out[0].body.as_ref().unwrap()).unwrap();
+    let spark: Vec<Value> = std::iter::repeat_n(Value::Null, 23)
+        .chain([Value::from("4250.5")])
+        .collect();
+    let expected = serde_json::json!({
+        "metric": "m", "group": [], "window": { "start": "2026-05-31T13:00:00Z", "end": "2026-06-01T13:00:00Z" },
+        "value": "4250.5", "previous": null, "change": null, "change_percent": null, "direction": null,
+        "sparkline": spark, "events": 1, "as_of": "2026-06-01T12:00:00Z", "revision": 1,
+    });
+    assert_eq!(value, expected);
+}
+
+proptest! {
+    #[test]
+    fn damaged_heads_are_refused_and_never_panic(at in 0..200_usize, byte: u8, cut in 0..200_usize) {
+        let mut bench = Bench::new("value: count(), window: { total: true }");
+        bench.event(0, "{}");
+        let mut bytes = bench.shard.flush().head;
+        let len = bytes.len();
+        bytes[at % len] = byte;
+        let _ = Head::read(&bytes);
+        bytes.truncate(cut % len);
+        prop_assert!(Head::read(&bytes).is_err());
+    }
+}
