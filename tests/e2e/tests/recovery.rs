@@ -39,8 +39,9 @@ async fn furnish(stack: &Stack, name: &str) -> anyhow::Result<String> {
 async fn come_back(stack: &Stack, gateway: usize, cursor: &str) -> anyhow::Result<(Value, Vec<Value>)> {
     let token = stack.signer.token("back", &["user"]);
     let cursors = [(ROOM.to_owned(), cursor.to_owned())].into();
-    let (mut client, connected) =
-        Client::connect(&stack.gateways()[gateway], &token, &[ROOM], &cursors).await?;
+    let (mut client, connected) = Client::connect(&stack.gateways()[gateway], &token, &[ROOM], &cursors)
+        .await
+        .with_context(|| format!("{cursor:?}"))?;
     let answer = connected["rooms"]
         .as_array()
         .into_iter()
