@@ -33,7 +33,8 @@ const USED: [&str; 3] = [names::EVENTS, names::STATE, names::AGG];
 /// Pause before NATS is asked again while it does not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Runs the aggregator until shutdown: its shards are flushed and published, then their leases given back.
+/// Sets the aggregator up and returns; it works on the stages of the context. At the end its shards are flushed and published, then
+/// their leases given back.
 ///
 /// # Errors
 /// Exit codes: 65 a broken file, 69 NATS or a stream that cannot be used.
@@ -70,10 +71,12 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         with_work.len()
     );
     let stop = context.shutdown.stage(Stage::Drain).token();
-    Holder::new(Leases::new(instance, with_work), shared, shards)
-        .run(stop)
-        .await;
-    drop(streams);
+    let holder = Holder::new(Leases::new(instance, with_work), shared, shards);
+    context.shutdown.spawn_vital(Stage::Drain, "shards", async move {
+        holder.run(stop).await;
+        drop(streams);
+        Ok(())
+    });
     Ok(())
 }
 

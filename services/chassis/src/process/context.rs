@@ -10,7 +10,7 @@ use crate::config::Reader;
 use crate::http::HttpMetrics;
 use crate::metrics::Metrics;
 use crate::nats::{Connector, NatsSettings};
-use crate::readiness::Readiness;
+use crate::readiness::{Latch, Readiness};
 use crate::shutdown::{Shutdown, Stage};
 use crate::telemetry::LogSettings;
 
@@ -127,19 +127,33 @@ impl Context {
     /// Runs the service on the current runtime until shutdown is requested or something fails, then ends the
     /// stages in order within [`Common::drain`].
     ///
-    /// `serve` sets the service up and may return when that is done: the tasks it spawned on stages go on. An error
-    /// from it stops the process. While it still runs at shutdown it counts as part of [`Stage::Drain`].
+    /// `serve` sets the service up and returns when that is done: the tasks it spawned on stages go on, and only then can the
+    /// process be ready. An error from it stops the process. While it still runs at shutdown it counts as part of
+    /// [`Stage::Drain`].
     pub async fn drive<Serving>(self, serve: impl FnOnce(Self) -> Serving) -> Exit
     where
         Serving: Future<Output = Result<(), Failure>> + Send + 'static,
     {
-        let shutdown = self.shutdown.clone();
-        let (drain, readiness) = (self.common.drain, self.readiness.clone());
-        let live = readiness.latch("process", "starting");
-        live.ready();
-        shutdown.spawn_vital(Stage::Drain, "serve", serve(self));
+        let process = self.readiness.latch("process", "starting");
+        self.drive_from(process, serve).await
+    }
+
+    /// The same with a latch that was taken before anybody could ask whether the process is ready.
+    pub(super) async fn drive_from<Serving>(self, process: Latch, serve: impl FnOnce(Self) -> Serving) -> Exit
+    where
+        Serving: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let (shutdown, drain) = (self.shutdown.clone(), self.common.drain);
+        let (ready, ending, set_up) = (process.clone(), shutdown.clone(), serve(self));
+        shutdown.spawn_vital(Stage::Drain, "serve", async move {
+            set_up.await?;
+            if !ending.is_requested() {
+                ready.ready();
+            }
+            Ok(())
+        });
         shutdown.requested().await;
-        live.not_ready("shutting down");
+        process.not_ready("shutting down");
         tracing::info!(
             drain_secs = drain.as_secs(),
             "stopping, at most {} s",

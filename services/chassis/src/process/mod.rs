@@ -18,6 +18,7 @@ pub use context::{Common, Context, Service};
 pub use exit::{Exit, Failure};
 
 use crate::config::{Environment, Listed, Mistakes, Reader};
+use crate::readiness::Latch;
 use crate::shutdown::{Shutdown, Stage};
 use crate::{admin, build, telemetry};
 use arguments::{Command, command, help, printed};
@@ -99,11 +100,11 @@ where
         Err(error) => return complain(service, &Failure::internal(format!("no runtime: {error}"))),
     };
     let exit = runtime.block_on(async {
-        let context = match prepared(service, common).await {
-            Ok(context) => context,
+        let (context, process) = match prepared(service, common).await {
+            Ok(prepared) => prepared,
             Err(failure) => return complain(service, &failure),
         };
-        context.drive(serve).await
+        context.drive_from(process, serve).await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!(
@@ -116,8 +117,10 @@ where
 }
 
 /// Makes the context, opens the admin port and listens to signals.
-async fn prepared(service: &'static Service, common: Common) -> Result<Context, Failure> {
+async fn prepared(service: &'static Service, common: Common) -> Result<(Context, Latch), Failure> {
     let context = Context::new(service, common)?;
+    // Before the port opens: a process that has not begun to start must not look ready.
+    let process = context.readiness.latch("process", "starting");
     let address = context.common.admin_listen;
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Failure::unavailable(format!("the admin port {address} cannot be opened: {error}"))
@@ -131,7 +134,7 @@ async fn prepared(service: &'static Service, common: Common) -> Result<Context, 
     ));
     let watch = watch_signals(context.shutdown.clone());
     tokio::spawn(watch.map_err(|error| Failure::internal(format!("signals cannot be watched: {error}")))?);
-    Ok(context)
+    Ok((context, process))
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly end, the second ends at once.

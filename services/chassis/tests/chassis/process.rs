@@ -202,6 +202,23 @@ async fn a_process_without_nats_waits_and_still_ends_on_sigint() {
     assert_eq!(code, Some(0), "{log}");
 }
 
+/// Started where NATS was away, a process answered 200 for an instant: its admin port was open before its first latch was taken.
+#[tokio::test]
+async fn a_process_that_cannot_work_yet_never_looks_ready() {
+    for _ in 0..10 {
+        let running = Running::start("nats://127.0.0.1:1");
+        let mut waits = false;
+        eventually("it says why it waits", async || {
+            // As fast as the answers come, from before the port is open.
+            let answer = running.readiness();
+            assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+            waits |= answer.contains("cannot connect");
+            waits
+        })
+        .await;
+    }
+}
+
 /// A held request keeps the first signal waiting; the second ends at once.
 #[tokio::test]
 async fn the_second_signal_ends_at_once() {

@@ -57,8 +57,9 @@ impl World {
         }
     }
 
+    /// A file of its own for each start: nobody reads one while it is written.
     fn metrics_file(&self, text: &str) -> PathBuf {
-        let path = self.folder.path().join(format!("metrics-{:x}.yaml", text.len()));
+        let path = self.folder.path().join(format!("{}.yaml", uuid::Uuid::new_v4()));
         std::fs::write(&path, text).unwrap();
         path
     }
