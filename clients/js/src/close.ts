@@ -14,7 +14,14 @@ export type CloseVerdict =
 /** The client's own: the server stopped pinging. Sent as a close code so that a server's log can tell. */
 export const CLOSE_WATCHDOG = 4900;
 
+/** RFC 6455's own words for "what you sent is wrong": sent again, it would end the same. */
+const PROTOCOL: readonly number[] = [1002, 1003, 1007, 1009];
+
 const NAMES: Readonly<Record<number, ErrorCode>> = {
+  1002: 'protocol',
+  1003: 'protocol',
+  1007: 'protocol',
+  1009: 'protocol',
   4001: 'drain',
   4002: 'too_slow',
   4003: 'expired',
@@ -29,12 +36,12 @@ const NAMES: Readonly<Record<number, ErrorCode>> = {
 };
 
 /**
- * Decides by code: 4003 asks for a new token; 4500–4999 stay away; everything else (4000–4499, the protocol's own
- * codes, a cable pulled: 1006) comes back.
+ * Decides by code: 4003 asks for a new token; 4500–4999 and the protocol's refusals stay away; everything else
+ * (4000–4499, 1001, a cable pulled: 1006) comes back.
  */
 export function closeVerdict(code: number): CloseVerdict {
   if (code === 4003) return 'renew';
-  return code >= 4500 && code <= 4999 ? 'stay' : 'return';
+  return (code >= 4500 && code <= 4999) || PROTOCOL.includes(code) ? 'stay' : 'return';
 }
 
 /** The error a close stands for, for `state.error`. */

@@ -33,7 +33,9 @@ describe('connection machine', () => {
   it.each([
     [1006, 'waiting'],
     [1000, 'waiting'],
-    [1009, 'waiting'],
+    [1012, 'waiting'],
+    [1002, 'closed'],
+    [1009, 'closed'],
     [4001, 'waiting'],
     [4002, 'waiting'],
     [4003, 'waiting'],
