@@ -133,7 +133,10 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     listening.ready();
     tracing::info!(%address, "ingest takes events at http://{address}{} and on NATS {INBOUND_ALL}", crate::door_http::PATH);
     // The latches live as long as the process serves: dropped, they would say not ready.
-    context.shutdown.requested().await;
-    drop((policy_latch, listening));
+    let ending = finish.token();
+    finish.spawn(async move {
+        ending.cancelled().await;
+        drop((policy_latch, listening));
+    });
     Ok(())
 }
