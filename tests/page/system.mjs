@@ -15,12 +15,13 @@ export async function startSystem() {
   const folder = mkdtempSync(join(tmpdir(), 'roomcast-page-'));
   const args = ['dev', '--scenario', join(ROOT, 'deploy/scenarios/bookings'), '--speed', '0.01', '--json', '--ports', 'free', '--restart'];
   const env = { ROOMCAST_NATS_SERVER: join(ROOT, '.tools/bin/nats-server'), ...process.env };
-  const child = spawn(join(process.env.ROOMCAST_BIN ?? join(ROOT, 'target/debug'), 'roomcast'), args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(join(ROOT, 'target/debug/roomcast'), args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   child.stderr.on('data', (chunk) => (said += chunk));
   // Nothing is left behind, however this process ends.
   const kill = () => child.kill('SIGTERM');
   process.once('exit', kill);
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
   const line = await firstLine(child, () => said);
   const ready = JSON.parse(line);
   const written = Object.fromEntries(

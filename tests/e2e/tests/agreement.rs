@@ -41,7 +41,7 @@ fn two_gateways_and_two_aggregators_agree_to_the_last_digit() {
                     let sighting = follower.look();
                     a.iter().filter(|(key, _)| still(key)).all(|(key, text)| {
                         let seen = sighting.state.get(&("os_dashboard".to_owned(), key.clone()));
-                        seen.is_some_and(|event| event.to_string() == *text)
+                        seen.map(ToString::to_string).as_ref() == Some(text)
                     })
                 });
                 names().all(|name| a.keys().any(|key| key.starts_with(name))) && a == b && pushed

@@ -3,8 +3,10 @@
 //! Two systems serve all tests: a calm one that tests share, and one whose parts are killed, which tests have to themselves, one
 //! after the other. Both end with this process.
 #![expect(
-    clippy::print_stderr,
-    reason = "tables are printed whether or not a test fails"
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise, in its helpers too"
 )]
 
 mod agreement;

@@ -4,7 +4,7 @@
 //! after these are published; everything they receive (frames, bodies, headers, reasons) is searched for marks. Marks that an actor
 //! may see must be there too, or the search would prove nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use roomcast_harness::client::Client;
@@ -185,13 +185,23 @@ impl Actor {
     /// Connects with every room (and cursors, which may be another's), subscribes again, asks for history.
     async fn knock(&mut self, gateway: &str, cursors: &HashMap<String, String>) -> anyhow::Result<Client> {
         let (mut client, connected) = Client::connect(gateway, &self.token, &ROOMS, cursors).await?;
-        for answer in connected["rooms"].as_array().into_iter().flatten() {
-            if let (Some(room), true) = (answer["room"].as_str(), answer["error"].is_null()) {
-                if !client.cursors.contains_key(room) || cursors.contains_key(room) {
-                    client.caught_up(room).await.ok();
-                }
-            }
-        }
+        let opened = connected["rooms"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|answer| answer["error"].is_null());
+        let mut behind: HashSet<String> = opened
+            .filter_map(|answer| answer["room"].as_str().map(str::to_owned))
+            .collect();
+        let all = |frame: &Value| {
+            frame["caughtUp"]["room"]
+                .as_str()
+                .is_some_and(|room| behind.remove(room))
+                && behind.is_empty()
+        };
+        client
+            .until("caughtUp in every room", Duration::from_secs(10), all)
+            .await?;
         for room in ROOMS {
             client
                 .request("subscribe", json!({ "room": room, "cursor": cursors.get(room) }))
