@@ -5,7 +5,7 @@ SCENARIO ?= bookings
 NATS_VERSION := 2.15.1
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
-.PHONY: help demo test check bench tools build page images k8s-check clean
+.PHONY: help demo test check bench tools build page clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

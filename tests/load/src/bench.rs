@@ -1,6 +1,7 @@
 //! The budgets, each beside the floor of the same run. Prints progress, writes `tests/load/RESULTS.md`.
 
 mod fanout;
+mod folds;
 mod freshness;
 mod ingest;
 mod report;
@@ -51,6 +52,7 @@ pub async fn run(quick: bool) -> anyhow::Result<String> {
     freshness::run(&mut report, effort, &say).await?;
     say("P7 ingest, P8 metrics");
     Box::pin(ingest::run(&mut report, effort, &say)).await?;
+    folds::run(&mut report, effort, &say)?;
     say("done");
     report.write()
 }

@@ -66,6 +66,26 @@ impl Report {
         });
     }
 
+    /// A figure with a lower bound.
+    pub fn at_least(
+        &mut self,
+        budget: &'static str,
+        what: impl Into<String>,
+        values: Vec<f64>,
+        unit: &'static str,
+        bound: f64,
+    ) {
+        let met = Some(median(&values) >= bound);
+        self.lines.push(Line {
+            budget,
+            what: what.into(),
+            values,
+            unit,
+            held_against: format!("≥ {bound}"),
+            met,
+        });
+    }
+
     /// A figure that others are read against.
     pub fn note(
         &mut self,
