@@ -10,4 +10,3 @@ mod fixture;
 mod idempotency;
 mod refusals;
 mod start;
-
