@@ -51,7 +51,14 @@ fn services_never_import_each_other() {
             &["roomcast-proto", "roomcast-access", "roomcast-chassis"],
         ),
         ("roomcast-harness", &["roomcast-proto"]),
-        ("roomcast-load", &["roomcast-proto", "roomcast-harness", "roomcast-metrics-aggregator"]),
+        (
+            "roomcast-load",
+            &[
+                "roomcast-proto",
+                "roomcast-harness",
+                "roomcast-metrics-aggregator",
+            ],
+        ),
         ("roomcast-e2e", &[]),
         ("roomcast-tidy", &[]),
     ];
