@@ -554,7 +554,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn bad(attribute: &str, rule: &str) -> Refusal {
+pub(crate) fn bad(attribute: &str, rule: &str) -> Refusal {
     let shown: String = attribute.chars().take(64).collect();
     let pointer = format!("/{}", shown.replace('~', "~0").replace('/', "~1"));
     Refusal::new(Code::BadEvent, format!("{shown} {rule}")).at(pointer)
@@ -642,8 +642,8 @@ fn users(raw: &RawValue) -> Result<Vec<String>, Refusal> {
         .map_err(|_| bad("users", "is a string of subjects joined by commas"))?;
     let mut users: Vec<String> = Vec::new();
     for part in text.split(',') {
-        let user =
-            percent_decode(part.trim()).ok_or_else(|| bad("users", "holds a broken percent-encoding"))?;
+        let user = percent_decode(part.trim().as_bytes())
+            .ok_or_else(|| bad("users", "holds a broken percent-encoding"))?;
         if user.is_empty() || user.len() > ATTRIBUTE_BYTES_MAX {
             return Err(bad("users", "holds an empty or overlong subject"));
         }
@@ -657,13 +657,19 @@ fn users(raw: &RawValue) -> Result<Vec<String>, Refusal> {
     Ok(users)
 }
 
-fn percent_decode(text: &str) -> Option<String> {
-    let bytes = text.as_bytes();
+/// Percent-encoding as in RFC 3986 §2.1; `None` where it is broken or what it stands for is not UTF-8.
+pub(crate) fn percent_decode(bytes: &[u8]) -> Option<String> {
+    let digit = |at: usize| {
+        bytes
+            .get(at)
+            .and_then(|byte| char::from(*byte).to_digit(16))
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         if bytes[at] == b'%' {
-            out.push(u8::from_str_radix(text.get(at + 1..at + 3)?, 16).ok()?);
+            out.push(digit(at + 1)? << 4 | digit(at + 2)?);
             at += 3;
         } else {
             out.push(bytes[at]);

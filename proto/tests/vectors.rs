@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use roomcast_proto::binary;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::event::{Completion, Draft};
 use roomcast_proto::frame::{ClientFrame, ServerFrame};
@@ -23,9 +24,7 @@ fn input(vector: &Value) -> Vec<u8> {
         return text.as_bytes().to_vec();
     }
     if let Some(hex) = vector["hex"].as_str() {
-        return (0..hex.len() / 2)
-            .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
-            .collect();
+        return hex_bytes(hex);
     }
     let repeat = &vector["repeat"];
     let part = |name: &str| repeat[name].as_str().unwrap_or_default();
@@ -39,6 +38,27 @@ fn input(vector: &Value) -> Vec<u8> {
     ]
     .concat()
     .into_bytes()
+}
+
+fn hex_bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len() / 2)
+        .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+        .collect()
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    (0..hex.len() / 2)
+        .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+        .collect()
+}
+
+/// The Protobuf form of a vector, and other bytes that say the same.
+fn protobuf(vector: &Value) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let also = vector["also"].as_array().into_iter().flatten();
+    (
+        unhex(vector["hex"].as_str().unwrap()),
+        also.map(|hex| unhex(hex.as_str().unwrap())).collect(),
+    )
 }
 
 fn complete(bytes: &[u8], vector: &Value) -> Result<(String, String), (Code, Option<String>)> {
@@ -87,12 +107,43 @@ fn refused_events_are_refused_for_the_reason_written_down() {
 }
 
 #[test]
+fn events_in_binary_mode_are_read_as_written_down() {
+    for vector in vectors("events_binary.json") {
+        let name = vector["name"].as_str().unwrap();
+        let headers = vector["headers"].as_object().unwrap().iter();
+        let attributes = headers.map(|(name, value)| (name.as_str(), value.as_str().unwrap().as_bytes()));
+        let body = match vector["bodyHex"].as_str() {
+            Some(hex) => hex_bytes(hex),
+            None => vector["body"].as_str().unwrap_or_default().as_bytes().to_vec(),
+        };
+        let text = binary::structured(attributes, vector["contentType"].as_str(), &body);
+        let read = text.and_then(|text| Draft::parse(&text).map(drop).map(|()| text));
+        match vector["structured"].as_str() {
+            Some(structured) => {
+                let read: Value = serde_json::from_slice(&read.expect(name)).unwrap();
+                assert_eq!(read, serde_json::from_str::<Value>(structured).unwrap(), "{name}");
+            }
+            None => {
+                let refusal = read.expect_err(name);
+                assert_eq!(refusal.code.as_str(), vector["code"].as_str().unwrap(), "{name}");
+                assert_eq!(refusal.pointer.as_deref(), vector["pointer"].as_str(), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn client_frames_are_read_and_written_as_written_down() {
     for vector in vectors("client_frames.json") {
         let text = vector["text"].as_str().unwrap();
         let frame = ClientFrame::from_json(text).unwrap_or_else(|bad| panic!("{text}: {bad:?}"));
         let canonical = vector["canonical"].as_str().unwrap_or(text);
         assert_eq!(frame.to_json(), canonical);
+        let (bytes, also) = protobuf(&vector);
+        assert_eq!(frame.to_protobuf(), bytes, "{text}");
+        for bytes in also.iter().chain([&bytes]) {
+            assert_eq!(ClientFrame::from_protobuf(bytes).as_ref(), Ok(&frame), "{text}");
+        }
     }
 }
 
@@ -112,12 +163,31 @@ fn refused_frames_are_refused_for_the_reason_written_down() {
 }
 
 #[test]
+fn refused_protobuf_frames_are_refused_for_the_reason_written_down() {
+    for vector in vectors("client_frames_protobuf_refused.json") {
+        let name = vector["name"].as_str().unwrap();
+        let bad = ClientFrame::from_protobuf(&input(&vector)).expect_err(name);
+        assert_eq!(
+            bad.refusal.code.as_str(),
+            vector["code"].as_str().unwrap(),
+            "{name}: {bad:?}"
+        );
+        assert_eq!(bad.id.map(u64::from), vector["id"].as_u64(), "{name}");
+    }
+}
+
+#[test]
 fn server_frames_are_written_as_written_down() {
     for vector in vectors("server_frames.json") {
         let text = vector["text"].as_str().unwrap();
         let frame = ServerFrame::from_json(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert!(frame.body.is_some(), "{text}");
         assert_eq!(frame.to_json(), text);
+        let (bytes, also) = protobuf(&vector);
+        assert_eq!(frame.to_protobuf(), bytes, "{text}");
+        for bytes in also.iter().chain([&bytes]) {
+            assert_eq!(ServerFrame::from_protobuf(bytes).as_ref(), Ok(&frame), "{text}");
+        }
     }
 }
 
