@@ -1,7 +1,7 @@
 //! The whole stack: real NATS, real services, real sockets, as `roomcast dev` starts them.
 //!
-//! Two systems serve all tests: a calm one that tests share, and one whose parts are killed, which tests have to themselves, one
-//! after the other. Both end with this process.
+//! Two systems serve most tests: a calm one that tests share, and one whose parts are killed, which tests have to themselves, one
+//! after the other. Both end with this process. A third, on three NATS nodes, lives as long as the test that needs it.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -15,9 +15,12 @@ mod expiry;
 mod idempotency;
 mod kills;
 mod languages;
+mod nodes;
 mod oracle;
+mod permissions;
 mod publishers;
 mod recovery;
 mod rights;
 mod slow;
+mod trial;
 mod world;

@@ -1,4 +1,4 @@
-//! The two systems that all tests share, and what tests ask of them.
+//! The systems that tests share or have to themselves, and what tests ask of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use roomcast_harness::follower::{Follower, Following};
+use roomcast_harness::nats::Nats;
 use roomcast_harness::repository;
 use roomcast_harness::stack::{Options, Stack};
 use roomcast_harness::traffic::{Maker, Way};
@@ -24,15 +25,15 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 });
 
 /// Nothing dies here. Two gateways and two aggregators.
-static CALM: LazyLock<Option<Stack>> = LazyLock::new(|| start(false));
+static CALM: LazyLock<Option<Stack>> = LazyLock::new(|| start(false, 1));
 
 /// What dies here is started again on the same ports.
-static FAULTY: LazyLock<Option<Stack>> = LazyLock::new(|| start(true));
+static FAULTY: LazyLock<Option<Stack>> = LazyLock::new(|| start(true, 1));
 
 /// One test at a time has the faulty system.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn start(restart: bool) -> Option<Stack> {
+fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
     let file = |name: &str| Some(repository().join("tests/e2e").join(name));
     Stack::start(&Options {
         gateways: 2,
@@ -40,11 +41,12 @@ fn start(restart: bool) -> Option<Stack> {
         policy: file("policy.yaml"),
         metrics: file("metrics.yaml"),
         restart,
+        nats_nodes,
         ..Options::default()
     })
 }
 
-fn run<Fut: Future<Output = anyhow::Result<()>>>(stack: &'static Stack, test: Fut) {
+fn run<Fut: Future<Output = anyhow::Result<()>>>(stack: &Stack, test: Fut) {
     let tail = Tail(stack);
     let outcome = RUNTIME.block_on(test);
     if let Err(error) = outcome {
@@ -54,9 +56,9 @@ fn run<Fut: Future<Output = anyhow::Result<()>>>(stack: &'static Stack, test: Fu
 }
 
 /// Says what the system said when a test fails.
-struct Tail(&'static Stack);
+struct Tail<'a>(&'a Stack);
 
-impl Drop for Tail {
+impl Drop for Tail<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the system said last:\n{}", self.0.log_tail(40));
@@ -77,6 +79,27 @@ pub fn faulty<Fut: Future<Output = anyhow::Result<()>>>(test: impl FnOnce(&'stat
     if let Some(stack) = FAULTY.as_ref() {
         run(stack, test(stack));
     }
+}
+
+/// Runs a test on a system with three NATS nodes of its own, which ends with the test. No faulty system works meanwhile.
+pub fn three_nodes(test: impl AsyncFnOnce(&Stack) -> anyhow::Result<()>) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(stack) = start(true, 3) {
+        run(&stack, test(&stack));
+        let (code, said) = stack.stop();
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+/// Runs a test with a NATS server of its own: accounts, streams, and no service.
+pub fn alone_with_nats(test: impl AsyncFnOnce(&Nats) -> anyhow::Result<()>) {
+    RUNTIME.block_on(async {
+        if let Some(nats) = Nats::start().await
+            && let Err(error) = test(&nats).await
+        {
+            panic!("{error:#}");
+        }
+    });
 }
 
 /// Whether it is the faulty system.

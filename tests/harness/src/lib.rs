@@ -11,9 +11,11 @@
 
 pub mod account;
 pub mod client;
+pub mod cluster;
 pub mod follower;
 pub mod http;
 pub mod nats;
+pub mod outsider;
 pub mod stack;
 pub mod token;
 pub mod traffic;

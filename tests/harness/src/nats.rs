@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use roomcast_proto::accounts::{Publisher, ServerConfig, TenantAccount, User, inbox_prefix};
-use roomcast_proto::ids::Tenant;
+use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::stream::{Sizing, definitions};
 
 use crate::{free_port, repository, skip};
@@ -15,7 +15,17 @@ use crate::{free_port, repository, skip};
 /// Password of every user of a test server: it listens on loopback and lives for seconds.
 pub const PASSWORD: &str = "test-only";
 /// The users of a test server.
-pub const USERS: [&str; 7] = ["admin", "ingest", "agg", "gw", "reader", "publisher", "sys"];
+pub const USERS: [&str; 9] = [
+    "admin",
+    "ingest",
+    "agg",
+    "gw",
+    "reader",
+    "publisher",
+    "erp",
+    "stranger",
+    "sys",
+];
 
 /// A running nats-server with a store of its own.
 pub struct Nats {
@@ -30,6 +40,28 @@ fn user(name: &str) -> User {
         name: name.to_owned(),
         password: PASSWORD.to_owned(),
     }
+}
+
+/// `publisher` may publish to any room, `erp` to `bookings` and below; `stranger` is another tenant's.
+fn tenants() -> Vec<TenantAccount> {
+    let publisher = |name: &str, rooms: Option<Vec<Room>>| Publisher {
+        user: user(name),
+        rooms,
+    };
+    let bookings = Room::parse("bookings").expect("a room");
+    vec![
+        TenantAccount {
+            tenant: Tenant::default(),
+            publishers: vec![
+                publisher("publisher", None),
+                publisher("erp", Some(vec![bookings])),
+            ],
+        },
+        TenantAccount {
+            tenant: Tenant::parse("acme").expect("a tenant"),
+            publishers: vec![publisher("stranger", None)],
+        },
+    ]
 }
 
 /// The nats-server to run, or `None` after saying how to get one.
@@ -109,13 +141,7 @@ impl Nats {
             gateway: user("gw"),
             reader: Some(user("reader")),
             system: user("sys"),
-            tenants: vec![TenantAccount {
-                tenant: Tenant::default(),
-                publishers: vec![Publisher {
-                    user: user("publisher"),
-                    rooms: None,
-                }],
-            }],
+            tenants: tenants(),
             cluster: None,
         };
         std::fs::write(dir.path().join("nats.conf"), config.render()).expect("the folder is writable");

@@ -17,6 +17,8 @@ use crate::token::Signer;
 pub struct Options {
     /// `--scenario`.
     pub scenario: Option<String>,
+    /// `--nats-nodes`: 1 or 3.
+    pub nats_nodes: u32,
     /// `--gateways`.
     pub gateways: u32,
     /// `--ingests`.
@@ -39,6 +41,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             scenario: None,
+            nats_nodes: 1,
             gateways: 1,
             ingests: 1,
             aggregators: 1,
@@ -104,6 +107,7 @@ impl Stack {
             command.arg("--scenario").arg(name);
         }
         for (flag, count) in [
+            ("--nats-nodes", options.nats_nodes),
             ("--gateways", options.gateways),
             ("--ingests", options.ingests),
             ("--aggregators", options.aggregators),
@@ -248,28 +252,42 @@ impl Stack {
     /// # Panics
     /// When the system's folder does not hold its password.
     pub async fn nats_admin(&self) -> async_nats::Client {
-        let users = read(
-            Path::new(self.ready["dir"].as_str().unwrap_or_default()),
-            "nats/users.env",
-        );
-        let password = users
-            .lines()
-            .find_map(|line| line.strip_prefix("admin="))
-            .expect("admin has a password");
         self.connect(async_nats::ConnectOptions::with_user_and_password(
             "admin".to_owned(),
-            password.to_owned(),
+            self.nats_password("admin"),
         ))
         .await
     }
 
+    /// The password of any user of NATS.
+    ///
+    /// # Panics
+    /// When the system's folder does not hold it.
+    #[must_use]
+    pub fn nats_password(&self, user: &str) -> String {
+        let users = read(
+            Path::new(self.ready["dir"].as_str().unwrap_or_default()),
+            "nats/users.env",
+        );
+        let found = users
+            .lines()
+            .find_map(|line| line.strip_prefix(user)?.strip_prefix('='));
+        found
+            .unwrap_or_else(|| panic!("{user} has a password"))
+            .to_owned()
+    }
+
     async fn connect(&self, options: async_nats::ConnectOptions) -> async_nats::Client {
-        let address = self.ready["nats"].as_str().expect("nats");
+        let addresses = self.ready["nats"].as_str().expect("nats");
+        let addresses: Vec<&str> = addresses.split(',').collect();
         // A killed server is back within a second; the default pause between attempts grows beyond that.
         let options = options
             .retry_on_initial_connect()
             .reconnect_delay_callback(|_| Duration::from_millis(100));
-        options.connect(address).await.expect("NATS accepts the login")
+        options
+            .connect(&addresses[..])
+            .await
+            .expect("NATS accepts the login")
     }
 
     /// Reads a room's stored events with their sequences, in stream order, as `reader`.
