@@ -1,7 +1,8 @@
-//! The JSON form of client and server messages: one object, an optional `id`, exactly one member named after the message.
+//! What clients and gateways say to each other, in both encodings.
 //!
-//! The messages themselves are generated from `roomcast/v1/client.proto`; this file adds the envelope, which the generator cannot
-//! write with useful errors, and the ready-made form of the one message that is sent to thousands: the event.
+//! The messages themselves are generated from `roomcast/v1/client.proto`. Here stands the JSON form: one object, an optional `id`,
+//! exactly one member named after the message; the generator cannot write it with useful errors. The Protobuf form is in
+//! `protobuf`. Both have a ready-made form of the one message that is sent to thousands: the event.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
@@ -21,10 +22,47 @@ mod generated {
 }
 pub use generated::{client_frame, server_frame, *};
 
+mod protobuf;
+pub use protobuf::{event_protobuf_bytes, put_event_protobuf};
+
 /// WebSocket subprotocol of the JSON form; also in force when a client asks for none.
 pub const SUBPROTOCOL_JSON: &str = "roomcast.v1.json";
+/// WebSocket subprotocol of the Protobuf form.
+pub const SUBPROTOCOL_PROTOBUF: &str = "roomcast.v1.protobuf";
 /// Subprotocol that carries a token beside one of the others: `bearer.<jwt>`.
 pub const SUBPROTOCOL_BEARER: &str = "bearer.";
+
+/// How frames are written on one connection, agreed in its upgrade.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON in text messages.
+    #[default]
+    Json,
+    /// Protobuf in binary messages.
+    Protobuf,
+}
+
+impl Encoding {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Json, Self::Protobuf];
+
+    /// The subprotocol that names it.
+    #[must_use]
+    pub fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => SUBPROTOCOL_JSON,
+            Self::Protobuf => SUBPROTOCOL_PROTOBUF,
+        }
+    }
+
+    /// The encoding that a subprotocol names.
+    #[must_use]
+    pub fn of_subprotocol(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|encoding| encoding.subprotocol() == name)
+    }
+}
 
 impl From<&Refusal> for ErrorBody {
     fn from(refusal: &Refusal) -> Self {
@@ -327,6 +365,10 @@ const EVENT_END: &[u8] = b"}}";
 /// Whether JSON text is nested deeper than [`crate::limits::JSON_DEPTH_MAX`]. One pass, no allocation.
 #[must_use]
 pub fn too_deep(text: &[u8]) -> bool {
+    deeper_than(text, crate::limits::JSON_DEPTH_MAX)
+}
+
+fn deeper_than(text: &[u8], depth_max: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for b in text {
         if in_string {
@@ -341,7 +383,7 @@ pub fn too_deep(text: &[u8]) -> bool {
                 b'"' => in_string = true,
                 b'{' | b'[' => {
                     depth += 1;
-                    if depth > crate::limits::JSON_DEPTH_MAX {
+                    if depth > depth_max {
                         return true;
                     }
                 }
