@@ -1,18 +1,20 @@
-//! The public keys that tokens are checked with, read from a JWKS (RFC 7517).
+//! The keys that tokens are checked with, read from a JWKS (RFC 7517).
 //!
-//! A key brings its own algorithm; what a token says about algorithms is only compared with it. Read once at start and
-//! at each reload by the services; looked up once per token. No URL is ever followed from here.
+//! A key brings its own algorithm; what a token says about algorithms is only compared with it. Read at start from a file,
+//! and by [`crate::jwks`] from what an issuer's endpoint answers; looked up once per token. No URL is ever followed from here.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, VerificationAlgorithm};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::json;
+
+mod jwk;
 
 /// The `kid` of keys that `roomcast dev` makes. A service that holds one serves loopback addresses only.
 pub const DEVELOPMENT_KID: &str = "roomcast-dev";
@@ -23,8 +25,10 @@ pub const KEYS_MAX: usize = 64;
 /// Largest key file in bytes: 64 keys of 4 KiB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
 
-/// Members that only private or secret keys have (RFC 7518 §6, RFC 8037 §2).
-const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+/// Sizes of an RSA key, bits: less is within reach of attackers, more costs every check too much.
+pub const RSA_BITS: RangeInclusive<usize> = 2_048..=4_096;
+/// Sizes of a shared secret, bytes: at least the digest's (RFC 7518 §3.2).
+pub const SECRET_BYTES: RangeInclusive<usize> = 32..=1_024;
 
 /// What is wrong with a key file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +62,9 @@ pub enum KeyFlaw {
     #[error("`kid` {0:?} is used twice")]
     KidTwice(String),
     /// A key type or curve that is not supported.
-    #[error("key type {0} is not supported; use OKP with Ed25519 (EdDSA) or EC with P-256 (ES256)")]
+    #[error(
+        "key type {0} is not supported; use OKP with Ed25519 (EdDSA), EC with P-256 (ES256) or RSA (RS256)"
+    )]
     Unsupported(String),
     /// `alg`, `use` or `key_ops` contradicts what the key would be used for.
     #[error("`{0}` does not fit a key that verifies {1} signatures")]
@@ -66,6 +72,23 @@ pub enum KeyFlaw {
     /// A coordinate is missing, is not base64url, has the wrong length or is no point of the curve.
     #[error("`{0}` is missing or is not a coordinate of this curve")]
     Coordinate(&'static str),
+    /// An RSA modulus that is missing, even, too small or too large.
+    #[error("`n` must be an odd number of 2048 to 4096 bits")]
+    Modulus,
+    /// An RSA exponent that is missing, even, too small or too large; small ones have been fatal too often.
+    #[error("`e` must be an odd number from 65537 to 4294967295")]
+    Exponent,
+    /// A shared secret where nobody allowed one.
+    #[error(
+        "holds a shared secret (kty oct); HS256 is refused unless ROOMCAST_JWT_ALLOW_HS=true allows it for key files"
+    )]
+    SecretNotAllowed,
+    /// A shared secret that is missing, can be guessed or is absurdly long.
+    #[error("`k` must be a secret of 32 to 1024 bytes")]
+    Secret,
+    /// The key id of development keys, from an endpoint.
+    #[error("`kid` roomcast-dev belongs to development keys, which come from a file only")]
+    Development,
 }
 
 /// A signature algorithm, fixed by the key.
@@ -73,6 +96,8 @@ pub enum KeyFlaw {
 pub(crate) enum KeyAlgorithm {
     EdDsa,
     Es256,
+    Rs256,
+    Hs256,
 }
 
 impl KeyAlgorithm {
@@ -81,21 +106,18 @@ impl KeyAlgorithm {
         match self {
             Self::EdDsa => "EdDSA",
             Self::Es256 => "ES256",
-        }
-    }
-
-    /// Length of a signature; both are two numbers of 32 bytes (RFC 7518 §3.4, RFC 8032).
-    const fn signature_bytes(self) -> usize {
-        match self {
-            Self::EdDsa | Self::Es256 => 64,
+            Self::Rs256 => "RS256",
+            Self::Hs256 => "HS256",
         }
     }
 }
 
-/// One public key and the one algorithm it is good for.
+/// One key and the one algorithm it is good for.
 #[derive(Clone)]
 pub(crate) struct VerifyKey {
     algorithm: KeyAlgorithm,
+    /// Length of its signatures.
+    signature_bytes: usize,
     key: DecodingKey,
 }
 
@@ -111,52 +133,72 @@ impl VerifyKey {
         let algorithm = match self.algorithm {
             KeyAlgorithm::EdDsa => Algorithm::EdDSA,
             KeyAlgorithm::Es256 => Algorithm::ES256,
+            KeyAlgorithm::Rs256 => Algorithm::RS256,
+            KeyAlgorithm::Hs256 => Algorithm::HS256,
         };
-        length == self.algorithm.signature_bytes()
+        length == self.signature_bytes
             && jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, algorithm)
                 .unwrap_or(false)
     }
 }
 
-/// The public keys of one issuer, by `kid`.
-#[derive(Clone)]
+/// The keys of one issuer, by `kid`.
+#[derive(Clone, Default)]
 pub struct KeySet {
     keys: HashMap<String, VerifyKey>,
 }
 
 impl KeySet {
-    /// Reads a JWKS of public keys: OKP Ed25519 (for EdDSA) and EC P-256 (for ES256).
+    /// Reads a JWKS of public keys: OKP Ed25519 (for EdDSA), EC P-256 (for ES256) and RSA (for RS256).
     ///
     /// # Errors
     /// [`KeysError`] with the place and the reason; nothing of the file is used then.
     pub fn from_jwks(text: &str) -> Result<Self, KeysError> {
-        if text.len() > FILE_BYTES_MAX {
-            return Err(KeysError::Unreadable("larger than 256 KiB".to_owned()));
+        Self::from_file(text, false)
+    }
+
+    /// The same; with `allow_hs` the file may hold shared secrets (`oct`, for HS256) as well, and must be kept like one.
+    ///
+    /// # Errors
+    /// As [`KeySet::from_jwks`].
+    pub fn from_file(text: &str, allow_hs: bool) -> Result<Self, KeysError> {
+        let mut set = Self::default();
+        for (index, jwk) in elements(text)?.iter().enumerate() {
+            let read = jwk::read(jwk, allow_hs).and_then(|(kid, key)| set.add(kid, key));
+            read.map_err(|flaw| KeysError::Key { index, flaw })?;
         }
-        let file = json::object(text.as_bytes()).map_err(|e| KeysError::Unreadable(e.to_string()))?;
-        let Some(Value::Array(list)) = file.get("keys") else {
-            return Err(KeysError::Unreadable(
-                "expected an object with a list `keys`".to_owned(),
-            ));
-        };
-        if list.is_empty() || list.len() > KEYS_MAX {
-            return Err(KeysError::Unreadable(format!(
-                "expected 1 to {KEYS_MAX} keys, found {}",
-                list.len()
-            )));
-        }
-        let mut keys = HashMap::with_capacity(list.len());
-        for (index, jwk) in list.iter().enumerate() {
-            let (kid, key) = read_key(jwk).map_err(|flaw| KeysError::Key { index, flaw })?;
-            if keys.contains_key(&kid) {
-                return Err(KeysError::Key {
-                    index,
-                    flaw: KeyFlaw::KidTwice(kid),
-                });
+        Ok(set)
+    }
+
+    /// Reads what an issuer's endpoint answered. Public keys only, never a development key. Keys that are of no use here
+    /// are left out, because issuers publish them for others to use (RFC 7517 §5): keys for encryption, other algorithms.
+    ///
+    /// # Errors
+    /// [`KeysError`]: not a JWKS, no key that can be used (with what is wrong with the first), a `kid` used twice.
+    pub fn from_endpoint(text: &str) -> Result<Self, KeysError> {
+        let (mut set, mut first) = (Self::default(), None);
+        for (index, jwk) in elements(text)?.iter().enumerate() {
+            let usable = jwk::read(jwk, false).and_then(|(kid, key)| match kid == DEVELOPMENT_KID {
+                true => Err(KeyFlaw::Development),
+                false => Ok((kid, key)),
+            });
+            match usable {
+                Ok((kid, key)) => set.add(kid, key).map_err(|flaw| KeysError::Key { index, flaw })?,
+                Err(flaw) => first = first.or(Some(KeysError::Key { index, flaw })),
             }
-            keys.insert(kid, key);
         }
-        Ok(Self { keys })
+        match first {
+            Some(error) if set.keys.is_empty() => Err(error),
+            _ => Ok(set),
+        }
+    }
+
+    fn add(&mut self, kid: String, key: VerifyKey) -> Result<(), KeyFlaw> {
+        if self.keys.contains_key(&kid) {
+            return Err(KeyFlaw::KidTwice(kid));
+        }
+        self.keys.insert(kid, key);
+        Ok(())
     }
 
     /// Whether a development key is among them: then every listener of the service must be on loopback.
@@ -183,77 +225,22 @@ impl fmt::Debug for KeySet {
     }
 }
 
-fn read_key(jwk: &Value) -> Result<(String, VerifyKey), KeyFlaw> {
-    let Value::Object(jwk) = jwk else {
-        return Err(KeyFlaw::NotAnObject);
-    };
-    if let Some(member) = PRIVATE_MEMBERS
-        .into_iter()
-        .find(|member| jwk.contains_key(*member))
-    {
-        return Err(KeyFlaw::Private(member));
+/// The list `keys` of a JWKS.
+fn elements(text: &str) -> Result<Vec<Value>, KeysError> {
+    if text.len() > FILE_BYTES_MAX {
+        return Err(KeysError::Unreadable("larger than 256 KiB".to_owned()));
     }
-    let text = |member: &str| jwk.get(member).and_then(Value::as_str);
-    let kid = text("kid")
-        .filter(|kid| (1..=KID_BYTES_MAX).contains(&kid.len()))
-        .ok_or(KeyFlaw::Kid)?;
-    let algorithm = match (text("kty"), text("crv")) {
-        (Some("OKP"), Some("Ed25519")) => KeyAlgorithm::EdDsa,
-        (Some("EC"), Some("P-256")) => KeyAlgorithm::Es256,
-        (kty, crv) => {
-            let name = [kty.unwrap_or("(none)"), crv.unwrap_or("")]
-                .join(" ")
-                .trim_end()
-                .to_owned();
-            return Err(KeyFlaw::Unsupported(name));
-        }
+    let mut file = json::object(text.as_bytes()).map_err(|e| KeysError::Unreadable(e.to_string()))?;
+    let Some(Value::Array(list)) = file.remove("keys") else {
+        return Err(KeysError::Unreadable(
+            "expected an object with a list `keys`".to_owned(),
+        ));
     };
-    check_purpose(jwk, algorithm)?;
-    let key = match algorithm {
-        KeyAlgorithm::EdDsa => {
-            let x = coordinate(jwk, "x")?;
-            check_point(&ED25519, &x)?;
-            DecodingKey::from_ed_der(&x)
-        }
-        KeyAlgorithm::Es256 => {
-            let point = [&[4], &*coordinate(jwk, "x")?, &*coordinate(jwk, "y")?].concat();
-            check_point(&ECDSA_P256_SHA256_FIXED, &point)?;
-            DecodingKey::from_ec_der(&point)
-        }
-    };
-    Ok((kid.to_owned(), VerifyKey { algorithm, key }))
-}
-
-/// Refuses keys whose own file says that they are for something else.
-fn check_purpose(jwk: &Map<String, Value>, algorithm: KeyAlgorithm) -> Result<(), KeyFlaw> {
-    let fits = |member: &'static str, good: bool| {
-        if good {
-            Ok(())
-        } else {
-            Err(KeyFlaw::Purpose(member, algorithm.name()))
-        }
-    };
-    fits("alg", jwk.get("alg").is_none_or(|alg| alg == algorithm.name()))?;
-    fits("use", jwk.get("use").is_none_or(|purpose| purpose == "sig"))?;
-    let verify = |ops: &Value| {
-        ops.as_array()
-            .is_some_and(|ops| ops.iter().any(|op| op == "verify"))
-    };
-    fits("key_ops", jwk.get("key_ops").is_none_or(verify))
-}
-
-/// One coordinate of 32 bytes.
-fn coordinate(jwk: &Map<String, Value>, member: &'static str) -> Result<Vec<u8>, KeyFlaw> {
-    jwk.get(member)
-        .and_then(Value::as_str)
-        .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok())
-        .filter(|bytes| bytes.len() == 32)
-        .ok_or(KeyFlaw::Coordinate(member))
-}
-
-/// A point that is not on the curve would refuse every token later, with nobody knowing why.
-fn check_point<A: VerificationAlgorithm>(algorithm: &'static A, point: &[u8]) -> Result<(), KeyFlaw> {
-    ParsedPublicKey::new(algorithm, point)
-        .map(drop)
-        .map_err(|_| KeyFlaw::Coordinate("x"))
+    if list.is_empty() || list.len() > KEYS_MAX {
+        return Err(KeysError::Unreadable(format!(
+            "expected 1 to {KEYS_MAX} keys, found {}",
+            list.len()
+        )));
+    }
+    Ok(list)
 }

@@ -8,7 +8,9 @@
 //! [`Publish`], …), which the next step of a service asks for. Only this crate can make a permit.
 
 pub mod audience;
+pub mod issuers;
 mod json;
+pub mod jwks;
 pub mod keys;
 pub mod pattern;
 pub mod permit;
@@ -19,6 +21,7 @@ pub mod rights;
 pub mod token;
 
 pub use audience::{AudienceId, AudienceSet};
+pub use jwks::Endpoint;
 pub use keys::KeySet;
 pub use permit::{Command, Denied, History, Presence, Publish, Subscribe};
 pub use policy::{Mistake, Policy};

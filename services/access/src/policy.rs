@@ -5,11 +5,11 @@
 
 mod compile;
 mod compiled;
-mod draft;
-mod mistake;
+pub(crate) mod draft;
+pub(crate) mod mistake;
 mod roles;
 mod sections;
-mod tree;
+pub(crate) mod tree;
 
 use std::collections::HashMap;
 use std::fmt;

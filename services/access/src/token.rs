@@ -10,6 +10,7 @@ use roomcast_proto::ids::Tenant;
 use serde_json::{Map, Value};
 
 use crate::json;
+use crate::jwks::{Endpoint, Hope};
 use crate::keys::{KID_BYTES_MAX, KeySet, VerifyKey};
 use crate::principal::Principal;
 
@@ -38,12 +39,16 @@ pub struct TokenRules {
     pub audience: String,
 }
 
-/// Why a token was refused, in the two words that may be told.
+/// Why a token was refused, in the three words that may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Right in every way, but its time is over: the client should get a new one.
     #[error("the token has expired")]
     Expired,
+    /// Nobody can say yet: the keys of an issuer are being fetched, or its endpoint does not answer. The client should come
+    /// back with the same token.
+    #[error("the token cannot be checked at the moment")]
+    Unready,
     /// Anything else.
     #[error("the token is not valid")]
     Invalid(Flaw),
@@ -55,6 +60,7 @@ impl TokenError {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Expired => "expired",
+            Self::Unready => "unready",
             Self::Invalid(Flaw(label)) => label,
         }
     }
@@ -64,35 +70,90 @@ impl TokenError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flaw(&'static str);
 
-/// Checks tokens against the keys of the issuers it trusts. Cheap to share; holds no state that changes.
+const UNKNOWN_KEY: Flaw = Flaw("unknown_key");
+
+/// Where the keys of an issuer come from.
+#[derive(Debug, Clone)]
+enum Keys {
+    /// A file; the same until the service starts again.
+    Fixed(KeySet),
+    /// An endpoint; changed by whoever fetches.
+    Fetched(Endpoint),
+}
+
+impl Keys {
+    fn get(&self, kid: &str) -> Option<VerifyKey> {
+        match self {
+            Self::Fixed(keys) => keys.get(kid).cloned(),
+            Self::Fetched(endpoint) => endpoint.key(kid),
+        }
+    }
+}
+
+/// Checks tokens against the keys of the issuers it trusts. Clones see the same fetched keys.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     audience: String,
     /// A key vouches only for the issuer it came from, so keys stay apart by issuer even when key ids are the same.
-    trusted: Vec<(String, KeySet)>,
+    trusted: Vec<(String, Keys)>,
 }
 
 impl Verifier {
     /// A verifier for one issuer's keys.
     #[must_use]
     pub fn new(rules: TokenRules, keys: KeySet) -> Self {
+        Self::of(rules.audience).trusting(rules.issuer, keys)
+    }
+
+    /// A verifier that trusts nobody yet. `audience`: what `aud` must contain.
+    #[must_use]
+    pub fn of(audience: String) -> Self {
         Self {
-            audience: rules.audience,
-            trusted: vec![(rules.issuer, keys)],
+            audience,
+            trusted: Vec::new(),
         }
     }
 
     /// Trusts one more issuer with keys of its own, for the same audience.
     #[must_use]
     pub fn trusting(mut self, issuer: String, keys: KeySet) -> Self {
-        self.trusted.push((issuer, keys));
+        self.trusted.push((issuer, Keys::Fixed(keys)));
         self
     }
 
-    /// Whether any of the keys is a development key; see [`KeySet::is_development`].
+    /// Trusts one more issuer, whose keys are fetched into `endpoint`.
+    #[must_use]
+    pub fn fetching(mut self, issuer: String, endpoint: Endpoint) -> Self {
+        self.trusted.push((issuer, Keys::Fetched(endpoint)));
+        self
+    }
+
+    /// Whether any of the keys is a development key; see [`KeySet::is_development`]. Fetched keys never are.
     #[must_use]
     pub fn is_development(&self) -> bool {
-        self.trusted.iter().any(|(_, keys)| keys.is_development())
+        self.trusted
+            .iter()
+            .any(|(_, keys)| matches!(keys, Keys::Fixed(keys) if keys.is_development()))
+    }
+
+    /// Whether there is a key to check any token with.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.trusted.iter().any(|(_, keys)| match keys {
+            Keys::Fixed(_) => true,
+            Keys::Fetched(endpoint) => endpoint.has_keys(),
+        })
+    }
+
+    /// Grows whenever fetched keys change. What was verified under an older generation must be verified again: read it
+    /// before [`Verifier::verify`], keep it with the result.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        let fetched = self.trusted.iter().filter_map(|(_, keys)| match keys {
+            Keys::Fixed(_) => None,
+            Keys::Fetched(endpoint) => Some(endpoint.changes()),
+        });
+        fetched.fold(0, u64::saturating_add)
     }
 
     /// Turns a token into the principal it speaks for. `now` is in seconds since the Unix epoch.
@@ -100,14 +161,32 @@ impl Verifier {
     /// Costs one signature check and a few microseconds; a token without a known `kid` costs no signature check.
     ///
     /// # Errors
-    /// [`TokenError::Expired`] only for a token that is right in every other way, else [`TokenError::Invalid`].
+    /// [`TokenError::Expired`] only for a token that is right in every other way; [`TokenError::Unready`] for a key id that
+    /// nobody knows while fetching may help; else [`TokenError::Invalid`].
     pub fn verify(&self, token: &str, now: i64) -> Result<Principal, TokenError> {
-        let (issuer, claims) = self.open(token).map_err(TokenError::Invalid)?;
+        let (issuer, claims) = self.open(token).map_err(|flaw| self.explain(flaw, now))?;
         let principal = read_claims(claims, issuer, &self.audience, now).map_err(TokenError::Invalid)?;
         if now >= principal.ends_at() {
             return Err(TokenError::Expired);
         }
         Ok(principal)
+    }
+
+    /// A key id that nobody knows may be a new one: the issuers' endpoints are asked again, as often as they may be.
+    fn explain(&self, flaw: Flaw, now: i64) -> TokenError {
+        let mut hope = false;
+        if flaw == UNKNOWN_KEY {
+            for (_, keys) in &self.trusted {
+                if let Keys::Fetched(endpoint) = keys {
+                    hope |= endpoint.missed(now) == Hope::Soon;
+                }
+            }
+        }
+        if hope {
+            TokenError::Unready
+        } else {
+            TokenError::Invalid(flaw)
+        }
     }
 
     /// Everything up to and including the signature; answers with the issuer whose key signed, and the claims.
@@ -126,11 +205,11 @@ impl Verifier {
 
     /// The issuer whose key `kid` made the signature. Issuers may use the same key id, so each of theirs is tried.
     fn signer(&self, header: &Header, signed: &str, signature: &str) -> Result<&str, Flaw> {
-        let mut flaw = Flaw("unknown_key");
+        let mut flaw = UNKNOWN_KEY;
         for (issuer, keys) in &self.trusted {
             match keys
                 .get(&header.kid)
-                .map(|key| check_signature(key, header, signed, signature))
+                .map(|key| check_signature(&key, header, signed, signature))
             {
                 None => {}
                 Some(Ok(())) => return Ok(issuer),

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use roomcast_access::{Policy, Rights, TokenError, Verifier};
 use roomcast_proto::refusal::{Code, Refusal};
 
+/// When to come back with a token whose key is not there yet, milliseconds: most fetches are over by then.
+const RETRY_MS: u64 = 1_000;
+
 /// The keys and the policy in force.
 #[derive(Debug)]
 pub struct Gate {
@@ -72,11 +75,13 @@ impl Gate {
     }
 }
 
-/// What may be told about a token that was not accepted: that it has expired, or nothing.
+/// What may be told about a token that was not accepted: that it has expired, to come back with it, or nothing.
 #[must_use]
 pub fn refusal(error: TokenError) -> Refusal {
     match error {
         TokenError::Expired => Refusal::new(Code::Expired, "the token has expired"),
+        TokenError::Unready => Refusal::new(Code::Unavailable, "the token cannot be checked at the moment")
+            .retry_after_ms(RETRY_MS),
         TokenError::Invalid(_) => no_token(),
     }
 }

@@ -1,7 +1,7 @@
 //! Who an HTTP request speaks for: its bearer token, checked once and remembered while it lasts.
 //!
-//! A signature check costs more than the rest of a small request. Remembered are digests, not tokens. Whatever will make a
-//! token worthless before its time (keys taken back, revocation) must call [`Bearers::forget`].
+//! A signature check costs more than the rest of a small request. Remembered are digests, not tokens, and only as long as the
+//! keys are the same. Whatever else will make a token worthless before its time (revocation) must call [`Bearers::forget`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,13 +19,34 @@ use crate::metrics::IngestMetrics;
 /// Tokens remembered; beyond, all are forgotten and checked anew.
 const REMEMBERED_MAX: usize = 1_024;
 
+/// When to come back with a token whose key is not there yet, milliseconds: most fetches are over by then.
+const RETRY_MS: u64 = 1_000;
+
 /// Checks bearer tokens.
 #[derive(Debug)]
 pub struct Bearers {
     verifier: Verifier,
     policy: Policy,
-    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    remembered: Mutex<Memory>,
     metrics: IngestMetrics,
+}
+
+/// What was checked under one generation of keys.
+#[derive(Debug, Default)]
+struct Memory {
+    generation: u64,
+    senders: HashMap<[u8; 32], Remembered>,
+}
+
+impl Memory {
+    /// The senders of a generation, none if it is new; `None` for one that is over already.
+    fn at(&mut self, generation: u64) -> Option<&mut HashMap<[u8; 32], Remembered>> {
+        if generation > self.generation {
+            self.generation = generation;
+            self.senders.clear();
+        }
+        (generation == self.generation).then_some(&mut self.senders)
+    }
 }
 
 #[derive(Debug)]
@@ -49,7 +70,7 @@ impl Bearers {
     /// The sender for whom a request's `Authorization: Bearer` speaks. `now_secs`: Unix seconds.
     ///
     /// # Errors
-    /// `unauthenticated` or `expired`, 401 both; never more than that.
+    /// `unauthenticated` or `expired`, 401 both; `unavailable`, 503, while keys are being fetched; never more than that.
     pub fn sender(&self, headers: &HeaderMap, now_secs: i64) -> Result<Arc<Sender>, Refusal> {
         let Some(token) = bearer(headers) else {
             self.metrics.unauthenticated("missing");
@@ -60,7 +81,9 @@ impl Bearers {
         };
         let mut key = [0; 32];
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        if let Some(sender) = self.recall(&key, now_secs) {
+        // Before the check: keys that change meanwhile make what it says old.
+        let generation = self.verifier.generation();
+        if let Some(sender) = self.recall(&key, generation, now_secs) {
             return Ok(sender);
         }
         let principal = self
@@ -68,18 +91,7 @@ impl Bearers {
             .verify(token, now_secs)
             .map_err(|error| self.refusal(error))?;
         let sender = Arc::new(Sender::of_token(&principal, &self.policy));
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
-        }
-        let expires_at = principal.ends_at();
-        remembered.insert(
-            key,
-            Remembered {
-                expires_at,
-                sender: Arc::clone(&sender),
-            },
-        );
+        self.remember(key, generation, principal.ends_at(), &sender);
         Ok(sender)
     }
 
@@ -88,24 +100,42 @@ impl Bearers {
         self.remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .senders
             .clear();
     }
 
-    fn recall(&self, key: &[u8; 32], now_secs: i64) -> Option<Arc<Sender>> {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let Remembered { expires_at, sender } = remembered.get(key)?;
+    fn recall(&self, key: &[u8; 32], generation: u64, now_secs: i64) -> Option<Arc<Sender>> {
+        let mut memory = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let senders = memory.at(generation)?;
+        let Remembered { expires_at, sender } = senders.get(key)?;
         if now_secs < *expires_at {
             return Some(Arc::clone(sender));
         }
         // Its end is the verifier's to tell.
-        remembered.remove(key);
+        senders.remove(key);
         None
+    }
+
+    fn remember(&self, key: [u8; 32], generation: u64, expires_at: i64, sender: &Arc<Sender>) {
+        let mut memory = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(senders) = memory.at(generation) else {
+            return;
+        };
+        if senders.len() >= REMEMBERED_MAX {
+            senders.clear();
+        }
+        let sender = Arc::clone(sender);
+        senders.insert(key, Remembered { expires_at, sender });
     }
 
     fn refusal(&self, error: TokenError) -> Refusal {
         self.metrics.unauthenticated(error.reason());
         match error {
             TokenError::Expired => Refusal::new(Code::Expired, "the token has expired"),
+            TokenError::Unready => {
+                Refusal::new(Code::Unavailable, "the token cannot be checked at the moment")
+                    .retry_after_ms(RETRY_MS)
+            }
             TokenError::Invalid(_) => Refusal::new(Code::Unauthenticated, "the token is not valid"),
         }
     }

@@ -9,9 +9,9 @@ use crate::redact::Pointer;
 
 /// A name and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Name {
-    pub(super) text: String,
-    pub(super) at: At,
+pub(crate) struct Name {
+    pub(crate) text: String,
+    pub(crate) at: At,
 }
 
 #[derive(Debug)]
@@ -117,7 +117,7 @@ pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Draft {
 }
 
 /// The known keys of a map with their values; unknown and missing keys become mistakes.
-pub(super) fn fields<'a>(
+pub(crate) fn fields<'a>(
     node: &'a Node,
     what: &str,
     known: &[&'static str],
@@ -155,7 +155,7 @@ pub(super) fn fields<'a>(
     Some(found)
 }
 
-pub(super) fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<Name> {
+pub(crate) fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<Name> {
     match &node.value {
         Value::Text(text) => Some(Name {
             text: text.clone(),
@@ -180,7 +180,7 @@ pub(super) fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<N
 }
 
 /// Every element of a list, read by `read`.
-pub(super) fn each<T>(
+pub(crate) fn each<T>(
     node: &Node,
     what: &str,
     mistakes: &mut Mistakes,

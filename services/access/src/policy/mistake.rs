@@ -37,31 +37,31 @@ impl std::error::Error for Mistake {}
 
 /// A place in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct At {
-    pub(super) line: u64,
-    pub(super) column: u64,
+pub(crate) struct At {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
 }
 
 /// Collects mistakes, so that all are reported at once.
-pub(super) struct Mistakes {
+pub(crate) struct Mistakes {
     file: String,
     list: Vec<Mistake>,
 }
 
 impl Mistakes {
-    pub(super) fn new(file: &str) -> Self {
+    pub(crate) fn new(file: &str) -> Self {
         Self {
             file: file.to_owned(),
             list: Vec::new(),
         }
     }
 
-    pub(super) fn add(&mut self, at: At, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, at: At, message: impl Into<String>) {
         self.push(at, message.into(), None);
     }
 
     /// Adds a mistake about a name; the nearest of `known`, if near enough, becomes the suggestion.
-    pub(super) fn unknown<'a>(
+    pub(crate) fn unknown<'a>(
         &mut self,
         at: At,
         message: impl Into<String>,
@@ -84,12 +84,12 @@ impl Mistakes {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// All of them, in the order of the file.
-    pub(super) fn finish(mut self) -> Vec<Mistake> {
+    pub(crate) fn finish(mut self) -> Vec<Mistake> {
         self.list.sort_by_key(|mistake| (mistake.line, mistake.column));
         self.list.dedup();
         self.list
@@ -97,7 +97,7 @@ impl Mistakes {
 }
 
 /// The known name that differs from `name` in about a third of its letters, the nearest if there are several.
-pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = name.chars().count().div_ceil(3).clamp(1, 3);
     known
         .into_iter()
@@ -109,7 +109,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 
 /// How many letters must be inserted, removed, replaced or swapped with their neighbour, letter case aside.
 /// Names beyond 64 letters count as far from everything, which bounds the work.
-pub(super) fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let lower = |text: &str| text.chars().flat_map(char::to_lowercase).collect::<Vec<_>>();
     let (a, b) = (lower(a), lower(b));
     if a.len() > 64 || b.len() > 64 {

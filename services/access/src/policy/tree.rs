@@ -10,20 +10,20 @@ use serde_saphyr::{Location, Spanned};
 use super::mistake::At;
 
 /// Largest policy in bytes: some thousand rooms.
-pub(super) const FILE_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Deepest nesting of a policy file; a well-formed one needs 7.
 const DEPTH_MAX: usize = 24;
 
 /// A value and where it stands.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) at: At,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) at: At,
+    pub(crate) value: Value,
 }
 
 /// What stands there.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Nothing,
     Flag(bool),
     Whole(i64),
@@ -35,7 +35,7 @@ pub(super) enum Value {
 
 impl Value {
     /// What it is, in an operator's words.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Flag(_) => "true or false",
@@ -51,7 +51,7 @@ impl Value {
 ///
 /// # Errors
 /// The place and the reason, if it is not YAML, has a key twice, or is too large or too deep.
-pub(super) fn read(text: &str) -> Result<Node, (At, String)> {
+pub(crate) fn read(text: &str) -> Result<Node, (At, String)> {
     if text.len() > FILE_BYTES_MAX {
         return Err((At::default(), "the file is larger than 1 MiB".to_owned()));
     }

@@ -721,6 +721,13 @@ fn answers_say_expired_or_invalid_and_no_more() {
         (expired, expired.to_string().as_str()),
         (TokenError::Expired, "the token has expired")
     );
+    assert_eq!(
+        (
+            TokenError::Unready.reason(),
+            TokenError::Unready.to_string().as_str()
+        ),
+        ("unready", "the token cannot be checked at the moment")
+    );
 }
 
 #[test]
@@ -815,6 +822,9 @@ fn a_development_key_is_recognised() {
     let keys = KeySet::from_jwks(&file.to_string()).unwrap();
     assert!(keys.is_development() && Verifier::new(rules("i"), keys).is_development());
 }
+
+/// The kinds of key whose confusion has broken verifiers: one RSA key, one shared secret.
+mod confusion;
 
 proptest! {
     #[test]

@@ -31,7 +31,7 @@ impl Handshake {
     /// Takes the first message. Answers the session and the rooms it begins with.
     ///
     /// # Errors
-    /// [`Failed`]: not `connect` (4503), no valid token (4500, or 4003 when it has expired), too many rooms (4504).
+    /// [`Failed`]: not `connect` (4503), no valid token (4500; 4003 when it has expired, 4005 when it cannot be checked yet), too many rooms (4504).
     pub fn accept(
         self,
         frame: Result<ClientFrame, BadFrame>,
@@ -47,10 +47,11 @@ impl Handshake {
             return Err(failed(id, refusal, Close::Protocol));
         };
         let bad_token = |refusal: Refusal| {
-            let close = if refusal.code == Code::Expired {
-                Close::Expired
-            } else {
-                Close::BadToken
+            let close = match refusal.code {
+                Code::Expired => Close::Expired,
+                // Its key may be there in a moment, here or at another gateway.
+                Code::Unavailable => Close::Resync,
+                _ => Close::BadToken,
             };
             failed(id, refusal, close)
         };
