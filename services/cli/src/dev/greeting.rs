@@ -102,11 +102,15 @@ impl System<'_> {
             "{}  in a second terminal, from this folder:",
             bold("Then")
         ));
-        print(&format!(
-            "      roomcast publish --room {room} --audience {audience} --type {kind} --data '{{\"hello\":\"world\"}}'"
-        ));
-        print(&format!("      roomcast tail {room}"));
-        print("      or without any of our tools: clients/publish/{shell,python,node}/run.sh");
+        let program = program();
+        if self.options.scenario.is_some() {
+            print("      clients/publish/shell/run.sh     (or python, node, go, java, rust, tcp)");
+        } else {
+            print(&format!(
+                "      {program} publish --room {room} --audience {audience} --type {kind} --data '{{\"hello\":\"world\"}}'"
+            ));
+        }
+        print(&format!("      {program} tail {room}"));
         print(&format!("{}  Ctrl-C", bold("End")));
         print("");
         Ok(())
@@ -135,4 +139,9 @@ impl System<'_> {
             "url": self.url()?,
         }))
     }
+}
+
+/// This program as it was called, so that the hint can be pasted.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "roomcast".to_owned())
 }
