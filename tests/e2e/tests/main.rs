@@ -13,6 +13,7 @@ mod agreement;
 mod drain;
 mod expiry;
 mod idempotency;
+mod injections;
 mod kills;
 mod languages;
 mod nodes;
