@@ -93,7 +93,8 @@ pub struct Update {
     pub group: Group,
     /// Which window.
     pub window: Span,
-    /// The number; null where there is none.
+    /// The number; null where there is none. `first` and `last` carry what the event holds as it is: a number as it was written, a text,
+    /// `true` or `false`.
     pub value: Option<String>,
     /// The number of the window before; null where nothing was folded there or nothing is compared.
     pub previous: Option<String>,

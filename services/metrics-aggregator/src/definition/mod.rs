@@ -93,6 +93,16 @@ pub enum Aggregate {
     Count,
     /// The sum of a field.
     Sum(usize),
+    /// The mean of a field.
+    Avg(usize),
+    /// The least value of a field.
+    Min(usize),
+    /// The greatest value of a field.
+    Max(usize),
+    /// The value of the earliest event.
+    First(usize),
+    /// The value of the latest event.
+    Last(usize),
     /// How many different values a field has.
     Distinct(usize),
 }
@@ -100,8 +110,8 @@ pub enum Aggregate {
 /// How time is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
-    /// One calendar day after the other.
-    Day,
+    /// One calendar unit after the other.
+    Tumbling(Unit),
     /// A window of `size` that moves by `step`, both microseconds.
     Sliding {
         /// Length.
@@ -111,6 +121,38 @@ pub enum Window {
     },
     /// All time.
     Total,
+}
+
+/// A unit of the calendar, in the zone of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Floored by the offset in force.
+    Minute,
+    /// Floored by the offset in force: an hour that the clock shows twice is two windows.
+    Hour,
+    /// From the first instant of the local date.
+    Day,
+    /// From Monday.
+    Week,
+    /// From the first.
+    Month,
+    /// From the first of January, April, July, October.
+    Quarter,
+    /// From the first of January.
+    Year,
+}
+
+impl Unit {
+    /// All units with their names.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("minute", Self::Minute),
+        ("hour", Self::Hour),
+        ("day", Self::Day),
+        ("week", Self::Week),
+        ("month", Self::Month),
+        ("quarter", Self::Quarter),
+        ("year", Self::Year),
+    ];
 }
 
 /// What moves the current window.

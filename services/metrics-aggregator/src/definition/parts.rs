@@ -4,9 +4,12 @@ use roomcast_proto::ids::{Audience, Room};
 
 use super::read::{DAY, EVERY_DEFAULT, Found, HOUR, Reader, SECOND};
 use super::tree::{Node, Value};
-use super::{Aggregate, Clock, Leg, Publish, RoomPattern, STEPS_MAX, Window};
+use super::{Aggregate, Clock, Leg, Publish, RoomPattern, STEPS_MAX, Unit, Window};
 use crate::engine::predicate;
 use crate::engine::row::Path;
+
+/// Makes an aggregate of a field's place.
+type OfField = fn(usize) -> Aggregate;
 
 impl Reader<'_> {
     pub(super) fn leg(&mut self, found: &Found<'_>) -> Option<Leg> {
@@ -61,11 +64,18 @@ impl Reader<'_> {
     }
 
     pub(super) fn aggregate(&mut self, node: &Node, paths: &mut Vec<Path>) -> Option<Aggregate> {
-        const SUPPORTED: &str = "there are count(), sum(data.x) and distinct(data.x)";
-        const LATER: [&str; 13] = [
-            "min", "max", "avg", "first", "last", "p50", "p90", "p95", "p99", "top", "rate", "gauge",
-            "active",
+        const SUPPORTED: &str =
+            "there are count(), and sum, avg, min, max, first, last and distinct of a field";
+        const OF_FIELD: [(&str, OfField); 7] = [
+            ("sum", Aggregate::Sum),
+            ("avg", Aggregate::Avg),
+            ("min", Aggregate::Min),
+            ("max", Aggregate::Max),
+            ("first", Aggregate::First),
+            ("last", Aggregate::Last),
+            ("distinct", Aggregate::Distinct),
         ];
+        const LATER: [&str; 8] = ["p50", "p90", "p95", "p99", "top", "rate", "gauge", "active"];
         let text = self.text(node, "a value such as sum(data.amount)")?;
         let Some((name, rest)) = text.split_once('(') else {
             self.mistakes.add(
@@ -79,6 +89,7 @@ impl Reader<'_> {
                 .add(node.at, format!("{text:?} has no closing parenthesis"));
             return None;
         };
+        let of_field = OF_FIELD.iter().find(|(known, _)| *known == name.trim());
         match (name.trim(), argument) {
             ("count", "") => Some(Aggregate::Count),
             ("count", _) => {
@@ -88,18 +99,14 @@ impl Reader<'_> {
                 );
                 None
             }
-            ("sum" | "distinct", field) => {
+            (_, field) if of_field.is_some() => {
                 let Some(path) = Path::parse(field) else {
                     self.mistakes
                         .add(node.at, format!("{field:?} is not a field such as data.amount"));
                     return None;
                 };
                 let place = place(paths, path);
-                Some(if name.trim() == "sum" {
-                    Aggregate::Sum(place)
-                } else {
-                    Aggregate::Distinct(place)
-                })
+                of_field.map(|(_, aggregate)| aggregate(place))
             }
             (name, _) if LATER.contains(&name) => {
                 self.mistakes
@@ -108,8 +115,8 @@ impl Reader<'_> {
             }
             (name, _) => {
                 let message = format!("no aggregate {name:?}; {SUPPORTED}");
-                self.mistakes
-                    .unknown(node.at, message, name, ["count", "sum", "distinct"]);
+                let known = OF_FIELD.iter().map(|(known, _)| *known).chain(["count"]);
+                self.mistakes.unknown(node.at, message, name, known);
                 None
             }
         }
@@ -144,9 +151,8 @@ impl Reader<'_> {
         )?;
         for later in ["to_date", "session"] {
             if found.contains_key(later) {
-                let message = format!(
-                    "`{later}` windows are not built yet; there are sliding, tumbling: day, and total"
-                );
+                let message =
+                    format!("`{later}` windows are not built yet; there are sliding, tumbling and total");
                 self.mistakes.add(node.at, message);
                 return None;
             }
@@ -158,21 +164,16 @@ impl Reader<'_> {
             found.get("step"),
         ) {
             (Some(size), None, None, Some(step)) => self.sliding(size, step),
-            (None, Some(unit), None, None) => match self.text(unit, "a unit")? {
-                "day" => Some(Window::Day),
-                other @ ("minute" | "hour" | "week" | "month" | "quarter" | "year") => {
-                    self.mistakes.add(
-                        unit.at,
-                        format!("`tumbling: {other}` is not built yet; there is day"),
-                    );
-                    None
-                }
-                other => {
+            (None, Some(node), None, None) => {
+                let name = self.text(node, "a unit")?;
+                let unit = Unit::ALL.into_iter().find(|(known, _)| *known == name);
+                if unit.is_none() {
+                    let known = Unit::ALL.iter().map(|(known, _)| *known);
                     self.mistakes
-                        .unknown(unit.at, format!("no unit {other:?}"), other, ["day"]);
-                    None
+                        .unknown(node.at, format!("no unit {name:?}"), name, known);
                 }
-            },
+                unit.map(|(_, unit)| Window::Tumbling(unit))
+            }
             (None, None, Some(flag), None) if matches!(flag.value, Value::Flag(true)) => Some(Window::Total),
             _ => {
                 let message = "a window is { sliding: 24h, step: 1m }, { tumbling: day } or { total: true }";

@@ -9,7 +9,7 @@ use roomcast_proto::ids::{Tenant, is_token, shard};
 use roomcast_proto::metric::STATUS_PREFIX;
 
 use super::tree::{self, At, Mistakes, Node, Value};
-use super::{Clock, Definition, Definitions, METRICS_MAX, Window};
+use super::{Aggregate, Clock, Definition, Definitions, METRICS_MAX, Unit, Window};
 use crate::engine::fnv::Fnv;
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -317,6 +317,16 @@ impl Reader<'_> {
                 Some(draft) if draft.ratio.is_some() => {
                     self.mistakes.add(*at, format!("{name:?} is a ratio itself"));
                 }
+                Some(draft)
+                    if draft
+                        .definition
+                        .legs
+                        .iter()
+                        .any(|leg| matches!(leg.aggregate, Aggregate::First(_) | Aggregate::Last(_))) =>
+                {
+                    let message = format!("{name:?} carries values as they are, which have no ratio");
+                    self.mistakes.add(*at, message);
+                }
                 Some(draft) => named.push(&draft.definition),
                 None => {
                     let known = drafts.iter().map(|draft| draft.definition.name.as_str());
@@ -386,12 +396,14 @@ fn fingerprint(definition: &Definition, zone: &str) -> u64 {
     add("1");
     add(definition.tenant.as_str());
     add(&format!("{:?}", definition.ratio_scale.is_some()));
-    add(&format!("{:?}", definition.window));
-    add(if definition.window == Window::Day {
-        zone
-    } else {
-        ""
-    });
+    let (window, zone) = match definition.window {
+        // As it was named when it was the only unit: its stored state goes on.
+        Window::Tumbling(Unit::Day) => ("Day".to_owned(), zone),
+        Window::Tumbling(_) => (format!("{:?}", definition.window), zone),
+        _ => (format!("{:?}", definition.window), ""),
+    };
+    add(&window);
+    add(zone);
     add(&format!(
         "{:?} {} {}",
         definition.clock, definition.lateness_micros, definition.groups_max

@@ -51,7 +51,7 @@ fn a_good_file_is_understood() {
     assert_eq!(confirmed.lateness_micros, 600_000_000);
     assert!(bookings.legs[0].rooms.fits("bookings.x") && !bookings.legs[0].rooms.fits("bookings"));
     assert_eq!(conversion.legs.len(), 2);
-    assert_eq!(conversion.window, Window::Day);
+    assert_eq!(conversion.window, Window::Tumbling(Unit::Day));
     assert!(conversion.compare_previous);
     assert_ne!(confirmed.fingerprint, bookings.fingerprint);
 }
@@ -175,7 +175,7 @@ fn every_mistake_is_told_with_its_place() {
             "  - { name: m, from: { room: r }, value: smu(data.x), window: { sliding: 1h, step: 7m } }\n"
                 .into(),
             vec![
-                "4:42: no aggregate \"smu\"; there are count(), sum(data.x) and distinct(data.x); did you mean \"sum\"?",
+                "4:42: no aggregate \"smu\"; there are count(), and sum, avg, min, max, first, last and distinct of a field; did you mean \"sum\"?",
                 "4:84: the window's size must be a multiple",
             ],
         ),
@@ -188,11 +188,17 @@ fn every_mistake_is_told_with_its_place() {
             ],
         ),
         (
-            "  - { name: m, from: { room: r }, value: count(data.x), window: { tumbling: month } }\n".into(),
+            "  - { name: m, from: { room: r }, value: count(data.x), window: { tumbling: moth } }\n".into(),
             vec![
                 "4:42: count() takes no field",
-                "4:77: `tumbling: month` is not built yet",
+                "4:77: no unit \"moth\"; did you mean \"month\"?",
             ],
+        ),
+        (
+            metric(
+                "  - { name: l, from: { room: r }, value: last(data.x), window: { total: true } }\n  - { name: n, ratio: { of: l, to: m } }\n",
+            ),
+            vec!["9:29: \"l\" carries values as they are, which have no ratio"],
         ),
         (
             "  - { name: m, ratio: { of: x, to: m } }\n".into(),

@@ -5,15 +5,63 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::definition::SPARK_PARTS;
+use crate::definition::{Aggregate, SPARK_PARTS};
 
 /// Slots that one item of stored state holds; what a fold changes is written in pieces of this size.
 pub const PART_SLOTS: i64 = 128;
 
+/// How cells add up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum How {
+    /// By addition.
+    #[default]
+    Add,
+    /// The least counts.
+    Min,
+    /// The greatest counts.
+    Max,
+    /// The first cell's value counts; [`Cell::sum`] means nothing.
+    First,
+    /// The last cell's value counts; [`Cell::sum`] means nothing.
+    Last,
+}
+
+impl From<Aggregate> for How {
+    fn from(aggregate: Aggregate) -> Self {
+        match aggregate {
+            Aggregate::Count | Aggregate::Sum(_) | Aggregate::Avg(_) | Aggregate::Distinct(_) => Self::Add,
+            Aggregate::Min(_) => Self::Min,
+            Aggregate::Max(_) => Self::Max,
+            Aggregate::First(_) => Self::First,
+            Aggregate::Last(_) => Self::Last,
+        }
+    }
+}
+
+/// A value carried as it is, with what decides whether it is the first or the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// Its event's time.
+    pub time: i64,
+    /// Its event's position.
+    pub seq: u64,
+    /// A number as it was written, a text, `true` or `false`.
+    pub text: Box<str>,
+}
+
+/// What few cells have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rare {
+    /// Whether a distinct value found no room.
+    pub capped: bool,
+    /// The first or last value.
+    pub carried: Option<Carried>,
+}
+
 /// One leg of one group in one slot: 48 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
-    /// Sum in units of 10^-12; of a distinct leg, the number of different values in this slot.
+    /// Sum, least or greatest in units of 10^-12; of a distinct leg, the number of different values in this slot.
     pub sum: i128,
     /// Which slot.
     pub slot: i64,
@@ -21,8 +69,8 @@ pub struct Cell {
     pub events: u64,
     /// Position of the last of them.
     pub seq: u64,
-    /// Whether a distinct value found no room.
-    pub capped: bool,
+    /// What few cells have.
+    pub rare: Option<Box<Rare>>,
 }
 
 impl Cell {
@@ -34,7 +82,37 @@ impl Cell {
             slot,
             events: 0,
             seq: 0,
-            capped: false,
+            rare: None,
+        }
+    }
+
+    /// Whether a distinct value found no room.
+    #[must_use]
+    pub fn capped(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.capped)
+    }
+
+    /// The first or last value.
+    #[must_use]
+    pub fn carried(&self) -> Option<&Carried> {
+        self.rare.as_ref()?.carried.as_ref()
+    }
+
+    /// What few cells have, for writing.
+    pub fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Takes a value over where it is earlier or later than the one it has.
+    pub fn carry(&mut self, how: How, new: Carried) {
+        let known = &mut self.rare().carried;
+        let rank = |carried: &Carried| (carried.time, carried.seq);
+        let replaces = known.as_ref().is_none_or(|known| match how {
+            How::First => rank(&new) < rank(known),
+            _ => rank(&new) > rank(known),
+        });
+        if replaces {
+            *known = Some(new);
         }
     }
 }
@@ -50,18 +128,46 @@ pub struct Totals {
     pub capped: u32,
 }
 
+impl From<&Cell> for Totals {
+    fn from(cell: &Cell) -> Self {
+        Self {
+            events: cell.events,
+            sum: cell.sum,
+            capped: u32::from(cell.capped()),
+        }
+    }
+}
+
 impl Totals {
-    fn add(&mut self, cell: &Cell) {
-        self.events += cell.events;
-        self.sum = self.sum.wrapping_add(cell.sum);
-        self.capped += u32::from(cell.capped);
+    /// Takes in what is not counted yet.
+    pub fn join(&mut self, came: Self, how: How) {
+        self.sum = match how {
+            How::Add => self.sum.wrapping_add(came.sum),
+            // Without an event there is no number.
+            _ if came.events == 0 => self.sum,
+            _ if self.events == 0 => came.sum,
+            How::Min => self.sum.min(came.sum),
+            How::Max => self.sum.max(came.sum),
+            How::First | How::Last => 0,
+        };
+        self.events += came.events;
+        self.capped += came.capped;
     }
 
-    /// Moves a rolling total on: what came in and what fell out.
-    pub fn roll(&mut self, came: Self, left: Self) {
-        self.events = self.events + came.events - left.events;
-        self.sum = self.sum.wrapping_add(came.sum).wrapping_sub(left.sum);
-        self.capped = self.capped + came.capped - left.capped;
+    /// Takes out what was counted. False where that cannot be known from the totals alone, because the least or greatest may have
+    /// left: count anew.
+    #[must_use]
+    pub fn leave(&mut self, left: Self, how: How) -> bool {
+        self.events -= left.events;
+        self.capped -= left.capped;
+        match how {
+            How::Add => {
+                self.sum = self.sum.wrapping_sub(left.sum);
+                true
+            }
+            How::Min | How::Max => left.events == 0 || left.sum != self.sum,
+            How::First | How::Last => true,
+        }
     }
 }
 
@@ -85,12 +191,23 @@ pub fn within(cells: &[Cell], slots: &Range<i64>) -> Range<usize> {
 
 /// A range of slots added up.
 #[must_use]
-pub fn totals(cells: &[Cell], slots: &Range<i64>) -> Totals {
+pub fn totals(cells: &[Cell], slots: &Range<i64>, how: How) -> Totals {
     let mut totals = Totals::default();
     for cell in &cells[within(cells, slots)] {
-        totals.add(cell);
+        totals.join(cell.into(), how);
     }
     totals
+}
+
+/// The first or last value of a range of slots.
+#[must_use]
+pub fn carried<'a>(cells: &'a [Cell], slots: &Range<i64>, how: How) -> Option<&'a Carried> {
+    let cells = &cells[within(cells, slots)];
+    match how {
+        How::First => cells.iter().find_map(Cell::carried),
+        How::Last => cells.iter().rev().find_map(Cell::carried),
+        How::Add | How::Min | How::Max => None,
+    }
 }
 
 /// Different values per range of a sliding window; values cannot be added up, so each range has its own count.
@@ -142,6 +259,8 @@ pub struct Group {
     pub last_seq: u64,
     /// Whether it changed since it was last published.
     pub changed: bool,
+    /// How the cells of each leg add up.
+    pub how: [How; 2],
     /// Cells by leg, ascending slots.
     pub legs: [Vec<Cell>; 2],
     /// Sliding windows only.
@@ -151,7 +270,7 @@ pub struct Group {
 impl Group {
     /// A group without cells.
     #[must_use]
-    pub fn new(key: &str, rolls: bool) -> Self {
+    pub fn new(key: &str, rolls: bool, how: [How; 2]) -> Self {
         let hash = crate::engine::fnv::hash(key.as_bytes());
         let rolling = rolls.then(Box::default);
         Self {
@@ -159,6 +278,7 @@ impl Group {
             hash,
             last_seq: 0,
             changed: false,
+            how,
             legs: [Vec::new(), Vec::new()],
             rolling,
         }
@@ -174,6 +294,12 @@ impl Group {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.legs.iter().all(Vec::is_empty)
+    }
+
+    /// A leg added up over some slots.
+    #[must_use]
+    pub fn totals(&self, leg: usize, slots: &Range<i64>) -> Totals {
+        totals(&self.legs[leg], slots, self.how[leg])
     }
 
     /// The last position that changed anything in these slots.

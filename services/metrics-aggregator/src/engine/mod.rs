@@ -1,8 +1,9 @@
 //! The pure core, in the order of an event's path: `row` (the fields that metrics name) → `predicate` (`where`) → `metric` (tests,
-//! fold, windows) with `window`, `cell`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
+//! fold, windows) with `window`, `calendar`, `cell`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
 //!
 //! It reads no clock, awaits nothing and knows no NATS: the worker drives it.
 
+pub mod calendar;
 pub mod cell;
 pub mod chunk;
 pub mod codec;

@@ -2,6 +2,7 @@
 //!
 //! The recomputation shares no arithmetic with the engine: it works on instants, not slots, on lists, not totals.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use proptest::prelude::*;
 use roomcast_proto::metric::{Group as GroupName, Update, closed_key, current_key};
 use serde_json::value::RawValue;
 
-use crate::definition::{Aggregate, Clock, Definition, Definitions, Window};
+use crate::definition::{Aggregate, Clock, Definition, Definitions, Unit, Window};
 use crate::engine::decimal::Decimal;
 use crate::engine::metric::{DISTINCT_MAX, FUTURE_MICROS};
 use crate::engine::row::Event;
@@ -77,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => 4 * MINUTE..7 * MINUTE,
     ];
     let after = prop_oneof![5 => 0..2 * MINUTE, 2 => 0..2 * HOUR, 1 => 0..30 * HOUR];
+    let wait = prop_oneof![4 => after.clone(), 1 => 0..40 * 24 * HOUR];
     let mostly = || prop_oneof![6 => 0..2_usize, 1 => Just(2_usize)];
     let made = (
         after.clone(),
@@ -89,28 +91,43 @@ fn step() -> impl Strategy<Value = Step> {
     );
     prop_oneof![
         12 => made.prop_map(|(after, shift, room, kind, amount, category, customer)| Step::Event(Made { after, shift, room, kind, amount, category, customer })),
-        2 => after.prop_map(Step::Wait),
+        2 => wait.prop_map(Step::Wait),
         1 => Just(Step::Restart),
     ]
 }
 
-/// Every aggregate × window × group; the last windows are such that parts of the sparkline cut steps.
-fn definitions(zone: &str) -> Definitions {
+/// Windows; the sliding ones are such that parts of the sparkline cut steps.
+const WINDOWS: [(&str, &str, &str); 14] = [
+    ("day", "{ tumbling: day }", "wall"),
+    ("total", "{ total: true }", "wall"),
+    ("slide", "{ sliding: 3h, step: 10m }", "wall"),
+    ("short", "{ sliding: 7m, step: 1m }", "event"),
+    ("dayevent", "{ tumbling: day }", "event"),
+    ("long", "{ sliding: 24h, step: 1h }", "wall"),
+    ("minute", "{ tumbling: minute }", "wall"),
+    ("hour", "{ tumbling: hour }", "wall"),
+    ("hourevent", "{ tumbling: hour }", "event"),
+    ("week", "{ tumbling: week }", "wall"),
+    ("month", "{ tumbling: month }", "wall"),
+    ("monthevent", "{ tumbling: month }", "event"),
+    ("quarter", "{ tumbling: quarter }", "wall"),
+    ("year", "{ tumbling: year }", "wall"),
+];
+
+/// Every aggregate × group for some windows.
+fn definitions(zone: &str, windows: &[usize]) -> Definitions {
     let mut text = format!("version: 1\ntimezone: {zone}\nmetrics:\n");
-    let windows = [
-        ("day", "{ tumbling: day }", "wall"),
-        ("total", "{ total: true }", "wall"),
-        ("slide", "{ sliding: 3h, step: 10m }", "wall"),
-        ("short", "{ sliding: 7m, step: 1m }", "event"),
-        ("dayevent", "{ tumbling: day }", "event"),
-        ("long", "{ sliding: 24h, step: 1h }", "wall"),
-    ];
     let values = [
         ("count", "count()", "new"),
         ("sum", "sum(data.amount)", "done"),
         ("distinct", "distinct(data.customer)", "new"),
+        ("avg", "avg(data.amount)", "done"),
+        ("min", "min(data.amount)", "done"),
+        ("max", "max(data.amount)", "new"),
+        ("first", "first(data.amount)", "new"),
+        ("last", "last(data.amount)", "done"),
     ];
-    for (window, spec, clock) in windows {
+    for (window, spec, clock) in windows.iter().map(|window| WINDOWS[*window]) {
         for (grouped, group) in [
             ("", ""),
             (
@@ -123,7 +140,7 @@ fn definitions(zone: &str) -> Definitions {
                     "  - {{ name: {name}_{window}{grouped}, from: {{ room: shop.*, type: {kind} }}, where: 'data.customer != true', value: {value}, window: {spec}, clock: {clock}, compare: previous, stalled_after: 1h{group}, publish: {{ room: r, audience: all, at_most_every: 50ms }} }}\n"
                 );
             }
-            for (of, to) in [("sum", "count"), ("distinct", "count")] {
+            for (of, to) in [("sum", "count"), ("distinct", "count"), ("max", "avg")] {
                 text += &format!(
                     "  - {{ name: {of}_{to}_{window}{grouped}, ratio: {{ of: {of}_{window}{grouped}, to: {to}_{window}{grouped}, scale: 3 }}, publish: {{ room: r, audience: all, at_most_every: 50ms }}{} }}\n",
                     if grouped.is_empty() {
@@ -149,6 +166,9 @@ struct Fact {
     value: String,
 }
 
+/// A value as it is shown, and as a number if it is one.
+type Number = (String, Option<Decimal>);
+
 /// One metric, recomputed from all its facts.
 struct Naive {
     definition: std::sync::Arc<Definition>,
@@ -163,6 +183,8 @@ struct Naive {
     as_of: i64,
     /// The newest instant the current window had to contain.
     newest: Option<i64>,
+    /// Windows by minute; all these zones move their clocks at whole minutes.
+    windows: RefCell<HashMap<i64, Range<i64>>>,
 }
 
 impl Naive {
@@ -186,33 +208,80 @@ impl Naive {
                 let end = (at.div_euclid(step) + 1) * step;
                 Some(end - size..end)
             }
-            Window::Day => {
-                let date = self
-                    .zone()
-                    .to_datetime(Timestamp::from_microsecond(at).unwrap())
-                    .date();
-                let start = |date: jiff::civil::Date| {
-                    date.to_zoned(self.zone().clone())
-                        .unwrap()
-                        .timestamp()
-                        .as_microsecond()
+            Window::Tumbling(unit) => {
+                let minute = at.div_euclid(MINUTE);
+                if let Some(known) = self.windows.borrow().get(&minute) {
+                    return Some(known.clone());
+                }
+                let window = match unit {
+                    Unit::Minute | Unit::Hour => self.clock_window(unit, minute * MINUTE),
+                    _ => self.date_window(unit, at),
                 };
-                let next = date.checked_add(1.day()).unwrap();
-                Some(start(date)..start(next))
+                self.windows.borrow_mut().insert(minute, window.clone());
+                Some(window)
             }
         }
     }
 
+    /// All minutes around this one that show the same floor of their local time, less their offset.
+    fn clock_window(&self, unit: Unit, at: i64) -> Range<i64> {
+        let floor = |at: i64| {
+            let zoned = Timestamp::from_microsecond(at)
+                .unwrap()
+                .to_zoned(self.zone().clone());
+            let local = zoned.datetime();
+            let cut = local.with().second(0).subsec_nanosecond(0);
+            let cut = if unit == Unit::Hour { cut.minute(0) } else { cut };
+            at - i64::try_from(local.duration_since(cut.build().unwrap()).as_micros()).unwrap()
+        };
+        let (mut start, mut end) = (at, at + MINUTE);
+        while floor(start - MINUTE) == floor(at) {
+            start -= MINUTE;
+        }
+        while floor(end) == floor(at) {
+            end += MINUTE;
+        }
+        start..end
+    }
+
+    fn date_window(&self, unit: Unit, at: i64) -> Range<i64> {
+        let date = self
+            .zone()
+            .to_datetime(Timestamp::from_microsecond(at).unwrap())
+            .date();
+        let (first, span) = match unit {
+            Unit::Week => {
+                let days = i64::from(date.weekday().to_monday_zero_offset());
+                (date.checked_sub(days.days()).unwrap(), 1.week())
+            }
+            Unit::Month => (date.first_of_month(), 1.month()),
+            Unit::Quarter => {
+                let month = (date.month() - 1) / 3 * 3 + 1;
+                (
+                    date.first_of_month().with().month(month).build().unwrap(),
+                    3.months(),
+                )
+            }
+            Unit::Year => (date.first_of_year(), 1.year()),
+            _ => (date, 1.day()),
+        };
+        let start = |date: jiff::civil::Date| {
+            let zoned = date.to_zoned(self.zone().clone()).unwrap();
+            zoned.timestamp().as_microsecond()
+        };
+        start(first)..start(first.checked_add(span).unwrap())
+    }
+
     fn before(&self, window: &Range<i64>) -> Range<i64> {
         match self.definition.window {
-            Window::Day => self.window(window.start - 1).unwrap(),
+            Window::Tumbling(_) => self.window(window.start - 1).unwrap(),
             _ => window.start - (window.end - window.start)..window.start,
         }
     }
 
     fn spark(&self, window: Option<&Range<i64>>) -> Vec<Option<Range<i64>>> {
         let Some(window) = window else { return vec![None] };
-        if self.definition.window == Window::Day {
+        if matches!(self.definition.window, Window::Tumbling(_)) {
             let mut days = vec![window.clone()];
             while days.len() < 24 {
                 let before = self.before(days.last().unwrap());
@@ -231,7 +300,7 @@ impl Naive {
         match self.definition.window {
             Window::Total => 0,
             Window::Sliding { size, .. } => at.div_euclid(size),
-            Window::Day => self.window(at).unwrap().start,
+            Window::Tumbling(_) => self.window(at).unwrap().start,
         }
     }
 
@@ -283,7 +352,7 @@ impl Naive {
         let (mut amount, mut value) = (Decimal::ZERO, String::new());
         match aggregate {
             Aggregate::Count => {}
-            Aggregate::Sum(_) => {
+            Aggregate::Sum(_) | Aggregate::Avg(_) | Aggregate::Min(_) | Aggregate::Max(_) => {
                 amount = match data.get("amount") {
                     None | Some(serde_json::Value::Null) => return Err("missing"),
                     Some(serde_json::Value::Number(number)) => {
@@ -293,6 +362,18 @@ impl Naive {
                         Decimal::parse(text).map_err(|_| "not_a_number")?
                     }
                     Some(_) => return Err("not_a_number"),
+                }
+            }
+            Aggregate::First(_) | Aggregate::Last(_) => {
+                value = match data.get("amount") {
+                    None | Some(serde_json::Value::Null) => return Err("missing"),
+                    Some(serde_json::Value::Object(_)) => return Err("not_a_scalar"),
+                    Some(serde_json::Value::String(text)) => text.clone(),
+                    Some(_) => {
+                        let raw: HashMap<&str, &RawValue> =
+                            serde_json::from_str(event.data.unwrap().get()).unwrap();
+                        raw["amount"].get().to_owned()
+                    }
                 }
             }
             Aggregate::Distinct(_) => {
@@ -309,6 +390,11 @@ impl Naive {
         let past = match self.definition.window {
             Window::Sliding { size, .. } => {
                 self.block(event.time_micros) < self.block(self.window(newest).unwrap().end - 2 * size)
+            }
+            // An hour of closed minutes and the near future, and what their sparklines show.
+            Window::Tumbling(Unit::Minute) => {
+                let oldest = self.window(newest).unwrap().start - HOUR - FUTURE_MICROS;
+                event.time_micros < self.window(oldest).unwrap().start - 24 * MINUTE
             }
             _ => false,
         };
@@ -350,7 +436,7 @@ impl Naive {
         Ok(())
     }
 
-    fn number(&self, group: &str, window: Option<&Range<i64>>, own: bool) -> (Option<Decimal>, u64) {
+    fn value(&self, group: &str, window: Option<&Range<i64>>, own: bool) -> (Option<Number>, u64) {
         let inside =
             |fact: &&Fact| fact.group == group && window.is_none_or(|window| window.contains(&fact.time));
         let leg = |leg: usize| {
@@ -360,45 +446,57 @@ impl Naive {
                 .filter(inside)
                 .filter(|fact| fact.leg == leg)
                 .collect();
-            let number = match self.definition.legs[leg].aggregate {
-                Aggregate::Count => Decimal::from_count(facts.len() as u64),
-                Aggregate::Sum(_) => facts
+            let sum = || {
+                facts
                     .iter()
-                    .fold(Decimal::ZERO, |sum, fact| sum.checked_add(fact.amount).unwrap()),
-                Aggregate::Distinct(_) => Decimal::from_count(
-                    facts
-                        .iter()
-                        .map(|fact| &fact.value)
-                        .collect::<BTreeSet<_>>()
-                        .len() as u64,
-                ),
+                    .fold(Decimal::ZERO, |sum, fact| sum.checked_add(fact.amount).unwrap())
             };
-            (number, facts.len() as u64)
+            let count = Decimal::from_count(facts.len() as u64);
+            let plain = |number: Decimal| (number.to_string(), Some(number));
+            let carried = |fact: &&Fact| (fact.value.clone(), Decimal::parse(&fact.value).ok());
+            let rank = |fact: &&&Fact| (fact.time, fact.seq);
+            let value = match self.definition.legs[leg].aggregate {
+                Aggregate::Count => Some(plain(count)),
+                Aggregate::Sum(_) => Some(plain(sum())),
+                Aggregate::Avg(_) => sum().ratio(count, 12).map(plain),
+                Aggregate::Min(_) => facts.iter().map(|fact| fact.amount).min().map(plain),
+                Aggregate::Max(_) => facts.iter().map(|fact| fact.amount).max().map(plain),
+                Aggregate::First(_) => facts.iter().min_by_key(rank).map(carried),
+                Aggregate::Last(_) => facts.iter().max_by_key(rank).map(carried),
+                Aggregate::Distinct(_) => {
+                    let values: BTreeSet<_> = facts.iter().map(|fact| &fact.value).collect();
+                    Some(plain(Decimal::from_count(values.len() as u64)))
+                }
+            };
+            (value, facts.len() as u64)
         };
         let (first, mut events) = leg(0);
-        let number = match self.definition.ratio_scale {
+        let value = match self.definition.ratio_scale {
             Some(scale) => {
                 let (second, more) = leg(1);
                 events += more;
-                first.ratio(second, scale)
+                let numbers = first.and_then(|of| of.1).zip(second.and_then(|to| to.1));
+                let ratio = numbers.and_then(|(of, to)| of.ratio(to, scale));
+                ratio.map(|ratio| (ratio.to_string(), Some(ratio)))
             }
             None if events == 0 && !own => None,
-            None => Some(first),
+            None => first,
         };
-        (number, events)
+        (value, events)
     }
 
     fn update(&self, group: &str, window: Option<Range<i64>>, current: bool) -> Update {
-        let (value, events) = self.number(group, window.as_ref(), true);
+        let (value, events) = self.value(group, window.as_ref(), true);
         let previous = window
             .as_ref()
             .map(|window| self.before(window))
-            .and_then(|window| self.number(group, Some(&window), false).0);
-        let change = value
-            .zip(previous)
+            .and_then(|window| self.value(group, Some(&window), false).0);
+        let number = |value: &Option<Number>| value.as_ref().and_then(|value| value.1);
+        let change = number(&value)
+            .zip(number(&previous))
             .and_then(|(value, previous)| value.checked_sub(previous));
         let percent = change
-            .zip(previous)
+            .zip(number(&previous))
             .and_then(|(change, previous)| change.percent_of(previous));
         let spark = self.spark(window.as_ref());
         let last = spark.len() - 1;
@@ -426,8 +524,8 @@ impl Naive {
                 start: window.as_ref().map(|window| instant(window.start)),
                 end: window.as_ref().map(|window| instant(window.end)),
             },
-            value: text(value),
-            previous: text(previous),
+            value: value.map(|value| value.0),
+            previous: previous.map(|value| value.0),
             change: text(change),
             change_percent: text(percent),
             direction: change.map(|change| match change.cmp(&Decimal::ZERO) {
@@ -438,7 +536,10 @@ impl Naive {
             sparkline: spark
                 .iter()
                 .enumerate()
-                .map(|(i, part)| text(self.number(group, part.as_ref(), i == last && !sliding).0))
+                .map(|(i, part)| {
+                    let own = i == last && !sliding;
+                    self.value(group, part.as_ref(), own).0.map(|value| value.0)
+                })
                 .collect(),
             events,
             as_of: String::new(),
@@ -473,7 +574,10 @@ impl Naive {
         let mut ranked: Vec<(Option<i128>, &str)> = groups
             .into_iter()
             .filter(|group| *group != GroupName::OTHER)
-            .map(|group| (self.number(group, window, true).0.map(|n| n.units().abs()), group))
+            .map(|group| {
+                let value = self.value(group, window, true).0.and_then(|value| value.1);
+                (value.map(|number| number.units().abs()), group)
+            })
             .collect();
         ranked.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
         ranked.truncate(self.definition.groups_published_max);
@@ -536,10 +640,12 @@ fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
                 naive.update(&group, window.clone(), true),
             );
         }
-        if naive.definition.window == Window::Day {
+        if matches!(naive.definition.window, Window::Tumbling(_)) {
             let first = naive.window(first_newest.unwrap_or(newest)).unwrap();
             let mut day = naive.before(&window.unwrap());
-            for _ in 0..24 {
+            while day.end + 7 * 24 * HOUR > naive.as_of
+                && day.end > newest - 100 * MINUTE.max(day.end - day.start)
+            {
                 let altered = naive
                     .facts
                     .iter()
@@ -561,7 +667,20 @@ fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
     let got: BTreeMap<String, Update> = shown
         .iter()
         .filter(|(key, (_, expires))| of_metric(key) && expires.is_none_or(|at| at > naive.as_of))
-        .map(|(key, (update, _))| (key.clone(), blank(update)))
+        .map(|(key, (update, _))| {
+            let mut update = blank(update);
+            // Where minutes are dropped, the newest one that stays takes the last revision over.
+            if let Some(wanted) = expected.get(key)
+                && naive.definition.window == Window::Tumbling(Unit::Minute)
+            {
+                assert!(
+                    update.revision >= wanted.revision,
+                    "{key}: the revision went back"
+                );
+                update.revision = wanted.revision;
+            }
+            (key.clone(), update)
+        })
         .collect();
     let keys: BTreeSet<&String> = expected.keys().chain(got.keys()).collect();
     for key in keys {
@@ -569,8 +688,8 @@ fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
     }
 }
 
-fn run(zone: &str, start: &str, steps: &[Step]) {
-    let definitions = definitions(zone);
+fn run(zone: &str, start: &str, windows: &[usize], steps: &[Step]) {
+    let definitions = definitions(zone, windows);
     let start = start.parse::<Timestamp>().unwrap().as_microsecond();
     let mut now = start;
     let mut shard = Shard::load(definitions.metrics.clone(), None, now).unwrap();
@@ -590,6 +709,7 @@ fn run(zone: &str, start: &str, steps: &[Step]) {
                 skipped: BTreeMap::new(),
                 as_of: now,
                 newest: None,
+                windows: RefCell::default(),
             };
             naive.follow();
             let first = naive.newest;
@@ -696,7 +816,7 @@ fn run(zone: &str, start: &str, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn every_number_equals_its_recomputation(
@@ -705,9 +825,13 @@ proptest! {
             ("America/New_York", "2026-03-07T12:00:00Z"),
             ("America/New_York", "2026-10-31T12:00:00Z"),
             ("Pacific/Apia", "2011-12-28T12:00:00Z"),
+            ("Australia/Lord_Howe", "2026-04-04T12:00:00Z"),
+            ("Australia/Lord_Howe", "2026-10-03T12:00:00Z"),
+            ("Europe/Istanbul", "2026-12-30T12:00:00Z"),
         ]),
+        windows in prop::sample::subsequence((0..WINDOWS.len()).collect::<Vec<_>>(), 3),
         steps in prop::collection::vec(step(), 1..70),
     ) {
-        run(zone.0, zone.1, &steps);
+        run(zone.0, zone.1, &windows, &steps);
     }
 }

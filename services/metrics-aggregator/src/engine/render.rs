@@ -15,8 +15,8 @@ use roomcast_proto::metric::{
 };
 
 use crate::definition::{Aggregate, Publish};
-use crate::engine::cell::{Group, Totals, totals};
-use crate::engine::decimal::Decimal;
+use crate::engine::cell::{Carried, Group, Totals, carried};
+use crate::engine::decimal::{DECIMALS, Decimal};
 use crate::engine::metric::{Due, Metric};
 
 /// Statuses follow each other at this distance at least.
@@ -54,6 +54,43 @@ enum Part {
 
 /// A number, or the fact that it does not fit.
 type Number = Result<Option<Decimal>, Overflow>;
+
+/// What a group's legs come to over some slots.
+#[derive(Default)]
+struct Sums<'a> {
+    totals: [Totals; 2],
+    /// The first or last value, of a metric that carries one.
+    carried: Option<&'a Carried>,
+}
+
+impl Sums<'_> {
+    fn events(&self) -> u64 {
+        self.totals[0].events + self.totals[1].events
+    }
+}
+
+/// A value to be shown.
+enum Value<'a> {
+    Number(Decimal),
+    Carried(&'a Carried),
+}
+
+impl Value<'_> {
+    /// What it is compared and ranked by; text that is no number has none.
+    fn number(&self) -> Option<Decimal> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Carried(carried) => Decimal::parse(&carried.text).ok(),
+        }
+    }
+
+    fn into_text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Carried(carried) => carried.text.to_string(),
+        }
+    }
+}
 
 /// A quotient of more than 128 bits.
 #[derive(Clone, Copy)]
@@ -227,13 +264,8 @@ impl Metric {
         let Some(place) = self.place else { return keys };
         keys.extend(self.top(place).iter().map(|key| (current_key(name, key), None)));
         if self.frames.closes() {
-            let live = |place: &i64| {
-                self.frames
-                    .closed_until(*place)
-                    .is_some_and(|until| until > self.as_of)
-            };
-            for closed in (place - crate::definition::SPARK..place).filter(live) {
-                let Some(bounds) = self.frames.bounds(closed).filter(|bounds| !bounds.is_empty()) else {
+            for closed in self.frames.alive(place, self.as_of) {
+                let Some(bounds) = self.frames.bounds(closed) else {
                     continue;
                 };
                 keys.extend(
@@ -261,15 +293,19 @@ impl Metric {
         let mut other = None;
         for group in &self.groups {
             let sums = self.part(Some(group), &own);
-            let here = events(&sums) > 0;
-            let before = || current && events(&self.part(Some(group), &Part::Previous)) > 0;
+            let here = sums.events() > 0;
+            let before = || current && self.part(Some(group), &Part::Previous).events() > 0;
             if !(here || before()) {
                 continue;
             }
             if &*group.key == GroupName::OTHER {
                 other = Some(Arc::clone(&group.key));
             } else {
-                let size = self.number(&sums, true).ok().flatten();
+                let size = self
+                    .value(&sums, true)
+                    .ok()
+                    .flatten()
+                    .and_then(|value| value.number());
                 ranked.push((
                     size.map(|number| Decimal::from_units(number.units().saturating_abs())),
                     &group.key,
@@ -306,15 +342,17 @@ impl Metric {
             )
         };
         let sums = self.part(group, &own);
-        let value = self.number(&sums, true);
+        let value = self.value(&sums, true);
         let before = before.filter(|_| self.definition.compare_previous);
-        let previous = before.and_then(|part| self.number(&self.part(group, &part), false).ok().flatten());
-        let number = value.ok().flatten();
-        let change = number
-            .zip(previous)
+        let previous = before.and_then(|part| self.value(&self.part(group, &part), false).ok().flatten());
+        let error = value.is_err();
+        let value = value.ok().flatten();
+        let number = |value: &Option<Value<'_>>| value.as_ref().and_then(Value::number);
+        let change = number(&value)
+            .zip(number(&previous))
             .and_then(|(value, previous)| value.checked_sub(previous));
         let percent = change
-            .zip(previous)
+            .zip(number(&previous))
             .and_then(|(change, previous)| change.percent_of(previous));
         let text = |number: Option<Decimal>| number.map(|number| number.to_string());
         let bounds = self.frames.bounds(place);
@@ -326,8 +364,8 @@ impl Metric {
                 start: bounds.as_ref().map(|bounds| rfc3339(bounds.start)),
                 end: bounds.as_ref().map(|bounds| rfc3339(bounds.end)),
             },
-            value: text(number),
-            previous: text(previous),
+            value: value.map(Value::into_text),
+            previous: previous.map(Value::into_text),
             change: text(change),
             change_percent: text(percent),
             direction: change.map(|change| match change.cmp(&Decimal::ZERO) {
@@ -336,11 +374,11 @@ impl Metric {
                 std::cmp::Ordering::Equal => Direction::Flat,
             }),
             sparkline: spark,
-            events: events(&sums),
+            events: sums.events(),
             as_of: rfc3339(self.as_of),
             revision,
-            approximate: sums.iter().any(|sum| sum.capped > 0),
-            error: value.is_err().then(|| "overflow".to_owned()),
+            approximate: sums.totals.iter().any(|sum| sum.capped > 0),
+            error: error.then(|| "overflow".to_owned()),
             stalled: current && self.stalled,
             no_data: current && self.last_match.is_none(),
             incomplete_since: self.incomplete(bounds),
@@ -368,10 +406,10 @@ impl Metric {
             } else {
                 Part::Slots(slots)
             };
-            self.number(&self.part(group, &part), own)
+            self.value(&self.part(group, &part), own)
                 .ok()
                 .flatten()
-                .map(|number| number.to_string())
+                .map(Value::into_text)
         });
         (revision.max(self.floor), spark.collect())
     }
@@ -391,22 +429,24 @@ impl Metric {
     }
 
     /// The legs of a group added up over some slots.
-    fn part(&self, group: Option<&Group>, part: &Part) -> [Totals; 2] {
+    fn part<'g>(&self, group: Option<&'g Group>, part: &Part) -> Sums<'g> {
         let Some(group) = group else {
-            return Default::default();
+            return Sums::default();
         };
         let place = self.place.unwrap_or(0);
         let rolling = group.rolling.as_deref();
+        let slots = match part {
+            Part::Current => Some(self.frames.slots(place)),
+            Part::Previous => self.frames.previous(place),
+            Part::Spark(_, slots) | Part::Slots(slots) => Some(slots.clone()),
+        };
+        let Some(slots) = slots else {
+            return Sums::default();
+        };
         let mut sums = match (part, rolling) {
             (Part::Current, Some(rolling)) => rolling.current,
             (Part::Previous, Some(rolling)) => rolling.previous,
-            (Part::Current, None) => over(group, &self.frames.slots(place)),
-            (Part::Previous, None) => self
-                .frames
-                .previous(place)
-                .map(|slots| over(group, &slots))
-                .unwrap_or_default(),
-            (Part::Spark(_, slots) | Part::Slots(slots), _) => over(group, slots),
+            _ => [group.totals(0, &slots), group.totals(1, &slots)],
         };
         for (leg, definition) in self.definition.legs.iter().enumerate() {
             if let (Aggregate::Distinct(_), Some(rolling)) = (definition.aggregate, rolling) {
@@ -420,21 +460,50 @@ impl Metric {
                 sums[leg].sum = count.map_or(sums[leg].sum, i128::from);
             }
         }
-        sums
+        Sums {
+            totals: sums,
+            carried: carried(&group.legs[0], &slots, group.how[0]),
+        }
     }
 
-    /// The metric's number. `own`: the window's own value, which is 0 where nothing was folded; else there is none.
-    fn number(&self, sums: &[Totals; 2], own: bool) -> Number {
-        let leg = |index: usize| match self.definition.legs.get(index).map(|leg| leg.aggregate) {
-            Some(Aggregate::Sum(_)) => Decimal::from_units(sums[index].sum),
-            Some(Aggregate::Distinct(_)) => Decimal::from_count(u64::try_from(sums[index].sum).unwrap_or(0)),
-            Some(Aggregate::Count) | None => Decimal::from_count(sums[index].events),
+    /// The metric's value. `own`: the window's own one, which is 0 for counts and sums where nothing was folded; else there is none.
+    fn value<'s>(&self, sums: &Sums<'s>, own: bool) -> Result<Option<Value<'s>>, Overflow> {
+        if let Some(carried) = sums.carried {
+            return Ok(Some(Value::Carried(carried)));
+        }
+        if self.definition.ratio_scale.is_none() && sums.events() == 0 && !own {
+            return Ok(None);
+        }
+        Ok(self.number(sums)?.map(Value::Number))
+    }
+
+    /// The metric's number, a ratio's included; `None` where there is none.
+    fn number(&self, sums: &Sums<'_>) -> Number {
+        let leg = |index: usize| {
+            let totals = &sums.totals[index];
+            let there = totals.events > 0;
+            match self.definition.legs.get(index).map(|leg| leg.aggregate) {
+                Some(Aggregate::Sum(_)) => Ok(Some(Decimal::from_units(totals.sum))),
+                Some(Aggregate::Distinct(_)) => {
+                    Ok(Some(Decimal::from_count(u64::try_from(totals.sum).unwrap_or(0))))
+                }
+                Some(Aggregate::Count) => Ok(Some(Decimal::from_count(totals.events))),
+                Some(Aggregate::Avg(_)) if there => Decimal::from_units(totals.sum)
+                    .ratio(Decimal::from_count(totals.events), DECIMALS)
+                    .map(Some)
+                    .ok_or(Overflow),
+                Some(Aggregate::Min(_) | Aggregate::Max(_)) if there => {
+                    Ok(Some(Decimal::from_units(totals.sum)))
+                }
+                _ => Ok(None),
+            }
         };
-        match self.definition.ratio_scale {
-            None if events(sums) == 0 && !own => Ok(None),
-            None => Ok(Some(leg(0))),
-            Some(_) if leg(1) == Decimal::ZERO => Ok(None),
-            Some(scale) => leg(0).ratio(leg(1), scale).map(Some).ok_or(Overflow),
+        let Some(scale) = self.definition.ratio_scale else {
+            return leg(0);
+        };
+        match (leg(0)?, leg(1)?) {
+            (Some(of), Some(to)) if to != Decimal::ZERO => of.ratio(to, scale).map(Some).ok_or(Overflow),
+            _ => Ok(None),
         }
     }
 
@@ -478,14 +547,6 @@ impl Metric {
             .copied()
             .collect()
     }
-}
-
-fn over(group: &Group, slots: &Range<i64>) -> [Totals; 2] {
-    [totals(&group.legs[0], slots), totals(&group.legs[1], slots)]
-}
-
-fn events(sums: &[Totals; 2]) -> u64 {
-    sums[0].events + sums[1].events
 }
 
 /// Whether two statuses say the same, whenever they were made.

@@ -1,32 +1,30 @@
 //! Windows as ranges of slots: how time is cut, which window is current, what it is compared with.
 //!
-//! A *slot* is the smallest piece of time the engine keeps apart: a day of a tumbling window, a part of a step of a sliding one, all
-//! time of a total. A window is named by an ordinal, its *place*: the day's number, the number of the step at whose end a sliding
-//! window ends, 0 for a total. Everything here is arithmetic; the clock is never read. Times are Unix microseconds.
+//! A *slot* is the smallest piece of time the engine keeps apart: a unit of the calendar, a part of a step of a sliding window, all
+//! time of a total. A window is named by an ordinal, its *place*: that of the calendar's unit, the number of the step at whose end a
+//! sliding window ends, 0 for a total. Everything here is arithmetic; the clock is never read. Times are Unix microseconds.
 
 use std::ops::Range;
 
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _};
+use crate::definition::{Definition, SPARK, SPARK_PARTS, Unit, Window};
+use crate::engine::calendar::Calendar;
+use crate::engine::metric::FUTURE_MICROS;
 
-use crate::definition::{Definition, SPARK, Window};
-
-const DAY_MICROS: i64 = 86_400_000_000;
+const HOUR_MICROS: i64 = 3_600_000_000;
 /// Shortest and longest life of a closed window's value.
-const CLOSED_LIFE: (i64, i64) = (3_600_000_000, 7 * DAY_MICROS);
+const CLOSED_LIFE: (i64, i64) = (HOUR_MICROS, 7 * 24 * HOUR_MICROS);
+/// Closed windows that may be kept: an hour of minutes, and those that events from the near future have closed ahead of time.
+const ALIVE_MAX: usize = 70;
 
 /// The windows of one metric.
 #[derive(Debug, Clone)]
 pub struct Frames {
     window: Window,
-    zone: TimeZone,
+    calendar: Option<Calendar>,
     /// Slots of one step of a sliding window, so that 24 equal parts begin and end at slots.
     step_slots: i64,
     /// Steps of a sliding window.
     steps: i64,
-    /// The day asked for last, with its bounds: nearly always the next one, too.
-    recent: Option<(i64, Range<i64>)>,
 }
 
 impl Frames {
@@ -38,42 +36,37 @@ impl Frames {
             Window::Sliding { size, step } => (SPARK / gcd(size / step, SPARK), size / step),
             _ => (1, 1),
         };
+        let calendar = match definition.window {
+            Window::Tumbling(unit) => Some(Calendar::new(unit, definition.zone.clone())),
+            _ => None,
+        };
         Self {
             window: definition.window,
-            zone: definition.zone.clone(),
+            calendar,
             step_slots,
             steps,
-            recent: None,
         }
     }
 
     /// The slot an instant lies in.
     pub fn slot(&mut self, at: i64) -> i64 {
-        match self.window {
-            Window::Total => 0,
-            Window::Sliding { step, .. } => {
+        match (self.window, &mut self.calendar) {
+            (Window::Sliding { step, .. }, _) => {
                 let (whole, rest) = (at.div_euclid(step), at.rem_euclid(step));
                 // Slot j of a step begins at ⌊step · j / n⌋; this is the last one that begins at or before `rest`.
                 let part = ((rest + 1) * self.step_slots + step - 1) / step - 1;
                 whole * self.step_slots + part
             }
-            Window::Day => match &self.recent {
-                Some((day, bounds)) if bounds.contains(&at) => *day,
-                _ => {
-                    let day = self.day_of(at);
-                    self.recent = Some((day, self.day_bounds(day)));
-                    day
-                }
-            },
+            (_, Some(calendar)) => calendar.place(at),
+            _ => 0,
         }
     }
 
     /// The place of the window that contains an instant as its newest.
     pub fn place(&mut self, at: i64) -> i64 {
         match self.window {
-            Window::Total => 0,
             Window::Sliding { step, .. } => at.div_euclid(step) + 1,
-            Window::Day => self.slot(at),
+            _ => self.slot(at),
         }
     }
 
@@ -81,9 +74,8 @@ impl Frames {
     #[must_use]
     pub fn bounds(&self, place: i64) -> Option<Range<i64>> {
         match self.window {
-            Window::Total => None,
             Window::Sliding { size, step } => Some(place * step - size..place * step),
-            Window::Day => Some(self.day_bounds(place)),
+            _ => self.calendar.as_ref().map(|calendar| calendar.bounds(place)),
         }
     }
 
@@ -100,32 +92,31 @@ impl Frames {
     #[must_use]
     pub fn previous(&self, place: i64) -> Option<Range<i64>> {
         match self.window {
-            Window::Total => None,
             Window::Sliding { .. } => Some(self.slots(place - self.steps)),
-            Window::Day => Some(self.slots(self.day_before(place))),
+            _ => self
+                .calendar
+                .as_ref()
+                .map(|calendar| self.slots(calendar.before(place))),
         }
     }
 
     /// The slots of the sparkline's parts, oldest first.
     #[must_use]
     pub fn spark(&self, place: i64) -> Vec<Range<i64>> {
-        match self.window {
-            Window::Total => std::iter::once(0..1).collect(),
-            Window::Sliding { .. } => {
-                let slots = self.slots(place);
-                let part = (slots.end - slots.start) / SPARK;
-                (0..SPARK)
-                    .map(|i| slots.start + i * part..slots.start + (i + 1) * part)
-                    .collect()
-            }
-            Window::Day => {
-                let mut days = vec![place];
-                while i64::try_from(days.len()).is_ok_and(|len| len < SPARK) {
-                    days.push(self.day_before(days[days.len() - 1]));
-                }
-                days.into_iter().rev().map(|day| day..day + 1).collect()
-            }
+        if self.rolls() {
+            let slots = self.slots(place);
+            let part = (slots.end - slots.start) / SPARK;
+            return (0..SPARK)
+                .map(|i| slots.start + i * part..slots.start + (i + 1) * part)
+                .collect();
         }
+        let mut parts: Vec<Range<i64>> = self
+            .back(place)
+            .take(SPARK_PARTS)
+            .map(|place| self.slots(place))
+            .collect();
+        parts.reverse();
+        parts
     }
 
     /// The part of the sparkline that a slot belongs to; sliding windows only.
@@ -142,7 +133,7 @@ impl Frames {
     /// Whether windows follow each other without overlap, so that each is published once more when it closes.
     #[must_use]
     pub fn closes(&self) -> bool {
-        self.window == Window::Day
+        self.calendar.is_some()
     }
 
     /// Whether one window is many slots, so that its totals are kept rolling.
@@ -163,8 +154,9 @@ impl Frames {
         self.steps
     }
 
-    /// The block of a slot: groups and distinct values are bounded per block. A day or all time is one; a sliding window's slots are
-    /// counted off in blocks of its own length, so that what is admitted depends on events alone and not on when it was looked at.
+    /// The block of a slot: groups and distinct values are bounded per block. A unit of the calendar or all time is one; a sliding
+    /// window's slots are counted off in blocks of its own length, so that what is admitted depends on events alone and not on when it
+    /// was looked at.
     #[must_use]
     pub fn block(&self, slot: i64) -> i64 {
         slot.div_euclid(self.slots_per_window())
@@ -179,13 +171,20 @@ impl Frames {
     /// The oldest slot that anything published about the window at `place` or a window still open to corrections can show. Whole blocks.
     #[must_use]
     pub fn horizon(&self, place: i64, lateness_micros: i64) -> i64 {
-        match self.window {
-            Window::Total => i64::MIN,
-            Window::Sliding { .. } => {
-                self.block_start(self.block((place - 2 * self.steps) * self.step_slots))
+        match &self.calendar {
+            None if self.rolls() => self.block_start(self.block((place - 2 * self.steps) * self.step_slots)),
+            None => i64::MIN,
+            // The sparkline of the oldest window that is still kept or that a late event may correct, and the one before it.
+            Some(calendar) => {
+                let life = match self.window {
+                    Window::Tumbling(Unit::Minute) => CLOSED_LIFE.0,
+                    Window::Tumbling(Unit::Hour) => SPARK * HOUR_MICROS,
+                    _ => CLOSED_LIFE.1,
+                };
+                let reach = lateness_micros.max(life) + FUTURE_MICROS;
+                let oldest = calendar.at(calendar.bounds(place).start - reach);
+                self.back(oldest).nth(SPARK_PARTS).unwrap_or(oldest)
             }
-            // 24 windows of sparkline, behind the oldest window that a late event may still correct; one more for skipped dates.
-            Window::Day => place - SPARK - lateness_micros / DAY_MICROS - 3,
         }
     }
 
@@ -196,72 +195,42 @@ impl Frames {
     }
 
     /// The places of the closed windows that a change in `slot` alters, its own first; the current window is at `place`.
-    #[must_use]
-    pub fn altered(&self, slot: i64, place: i64) -> Range<i64> {
-        if self.closes() {
-            slot..place.min(slot + SPARK + 1).max(slot)
-        } else {
-            0..0
-        }
+    pub fn altered(&self, slot: i64, place: i64) -> impl Iterator<Item = i64> {
+        let calendar = self.calendar.as_ref().filter(|_| slot < place);
+        let first = calendar.map(|_| slot);
+        std::iter::successors(first, move |at| calendar.map(|calendar| calendar.after(*at)))
+            .take(SPARK_PARTS)
+            .take_while(move |at| *at < place)
+    }
+
+    /// The closed windows before `place` whose values are still kept at `as_of`, newest first.
+    pub fn alive(&self, place: i64, as_of: i64) -> impl Iterator<Item = i64> {
+        self.back(place)
+            .skip(1)
+            .take(ALIVE_MAX)
+            // A window that a moving clock has cut short ends its life before an older, whole one does.
+            .take_while(move |at| self.end(*at).is_some_and(|end| end + 2 * self.life(*at) > as_of))
+            .filter(move |at| self.closed_until(*at).is_some_and(|until| until > as_of))
     }
 
     /// Until when the value of a closed window is kept: 24 windows, at least an hour, at most a week.
     #[must_use]
     pub fn closed_until(&self, place: i64) -> Option<i64> {
-        let bounds = self.bounds(place)?;
-        let life = ((bounds.end - bounds.start) * SPARK).clamp(CLOSED_LIFE.0, CLOSED_LIFE.1);
-        Some(bounds.end + life)
+        Some(self.end(place)? + self.life(place))
     }
 
-    /// Whether there is a window at this place: a zone may skip a date.
-    #[must_use]
-    pub fn exists(&self, place: i64) -> bool {
-        self.bounds(place).is_none_or(|bounds| bounds.start < bounds.end)
+    fn life(&self, place: i64) -> i64 {
+        self.bounds(place).map_or(0, |bounds| {
+            ((bounds.end - bounds.start) * SPARK).clamp(CLOSED_LIFE.0, CLOSED_LIFE.1)
+        })
     }
 
-    fn day_before(&self, mut day: i64) -> i64 {
-        day -= 1;
-        // No zone ever skipped two dates in a row.
-        if self.exists(day) { day } else { day - 1 }
+    /// A window and those before it.
+    fn back(&self, place: i64) -> impl Iterator<Item = i64> {
+        std::iter::successors(Some(place), |at| {
+            self.calendar.as_ref().map(|calendar| calendar.before(*at))
+        })
     }
-
-    fn day_of(&self, at: i64) -> i64 {
-        let day = Timestamp::from_microsecond(at).map_or_else(
-            |_| at.div_euclid(DAY_MICROS),
-            |instant| day_number(self.zone.to_datetime(instant).date()),
-        );
-        // A clock set back over midnight shows the old date again; the day began at its first instant all the same.
-        (-2..=2)
-            .map(|near| day + near)
-            .find(|near| self.day_bounds(*near).contains(&at))
-            .unwrap_or(day)
-    }
-
-    fn day_bounds(&self, day: i64) -> Range<i64> {
-        self.day_start(day)..self.day_start(day + 1)
-    }
-
-    /// The first instant of a local date. A date that was skipped begins and ends where the next one begins.
-    fn day_start(&self, day: i64) -> i64 {
-        date(day)
-            .and_then(|date| date.to_zoned(self.zone.clone()).ok())
-            .map_or(day.saturating_mul(DAY_MICROS), |start| {
-                start.timestamp().as_microsecond()
-            })
-    }
-}
-
-fn day_number(date: Date) -> i64 {
-    i64::from((date - epoch()).get_days())
-}
-
-fn epoch() -> Date {
-    Date::constant(1970, 1, 1)
-}
-
-fn date(day: i64) -> Option<Date> {
-    let days = i32::try_from(day).ok()?;
-    epoch().checked_add(days.days()).ok()
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
@@ -274,117 +243,19 @@ mod tests {
 
     use super::*;
 
-    fn days(zone: &str) -> Frames {
-        let zone = TimeZone::get(zone).unwrap();
-        Frames {
-            window: Window::Day,
-            zone,
-            step_slots: 1,
-            steps: 1,
-            recent: None,
-        }
-    }
-
     fn sliding(size: i64, step: i64) -> Frames {
         let window = Window::Sliding { size, step };
         let step_slots = SPARK / gcd(size / step, SPARK);
         Frames {
             window,
-            zone: TimeZone::UTC,
+            calendar: None,
             step_slots,
             steps: size / step,
-            recent: None,
         }
     }
 
     fn at(text: &str) -> i64 {
-        text.parse::<Timestamp>().unwrap().as_microsecond()
-    }
-
-    /// Hours of the day that holds an instant, and its bounds.
-    fn check(zone: &str, instant: &str, start: &str, end: &str) {
-        let mut frames = days(zone);
-        let place = frames.place(at(instant));
-        assert_eq!(frames.bounds(place), Some(at(start)..at(end)), "{zone} {instant}");
-    }
-
-    #[test]
-    fn days_begin_at_the_first_instant_of_their_local_date() {
-        check(
-            "UTC",
-            "1969-12-31T23:59:59.999999Z",
-            "1969-12-31T00:00:00Z",
-            "1970-01-01T00:00:00Z",
-        );
-        check(
-            "Europe/Istanbul",
-            "2026-06-01T20:59:59Z",
-            "2026-05-31T21:00:00Z",
-            "2026-06-01T21:00:00Z",
-        );
-        check(
-            "Europe/Istanbul",
-            "2026-06-01T21:00:00Z",
-            "2026-06-01T21:00:00Z",
-            "2026-06-02T21:00:00Z",
-        );
-        // 23 and 25 hours.
-        check(
-            "America/New_York",
-            "2026-03-08T12:00:00Z",
-            "2026-03-08T05:00:00Z",
-            "2026-03-09T04:00:00Z",
-        );
-        check(
-            "America/New_York",
-            "2026-11-01T12:00:00Z",
-            "2026-11-01T04:00:00Z",
-            "2026-11-02T05:00:00Z",
-        );
-        // Midnight does not exist: the day begins at one.
-        check(
-            "Africa/Cairo",
-            "2026-04-24T12:00:00Z",
-            "2026-04-23T22:00:00Z",
-            "2026-04-24T21:00:00Z",
-        );
-        // Midnight exists twice: the first counts.
-        check(
-            "America/Havana",
-            "2026-11-01T12:00:00Z",
-            "2026-11-01T04:00:00Z",
-            "2026-11-02T05:00:00Z",
-        );
-        // The clock goes back at midnight to 23:00: the old day has 25 hours.
-        check(
-            "America/Sao_Paulo",
-            "2018-02-18T02:30:00Z",
-            "2018-02-17T02:00:00Z",
-            "2018-02-18T03:00:00Z",
-        );
-        // 30 December 2011 was skipped; the date line moved.
-        check(
-            "Pacific/Apia",
-            "2011-12-30T09:59:59Z",
-            "2011-12-29T10:00:00Z",
-            "2011-12-30T10:00:00Z",
-        );
-        check(
-            "Pacific/Apia",
-            "2011-12-30T10:00:00Z",
-            "2011-12-30T10:00:00Z",
-            "2011-12-31T10:00:00Z",
-        );
-    }
-
-    #[test]
-    fn a_skipped_date_is_no_window_and_not_the_one_before() {
-        let mut frames = days("Pacific/Apia");
-        let after = frames.place(at("2011-12-30T12:00:00Z"));
-        assert!(!frames.exists(after - 1));
-        assert_eq!(frames.previous(after), Some(after - 2..after - 1));
-        assert_eq!(frames.spark(after).len(), 24);
-        assert!(frames.spark(after).iter().all(|slots| frames.exists(slots.start)));
+        text.parse::<jiff::Timestamp>().unwrap().as_microsecond()
     }
 
     #[test]
@@ -419,14 +290,6 @@ mod tests {
                 prop_assert!(frames.spark(place)[part].contains(&slot));
             }
             prop_assert!(frames.horizon(place, 0) <= frames.previous(place).unwrap().start);
-        }
-
-        #[test]
-        fn every_instant_lies_in_its_day(zone in prop::sample::select(vec!["America/New_York", "Pacific/Apia", "Europe/Istanbul", "America/Sao_Paulo", "Australia/Lord_Howe"]), at in 0_i64..2_000_000_000_000_000) {
-            let mut frames = days(zone);
-            let place = frames.place(at);
-            prop_assert!(frames.bounds(place).unwrap().contains(&at));
-            prop_assert_eq!(frames.bounds(place).unwrap().end, frames.bounds(place + 1).unwrap().start);
         }
     }
 

@@ -1,7 +1,7 @@
 //! One chunk as it is stored: watermarks of rooms, cells and distinct values of groups.
 
-use super::{Corrupt, FORMAT, Reader, Writer};
-use crate::engine::cell::Cell;
+use super::{Corrupt, FORMAT, FORMAT_OLDEST, Reader, Writer};
+use crate::engine::cell::{Carried, Cell};
 use crate::engine::chunk::{Chunk, Slots, ValueKey};
 use crate::engine::metric::{Metric, part_cells};
 
@@ -61,14 +61,22 @@ pub(super) fn write_cells(out: &mut Writer, cells: &[Cell]) {
     for cell in cells {
         out.signed(i128::from(cell.slot) - i128::from(slot));
         slot = cell.slot;
-        out.unsigned(u128::from(cell.events) << 1 | u128::from(cell.capped));
+        let carried = cell.carried();
+        out.unsigned(
+            u128::from(cell.events) << 2 | u128::from(carried.is_some()) << 1 | u128::from(cell.capped()),
+        );
         out.signed(cell.sum);
         out.signed(i128::from(cell.seq) - seq);
         seq = cell.seq.into();
+        if let Some(carried) = carried {
+            out.signed(carried.time.into());
+            out.unsigned(carried.seq.into());
+            out.bytes(carried.text.as_bytes());
+        }
     }
 }
 
-pub(super) fn read_cells(input: &mut Reader<'_>) -> Result<Vec<Cell>, Corrupt> {
+pub(super) fn read_cells(input: &mut Reader<'_>, format: u8) -> Result<Vec<Cell>, Corrupt> {
     let count = input.count()?;
     let mut cells = Vec::with_capacity(count);
     let (mut slot, mut seq) = (0_i128, 0_i128);
@@ -81,13 +89,26 @@ pub(super) fn read_cells(input: &mut Reader<'_>) -> Result<Vec<Cell>, Corrupt> {
         seq = seq
             .checked_add(input.signed()?)
             .ok_or(Corrupt("a position is too large"))?;
-        cells.push(Cell {
+        // The first version had one flag below the count.
+        let flags = if format == FORMAT_OLDEST { 1 } else { 2 };
+        let mut cell = Cell {
             sum,
             slot: i64::try_from(slot).map_err(|_| Corrupt("a slot is too large"))?,
-            events: u64::try_from(events >> 1).map_err(|_| Corrupt("a count is too large"))?,
+            events: u64::try_from(events >> flags).map_err(|_| Corrupt("a count is too large"))?,
             seq: u64::try_from(seq).map_err(|_| Corrupt("a position is too large"))?,
-            capped: events & 1 == 1,
-        });
+            rare: None,
+        };
+        if events & 1 == 1 {
+            cell.rare().capped = true;
+        }
+        if flags == 2 && events & 2 == 2 {
+            cell.rare().carried = Some(Carried {
+                time: input.signed64()?,
+                seq: input.unsigned64()?,
+                text: input.text()?.into(),
+            });
+        }
+        cells.push(cell);
     }
     Ok(cells)
 }
@@ -161,7 +182,8 @@ pub(super) fn read_slots(input: &mut Reader<'_>) -> Result<Slots, Corrupt> {
 /// [`Corrupt`].
 pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(), Corrupt> {
     let mut input = Reader::new(bytes);
-    if input.byte()? != FORMAT {
+    let format = input.byte()?;
+    if !(FORMAT_OLDEST..=FORMAT).contains(&format) {
         return Err(Corrupt("another version"));
     }
     for _ in 0..input.count()? {
@@ -176,7 +198,7 @@ pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(),
         let place = metric.group_place(input.text()?);
         for _ in 0..input.count()? {
             for leg in 0..2 {
-                let cells = read_cells(&mut input)?;
+                let cells = read_cells(&mut input, format)?;
                 metric.groups[place as usize].legs[leg].extend(cells);
             }
         }

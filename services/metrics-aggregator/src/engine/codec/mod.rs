@@ -8,8 +8,10 @@ mod head;
 pub use chunk::{read_chunk, write_chunk};
 pub use head::{StoredMetric, read_metric, write_metric};
 
-/// The version of heads and chunks. A reader refuses any other.
-pub const FORMAT: u8 = 1;
+/// The version of heads and chunks as they are written.
+pub const FORMAT: u8 = 2;
+/// The oldest version that is still read: 1 had no carried values and did not say which stream it was folded from.
+pub const FORMAT_OLDEST: u8 = 1;
 
 /// Stored bytes that are not what this version writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -196,6 +198,24 @@ mod tests {
     use super::*;
     use crate::engine::chunk::Slots;
 
+    #[test]
+    fn cells_of_the_first_version_are_read() {
+        let mut out = Writer::default();
+        out.count(2);
+        for (slot, events, capped, sum, seq) in [(7, 3_u128, 1, -5, 40), (2, 9, 0, 6, -1)] {
+            out.signed(slot);
+            out.unsigned(events << 1 | capped);
+            out.signed(sum);
+            out.signed(seq);
+        }
+        let cells = read_cells(&mut Reader::new(&out.finish()), FORMAT_OLDEST).unwrap();
+        let read: Vec<_> = cells
+            .iter()
+            .map(|cell| (cell.slot, cell.events, cell.capped(), cell.sum, cell.seq))
+            .collect();
+        assert_eq!(read, [(7, 3, true, -5, 40), (9, 9, false, 6, 39)]);
+    }
+
     proptest! {
         #[test]
         fn numbers_come_back(unsigned: u128, signed: i128, optional: Option<i64>) {
@@ -224,7 +244,8 @@ mod tests {
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read_metric(&mut Reader::new(&bytes));
             let _ = read_slots(&mut Reader::new(&bytes));
-            let _ = read_cells(&mut Reader::new(&bytes));
+            let _ = read_cells(&mut Reader::new(&bytes), FORMAT);
+            let _ = read_cells(&mut Reader::new(&bytes), FORMAT_OLDEST);
         }
     }
 }

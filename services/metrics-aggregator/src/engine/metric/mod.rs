@@ -20,7 +20,7 @@ use crate::engine::predicate::Verdict;
 use crate::engine::render::Outgoing;
 use crate::engine::row::{Event, Field, Paths};
 use crate::engine::window::Frames;
-use value::{digest, number};
+use value::{carried, digest, number};
 
 /// An event may be this much ahead of the time it was stored.
 pub const FUTURE_MICROS: i64 = 5 * 60 * 1_000_000;
@@ -28,6 +28,8 @@ pub const FUTURE_MICROS: i64 = 5 * 60 * 1_000_000;
 pub const DISTINCT_MAX: u32 = if cfg!(test) { 4 } else { 10_000 };
 /// Longest text that names a group, in bytes.
 pub const GROUP_TEXT_BYTES_MAX: usize = 256;
+/// Longest value of `first` and `last`, in bytes.
+pub const CARRIED_BYTES_MAX: usize = 256;
 /// Rooms of one metric whose watermarks are kept; in further ones nothing is late. Counted in [`Metric::rooms_untracked`].
 pub const ROOMS_MAX: usize = 100_000;
 
@@ -104,8 +106,9 @@ pub struct Hole {
 /// What an event adds to its cell.
 enum Amount {
     One,
-    Sum(Decimal),
+    Number(Decimal),
     Value(u128),
+    Carried(Box<str>),
 }
 
 /// Groups of a closed window that are to be published.
@@ -273,10 +276,13 @@ impl Metric {
         self.group_name(leg, field)?;
         let amount = match leg.aggregate {
             Aggregate::Count => Amount::One,
-            Aggregate::Sum(place) => Amount::Sum(number(field(place))?),
+            Aggregate::Sum(place) | Aggregate::Avg(place) | Aggregate::Min(place) | Aggregate::Max(place) => {
+                Amount::Number(number(field(place))?)
+            }
+            Aggregate::First(place) | Aggregate::Last(place) => Amount::Carried(carried(field(place))?),
             Aggregate::Distinct(place) => Amount::Value(digest(field(place))?),
         };
-        self.put(index, event, &amount)
+        self.put(index, event, amount)
     }
 
     /// A matching event came: the metric is not stalled, and time may have moved.

@@ -8,12 +8,12 @@ use roomcast_proto::metric::Group as GroupName;
 
 use super::time::{count_value, recount};
 use super::{Amount, DISTINCT_MAX, Due, Metric, Outcome, Reason, any};
-use crate::engine::cell::{Cell, Group, PART_SLOTS, Totals, find, totals};
+use crate::engine::cell::{Carried, Cell, Group, How, PART_SLOTS, Totals, find};
 use crate::engine::chunk::{Slots, ValueKey, part_hash, part_of, value_hash};
 use crate::engine::row::Event;
 
 impl Metric {
-    pub(super) fn put(&mut self, leg: usize, event: &Event<'_>, amount: &Amount) -> Result<Outcome, Reason> {
+    pub(super) fn put(&mut self, leg: usize, event: &Event<'_>, amount: Amount) -> Result<Outcome, Reason> {
         let slot = self.frames.slot(event.time_micros);
         if slot < self.horizon {
             return Ok(Outcome::Past);
@@ -22,49 +22,60 @@ impl Metric {
         let group = &mut self.groups[place as usize];
         let cells = &mut group.legs[leg];
         let found = find(cells, slot);
-        let mut added = 0;
+        let how = group.how[leg];
+        let (mut added, mut carried) = (0, None);
         match amount {
             Amount::One => {}
-            Amount::Sum(number) => {
+            Amount::Number(number) => {
                 added = number.units();
-                let before = found.map_or(0, |at| cells[at].sum);
-                let limit = i128::MAX / i128::from(self.frames.slots_per_window());
-                before
-                    .checked_add(added)
-                    .filter(|sum| sum.unsigned_abs() <= limit.unsigned_abs())
-                    .ok_or(Reason::Overflow)?;
+                if how == How::Add {
+                    let before = found.map_or(0, |at| cells[at].sum);
+                    let limit = i128::MAX / i128::from(self.frames.slots_per_window());
+                    before
+                        .checked_add(added)
+                        .filter(|sum| sum.unsigned_abs() <= limit.unsigned_abs())
+                        .ok_or(Reason::Overflow)?;
+                }
+            }
+            Amount::Carried(text) => {
+                carried = Some(Carried {
+                    time: event.time_micros,
+                    seq: event.seq,
+                    text,
+                });
             }
             Amount::Value(value) => match self.put_value(
                 ValueKey {
                     group: place,
                     leg: u8::from(leg == 1),
-                    value: *value,
+                    value,
                 },
                 slot,
             ) {
                 Some(new) => added = i128::from(new),
                 None => {
-                    self.cell(place, leg, slot, found).capped = true;
+                    self.cell(place, leg, slot, found).rare().capped = true;
                     self.recount(place);
                     self.touched(place, slot);
                     return Err(Reason::Overflow);
                 }
             },
         }
+        let came = Totals {
+            events: 1,
+            sum: added,
+            capped: 0,
+        };
         let cell = self.cell(place, leg, slot, found);
-        cell.sum += added;
-        cell.events += 1;
+        let mut sum = Totals::from(&*cell);
+        sum.join(came, how);
+        cell.sum = sum.sum;
+        cell.events = sum.events;
         cell.seq = event.seq;
-        self.roll(
-            place,
-            leg,
-            slot,
-            Totals {
-                events: 1,
-                sum: added,
-                capped: 0,
-            },
-        );
+        if let Some(carried) = carried {
+            cell.carry(how, carried);
+        }
+        self.roll(place, leg, slot, came);
         self.groups[place as usize].last_seq = event.seq;
         self.last_seq = event.seq;
         self.touched(place, slot);
@@ -116,7 +127,11 @@ impl Metric {
 
     pub(super) fn add_group(&mut self, key: &str) -> u32 {
         let place = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
-        let group = Group::new(key, self.frames.rolls());
+        let mut how = [How::default(); 2];
+        for (how, leg) in how.iter_mut().zip(&self.definition.legs) {
+            *how = leg.aggregate.into();
+        }
+        let group = Group::new(key, self.frames.rolls(), how);
         self.by_key.insert(Arc::clone(&group.key), place);
         self.groups.push(group);
         place
@@ -216,17 +231,19 @@ impl Metric {
 
     /// Adds to the rolling totals what was added to a slot.
     pub(super) fn roll(&mut self, place: u32, leg: usize, slot: i64, came: Totals) {
-        let (Some(rolling), Some(current)) = (&mut self.groups[place as usize].rolling, self.place) else {
+        let group = &mut self.groups[place as usize];
+        let how = group.how[leg];
+        let (Some(rolling), Some(current)) = (&mut group.rolling, self.place) else {
             return;
         };
         if self.frames.slots(current).contains(&slot) {
-            rolling.current[leg].roll(came, Totals::default());
+            rolling.current[leg].join(came, how);
         } else if self
             .frames
             .previous(current)
             .is_some_and(|slots| slots.contains(&slot))
         {
-            rolling.previous[leg].roll(came, Totals::default());
+            rolling.previous[leg].join(came, how);
         }
     }
 
@@ -241,6 +258,6 @@ impl Metric {
 fn block_count(group: &mut Group, leg: usize, block: i64, slots: &Range<i64>) -> u32 {
     match &mut group.rolling {
         Some(rolling) => *rolling.spread[leg].block(block),
-        None => u32::try_from(totals(&group.legs[leg], slots).sum).unwrap_or(u32::MAX),
+        None => u32::try_from(group.totals(leg, slots).sum).unwrap_or(u32::MAX),
     }
 }

@@ -1,5 +1,7 @@
 //! Moves the windows of a metric: what closes, what rolls on, what is dropped.
 
+use std::ops::Range;
+
 use super::{Due, Hole, Metric, any};
 use crate::definition::{Aggregate, Clock, SPARK};
 use crate::engine::cell::{Group, Spread, totals};
@@ -69,16 +71,10 @@ impl Metric {
             return;
         }
         if self.frames.closes() {
-            // Older ones have expired already, or will never have been asked for.
-            let oldest = before.max(place - SPARK);
-            for window in (oldest..place).filter(|window| self.frames.exists(*window)) {
-                if self
-                    .frames
-                    .closed_until(window)
-                    .is_some_and(|until| until > self.as_of)
-                {
-                    self.closed.insert(window, Due::All);
-                }
+            // Older ones have expired already.
+            let alive = self.frames.alive(place, self.as_of);
+            for window in alive.take_while(|window| *window >= before) {
+                self.closed.insert(window, Due::All);
             }
         } else if self.live && !self.changed.is_empty() {
             self.render_last();
@@ -238,7 +234,7 @@ impl Metric {
             .place
             .filter(|_| self.frames.closes() && self.definition.publish.is_some())
         {
-            for window in (place - SPARK..place).filter(|window| self.frames.exists(*window)) {
+            for window in self.frames.alive(place, self.as_of) {
                 self.closed.insert(window, Due::All);
             }
         }
@@ -264,8 +260,9 @@ pub(super) fn recount(group: &mut Group, frames: &Frames, place: i64) {
     let Some(rolling) = &mut group.rolling else { return };
     let previous = frames.previous(place).unwrap_or(0..0);
     for leg in 0..2 {
-        rolling.current[leg] = totals(&group.legs[leg], &frames.slots(place));
-        rolling.previous[leg] = totals(&group.legs[leg], &previous);
+        let how = group.how[leg];
+        rolling.current[leg] = totals(&group.legs[leg], &frames.slots(place), how);
+        rolling.previous[leg] = totals(&group.legs[leg], &previous, how);
     }
 }
 
@@ -280,9 +277,21 @@ pub(super) fn roll_group(group: &mut Group, frames: &Frames, before: i64, place:
         if cells.is_empty() {
             continue;
         }
-        let left = totals(cells, &(old.start..new.start));
-        rolling.current[leg].roll(totals(cells, &(old.end..new.end)), left);
-        rolling.previous[leg].roll(left, totals(cells, &(old_previous.start..new_previous.start)));
+        let how = group.how[leg];
+        let over = |slots: Range<i64>| totals(cells, &slots, how);
+        let left = over(old.start..new.start);
+        let current = &mut rolling.current[leg];
+        if current.leave(left, how) {
+            current.join(over(old.end..new.end), how);
+        } else {
+            *current = over(new.clone());
+        }
+        let previous = &mut rolling.previous[leg];
+        if previous.leave(over(old_previous.start..new_previous.start), how) {
+            previous.join(left, how);
+        } else {
+            *previous = over(new_previous.clone());
+        }
     }
     debug_assert_eq!((old_previous.end, new_previous.end), (old.start, new.start));
 }

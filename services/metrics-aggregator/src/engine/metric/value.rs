@@ -1,6 +1,6 @@
 //! What a field is worth: a number for sums, an identity for distinct values.
 
-use super::Reason;
+use super::{CARRIED_BYTES_MAX, Reason};
 use crate::engine::decimal::{Decimal, Unfit};
 use crate::engine::row::Field;
 
@@ -16,6 +16,27 @@ pub(super) fn number(field: &Field<'_>) -> Result<Decimal, Reason> {
         Unfit::NotANumber => Reason::NotANumber,
         Unfit::OutOfRange => Reason::OutOfRange,
     })
+}
+
+/// A value as it is: a number as it was written, a text, `true` or `false`.
+pub(super) fn carried(field: &Field<'_>) -> Result<Box<str>, Reason> {
+    let text = match field {
+        Field::Absent | Field::Null => return Err(Reason::Missing),
+        Field::Compound => return Err(Reason::NotAScalar),
+        Field::Flag(flag) => {
+            if *flag {
+                "true"
+            } else {
+                "false"
+            }
+        }
+        Field::Number(text) => text,
+        Field::Text(text) => text.as_ref(),
+    };
+    if text.len() > CARRIED_BYTES_MAX {
+        return Err(Reason::OutOfRange);
+    }
+    Ok(text.into())
 }
 
 /// A value's identity: type and value, so that 1 and 1.0 are one and "1" is another. 128 bits of SHA-256.

@@ -7,7 +7,7 @@ use roomcast_proto::ids::{Audience, Room};
 
 use crate::definition::Definition;
 use crate::engine::chunk::Chunks;
-use crate::engine::codec::{Corrupt, FORMAT, Reader, StoredMetric, read_chunk, read_metric};
+use crate::engine::codec::{Corrupt, FORMAT, FORMAT_OLDEST, Reader, StoredMetric, read_chunk, read_metric};
 use crate::engine::fnv;
 use crate::engine::metric::{Due, Metric};
 
@@ -45,7 +45,8 @@ impl Head {
     /// [`Corrupt`]: damaged, or written by another version.
     pub fn read(bytes: &[u8]) -> Result<Self, Corrupt> {
         let mut input = Reader::new(bytes);
-        if input.byte()? != FORMAT {
+        let format = input.byte()?;
+        if !(FORMAT_OLDEST..=FORMAT).contains(&format) {
             return Err(Corrupt("the head is of another version"));
         }
         let (as_of, seq, last_stored) = (input.signed64()?, input.unsigned64()?, input.optional()?);
