@@ -12,6 +12,7 @@
 mod agreement;
 mod drain;
 mod expiry;
+mod gate;
 mod idempotency;
 mod injections;
 mod kills;

@@ -91,13 +91,19 @@ pub fn three_nodes(test: impl AsyncFnOnce(&Stack) -> anyhow::Result<()>) {
     }
 }
 
+/// Runs a test that needs none of the systems.
+pub fn alone(test: impl Future<Output = anyhow::Result<()>>) {
+    if let Err(error) = RUNTIME.block_on(test) {
+        panic!("{error:#}");
+    }
+}
+
 /// Runs a test with a NATS server of its own: accounts, streams, and no service.
 pub fn alone_with_nats(test: impl AsyncFnOnce(&Nats) -> anyhow::Result<()>) {
-    RUNTIME.block_on(async {
-        if let Some(nats) = Nats::start().await
-            && let Err(error) = test(&nats).await
-        {
-            panic!("{error:#}");
+    alone(async {
+        match Nats::start().await {
+            Some(nats) => test(&nats).await,
+            None => Ok(()),
         }
     });
 }

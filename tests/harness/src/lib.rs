@@ -43,6 +43,15 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// A folder of the test's own, gone with the value.
+#[must_use]
+pub fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("roomcast-test-")
+        .tempdir()
+        .expect("a temporary folder")
+}
+
 /// Where a binary of this workspace was built: beside the test that runs now.
 ///
 /// # Panics
