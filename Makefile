@@ -2,10 +2,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SCENARIO ?= bookings
+SERVICE ?= edge-gateway
 NATS_VERSION := 2.15.1
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
-.PHONY: help demo test check bench tools build page clean
+.PHONY: help demo test check bench profile tools build page clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,10 @@ check: page ## Check format, lints, our own rules, licences and advisories.
 bench: .tools/bin/nats-server ## Measure against the floor and write tests/load/RESULTS.md (QUICK=1 for two minutes).
 	@cargo build --release --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway -p roomcast-load
 	@./target/release/roomcast-load bench $(if $(QUICK),--quick)
+
+profile: .tools/bin/nats-server ## Sample where a service's CPU goes under load (SERVICE=edge-gateway; needs perf).
+	@cargo build --release --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway -p roomcast-load
+	@./deploy/tools/profile.sh $(SERVICE)
 
 tools: .tools/bin/nats-server ## Fetch nats-server, and from Debian what the browser tests need (as root).
 	@./deploy/tools/install-debian.sh
