@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use roomcast_chassis::jetstream::{ApiError, At, JetStream, Publisher};
+use roomcast_chassis::jetstream::{ApiError, At, JetStream, Publisher, StreamInfo};
 use roomcast_proto::event::View;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::subject::{EVENTS_ALL, parse_placed, stream};
@@ -61,10 +61,12 @@ enum Ended {
     #[error("the stream cannot be looked at: {0}")]
     Stream(#[from] ApiError),
     #[error(
-        "the stream ends at {last} and this shard has read up to {position}: the stream was made anew or lost events; restore it, or \
-         delete the shard's state (bucket agg) to count anew"
+        "the stream ends at {last} and this shard has read up to {position}: the stream lost events; restore it, or delete the shard's \
+         state (bucket agg) to count anew"
     )]
     Behind { last: u64, position: u64 },
+    #[error("the stream was made anew")]
+    Renewed,
 }
 
 impl Ended {
@@ -73,7 +75,7 @@ impl Ended {
             Self::Store(_) => "store",
             Self::Reader(_) => "reader",
             Self::Publish(_) => "publish",
-            Self::Stream(_) | Self::Behind { .. } => "stream",
+            Self::Stream(_) | Self::Behind { .. } | Self::Renewed => "stream",
         }
     }
 }
@@ -163,7 +165,20 @@ impl<'a> Session<'a> {
     /// Reads what is stored. `None`: there is nothing to do for this shard.
     async fn load(shared: &'a Shared, number: u32) -> Result<Option<Self>, Ended> {
         let definitions = shared.definitions.of_shard(number);
-        let stored = store::load(&shared.jetstream, number, &definitions).await?;
+        // Looked at first: a stream made anew after this is noticed when the session looks for its place.
+        let info = shared.jetstream.stream_info(stream::EVENTS).await?;
+        let created = info.as_ref().and_then(created_micros);
+        let mut stored = store::load(&shared.jetstream, number, &definitions).await?;
+        if let (Some((head, _)), Some(created)) = (&mut stored.state, created)
+            && head.meet(created)
+        {
+            shared.counters.incomplete.inc_by(definitions.len() as u64);
+            tracing::warn!(
+                shard = number,
+                metrics = definitions.len(),
+                "shard {number}: the stream was made anew; its metrics count anew and say since when they are incomplete"
+            );
+        }
         let idle = stored.state.as_ref().is_none_or(|(head, _)| head.is_idle());
         if definitions.is_empty() && idle {
             return Ok(None);
@@ -180,6 +195,9 @@ impl<'a> Session<'a> {
             shared.tenant.clone(),
             shared.counters.clone(),
         );
+        if let Some(created) = created {
+            shard.set_stream(created);
+        }
         let known = values.read(shard.targets()).await?;
         shard.raise_floors(&known);
         let mut session = Self {
@@ -244,6 +262,12 @@ impl<'a> Session<'a> {
 
     async fn last_seq(&self) -> Result<u64, Ended> {
         let info = self.shared.jetstream.stream_info(stream::EVENTS).await?;
+        let created = info.as_ref().and_then(created_micros);
+        if let (Some(known), Some(created)) = (self.shard.stream(), created)
+            && known != created
+        {
+            return Err(Ended::Renewed);
+        }
         Ok(info.map_or(0, |info| info.state.last_seq))
     }
 
@@ -413,4 +437,10 @@ impl<'a> Session<'a> {
         }
         wake
     }
+}
+
+/// When a stream was made, Unix microseconds.
+fn created_micros(info: &StreamInfo) -> Option<i64> {
+    let created: jiff::Timestamp = info.created.parse().ok()?;
+    Some(created.as_microsecond())
 }

@@ -238,7 +238,7 @@ impl Metric {
                 kind: STATUS,
                 body: serde_json::to_string(&status).ok(),
                 expires_micros: None,
-                revision: position,
+                revision: position.max(self.floor),
                 as_of: self.as_of,
             });
             self.last_status = Some((self.as_of, status));
@@ -253,7 +253,7 @@ impl Metric {
             stalled: self.stalled,
             incomplete_since: self.hole.map(|hole| rfc3339(hole.since)),
             as_of: rfc3339(self.as_of),
-            revision: position,
+            revision: position.max(self.floor),
         }
     }
 

@@ -254,6 +254,121 @@ async fn a_stream_that_lost_its_beginning_is_said_to_have() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_made_anew_is_counted_anew_without_an_operator() {
+    let Some(world) = world().await else { return };
+    let mut truth = Truth::default();
+    truth.publish(&world, 120).await;
+    let mut a = world.start("a", METRICS);
+    let mut before = world
+        .eventually("all numbers", |values| truth.holds(values))
+        .await;
+    // Once while the aggregator runs, once while it does not.
+    for running in [true, false] {
+        if !running {
+            assert_eq!(a.stop(), 0);
+        }
+        world.renew_events().await;
+        if !running {
+            a = world.start("a", METRICS);
+        }
+        truth = Truth::default();
+        truth.publish(&world, 60).await;
+        let after = world
+            .eventually("the numbers of the new stream alone", |values| {
+                truth.holds(values)
+                    && ["revenue", "by_kind/car", "status/revenue"].iter().all(|key| {
+                        values
+                            .get(*key)
+                            .is_some_and(|value| value["incomplete_since"].is_string())
+                    })
+            })
+            .await;
+        for key in ["revenue", "by_kind/car", "status/revenue"] {
+            let revision = |values: &BTreeMap<String, Value>| values[key]["revision"].as_u64();
+            assert!(
+                revision(&before) <= revision(&after),
+                "{key}: the revision went back"
+            );
+        }
+        before = after;
+    }
+    // What was counted anew is kept.
+    a.kill();
+    truth.publish(&world, 30).await;
+    let _a = world.start("a", METRICS);
+    world
+        .eventually("the numbers after a restart", |values| truth.holds(values))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_hour_has_its_mean_and_a_late_event_corrects_the_one_before() {
+    let Some(world) = world().await else { return };
+    let metric = |name: &str, value: &str| {
+        format!(
+            "  - {{ name: {name}, from: {{ room: bookings, type: done }}, value: {value}, window: {{ tumbling: hour }}, compare: previous, lateness: 3h, publish: {{ room: board, audience: staff, at_most_every: 50ms }} }}\n"
+        )
+    };
+    let metrics = format!(
+        "version: 1\ntimezone: Asia/Kolkata\nmetrics:\n{}{}{}",
+        metric("mean", "avg(data.amount)"),
+        metric("least", "min(data.amount)"),
+        metric("state", "last(data.state)"),
+    );
+    let mut a = world.start("a", &metrics);
+    a.ready().await;
+    let hour = 3_600_000_000;
+    let at = now();
+    // Half past, by the clock of London, is when an hour begins in Kolkata.
+    let start = (at + hour / 2).div_euclid(hour) * hour - hour / 2;
+    let events = [
+        (at, json!({ "amount": 10, "state": "open" })),
+        (at, json!({ "amount": "0.00", "state": "paid" })),
+        (start - 1, json!({ "amount": 7.5, "state": "1.50" })),
+        (at, json!({ "amount": 10, "state": true })),
+    ];
+    for (id, (time, data)) in (1..).zip(events) {
+        world.event(id, "done", &data, time).await;
+    }
+    let closed = |name: &str| roomcast_proto::metric::closed_key(name, "[]", start - hour);
+    let holds = |values: &BTreeMap<String, Value>| {
+        let shows = |key: &str, value: &str, previous: &str| {
+            values
+                .get(key)
+                .is_some_and(|data| data["value"] == value && data["previous"] == previous)
+        };
+        shows("mean", "6.666666666667", "7.5")
+            && shows("least", "0", "7.5")
+            && shows("state", "true", "1.50")
+            && values
+                .get(&closed("mean"))
+                .is_some_and(|data| data["value"] == "7.5")
+            && values
+                .get(&closed("state"))
+                .is_some_and(|data| data["value"] == "1.50")
+    };
+    world.eventually("hours", holds).await;
+    assert_eq!(a.stop(), 0);
+    let _a = world.start("b", &metrics);
+    world
+        .event(9, "done", &json!({ "amount": -1, "state": "late" }), start - 2)
+        .await;
+    let values = world
+        .eventually("a correction after a restart", |values| {
+            values.get("mean").is_some_and(|data| data["previous"] == "3.25")
+        })
+        .await;
+    assert_eq!(values[&closed("mean")]["value"], "3.25");
+    assert_eq!(values[&closed("least")]["value"], "-1");
+    assert_eq!(
+        values[&closed("state")]["value"],
+        "1.50",
+        "the late one is earlier"
+    );
+    assert_eq!(values["state"]["value"], "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_definition_counts_anew_and_takes_back_what_it_no_longer_produces() {
     let Some(world) = world().await else { return };
     let mut truth = Truth::default();

@@ -127,6 +127,21 @@ impl World {
         panic!("event {id} was not stored");
     }
 
+    /// Deletes the stream of events and makes it anew with the same configuration.
+    pub async fn renew_events(&self) {
+        let info = self.jetstream.stream_info(stream::EVENTS).await.unwrap().unwrap();
+        let subject = format!("$JS.API.STREAM.DELETE.{}", stream::EVENTS);
+        let answer = self
+            .jetstream
+            .client()
+            .request(subject, String::new().into())
+            .await
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!(answer["success"], true, "{answer}");
+        self.jetstream.create_stream(&info.config).await.unwrap();
+    }
+
     /// Every value in the room: key → (data, or null where it is withdrawn).
     pub async fn values(&self) -> BTreeMap<String, Value> {
         let filter = subject::room_state_filter(&self.tenant, &self.room);

@@ -17,6 +17,12 @@ pub struct Head {
     pub(super) as_of: i64,
     pub(super) seq: u64,
     pub(super) last_stored: Option<i64>,
+    /// When the stream was made that all this was folded from.
+    pub(super) stream: Option<i64>,
+    /// Mixed into the names of chunks; 0 until a stream is made anew.
+    pub(super) generation: u64,
+    /// The stream is another one: nothing here counts.
+    pub(super) anew: bool,
     pub(super) targets: Vec<(Room, Audience)>,
     pub(super) retired: Vec<Retired>,
     pub(super) metrics: Vec<(StoredMetric, u64)>,
@@ -30,8 +36,8 @@ pub(super) struct Retired {
     pub(super) count: u32,
 }
 
-pub(super) fn chunk_prefix(name: &str, fingerprint: u64) -> String {
-    format!("{name}-{fingerprint:016x}")
+pub(super) fn chunk_prefix(name: &str, fingerprint: u64, generation: u64) -> String {
+    format!("{name}-{:016x}", fingerprint ^ generation)
 }
 
 pub(super) fn chunk_digest(index: usize, bytes: &[u8]) -> u64 {
@@ -50,6 +56,11 @@ impl Head {
             return Err(Corrupt("the head is of another version"));
         }
         let (as_of, seq, last_stored) = (input.signed64()?, input.unsigned64()?, input.optional()?);
+        let (stream, generation) = if format == FORMAT_OLDEST {
+            (None, 0)
+        } else {
+            (input.optional()?, input.unsigned64()?)
+        };
         let mut targets = Vec::new();
         for _ in 0..input.count()? {
             let room = Room::parse(input.text()?).map_err(|_| Corrupt("a room that is none"))?;
@@ -79,6 +90,9 @@ impl Head {
                 as_of,
                 seq,
                 last_stored,
+                stream,
+                generation,
+                anew: false,
                 targets,
                 retired,
                 metrics,
@@ -86,6 +100,14 @@ impl Head {
         } else {
             Err(Corrupt("more bytes than expected"))
         }
+    }
+
+    /// Compares the stream this was folded from with the one there is, made at `created`. True where that is another one: positions
+    /// mean nothing then, and a shard loaded from this head counts anew.
+    pub fn meet(&mut self, created: i64) -> bool {
+        self.anew = self.stream.is_some_and(|known| known != created);
+        self.stream = Some(created);
+        self.anew
     }
 
     /// Whether anything is left to do for a shard without metrics.
@@ -106,7 +128,7 @@ impl Head {
             .iter()
             .filter(|(stored, _)| wanted(stored))
             .flat_map(|(stored, _)| {
-                let prefix = chunk_prefix(&stored.name, stored.fingerprint);
+                let prefix = chunk_prefix(&stored.name, stored.fingerprint, self.generation);
                 (0..stored.directory.len()).map(move |index| format!("{prefix}-{index}"))
             })
             .collect()
@@ -124,6 +146,7 @@ pub(super) fn revive(
     metric: &mut Metric,
     stored: &StoredMetric,
     digest: u64,
+    generation: u64,
     chunks: &HashMap<String, Vec<u8>>,
 ) -> Result<(), Corrupt> {
     metric.folded_to = stored.folded_to;
@@ -139,7 +162,7 @@ pub(super) fn revive(
     metric.hole = stored.hole;
     metric.chunks =
         Chunks::from_directory(&stored.directory).ok_or(Corrupt("the chunks do not fit together"))?;
-    let prefix = chunk_prefix(&stored.name, stored.fingerprint);
+    let prefix = chunk_prefix(&stored.name, stored.fingerprint, generation);
     let mut sum = 0_u64;
     for index in 0..stored.directory.len() {
         if let Some(bytes) = chunks

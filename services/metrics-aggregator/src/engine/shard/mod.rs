@@ -69,6 +69,8 @@ pub struct Shard {
     seq: u64,
     as_of: i64,
     last_stored: Option<i64>,
+    stream: Option<i64>,
+    generation: u64,
     targets: Vec<(Room, Audience)>,
     retired: Vec<Retired>,
     unsaved: Unsaved,
@@ -93,6 +95,9 @@ impl Shard {
                     as_of: now,
                     seq: 0,
                     last_stored: None,
+                    stream: None,
+                    generation: 0,
+                    anew: false,
                     targets: Vec::new(),
                     retired: Vec::new(),
                     metrics: Vec::new(),
@@ -101,6 +106,10 @@ impl Shard {
             }
         };
         let as_of = head.as_of.max(now);
+        let generation = match head.stream.filter(|_| head.anew) {
+            Some(created) => created.cast_unsigned(),
+            None => head.generation,
+        };
         let mut metrics = Vec::with_capacity(definitions.len());
         let mut fresh = BTreeSet::new();
         let mut retired = head.retired;
@@ -112,12 +121,20 @@ impl Shard {
                 .find(|(stored, _)| stored.name == definition.name);
             let mut metric = Metric::new(Arc::clone(&definition), &mut paths, head.as_of);
             match (known, chunks) {
-                (Some((stored, digest)), Some(chunks)) if stored.fingerprint == definition.fingerprint => {
-                    revive(&mut metric, stored, *digest, chunks)?;
+                (Some((stored, digest)), Some(chunks))
+                    if stored.fingerprint == definition.fingerprint && !head.anew =>
+                {
+                    revive(&mut metric, stored, *digest, generation, chunks)?;
                 }
                 (known, _) => {
                     metric.floor = known.map_or(0, |(stored, _)| stored.folded_to.max(stored.floor));
                     metric.created = as_of;
+                    if let (Some(created), Some(_)) = (head.stream.filter(|_| head.anew), known) {
+                        metric.missed(Hole {
+                            since: created,
+                            until: created,
+                        });
+                    }
                     fresh.insert(metrics.len());
                     unsaved = Unsaved::Content;
                 }
@@ -125,13 +142,15 @@ impl Shard {
             metrics.push(metric);
         }
         for (stored, _) in &head.metrics {
-            let kept = metrics.iter().any(|metric| {
-                metric.definition.name == stored.name && metric.definition.fingerprint == stored.fingerprint
-            });
+            let kept = !head.anew
+                && metrics.iter().any(|metric| {
+                    metric.definition.name == stored.name
+                        && metric.definition.fingerprint == stored.fingerprint
+                });
             if !kept {
                 let count = u32::try_from(stored.directory.len()).unwrap_or(u32::MAX);
                 retired.push(Retired {
-                    prefix: chunk_prefix(&stored.name, stored.fingerprint),
+                    prefix: chunk_prefix(&stored.name, stored.fingerprint, head.generation),
                     next: 0,
                     count,
                 });
@@ -142,7 +161,7 @@ impl Shard {
         retired.retain(|old| {
             !metrics
                 .iter()
-                .any(|m| chunk_prefix(&m.definition.name, m.definition.fingerprint) == old.prefix)
+                .any(|m| chunk_prefix(&m.definition.name, m.definition.fingerprint, generation) == old.prefix)
         });
         let seq = metrics
             .iter()
@@ -166,7 +185,9 @@ impl Shard {
             paths,
             seq,
             as_of,
-            last_stored: head.last_stored,
+            last_stored: head.last_stored.filter(|_| !head.anew),
+            stream: head.stream,
+            generation,
             targets,
             retired,
             unsaved,
@@ -202,6 +223,20 @@ impl Shard {
     #[must_use]
     pub fn last_stored(&self) -> Option<i64> {
         self.last_stored
+    }
+
+    /// When the stream was made that this is folded from, once known.
+    #[must_use]
+    pub fn stream(&self) -> Option<i64> {
+        self.stream
+    }
+
+    /// Says when the stream was made, where that is not known yet.
+    pub fn set_stream(&mut self, created: i64) {
+        if self.stream.is_none() {
+            self.stream = Some(created);
+            self.unsaved = Unsaved::Content;
+        }
     }
 
     /// The instant up to which time has moved.

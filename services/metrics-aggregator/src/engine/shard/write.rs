@@ -28,7 +28,7 @@ impl Shard {
     pub fn flush(&mut self) -> Flush {
         let mut chunks = Vec::new();
         for metric in &mut self.metrics {
-            write_dirty(metric, &mut chunks);
+            write_dirty(metric, self.generation, &mut chunks);
         }
         for old in &mut self.retired {
             let end = old.count.min(old.next + RETIRED_PER_FLUSH);
@@ -51,6 +51,8 @@ impl Shard {
         out.signed(self.as_of.into());
         out.unsigned(self.seq.into());
         out.optional(self.last_stored);
+        out.optional(self.stream);
+        out.unsigned(self.generation.into());
         out.count(self.targets.len());
         for (room, audience) in &self.targets {
             out.bytes(room.as_str().as_bytes());
@@ -77,8 +79,8 @@ impl Shard {
 }
 
 /// Writes a metric's dirty chunks, splitting those that grew too large.
-fn write_dirty(metric: &mut Metric, out: &mut Vec<(String, Vec<u8>)>) {
-    let prefix = chunk_prefix(&metric.definition.name, metric.definition.fingerprint);
+fn write_dirty(metric: &mut Metric, generation: u64, out: &mut Vec<(String, Vec<u8>)>) {
+    let prefix = chunk_prefix(&metric.definition.name, metric.definition.fingerprint, generation);
     let mut waiting: Vec<usize> = (0..metric.chunks.list().len())
         .filter(|i| metric.chunks.list()[*i].dirty)
         .collect();
