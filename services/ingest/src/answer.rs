@@ -86,6 +86,86 @@ struct Batch<'a> {
     results: Vec<Element<'a>>,
 }
 
+/// Results of one portion of an NDJSON request, one a line.
+#[must_use]
+pub fn lines(results: &[Taken]) -> String {
+    let mut out = String::with_capacity(results.len() * 96);
+    for taken in results {
+        out.push_str(&json(&element(taken)));
+        out.push('\n');
+    }
+    out
+}
+
+/// The last line of a streamed answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    stored: usize,
+    duplicate: usize,
+    sent: usize,
+    refused: usize,
+    cut: Option<Refusal>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SummaryLine<'a> {
+    complete: bool,
+    stored: usize,
+    duplicate: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    sent: usize,
+    refused: usize,
+    dedup_seconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Code>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temporary: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+impl Summary {
+    /// Counts a portion's results.
+    pub fn add(&mut self, results: &[Taken]) {
+        for taken in results {
+            let count = match taken.as_ref().map(|receipt| receipt.outcome) {
+                Ok(Outcome::Stored) => &mut self.stored,
+                Ok(Outcome::Duplicate) => &mut self.duplicate,
+                Ok(Outcome::Sent) => &mut self.sent,
+                Ok(Outcome::Refused) | Err(_) => &mut self.refused,
+            };
+            *count += 1;
+        }
+    }
+
+    /// The body could not be read to its end.
+    pub fn cut(&mut self, refusal: Refusal) {
+        self.cut = Some(refusal);
+    }
+
+    /// Its text, with the line's end.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let cut = self.cut.as_ref();
+        let line = SummaryLine {
+            complete: cut.is_none(),
+            stored: self.stored,
+            duplicate: self.duplicate,
+            sent: self.sent,
+            refused: self.refused,
+            dedup_seconds: DEDUP_WINDOW.as_secs(),
+            code: cut.map(|refusal| refusal.code),
+            detail: cut.map(|refusal| refusal.detail.as_str()),
+            temporary: cut.map(|refusal| refusal.code.temporary()),
+            retry_after_ms: cut.and_then(|refusal| refusal.retry_after_ms),
+        };
+        json(&line) + "\n"
+    }
+}
+
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde calls it with a reference"
@@ -187,6 +267,36 @@ mod tests {
         let body = Answer::One(receipt(Outcome::Sent, "e2", None)).body().unwrap();
         let expected = json!({ "status": "sent", "id": "e2", "dedupSeconds": 120 });
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_streamed_answer_is_lines_and_a_summary() {
+        let refused = NotTaken {
+            refusal: Refusal::new(Code::BadRoom, "no\nno"),
+            id: None,
+        };
+        let results = [
+            receipt(Outcome::Stored, "a", Some(1)),
+            Err(refused),
+            receipt(Outcome::Sent, "c", None),
+        ];
+        let text = lines(&results);
+        let read: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let states: Vec<_> = read.iter().map(|line| line["status"].as_str().unwrap()).collect();
+        assert_eq!(states, ["stored", "refused", "sent"]);
+        let mut summary = Summary::default();
+        summary.add(&results);
+        let expected = json!({ "complete": true, "stored": 1, "duplicate": 0, "sent": 1, "refused": 1, "dedupSeconds": 120 });
+        assert_eq!(serde_json::from_str::<Value>(&summary.line()).unwrap(), expected);
+        summary.cut(Refusal::new(Code::RequestTimeout, "late"));
+        let line: Value = serde_json::from_str(&summary.line()).unwrap();
+        assert_eq!(
+            (&line["complete"], &line["code"], &line["temporary"]),
+            (&json!(false), &json!("request_timeout"), &json!(true))
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use roomcast_proto::refusal::{Code, Refusal};
@@ -17,9 +18,11 @@ use roomcast_proto::refusal::{Code, Refusal};
 use crate::accept::Sender;
 use crate::answer::Answer;
 use crate::bearer::Bearers;
-use crate::body::{self, BodyLimits, Unread};
+use crate::binary_mode;
+use crate::body::{self, BodyLimits, Content, Media, Source, Unread};
 use crate::capacity::Place;
 use crate::intake::{self, Intake, Shape};
+use crate::long_body::{LongBody, Reply};
 use crate::metrics::{Door, Outcome};
 use crate::now_micros;
 
@@ -54,7 +57,7 @@ async fn publish(State(door): State<Arc<HttpDoor>>, request: Request) -> Respons
     door.intake.metrics.request(Door::Http);
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = match door.admit(&request) {
-        Ok((sender, place)) => door.answer(&sender, place, request).await,
+        Ok((sender, place)) => Arc::clone(&door).answer(sender, place, request).await,
         Err(refusal) => door.turned_away(&refusal),
     };
     if let Some(origin) = origin.filter(|origin| door.allows(origin)) {
@@ -75,7 +78,8 @@ async fn preflight(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Res
         header::ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static("POST"),
     );
-    let allowed = HeaderValue::from_static("authorization, content-type, roomcast-backfill");
+    let allowed =
+        HeaderValue::from_static("authorization, content-type, content-encoding, roomcast-backfill");
     answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
@@ -148,37 +152,44 @@ impl HttpDoor {
         closing(problem(refusal))
     }
 
-    async fn answer(&self, sender: &Sender, mut place: Place, request: Request) -> Response {
+    async fn answer(self: Arc<Self>, sender: Arc<Sender>, mut place: Place, request: Request) -> Response {
         let (head, body) = request.into_parts();
-        let content = body::content(&head.headers);
-        let read = match body::read(body, &head.headers, &self.body, &mut place).await {
-            Ok(read) => read,
-            Err(unread) => return self.unread(unread),
-        };
         let backfill = head.headers.get(BACKFILL).is_some_and(|value| value == "1");
-        let shape = content.as_ref().copied().unwrap_or(Shape::OneOrBatch);
-        let whole = read.original_bytes == read.bytes.len();
-        let refusal = content.err().or_else(|| (!whole).then(|| self.too_large()));
-        let answer = match refusal {
-            Some(refusal) => {
+        let content = body::content(&head.headers);
+        if let Ok(Content {
+            gzip,
+            media: Media::Lines,
+        }) = content
+        {
+            let source = Source::new(body, gzip);
+            let lines = LongBody::new(Arc::clone(&self), sender, place, head.headers, backfill, source);
+            return self.lines(lines).await;
+        }
+        let gzip = content.as_ref().is_ok_and(|content| content.gzip);
+        let read = match body::read(body, &head.headers, gzip, &self.body, &mut place).await {
+            Ok(read) => read,
+            Err(unread) => return closing(problem(&self.unread(unread))),
+        };
+        let whole = read.refusal.is_none();
+        let refusal = content.as_ref().err().cloned().or(read.refusal);
+        let answer = match (refusal, content) {
+            (None, Ok(content)) => {
+                let (headers, bytes) = (&head.headers, read.bytes);
+                self.take(&sender, headers, content.media, backfill, bytes).await
+            }
+            (refusal, content) => {
                 let (tenant, publisher) = (&sender.tenant, &sender.publisher);
                 let (door, original) = (Door::Http, read.original_bytes);
-                self.intake
-                    .refuse(door, tenant, publisher, PATH, read.bytes, original, refusal)
-                    .await
-            }
-            None => {
-                let request = intake::Request {
-                    door: Door::Http,
-                    sender,
-                    room: None,
-                    audience: None,
-                    backfill,
-                    origin: PATH,
-                    shape,
-                    body: read.bytes,
+                let bytes = match content {
+                    Ok(Content {
+                        media: Media::Data, ..
+                    }) => binary_mode::original(&head.headers, &read.bytes),
+                    _ => read.bytes,
                 };
-                self.intake.take(request, now_micros()).await
+                let refusal = refusal.unwrap_or_else(|| body::too_large(self.body.bytes_max));
+                self.intake
+                    .refuse(door, tenant, publisher, PATH, bytes, original, refusal)
+                    .await
             }
         };
         drop(place);
@@ -186,15 +197,51 @@ impl HttpDoor {
         if whole { response } else { closing(response) }
     }
 
-    fn too_large(&self) -> Refusal {
-        Refusal::new(
-            Code::TooLarge,
-            format!("a request's body has at most {} bytes", self.body.bytes_max),
-        )
+    /// Takes a body that is here as a whole.
+    async fn take(
+        &self,
+        sender: &Sender,
+        headers: &HeaderMap,
+        media: Media,
+        backfill: bool,
+        body: Bytes,
+    ) -> Answer {
+        let mut request = intake::Request {
+            door: Door::Http,
+            sender,
+            room: None,
+            audience: None,
+            backfill,
+            origin: PATH,
+            shape: Shape::One,
+            body,
+            original: None,
+        };
+        match media {
+            Media::Json(shape) => request.shape = shape,
+            Media::Data | Media::Lines => {
+                request.original = Some(binary_mode::original(headers, &request.body));
+                match binary_mode::event(headers, &request.body) {
+                    Ok(event) => request.body = event,
+                    Err(refusal) => return self.intake.refused_whole(&request, refusal).await,
+                }
+            }
+        }
+        self.intake.take(request, now_micros()).await
     }
 
-    fn unread(&self, unread: Unread) -> Response {
-        let refusal = match unread {
+    async fn lines(&self, lines: LongBody) -> Response {
+        match lines.answer().await {
+            Ok(Reply::Whole(answer)) => respond(&answer),
+            Ok(Reply::Broken(answer)) => closing(respond(&answer)),
+            Ok(Reply::Stream(body)) => response(StatusCode::OK, "application/x-ndjson", body),
+            Err(unread) => closing(problem(&self.unread(unread))),
+        }
+    }
+
+    /// Counts a body that could not be read; what to say of it.
+    pub(crate) fn unread(&self, unread: Unread) -> Refusal {
+        match unread {
             Unread::Full(full) => self.intake.full(Door::Http, full),
             Unread::Broken => self.counted(Refusal::new(
                 Code::BadRequest,
@@ -207,8 +254,7 @@ impl HttpDoor {
                     format!("the body did not arrive within {within} s"),
                 ))
             }
-        };
-        closing(problem(&refusal))
+        }
     }
 
     fn counted(&self, refusal: Refusal) -> Refusal {
@@ -242,14 +288,18 @@ fn problem(refusal: &Refusal) -> Response {
         let secs = refusal.retry_after_ms.unwrap_or(1_000).div_ceil(1_000).max(1);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
     }
+    if refusal.code == Code::UnsupportedType {
+        // RFC 9110 §15.5.16: what would have been understood.
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

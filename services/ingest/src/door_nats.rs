@@ -230,6 +230,7 @@ async fn work(intake: &Intake, message: &Message, judged: Judged, place: Place) 
                 origin,
                 shape: Shape::OneOrBatch,
                 body,
+                original: None,
             };
             intake.take(request, now_micros()).await
         }

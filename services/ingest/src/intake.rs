@@ -15,6 +15,7 @@ use crate::answer::{Answer, NotTaken, Taken};
 use crate::capacity::{Capacity, Full};
 use crate::dead_letter::{DeadLetter, DeadLetters, is_kept};
 use crate::error::unavailable;
+use crate::lines::Line;
 use crate::metrics::{Door, IngestMetrics, Outcome};
 use crate::store::Store;
 
@@ -55,6 +56,8 @@ pub struct Request<'a> {
     pub shape: Shape,
     /// The body.
     pub body: Bytes,
+    /// What a dead letter keeps, where that is not the body or a part of it: binary mode.
+    pub original: Option<Bytes>,
 }
 
 /// What both doors lead to. Cheap to clone.
@@ -74,8 +77,8 @@ pub struct Intake {
     pub nats: watch::Receiver<Status>,
 }
 
-/// One event's place in the body and what was decided about it.
-type Decided = (Range<usize>, Result<Accepted, NotTaken>);
+/// One event's line or element in the body and what was decided about it.
+type Decided = (Line, Result<Accepted, NotTaken>);
 
 impl Intake {
     /// Takes a request's events as far as they go. `now_micros`: Unix microseconds.
@@ -83,22 +86,15 @@ impl Intake {
     /// # Cancel safety
     /// Dropped, what was sent may be stored and dead letters may be missing: a door lets it run to its end.
     pub async fn take(&self, request: Request<'_>, now_micros: i64) -> Answer {
-        if !self.nats.borrow().connected {
-            return self
-                .refused_whole(&request, unavailable("NATS cannot be reached"))
-                .await;
-        }
-        if request.backfill && !request.sender.may_backfill() {
-            return self.refused_whole(&request, Refusal::forbidden()).await;
+        if let Err(refusal) = self.open_to(&request) {
+            return self.refused_whole(&request, refusal).await;
         }
         let batch = request.shape.is_batch(&request.body);
         let decided = match self.decide_all(&request, batch, now_micros) {
             Ok(decided) => decided,
             Err(refusal) => return self.refused_whole(&request, refusal).await,
         };
-        let (places, taken) = self.store_all(decided).await;
-        self.count(request.door, &taken);
-        self.keep_refused(&request, &places, &taken).await;
+        let taken = self.carry_out(&request, decided).await;
         if batch {
             return Answer::Batch(taken);
         }
@@ -108,16 +104,50 @@ impl Intake {
         }
     }
 
+    /// Takes one portion of a request with an event a line: one result per line, in order.
+    ///
+    /// # Cancel safety
+    /// As [`Intake::take`].
+    pub async fn take_lines(&self, request: &Request<'_>, lines: &[Line], now_micros: i64) -> Vec<Taken> {
+        let open = self.open_to(request);
+        let arrival = arrival(request, now_micros);
+        let decide = |line: &Line| {
+            let decided = match &open {
+                Ok(()) => self.decide(line.draft(&request.body), &arrival),
+                Err(refusal) => Err(NotTaken {
+                    refusal: refusal.clone(),
+                    id: None,
+                }),
+            };
+            (line.clone(), decided)
+        };
+        self.carry_out(request, lines.iter().map(decide).collect()).await
+    }
+
+    /// Whether anything of a request could be taken now.
+    ///
+    /// # Errors
+    /// `unavailable`; `forbidden` for a back-fill that the sender may not do.
+    pub fn open_to(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        if !self.nats.borrow().connected {
+            return Err(unavailable("NATS cannot be reached"));
+        }
+        if request.backfill && !request.sender.may_backfill() {
+            return Err(Refusal::forbidden());
+        }
+        Ok(())
+    }
+
     /// Refuses a request of which nothing was read as an event: counts it and keeps the bytes.
     pub async fn refused_whole(&self, request: &Request<'_>, refusal: Refusal) -> Answer {
-        let original_bytes = request.body.len();
+        let bytes = request.original.as_ref().unwrap_or(&request.body);
         self.refuse(
             request.door,
             &request.sender.tenant,
             &request.sender.publisher,
             request.origin,
-            request.body.clone(),
-            original_bytes,
+            bytes.clone(),
+            bytes.len(),
             refusal,
         )
         .await
@@ -169,31 +199,39 @@ impl Intake {
         batch: bool,
         now_micros: i64,
     ) -> Result<Vec<Decided>, Refusal> {
-        let arrival = Arrival {
-            sender: request.sender,
-            room: request.room,
-            audience: request.audience,
-            backfill: request.backfill,
-            now_micros,
-        };
         let drafts = if batch {
             Draft::parse_batch(&request.body)?
         } else {
             vec![(0..request.body.len(), Draft::parse(&request.body))]
         };
-        let decide = |draft: Result<Draft<'_>, Refusal>| {
-            let draft = draft.map_err(|refusal| NotTaken { refusal, id: None })?;
-            let id = draft.id().map(str::to_owned);
-            decide(draft, &arrival, &self.policy).map_err(|refusal| NotTaken { refusal, id })
+        let arrival = arrival(request, now_micros);
+        let decide = |(place, draft): (Range<usize>, _)| {
+            let original_bytes = place.len();
+            let line = Line {
+                place,
+                original_bytes,
+            };
+            (line, self.decide(draft, &arrival))
         };
-        Ok(drafts
-            .into_iter()
-            .map(|(place, draft)| (place, decide(draft)))
-            .collect())
+        Ok(drafts.into_iter().map(decide).collect())
+    }
+
+    fn decide(&self, draft: Result<Draft<'_>, Refusal>, arrival: &Arrival<'_>) -> Result<Accepted, NotTaken> {
+        let draft = draft.map_err(|refusal| NotTaken { refusal, id: None })?;
+        let id = draft.id().map(str::to_owned);
+        decide(draft, arrival, &self.policy).map_err(|refusal| NotTaken { refusal, id })
+    }
+
+    /// Stores what was accepted, keeps what was refused, counts both.
+    async fn carry_out(&self, request: &Request<'_>, decided: Vec<Decided>) -> Vec<Taken> {
+        let (lines, taken) = self.store_all(decided).await;
+        self.count(request.door, &taken);
+        self.keep_refused(request, &lines, &taken).await;
+        taken
     }
 
     /// Stores what was accepted and puts the results back among the refusals, in order.
-    async fn store_all(&self, decided: Vec<Decided>) -> (Vec<Range<usize>>, Vec<Taken>) {
+    async fn store_all(&self, decided: Vec<Decided>) -> (Vec<Line>, Vec<Taken>) {
         let mut accepted = Vec::with_capacity(decided.len());
         let mut places = Vec::with_capacity(decided.len());
         let refused: Vec<Option<NotTaken>> = decided
@@ -233,16 +271,17 @@ impl Intake {
         }
     }
 
-    async fn keep_refused(&self, request: &Request<'_>, places: &[Range<usize>], taken: &[Taken]) {
-        let letters = places.iter().zip(taken).filter_map(|(place, taken)| {
+    async fn keep_refused(&self, request: &Request<'_>, lines: &[Line], taken: &[Taken]) {
+        let letters = lines.iter().zip(taken).filter_map(|(line, taken)| {
             let refusal = &taken.as_ref().err()?.refusal;
-            let bytes = request.body.slice(place.clone());
+            let original = || request.body.slice(line.place.clone());
+            let bytes = request.original.clone().unwrap_or_else(original);
             is_kept(refusal.code).then(|| DeadLetter {
                 tenant: &request.sender.tenant,
                 publisher: &request.sender.publisher,
                 origin: request.origin,
                 refusal,
-                original_bytes: bytes.len(),
+                original_bytes: line.original_bytes.max(bytes.len()),
                 bytes,
             })
         });
@@ -250,6 +289,16 @@ impl Intake {
         if !letters.is_empty() {
             self.dead_letters.keep(letters).await;
         }
+    }
+}
+
+fn arrival<'a>(request: &Request<'a>, now_micros: i64) -> Arrival<'a> {
+    Arrival {
+        sender: request.sender,
+        room: request.room,
+        audience: request.audience,
+        backfill: request.backfill,
+        now_micros,
     }
 }
 

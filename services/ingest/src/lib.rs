@@ -2,11 +2,13 @@
 //!
 //! An event comes in by a door ([`door_http`], [`door_nats`]), passes the limit on work in flight ([`capacity`]), is decided upon
 //! ([`accept`], pure), stored and acknowledged ([`store`]) or refused and kept as a dead letter ([`dead_letter`]), and answered
-//! ([`answer`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
+//! ([`answer`]). What an HTTP [`body`] may be: JSON, data beside headers ([`binary_mode`]), lines without end ([`long_body`]), packed
+//! ([`inflate`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
 
 pub mod accept;
 pub mod answer;
 pub mod bearer;
+pub mod binary_mode;
 pub mod body;
 pub mod capacity;
 pub mod claim;
@@ -14,8 +16,11 @@ pub mod dead_letter;
 pub mod door_http;
 pub mod door_nats;
 pub mod error;
+pub mod inflate;
 pub mod intake;
 pub mod key_limit;
+pub mod lines;
+pub mod long_body;
 pub mod metrics;
 pub mod recent;
 pub mod room_keys;

@@ -54,7 +54,10 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     );
     let metrics = IngestMetrics::new(&context.metrics)?;
     let policy = settings.policy()?;
-    let verifier = settings.verifier(&[settings.listen, context.common.admin_listen])?;
+    let trusted = settings.issuers.load()?;
+    trusted.refuse_open_development(&[settings.listen, context.common.admin_listen])?;
+    let verifier = trusted.verifier.clone();
+    trusted.keep_fetching(&context)?;
     policy_latch.ready();
     if let Some(folder) = &settings.schemas_dir {
         tracing::warn!(folder = %folder.display(), "events are not checked against schemas by this version: {} is not read", folder.display());

@@ -1,15 +1,16 @@
-//! What an operator may set, and the two files the settings name.
+//! What an operator may set, and the files the settings name.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use roomcast_access::{KeySet, Policy, TokenRules, Verifier};
+use roomcast_access::Policy;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::Failure;
+use roomcast_issuers::IssuerSettings;
 use roomcast_proto::limits::BATCH_BYTES_MAX;
 
-/// The largest policy or key file that is read; a wrong path may be a disk.
+/// The largest policy that is read; a wrong path may be a disk.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The settings of ingest, besides those every service has.
@@ -19,12 +20,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// `ROOMCAST_POLICY_FILE`
     pub policy_file: PathBuf,
-    /// `ROOMCAST_JWT_KEYS_FILE`: a JWKS of public keys.
-    pub keys_file: PathBuf,
-    /// `ROOMCAST_JWT_ISSUER`
-    pub issuer: String,
-    /// `ROOMCAST_JWT_AUDIENCE`
-    pub audience: String,
+    /// `ROOMCAST_JWT_…`, `ROOMCAST_JWKS_…`: whose tokens are accepted.
+    pub issuers: IssuerSettings,
     /// `ROOMCAST_ALLOWED_ORIGINS`: pages that may publish; compared exactly.
     pub allowed_origins: Vec<String>,
     /// `ROOMCAST_CONNECTIONS_MAX`
@@ -50,9 +47,7 @@ impl Settings {
         let settings = Self {
             listen: reader.address("ROOMCAST_LISTEN", local, "Address of the HTTP door, POST /v1/events."),
             policy_file: reader.path("ROOMCAST_POLICY_FILE", "The policy: who may publish where."),
-            keys_file: reader.path("ROOMCAST_JWT_KEYS_FILE", "Public keys of the token issuer, a JWKS file."),
-            issuer: reader.required_text("ROOMCAST_JWT_ISSUER", "What `iss` of a token must be."),
-            audience: reader.text("ROOMCAST_JWT_AUDIENCE", "roomcast", "What `aud` of a token must contain."),
+            issuers: IssuerSettings::read(reader),
             allowed_origins: reader.list(
                 "ROOMCAST_ALLOWED_ORIGINS",
                 "",
@@ -114,7 +109,7 @@ impl Settings {
     /// Exit code 65 for a file, 64 for a development key on a listener that is not loopback.
     pub fn check(&self) -> Result<(), Failure> {
         self.policy()?;
-        self.verifier(&[self.listen]).map(drop)
+        self.issuers.load()?.refuse_open_development(&[self.listen])
     }
 
     /// Reads the policy.
@@ -127,30 +122,6 @@ impl Settings {
             let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
             Failure::file(lines.join("\n"))
         })
-    }
-
-    /// Reads the keys. `listeners`: every address this process listens on.
-    ///
-    /// # Errors
-    /// Exit code 65 for a broken file; 64 where a development key would be served to strangers.
-    pub fn verifier(&self, listeners: &[SocketAddr]) -> Result<Verifier, Failure> {
-        let text = read(&self.keys_file)?;
-        let keys = KeySet::from_jwks(&text)
-            .map_err(|error| Failure::file(format!("{}:1:1: {error}", self.keys_file.display())))?;
-        let open = listeners.iter().find(|address| !address.ip().is_loopback());
-        if let (true, Some(open)) = (keys.is_development(), open) {
-            return Err(Failure::settings(format!(
-                "{} holds a development key (kid {}), and {open} is not a loopback address: anybody could make tokens; \
-                 use keys of your own or listen on 127.0.0.1",
-                self.keys_file.display(),
-                roomcast_access::keys::DEVELOPMENT_KID,
-            )));
-        }
-        let rules = TokenRules {
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
-        };
-        Ok(Verifier::new(rules, keys))
     }
 }
 

@@ -8,5 +8,6 @@ mod doors;
 mod faults;
 mod fixture;
 mod idempotency;
+mod modes;
 mod refusals;
 mod start;
