@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use roomcast_proto::binary;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::event::{Completion, Draft};
 use roomcast_proto::frame::{ClientFrame, ServerFrame};
@@ -96,6 +97,32 @@ fn refused_events_are_refused_for_the_reason_written_down() {
         let (code, pointer) = complete(&input(&vector), &vector).expect_err(name);
         assert_eq!(code.as_str(), vector["code"].as_str().unwrap(), "{name}");
         assert_eq!(pointer.as_deref(), vector["pointer"].as_str(), "{name}");
+    }
+}
+
+#[test]
+fn events_in_binary_mode_are_read_as_written_down() {
+    for vector in vectors("events_binary.json") {
+        let name = vector["name"].as_str().unwrap();
+        let headers = vector["headers"].as_object().unwrap().iter();
+        let attributes = headers.map(|(name, value)| (name.as_str(), value.as_str().unwrap().as_bytes()));
+        let body = match vector["bodyHex"].as_str() {
+            Some(hex) => hex_bytes(hex),
+            None => vector["body"].as_str().unwrap_or_default().as_bytes().to_vec(),
+        };
+        let text = binary::structured(attributes, vector["contentType"].as_str(), &body);
+        let read = text.and_then(|text| Draft::parse(&text).map(drop).map(|()| text));
+        match vector["structured"].as_str() {
+            Some(structured) => {
+                let read: Value = serde_json::from_slice(&read.expect(name)).unwrap();
+                assert_eq!(read, serde_json::from_str::<Value>(structured).unwrap(), "{name}");
+            }
+            None => {
+                let refusal = read.expect_err(name);
+                assert_eq!(refusal.code.as_str(), vector["code"].as_str().unwrap(), "{name}");
+                assert_eq!(refusal.pointer.as_deref(), vector["pointer"].as_str(), "{name}");
+            }
+        }
     }
 }
 

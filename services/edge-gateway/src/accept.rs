@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioTimer;
+use roomcast_proto::frame::Encoding;
 use roomcast_proto::refusal::{Code, Refusal};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -185,11 +186,14 @@ struct Guest {
     accepted: Instant,
 }
 
+/// What was agreed: the upgrade under way, the user, how frames are written.
+type Agreed = (OnUpgrade, Option<Admitted>, Encoding);
+
 /// What the connection holds, and what was agreed when it asked for a WebSocket.
 struct Held {
     place: Option<Place>,
     stranger: Option<Stranger>,
-    agreed: Option<(OnUpgrade, Option<Admitted>)>,
+    agreed: Option<Agreed>,
 }
 
 impl Guest {
@@ -221,8 +225,8 @@ impl Guest {
             .unwrap_or_else(PoisonError::into_inner)
             .agreed
             .take();
-        if let Some((upgrade, admitted)) = agreed
-            && let Some(arrival) = self.arrival(upgrade, admitted).await
+        if let Some(agreed) = agreed
+            && let Some(arrival) = self.arrival(agreed).await
         {
             let next = door.next.fetch_add(1, Ordering::Relaxed);
             if let Some(shard) = door.shards.get(next % door.shards.len().max(1)) {
@@ -262,7 +266,7 @@ impl Guest {
     }
 
     /// The socket, taken out of hyper and tokio.
-    async fn arrival(self, upgrade: OnUpgrade, admitted: Option<Admitted>) -> Option<Arrival> {
+    async fn arrival(self, (upgrade, admitted, encoding): Agreed) -> Option<Arrival> {
         let upgraded = upgrade.await.ok()?;
         let parts = upgraded.downcast::<Io>().ok()?;
         drop(self.stream);
@@ -274,6 +278,7 @@ impl Guest {
             early: parts.read_buf.to_vec(),
             stranger: held.stranger.take().filter(|_| admitted.is_none()),
             admitted,
+            encoding,
             place: held.place.take()?,
             accepted: self.accepted,
         })
@@ -300,7 +305,8 @@ async fn answer(door: &Door, router: Router, held: &Mutex<Held>, mut request: Re
         Err(refusal) => refused(&refusal),
         Ok((agreed, admitted)) => {
             let upgrade = hyper::upgrade::on(&mut request);
-            held.lock().unwrap_or_else(PoisonError::into_inner).agreed = Some((upgrade, admitted));
+            let encoding = agreed.encoding.unwrap_or_default();
+            held.lock().unwrap_or_else(PoisonError::into_inner).agreed = Some((upgrade, admitted, encoding));
             switched(&agreed)
         }
     }
@@ -345,8 +351,9 @@ fn switched(agreed: &upgrade::Upgrade) -> Response {
     if let Ok(accept) = HeaderValue::from_str(&agreed.accept) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if let Some(subprotocol) = agreed.subprotocol {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    if let Some(encoding) = agreed.encoding {
+        let name = HeaderValue::from_static(encoding.subprotocol());
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, name);
     }
     response
 }

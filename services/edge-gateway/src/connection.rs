@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use mio::net::TcpStream;
+use roomcast_proto::frame::Encoding;
 
 use crate::admission::{Place, Stranger};
 use crate::bucket::Bucket;
@@ -58,6 +59,8 @@ pub struct Connection {
     pub socket: TcpStream,
     /// How far it has come.
     pub stage: Stage,
+    /// How frames are written, both ways.
+    pub encoding: Encoding,
     /// A frame or message that is not complete.
     pub decoder: Decoder,
     /// What could not be written; absent when everything could.
@@ -107,6 +110,7 @@ impl Connection {
     pub fn new(
         socket: TcpStream,
         stage: Stage,
+        encoding: Encoding,
         ping_at: u64,
         accepted: Instant,
         held: (Place, Option<Stranger>),
@@ -114,6 +118,7 @@ impl Connection {
         Self {
             socket,
             stage,
+            encoding,
             decoder: Decoder::default(),
             outbox: None,
             ingress: Bucket::default(),

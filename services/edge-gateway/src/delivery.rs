@@ -6,13 +6,17 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use roomcast_access::permit::View;
 use roomcast_access::redact::{self, RedactionClass};
 use roomcast_access::{AudienceId, AudienceSet};
 use roomcast_proto::cursor::{Cursor, Epoch, Position};
-use roomcast_proto::frame::{event_json_bytes, put_event_json};
+use roomcast_proto::frame::{
+    Encoding, event_json_bytes, event_protobuf_bytes, put_event_json, put_event_protobuf,
+};
 use roomcast_proto::ids::{Audience, Room, Tenant};
+
+use crate::ws;
 
 /// What kind of delivery this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +36,8 @@ pub enum Kind {
 
 /// One event for the members of one room.
 ///
-/// All bytes lie in one allocation: the WebSocket frame, inside it the JSON text, inside that the CloudEvent.
+/// All bytes lie in one allocation: the WebSocket frame, inside it the JSON text, inside that the CloudEvent. What only some
+/// members need, the Protobuf frame and frames with something taken out, is made with the first of them and shared as well.
 #[derive(Debug)]
 pub struct Delivery {
     /// Whose room.
@@ -57,8 +62,17 @@ pub struct Delivery {
     text_at: u8,
     /// Where the CloudEvent begins.
     body_at: u32,
-    /// Frames with something taken out, made when first needed.
-    redacted: OnceLock<Box<Mutex<Vec<Redacted>>>>,
+    /// Other forms, made when first needed.
+    forms: OnceLock<Box<Forms>>,
+}
+
+/// Forms of a delivery that most do not need.
+#[derive(Debug, Default)]
+struct Forms {
+    /// The complete unmasked WebSocket binary frame.
+    protobuf: OnceLock<Bytes>,
+    /// Frames with something taken out.
+    redacted: Mutex<Vec<Redacted>>,
 }
 
 /// What one redaction class gets; `None` when the event cannot be read and so is not delivered to it.
@@ -102,7 +116,7 @@ impl Delivery {
             frame,
             text_at,
             body_at,
-            redacted: OnceLock::new(),
+            forms: OnceLock::new(),
         }
     }
 
@@ -130,7 +144,7 @@ impl Delivery {
             audience_name: self.audience_name.clone(),
             kind: self.kind.clone(),
             frame: self.frame.clone(),
-            redacted: OnceLock::new(),
+            forms: OnceLock::new(),
             ..*self
         }
     }
@@ -174,11 +188,21 @@ impl Delivery {
         cursor_of(self.mark, self.position)
     }
 
-    /// The complete unmasked WebSocket text frame, ready for the socket. Only for views whose class is whole; see
-    /// [`Delivery::for_class`].
+    /// The complete unmasked WebSocket frame, ready for the socket: a text frame, or a binary one that is made when the first
+    /// client asks for it. Only for views whose class is whole; see [`Delivery::for_class`].
     #[must_use]
-    pub fn frame(&self) -> &Bytes {
-        &self.frame
+    pub fn frame(&self, encoding: Encoding) -> &Bytes {
+        match encoding {
+            Encoding::Json => &self.frame,
+            Encoding::Protobuf => self.forms().protobuf.get_or_init(|| {
+                let cursor = CursorText::new(self.cursor());
+                encode_protobuf(&self.room, cursor.as_str(), self.body())
+            }),
+        }
+    }
+
+    fn forms(&self) -> &Forms {
+        self.forms.get_or_init(Box::default)
     }
 
     /// The JSON text of the `event` push, without the WebSocket header.
@@ -206,8 +230,11 @@ impl Delivery {
         if view.class().is_whole() {
             return Some(Arc::clone(self));
         }
-        let classes = self.redacted.get_or_init(Box::default);
-        let mut classes = classes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut classes = self
+            .forms()
+            .redacted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some((_, made)) = classes.iter().find(|(class, _)| *class == view.class()) {
             return made.clone();
         }
@@ -242,42 +269,26 @@ fn cursor_of(mark: Option<(Epoch, u16)>, position: Position) -> Option<Cursor> {
     })
 }
 
-/// Bytes of the header of an unmasked WebSocket frame (RFC 6455 §5.2).
-fn header_bytes(payload_bytes: usize) -> u8 {
-    match payload_bytes {
-        0..=125 => 2,
-        126..=0xffff => 4,
-        _ => 10,
-    }
-}
-
 /// The frame in one piece; where its text begins; where the event in it begins.
 fn encode(room: &Room, cursor: Option<Cursor>, body: &[u8]) -> (Bytes, u8, u32) {
-    let mut cursor_text = CursorText::default();
-    let cursor = cursor.map(|cursor| {
-        // A cursor is at most 8 + 20 + 20 + 4 digits and three dots, so it fits.
-        let _ = write!(cursor_text, "{cursor}");
-        cursor_text.as_str()
-    });
+    let cursor_text = CursorText::new(cursor);
+    let cursor = cursor_text.as_str();
     let text_bytes = event_json_bytes(room.as_str(), cursor, body);
-    let header = header_bytes(text_bytes);
-    let mut out = BytesMut::with_capacity(usize::from(header) + text_bytes);
-    // FIN and opcode 1: a whole text message.
-    out.put_u8(0x81);
-    match (header, u8::try_from(text_bytes), u16::try_from(text_bytes)) {
-        (2, Ok(short), _) => out.put_u8(short),
-        (4, _, Ok(middle)) => {
-            out.put_u8(126);
-            out.put_u16(middle);
-        }
-        _ => {
-            out.put_u8(127);
-            out.put_u64(text_bytes as u64);
-        }
-    }
+    let mut out = BytesMut::with_capacity(ws::header_bytes(text_bytes) + text_bytes);
+    ws::put_text_header(&mut out, text_bytes);
+    let text_at = u8::try_from(out.len()).unwrap_or(u8::MAX);
     let body_at = put_event_json(&mut out, room.as_str(), cursor, body);
     // Bodies are at most 64 KiB and names 200 bytes; a larger offset cannot come up.
-    (out.freeze(), header, u32::try_from(body_at).unwrap_or(u32::MAX))
+    (out.freeze(), text_at, u32::try_from(body_at).unwrap_or(u32::MAX))
+}
+
+/// The same event for clients that read Protobuf.
+fn encode_protobuf(room: &Room, cursor: Option<&str>, body: &[u8]) -> Bytes {
+    let bytes = event_protobuf_bytes(room.as_str(), cursor, body);
+    let mut out = BytesMut::with_capacity(ws::header_bytes(bytes) + bytes);
+    ws::put_binary_header(&mut out, bytes);
+    put_event_protobuf(&mut out, room.as_str(), cursor, body);
+    out.freeze()
 }
 
 /// A cursor's text on the stack.
@@ -286,18 +297,23 @@ struct CursorText {
     len: usize,
 }
 
-impl Default for CursorText {
-    fn default() -> Self {
-        Self {
+impl CursorText {
+    fn new(cursor: Option<Cursor>) -> Self {
+        let mut text = Self {
             bytes: [0; 64],
             len: 0,
+        };
+        if let Some(cursor) = cursor {
+            // A cursor is at most 8 + 20 + 20 + 4 digits and three dots, so it fits.
+            let _ = write!(text, "{cursor}");
         }
+        text
     }
-}
 
-impl CursorText {
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.bytes[..self.len])
+            .ok()
+            .filter(|text| !text.is_empty())
     }
 }
 

@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod connection;
 pub mod delivery;
 pub mod drain;
+pub mod encoding;
 pub mod error;
 pub mod gate;
 pub mod http;

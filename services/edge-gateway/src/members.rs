@@ -1,6 +1,6 @@
-//! Who is in which room, in one shard: rooms, their classes of equal permits, and the members of each class.
+//! Who is in which room, in one shard: rooms, their classes of equal permits and encodings, and the members of each class.
 //!
-//! Members with the same permit see the same bytes, so the decision about an event is made once per class and the
+//! Members with the same permit and encoding see the same bytes, so the decision about an event is made once per class and the
 //! fan-out is a walk over one array. A member is 32 bytes; nothing here knows sockets. Only the shard's own thread
 //! touches it. Cost per event does not depend on how many rooms there are.
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use roomcast_access::Subscribe;
 use roomcast_proto::cursor::{Cursor, Position};
+use roomcast_proto::frame::Encoding;
 use roomcast_proto::ids::{Room, Tenant};
 use slab::Slab;
 
@@ -42,6 +43,8 @@ pub struct Member {
     pub skip: Position,
     /// A long recovery is still being sent: live events are not written, they come with its next page.
     pub behind: bool,
+    /// How it is written to.
+    pub encoding: Encoding,
 }
 
 impl Member {
@@ -56,11 +59,13 @@ impl Member {
     }
 }
 
-/// Members of a room with one and the same permit.
+/// Members of a room with one and the same permit and encoding.
 #[derive(Debug)]
 pub struct Class {
     /// What all of them may see.
     pub permit: Arc<Subscribe>,
+    /// How all of them are written to.
+    pub encoding: Encoding,
     /// They.
     pub members: Vec<Member>,
     /// When they were last told a cursor, milliseconds of the shard's clock.
@@ -143,11 +148,12 @@ impl Members {
         let classes = &mut self.rooms[at as usize].classes;
         let known = classes
             .iter()
-            .find(|(_, class)| *class.permit == **permit)
+            .find(|(_, class)| class.encoding == member.encoding && *class.permit == **permit)
             .map(|(at, _)| at);
         let class = known.unwrap_or_else(|| {
             classes.insert(Class {
                 permit: Arc::clone(permit),
+                encoding: member.encoding,
                 members: Vec::new(),
                 told_millis: now_millis,
                 told: None,

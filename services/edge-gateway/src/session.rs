@@ -425,10 +425,10 @@ fn answer_to(id: Option<u32>, body: server_frame::Body, wishes: &mut Vec<Wish>) 
     }
 }
 
-/// The question every client is asked every 25 s, ready to send.
+/// The question every client is asked every 25 s.
 #[must_use]
-pub fn ping_json() -> String {
-    ServerFrame::push(server_frame::Body::Ping(Ping {})).to_json()
+pub fn ping() -> ServerFrame {
+    ServerFrame::push(server_frame::Body::Ping(Ping {}))
 }
 
 /// `ok` or `stale`.

@@ -22,12 +22,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
-use roomcast_proto::frame::{ServerFrame, Status, server_frame};
+use roomcast_proto::frame::{Encoding, ServerFrame, Status, server_frame};
 use roomcast_proto::limits::{AUTHENTICATE_WITHIN, PING_EVERY};
 use slab::Slab;
 use tokio::sync::oneshot;
@@ -36,6 +35,7 @@ use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
 use crate::delivery::Delivery;
 use crate::drain::Pace;
+use crate::encoding::Ready;
 use crate::gate::Gate;
 use crate::hub::{Hub, ToShard};
 use crate::members::Members;
@@ -153,7 +153,7 @@ struct Shard {
     draining: bool,
     scratch: Vec<u8>,
     wishes: Vec<Wish>,
-    ping: Bytes,
+    ping: Ready,
 }
 
 /// Both clocks.
@@ -210,7 +210,7 @@ impl Shard {
             draining: false,
             scratch: vec![0; SCRATCH_BYTES],
             wishes: Vec::new(),
-            ping: ws::text_frame(session::ping_json().as_bytes()),
+            ping: Ready::new(&session::ping()),
         }
     }
 
@@ -327,6 +327,7 @@ impl Shard {
         let Arrival {
             mut early,
             admitted,
+            encoding,
             place,
             stranger,
             accepted,
@@ -340,6 +341,7 @@ impl Shard {
         entry.insert(Connection::new(
             socket,
             stage,
+            encoding,
             ping_at,
             accepted,
             (place, stranger),
@@ -391,20 +393,22 @@ impl Shard {
             session::status_word(stale).to_owned(),
             session::rfc3339(since_millis),
         );
-        let text = ServerFrame::push(server_frame::Body::Status(Status { status, since })).to_json();
-        let frame = ws::text_frame(text.as_bytes());
+        let frame = Ready::new(&ServerFrame::push(server_frame::Body::Status(Status {
+            status,
+            since,
+        })));
         let connected =
             |(_, connection): &(usize, &Connection)| matches!(connection.stage, Stage::Session(_));
-        let keys: Vec<usize> = self
+        let keys: Vec<(usize, Encoding)> = self
             .connections
             .iter()
             .filter(connected)
-            .map(|(key, _)| key)
+            .map(|(key, connection)| (key, connection.encoding))
             .collect();
-        for key in keys {
+        for (key, encoding) in keys {
             self.queue(
                 u32::try_from(key).unwrap_or(u32::MAX),
-                frame.clone(),
+                frame.in_encoding(encoding).clone(),
                 outbox::Class::Answer,
             );
         }

@@ -11,7 +11,7 @@ use http::header::{
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Method, Uri, Version};
-use roomcast_proto::frame::{SUBPROTOCOL_BEARER, SUBPROTOCOL_JSON};
+use roomcast_proto::frame::{Encoding, SUBPROTOCOL_BEARER, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF};
 use roomcast_proto::refusal::{Code, Refusal};
 
 /// Longest path with query, bytes.
@@ -85,8 +85,8 @@ fn is_origin(text: &str) -> bool {
 pub struct Upgrade {
     /// The value of `Sec-WebSocket-Accept`.
     pub accept: String,
-    /// The subprotocol to name in the answer; `None` when the client named none.
-    pub subprotocol: Option<&'static str>,
+    /// The encoding to name in the answer; `None` when the client named none and so gets JSON.
+    pub encoding: Option<Encoding>,
     /// The token that came with the request, to be verified before 101.
     pub token: Option<String>,
 }
@@ -123,14 +123,14 @@ pub fn check(
     }
     let key = one(headers, &SEC_WEBSOCKET_KEY)?.filter(|key| is_key(key));
     let key = key.ok_or_else(|| bad("expected one `Sec-WebSocket-Key` of 16 bytes in base64"))?;
-    let (subprotocol, offered) = choose(headers)?;
+    let (encoding, offered) = choose(headers)?;
     let token = match (bearer(headers)?, offered) {
         (Some(_), Some(_)) => return Err(bad("two tokens: one in `Authorization`, one as a subprotocol")),
         (header, offered) => header.or(offered).map(str::to_owned),
     };
     Ok(Upgrade {
         accept: accept_of(key),
-        subprotocol,
+        encoding,
         token,
     })
 }
@@ -253,8 +253,8 @@ fn is_key(key: &str) -> bool {
     STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16)
 }
 
-/// Chooses the subprotocol, and finds the token that may be offered beside it.
-fn choose(headers: &HeaderMap) -> Result<(Option<&'static str>, Option<&str>), Refusal> {
+/// Chooses the subprotocol, the first of those offered that is spoken here, and finds the token that may be offered beside it.
+fn choose(headers: &HeaderMap) -> Result<(Option<Encoding>, Option<&str>), Refusal> {
     let mut names = Vec::new();
     for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
         let text = value
@@ -272,12 +272,12 @@ fn choose(headers: &HeaderMap) -> Result<(Option<&'static str>, Option<&str>), R
     if names.is_empty() {
         return Ok((None, None));
     }
-    if names.contains(&SUBPROTOCOL_JSON) {
-        return Ok((Some(SUBPROTOCOL_JSON), token));
+    match names.iter().find_map(|name| Encoding::of_subprotocol(name)) {
+        Some(encoding) => Ok((Some(encoding), token)),
+        None => Err(bad(format!(
+            "none of the subprotocols is spoken here; offer `{SUBPROTOCOL_JSON}` or `{SUBPROTOCOL_PROTOBUF}`"
+        ))),
     }
-    Err(bad(format!(
-        "none of the subprotocols is spoken here; offer `{SUBPROTOCOL_JSON}`"
-    )))
 }
 
 fn accept_of(key: &str) -> String {
@@ -338,7 +338,7 @@ mod tests {
             agreed,
             Upgrade {
                 accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(),
-                subprotocol: None,
+                encoding: None,
                 token: None
             }
         );
@@ -372,6 +372,8 @@ mod tests {
                 ("+authorization", Some("Bearer b")),
             ],
             &[("sec-websocket-protocol", Some("bearer.abc"))],
+            &[("sec-websocket-protocol", Some("roomcast.v1.Protobuf"))],
+            &[("sec-websocket-protocol", Some("roomcast.v1.protobuf; q=1"))],
             &[("sec-websocket-protocol", Some("roomcast.v1.json, bearer."))],
             &[(
                 "sec-websocket-protocol",
@@ -447,8 +449,29 @@ mod tests {
 
     #[test]
     fn subprotocol_and_token_are_found_wherever_they_may_stand() {
-        let json = Some(SUBPROTOCOL_JSON);
-        let rows: [(Changes<'_>, Option<&'static str>, Option<&str>); 5] = [
+        let (json, protobuf) = (Some(Encoding::Json), Some(Encoding::Protobuf));
+        let rows: [(Changes<'_>, Option<Encoding>, Option<&str>); 8] = [
+            (
+                &[("sec-websocket-protocol", Some("roomcast.v1.protobuf"))],
+                protobuf,
+                None,
+            ),
+            (
+                &[(
+                    "sec-websocket-protocol",
+                    Some("roomcast.v2, bearer.a, roomcast.v1.protobuf,roomcast.v1.json"),
+                )],
+                protobuf,
+                Some("a"),
+            ),
+            (
+                &[
+                    ("+sec-websocket-protocol", Some("roomcast.v1.json")),
+                    ("+sec-websocket-protocol", Some("roomcast.v1.protobuf")),
+                ],
+                json,
+                None,
+            ),
             (
                 &[("sec-websocket-protocol", Some("roomcast.v1.json"))],
                 json,
@@ -480,11 +503,11 @@ mod tests {
                 Some("abc"),
             ),
         ];
-        for (changes, subprotocol, token) in rows {
+        for (changes, encoding, token) in rows {
             let agreed = ask("/v1/ws", changes).unwrap();
             assert_eq!(
-                (agreed.subprotocol, agreed.token.as_deref()),
-                (subprotocol, token),
+                (agreed.encoding, agreed.token.as_deref()),
+                (encoding, token),
                 "{changes:?}"
             );
         }

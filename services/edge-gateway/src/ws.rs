@@ -431,6 +431,12 @@ pub fn text_frame(payload: &[u8]) -> Bytes {
     frame(OP_TEXT, payload)
 }
 
+/// A whole binary frame, likewise.
+#[must_use]
+pub fn binary_frame(payload: &[u8]) -> Bytes {
+    frame(OP_BINARY, payload)
+}
+
 /// A pong with the payload of its ping.
 #[must_use]
 pub fn pong_frame(payload: &[u8]) -> Bytes {
@@ -453,9 +459,35 @@ pub fn close_frame(code_and_reason: Option<(u16, &str)>) -> Bytes {
 }
 
 fn frame(opcode: u8, payload: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(10 + payload.len());
+    let mut out = BytesMut::with_capacity(header_bytes(payload.len()) + payload.len());
+    put_header(&mut out, opcode, payload.len());
+    out.put_slice(payload);
+    out.freeze()
+}
+
+/// Bytes of the header of an unmasked frame (RFC 6455 §5.2).
+#[must_use]
+pub fn header_bytes(payload_bytes: usize) -> usize {
+    match payload_bytes {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+/// Writes the header of a whole text message of so many bytes.
+pub fn put_text_header(out: &mut BytesMut, payload_bytes: usize) {
+    put_header(out, OP_TEXT, payload_bytes);
+}
+
+/// Writes the header of a whole binary message of so many bytes.
+pub fn put_binary_header(out: &mut BytesMut, payload_bytes: usize) {
+    put_header(out, OP_BINARY, payload_bytes);
+}
+
+fn put_header(out: &mut BytesMut, opcode: u8, payload_bytes: usize) {
     out.put_u8(0x80 | opcode);
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+    match (u8::try_from(payload_bytes), u16::try_from(payload_bytes)) {
         (Ok(len @ 0..=125), _) => out.put_u8(len),
         (_, Ok(len)) => {
             out.put_u8(126);
@@ -463,11 +495,9 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
         }
         _ => {
             out.put_u8(127);
-            out.put_u64(payload.len() as u64);
+            out.put_u64(payload_bytes as u64);
         }
     }
-    out.put_slice(payload);
-    out.freeze()
 }
 
 #[cfg(test)]

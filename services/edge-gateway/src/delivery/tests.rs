@@ -1,5 +1,5 @@
 use roomcast_access::{Policy, Principal, Subscribe};
-use roomcast_proto::frame::event_json;
+use roomcast_proto::frame::{EventPush, ServerFrame, event_json, server_frame};
 
 use super::*;
 
@@ -51,29 +51,46 @@ fn the_frame_is_the_ready_event_behind_a_websocket_header() {
         let text = event_json("bookings", Some(&cursor), &body);
         assert_eq!(made.text(), text);
         assert_eq!((made.body(), &made.body_bytes()[..]), (&body[..], &body[..]));
-        let header = &made.frame()[..made.frame().len() - text.len()];
-        let length = match header {
-            [0x81, short @ 0..=125] => usize::from(*short),
-            [0x81, 126, a, b] => usize::from(u16::from_be_bytes([*a, *b])),
-            [0x81, 127, long @ ..] => usize::try_from(u64::from_be_bytes(long.try_into().unwrap())).unwrap(),
-            other => panic!("{other:?}"),
+        check_header(made.frame(Encoding::Json), 0x81, text.len());
+        let push = EventPush {
+            room: "bookings".to_owned(),
+            cursor: Some(cursor),
+            event: body.into(),
         };
-        assert_eq!(length, text.len());
-        let shortest = if length < 126 {
-            2
-        } else if length < 65_536 {
-            4
-        } else {
-            10
-        };
-        assert_eq!(header.len(), shortest, "{length}");
+        let message = ServerFrame::push(server_frame::Body::Event(push)).to_protobuf();
+        let frame = made.frame(Encoding::Protobuf);
+        assert!(frame.ends_with(&message));
+        check_header(frame, 0x82, message.len());
+        // Made once: the second client is given the same bytes.
+        assert_eq!(made.frame(Encoding::Protobuf).as_ptr(), frame.as_ptr());
     }
+}
+
+#[track_caller]
+fn check_header(frame: &[u8], kind: u8, payload_bytes: usize) {
+    let header = &frame[..frame.len() - payload_bytes];
+    assert_eq!(header[0], kind);
+    let length = match &header[1..] {
+        [short @ 0..=125] => usize::from(*short),
+        [126, a, b] => usize::from(u16::from_be_bytes([*a, *b])),
+        [127, long @ ..] => usize::try_from(u64::from_be_bytes(long.try_into().unwrap())).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(length, payload_bytes);
+    let shortest = match length {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    };
+    assert_eq!(header.len(), shortest, "{length}");
 }
 
 #[test]
 fn without_a_mark_there_is_no_cursor() {
     let bare = delivery(None, None, b"{}").at(Position { seq: 5, rev: 6 }, None);
     assert_eq!(bare.text(), event_json("bookings", None, b"{}"));
+    let (head, body) = (b"\x82\x10\x5a\x0e\x0a\x08bookings\x1a\x02", b"{}");
+    assert_eq!(bare.frame(Encoding::Protobuf)[..], [&head[..], body].concat());
     assert_eq!(
         (bare.cursor(), bare.position.rev, bare.body()),
         (None, 6, &b"{}"[..])
@@ -112,6 +129,8 @@ fn a_class_gets_one_frame_without_what_is_taken_out() {
     let made = whole.for_class(&permit).unwrap();
     assert_eq!(made.body(), br#"{"id":"1","data":{"n":1}}"#);
     assert_eq!(made.cursor(), whole.cursor());
+    let protobuf = made.frame(Encoding::Protobuf);
+    assert!(protobuf.ends_with(made.body()) && protobuf.len() < whole.frame(Encoding::Protobuf).len());
     assert!(Arc::ptr_eq(&made, &whole.for_class(&permit).unwrap()));
     assert!(
         delivery(Some(AudienceId::ALL), None, b"not JSON")

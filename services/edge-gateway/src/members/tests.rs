@@ -37,6 +37,11 @@ fn member(connection: u32) -> Member {
         slot: 0,
         skip: Position::default(),
         behind: false,
+        encoding: if connection.is_multiple_of(8) {
+            Encoding::Protobuf
+        } else {
+            Encoding::Json
+        },
     }
 }
 

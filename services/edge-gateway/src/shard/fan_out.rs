@@ -1,25 +1,25 @@
 //! From one event to every member that may see it: the hot path.
 //!
 //! Everything that is the same for many members is done once: the room is looked up once per event, the decision who
-//! may see it is made once per class of equal permits, the bytes are the delivery's own ready frame. What is left per
+//! may see it is made once per class of equal permits and encodings, the bytes are the delivery's own ready frame. What is left per
 //! member is one comparison of positions and one `write(2)`. Events of one room that wait together go out as one write.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use roomcast_proto::cursor::Cursor;
-use roomcast_proto::frame::{CaughtUp, ServerFrame, server_frame};
+use roomcast_proto::frame::{CaughtUp, Encoding, ServerFrame, server_frame};
 use roomcast_proto::limits::QUIET_CAUGHT_UP_EVERY;
 use smallvec::SmallVec;
 
 use super::Shard;
 use crate::connection::{Connection, Sent};
 use crate::delivery::{Delivery, Kind};
+use crate::encoding;
 use crate::members::{Class as PermitClass, Member};
 use crate::metrics::{Ending, Tally};
 use crate::outbox::{self, Class};
 use crate::session::Now;
-use crate::ws;
 use roomcast_proto::close::Close;
 
 /// How often the walk over quiet rooms makes a step, milliseconds.
@@ -34,6 +34,8 @@ const WIRE_BYTES_MAX: usize = 256 * 1024;
 struct Encoded {
     /// The events, as this class sees them.
     deliveries: SmallVec<[(Arc<Delivery>, Class); 4]>,
+    /// How it is written to.
+    encoding: Encoding,
     /// All frames one after another, when there are several.
     wire: Bytes,
     /// Where each ends.
@@ -165,8 +167,8 @@ impl Shard {
                 room: class.permit.room().as_str().to_owned(),
                 cursor: head.to_string(),
             };
-            let text = ServerFrame::push(server_frame::Body::CaughtUp(caught_up)).to_json();
-            let frame = ws::text_frame(text.as_bytes());
+            let caught_up = ServerFrame::push(server_frame::Body::CaughtUp(caught_up));
+            let frame = encoding::message(class.encoding, &caught_up);
             for member in &class.members {
                 // Who recovered at a later head than this shard has reached knows more already.
                 let ahead = member.skip.seq > head.position.seq || member.skip.rev > head.position.rev;
@@ -217,25 +219,28 @@ fn encode(
             None => tally.unreadable += 1,
         }
     }
+    let encoding = class.encoding;
     match deliveries.as_slice() {
         [] => None,
         [(one, _)] => {
-            let wire = one.frame().clone();
+            let wire = one.frame(encoding).clone();
             Some(Encoded {
                 deliveries,
+                encoding,
                 wire,
                 ends: SmallVec::new(),
             })
         }
         many => {
-            let mut wire =
-                BytesMut::with_capacity(many.iter().map(|(delivery, _)| delivery.frame().len()).sum());
+            let frames = many.iter().map(|(delivery, _)| delivery.frame(encoding));
+            let mut wire = BytesMut::with_capacity(frames.map(Bytes::len).sum());
             let mut ends = SmallVec::with_capacity(many.len());
             for (delivery, outbox_class) in many {
-                wire.extend_from_slice(delivery.frame());
+                wire.extend_from_slice(delivery.frame(encoding));
                 ends.push((wire.len(), *outbox_class));
             }
             Some(Encoded {
+                encoding,
                 wire: wire.freeze(),
                 ends,
                 deliveries,
@@ -270,7 +275,7 @@ fn deliver(
         .iter()
         .filter(|(delivery, _)| !member.has(delivery))
     {
-        match connection.send(delivery.frame(), *class, limits, now, tally) {
+        match connection.send(delivery.frame(encoded.encoding), *class, limits, now, tally) {
             Sent::Full if *class == Class::Ephemeral => {
                 tally.dropped_ephemeral += 1;
                 continue;

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
+use roomcast_proto::frame::Encoding;
 
 use crate::admission::{Place, Stranger};
 use crate::gate::Admitted;
@@ -26,6 +27,8 @@ pub struct Arrival {
     pub early: Vec<u8>,
     /// The user, when a token came with the request.
     pub admitted: Option<Admitted>,
+    /// How frames are written.
+    pub encoding: Encoding,
     /// Held as long as the connection lives.
     pub place: Place,
     /// Held until it has shown a token.

@@ -7,6 +7,7 @@ use roomcast_proto::frame::{ClientFrame, ServerFrame, client_frame};
 
 use super::Shard;
 use crate::connection::{Connection, QUEUE_MAX, Stage};
+use crate::encoding;
 use crate::metrics::Ending;
 use crate::outbox::Class;
 use crate::session::Wish;
@@ -86,8 +87,7 @@ impl Shard {
     fn message(&mut self, key: u32, message: Message<'_>) -> Flow {
         self.tally.frames_in += 1;
         match message {
-            Message::Text(text) => self.text(key, text),
-            Message::Binary(_) => self.end(key, Close::WsUnsupported),
+            Message::Text(_) | Message::Binary(_) => self.data(key, message),
             Message::Ping(payload) => self.queue(key, ws::pong_frame(payload), Class::Pong),
             Message::Pong(_) => {}
             Message::Close(code) => self.answer_close(key, code.map(|(code, _)| code)),
@@ -100,10 +100,12 @@ impl Shard {
         }
     }
 
-    fn text(&mut self, key: u32, text: &str) {
-        let frame = ClientFrame::from_json(text);
+    fn data(&mut self, key: u32, message: Message<'_>) {
         let Some(connection) = self.connections.get_mut(key as usize) else {
             return;
+        };
+        let Some(frame) = encoding::read(connection.encoding, message) else {
+            return self.end(key, Close::WsUnsupported);
         };
         let mut wishes = std::mem::take(&mut self.wishes);
         match &mut connection.stage {

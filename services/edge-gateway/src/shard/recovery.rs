@@ -198,11 +198,11 @@ impl Shard {
     fn join(&mut self, key: u32, permit: &Arc<Subscribe>, recovered: Recovered, requested: bool) {
         // A room that is open already is opened anew: the client says where it stands.
         self.leave(key, permit.room());
-        let Some(session) = self
-            .connections
-            .get_mut(key as usize)
-            .and_then(Connection::session)
-        else {
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
+        let encoding = connection.encoding;
+        let Some(session) = connection.session() else {
             return;
         };
         let slot = u32::try_from(session.rooms.len()).unwrap_or(u32::MAX);
@@ -211,6 +211,7 @@ impl Shard {
             slot,
             skip: recovered.head.position,
             behind: false,
+            encoding,
         };
         let (seat, first) = self.members.join(permit, member, self.now.millis);
         session.rooms.push(OpenRoom {
@@ -266,8 +267,12 @@ impl Shard {
     }
 
     fn queue_seen(&mut self, key: u32, permit: &Arc<Subscribe>, delivery: &Arc<Delivery>) {
+        let Some(connection) = self.connections.get(key as usize) else {
+            return;
+        };
+        let encoding = connection.encoding;
         match delivery.for_class(permit) {
-            Some(seen) => self.queue(key, seen.frame().clone(), Class::Recovery),
+            Some(seen) => self.queue(key, seen.frame(encoding).clone(), Class::Recovery),
             None => self.tally.unreadable += 1,
         }
     }
@@ -277,8 +282,8 @@ impl Shard {
             room: room.as_str().to_owned(),
             cursor: head.to_string(),
         };
-        let text = ServerFrame::push(server_frame::Body::CaughtUp(caught_up)).to_json();
-        self.queue(key, crate::ws::text_frame(text.as_bytes()), Class::Recovery);
+        let frame = ServerFrame::push(server_frame::Body::CaughtUp(caught_up));
+        self.say_as(key, &frame, Class::Recovery);
     }
 
     /// Goes on with long recoveries of clients that have taken their last page: one page per client and turn.

@@ -86,7 +86,7 @@ impl Shard {
                         now.millis + u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
                     connection.pong_due =
                         now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
-                    let ping = self.ping.clone();
+                    let ping = self.ping.in_encoding(connection.encoding).clone();
                     self.queue(key, ping, outbox::Class::Answer);
                 }
                 self.carry_out(key, &mut wishes);

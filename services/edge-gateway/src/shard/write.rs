@@ -6,6 +6,7 @@ use roomcast_proto::frame::{Disconnect, ServerFrame, server_frame};
 
 use super::{LINGER_MILLIS, Shard};
 use crate::connection::{Sent, Stage};
+use crate::encoding;
 use crate::hub::Waiter;
 use crate::members::Seat;
 use crate::metrics::Ending;
@@ -15,7 +16,14 @@ use crate::ws;
 impl Shard {
     /// Queues a message; it leaves with the next flush.
     pub(super) fn say(&mut self, key: u32, frame: &ServerFrame) {
-        self.queue(key, ws::text_frame(frame.to_json().as_bytes()), Class::Answer);
+        self.say_as(key, frame, Class::Answer);
+    }
+
+    /// Queues a message of another class than an answer.
+    pub(super) fn say_as(&mut self, key: u32, frame: &ServerFrame, class: Class) {
+        if let Some(connection) = self.connections.get(key as usize) {
+            self.queue(key, encoding::message(connection.encoding, frame), class);
+        }
     }
 
     /// Queues a ready frame; it leaves with the next flush.
@@ -51,7 +59,10 @@ impl Shard {
 
     /// Ends a connection: leaves its rooms, says why, closes. The socket stays until the other side has gone, or 2 s.
     pub(super) fn end(&mut self, key: u32, close: Close) {
-        let code = close.code();
+        let Some(connection) = self.connections.get(key as usize) else {
+            return;
+        };
+        let (encoding, code) = (connection.encoding, close.code());
         let retry_after_ms = match (&self.drain, close) {
             (Some(pace), Close::Drain) => Some(pace.retry_after_millis(fastrand::u64(..))),
             // Others come back to a gateway that works, or to this one; not all in the same instant.
@@ -64,11 +75,11 @@ impl Shard {
             reconnect: close.reconnect(),
             retry_after_ms,
         };
-        let text = ServerFrame::push(server_frame::Body::Disconnect(disconnect)).to_json();
+        let disconnect = ServerFrame::push(server_frame::Body::Disconnect(disconnect));
         // A client that does not read would not read what waits either; its cursor brings it back to it.
         let abandon = close == Close::TooSlow;
         let last = [
-            ws::text_frame(text.as_bytes()),
+            encoding::message(encoding, &disconnect),
             ws::close_frame(Some((code, close.reason()))),
         ];
         self.close(key, Ending::Closed(close), abandon, &last);

@@ -8,6 +8,7 @@
 mod abuse;
 mod doors;
 mod life;
+mod protobuf;
 mod routes;
 
 use std::collections::HashMap;
