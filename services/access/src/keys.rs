@@ -80,7 +80,7 @@ pub enum KeyFlaw {
     Exponent,
     /// A shared secret where nobody allowed one.
     #[error(
-        "holds a shared secret (kty oct); HS256 is refused unless ROOMCAST_JWT_ALLOW_HS=true allows it for key files"
+        "holds a shared secret (kty oct); HS256 is refused unless ROOMCAST_JWT_ALLOW_HS=true, and allow_hs in a list of issuers, allow it"
     )]
     SecretNotAllowed,
     /// A shared secret that is missing, can be guessed or is absurdly long.

@@ -1,4 +1,4 @@
-//! What every process needs to start, be watched and stop: settings, logs, metrics, the admin port, HTTP accept,
+//! What every process needs to start, be watched and stop: settings, logs, metrics, the admin port, HTTP accept and fetch,
 //! NATS and JetStream, readiness, shutdown.
 //!
 //! Called by the services' `main.rs` (through [`process::run`]) and by their `serve` functions. It knows no
@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod build;
 pub mod config;
+pub mod fetch;
 pub mod http;
 pub mod jetstream;
 pub mod metrics;

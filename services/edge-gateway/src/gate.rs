@@ -46,12 +46,6 @@ impl Gate {
         &self.policy
     }
 
-    /// Whether development keys are trusted: then only loopback addresses may be served.
-    #[must_use]
-    pub fn is_development(&self) -> bool {
-        self.verifier.is_development()
-    }
-
     /// Verifies a token and looks up its rights. `now_secs`: Unix seconds.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::hub::Hub;
 use crate::metrics::GatewayMetrics;
 use crate::nats_side;
 use crate::page::Page;
-use crate::settings::{Settings, refuse_open_development};
+use crate::settings::Settings;
 use crate::shard::{self, Handle, Shared};
 
 /// Runs the gateway on the runtime it is called on.
@@ -33,8 +33,10 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
 /// # Errors
 /// As [`serve`].
 pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, Failure> {
-    let gate = Arc::new(settings.load_gate()?);
-    refuse_open_development(&gate, &[settings.listen, context.common.admin_listen])?;
+    let trusted = settings.issuers.load()?;
+    trusted.refuse_open_development(&[settings.listen, context.common.admin_listen])?;
+    let gate = Arc::new(settings.load_gate(trusted.verifier.clone())?);
+    trusted.keep_fetching(&context)?;
     let page = Arc::new(Page::new(settings.load_page_config()?.as_ref()));
     let metrics = GatewayMetrics::new(&context.metrics)?;
     let policy = gate.policy().clone();

@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use roomcast_access::{KeySet, Policy, TokenRules, Verifier};
+use roomcast_access::{Policy, Verifier};
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::{Failure, Service};
+use roomcast_issuers::IssuerSettings;
 use roomcast_proto::limits;
 
 use crate::bucket::Rate;
@@ -33,10 +34,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// `ROOMCAST_POLICY_FILE`
     pub policy_file: PathBuf,
-    /// `ROOMCAST_JWT_KEYS_FILE`
-    pub keys_file: PathBuf,
-    /// `ROOMCAST_JWT_ISSUER`, `ROOMCAST_JWT_AUDIENCE`
-    pub tokens: TokenRules,
+    /// `ROOMCAST_JWT_…`, `ROOMCAST_JWKS_…`: whose tokens are accepted.
+    pub issuers: IssuerSettings,
     /// `ROOMCAST_ALLOWED_ORIGINS`
     pub origins: Origins,
     /// `ROOMCAST_PAGE_CONFIG_FILE`
@@ -81,15 +80,7 @@ impl Settings {
                 "ROOMCAST_POLICY_FILE",
                 "The policy: roles, permissions, rooms (policy.yaml).",
             ),
-            keys_file: reader.path("ROOMCAST_JWT_KEYS_FILE", "Public keys that sign tokens (JWKS)."),
-            tokens: TokenRules {
-                issuer: reader.required_text("ROOMCAST_JWT_ISSUER", "The issuer (iss) whose keys these are."),
-                audience: reader.text(
-                    "ROOMCAST_JWT_AUDIENCE",
-                    "roomcast",
-                    "What a token's aud must contain.",
-                ),
-            },
+            issuers: IssuerSettings::read(reader),
             origins: read_origins(reader),
             page_config_file: reader.optional_path(
                 "ROOMCAST_PAGE_CONFIG_FILE",
@@ -122,19 +113,17 @@ impl Settings {
         }
     }
 
-    /// Reads the key file and the policy.
+    /// Reads the policy; with `verifier` it is the gate.
     ///
     /// # Errors
     /// A file that cannot be read or is wrong, with its place; exit code 65.
-    pub fn load_gate(&self) -> Result<Gate, Failure> {
-        let keys = KeySet::from_jwks(&read_file(&self.keys_file)?)
-            .map_err(|error| Failure::file(format!("{}: {error}", self.keys_file.display())))?;
+    pub fn load_gate(&self, verifier: Verifier) -> Result<Gate, Failure> {
         let name = self.policy_file.display().to_string();
         let policy = Policy::parse(&read_file(&self.policy_file)?, &name).map_err(|mistakes| {
             let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
             Failure::file(lines.join("\n"))
         })?;
-        Ok(Gate::new(Verifier::new(self.tokens.clone(), keys), policy))
+        Ok(Gate::new(verifier, policy))
     }
 
     /// What the page is told; `None` when no file is set.
@@ -159,27 +148,13 @@ impl Settings {
     /// Checks offline what `--check-config` can check.
     ///
     /// # Errors
-    /// As [`Settings::load_gate`] and [`Settings::load_page_config`]; development keys on an open address.
+    /// As [`IssuerSettings::load`], [`Settings::load_gate`] and [`Settings::load_page_config`]; development keys on an open
+    /// address.
     pub fn check(&self) -> Result<(), Failure> {
-        let gate = self.load_gate()?;
+        let trusted = self.issuers.load()?;
+        self.load_gate(trusted.verifier.clone())?;
         self.load_page_config()?;
-        refuse_open_development(&gate, &[self.listen])
-    }
-}
-
-/// A development key is known to whoever read the folder it was made in: with one, only this machine is served.
-///
-/// # Errors
-/// The first address that is not loopback.
-pub fn refuse_open_development(gate: &Gate, listens: &[SocketAddr]) -> Result<(), Failure> {
-    match listens
-        .iter()
-        .find(|listen| gate.is_development() && !listen.ip().is_loopback())
-    {
-        None => Ok(()),
-        Some(open) => Err(Failure::settings(format!(
-            "the keys hold a development key (kid roomcast-dev), but {open} is not a loopback address"
-        ))),
+        trusted.refuse_open_development(&[self.listen])
     }
 }
 

@@ -48,6 +48,7 @@ fn architecture_names_every_crate_and_the_files_of_the_path() {
         "proto",
         "services/access",
         "services/chassis",
+        "services/issuers",
         "services/ingest",
         "services/metrics-aggregator",
         "services/edge-gateway",
