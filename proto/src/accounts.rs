@@ -5,7 +5,11 @@
 //! (gateways), `AGG` (aggregators), one per tenant, one for readers, `SYS`. Outside `CORE` the JetStream API is imported call by call
 //! under `core.JS.API`: under its own name the server would answer for the wrong account first.
 
+mod security;
+
 use std::fmt::Write as _;
+
+pub use security::{Security, Tls};
 
 use crate::ids::{Room, Tenant};
 use crate::subject::stream as names;
@@ -94,6 +98,8 @@ pub struct ServerConfig {
     pub tenants: Vec<TenantAccount>,
     /// Present on each of three nodes.
     pub cluster: Option<Cluster>,
+    /// TLS, and keys instead of passwords.
+    pub security: Security,
 }
 
 /// How often the server answers a call.
@@ -191,9 +197,9 @@ impl ServerConfig {
         let mut out = String::with_capacity(16 * 1024);
         self.server(&mut out);
         out.push_str("accounts {\n");
-        let _ = writeln!(out, "  SYS {{ users: [ {} ] }}", user(&self.system, None));
+        let _ = writeln!(out, "  SYS {{ users: [ {} ] }}", self.user(&self.system, None));
         self.core(&mut out);
-        account(
+        self.account(
             &mut out,
             Who::Gateway,
             &self.gateway,
@@ -202,7 +208,7 @@ impl ServerConfig {
             &gateway_extra(&self.tenants),
         );
         let from_aggregator = ["in.>"];
-        account(
+        self.account(
             &mut out,
             Who::Aggregator,
             &self.aggregator,
@@ -211,10 +217,10 @@ impl ServerConfig {
             &[import_service("in.AGG.>", "in.>", true)],
         );
         if let Some(reader) = &self.reader {
-            account(&mut out, Who::Reader, reader, &[], &[], &[]);
+            self.account(&mut out, Who::Reader, reader, &[], &[], &[]);
         }
         for tenant in &self.tenants {
-            tenant_account(&mut out, tenant);
+            self.tenant_account(&mut out, tenant);
         }
         out.push_str("}\nsystem_account: SYS\n");
         out
@@ -225,6 +231,9 @@ impl ServerConfig {
         let _ = writeln!(out, "listen: {}", quoted(&self.listen));
         if let Some(monitor) = &self.monitor {
             let _ = writeln!(out, "http: {}", quoted(monitor));
+        }
+        if let Some(tls) = &self.security.tls {
+            out.push_str(&tls.block("", tls.verify));
         }
         out.push_str(
             "max_payload: 256KB\nmax_pending: 64MB\nwrite_deadline: \"5s\"\nlame_duck_grace_period: \"5s\"\nlame_duck_duration: \"30s\"\n",
@@ -242,13 +251,15 @@ impl ServerConfig {
                 .iter()
                 .map(|address| quoted(&format!("nats-route://{login}{address}")))
                 .collect();
+            let tls = self.security.tls.as_ref().map(|tls| tls.block("  ", false));
             let _ = writeln!(
                 out,
-                "cluster {{\n  name: roomcast\n  listen: {}\n  routes: [ {} ]\n  authorization {{ user: {}, password: {}, timeout: 2 }}\n}}",
+                "cluster {{\n  name: roomcast\n  listen: {}\n  routes: [ {} ]\n  authorization {{ user: {}, password: {}, timeout: 2 }}\n{}}}",
                 quoted(&cluster.listen),
                 routes.join(", "),
                 quoted(&cluster.user.name),
-                quoted(&cluster.user.password)
+                quoted(&cluster.user.password),
+                tls.unwrap_or_default()
             );
         }
     }
@@ -276,8 +287,8 @@ impl ServerConfig {
         let _ = writeln!(
             out,
             "  CORE {{\n    jetstream: enabled\n    users: [\n      {}\n      {}\n    ]\n    exports: [",
-            user(&self.admin, None),
-            user(&self.ingest, Some((&ingest_publishes, &ingest_hears)))
+            self.user(&self.admin, None),
+            self.user(&self.ingest, Some((&ingest_publishes, &ingest_hears)))
         );
         for subject in ["in.*.>", "inq.*.>", "svc.*.>"] {
             let _ = writeln!(
@@ -302,6 +313,104 @@ impl ServerConfig {
             out,
             "      {{ stream: \"kvl.cfg.>\", accounts: [ AGG ] }}\n    ]\n  }}"
         );
+    }
+
+    fn account(
+        &self,
+        out: &mut String,
+        who: Who,
+        login: &User,
+        own_publishes: &[&str],
+        own_hears: &[&str],
+        extra: &[String],
+    ) {
+        let calls: Vec<String> = api_calls()
+            .into_iter()
+            .filter(|(_, _, whose)| whose.contains(&who))
+            .map(|(call, _, _)| call)
+            .collect();
+        let mut publishes: Vec<String> = own_publishes.iter().map(|s| (*s).to_owned()).collect();
+        publishes.extend(who.writes().iter().map(|s| (*s).to_owned()));
+        publishes.extend(calls.iter().map(|call| format!("{API_OUTSIDE_CORE}.{call}")));
+        let mut hears: Vec<String> = own_hears.iter().map(|s| (*s).to_owned()).collect();
+        hears.extend(who.hears().iter().map(|s| (*s).to_owned()));
+        hears.push(format!("{}.>", inbox_prefix(&login.name)));
+        let _ = writeln!(
+            out,
+            "  {} {{\n    users: [ {} ]\n    imports: [",
+            who.account(),
+            self.user(login, Some((&refs(&publishes), &refs(&hears))))
+        );
+        for call in &calls {
+            let import = import_service(
+                &format!("{API_IN_CORE}.{call}"),
+                &format!("{API_OUTSIDE_CORE}.{call}"),
+                false,
+            );
+            let _ = writeln!(out, "      {import}");
+        }
+        for subject in who.writes() {
+            let _ = writeln!(out, "      {}", import_service(subject, subject, false));
+        }
+        for subject in who.hears() {
+            let _ = writeln!(
+                out,
+                "      {{ stream: {{ account: CORE, subject: {} }} }}",
+                quoted(subject)
+            );
+        }
+        for line in extra {
+            let _ = writeln!(out, "      {line}");
+        }
+        out.push_str("    ]\n  }\n");
+    }
+
+    fn tenant_account(&self, out: &mut String, account: &TenantAccount) {
+        let tenant = &account.tenant;
+        let _ = writeln!(
+            out,
+            "  {} {{\n    exports: [ {{ service: \"cmd.>\", accounts: [ GW ], response_type: Singleton }} ]\n    imports: [\n      {}\n      {}\n    ]\n    users: [",
+            quoted(tenant.as_str()),
+            import_service(&format!("in.{tenant}.>"), "in.>", true),
+            import_service(&format!("inq.{tenant}.>"), "inq.>", true)
+        );
+        for publisher in &account.publishers {
+            let mut publishes: Vec<String> = match &publisher.rooms {
+                None => vec!["in.>".to_owned()],
+                Some(rooms) => rooms
+                    .iter()
+                    .flat_map(|room| [format!("in.{room}.*"), format!("in.{room}.>")])
+                    .collect(),
+            };
+            publishes.push(format!("inq.{}.>", publisher.user.name));
+            let hears = [format!("{}.>", inbox_prefix(&publisher.user.name))];
+            let _ = writeln!(
+                out,
+                "      {}",
+                self.user(&publisher.user, Some((&refs(&publishes), &refs(&hears))))
+            );
+        }
+        out.push_str("    ]\n  }\n");
+    }
+
+    /// One user; `permissions` are (publish, subscribe) allow lists. Nothing that is not listed is allowed.
+    fn user(&self, user: &User, permissions: Option<(&[&str], &[&str])>) -> String {
+        let login = match self.security.nkeys.get(&user.name) {
+            Some(key) => format!("nkey: {}", quoted(key)),
+            None => format!(
+                "user: {}, password: {}",
+                quoted(&user.name),
+                quoted(&user.password)
+            ),
+        };
+        match permissions {
+            None => format!("{{ {login} }}"),
+            Some((publish, subscribe)) => format!(
+                "{{ {login}, permissions: {{\n        publish:   {{ allow: [ {} ] }}\n        subscribe: {{ allow: [ {} ] }} }} }}",
+                publish.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(", "),
+                subscribe.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(", ")
+            ),
+        }
     }
 
     fn has(&self, who: Who) -> bool {
@@ -351,102 +460,8 @@ fn gateway_extra(tenants: &[TenantAccount]) -> Vec<String> {
     extra
 }
 
-fn account(
-    out: &mut String,
-    who: Who,
-    login: &User,
-    own_publishes: &[&str],
-    own_hears: &[&str],
-    extra: &[String],
-) {
-    let calls: Vec<String> = api_calls()
-        .into_iter()
-        .filter(|(_, _, whose)| whose.contains(&who))
-        .map(|(call, _, _)| call)
-        .collect();
-    let mut publishes: Vec<String> = own_publishes.iter().map(|s| (*s).to_owned()).collect();
-    publishes.extend(who.writes().iter().map(|s| (*s).to_owned()));
-    publishes.extend(calls.iter().map(|call| format!("{API_OUTSIDE_CORE}.{call}")));
-    let mut hears: Vec<String> = own_hears.iter().map(|s| (*s).to_owned()).collect();
-    hears.extend(who.hears().iter().map(|s| (*s).to_owned()));
-    hears.push(format!("{}.>", inbox_prefix(&login.name)));
-    let _ = writeln!(
-        out,
-        "  {} {{\n    users: [ {} ]\n    imports: [",
-        who.account(),
-        user(login, Some((&refs(&publishes), &refs(&hears))))
-    );
-    for call in &calls {
-        let import = import_service(
-            &format!("{API_IN_CORE}.{call}"),
-            &format!("{API_OUTSIDE_CORE}.{call}"),
-            false,
-        );
-        let _ = writeln!(out, "      {import}");
-    }
-    for subject in who.writes() {
-        let _ = writeln!(out, "      {}", import_service(subject, subject, false));
-    }
-    for subject in who.hears() {
-        let _ = writeln!(
-            out,
-            "      {{ stream: {{ account: CORE, subject: {} }} }}",
-            quoted(subject)
-        );
-    }
-    for line in extra {
-        let _ = writeln!(out, "      {line}");
-    }
-    out.push_str("    ]\n  }\n");
-}
-
-fn tenant_account(out: &mut String, account: &TenantAccount) {
-    let tenant = &account.tenant;
-    let _ = writeln!(
-        out,
-        "  {} {{\n    exports: [ {{ service: \"cmd.>\", accounts: [ GW ], response_type: Singleton }} ]\n    imports: [\n      {}\n      {}\n    ]\n    users: [",
-        quoted(tenant.as_str()),
-        import_service(&format!("in.{tenant}.>"), "in.>", true),
-        import_service(&format!("inq.{tenant}.>"), "inq.>", true)
-    );
-    for publisher in &account.publishers {
-        let mut publishes: Vec<String> = match &publisher.rooms {
-            None => vec!["in.>".to_owned()],
-            Some(rooms) => rooms
-                .iter()
-                .flat_map(|room| [format!("in.{room}.*"), format!("in.{room}.>")])
-                .collect(),
-        };
-        publishes.push(format!("inq.{}.>", publisher.user.name));
-        let hears = [format!("{}.>", inbox_prefix(&publisher.user.name))];
-        let _ = writeln!(
-            out,
-            "      {}",
-            user(&publisher.user, Some((&refs(&publishes), &refs(&hears))))
-        );
-    }
-    out.push_str("    ]\n  }\n");
-}
-
 fn refs(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
-}
-
-/// One user; `permissions` are (publish, subscribe) allow lists. Nothing that is not listed is allowed.
-fn user(user: &User, permissions: Option<(&[&str], &[&str])>) -> String {
-    let login = format!(
-        "user: {}, password: {}",
-        quoted(&user.name),
-        quoted(&user.password)
-    );
-    match permissions {
-        None => format!("{{ {login} }}"),
-        Some((publish, subscribe)) => format!(
-            "{{ {login}, permissions: {{\n        publish:   {{ allow: [ {} ] }}\n        subscribe: {{ allow: [ {} ] }} }} }}",
-            publish.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(", "),
-            subscribe.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(", ")
-        ),
-    }
 }
 
 /// A string of the server's configuration language. Its escapes are those of JSON for the characters that occur.
@@ -492,6 +507,7 @@ mod tests {
                 ],
             }],
             cluster: None,
+            security: Security::default(),
         }
     }
 
@@ -524,6 +540,55 @@ mod tests {
             assert!(block(&text, name).contains(&format!("_INBOX_{name}.>")), "{name}");
             assert!(!block(&text, name).contains("\"_INBOX.>\""), "{name}");
         }
+    }
+
+    #[test]
+    fn a_key_replaces_the_password_and_nothing_else() {
+        let (with, without) = (
+            ServerConfig {
+                security: Security {
+                    nkeys: [("erp".to_owned(), "UKEY".to_owned())].into(),
+                    ..Security::default()
+                },
+                ..config()
+            },
+            config(),
+        );
+        let expected = without
+            .render()
+            .replace("user: \"erp\", password: \"erp-password\"", "nkey: \"UKEY\"");
+        assert_eq!(with.render(), expected);
+        assert_ne!(with.render(), without.render());
+    }
+
+    #[test]
+    fn tls_is_on_every_listener_that_others_reach() {
+        let blocks = |verify: bool, cluster: bool| {
+            let mut config = config();
+            config.security.tls = Some(Tls {
+                cert: "c.pem".into(),
+                key: "k.pem".into(),
+                ca: verify.then(|| "ca.pem".into()),
+                verify,
+            });
+            config.cluster = cluster.then(|| Cluster {
+                listen: "127.0.0.1:6222".into(),
+                routes: Vec::new(),
+                user: login("route"),
+            });
+            let text = config.render();
+            let count = |what: &str| text.matches(what).count();
+            (
+                count("tls {"),
+                count("verify: true"),
+                count("ca_file: \"ca.pem\""),
+            )
+        };
+        assert_eq!(blocks(false, false), (1, 0, 0));
+        assert_eq!(blocks(true, false), (1, 1, 1));
+        // Nodes verify each other whatever is said.
+        assert_eq!(blocks(true, true), (2, 1, 2));
+        assert!(!config().render().contains("tls"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
-use roomcast_proto::accounts::{Publisher, ServerConfig, TenantAccount, User, inbox_prefix};
+use roomcast_proto::accounts::{Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix};
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::stream::{Sizing, definitions};
 
@@ -143,6 +143,7 @@ impl Nats {
             system: user("sys"),
             tenants: tenants(),
             cluster: None,
+            security: Security::default(),
         };
         std::fs::write(dir.path().join("nats.conf"), config.render()).expect("the folder is writable");
         let mut nats = Self {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use roomcast_chassis::process::Failure;
-use roomcast_proto::accounts::{Cluster, Publisher, ServerConfig, TenantAccount, User, inbox_prefix};
+use roomcast_proto::accounts::{
+    Cluster, Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix,
+};
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::stream::Sizing;
 use tokio::process::Command;
@@ -199,6 +201,7 @@ impl Server {
                     }],
                 }],
                 cluster: (ports.len() > 1).then(|| cluster(*route)),
+                security: Security::default(),
             };
             let file = home.write(&format!("nats/nats-{number}.conf"), &config.render())?;
             specs.push(Spec {
