@@ -14,6 +14,7 @@ pub mod client;
 pub mod cluster;
 pub mod follower;
 pub mod http;
+pub mod jwks;
 pub mod nats;
 pub mod outsider;
 pub mod stack;

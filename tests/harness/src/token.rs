@@ -42,6 +42,15 @@ impl Signer {
         }
     }
 
+    /// A new key with a key id of its own; issuers publish no development keys.
+    #[must_use]
+    pub fn named(kid: &str) -> Self {
+        Self {
+            kid: kid.to_owned(),
+            ..Self::new()
+        }
+    }
+
     /// The key in a PEM PKCS#8 file, as `roomcast dev` writes it.
     ///
     /// # Panics
@@ -71,8 +80,13 @@ impl Signer {
     /// Signs any claims.
     #[must_use]
     pub fn sign(&self, claims: &Value) -> String {
-        let header = json!({ "alg": "EdDSA", "typ": "JWT", "kid": self.kid });
-        let signed = format!("{}.{}", part(&header), part(claims));
+        self.sign_with(&json!({ "alg": "EdDSA", "typ": "JWT", "kid": self.kid }), claims)
+    }
+
+    /// Signs any claims under any header.
+    #[must_use]
+    pub fn sign_with(&self, header: &Value, claims: &Value) -> String {
+        let signed = format!("{}.{}", part(header), part(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.pair.sign(signed.as_bytes()).as_ref());
         format!("{signed}.{signature}")
     }

@@ -7,6 +7,7 @@
 
 mod abuse;
 mod doors;
+mod keys;
 mod life;
 mod protobuf;
 mod routes;

@@ -8,6 +8,7 @@ mod doors;
 mod faults;
 mod fixture;
 mod idempotency;
+mod keys;
 mod modes;
 mod refusals;
 mod start;

@@ -1,0 +1,105 @@
+//! Keys that an issuer publishes: rotated, taken back, away, slow, wrong; and strangers who make up key ids.
+
+use std::time::{Duration, Instant};
+
+use roomcast_harness::eventually;
+use roomcast_harness::jwks::{Jwks, Says};
+use roomcast_harness::token::Signer;
+use serde_json::{Value, json};
+
+use crate::fixture::{Ingest, JSON, POLICY, event};
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn start(jwks: &Jwks) -> Option<Ingest> {
+    let settings = [
+        ("ROOMCAST_JWT_KEYS_FILE", ""),
+        ("ROOMCAST_JWT_JWKS_URL", jwks.url.as_str()),
+        ("ROOMCAST_JWKS_INTERVAL_SECONDS", "1"),
+        ("ROOMCAST_JWKS_REFRESH_SECONDS", "1"),
+    ];
+    Ingest::start_with(POLICY, &settings).await
+}
+
+/// The status of a publish with this token.
+async fn status(ingest: &Ingest, token: &str) -> u16 {
+    let url = format!("{}/v1/events", ingest.url);
+    let body = event("the-same").to_string();
+    ingest.http.post(&url, token, JSON, body).await.unwrap().status
+}
+
+async fn until(ingest: &Ingest, token: &str, expected: &[u16]) {
+    eventually("the keys are known", SOON, || async {
+        expected.contains(&status(ingest, token).await)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_counts_while_it_is_published() {
+    let (old, new) = (Signer::named("2026-01"), Signer::named("2026-02"));
+    let jwks = Jwks::start(Says::Body(old.jwks())).await;
+    let Some(ingest) = start(&jwks).await else { return };
+    let (old_token, new_token) = (old.token("desk", &["desk"]), new.token("desk", &["desk"]));
+    until(&ingest, &old_token, &[200]).await;
+    assert!([401, 503].contains(&status(&ingest, &new_token).await));
+
+    // Rotated. The old token is remembered by now, and forgotten with its key.
+    jwks.say(Says::Body(new.jwks()));
+    until(&ingest, &new_token, &[200]).await;
+    assert!([401, 503].contains(&status(&ingest, &old_token).await));
+    until(&ingest, &old_token, &[401]).await;
+
+    for says in [
+        Says::Status(500),
+        Says::Status(302),
+        Says::Body("<html>".to_owned()),
+        Says::Body(r#"{"keys":[]}"#.to_owned()),
+        Says::Bytes(10_000_000),
+        Says::Silence,
+    ] {
+        let before = jwks.fetches();
+        jwks.say(says.clone());
+        eventually("it was asked twice", SOON, || async {
+            jwks.fetches() > before + 1
+        })
+        .await;
+        assert_eq!(status(&ingest, &new_token).await, 200, "{says:?}");
+        let report = ingest.context.readiness.report();
+        assert!(
+            report.ready && report.degraded.contains_key("keys 1"),
+            "{says:?}: {report:?}"
+        );
+    }
+    jwks.say(Says::Body(new.jwks()));
+    eventually("it is well again", SOON, || async {
+        ingest.context.readiness.report().degraded.is_empty()
+    })
+    .await;
+    for outcome in ["changed", "same", "status", "unusable", "too_large", "slow"] {
+        let line = format!("roomcast_issuer_fetches_total{{outcome=\"{outcome}\"}}");
+        assert!(ingest.metric(&line) >= 1.0, "{outcome}");
+    }
+}
+
+#[tokio::test]
+async fn strangers_cause_one_fetch_per_interval() {
+    let signer = Signer::named("real");
+    let jwks = Jwks::start(Says::Body(signer.jwks())).await;
+    let Some(ingest) = start(&jwks).await else { return };
+    let good = signer.token("desk", &["desk"]);
+    until(&ingest, &good, &[200]).await;
+    let (began, before) = (Instant::now(), jwks.fetches());
+    for n in 0..300 {
+        let made_up = Signer::named(&format!("made-up-{n}"));
+        // Its own address in the header is no address of ours.
+        let header =
+            json!({ "alg": "EdDSA", "kid": format!("made-up-{n}"), "jku": format!("{}?{n}", jwks.url) });
+        let token = made_up.sign_with(&header, &Value::Null);
+        assert!([401, 503].contains(&status(&ingest, &token).await));
+    }
+    let (took, fetched) = (began.elapsed(), jwks.fetches() - before);
+    let most = usize::try_from(took.as_secs()).unwrap() + 2;
+    assert!(fetched <= most, "{fetched} fetches in {took:?}");
+    assert_eq!(status(&ingest, &good).await, 200);
+}
