@@ -3,6 +3,7 @@
 mod fanout;
 mod folds;
 mod freshness;
+mod idle;
 mod ingest;
 mod report;
 mod system;
@@ -18,8 +19,6 @@ pub struct Effort {
     pub rounds: usize,
     /// Length of one measurement, seconds.
     pub seconds: u64,
-    /// Connections of the memory measurement.
-    pub idle_connections: usize,
 }
 
 /// Runs everything and returns the report's text.
@@ -31,13 +30,11 @@ pub async fn run(quick: bool) -> anyhow::Result<String> {
         Effort {
             rounds: 1,
             seconds: 4,
-            idle_connections: 2_000,
         }
     } else {
         Effort {
             rounds: 3,
             seconds: 10,
-            idle_connections: 8_000,
         }
     };
     let start = Instant::now();
@@ -47,7 +44,7 @@ pub async fn run(quick: bool) -> anyhow::Result<String> {
     say("P1 fan-out against the floor");
     fanout::run(&mut report, effort, &say).await?;
     say("P3 memory of idle connections");
-    fanout::idle(&mut report, effort, &say).await?;
+    idle::run(&mut report, effort, &say).await?;
     say("P5 freshness");
     freshness::run(&mut report, effort, &say).await?;
     say("P7 ingest, P8 metrics");
@@ -55,4 +52,18 @@ pub async fn run(quick: bool) -> anyhow::Result<String> {
     folds::run(&mut report, effort, &say)?;
     say("done");
     report.write()
+}
+
+/// Prints what a connection costs, `rounds` times. `beside`: a command that is run with the gateway's process id while
+/// clients connect.
+///
+/// # Errors
+/// When the system cannot be started.
+pub async fn idle(connections: usize, rounds: usize, beside: Option<&str>) -> anyhow::Result<()> {
+    for _ in 0..rounds {
+        let cost = idle::measure(connections, beside).await?;
+        let floor = idle::floor(connections)?;
+        println!("{connections} connections: {cost}; the floor's handshake {floor:.1} µs");
+    }
+    Ok(())
 }

@@ -39,6 +39,18 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Only what a connection costs: memory when idle (P3) and CPU of the handshake (P4). Writes no file.
+    Idle {
+        /// How many connections.
+        #[arg(long, default_value_t = 8_000)]
+        connections: usize,
+        /// Repeats on fresh systems.
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
+        /// Runs `COMMAND PID` beside the connecting (PID: the gateway's), e.g. a profiler; waits for its end.
+        #[arg(long)]
+        beside: Option<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -53,6 +65,14 @@ fn main() -> anyhow::Result<()> {
             let report = runtime.block_on(bench::run(quick))?;
             println!("{report}");
             Ok(())
+        }
+        Command::Idle {
+            connections,
+            rounds,
+            beside,
+        } => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            runtime.block_on(bench::idle(connections, rounds, beside.as_deref()))
         }
     }
 }

@@ -1,14 +1,13 @@
-//! P1: what a delivery costs. P3: what an idle connection holds.
+//! P1: what a delivery costs.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use roomcast_load::cpu;
 use roomcast_load::swarm::{Plan, Swarm, now_micros};
 use serde_json::json;
 
 use super::Effort;
-use super::report::{Report, median};
+use super::report::Report;
 use super::system::{Floor, System, watch};
 
 /// An event of 300 bytes that carries when it was sent.
@@ -103,48 +102,5 @@ pub async fn run(report: &mut Report, effort: Effort, say: &impl Fn(&str)) -> an
             1.25,
         );
     }
-    Ok(())
-}
-
-/// Resident memory and CPU per connection that is authenticated, in three rooms, and quiet.
-///
-/// # Errors
-/// When the gateway cannot be started.
-pub async fn idle(report: &mut Report, effort: Effort, say: &impl Fn(&str)) -> anyhow::Result<()> {
-    let system = System::start(false)?;
-    let pid = system.stack.pid("gateway-1");
-    let empty = cpu::read(pid);
-    let connections = effort.idle_connections;
-    let swarm = system.swarm(connections, |_| vec![0, 1, 2])?;
-    let opened = cpu::read(pid);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let settled = cpu::read(pid);
-    drop(swarm);
-    let per_connection = settled.rss_bytes.saturating_sub(empty.rss_bytes) as f64 / connections as f64;
-    let handshake = (opened.cpu_ns - empty.cpu_ns) as f64 / 1000.0 / connections as f64;
-    say(&format!(
-        "  {connections} connections: {per_connection:.0} B each, handshake {handshake:.1} µs"
-    ));
-    report.at_most(
-        "P3",
-        format!("RSS per idle connection in three rooms, {connections} connections"),
-        vec![per_connection],
-        "B",
-        4096.0,
-    );
-    report.at_most(
-        "P3",
-        "RSS of an empty gateway",
-        vec![empty.rss_bytes as f64 / 1_048_576.0],
-        "MiB",
-        20.0,
-    );
-    report.at_most(
-        "P4",
-        "CPU of upgrade, token (EdDSA, 34 µs of it the signature), policy, connect with three rooms",
-        vec![median(&[handshake])],
-        "µs",
-        84.0,
-    );
     Ok(())
 }

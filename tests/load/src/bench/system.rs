@@ -10,6 +10,9 @@ use roomcast_load::cpu;
 use roomcast_load::swarm::{Plan, Swarm};
 use serde_json::json;
 
+/// New connections a second.
+pub const RATE: usize = 1_500;
+
 /// The policy of a bench: fifty rooms that everybody with the role may open and publish to.
 const POLICY: &str = "version: 1
 roles:
@@ -119,7 +122,7 @@ impl System {
         let swarm = Swarm::start(Plan {
             address: self.gateway()?,
             connections,
-            rate: 1_500,
+            rate: RATE,
             hello: Box::new(hello),
         });
         swarm.ready(connections as u64, true, Duration::from_secs(60))?;
