@@ -46,6 +46,26 @@ fn member(connection: u32) -> Member {
 }
 
 #[test]
+fn a_member_is_as_small_as_the_fan_out_counts_on() {
+    assert_eq!(size_of::<Member>(), 32);
+}
+
+#[test]
+fn one_permit_in_two_encodings_is_two_classes_of_one_room() {
+    let mut members = Members::default();
+    let (json, _) = members.join(&permit("staff", "a"), member(1), 0);
+    let (protobuf, first) = members.join(&permit("staff", "a"), member(8), 0);
+    let (again, _) = members.join(&permit("staff", "a"), member(16), 0);
+    assert!(!first && json.class != protobuf.class && protobuf.class == again.class);
+    assert!(
+        members.leave(json).emptied.is_none(),
+        "the room has members still"
+    );
+    assert!(members.leave(again).emptied.is_none());
+    assert!(members.leave(protobuf).emptied.is_some());
+}
+
+#[test]
 fn equal_permits_share_a_class_and_the_first_and_last_are_told() {
     let mut members = Members::default();
     let (_, first) = members.join(&permit("staff", "a"), member(1), 0);

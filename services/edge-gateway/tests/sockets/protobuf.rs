@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use roomcast_harness::client::{Client, ws_url};
 use roomcast_proto::frame::{
-    ClientFrame, Connect, History, Refresh, RoomRequest, SUBPROTOCOL_PROTOBUF, ServerFrame, Subscribe,
-    client_frame, client_frame::Body, server_frame,
+    ClientFrame, Connect, History, Pong, Refresh, RoomRequest, SUBPROTOCOL_PROTOBUF, ServerFrame, Subscribe,
+    Unsubscribe, client_frame, client_frame::Body, server_frame,
 };
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
 use super::{Gateway, ids};
@@ -27,7 +27,10 @@ struct Peer {
 
 impl Peer {
     async fn open(gateway: &Gateway) -> Self {
-        let stream = TcpStream::connect(gateway.address).await.unwrap();
+        Self::upgrade(gateway, TcpStream::connect(gateway.address).await.unwrap()).await
+    }
+
+    async fn upgrade(gateway: &Gateway, stream: TcpStream) -> Self {
         let protocols = format!("{SUBPROTOCOL_PROTOBUF}, roomcast.v1.json");
         let builder = ClientBuilder::from_uri(ws_url(&gateway.url).parse().unwrap())
             .add_header(http::header::SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap())
@@ -50,6 +53,11 @@ impl Peer {
         cursors: &HashMap<String, String>,
     ) -> (Self, Value) {
         let mut peer = Self::open(gateway).await;
+        let connected = peer.begin(token, rooms, cursors).await;
+        (peer, connected)
+    }
+
+    async fn begin(&mut self, token: String, rooms: &[&str], cursors: &HashMap<String, String>) -> Value {
         let rooms = rooms.iter().map(|room| RoomRequest {
             room: (*room).to_owned(),
             cursor: cursors.get(*room).cloned(),
@@ -59,8 +67,7 @@ impl Peer {
             client: "test".to_owned(),
             rooms: rooms.collect(),
         };
-        let answer = peer.request(Body::Connect(connect)).await;
-        (peer, answer["connected"].clone())
+        self.request(Body::Connect(connect)).await["connected"].clone()
     }
 
     async fn send(&mut self, message: Message) {
@@ -82,7 +89,11 @@ impl Peer {
 
     /// The next frame; `None` when the connection has ended, with its code in `closed`.
     async fn next(&mut self) -> Option<Value> {
-        let message = tokio::time::timeout(SOON, self.socket.next())
+        self.next_within(SOON).await
+    }
+
+    async fn next_within(&mut self, patience: Duration) -> Option<Value> {
+        let message = tokio::time::timeout(patience, self.socket.next())
             .await
             .expect("a message");
         let message = message?.ok()?;
@@ -124,9 +135,13 @@ impl Peer {
     }
 
     /// Reads to the end: the last `disconnect`, and the code of the close.
-    async fn ended(mut self) -> (Value, Option<u16>) {
+    async fn ended(self) -> (Value, Option<u16>) {
+        self.ended_within(SOON).await
+    }
+
+    async fn ended_within(mut self, patience: Duration) -> (Value, Option<u16>) {
         let mut last = Value::Null;
-        while let Some(frame) = self.next().await {
+        while let Some(frame) = self.next_within(patience).await {
             last = frame;
         }
         (last["disconnect"].clone(), self.closed)
@@ -411,4 +426,73 @@ async fn a_gateway_that_goes_says_so_in_protobuf() {
     );
     assert!(disconnect["retryAfterMs"].is_u64());
     assert!(stopped.await.unwrap(), "ended in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_client_comes_back_complete_in_protobuf_too() {
+    let limits = [
+        ("ROOMCAST_WRITE_SECONDS", "2"),
+        ("ROOMCAST_OUTBOX_BYTES_MAX", "262144"),
+    ];
+    let Some(gateway) = Gateway::start(&limits).await else {
+        return;
+    };
+    let token = || gateway.signer.token("lazy", &["staff"]);
+    let narrow = TcpSocket::new_v4().unwrap();
+    narrow.set_recv_buffer_size(4096).unwrap();
+    let mut lazy = Peer::upgrade(&gateway, narrow.connect(gateway.address).await.unwrap()).await;
+    lazy.begin(token(), &["bookings"], &HashMap::new()).await;
+    lazy.caught_up("bookings").await;
+    let padding = "x".repeat(16 * 1024);
+    for n in 0..150 {
+        let more = json!({ "data": { "padding": padding } });
+        gateway.event("bookings", "all", &format!("e{n}"), more).await;
+    }
+    // What it had not read is in the kernel still; behind it stands the end.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut frames = Vec::new();
+    while let Some(frame) = lazy.next().await {
+        frames.push(frame);
+    }
+    assert!(gateway.metric("roomcast_gateway_outbox_full_total") >= 1.0);
+    let (mut back, connected) = Peer::connect(&gateway, token(), &["bookings"], &lazy.cursors).await;
+    assert_eq!(connected["rooms"][0]["recovery"], "complete");
+    frames.extend(back.caught_up("bookings").await);
+    let expected: Vec<String> = (0..150).map(|n| format!("e{n}")).collect();
+    assert_eq!(
+        ids(&frames, "bookings"),
+        expected,
+        "nothing missed, nothing twice"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_answers_the_ping_stays() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let token = || gateway.signer.token("u1", &["staff"]);
+    let (mut lively, _) = Peer::connect(&gateway, token(), &[], &HashMap::new()).await;
+    let (silent, _) = Peer::connect(&gateway, token(), &[], &HashMap::new()).await;
+    let (patience, pong) = (Duration::from_secs(40), Body::Pong(Pong {}));
+    let ended = silent.ended_within(patience);
+    let stays = async {
+        // The first comes within 25 s; without its answer the connection ends 10 s later.
+        while lively.next_within(Duration::from_secs(26)).await.unwrap()["ping"].is_null() {}
+        let frame = ClientFrame {
+            id: None,
+            body: Some(pong),
+        };
+        lively.send(Message::binary(frame.to_protobuf())).await;
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        let answer = lively
+            .request(Body::Unsubscribe(Unsubscribe {
+                room: "bookings".to_owned(),
+            }))
+            .await;
+        assert_eq!(answer["unsubscribed"]["room"], "bookings");
+    };
+    let (ended, ()) = tokio::join!(ended, stays);
+    let (disconnect, closed) = ended;
+    assert_eq!((&disconnect["reason"], closed), (&json!("no_pong"), Some(4004)));
 }
