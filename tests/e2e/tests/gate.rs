@@ -15,7 +15,7 @@ use crate::world::alone;
 
 /// A process that refuses says so within this, on however busy a machine.
 const REFUSES_WITHIN: Duration = Duration::from_secs(60);
-const UNAVAILABLE: i32 = 69;
+pub const UNAVAILABLE: i32 = 69;
 
 /// Greets as version 2.12.8 does, which has every feature but those of 2.14, and answers pings.
 async fn serve_old(listener: TcpListener) {
@@ -32,8 +32,8 @@ async fn serve_old(listener: TcpListener) {
     }
 }
 
-/// Runs a command to its end; its exit code and what it said.
-async fn run(command: &mut Command) -> anyhow::Result<(Option<i32>, String)> {
+/// Runs a command to its end, with no setting but its own; its exit code and what it said.
+pub async fn run(command: &mut Command) -> anyhow::Result<(Option<i32>, String)> {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROOMCAST_")) {
         // A setting of whoever runs the tests is none of the test's, unless the test gives it itself.
         if command
@@ -50,7 +50,8 @@ async fn run(command: &mut Command) -> anyhow::Result<(Option<i32>, String)> {
     Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
 }
 
-fn service(name: &str, user: &str, url: &str, folder: &Path) -> Command {
+/// A service that would run at `url`, with the files of these tests and `keys.json` in `folder`.
+pub fn service(name: &str, user: &str, url: &str, folder: &Path) -> Command {
     let own = repository().join("tests/e2e");
     let mut command = Command::new(binary(name));
     command

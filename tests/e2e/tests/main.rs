@@ -23,6 +23,7 @@ mod permissions;
 mod publishers;
 mod recovery;
 mod rights;
+mod secured;
 mod slow;
 mod trial;
 mod world;

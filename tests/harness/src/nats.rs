@@ -123,6 +123,14 @@ impl Nats {
     /// # Panics
     /// When the server does not start.
     pub async fn start_empty() -> Option<Self> {
+        Self::start_secured(Security::default()).await
+    }
+
+    /// Likewise, with TLS or keys.
+    ///
+    /// # Panics
+    /// When the server does not start.
+    pub async fn start_secured(security: Security) -> Option<Self> {
         let server = server_binary()?;
         let dir = tempfile::Builder::new()
             .prefix("roomcast-nats-")
@@ -143,7 +151,7 @@ impl Nats {
             system: user("sys"),
             tenants: tenants(),
             cluster: None,
-            security: Security::default(),
+            security,
         };
         std::fs::write(dir.path().join("nats.conf"), config.render()).expect("the folder is writable");
         let mut nats = Self {
