@@ -74,7 +74,9 @@ async fn fetch_from(answer: Vec<u8>, close: bool) -> Result<Bytes, FetchError> {
 #[tokio::test]
 async fn what_servers_answer() {
     let ok = |fields: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}").into_bytes();
-    let rows: [(&str, Vec<u8>, bool, Result<usize, &str>); 15] = [
+    /// What; the answer, whether the server closes then; bytes or label.
+    type Row = (&'static str, Vec<u8>, bool, Result<usize, &'static str>);
+    let rows: [Row; 15] = [
         ("a length", ok("content-length: 2\r\n", "{}"), true, Ok(2)),
         (
             "chunks",
