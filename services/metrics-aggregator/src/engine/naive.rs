@@ -816,7 +816,7 @@ fn run(zone: &str, start: &str, windows: &[usize], steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20, ..ProptestConfig::default() })]
 
     #[test]
     fn every_number_equals_its_recomputation(

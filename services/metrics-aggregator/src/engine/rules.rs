@@ -129,6 +129,133 @@ fn the_first_test_that_fails_names_the_reason() {
     );
 }
 
+/// The value, the events, what is shown, what an empty window shows.
+type Row = (
+    &'static str,
+    &'static [(i64, &'static str)],
+    &'static str,
+    Option<&'static str>,
+);
+
+/// Each row: the value, the events as (minutes from now, x), what is shown then, and what an empty window shows.
+#[test]
+fn each_aggregate_says_what_its_name_says() {
+    let rows: [Row; 12] = [
+        ("count()", &[(0, "null"), (0, "1")], "2", Some("0")),
+        ("sum(data.x)", &[(0, "1.10"), (0, "\"2.2\"")], "3.3", Some("0")),
+        (
+            "distinct(data.x)",
+            &[(0, "1"), (0, "1.0"), (0, "\"1\"")],
+            "2",
+            Some("0"),
+        ),
+        (
+            "avg(data.x)",
+            &[(0, "1"), (0, "0"), (0, "1")],
+            "0.666666666667",
+            None,
+        ),
+        // Half of the last place goes to the even neighbour, on both sides of zero.
+        ("avg(data.x)", &[(0, "0.000000000001"), (0, "0")], "0", None),
+        (
+            "avg(data.x)",
+            &[(0, "-0.000000000003"), (0, "0")],
+            "-0.000000000002",
+            None,
+        ),
+        ("min(data.x)", &[(0, "3"), (-5, "-1.50"), (0, "2")], "-1.5", None),
+        (
+            "max(data.x)",
+            &[(0, "-3"), (-5, "-1.50"), (0, "-2")],
+            "-1.5",
+            None,
+        ),
+        // By time, then by position; as written.
+        (
+            "first(data.x)",
+            &[(0, "1"), (-5, "2.50"), (-5, "3")],
+            "2.50",
+            None,
+        ),
+        (
+            "last(data.x)",
+            &[(0, "1"), (-5, "2"), (0, "1e3"), (-1, "4")],
+            "1e3",
+            None,
+        ),
+        ("last(data.x)", &[(0, "\"paid\"")], "paid", None),
+        ("first(data.x)", &[(0, "false")], "false", None),
+    ];
+    for (value, events, expected, empty) in rows {
+        let mut bench = Bench::new(&format!(
+            "value: {value}, compare: previous, window: {{ tumbling: day }}"
+        ));
+        let before = Bench::update(&bench.after(0), "m");
+        assert_eq!(before.value.as_deref(), empty, "{value} of nothing");
+        for (minutes, x) in events {
+            let outcome = bench.event(minutes * MINUTE, &format!("{{\"x\":{x}}}"));
+            assert_eq!(outcome, Outcome::Folded, "{value} of {x}");
+        }
+        let update = Bench::update(&bench.after(SECOND), "m");
+        assert_eq!(update.value.as_deref(), Some(expected), "{value} of {events:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_carried_is_skipped() {
+    let mut bench = Bench::new("value: last(data.x), window: { tumbling: hour }");
+    let long = "x".repeat(257);
+    for (data, reason) in [
+        ("{}".to_owned(), Reason::Missing),
+        (r#"{"x":null}"#.to_owned(), Reason::Missing),
+        (r#"{"x":[1]}"#.to_owned(), Reason::NotAScalar),
+        (format!("{{\"x\":\"{long}\"}}"), Reason::OutOfRange),
+    ] {
+        assert_eq!(bench.event(0, &data), Outcome::Skipped(reason), "{data}");
+    }
+}
+
+#[test]
+fn text_is_compared_with_nothing() {
+    let mut bench = Bench::new("value: last(data.x), compare: previous, window: { tumbling: minute }");
+    for (x, previous, change) in [
+        ("5", None, None),
+        ("\"7.5\"", Some("5"), Some("2.5")),
+        ("\"open\"", Some("7.5"), None),
+        ("1", Some("open"), None),
+    ] {
+        bench.event(0, &format!("{{\"x\":{x}}}"));
+        let update = Bench::update(&bench.after(SECOND), "m");
+        assert_eq!(update.previous.as_deref(), previous, "{x}");
+        assert_eq!(update.change.as_deref(), change, "{x}");
+        bench.after(MINUTE - SECOND);
+    }
+}
+
+#[test]
+fn the_least_of_a_sliding_window_goes_when_it_leaves() {
+    let mut bench = Bench::new("value: min(data.x), compare: previous, window: { sliding: 3m, step: 1m }");
+    let rows = [
+        ("1", "1", None),
+        ("5", "1", None),
+        ("3", "1", None),
+        ("4", "3", Some("1")),
+        ("4", "3", Some("1")),
+        ("6", "4", Some("1")),
+        ("6", "4", Some("3")),
+    ];
+    for (x, value, previous) in rows {
+        bench.event(0, &format!("{{\"x\":{x}}}"));
+        let update = Bench::update(&bench.after(SECOND), "m");
+        assert_eq!(
+            (update.value.as_deref(), update.previous.as_deref()),
+            (Some(value), previous),
+            "{x}"
+        );
+        bench.after(MINUTE - SECOND);
+    }
+}
+
 #[test]
 fn a_sum_that_does_not_fit_is_left_as_it_is() {
     let mut bench = Bench::new("value: sum(data.x), window: { total: true }");
@@ -407,6 +534,48 @@ fn chunks_of_former_definitions_are_emptied() {
         3_000,
         "revisions never go back"
     );
+}
+
+#[test]
+fn a_stream_made_anew_begins_anew_under_other_names() {
+    let (mut bench, _) = large();
+    bench.shard.set_stream(NOON);
+    for i in 0..3_000 {
+        bench.event(0, &format!("{{\"g\":\"group number {i}\"}}"));
+    }
+    let flush = bench.shard.flush();
+    let chunks: HashMap<String, Vec<u8>> = flush.chunks.into_iter().collect();
+    let load = |created: i64| {
+        let mut head = Head::read(&flush.head).unwrap();
+        let anew = head.meet(created);
+        let shard = Shard::load(
+            bench.definitions.metrics.clone(),
+            Some((head, &chunks)),
+            bench.now,
+        );
+        (anew, shard.unwrap())
+    };
+    let (anew, same) = load(NOON);
+    assert!(!anew);
+    assert_eq!(same.position(), 6_000);
+    let (anew, mut other) = load(NOON + SECOND);
+    assert!(anew);
+    assert_eq!(other.position(), 0);
+    let metric = other.metric("m").unwrap();
+    let update = metric.update("[\"group number 7\"]", metric.place.unwrap());
+    assert_eq!((update.events, update.revision), (0, 6_000));
+    assert_eq!(update.incomplete_since.as_deref(), Some("2026-06-01T12:00:01Z"));
+    let mut emptied = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        for (name, bytes) in other.flush().chunks {
+            assert_eq!(bytes.is_empty(), chunks.contains_key(&name), "{name}");
+            emptied.extend(bytes.is_empty().then_some(name));
+        }
+    }
+    assert_eq!(emptied.len(), chunks.len(), "old chunks are emptied");
+    // What was begun anew goes on: it has met this stream.
+    let mut head = Head::read(&other.flush().head).unwrap();
+    assert!(!head.meet(NOON + SECOND));
 }
 
 #[test]

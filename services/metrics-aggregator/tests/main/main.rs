@@ -117,6 +117,12 @@ async fn numbers_are_exact_under_kills_of_aggregators_and_of_nats() {
         })
         .await;
     assert_eq!(a.counter("roomcast_aggregator_unreadable_total"), 0);
+    // A server that comes back has not made its streams anew.
+    assert_eq!(a.counter("roomcast_aggregator_incomplete_total"), 0);
+    assert_eq!(
+        world.values().await["status/revenue"]["incomplete_since"],
+        Value::Null
+    );
     assert_eq!(a.stop(), 0);
 }
 
