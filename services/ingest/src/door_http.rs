@@ -163,7 +163,8 @@ impl HttpDoor {
         {
             let source = Source::new(body, gzip);
             let lines = LongBody::new(Arc::clone(&self), sender, place, head.headers, backfill, source);
-            return self.lines(lines).await;
+            // Apart, so that the requests that are not lines do not carry its size about.
+            return Box::pin(self.lines(lines)).await;
         }
         let gzip = content.as_ref().is_ok_and(|content| content.gzip);
         let read = match body::read(body, &head.headers, gzip, &self.body, &mut place).await {

@@ -31,7 +31,7 @@ const SENDERS_MAX: usize = 1_024;
 /// The door.
 #[derive(Debug)]
 pub struct NatsDoor {
-    intake: Intake,
+    intake: Arc<Intake>,
     client: Client,
     senders: HashMap<(Tenant, String), Option<Arc<Sender>>>,
 }
@@ -41,7 +41,7 @@ impl NatsDoor {
     #[must_use]
     pub fn new(intake: Intake, client: Client) -> Self {
         Self {
-            intake,
+            intake: Arc::new(intake),
             client,
             senders: HashMap::new(),
         }
@@ -95,7 +95,7 @@ impl NatsDoor {
             Ok(place) => Ok((self.judge(&message), place)),
             Err(full) => Err(self.intake.full(Door::Nats, full)),
         };
-        let (intake, client) = (self.intake.clone(), self.client.clone());
+        let (intake, client) = (Arc::clone(&self.intake), self.client.clone());
         Some(async move {
             let answer = match judged {
                 Ok((judged, place)) => work(&intake, &message, judged, place).await,

@@ -1,5 +1,7 @@
 //! The metrics of ingest, each declared once. Labels are closed enums.
 
+use std::sync::Arc;
+
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::refusal::Code;
@@ -50,9 +52,21 @@ impl Outcome {
     }
 }
 
-/// All of them. Cheap to clone.
+/// All of them. Cheap to clone: every request does it several times.
 #[derive(Clone, Debug)]
-pub struct IngestMetrics {
+pub struct IngestMetrics(Arc<Declared>);
+
+impl std::ops::Deref for IngestMetrics {
+    type Target = Declared;
+
+    fn deref(&self) -> &Declared {
+        &self.0
+    }
+}
+
+/// The metrics themselves.
+#[derive(Debug)]
+pub struct Declared {
     requests: IntCounterVec,
     events: IntCounterVec,
     refused: IntCounterVec,
@@ -86,7 +100,7 @@ impl IngestMetrics {
     /// # Errors
     /// Where one is declared already, which is a mistake in the code.
     pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
-        Ok(Self {
+        let declared = Declared {
             requests: metrics.counter_vec(
                 "roomcast_ingest_requests_total",
                 "Requests that asked to publish, by door (http, nats).",
@@ -143,7 +157,8 @@ impl IngestMetrics {
                 "Atomic batches by outcome: stored, or apart (refused or unanswered, so sent one by one).",
                 &["outcome"],
             )?,
-        })
+        };
+        Ok(Self(Arc::new(declared)))
     }
 
     /// A request has come.

@@ -127,6 +127,9 @@ impl Store {
 
 impl Inner {
     async fn place_all(&self, placements: &[Placement]) -> Vec<Result<Placed, Refusal>> {
+        if let [only] = placements {
+            return vec![self.place(only, false).await];
+        }
         let mut results: Vec<Option<Result<Placed, Refusal>>> = vec![None; placements.len()];
         let mut perhaps_stored = vec![false; placements.len()];
         for group in self.groups(placements) {
