@@ -1,11 +1,12 @@
 //! The listener: limits before a byte is parsed, one request head at a time, and the way of a socket to its shard.
 //!
-//! Own loop over hyper, because `axum::serve` keeps silent and half-finished requests for ever. A connection lives in
-//! a task only until it is upgraded: then its socket goes to a shard, and nothing of hyper or tokio is left of it.
+//! A new socket goes to its shard at once, which answers the usual request for a WebSocket itself. All other requests
+//! come back from there with their first bytes and are served here: own loop over hyper, because `axum::serve` keeps
+//! silent and half-finished requests for ever. A connection lives in a task only until it is upgraded.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{
     CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
@@ -25,7 +27,10 @@ use hyper_util::rt::TokioTimer;
 use roomcast_proto::frame::Encoding;
 use roomcast_proto::refusal::{Code, Refusal};
 use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,15 +39,13 @@ use crate::error::problem;
 use crate::gate::{self, Admitted};
 use crate::http::{self as routes, Desk};
 use crate::settings::Head;
-use crate::shard::{Arrival, Handle};
-use crate::upgrade;
+use crate::shard::{Arrival, Caller, Handle, Newcomer};
+use crate::upgrade::{self, SOCKET_PATH};
 
 mod io;
 
 use io::Io;
 
-/// The path of the WebSocket.
-const SOCKET_PATH: &str = "/v1/ws";
 /// Bytes the kernel may hold for a client that does not read, beside its outbox. The kernel doubles it for itself.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// After this time without an acknowledgement of sent bytes the kernel gives a connection up.
@@ -93,6 +96,12 @@ impl Door {
             started: Instant::now(),
         }
     }
+
+    /// The shard whose turn it is.
+    fn next_shard(&self) -> Option<&Handle> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shards.get(next % self.shards.len().max(1))
+    }
 }
 
 /// Sets what every accepted socket inherits (Linux copies a listener's options): no delay, a bounded send buffer, an
@@ -113,16 +122,39 @@ pub fn tune(listener: &TcpListener) -> std::io::Result<()> {
 ///
 /// # Cancel safety
 /// Dropping the future stops accepting and cuts the requests.
-pub async fn serve(listener: TcpListener, door: Arc<Door>, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    door: Arc<Door>,
+    mut callers: Receiver<Caller>,
+    shutdown: CancellationToken,
+) {
+    // A socket that is accepted through tokio's own listener would be registered with tokio, and taken out again.
+    let listener = listener.into_std().map(mio::net::TcpListener::from_std);
+    #[expect(
+        deprecated,
+        reason = "what replaces it is unsafe; a listener of mio's keeps its descriptor as long as it lives"
+    )]
+    let watched = listener.and_then(|listener| AsyncFd::with_interest(listener, Interest::READABLE));
+    let listener = match watched {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the listener cannot be watched: {error}"),
+    };
     let router = routes::router(door.desk.clone());
     let tasks = TaskTracker::new();
-    let mut turned_away: VecDeque<(Instant, TcpStream)> = VecDeque::new();
+    let mut turned_away: VecDeque<(Instant, mio::net::TcpStream)> = VecDeque::new();
     let mut tick = tokio::time::interval(TURNED_AWAY_FOR);
     loop {
         let accepted = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener.async_io(Interest::READABLE, |listener| listener.accept()) => accepted,
+            Some(caller) = callers.recv() => {
+                match Guest::new(caller) {
+                    Ok(guest) => drop(tasks.spawn(guest.served(Arc::clone(&door), router.clone(), shutdown.clone()))),
+                    Err(error) => tracing::warn!(%error, "a socket cannot be watched: {error}"),
+                }
+                continue;
+            }
             _ = tick.tick(), if !turned_away.is_empty() => {
                 while turned_away.front().is_some_and(|(since, _)| since.elapsed() >= TURNED_AWAY_FOR) {
                     turned_away.pop_front();
@@ -130,7 +162,7 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, shutdown: Cancellatio
                 continue;
             }
         };
-        let (stream, peer) = match accepted {
+        let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept failed: {error}");
@@ -143,15 +175,22 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, shutdown: Cancellatio
             .saturating_add(1);
         match door.ledger.enter(peer.ip(), now) {
             Ok((place, stranger)) => {
-                let guest = Guest::new(stream, place, stranger);
-                tasks.spawn(guest.served(Arc::clone(&door), router.clone(), peer, shutdown.clone()));
+                let newcomer = Newcomer {
+                    socket,
+                    place,
+                    stranger,
+                    accepted: Instant::now(),
+                };
+                if let Some(shard) = door.next_shard() {
+                    shard.receive(newcomer);
+                }
             }
             Err(limit) => {
-                turn_away(&door, &stream, limit);
+                turn_away(&door, &socket, limit);
                 if turned_away.len() >= TURNED_AWAY_MAX {
                     turned_away.pop_front();
                 }
-                turned_away.push_back((Instant::now(), stream));
+                turned_away.push_back((Instant::now(), socket));
             }
         }
     }
@@ -162,19 +201,24 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, shutdown: Cancellatio
     }
 }
 
-fn turn_away(door: &Door, stream: &TcpStream, limit: TooMany) {
+fn turn_away(door: &Door, socket: &impl AsFd, limit: TooMany) {
     door.desk
         .metrics
         .turned_away
         .with_label_values(&[limit.as_str()])
         .inc();
-    say_last(stream, if limit.is_callers() { TOO_MANY } else { BUSY });
+    say_last(socket, if limit.is_callers() { TOO_MANY } else { BUSY });
+}
+
+/// Ends a socket that was silent for too long.
+pub(crate) fn too_late(socket: &impl AsFd) {
+    say_last(socket, TOO_LATE);
 }
 
 /// Writes a short answer past tokio, which has not heard yet that a new socket can be written to. The send buffer holds
 /// nothing, so it fits; who is gone misses nothing.
-fn say_last(stream: &TcpStream, answer: &[u8]) {
-    let socket = SockRef::from(stream);
+fn say_last(socket: &impl AsFd, answer: &[u8]) {
+    let socket = SockRef::from(socket);
     let _ = socket.send(answer);
     let _ = socket.shutdown(std::net::Shutdown::Write);
 }
@@ -182,6 +226,7 @@ fn say_last(stream: &TcpStream, answer: &[u8]) {
 /// A connection on its way in.
 struct Guest {
     stream: Arc<TcpStream>,
+    first: Bytes,
     held: Arc<Mutex<Held>>,
     accepted: Instant,
 }
@@ -197,25 +242,26 @@ struct Held {
 }
 
 impl Guest {
-    fn new(stream: TcpStream, place: Place, stranger: Stranger) -> Self {
+    fn new(Caller { newcomer, first }: Caller) -> std::io::Result<Self> {
         let held = Held {
-            place: Some(place),
-            stranger: Some(stranger),
+            place: Some(newcomer.place),
+            stranger: Some(newcomer.stranger),
             agreed: None,
         };
-        Self {
-            stream: Arc::new(stream),
+        Ok(Self {
+            stream: Arc::new(TcpStream::from_std(newcomer.socket.into())?),
+            first: first.into(),
             held: Arc::new(Mutex::new(held)),
-            accepted: Instant::now(),
-        }
+            accepted: newcomer.accepted,
+        })
     }
 
-    async fn served(self, door: Arc<Door>, router: Router, peer: SocketAddr, shutdown: CancellationToken) {
+    async fn served(self, door: Arc<Door>, router: Router, shutdown: CancellationToken) {
         let ended = self.requests(&door, router, &shutdown).await;
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended: {error}");
             if error.is_timeout() {
-                say_last(&self.stream, TOO_LATE);
+                too_late(&*self.stream);
             }
             return last_bytes(&self.stream).await;
         }
@@ -227,15 +273,9 @@ impl Guest {
             .take();
         if let Some(agreed) = agreed
             && let Some(arrival) = self.arrival(agreed).await
+            && let Some(shard) = door.next_shard()
         {
-            let next = door.next.fetch_add(1, Ordering::Relaxed);
-            if let Some(shard) = door.shards.get(next % door.shards.len().max(1)) {
-                tracing::debug!(
-                    address_family = if peer.is_ipv4() { 4 } else { 6 },
-                    "a socket goes to its shard"
-                );
-                shard.arrive(arrival);
-            }
+            shard.arrive(arrival);
         }
     }
 
@@ -250,12 +290,15 @@ impl Guest {
             let (door, router, held) = (Arc::clone(door), router.clone(), Arc::clone(&self.held));
             async move { Ok::<_, Infallible>(answer(&door, router, &held, request).await) }
         });
+        // Its first byte may have taken a part of the time.
+        let waited = self.accepted.elapsed();
+        let within = door.head.within.saturating_sub(waited).max(ACCEPT_REST);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(door.head.within)
+            .header_read_timeout(within)
             .max_buf_size(door.head.bytes_max)
             .max_headers(door.head.fields_max)
-            .serve_connection(Io(Arc::clone(&self.stream)), service)
+            .serve_connection(Io(Arc::clone(&self.stream), self.first.clone()), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
@@ -274,7 +317,8 @@ impl Guest {
         let stream = Arc::try_unwrap(parts.io.0).ok()?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Arrival {
-            socket: stream.into_std().ok()?,
+            socket: mio::net::TcpStream::from_std(stream.into_std().ok()?),
+            watched: false,
             early: parts.read_buf.to_vec(),
             stranger: held.stranger.take().filter(|_| admitted.is_none()),
             admitted,
@@ -356,6 +400,20 @@ fn switched(agreed: &upgrade::Upgrade) -> Response {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, name);
     }
     response
+}
+
+/// The same as bytes, for a shard that answers by itself.
+pub(crate) fn switched_head(agreed: &upgrade::Upgrade) -> Vec<u8> {
+    let mut head = Vec::with_capacity(256);
+    head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    for (name, value) in switched(agreed).headers() {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 /// A refused upgrade ends the connection: what follows such a request is not to be trusted.

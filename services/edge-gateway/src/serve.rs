@@ -7,7 +7,7 @@ use std::time::Duration;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Door};
@@ -18,7 +18,7 @@ use crate::metrics::GatewayMetrics;
 use crate::nats_side;
 use crate::page::Page;
 use crate::settings::Settings;
-use crate::shard::{self, Handle, Shared};
+use crate::shard::{self, Front, Handle, Shared};
 
 /// Runs the gateway on the runtime it is called on.
 ///
@@ -43,11 +43,18 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let audiences = Box::new(move |name: &str| policy.audience(name));
     let hub = Hub::new(settings.nats.hub, audiences, &context.metrics)?;
 
+    let origins = Arc::new(settings.origins.clone());
+    let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
     let shared = Shared {
         hub: Arc::clone(&hub),
         gate: Arc::clone(&gate),
         metrics: metrics.clone(),
         limits: settings.clients,
+        front: Front {
+            origins: Arc::clone(&origins),
+            head: settings.head,
+            callers,
+        },
     };
     let mut shards = Vec::with_capacity(settings.shards);
     let mut ends = Vec::with_capacity(settings.shards);
@@ -62,7 +69,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let desk = Desk {
         hub: Arc::clone(&hub),
         gate,
-        origins: Arc::new(settings.origins.clone()),
+        origins,
         page,
         metrics,
     };
@@ -71,7 +78,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let requests = context.common.drain / 10;
     let door = Arc::new(Door::new(ledger, desk, settings.head, shards.clone(), requests));
     let accepting = context.shutdown.stage(Stage::Accept);
-    accepting.spawn(accept::serve(listener, door, accepting.token()));
+    accepting.spawn(accept::serve(listener, door, called, accepting.token()));
     latch.ready();
     let draining = context.shutdown.stage(Stage::Drain).token();
     let drained = drain(shards, ends, draining, context.common.drain);

@@ -1,20 +1,24 @@
 //! The driver: one thread, its sockets, one loop.
 //!
-//! A shard owns its sockets from the moment the upgrade is answered. It sleeps in one `epoll_wait`; what wakes it is
-//! readiness of a socket, a message of the hub or of `accept` in its inbox, or the one timer wheel. Nothing runs per
-//! connection: no task, no buffer, no timer. Decisions are `session`'s, `outbox`'s and `members`'; here they are
-//! carried out, a bounded amount per turn, so that no client and no room can hold the others up.
+//! A shard owns its sockets from the moment they are accepted; what turns out to be no WebSocket it hands
+//! back. It sleeps in one `epoll_wait`; what wakes it is readiness of a socket, a message of the hub or of `accept` in
+//! its inbox, or the one timer wheel. Nothing runs per connection: no task, no buffer, no timer. Decisions are
+//! `session`'s, `outbox`'s and `members`'; here they are carried out, a bounded amount per turn, so that no client and
+//! no room can hold the others up.
 
 mod fan_out;
 mod history;
 mod inbox;
 mod input;
+mod newcomers;
 mod recovery;
 mod timers;
 mod write;
 
-pub use inbox::{Arrival, Handle};
+pub use inbox::{Arrival, Caller, Handle, Newcomer};
 use inbox::{INBOX_MAX, Inbox, Signal};
+pub use newcomers::Front;
+use newcomers::{NEWCOMER, Silent};
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -22,7 +26,6 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
@@ -87,6 +90,8 @@ pub struct Shared {
     pub metrics: GatewayMetrics,
     /// What is allowed.
     pub limits: Limits,
+    /// How the first request of a socket is taken.
+    pub front: Front,
 }
 
 /// Starts a shard's thread and attaches it to the hub. The receiver hears when the thread has ended in order; it fails
@@ -126,6 +131,7 @@ struct Shard {
     signal: Arc<Signal>,
     shared: Shared,
     connections: Slab<Connection>,
+    newcomers: Slab<Silent>,
     members: Members,
     wheel: Wheel,
     clock: Clock,
@@ -191,6 +197,7 @@ impl Shard {
             stale: shared.hub.status().stale,
             shared,
             connections: Slab::new(),
+            newcomers: Slab::new(),
             members: Members::default(),
             wheel: Wheel::new(now.millis),
             clock,
@@ -230,6 +237,10 @@ impl Shard {
             for event in &events {
                 if event.token() != WAKE {
                     let key = u32::try_from(event.token().0).unwrap_or(u32::MAX);
+                    if key & NEWCOMER != 0 {
+                        self.hear(key & !NEWCOMER);
+                        continue;
+                    }
                     let closed = event.is_read_closed() || event.is_error();
                     self.ready(key, event.is_readable() || closed, closed, event.is_writable());
                 }
@@ -294,9 +305,12 @@ impl Shard {
 
     fn told(&mut self, message: Inbox) {
         match message {
+            Inbox::Newcomer(newcomer) => return self.receive(*newcomer),
             Inbox::Arrival(arrival) => self.arrive(*arrival),
             Inbox::Drain(window) => {
                 self.draining = true;
+                // They have asked for nothing; who asks now finds the next gateway.
+                self.newcomers.clear();
                 self.drain = Some(Pace::new(self.now.millis, self.connections.len(), window));
             }
             Inbox::Hub(ToShard::Ready { ticket }) => self.ticket_ready(ticket),
@@ -308,13 +322,15 @@ impl Shard {
     }
 
     fn arrive(&mut self, arrival: Arrival) {
-        let mut socket = TcpStream::from_std(arrival.socket);
+        let mut socket = arrival.socket;
         let entry = self.connections.vacant_entry();
         let key = entry.key();
-        let registered =
-            self.poll
-                .registry()
-                .register(&mut socket, Token(key), Interest::READABLE | Interest::WRITABLE);
+        let (registry, token) = (self.poll.registry(), Token(key));
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        let registered = match arrival.watched {
+            true => registry.reregister(&mut socket, token, interests),
+            false => registry.register(&mut socket, token, interests),
+        };
         self.shared.metrics.connections.inc();
         if let Err(error) = registered {
             tracing::warn!(%error, "a socket cannot be watched: {error}");

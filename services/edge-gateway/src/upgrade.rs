@@ -10,12 +10,14 @@ use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use roomcast_proto::frame::{Encoding, SUBPROTOCOL_BEARER, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF};
 use roomcast_proto::refusal::{Code, Refusal};
 
 /// Longest path with query, bytes.
 pub const URL_BYTES_MAX: usize = 4 * 1024;
+/// Header fields of a request that [`plain`] looks at; browsers send about fifteen.
+const PLAIN_FIELDS_MAX: usize = 32;
 /// RFC 6455 §1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Names under which tokens are put into query strings elsewhere.
@@ -133,6 +135,36 @@ pub fn check(
         encoding,
         token,
     })
+}
+
+/// The path of the WebSocket.
+pub const SOCKET_PATH: &str = "/v1/ws";
+
+/// Reads `bytes` as the head of a request for a WebSocket and answers what is agreed, and where the head ends.
+///
+/// `None` for everything that needs more than a look: a head that is not whole, a token, another path, anything to be
+/// refused. What is answered here is what [`check`] answers.
+#[must_use]
+pub fn plain(bytes: &[u8], fields_max: usize, origins: &Origins) -> Option<(Upgrade, usize)> {
+    let mut fields = [httparse::EMPTY_HEADER; PLAIN_FIELDS_MAX];
+    let fields = fields.get_mut(..fields_max.min(PLAIN_FIELDS_MAX))?;
+    let mut head = httparse::Request::new(fields);
+    let httparse::Status::Complete(end) = head.parse(bytes).ok()? else {
+        return None;
+    };
+    let version = match head.version? {
+        1 => Version::HTTP_11,
+        _ => return None,
+    };
+    let uri = head.path.filter(|path| *path == SOCKET_PATH)?.parse().ok()?;
+    let method = Method::from_bytes(head.method?.as_bytes()).ok()?;
+    let mut headers = HeaderMap::with_capacity(head.headers.len());
+    for field in head.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    let agreed = check(&method, version, &uri, &headers, origins).ok()?;
+    agreed.token.is_none().then_some((agreed, end))
 }
 
 /// The bearer token of `Authorization`, for every door that takes one.
@@ -520,5 +552,47 @@ mod tests {
         let post = check(&Method::POST, Version::HTTP_11, &uri, &request(&[]), &origins).unwrap_err();
         let old = check(&Method::GET, Version::HTTP_10, &uri, &request(&[]), &origins).unwrap_err();
         assert_eq!((post.code, old.code), (Code::MethodNotAllowed, Code::BadRequest));
+    }
+
+    #[test]
+    fn only_whole_good_heads_without_a_token_are_plain() {
+        let origins = Origins::new(vec!["https://desk.example".into()]).unwrap();
+        let fields = format!(
+            "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+        );
+        let head = format!("GET /v1/ws HTTP/1.1\r\n{fields}\r\n");
+        let early = format!("{head}\u{1}early");
+        let (agreed, end) = plain(early.as_bytes(), 64, &origins).unwrap();
+        assert_eq!(end, head.len());
+        assert_eq!(agreed.accept, accept_of(KEY));
+        for cut in 0..head.len() {
+            assert_eq!(plain(&head.as_bytes()[..cut], 64, &origins), None, "{cut}");
+        }
+        let others = [
+            head.replace("GET", "POST"),
+            head.replace("/v1/ws", "/v1/ws?x=1"),
+            head.replace("/v1/ws", "/"),
+            head.replace("HTTP/1.1", "HTTP/1.0"),
+            head.replace("13", "12"),
+            head.replace("Host: x", "Host: x\r\nHost: y"),
+            head.replace("Host: x", "Host: x\r\nOrigin: https://else.example"),
+            head.replace("Host: x", "Host: x\r\nAuthorization: Bearer a.b.c"),
+            head.replace(
+                "Host: x",
+                "Host: x\r\nSec-WebSocket-Protocol: roomcast.v1.json, bearer.a",
+            ),
+            head.replace("Host: x", "Host: x\r\nContent-Length: 5"),
+            head.replace("Host: x", "Host: x\r\n folded"),
+            head.replace("Host: x", "Host : x"),
+            head.replace("Host: x", &format!("Host: x\r\n{}", "A: b\r\n".repeat(40))),
+        ];
+        for other in others {
+            assert_eq!(plain(other.as_bytes(), 64, &origins), None, "{other}");
+        }
+        assert_eq!(
+            plain(head.as_bytes(), 4, &origins),
+            None,
+            "more fields than allowed"
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -13,16 +14,21 @@ use tokio::net::TcpStream;
 /// Bytes moved at once; a request's head is a fraction of it.
 const PIECE: usize = 4096;
 
-/// Hyper's half.
+/// Hyper's half, and what was read of the socket before hyper got it.
 #[derive(Debug)]
-pub(super) struct Io(pub(super) Arc<TcpStream>);
+pub(super) struct Io(pub(super) Arc<TcpStream>, pub(super) Bytes);
 
 impl Read for Io {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         mut into: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if !self.1.is_empty() {
+            let most = into.remaining().min(self.1.len());
+            into.put_slice(&self.1.split_to(most));
+            return Poll::Ready(Ok(()));
+        }
         let mut piece = [0_u8; PIECE];
         let most = into.remaining().min(PIECE);
         loop {

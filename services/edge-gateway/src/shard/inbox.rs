@@ -1,12 +1,12 @@
 //! How other threads reach a shard: a queue, and one wake-up for however much is put into it.
 
-use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
+use mio::net::TcpStream;
 use roomcast_proto::frame::Encoding;
 
 use crate::admission::{Place, Stranger};
@@ -18,11 +18,35 @@ use crate::metrics::GatewayMetrics;
 /// are told to come back (4005) instead of being kept for minutes.
 pub(super) const INBOX_MAX: usize = 100_000;
 
+/// A socket that has not said anything yet.
+#[derive(Debug)]
+pub struct Newcomer {
+    /// The socket.
+    pub socket: TcpStream,
+    /// Held as long as the connection lives.
+    pub place: Place,
+    /// Held until it has shown a token.
+    pub stranger: Stranger,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+/// A newcomer that wants something else than a WebSocket, or not all at once: it goes to the HTTP library.
+#[derive(Debug)]
+pub struct Caller {
+    /// The socket and what it holds.
+    pub newcomer: Newcomer,
+    /// What was read of it.
+    pub first: Vec<u8>,
+}
+
 /// A socket that was upgraded.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The socket, non-blocking.
-    pub socket: StdStream,
+    /// The socket.
+    pub socket: TcpStream,
+    /// Whether the shard that gets it watches it already.
+    pub watched: bool,
     /// What the client sent right behind its request.
     pub early: Vec<u8>,
     /// The user, when a token came with the request.
@@ -41,6 +65,7 @@ pub struct Arrival {
 #[derive(Debug)]
 pub(super) enum Inbox {
     Hub(ToShard),
+    Newcomer(Box<Newcomer>),
     Arrival(Box<Arrival>),
     Drain(Duration),
 }
@@ -91,6 +116,11 @@ impl Handle {
             inbox,
             signal,
         )
+    }
+
+    /// Hands a new socket over.
+    pub fn receive(&self, newcomer: Newcomer) {
+        self.send(Inbox::Newcomer(Box::new(newcomer)));
     }
 
     /// Hands an upgraded socket over.

@@ -3,7 +3,7 @@
 use roomcast_proto::close::Close;
 use roomcast_proto::limits::{PING_EVERY, PONG_WITHIN};
 
-use super::{Limits, Shard};
+use super::{Limits, NEWCOMER, Shard};
 use crate::connection::Stage;
 use crate::metrics::Ending;
 use crate::outbox;
@@ -45,6 +45,10 @@ impl Shard {
         let mut fired = Vec::new();
         self.wheel.advance(self.now.millis, &mut fired);
         for key in fired {
+            if key & NEWCOMER != 0 {
+                self.lose_patience(key & !NEWCOMER);
+                continue;
+            }
             let Some(connection) = self.connections.get_mut(key as usize) else {
                 continue;
             };

@@ -1,0 +1,131 @@
+//! Sockets that have not asked for anything yet.
+//!
+//! Nearly all of them ask for a WebSocket, with a head that arrives in one piece and no token in it: that is answered
+//! here, and the socket never meets the HTTP library or its runtime. Whatever else the first bytes are (a page, half a
+//! head, a token to be verified, something to be refused) goes to `accept` with them, and is decided there alone.
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::Arc;
+
+use mio::{Interest, Token};
+use tokio::sync::mpsc::Sender;
+
+use super::Shard;
+use super::inbox::{Arrival, Caller, Newcomer};
+use crate::accept;
+use crate::settings::Head;
+use crate::upgrade::{self, Origins};
+
+/// Marks keys of newcomers among keys of connections, in the wheel and in the poll.
+pub(super) const NEWCOMER: u32 = 1 << 31;
+
+/// How the first request of a socket is taken.
+#[derive(Clone, Debug)]
+pub struct Front {
+    /// The pages that may connect.
+    pub origins: Arc<Origins>,
+    /// Limits of a request's head.
+    pub head: Head,
+    /// Where requests go that are not answered here; has room for all strangers that are let in.
+    pub callers: Sender<Caller>,
+}
+
+/// A newcomer and the end of patience, milliseconds of the shard's clock.
+#[derive(Debug)]
+pub(super) struct Silent {
+    newcomer: Newcomer,
+    due: u64,
+}
+
+impl Shard {
+    /// Waits for the first bytes of a socket.
+    pub(super) fn receive(&mut self, mut newcomer: Newcomer) {
+        if self.draining {
+            return;
+        }
+        let entry = self.newcomers.vacant_entry();
+        let key = u32::try_from(entry.key()).unwrap_or(u32::MAX) | NEWCOMER;
+        let registry = self.poll.registry();
+        if let Err(error) = registry.register(&mut newcomer.socket, Token(key as usize), Interest::READABLE) {
+            tracing::warn!(%error, "a socket cannot be watched: {error}");
+            return;
+        }
+        let within = self.shared.front.head.within.as_millis();
+        let due = self
+            .now
+            .millis
+            .saturating_add(u64::try_from(within).unwrap_or(u64::MAX));
+        entry.insert(Silent { newcomer, due });
+        self.wheel.insert(key, due);
+    }
+
+    /// Reads the first bytes.
+    pub(super) fn hear(&mut self, key: u32) {
+        let Some(silent) = self.newcomers.get_mut(key as usize) else {
+            return;
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let read = loop {
+            match silent.newcomer.socket.read(&mut scratch) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => drop(self.newcomers.try_remove(key as usize)),
+            Ok(count) => {
+                if let Some(silent) = self.newcomers.try_remove(key as usize) {
+                    self.first_bytes(silent.newcomer, &scratch[..count]);
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn first_bytes(&mut self, mut newcomer: Newcomer, bytes: &[u8]) {
+        let front = &self.shared.front;
+        let plain = upgrade::plain(bytes, front.head.fields_max, &front.origins)
+            .filter(|_| self.shared.hub.accepting().is_ok());
+        let Some((agreed, end)) = plain else {
+            // The door has room for all of them until the process ends, and then the socket may go.
+            let _ = self.poll.registry().deregister(&mut newcomer.socket);
+            let first = bytes.to_vec();
+            return drop(front.callers.try_send(Caller { newcomer, first }));
+        };
+        self.shared
+            .metrics
+            .upgrades
+            .with_label_values(&["switched"])
+            .inc();
+        let answer = accept::switched_head(&agreed);
+        // Nothing was written before, so it fits; who is gone misses nothing.
+        if !matches!(newcomer.socket.write(&answer), Ok(written) if written == answer.len()) {
+            return;
+        }
+        self.arrive(Arrival {
+            socket: newcomer.socket,
+            watched: true,
+            early: bytes.get(end..).unwrap_or_default().to_vec(),
+            admitted: None,
+            encoding: agreed.encoding.unwrap_or_default(),
+            place: newcomer.place,
+            stranger: Some(newcomer.stranger),
+            accepted: newcomer.accepted,
+        });
+    }
+
+    /// Ends a newcomer that has said nothing for too long.
+    pub(super) fn lose_patience(&mut self, key: u32) {
+        let now = self.now.millis;
+        // The key may have passed to another one since.
+        if self
+            .newcomers
+            .get(key as usize)
+            .is_some_and(|silent| silent.due <= now)
+            && let Some(silent) = self.newcomers.try_remove(key as usize)
+        {
+            accept::too_late(&silent.newcomer.socket);
+        }
+    }
+}
