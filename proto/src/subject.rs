@@ -54,6 +54,8 @@ pub mod header {
     pub const MSG_ID: &str = "Nats-Msg-Id";
     /// Stream sequence, put in by the server on republished and directly read messages.
     pub const SEQUENCE: &str = "Nats-Sequence";
+    /// The subject a message is stored under, put in by the server on republished and directly read messages.
+    pub const SUBJECT: &str = "Nats-Subject";
     /// Storage time, RFC 3339, put in by the server.
     pub const TIME_STAMP: &str = "Nats-Time-Stamp";
     /// Who sent a request across accounts, put in by the server (a forged one is overwritten).
@@ -237,6 +239,18 @@ pub struct Placed<'a> {
     pub key: Option<&'a str>,
 }
 
+/// Whether the server republishes messages stored under `stored` as `live`: `live.<rest>` for `evt.<rest>`, `slive.<rest>` for
+/// `st.<rest>`. A gateway that was broken into can have the server answer it on any subject its siblings hear; the answer's own
+/// subject tells.
+#[must_use]
+pub fn is_republished(live: &str, stored: &str) -> bool {
+    let same = |as_live, as_stored| match (live.strip_prefix(as_live), stored.strip_prefix(as_stored)) {
+        (Some(live), Some(stored)) => live == stored,
+        _ => false,
+    };
+    same("live.", "evt.") || same("slive.", "st.")
+}
+
 /// Reads `evt. live. eph. st. slive.` subjects. `None` for anything else: such a message is not ours.
 #[must_use]
 pub fn parse_placed(subject: &str) -> Option<Placed<'_>> {
@@ -387,6 +401,25 @@ mod tests {
             "st.01.main.room.all",
         ] {
             assert_eq!(parse_placed(strange), None, "{strange}");
+        }
+    }
+
+    #[test]
+    fn a_republished_message_stands_under_its_own_subject() {
+        let rows = [
+            ("live.06.main.bookings.all", "evt.06.main.bookings.all", true),
+            ("slive.06.main.bookings.all.k", "st.06.main.bookings.all.k", true),
+            ("live.06.main.lobby.all", "evt.06.main.vault.all", false),
+            (
+                "slive.06.main.bookings.all.k",
+                "evt.06.main.bookings.all.k",
+                false,
+            ),
+            ("live.06.main.bookings.all", "live.06.main.bookings.all", false),
+            ("live.06.main.bookings.all", "", false),
+        ];
+        for (live, stored, same) in rows {
+            assert_eq!(is_republished(live, stored), same, "{live} {stored}");
         }
     }
 

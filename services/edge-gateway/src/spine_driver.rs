@@ -12,7 +12,7 @@ use roomcast_chassis::jetstream::{At, JetStream, StoredMessage, StreamInfo};
 use roomcast_chassis::nats::Status;
 use roomcast_chassis::process::Failure;
 use roomcast_chassis::readiness::Latch;
-use roomcast_proto::subject::{self, header};
+use roomcast_proto::subject::{self, header, is_republished};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -385,9 +385,13 @@ pub(crate) fn uptime_millis(started: Instant) -> i64 {
     i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A republished message; `None` when the server's headers are missing, so it is none.
+/// A republished message; `None` when it is none: the server's headers are missing, or it is stored under another subject and was
+/// sent here by somebody who made the server answer to it.
 fn of_live(message: async_nats::Message) -> Option<Placed<Incoming>> {
     let headers = message.headers.as_ref()?;
+    if !is_republished(&message.subject, text(headers, header::SUBJECT)?) {
+        return None;
+    }
     let sequence = text(headers, header::SEQUENCE)?.parse().ok()?;
     let time: jiff::Timestamp = text(headers, header::TIME_STAMP)?.parse().ok()?;
     let bytes = message.length;
