@@ -67,7 +67,7 @@ fn start(command: &str, pid: u32) -> anyhow::Result<Child> {
     let line = format!("{command} {pid}");
     let child = Command::new("sh").args(["-c", &line]).spawn()?;
     // A profiler needs a moment to attach.
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::park_timeout(Duration::from_secs(1));
     Ok(child)
 }
 
