@@ -6,10 +6,8 @@
 //! ```
 //! Read at start by the services; only understood here, nothing is opened.
 
-use crate::policy::Mistake;
 use crate::policy::draft::{each, fields, text};
-use crate::policy::mistake::Mistakes;
-use crate::policy::tree::{self, Node, Value};
+use crate::yaml::{self, Mistake, Mistakes, Node, Value};
 
 /// Most issuers of one file: each of them may cost a signature check where key ids are the same.
 pub const ISSUERS_MAX: usize = 16;
@@ -52,9 +50,9 @@ pub struct Allowed<'a> {
 /// # Errors
 /// Every mistake that can be found, in the order of the file.
 pub fn parse(text: &str, file: &str, allowed: &Allowed<'_>) -> Result<Vec<Issuer>, Vec<Mistake>> {
-    let mut mistakes = Mistakes::new(file);
-    let root = tree::read(text).map_err(|(at, message)| {
-        let mut mistakes = Mistakes::new(file);
+    let mut mistakes = Mistakes::new(file, text);
+    let root = yaml::read(text).map_err(|(at, message)| {
+        let mut mistakes = Mistakes::new(file, text);
         mistakes.add(at, message);
         mistakes.finish()
     })?;
@@ -83,7 +81,7 @@ pub fn parse(text: &str, file: &str, allowed: &Allowed<'_>) -> Result<Vec<Issuer
     }
 }
 
-fn issuer(node: &Node, allowed: &Allowed<'_>, mistakes: &mut Mistakes) -> Option<Issuer> {
+fn issuer(node: &Node, allowed: &Allowed<'_>, mistakes: &mut Mistakes<'_>) -> Option<Issuer> {
     const KEYS: [&str; 4] = ["issuer", "keys_file", "jwks_url", "allow_hs"];
     let (mut name, mut path, mut url, mut allow_hs) = (None, None, None, None);
     for (key, node) in fields(node, "an issuer", &KEYS, &["issuer"], mistakes)? {

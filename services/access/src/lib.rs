@@ -19,12 +19,14 @@ pub mod principal;
 pub mod redact;
 pub mod rights;
 pub mod token;
+pub mod yaml;
 
 pub use audience::{AudienceId, AudienceSet};
 pub use jwks::Endpoint;
 pub use keys::KeySet;
 pub use permit::{Command, Denied, History, Presence, Publish, Subscribe};
-pub use policy::{Mistake, Policy};
+pub use policy::Policy;
 pub use principal::Principal;
 pub use rights::Rights;
 pub use token::{TokenError, TokenRules, Verifier};
+pub use yaml::Mistake;

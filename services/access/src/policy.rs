@@ -6,10 +6,8 @@
 mod compile;
 mod compiled;
 pub(crate) mod draft;
-pub(crate) mod mistake;
 mod roles;
 mod sections;
-pub(crate) mod tree;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,12 +16,11 @@ use std::sync::Arc;
 use roomcast_proto::ids::{Audience, Room, Tenant};
 
 pub(crate) use compiled::{Compiled, Entry, PermissionId, PermissionSet};
-pub use mistake::{MISTAKES_MAX, Mistake};
 
 use crate::audience::AudienceId;
 use crate::principal::Principal;
 use crate::rights::Rights;
-use mistake::Mistakes;
+use crate::yaml::{self, Mistake, Mistakes};
 
 /// Where `activity` messages of clients go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +42,10 @@ impl Policy {
     /// Reads a policy from YAML. `file` is only the name that mistakes carry; nothing is opened.
     ///
     /// # Errors
-    /// Every mistake that can be found, in the order of the file, at most [`MISTAKES_MAX`].
+    /// Every mistake that can be found, in the order of the file, at most [`yaml::MISTAKES_MAX`].
     pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Mistake>> {
-        let mut mistakes = Mistakes::new(file);
-        let root = match tree::read(text) {
+        let mut mistakes = Mistakes::new(file, text);
+        let root = match yaml::read(text) {
             Ok(root) => root,
             Err((at, message)) => {
                 mistakes.add(at, message);

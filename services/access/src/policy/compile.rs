@@ -7,11 +7,11 @@ use roomcast_proto::ids::{Audience, Tenant};
 use super::Activity;
 use super::compiled::{Compiled, Entry, PersonalRooms, Rule};
 use super::draft::{CommandDraft, Draft, Name, PublisherDraft, RedactDraft, RoomDraft};
-use super::mistake::{At, Mistakes};
 use super::roles::{Permissions, compile_roles, resolve_roles};
 use crate::audience::AUDIENCES_MAX;
 use crate::pattern::{PERSONAL_ROOMS, Pattern};
 use crate::redact::RULES_MAX;
+use crate::yaml::{At, Mistakes};
 
 /// Most entries under `rooms`, `commands` and `publishers` each.
 const ENTRIES_MAX: usize = 4_096;
@@ -24,7 +24,11 @@ pub(super) struct Publisher {
 }
 
 /// Resolves all names of a draft. The result means something only if no mistake was added.
-pub(super) fn compile(draft: Draft, fingerprint: u64, mistakes: &mut Mistakes) -> (Compiled, Vec<Publisher>) {
+pub(super) fn compile(
+    draft: Draft,
+    fingerprint: u64,
+    mistakes: &mut Mistakes<'_>,
+) -> (Compiled, Vec<Publisher>) {
     let mut compiled = Compiled {
         fingerprint,
         ..Compiled::default()
@@ -67,7 +71,7 @@ fn compile_rooms(
     compiled: &mut Compiled,
     rooms: Vec<RoomDraft>,
     permissions: &mut Permissions,
-    mistakes: &mut Mistakes,
+    mistakes: &mut Mistakes<'_>,
 ) {
     let mut lines: HashMap<String, u64> = HashMap::new();
     for draft in rooms {
@@ -125,7 +129,7 @@ fn compile_rooms(
 }
 
 /// Personal rooms belong to their user alone, so an entry for them says who may publish and nothing else.
-fn check_personal(draft: &RoomDraft, room: &Name, mistakes: &mut Mistakes) {
+fn check_personal(draft: &RoomDraft, room: &Name, mistakes: &mut Mistakes<'_>) {
     let reads = draft.subscribe.is_some()
         || draft.history.is_some()
         || draft.presence.is_some()
@@ -142,7 +146,7 @@ fn compile_rules(
     compiled: &mut Compiled,
     drafts: &[RedactDraft],
     permissions: &mut Permissions,
-    mistakes: &mut Mistakes,
+    mistakes: &mut Mistakes<'_>,
 ) -> Vec<usize> {
     let mut rules = Vec::with_capacity(drafts.len());
     for draft in drafts {
@@ -166,7 +170,7 @@ fn compile_commands(
     compiled: &mut Compiled,
     drafts: Vec<CommandDraft>,
     permissions: &mut Permissions,
-    mistakes: &mut Mistakes,
+    mistakes: &mut Mistakes<'_>,
 ) {
     for draft in drafts {
         let Some(allow) = permissions.asked_for(Some(&draft.allow), mistakes) else {
@@ -188,7 +192,7 @@ fn compile_commands(
 fn compile_publishers(
     compiled: &Compiled,
     drafts: Vec<PublisherDraft>,
-    mistakes: &mut Mistakes,
+    mistakes: &mut Mistakes<'_>,
 ) -> Vec<Publisher> {
     let mut seen = HashSet::new();
     let mut publishers = Vec::with_capacity(drafts.len());
@@ -212,7 +216,7 @@ fn compile_publishers(
     publishers
 }
 
-fn unknown_audience(compiled: &Compiled, name: &Name, mistakes: &mut Mistakes) {
+fn unknown_audience(compiled: &Compiled, name: &Name, mistakes: &mut Mistakes<'_>) {
     let message = format!("unknown audience {:?}: an audience is a role or `all`", name.text);
     mistakes.unknown(name.at, message, &name.text, compiled.audience_names());
 }

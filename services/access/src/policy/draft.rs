@@ -2,10 +2,9 @@
 
 use roomcast_proto::ids::{Room, Tenant, is_token};
 
-use super::mistake::{At, Mistakes};
 use super::sections::{activity, command, publisher, room};
-use super::tree::{Node, Value};
 use crate::redact::Pointer;
+use crate::yaml::{At, Mistakes, Node, Value};
 
 /// A name and where it stands.
 #[derive(Debug, Clone)]
@@ -81,7 +80,7 @@ const TOP_KEYS: [&str; 7] = [
 ];
 
 /// Understands a tree as a policy; what cannot be understood becomes a mistake and is left out.
-pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Draft {
+pub(super) fn read(root: &Node, mistakes: &mut Mistakes<'_>) -> Draft {
     let mut draft = Draft::default();
     if matches!(root.value, Value::Nothing) {
         mistakes.add(
@@ -122,7 +121,7 @@ pub(crate) fn fields<'a>(
     what: &str,
     known: &[&'static str],
     required: &[&str],
-    mistakes: &mut Mistakes,
+    mistakes: &mut Mistakes<'_>,
 ) -> Option<Vec<(&'static str, &'a Node)>> {
     let Value::Map(members) = &node.value else {
         mistakes.add(
@@ -155,7 +154,7 @@ pub(crate) fn fields<'a>(
     Some(found)
 }
 
-pub(crate) fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<Name> {
+pub(crate) fn text(node: &Node, what: &str, mistakes: &mut Mistakes<'_>) -> Option<Name> {
     match &node.value {
         Value::Text(text) => Some(Name {
             text: text.clone(),
@@ -183,8 +182,8 @@ pub(crate) fn text(node: &Node, what: &str, mistakes: &mut Mistakes) -> Option<N
 pub(crate) fn each<T>(
     node: &Node,
     what: &str,
-    mistakes: &mut Mistakes,
-    read: impl Fn(&Node, &mut Mistakes) -> Option<T>,
+    mistakes: &mut Mistakes<'_>,
+    read: impl Fn(&Node, &mut Mistakes<'_>) -> Option<T>,
 ) -> Vec<T> {
     match &node.value {
         Value::List(items) => items.iter().filter_map(|item| read(item, mistakes)).collect(),
@@ -199,7 +198,7 @@ pub(crate) fn each<T>(
     }
 }
 
-fn aliases(node: &Node, mistakes: &mut Mistakes) -> Vec<(Name, Name)> {
+fn aliases(node: &Node, mistakes: &mut Mistakes<'_>) -> Vec<(Name, Name)> {
     let Value::Map(members) = &node.value else {
         mistakes.add(
             node.at,
@@ -218,7 +217,7 @@ fn aliases(node: &Node, mistakes: &mut Mistakes) -> Vec<(Name, Name)> {
         .collect()
 }
 
-fn roles(node: &Node, mistakes: &mut Mistakes) -> Vec<RoleDraft> {
+fn roles(node: &Node, mistakes: &mut Mistakes<'_>) -> Vec<RoleDraft> {
     let Value::Map(members) = &node.value else {
         mistakes.add(
             node.at,
@@ -235,7 +234,7 @@ fn roles(node: &Node, mistakes: &mut Mistakes) -> Vec<RoleDraft> {
         .collect()
 }
 
-fn role(name: &Node, body: &Node, mistakes: &mut Mistakes) -> Option<RoleDraft> {
+fn role(name: &Node, body: &Node, mistakes: &mut Mistakes<'_>) -> Option<RoleDraft> {
     let name = text(name, "a role's name", mistakes)?;
     if name.text == roomcast_proto::ids::AUDIENCE_ALL {
         mistakes.add(name.at, "`all` is the audience of everybody and cannot be a role");
@@ -261,7 +260,7 @@ fn role(name: &Node, body: &Node, mistakes: &mut Mistakes) -> Option<RoleDraft> 
 }
 
 /// A permission in a role; `"*"` is every permission.
-fn granted(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
+fn granted(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Name> {
     match &node.value {
         Value::Text(text) if text == "*" => Some(Name {
             text: text.clone(),
@@ -272,7 +271,7 @@ fn granted(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
 }
 
 /// The name of a permission: 1 to 64 letters, digits and `_ . : -`.
-pub(super) fn permission(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
+pub(super) fn permission(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Name> {
     let name = text(node, "a permission", mistakes)?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
     if (1..=64).contains(&name.text.len()) && name.text.bytes().all(allowed) {

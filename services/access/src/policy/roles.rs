@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::compiled::{Compiled, PermissionId, PermissionSet, Role};
 use super::draft::{Draft, Name, RoleDraft};
-use super::mistake::{Mistakes, distance, nearest};
 use crate::audience::{AudienceId, AudienceSet};
+use crate::yaml::{Mistakes, distance, nearest};
 
 /// Most permissions with a name in one policy: a set of them is 128 bytes.
 const PERMISSIONS_MAX: usize = 1_024;
@@ -18,7 +18,7 @@ pub(super) struct Permissions {
 }
 
 impl Permissions {
-    pub(super) fn granted_by(roles: &[RoleDraft], mistakes: &mut Mistakes) -> Self {
+    pub(super) fn granted_by(roles: &[RoleDraft], mistakes: &mut Mistakes<'_>) -> Self {
         let mut this = Self {
             ids: HashMap::new(),
             granted: HashSet::new(),
@@ -34,7 +34,7 @@ impl Permissions {
         this
     }
 
-    fn id(&mut self, name: &Name, mistakes: &mut Mistakes) -> Option<PermissionId> {
+    fn id(&mut self, name: &Name, mistakes: &mut Mistakes<'_>) -> Option<PermissionId> {
         if let Some(id) = self.ids.get(&name.text) {
             return Some(*id);
         }
@@ -49,7 +49,11 @@ impl Permissions {
 
     /// A permission that something asks for. Where a role has `"*"`, a permission that only this role has needs no other
     /// mention; but one that differs from a granted one by a letter or two is a slip of the pen all the same.
-    pub(super) fn asked_for(&mut self, name: Option<&Name>, mistakes: &mut Mistakes) -> Option<PermissionId> {
+    pub(super) fn asked_for(
+        &mut self,
+        name: Option<&Name>,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<PermissionId> {
         let name = name?;
         if !self.granted.contains(&name.text) {
             let granted = || self.granted.iter().map(String::as_str);
@@ -74,7 +78,7 @@ pub(super) fn compile_roles(
     compiled: &mut Compiled,
     draft: &Draft,
     permissions: &Permissions,
-    mistakes: &mut Mistakes,
+    mistakes: &mut Mistakes<'_>,
 ) {
     compiled.role_names = draft.roles.iter().map(|role| role.name.text.clone()).collect();
     compiled.role_index = compiled
@@ -137,7 +141,7 @@ pub(super) fn resolve_roles(
     compiled: &Compiled,
     names: &[Name],
     who: &str,
-    mistakes: &mut Mistakes,
+    mistakes: &mut Mistakes<'_>,
 ) -> Vec<usize> {
     let known = || compiled.role_names.iter().map(String::as_str);
     let mut found = Vec::with_capacity(names.len());
@@ -169,7 +173,7 @@ fn reachable(start: usize, parents: &[Vec<usize>]) -> Vec<usize> {
 }
 
 /// One mistake per cycle, at the first of its roles in the file.
-fn report_cycles(roles: &[RoleDraft], parents: &[Vec<usize>], mistakes: &mut Mistakes) {
+fn report_cycles(roles: &[RoleDraft], parents: &[Vec<usize>], mistakes: &mut Mistakes<'_>) {
     let mut told = HashSet::new();
     for start in 0..roles.len() {
         if told.contains(&start) {

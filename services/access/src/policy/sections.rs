@@ -5,9 +5,8 @@ use roomcast_proto::ids::{Room, Tenant, is_token};
 use super::draft::{
     ActivityDraft, CommandDraft, Name, PublisherDraft, RedactDraft, RoomDraft, each, fields, permission, text,
 };
-use super::mistake::Mistakes;
-use super::tree::{Node, Value};
 use crate::redact::Pointer;
+use crate::yaml::{Mistakes, Node, Value};
 
 const ROOM_KEYS: [&str; 8] = [
     "room",
@@ -20,7 +19,7 @@ const ROOM_KEYS: [&str; 8] = [
     "redact",
 ];
 
-pub(super) fn room(node: &Node, mistakes: &mut Mistakes) -> Option<RoomDraft> {
+pub(super) fn room(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<RoomDraft> {
     let mut room = RoomDraft::default();
     for (key, node) in fields(node, "a room", &ROOM_KEYS, &["room"], mistakes)? {
         match key {
@@ -47,7 +46,7 @@ pub(super) fn room(node: &Node, mistakes: &mut Mistakes) -> Option<RoomDraft> {
     Some(room)
 }
 
-fn redact(node: &Node, mistakes: &mut Mistakes) -> Option<RedactDraft> {
+fn redact(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<RedactDraft> {
     let (mut unless, mut remove) = (None, Vec::new());
     for (key, node) in fields(
         node,
@@ -72,14 +71,14 @@ fn redact(node: &Node, mistakes: &mut Mistakes) -> Option<RedactDraft> {
     })
 }
 
-fn pointer(node: &Node, mistakes: &mut Mistakes) -> Option<Pointer> {
+fn pointer(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Pointer> {
     let pointer = text(node, "a pointer", mistakes)?;
     Pointer::parse(&pointer.text)
         .map_err(|rule| mistakes.add(node.at, format!("bad pointer {:?}: {rule}", pointer.text)))
         .ok()
 }
 
-pub(super) fn command(node: &Node, mistakes: &mut Mistakes) -> Option<CommandDraft> {
+pub(super) fn command(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<CommandDraft> {
     let (mut command, mut allow) = (None, None);
     for (key, node) in fields(
         node,
@@ -99,7 +98,7 @@ pub(super) fn command(node: &Node, mistakes: &mut Mistakes) -> Option<CommandDra
     })
 }
 
-fn command_name(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
+fn command_name(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Name> {
     let name = text(node, "a command's name", mistakes)?;
     let part =
         |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !b"*>".contains(&b));
@@ -111,7 +110,7 @@ fn command_name(node: &Node, mistakes: &mut Mistakes) -> Option<Name> {
     None
 }
 
-pub(super) fn activity(node: &Node, mistakes: &mut Mistakes) -> Option<ActivityDraft> {
+pub(super) fn activity(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<ActivityDraft> {
     let (mut room, mut audience) = (None, None);
     for (key, node) in fields(
         node,
@@ -131,7 +130,7 @@ pub(super) fn activity(node: &Node, mistakes: &mut Mistakes) -> Option<ActivityD
     })
 }
 
-fn activity_room(node: &Node, mistakes: &mut Mistakes) -> Option<Room> {
+fn activity_room(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Room> {
     let name = text(node, "a room", mistakes)?;
     match Room::parse(&name.text) {
         Ok(room) if !room.is_personal() => Some(room),
@@ -146,7 +145,7 @@ fn activity_room(node: &Node, mistakes: &mut Mistakes) -> Option<Room> {
     }
 }
 
-pub(super) fn publisher(node: &Node, mistakes: &mut Mistakes) -> Option<PublisherDraft> {
+pub(super) fn publisher(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<PublisherDraft> {
     let (mut who, mut roles) = (None, Vec::new());
     for (key, node) in fields(
         node,
@@ -170,7 +169,7 @@ pub(super) fn publisher(node: &Node, mistakes: &mut Mistakes) -> Option<Publishe
 }
 
 /// `<tenant>/<user>`.
-fn nats_user(node: &Node, mistakes: &mut Mistakes) -> Option<(Tenant, String)> {
+fn nats_user(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<(Tenant, String)> {
     let who = text(node, "a NATS user", mistakes)?;
     let Some((tenant, user)) = who.text.split_once('/') else {
         mistakes.add(

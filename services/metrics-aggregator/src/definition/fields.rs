@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use roomcast_access::yaml::{At, Node, Value};
+
 use super::read::{DAY, Found, HOUR, LIST_MAX, MINUTE, Reader, SECOND};
-use super::tree::{At, Node, Value};
 
 impl Reader<'_> {
     /// The known keys of a map with their values; unknown and missing keys become mistakes.

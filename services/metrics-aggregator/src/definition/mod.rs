@@ -5,7 +5,6 @@
 mod fields;
 mod parts;
 mod read;
-mod tree;
 
 use std::sync::Arc;
 

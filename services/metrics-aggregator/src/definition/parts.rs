@@ -1,9 +1,9 @@
 //! The parts of a metric as written: where from, what, over which window, where to.
 
+use roomcast_access::yaml::{Node, Value};
 use roomcast_proto::ids::{Audience, Room};
 
 use super::read::{DAY, EVERY_DEFAULT, Found, HOUR, Reader, SECOND};
-use super::tree::{Node, Value};
 use super::{Aggregate, Clock, Leg, Publish, RoomPattern, STEPS_MAX, Unit, Window};
 use crate::engine::predicate;
 use crate::engine::row::Path;

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use roomcast_access::yaml::{self, At, Mistakes, Node, Value};
 use roomcast_access::{Mistake, Policy};
 use roomcast_proto::ids::{Tenant, is_token, shard};
 use roomcast_proto::metric::STATUS_PREFIX;
 
-use super::tree::{self, At, Mistakes, Node, Value};
 use super::{Aggregate, Clock, Definition, Definitions, METRICS_MAX, Unit, Window};
 use crate::engine::fnv::Fnv;
 
@@ -83,7 +83,7 @@ pub(super) fn definitions(
     policy: Option<&Policy>,
 ) -> Result<Definitions, Vec<Mistake>> {
     let mut mistakes = Mistakes::new(file, text);
-    let root = match tree::read(text) {
+    let root = match yaml::read(text) {
         Ok(root) => root,
         Err((at, message)) => {
             mistakes.add(at, message);
@@ -97,10 +97,10 @@ pub(super) fn definitions(
         zone_name: "UTC".to_owned(),
     };
     let metrics = reader.file(&root);
-    if reader.mistakes.len() > 0 {
-        Err(reader.mistakes.finish())
-    } else {
+    if reader.mistakes.is_empty() {
         Ok(Definitions { metrics })
+    } else {
+        Err(reader.mistakes.finish())
     }
 }
 

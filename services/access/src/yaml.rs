@@ -1,41 +1,55 @@
-//! A YAML file as a tree in which every key and value knows its place.
+//! A YAML file of an operator as a tree in which every key and value knows its place, and the mistakes found in it.
 //!
-//! Read as a tree first and understood afterwards, so that one mistake does not hide the next.
+//! Read as a tree first and understood afterwards, so that one mistake does not hide the next. The policy, the list of issuers and
+//! the definitions of metrics are read with it.
+
+mod mistake;
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-use super::mistake::At;
+pub use mistake::{At, MISTAKES_MAX, Mistake, Mistakes};
+pub(crate) use mistake::{distance, nearest};
 
-/// Largest policy in bytes: some thousand rooms.
-pub(crate) const FILE_BYTES_MAX: usize = 1024 * 1024;
-/// Deepest nesting of a policy file; a well-formed one needs 7.
+/// Largest file in bytes: some thousand rooms or metrics.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Deepest nesting; a well-formed policy needs 7.
 const DEPTH_MAX: usize = 24;
 
 /// A value and where it stands.
 #[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) at: At,
-    pub(crate) value: Value,
+pub struct Node {
+    /// Where.
+    pub at: At,
+    /// What.
+    pub value: Value,
 }
 
 /// What stands there.
 #[derive(Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing, or null.
     Nothing,
+    /// true or false.
     Flag(bool),
+    /// A whole number.
     Whole(i64),
+    /// Another number; which one nobody asks.
     Number,
+    /// A text.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// Keys and values in the order of the file.
     Map(Vec<(Node, Node)>),
 }
 
 impl Value {
     /// What it is, in an operator's words.
-    pub(crate) fn kind(&self) -> &'static str {
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Flag(_) => "true or false",
@@ -51,7 +65,7 @@ impl Value {
 ///
 /// # Errors
 /// The place and the reason, if it is not YAML, has a key twice, or is too large or too deep.
-pub(crate) fn read(text: &str) -> Result<Node, (At, String)> {
+pub fn read(text: &str) -> Result<Node, (At, String)> {
     if text.len() > FILE_BYTES_MAX {
         return Err((At::default(), "the file is larger than 1 MiB".to_owned()));
     }
@@ -72,7 +86,7 @@ pub(crate) fn read(text: &str) -> Result<Node, (At, String)> {
 fn explain(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);
-    // Advice to programmers, not to the author of a policy.
+    // Advice to programmers, not to the author of the file.
     let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! Mistakes in a policy: where they are, what they are, and what was probably meant.
+//! Mistakes in a file: where they are, what they are, and what was probably meant.
 
 use std::fmt;
 
@@ -35,47 +35,81 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for Mistake {}
 
-/// A place in the file.
+/// A place in the file, counted from 1; 0 where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct At {
-    pub(crate) line: u64,
-    pub(crate) column: u64,
+pub struct At {
+    /// Line.
+    pub line: u64,
+    /// Column in characters.
+    pub column: u64,
 }
 
 /// Collects mistakes, so that all are reported at once.
-pub(crate) struct Mistakes {
-    file: String,
+#[derive(Debug)]
+pub struct Mistakes<'a> {
+    file: &'a str,
+    text: &'a str,
     list: Vec<Mistake>,
 }
 
-impl Mistakes {
-    pub(crate) fn new(file: &str) -> Self {
+impl<'a> Mistakes<'a> {
+    /// None so far. `file` is only the name that mistakes carry, `text` what stands in it.
+    #[must_use]
+    pub fn new(file: &'a str, text: &'a str) -> Self {
         Self {
-            file: file.to_owned(),
+            file,
+            text,
             list: Vec::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, at: At, message: impl Into<String>) {
+    /// Adds a mistake.
+    pub fn add(&mut self, at: At, message: impl Into<String>) {
         self.push(at, message.into(), None);
     }
 
     /// Adds a mistake about a name; the nearest of `known`, if near enough, becomes the suggestion.
-    pub(crate) fn unknown<'a>(
+    pub fn unknown<'k>(
         &mut self,
         at: At,
         message: impl Into<String>,
         name: &str,
-        known: impl IntoIterator<Item = &'a str>,
+        known: impl IntoIterator<Item = &'k str>,
     ) {
         let suggestion = nearest(name, known).map(str::to_owned);
         self.push(at, message.into(), suggestion);
     }
 
+    /// Adds a mistake inside a text. `offset` counts characters of the text; the place is exact where the text stands in the
+    /// file as it is (bare or in quotes, without escapes), else that of the whole text.
+    pub fn inside(&mut self, at: At, text: &str, offset: usize, message: &str) {
+        let line = usize::try_from(at.line.saturating_sub(1))
+            .ok()
+            .and_then(|n| self.text.lines().nth(n));
+        let before = usize::try_from(at.column.saturating_sub(1)).unwrap_or(0);
+        let rest: String = line
+            .map(|line| line.chars().skip(before).collect())
+            .unwrap_or_default();
+        let skipped = if rest.starts_with(text) {
+            Some(0)
+        } else {
+            rest.get(1..)
+                .is_some_and(|rest| rest.starts_with(text))
+                .then_some(1)
+        };
+        match skipped {
+            Some(skipped) => {
+                let column = at.column + skipped + u64::try_from(offset).unwrap_or(0);
+                self.add(At { column, ..at }, message);
+            }
+            None => self.add(at, format!("character {}: {message}", offset + 1)),
+        }
+    }
+
     fn push(&mut self, at: At, message: String, suggestion: Option<String>) {
         if self.list.len() < MISTAKES_MAX {
             self.list.push(Mistake {
-                file: self.file.clone(),
+                file: self.file.to_owned(),
                 line: at.line,
                 column: at.column,
                 message,
@@ -84,12 +118,21 @@ impl Mistakes {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether none was found.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
+    /// How many were found.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
     /// All of them, in the order of the file.
-    pub(crate) fn finish(mut self) -> Vec<Mistake> {
+    #[must_use]
+    pub fn finish(mut self) -> Vec<Mistake> {
         self.list.sort_by_key(|mistake| (mistake.line, mistake.column));
         self.list.dedup();
         self.list
