@@ -34,6 +34,9 @@ pub enum Stage {
     },
     /// Connected.
     Session(Box<Session>),
+    /// Gets its messages back, for conformance suites.
+    #[cfg(feature = "echo")]
+    Echo,
     /// Our close frame is out or waits; what comes in is dropped until this instant.
     Closing {
         /// Then the socket is dropped, whatever the other side does.

@@ -6,6 +6,8 @@
 //! `session`'s, `outbox`'s and `members`'; here they are carried out, a bounded amount per turn, so that no client and
 //! no room can hold the others up.
 
+#[cfg(feature = "echo")]
+mod echo;
 mod fan_out;
 mod history;
 mod inbox;
@@ -306,7 +308,7 @@ impl Shard {
     fn told(&mut self, message: Inbox) {
         match message {
             Inbox::Newcomer(newcomer) => return self.receive(*newcomer),
-            Inbox::Arrival(arrival) => self.arrive(*arrival),
+            Inbox::Arrival(arrival) => drop(self.arrive(*arrival)),
             Inbox::Drain(window) => {
                 self.draining = true;
                 // They have asked for nothing; who asks now finds the next gateway.
@@ -321,7 +323,8 @@ impl Shard {
         self.settle();
     }
 
-    fn arrive(&mut self, arrival: Arrival) {
+    /// Takes a socket in; its key, unless it is gone.
+    fn arrive(&mut self, arrival: Arrival) -> Option<u32> {
         let mut socket = arrival.socket;
         let entry = self.connections.vacant_entry();
         let key = entry.key();
@@ -335,7 +338,7 @@ impl Shard {
         if let Err(error) = registered {
             tracing::warn!(%error, "a socket cannot be watched: {error}");
             self.shared.metrics.ended(Ending::Gone);
-            return;
+            return None;
         }
         // The first ping comes early and at random, so that clients that came together are not pinged together.
         let every = u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
@@ -369,6 +372,7 @@ impl Shard {
         } else if !early.is_empty() {
             self.take_bytes(key, &mut early);
         }
+        Some(key)
     }
 
     /// A socket is ready for something. `closed`: its other side says nothing more, so it is to be read to the end.

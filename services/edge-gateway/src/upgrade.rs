@@ -146,6 +146,16 @@ pub const SOCKET_PATH: &str = "/v1/ws";
 /// refused. What is answered here is what [`check`] answers.
 #[must_use]
 pub fn plain(bytes: &[u8], fields_max: usize, origins: &Origins) -> Option<(Upgrade, usize)> {
+    plain_at(SOCKET_PATH, bytes, fields_max, origins)
+}
+
+/// The same for a path of the caller's.
+pub(crate) fn plain_at(
+    path: &str,
+    bytes: &[u8],
+    fields_max: usize,
+    origins: &Origins,
+) -> Option<(Upgrade, usize)> {
     let mut fields = [httparse::EMPTY_HEADER; PLAIN_FIELDS_MAX];
     let fields = fields.get_mut(..fields_max.min(PLAIN_FIELDS_MAX))?;
     let mut head = httparse::Request::new(fields);
@@ -156,7 +166,7 @@ pub fn plain(bytes: &[u8], fields_max: usize, origins: &Origins) -> Option<(Upgr
         1 => Version::HTTP_11,
         _ => return None,
     };
-    let uri = head.path.filter(|path| *path == SOCKET_PATH)?.parse().ok()?;
+    let uri = head.path.filter(|asked| *asked == path)?.parse().ok()?;
     let method = Method::from_bytes(head.method?.as_bytes()).ok()?;
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     for field in head.headers.iter() {

@@ -67,6 +67,10 @@ impl Shard {
         if matches!(connection.stage, Stage::Closing { .. }) {
             return;
         }
+        #[cfg(feature = "echo")]
+        if matches!(connection.stage, Stage::Echo) {
+            return self.echo(key, bytes);
+        }
         if !connection.ingress.take(self.now.millis, bytes.len() as u64, rate) {
             return self.end(key, Close::Rate);
         }
@@ -110,6 +114,8 @@ impl Shard {
         let mut wishes = std::mem::take(&mut self.wishes);
         match &mut connection.stage {
             Stage::Closing { .. } => {}
+            #[cfg(feature = "echo")]
+            Stage::Echo => {}
             Stage::Handshake { handshake, .. } => {
                 let handshake = std::mem::take(&mut **handshake);
                 let with_token = handshake.admitted.is_none();

@@ -83,10 +83,15 @@ impl Shard {
         self.scratch = scratch;
     }
 
-    fn first_bytes(&mut self, mut newcomer: Newcomer, bytes: &[u8]) {
+    fn first_bytes(&mut self, newcomer: Newcomer, bytes: &[u8]) {
+        #[cfg(feature = "echo")]
+        let Some(newcomer) = self.echo_newcomer(newcomer, bytes) else {
+            return;
+        };
         let front = &self.shared.front;
         let plain = upgrade::plain(bytes, front.head.fields_max, &front.origins)
             .filter(|_| self.shared.hub.accepting().is_ok());
+        let mut newcomer = newcomer;
         let Some((agreed, end)) = plain else {
             // The door has room for all of them until the process ends, and then the socket may go.
             let _ = self.poll.registry().deregister(&mut newcomer.socket);

@@ -17,6 +17,8 @@ impl Shard {
         let mut due = match &connection.stage {
             Stage::Handshake { due, .. } => *due,
             Stage::Closing { until } => *until,
+            #[cfg(feature = "echo")]
+            Stage::Echo => self.now.millis + super::echo::LOOK_AT_MILLIS,
             Stage::Session(session) => {
                 let left = session
                     .next_at()
@@ -78,6 +80,8 @@ impl Shard {
                 self.ending.push((key, Ending::Gone))
             }
             Stage::Handshake { .. } | Stage::Closing { .. } => {}
+            #[cfg(feature = "echo")]
+            Stage::Echo => {}
             Stage::Session(_) if stuck => self.ending.push((key, Ending::Closed(Close::TooSlow))),
             Stage::Session(_) if connection.pong_due != 0 && now.millis >= connection.pong_due => {
                 self.ending.push((key, Ending::Closed(Close::NoPong)));

@@ -82,6 +82,11 @@ impl Shard {
             encoding::message(encoding, &disconnect),
             ws::close_frame(Some((code, close.reason()))),
         ];
+        #[cfg(feature = "echo")]
+        if matches!(connection.stage, Stage::Echo) {
+            // Speaks RFC 6455 and nothing of ours.
+            return self.close(key, Ending::Closed(close), abandon, &last[1..]);
+        }
         self.close(key, Ending::Closed(close), abandon, &last);
     }
 
@@ -91,7 +96,7 @@ impl Shard {
         self.close(key, Ending::Client, true, &[echo]);
     }
 
-    fn close(&mut self, key: u32, ending: Ending, abandon: bool, last_words: &[Bytes]) {
+    pub(super) fn close(&mut self, key: u32, ending: Ending, abandon: bool, last_words: &[Bytes]) {
         if !self.leave_everything(key) {
             return;
         }
@@ -140,6 +145,8 @@ impl Shard {
         let rooms = match &mut connection.stage {
             Stage::Closing { .. } => return false,
             Stage::Handshake { .. } => Vec::new(),
+            #[cfg(feature = "echo")]
+            Stage::Echo => Vec::new(),
             Stage::Session(session) => std::mem::take(&mut session.rooms),
         };
         for ticket in [waiting, reading, page].into_iter().flatten() {

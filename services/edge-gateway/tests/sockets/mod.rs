@@ -6,6 +6,7 @@
 )]
 
 mod abuse;
+mod autobahn;
 mod doors;
 mod keys;
 mod life;
