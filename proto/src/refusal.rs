@@ -36,6 +36,12 @@ macro_rules! codes {
                 match self { $( Code::$name => $title, )* }
             }
 
+            /// Status and name: how a document lists a refusal.
+            #[must_use]
+            pub const fn listed(self) -> (u16, &'static str) {
+                (self.status(), self.as_str())
+            }
+
             /// The code with this wire name.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Code> {
@@ -209,6 +215,26 @@ impl Refusal {
     pub fn error_json(&self) -> String {
         to_json(&crate::frame::ErrorBody::from(self))
     }
+}
+
+/// JSON Schema of [`Refusal::problem_json`].
+#[must_use]
+pub fn problem_schema() -> serde_json::Value {
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    serde_json::json!({
+        "type": "object",
+        "description": "A refusal: RFC 9457 with a code from a closed list.",
+        "required": ["type", "title", "status", "detail", "code"],
+        "properties": {
+            "type": { "const": "about:blank" },
+            "title": { "type": "string", "description": "The same for every refusal with this code." },
+            "status": { "type": "integer", "minimum": 400, "maximum": 599 },
+            "detail": { "type": "string", "description": "What was wrong, for people." },
+            "code": { "type": "string", "enum": codes, "description": "What was wrong, for programs." },
+            "pointer": { "type": "string", "description": "JSON pointer into what was sent." },
+            "retryAfterMs": { "type": "integer", "minimum": 0, "description": "When asking again makes sense, milliseconds." },
+        },
+    })
 }
 
 /// Serialises a type of ours whose serialisation cannot fail (no maps with odd keys, no failing `Serialize`).

@@ -1,6 +1,7 @@
 //! The admin port: `/livez`, `/readyz`, `/startupz`, `/metrics`, open to whoever reaches it (loopback by default).
 //!
-//! What else a service puts there (`/admin/v1/…`) is mounted with [`Admin::mount`] and brings its own checks.
+//! What else a service puts there (`/admin/v1/…`) is mounted with [`Admin::mount`] and brings its own checks: `roomcast-admin` does
+//! both.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,14 +9,15 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::http::{self, HttpMetrics, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::openapi::{Operation, Shape};
 use crate::readiness::{Readiness, Report};
+use crate::routes::Routes;
 
 /// Connections the admin port holds at once: a few scrapers and probes, never a crowd.
 const CONNECTIONS_MAX: usize = 64;
@@ -47,13 +49,46 @@ impl Admin {
         self.mounted.set(router)
     }
 
+    /// The routes that are open to whoever reaches the port.
+    #[must_use]
+    pub fn routes() -> Routes<Self> {
+        let probe = |path, id, summary| {
+            let operation = Operation::new("health", id, summary)
+                .open()
+                .answers_json::<Report>(200, "It holds.")
+                .answers_json::<Report>(503, "It does not; why not.");
+            (path, operation)
+        };
+        let text = || Shape::Written(serde_json::json!({ "type": "string" }));
+        let live_operation = Operation::new(
+            "health",
+            "live",
+            "Says that the process runs and its runtime answers.",
+        )
+        .open()
+        .answers(200, "It does.", "text/plain", text());
+        let figures = Operation::new("health", "metrics", "Every metric, as Prometheus reads it.")
+            .open()
+            .answers(200, "The metrics.", "text/plain", text())
+            .answers_nothing(500, "They cannot be written; the log says why.");
+        let (ready_path, ready_operation) = probe(
+            "/readyz",
+            "ready",
+            "Says whether the process can do its work, and why not.",
+        );
+        let (started_path, started_operation) =
+            probe("/startupz", "started", "Says whether the process was ready once.");
+        Routes::new()
+            .get("/livez", live_operation, live)
+            .get(ready_path, ready_operation, ready)
+            .get(started_path, started_operation, started)
+            .get("/metrics", figures, metrics)
+    }
+
     /// The routes as one router.
     pub fn router(&self) -> Router {
-        Router::new()
-            .route("/livez", get(live))
-            .route("/readyz", get(ready))
-            .route("/startupz", get(started))
-            .route("/metrics", get(metrics))
+        Self::routes()
+            .into_router()
             .fallback(mounted)
             .with_state(self.clone())
     }

@@ -3,7 +3,11 @@
 //! `error` = someone must act; `warn` = it recovered; `info` = the life of the process; `debug` = one client.
 //! Never tokens, payloads or addresses.
 
-use tracing_subscriber::EnvFilter;
+use std::sync::{Mutex, PoisonError};
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::Reader;
 
@@ -50,24 +54,90 @@ impl LogSettings {
     }
 }
 
+/// What is logged now, and the way to change it; nothing before [`init`].
+static FILTER: Mutex<Option<Reloadable>> = Mutex::new(None);
+
+struct Reloadable {
+    text: String,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+/// Why the filter stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// The text is no filter.
+    #[error("expected a level (error, warn, info, debug, trace) or a filter like info,roomcast_ingest=debug")]
+    Unreadable,
+    /// This process does not log by [`init`].
+    #[error("what is logged cannot be changed in this process")]
+    Fixed,
+}
+
 /// Starts logging for the whole process; a second call changes nothing (tests start many services in one).
 pub fn init(settings: &LogSettings) {
-    let filter = format!("{QUIET},{}", settings.filter);
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let started = match settings.format {
+    let filter = parsed(&settings.filter).unwrap_or_else(|| EnvFilter::new("info"));
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match settings.format {
         LogFormat::Text => lines
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init(),
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init(),
+            .boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
+    let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
     if started.is_err() {
         tracing::debug!("logging was started before; the first settings stay");
+        return;
+    }
+    *FILTER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reloadable {
+        text: settings.filter.clone(),
+        handle,
+    });
+}
+
+/// What is logged now; `None` where [`init`] was not called.
+#[must_use]
+pub fn filter() -> Option<String> {
+    let filter = FILTER.lock().unwrap_or_else(PoisonError::into_inner);
+    filter.as_ref().map(|filter| filter.text.clone())
+}
+
+/// Changes what is logged, until the process ends or it is changed again. Answers what was logged before.
+///
+/// # Errors
+/// [`FilterError`]; then nothing has changed.
+pub fn set_filter(text: &str) -> Result<String, FilterError> {
+    let new = parsed(text).ok_or(FilterError::Unreadable)?;
+    let mut filter = FILTER.lock().unwrap_or_else(PoisonError::into_inner);
+    let current = filter.as_mut().ok_or(FilterError::Fixed)?;
+    current.handle.reload(new).map_err(|_| FilterError::Fixed)?;
+    Ok(std::mem::replace(&mut current.text, text.to_owned()))
+}
+
+fn parsed(text: &str) -> Option<EnvFilter> {
+    EnvFilter::try_new(format!("{QUIET},{text}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One test, because what is logged is the process's.
+    #[test]
+    fn what_is_logged_can_be_changed_while_it_runs() {
+        assert_eq!(filter(), None);
+        assert_eq!(set_filter("debug"), Err(FilterError::Fixed));
+        init(&LogSettings {
+            filter: "warn".to_owned(),
+            format: LogFormat::Text,
+        });
+        let logged = || tracing::enabled!(tracing::Level::DEBUG);
+        assert!(!logged());
+        assert_eq!(set_filter("debug"), Ok("warn".to_owned()));
+        assert!(logged());
+        assert_eq!(set_filter("=="), Err(FilterError::Unreadable));
+        assert_eq!(filter().as_deref(), Some("debug"));
+        assert_eq!(set_filter("warn"), Ok("debug".to_owned()));
+        assert!(!logged());
     }
 }

@@ -19,6 +19,10 @@ pub(crate) const INGEST: &str = "ROOMCAST_INGEST";
 pub(crate) const TOKEN: &str = "ROOMCAST_TOKEN";
 /// A reader's token.
 pub(crate) const VIEWER_TOKEN: &str = "ROOMCAST_VIEWER_TOKEN";
+/// An administrator's token.
+pub(crate) const ADMIN_TOKEN: &str = "ROOMCAST_ADMIN_TOKEN";
+/// Addresses of all admin ports, separated by commas.
+pub(crate) const ADMIN: &str = "ROOMCAST_ADMIN";
 /// Address of NATS.
 pub(crate) const NATS: &str = "ROOMCAST_NATS";
 /// A publisher's NATS user.

@@ -19,6 +19,8 @@ use crate::terminal::print;
 pub(crate) const DEVELOPMENT_ISSUER: &str = "roomcast-dev";
 /// Audience of everything but the admin ports.
 pub(crate) const AUDIENCE: &str = "roomcast";
+/// Audience of the admin ports.
+pub(crate) const ADMIN_AUDIENCE: &str = "roomcast-admin";
 
 /// Signs a token and prints it, alone on a line.
 ///

@@ -5,6 +5,7 @@
 //! event: `spine` → `ring` and `state_cache` → `hub` → `shard` → every member of its room.
 
 pub mod accept;
+pub mod admin;
 pub mod admission;
 pub mod bucket;
 pub mod connection;

@@ -81,7 +81,8 @@ impl NatsSideSettings {
 }
 
 /// Connects and starts all tasks; returns once they run. Ready (latches `events`, `state`) when both streams have been read to their
-/// ends; then [`Hub::accepting`] says yes. Waits for NATS and for the streams as long as it takes.
+/// ends; then [`Hub::accepting`] says yes. Waits for NATS and for the streams as long as it takes. Answers the connection that
+/// live messages do not come by.
 ///
 /// # Errors
 /// NATS is too old, or a stream differs from what it must be: exit code 69 and how to mend it. Stopped while waiting: exit code 0.
@@ -94,7 +95,7 @@ pub async fn start(
     connector: &Connector,
     readiness: &Readiness,
     shutdown: &Shutdown,
-) -> Result<(), Failure> {
+) -> Result<Nats, Failure> {
     let waiting =
         |which: Which| readiness.latch(which.label(), format!("waiting for stream {}", which.stream()));
     let latches = [
@@ -135,7 +136,7 @@ pub async fn start(
         stage.token(),
     ));
     reads::spawn(hub, &side.js, stage);
-    Ok(())
+    Ok(repair)
 }
 
 async fn subscribe(live: &Nats, subject: &'static str) -> Result<Subscriber, Failure> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use roomcast_admin::Audit;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
 use tokio::net::TcpListener;
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Door};
+use crate::admin;
 use crate::admission::Ledger;
 use crate::http::Desk;
 use crate::hub::Hub;
@@ -39,6 +41,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     trusted.keep_fetching(&context)?;
     let page = Arc::new(Page::new(settings.load_page_config()?.as_ref()));
     let metrics = GatewayMetrics::new(&context.metrics)?;
+    let audit = Audit::new(&context, "gateway")?;
     let policy = gate.policy().clone();
     let audiences = Box::new(move |name: &str| policy.audience(name));
     let hub = Hub::new(settings.nats.hub, audiences, &context.metrics)?;
@@ -64,6 +67,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         shards.push(handle);
         ends.push(end);
     }
+    roomcast_admin::open(&settings.admin, admin::routes(), &audit, &context)?;
     let (listener, address) = bind(settings.listen).await?;
     let latch = context.readiness.latch("listener", "not open");
     let desk = Desk {
@@ -89,7 +93,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     });
     tracing::info!(%address, shards = settings.shards, "the gateway listens on {address}");
     // Last, because it waits for NATS as long as it takes; until then the open door answers 503 with Retry-After.
-    nats_side::start(
+    let nats = nats_side::start(
         &hub,
         &settings.nats,
         &context.nats,
@@ -97,6 +101,11 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         &context.shutdown,
     )
     .await?;
+    let publisher = nats.publisher().await;
+    audit.keep(
+        publisher.map_err(|error| Failure::unavailable(format!("no inbox at NATS: {error}")))?,
+        &context,
+    );
     Ok(address)
 }
 

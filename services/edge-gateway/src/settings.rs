@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use roomcast_access::{Policy, Verifier};
+use roomcast_admin::AdminSettings;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::{Failure, Service};
 use roomcast_issuers::IssuerSettings;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub policy_file: PathBuf,
     /// `ROOMCAST_JWT_…`, `ROOMCAST_JWKS_…`: whose tokens are accepted.
     pub issuers: IssuerSettings,
+    /// `ROOMCAST_ADMIN_…`: who may enter the admin port.
+    pub admin: AdminSettings,
     /// `ROOMCAST_ALLOWED_ORIGINS`
     pub origins: Origins,
     /// `ROOMCAST_PAGE_CONFIG_FILE`
@@ -81,6 +84,7 @@ impl Settings {
                 "The policy: roles, permissions, rooms (policy.yaml).",
             ),
             issuers: IssuerSettings::read(reader),
+            admin: AdminSettings::read(reader),
             origins: read_origins(reader),
             page_config_file: reader.optional_path(
                 "ROOMCAST_PAGE_CONFIG_FILE",
@@ -154,6 +158,7 @@ impl Settings {
         let trusted = self.issuers.load()?;
         self.load_gate(trusted.verifier.clone())?;
         self.load_page_config()?;
+        self.admin.check()?;
         trusted.refuse_open_development(&[self.listen])
     }
 }

@@ -6,6 +6,7 @@
 //! ([`inflate`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
 
 pub mod accept;
+pub mod admin;
 pub mod answer;
 pub mod bearer;
 pub mod binary_mode;

@@ -1,5 +1,6 @@
 //! Starts ingest: files, NATS, streams, doors; and ends it in order.
 
+use roomcast_admin::Audit;
 use roomcast_chassis::http;
 use roomcast_chassis::process::{Context, Failure, Service};
 use roomcast_chassis::shutdown::Stage;
@@ -7,6 +8,7 @@ use roomcast_proto::accounts::API_IN_CORE;
 use roomcast_proto::subject::{INBOUND_ALL, INGEST_QUEUE};
 use tokio::net::TcpListener;
 
+use crate::admin;
 use crate::bearer::Bearers;
 use crate::body::BodyLimits;
 use crate::capacity::Capacity;
@@ -53,6 +55,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         context.readiness.latch("listening", "not yet"),
     );
     let metrics = IngestMetrics::new(&context.metrics)?;
+    let audit = Audit::new(&context, "ingest")?;
     let policy = settings.policy()?;
     let trusted = settings.issuers.load()?;
     trusted.refuse_open_development(&[settings.listen, context.common.admin_listen])?;
@@ -94,6 +97,9 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         .queue_subscribe(INBOUND_ALL, INGEST_QUEUE.to_owned())
         .await
         .map_err(|error| Failure::unavailable(format!("{INBOUND_ALL} cannot be subscribed to: {error}")))?;
+
+    audit.keep(nats.publisher().await.map_err(inbox)?, &context);
+    roomcast_admin::open(&settings.admin, admin::routes(), &audit, &context)?;
 
     // The doors close with the first stage and finish what is in within the second.
     let (accept, drain) = (

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use roomcast_access::Policy;
+use roomcast_admin::AdminSettings;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::Failure;
 use roomcast_issuers::IssuerSettings;
@@ -22,6 +23,8 @@ pub struct Settings {
     pub policy_file: PathBuf,
     /// `ROOMCAST_JWT_…`, `ROOMCAST_JWKS_…`: whose tokens are accepted.
     pub issuers: IssuerSettings,
+    /// `ROOMCAST_ADMIN_…`: who may enter the admin port.
+    pub admin: AdminSettings,
     /// `ROOMCAST_ALLOWED_ORIGINS`: pages that may publish; compared exactly.
     pub allowed_origins: Vec<String>,
     /// `ROOMCAST_CONNECTIONS_MAX`
@@ -48,6 +51,7 @@ impl Settings {
             listen: reader.address("ROOMCAST_LISTEN", local, "Address of the HTTP door, POST /v1/events."),
             policy_file: reader.path("ROOMCAST_POLICY_FILE", "The policy: who may publish where."),
             issuers: IssuerSettings::read(reader),
+            admin: AdminSettings::read(reader),
             allowed_origins: reader.list(
                 "ROOMCAST_ALLOWED_ORIGINS",
                 "",
@@ -109,6 +113,7 @@ impl Settings {
     /// Exit code 65 for a file, 64 for a development key on a listener that is not loopback.
     pub fn check(&self) -> Result<(), Failure> {
         self.policy()?;
+        self.admin.check()?;
         self.issuers.load()?.refuse_open_development(&[self.listen])
     }
 

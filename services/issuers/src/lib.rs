@@ -7,4 +7,4 @@ pub mod fetching;
 pub mod settings;
 
 pub use fetching::Fetching;
-pub use settings::{IssuerSettings, Trusted};
+pub use settings::{ADMIN_AUDIENCE, IssuerSettings, Trusted};

@@ -16,6 +16,9 @@ use crate::fetching::Published;
 /// The largest file that is read; a wrong path may be a disk.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// The audience of admin tokens, which never is that of users.
+pub const ADMIN_AUDIENCE: &str = "roomcast-admin";
+
 const ISSUER: &str = "ROOMCAST_JWT_ISSUER";
 const KEYS_FILE: &str = "ROOMCAST_JWT_KEYS_FILE";
 const JWKS_URL: &str = "ROOMCAST_JWT_JWKS_URL";
@@ -74,6 +77,12 @@ impl IssuerSettings {
             one: None,
             file,
         };
+        if settings.audience == ADMIN_AUDIENCE {
+            reader.mistake(
+                "ROOMCAST_JWT_AUDIENCE",
+                "another audience than that of admin tokens: they open the admin ports and nothing else",
+            );
+        }
         if settings.file.is_some() {
             if issuer.is_some() || keys_file.is_some() || url.is_some() {
                 reader.mistake(

@@ -3,6 +3,7 @@
 //! `definition` says what is counted; `engine` counts (pure); `reader` → `worker` → `store` → `publish` drive it, one task per shard;
 //! `lease` spreads the shards over the instances.
 
+pub mod admin;
 pub mod counters;
 pub mod cover;
 pub mod definition;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use roomcast_admin::Audit;
 use roomcast_chassis::jetstream::{ApiError, JetStream};
 use roomcast_chassis::process::{Context, Failure, Service};
 use roomcast_chassis::readiness::Latch;
@@ -13,6 +14,7 @@ use roomcast_proto::ids::{SHARDS, Tenant};
 use roomcast_proto::stream::{Sizing, definitions, differences};
 use roomcast_proto::subject::stream as names;
 
+use crate::admin;
 use crate::counters::Counters;
 use crate::holder::Holder;
 use crate::lease::Leases;
@@ -44,14 +46,15 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         context.readiness.latch("shards", "not yet taken"),
     );
     let counters = Counters::new(&context.metrics)?;
+    let audit = Audit::new(&context, "aggregator")?;
     let definitions = settings.definitions()?;
     let nats = context.nats.connect("aggregator").await?;
     let jetstream = nats.jetstream();
     verify(&jetstream, context.common.replicas, &streams).await?;
-    let publisher = nats
-        .publisher()
-        .await
-        .map_err(|error| Failure::unavailable(format!("no inbox at NATS: {error}")))?;
+    let inbox = |error| Failure::unavailable(format!("no inbox at NATS: {error}"));
+    let publisher = nats.publisher().await.map_err(inbox)?;
+    audit.keep(nats.publisher().await.map_err(inbox)?, &context);
+    roomcast_admin::open(&settings.admin, admin::routes(), &audit, &context)?;
     let shared = Shared {
         jetstream: jetstream.clone(),
         api_prefix: context.common.nats.api_prefix.as_str().into(),
@@ -61,7 +64,10 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         counters,
     };
     let with_work = shards_with_work(&shared).await;
-    let instance = settings.instance.clone().unwrap_or_else(|| instance(&context));
+    let instance = settings
+        .instance
+        .clone()
+        .unwrap_or_else(|| context.instance().to_owned());
     tracing::info!(
         instance,
         metrics = shared.definitions.metrics.len(),
@@ -78,15 +84,6 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         Ok(())
     });
     Ok(())
-}
-
-/// Host and admin port: the same after a restart, another one beside it. A port that the system chooses says nothing.
-fn instance(context: &Context) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match context.common.admin_listen.port() {
-        0 => uuid::Uuid::new_v4().simple().to_string(),
-        port => format!("{}-{port}", host.trim()),
-    }
 }
 
 /// Waits until JetStream answers, then compares the streams with what they must be.

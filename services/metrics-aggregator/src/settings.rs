@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use roomcast_access::Policy;
+use roomcast_admin::AdminSettings;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::Failure;
 
@@ -18,6 +19,8 @@ pub struct Settings {
     pub metrics_file: PathBuf,
     /// `ROOMCAST_POLICY_FILE`: only to check that audiences exist.
     pub policy_file: Option<PathBuf>,
+    /// `ROOMCAST_ADMIN_…`: who may enter the admin port.
+    pub admin: AdminSettings,
     /// `ROOMCAST_INSTANCE`: the name under which leases are held.
     pub instance: Option<String>,
 }
@@ -31,6 +34,7 @@ impl Settings {
                 "ROOMCAST_POLICY_FILE",
                 "The policy; with it, audiences of metrics are checked. Not needed otherwise.",
             ),
+            admin: AdminSettings::read(reader),
             instance: reader.optional_text(
                 "ROOMCAST_INSTANCE",
                 "Name of this instance, unique among the aggregators; one that comes back under its name goes on at once. Not set: host and admin port.",
@@ -47,6 +51,7 @@ impl Settings {
     /// # Errors
     /// Exit code 65 with every mistake as `file:line:column`.
     pub fn check(&self) -> Result<(), Failure> {
+        self.admin.check()?;
         self.definitions().map(drop)
     }
 

@@ -9,6 +9,7 @@
     reason = "a test stops at the first surprise, in its helpers too"
 )]
 
+mod admin;
 mod agreement;
 mod drain;
 mod expiry;

@@ -295,41 +295,58 @@ impl Stack {
     /// # Errors
     /// When NATS does not answer.
     pub async fn stored(&self, room: &str) -> anyhow::Result<Vec<(u64, Value)>> {
-        use futures_util::StreamExt as _;
         let nats = self.nats("reader").await;
         let subject = roomcast_proto::subject::room_events_filter(
             &roomcast_proto::ids::Tenant::default(),
             &room.parse()?,
         );
-        let (mut next, mut found) = (1_u64, Vec::new());
-        loop {
-            let inbox = nats.new_inbox();
-            let mut answers = nats.subscribe(inbox.clone()).await?;
-            let body = serde_json::json!({ "seq": next, "batch": 500, "next_by_subj": subject }).to_string();
-            nats.publish_with_reply("core.JS.API.DIRECT.GET.EVENTS", inbox, body.into())
-                .await?;
-            let mut more = 0;
-            loop {
-                let message = tokio::time::timeout(Duration::from_secs(10), answers.next()).await?;
-                let Some(message) = message else {
-                    anyhow::bail!("NATS is gone")
-                };
-                if message.status.is_some() {
-                    break;
-                }
-                let headers = message.headers.unwrap_or_default();
-                let sequence: u64 = headers
-                    .get_last("Nats-Sequence")
-                    .map_or("0", |v| v.as_str())
-                    .parse()?;
-                found.push((sequence, serde_json::from_slice(&message.payload)?));
-                next = sequence + 1;
-                more += 1;
-            }
-            if more == 0 {
-                return Ok(found);
-            }
-        }
+        stored_in(&nats, "core.JS.API", "EVENTS", &subject).await
+    }
+
+    /// Reads the audit record with its sequences, in stream order, as the administrator of the streams.
+    ///
+    /// # Errors
+    /// When NATS does not answer.
+    pub async fn audit(&self) -> anyhow::Result<Vec<(u64, Value)>> {
+        let nats = self.nats_admin().await;
+        stored_in(&nats, "$JS.API", "AUDIT", "audit.>").await
+    }
+
+    /// A value of `.roomcast/dev.env`.
+    #[must_use]
+    pub fn dev_env(&self, name: &str) -> String {
+        let text = read(&self.folder, ".roomcast/dev.env");
+        let found = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or_default().to_owned()
+    }
+
+    /// A call of a service's admin API with the administrator's token. `service`: `gateway`, `ingest`, `aggregator`.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn admin(
+        &self,
+        service: &str,
+        index: usize,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<crate::http::Answer> {
+        let address = self.ready["admin"][service][index].as_str().unwrap_or_default();
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{address}{path}"))
+            .header(
+                "authorization",
+                format!("Bearer {}", self.dev_env("ROOMCAST_ADMIN_TOKEN")),
+            )
+            .header("content-type", "application/json");
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.http
+            .send(request.body(http_body_util::Full::new(body.into()))?)
+            .await
     }
 
     /// Ends it as Ctrl-C does and waits. Answers how it ended, and all it said.
@@ -374,6 +391,45 @@ fn read(folder: &Path, name: &str) -> String {
     std::fs::read(folder.join(name))
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default()
+}
+
+/// The messages of a stream under a filter, as JSON, with their sequences.
+async fn stored_in(
+    nats: &async_nats::Client,
+    api: &str,
+    stream: &str,
+    subject: &str,
+) -> anyhow::Result<Vec<(u64, Value)>> {
+    use futures_util::StreamExt as _;
+    let (mut next, mut found) = (1_u64, Vec::new());
+    loop {
+        let inbox = nats.new_inbox();
+        let mut answers = nats.subscribe(inbox.clone()).await?;
+        let body = serde_json::json!({ "seq": next, "batch": 500, "next_by_subj": subject }).to_string();
+        nats.publish_with_reply(format!("{api}.DIRECT.GET.{stream}"), inbox, body.into())
+            .await?;
+        let mut more = 0;
+        loop {
+            let message = tokio::time::timeout(Duration::from_secs(10), answers.next()).await?;
+            let Some(message) = message else {
+                anyhow::bail!("NATS is gone")
+            };
+            if message.status.is_some() {
+                break;
+            }
+            let headers = message.headers.unwrap_or_default();
+            let sequence: u64 = headers
+                .get_last("Nats-Sequence")
+                .map_or("0", |v| v.as_str())
+                .parse()?;
+            found.push((sequence, serde_json::from_slice(&message.payload)?));
+            next = sequence + 1;
+            more += 1;
+        }
+        if more == 0 {
+            return Ok(found);
+        }
+    }
 }
 
 /// The line that says that all is ready, or `None` when the system ends or the time passes first.

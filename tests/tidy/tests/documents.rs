@@ -49,6 +49,7 @@ fn architecture_names_every_crate_and_the_files_of_the_path() {
         "services/access",
         "services/chassis",
         "services/issuers",
+        "services/admin",
         "services/ingest",
         "services/metrics-aggregator",
         "services/edge-gateway",

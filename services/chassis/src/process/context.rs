@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Exit, Failure};
@@ -96,6 +98,7 @@ pub struct Context {
     pub http: HttpMetrics,
     /// Makes NATS connections.
     pub nats: Connector,
+    instance: Arc<str>,
 }
 
 impl Context {
@@ -116,12 +119,19 @@ impl Context {
                 readiness.clone(),
                 shutdown.clone(),
             )?,
+            instance: instance(common.admin_listen.port()).into(),
             service,
             common,
             metrics,
             readiness,
             shutdown,
         })
+    }
+
+    /// A name for this instance of the service: host and admin port, the same after a restart, another one beside it.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Runs the service on the current runtime until shutdown is requested or something fails, then ends the
@@ -165,5 +175,19 @@ impl Context {
             None if clean => Exit::Ok,
             None => Exit::Internal,
         }
+    }
+}
+
+/// A port that the system chooses names nobody; then process and count stand for it.
+fn instance(admin_port: u16) -> String {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    match admin_port {
+        0 => {
+            let (process, made) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+            format!("{host}-{process}-{made}")
+        }
+        port => format!("{host}-{port}"),
     }
 }

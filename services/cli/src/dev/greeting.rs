@@ -36,6 +36,27 @@ impl System<'_> {
             .sign(&self.claims(subject, role), jiff::Timestamp::now().as_second())
     }
 
+    /// A token for the admin ports.
+    pub(super) fn admin_token(&self, subject: &str) -> Result<String, Failure> {
+        let mut claims = Claims::of(subject, "");
+        claims.roles.clear();
+        self.admin_signer
+            .sign(&claims, jiff::Timestamp::now().as_second())
+    }
+
+    /// Addresses of all admin ports.
+    fn admin_ports(&self) -> Vec<String> {
+        let ports = &self.ports;
+        let both = ports
+            .gateways
+            .iter()
+            .chain(&ports.ingests)
+            .map(|(_, admin)| admin);
+        both.chain(&ports.aggregators)
+            .map(|port| format!("http://127.0.0.1:{port}"))
+            .collect()
+    }
+
     /// A development user with the role our own scenarios know, or, under a policy that does not know it, with every role there is: a
     /// newcomer's first event is not to fail for a role's name.
     pub(super) fn claims(&self, subject: &str, role: &str) -> Claims {
@@ -63,6 +84,8 @@ impl System<'_> {
         env.set(dev_env::INGEST, self.ingest());
         env.set(dev_env::TOKEN, self.token("desk", "desk")?);
         env.set(dev_env::VIEWER_TOKEN, self.token("demo", "admin")?);
+        env.set(dev_env::ADMIN, self.admin_ports().join(","));
+        env.set(dev_env::ADMIN_TOKEN, self.admin_token("operator")?);
         env.set(dev_env::NATS, self.nats_url.clone());
         env.set(dev_env::NATS_USER, publisher.name.clone());
         env.set(dev_env::NATS_PASSWORD, publisher.password.clone());

@@ -71,7 +71,18 @@ impl Home {
     /// # Errors
     /// 69 or 70.
     pub(crate) fn keys(&self) -> Result<(PathBuf, PathBuf), Failure> {
-        let (private, public) = ("keys/signing.pem", "keys/jwks.json");
+        self.pair("keys/signing.pem", "keys/jwks.json")
+    }
+
+    /// The same for admin tokens: another pair, so that neither kind of token could ever pass for the other.
+    ///
+    /// # Errors
+    /// As [`Home::keys`].
+    pub(crate) fn admin_keys(&self) -> Result<(PathBuf, PathBuf), Failure> {
+        self.pair("keys/admin.pem", "keys/admin-jwks.json")
+    }
+
+    fn pair(&self, private: &str, public: &str) -> Result<(PathBuf, PathBuf), Failure> {
         let paths = (self.path.join(private), self.path.join(public));
         if paths.0.is_file() && paths.1.is_file() {
             return Ok(paths);
@@ -110,5 +121,6 @@ mod tests {
         drop(given);
         let again = Home::open(Some(folder.path())).unwrap();
         assert_eq!(std::fs::read(again.keys().unwrap().0).unwrap(), pem);
+        assert_ne!(std::fs::read(again.admin_keys().unwrap().0).unwrap(), pem);
     }
 }

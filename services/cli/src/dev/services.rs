@@ -41,6 +41,7 @@ pub(crate) struct Services<'a> {
     pub(crate) nats_url: &'a str,
     pub(crate) replicas: u32,
     pub(crate) keys_file: PathBuf,
+    pub(crate) admin_keys_file: PathBuf,
     pub(crate) page_file: Option<PathBuf>,
     pub(crate) extra: &'a Extra,
 }
@@ -71,6 +72,8 @@ impl Services<'_> {
             pair("ROOMCAST_NATS_INBOX", inbox_prefix(&user.name)),
             pair("ROOMCAST_NATS_API", api),
             pair("ROOMCAST_ADMIN_LISTEN", local(admin_port)),
+            pair("ROOMCAST_ADMIN_JWT_KEYS_FILE", shown(&self.admin_keys_file)),
+            pair("ROOMCAST_ADMIN_JWT_ISSUER", DEVELOPMENT_ISSUER),
             pair("ROOMCAST_DRAIN_SECONDS", DRAIN.as_secs().to_string()),
             pair("ROOMCAST_REPLICAS", self.replicas.to_string()),
         ];

@@ -26,7 +26,7 @@ use crate::ingest::{Credential, Ingest};
 use crate::scenario::Scenario;
 use crate::simulate::{Simulator, Sink, now_micros};
 use crate::terminal::say;
-use crate::token::{AUDIENCE, DEVELOPMENT_ISSUER, Signer};
+use crate::token::{ADMIN_AUDIENCE, AUDIENCE, DEVELOPMENT_ISSUER, Signer};
 use crate::{find, streams};
 
 /// How much past a scenario gets in an empty stream: what the page compares the last day with, and that day.
@@ -42,6 +42,7 @@ pub(super) struct System<'a> {
     pub(super) users: Users,
     pub(super) nats_url: String,
     pub(super) signer: Signer,
+    pub(super) admin_signer: Signer,
     pub(super) key_file: PathBuf,
     /// The roles of the policy in force.
     pub(super) roles: Vec<String>,
@@ -84,6 +85,13 @@ impl System<'_> {
         }
         let (key_file, keys_file) = home.keys()?;
         let signer = Signer::load(&key_file, DEVELOPMENT_KID, DEVELOPMENT_ISSUER, AUDIENCE)?;
+        let (admin_key_file, admin_keys_file) = home.admin_keys()?;
+        let admin_signer = Signer::load(
+            &admin_key_file,
+            DEVELOPMENT_KID,
+            DEVELOPMENT_ISSUER,
+            ADMIN_AUDIENCE,
+        )?;
         let users = match &options.nats_users {
             Some(path) => Users::load(path)?,
             None => Users::random()?,
@@ -101,6 +109,7 @@ impl System<'_> {
             users,
             nats_url,
             signer,
+            admin_signer,
             key_file,
             roles: files.roles.clone(),
         };
@@ -118,6 +127,7 @@ impl System<'_> {
             nats_url: &system.nats_url,
             replicas,
             keys_file,
+            admin_keys_file,
             page_file: files.write_page(home, &system.ingest())?,
             extra: &extra,
         };

@@ -1,0 +1,283 @@
+//! The record: who did what, and what came of it, on `audit.<service>.<instance>` into the stream `AUDIT`.
+//!
+//! Recording never waits: entries go through a bounded queue to one task, which publishes them one after the other. Each entry has a
+//! number and the digest of the one before, so what was dropped, or taken out later, shows as a hole. Never tokens, never
+//! query strings, never contents of events.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use http::Method;
+use jiff::Timestamp;
+use prometheus::IntCounterVec;
+use roomcast_chassis::jetstream::Publisher;
+use roomcast_chassis::process::{Context, Failure};
+use roomcast_chassis::shutdown::Stage;
+use roomcast_proto::refusal::Code;
+use roomcast_proto::subject;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio_util::sync::CancellationToken;
+
+use crate::caller::Caller;
+
+/// Entries that may wait for NATS; at a call a second that is a quarter of an hour.
+pub const QUEUE_MAX: usize = 1_024;
+/// Longest path in an entry, characters.
+const PATH_CHARS_MAX: usize = 256;
+/// Largest note in an entry, bytes of JSON; a larger one is left out.
+const NOTE_BYTES_MAX: usize = 16 * 1024;
+/// Pause before an entry that was not stored is sent again, with the same id.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What was called.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) from: Option<SocketAddr>,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) status: u16,
+    pub(crate) code: Option<Code>,
+}
+
+/// One entry as it is stored.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry<'a> {
+    life: &'a str,
+    number: u64,
+    previous: &'a str,
+    at: Timestamp,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    who: Option<Who<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<Called<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a Value>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Who<'a> {
+    subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Called<'a> {
+    method: &'a str,
+    path: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Code>,
+}
+
+/// Records. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    subject: String,
+    chain: Mutex<Chain>,
+    queue: Sender<Queued>,
+    /// Until the task takes it.
+    waiting: Mutex<Option<Receiver<Queued>>>,
+    entries: IntCounterVec,
+}
+
+/// Where the chain of entries stands. Ordered with the queue: entries are stored in the order of their numbers.
+#[derive(Debug)]
+struct Chain {
+    life: String,
+    number: u64,
+    previous: String,
+}
+
+#[derive(Debug)]
+struct Queued {
+    id: String,
+    body: Bytes,
+}
+
+impl Audit {
+    /// Makes it; entries wait until [`Audit::keep`]. `service`: the token of the subject (`gateway`, `ingest`, `aggregator`).
+    ///
+    /// # Errors
+    /// A metric that is declared already (70).
+    pub fn new(context: &Context, service: &str) -> Result<Self, Failure> {
+        let entries = context.metrics.counter_vec(
+            "roomcast_audit_entries_total",
+            "Entries of the audit record, by outcome: stored, dropped (the queue was full), failed (NATS would not take it).",
+            &["outcome"],
+        )?;
+        for outcome in ["stored", "dropped", "failed"] {
+            entries.with_label_values(&[outcome]);
+        }
+        let (queue, waiting) = channel(QUEUE_MAX);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                subject: subject::audit(service, context.instance()),
+                chain: Mutex::new(Chain {
+                    life: uuid::Uuid::new_v4().simple().to_string(),
+                    number: 0,
+                    previous: String::new(),
+                }),
+                queue,
+                waiting: Mutex::new(Some(waiting)),
+                entries,
+            }),
+        })
+    }
+
+    /// Starts publishing; a second call does nothing. At the end of the process, what is queued is published within the time of
+    /// [`Stage::Finish`].
+    pub fn keep(&self, publisher: Publisher, context: &Context) {
+        let waiting = self
+            .shared
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(waiting) = waiting {
+            let finish = context.shutdown.stage(Stage::Finish);
+            let keeper = Keeper {
+                subject: self.shared.subject.clone(),
+                publisher,
+                entries: self.shared.entries.clone(),
+            };
+            finish.spawn(keeper.run(waiting, finish.token()));
+        }
+    }
+
+    /// Records something that is no admin call: `kind` names it, `note` says what. `who` is the administrator behind it, if any.
+    pub fn record(&self, kind: &str, who: Option<&Caller>, note: &Value) {
+        self.enter(kind, who, who.and_then(|who| who.from), None, Some(note));
+    }
+
+    pub(crate) fn call(&self, who: Option<&Caller>, call: &Call, outcome: &Outcome, note: Option<Value>) {
+        let path: String = call.path.chars().take(PATH_CHARS_MAX).collect();
+        let called = Called {
+            method: call.method.as_str(),
+            path: &path,
+            status: outcome.status,
+            code: outcome.code,
+        };
+        self.enter("admin", who, call.from, Some(called), note.as_ref());
+    }
+
+    fn enter(
+        &self,
+        kind: &str,
+        who: Option<&Caller>,
+        from: Option<SocketAddr>,
+        call: Option<Called<'_>>,
+        note: Option<&Value>,
+    ) {
+        let mut chain = self.shared.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        chain.number += 1;
+        let entry = Entry {
+            life: &chain.life,
+            number: chain.number,
+            previous: &chain.previous,
+            at: Timestamp::now(),
+            kind,
+            who: who.map(|who| Who {
+                subject: &who.subject,
+                token_id: who.token_id.as_deref(),
+            }),
+            from,
+            call,
+            note: note.filter(|note| note.to_string().len() <= NOTE_BYTES_MAX),
+        };
+        // Nothing in it can fail to be written.
+        let body = serde_json::to_vec(&entry).unwrap_or_default();
+        let id = format!("{}.{}", chain.life, chain.number);
+        chain.previous = hex(digest(&SHA256, &body).as_ref());
+        let queued = Queued {
+            id,
+            body: body.into(),
+        };
+        if self.shared.queue.try_send(queued).is_err() {
+            self.shared.entries.with_label_values(&["dropped"]).inc();
+        }
+    }
+
+    /// The entries recorded so far and not yet taken; for tests without NATS.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> Vec<Value> {
+        let mut waiting = self.shared.waiting.lock().unwrap();
+        let waiting = waiting.as_mut().unwrap();
+        std::iter::from_fn(|| waiting.try_recv().ok())
+            .map(|queued| serde_json::from_slice(&queued.body).unwrap())
+            .collect()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Publishes entries in their order.
+struct Keeper {
+    subject: String,
+    publisher: Publisher,
+    entries: IntCounterVec,
+}
+
+impl Keeper {
+    async fn run(self, mut waiting: Receiver<Queued>, ending: CancellationToken) {
+        loop {
+            let queued = tokio::select! {
+                biased;
+                queued = waiting.recv() => queued,
+                () = ending.cancelled() => None,
+            };
+            match queued {
+                Some(queued) => self.store(queued, &ending).await,
+                None => return,
+            }
+        }
+    }
+
+    /// Stores one entry, however long NATS is away; at the end of the process it is tried once more only.
+    async fn store(&self, queued: Queued, ending: &CancellationToken) {
+        loop {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Msg-Id", queued.id.as_str());
+            let last = ending.is_cancelled();
+            let stored = self
+                .publisher
+                .publish(self.subject.clone(), headers, queued.body.clone());
+            let error = match stored.await {
+                Ok(_) => return self.entries.with_label_values(&["stored"]).inc(),
+                Err(error) => error,
+            };
+            if last || !error.retryable() {
+                self.entries.with_label_values(&["failed"]).inc();
+                tracing::error!(%error, "an entry of the audit record could not be stored: {error}");
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = ending.cancelled() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The way of every admin call: `Host`, origin, token, body, handler, record.
+//!
+//! No CORS and no cookies: a page has no business here, whoever is signed in. What fails is refused before a handler runs,
+//! and recorded like what succeeds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use http::header::{AUTHORIZATION, ORIGIN};
+use http::{HeaderMap, StatusCode};
+use prometheus::IntCounterVec;
+use roomcast_access::TokenError;
+use roomcast_chassis::process::{Context, Failure};
+use roomcast_proto::limits::TOKEN_BYTES_MAX;
+use roomcast_proto::refusal::{Code, Refusal};
+
+use crate::audit::{Audit, Call, Outcome};
+use crate::caller::{Caller, Note};
+use crate::problem::{harden, problem};
+use crate::settings::AdminKeys;
+
+/// Bytes of a body: the largest is a policy to be tried.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Time for a body to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(5);
+/// Time for a handler to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// Who may come in. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Door {
+    keys: Arc<AdminKeys>,
+    audit: Audit,
+    calls: IntCounterVec,
+}
+
+impl Door {
+    /// A door with these keys.
+    ///
+    /// # Errors
+    /// A metric that is declared already (70).
+    pub fn new(keys: AdminKeys, audit: Audit, context: &Context) -> Result<Self, Failure> {
+        let calls = context.metrics.counter_vec(
+            "roomcast_admin_calls_total",
+            "Calls of the admin API, by outcome: done, refused (the call itself), denied (no admin token), failed (our side).",
+            &["outcome"],
+        )?;
+        for outcome in ["done", "refused", "denied", "failed"] {
+            calls.with_label_values(&[outcome]);
+        }
+        Ok(Self {
+            keys: Arc::new(keys),
+            audit,
+            calls,
+        })
+    }
+
+    /// Puts the door before a router, its answers for what is not there included.
+    pub fn guard(self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(self, pass))
+    }
+
+    /// Everything that is decided before the body is read.
+    fn admit(&self, request: &Request, now_secs: i64) -> Result<Caller, Refusal> {
+        let headers = request.headers();
+        if !self.keys.hosts.allow(headers, request.uri()) {
+            return Err(Refusal::new(
+                Code::BadRequest,
+                "this Host is not one of the admin port's names",
+            ));
+        }
+        if headers.contains_key(ORIGIN) {
+            return Err(Refusal::new(Code::BadOrigin, "the admin API is not for pages"));
+        }
+        let token = bearer(headers)
+            .ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid admin token is needed"))?;
+        let principal = self
+            .keys
+            .verifier
+            .verify(token, now_secs)
+            .map_err(|error| match error {
+                TokenError::Expired => Refusal::new(Code::Expired, "the token has expired"),
+                TokenError::Unready | TokenError::Invalid(_) => {
+                    Refusal::new(Code::Unauthenticated, "a valid admin token is needed")
+                }
+            })?;
+        Ok(Caller {
+            subject: principal.subject,
+            token_id: principal.token_id.map(Into::into),
+            from: peer(request),
+        })
+    }
+}
+
+async fn pass(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let call = Call {
+        method: request.method().clone(),
+        path: request.uri().path().to_owned(),
+        from: peer(&request),
+    };
+    let admitted = door.admit(&request, jiff::Timestamp::now().as_second());
+    let (caller, mut response) = match admitted {
+        Err(refusal) => (None, problem(&refusal)),
+        Ok(caller) => (Some(caller.clone()), answer(caller, request, next).await),
+    };
+    let note = response.extensions_mut().remove::<Note>().map(|Note(note)| note);
+    let code = response.extensions_mut().remove::<Code>();
+    let status = response.status();
+    let label = match status {
+        _ if caller.is_none() => "denied",
+        status if status.is_server_error() => "failed",
+        status if status.is_client_error() => "refused",
+        _ => "done",
+    };
+    door.calls.with_label_values(&[label]).inc();
+    let who = caller.as_ref().map_or("nobody", |caller| &*caller.subject);
+    tracing::info!(
+        who,
+        method = %call.method,
+        status = status.as_u16(),
+        "admin call of {who}: {} {}, answered {}",
+        call.method,
+        call.path.escape_debug(),
+        status.as_u16()
+    );
+    let outcome = Outcome {
+        status: status.as_u16(),
+        code,
+    };
+    door.audit.call(caller.as_ref(), &call, &outcome, note);
+    response
+}
+
+/// Reads the body within its bounds and lets the handler answer within its time.
+async fn answer(caller: Caller, request: Request, next: Next) -> Response {
+    let known = request.extensions().get::<MatchedPath>().is_some();
+    let (mut head, body) = request.into_parts();
+    let read = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    let body = match tokio::time::timeout(BODY_WITHIN, read).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let detail = format!("the body is broken off, or has more than {BODY_BYTES_MAX} bytes");
+            return problem(&Refusal::new(Code::TooLarge, detail));
+        }
+        Err(_) => {
+            return problem(&Refusal::new(
+                Code::RequestTimeout,
+                "the body did not arrive in time",
+            ));
+        }
+    };
+    head.extensions.insert(caller);
+    let handled = next.run(Request::from_parts(head, Body::from(body)));
+    let Ok(mut response) = tokio::time::timeout(ANSWER_WITHIN, handled).await else {
+        return problem(&Refusal::new(Code::Unavailable, "no answer in time").retry_after_ms(1_000));
+    };
+    match response.status() {
+        StatusCode::NOT_FOUND if !known => {
+            problem(&Refusal::new(Code::NotFound, "there is nothing at this address"))
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let mut refused = problem(&Refusal::new(
+                Code::MethodNotAllowed,
+                "this method does not exist here",
+            ));
+            // Axum knows which do.
+            if let Some(allow) = response.headers_mut().remove(http::header::ALLOW) {
+                refused.headers_mut().insert(http::header::ALLOW, allow);
+            }
+            refused
+        }
+        _ => {
+            harden(&mut response);
+            response
+        }
+    }
+}
+
+fn peer(request: &Request) -> Option<SocketAddr> {
+    request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(peer)| *peer)
+}
+
+/// The one bearer token of a request; `None` for no, several or other credentials.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (Some(only), None) = (all.next(), all.next()) else {
+        return None;
+    };
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
+    let good = scheme.eq_ignore_ascii_case("bearer") && (1..=TOKEN_BYTES_MAX).contains(&token.len());
+    good.then_some(token)
+}

@@ -1,0 +1,71 @@
+//! What handlers read: JSON bodies and parameters, whose mistakes are refused in our own words.
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use roomcast_proto::refusal::{Code, Refusal};
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+
+/// A JSON body. The type should say `deny_unknown_fields`: what is misspelt must not count as left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+            let kind = kind.to_str().unwrap_or_default();
+            let essence = kind.split(';').next().unwrap_or_default();
+            essence.trim().eq_ignore_ascii_case("application/json")
+        });
+        if !json {
+            return Err(Problem::new(
+                Code::UnsupportedType,
+                "expected Content-Type: application/json",
+            ));
+        }
+        // The door has read it, within its bounds.
+        let body = Bytes::from_request(request, state)
+            .await
+            .map_err(|_| Problem::new(Code::BadRequest, "the body ended before it was whole"))?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            Problem(Refusal::new(
+                Code::BadJson,
+                format!("the body is not what is expected here: {error}"),
+            ))
+        })
+    }
+}
+
+/// The parameters of a query; unknown ones as with [`Json`].
+#[derive(Clone, Copy, Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|error| Problem::new(Code::BadRequest, error.body_text()))
+    }
+}
+
+/// One part of the path, as text.
+#[derive(Clone, Debug)]
+pub struct Path(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Path {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(part)| Self(part))
+            .map_err(|error| Problem::new(Code::BadRequest, error.body_text()))
+    }
+}

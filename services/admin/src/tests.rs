@@ -1,0 +1,421 @@
+//! The door with a real key and no socket: who comes in, who does not, and what is recorded of both.
+
+use axum::Extension;
+use axum::body::Body;
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use http::{HeaderMap, Request, StatusCode};
+use roomcast_chassis::config::Environment;
+use roomcast_chassis::process::{self, Context, Service};
+use roomcast_harness::token::{Signer, now};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+
+static SERVICE: Service = Service {
+    name: "roomcast-test",
+    about: "A test.",
+    admin_port: 9080,
+    jetstream_api: "$JS.API",
+};
+
+const ISSUER: &str = "https://operators";
+
+fn read(pairs: &[(&str, &str)]) -> Result<(Context, AdminSettings), String> {
+    process::install_crypto();
+    let environment = Environment::from_pairs(
+        pairs
+            .iter()
+            .copied()
+            .chain([("ROOMCAST_NATS_URL", "nats://127.0.0.1:1")]),
+    );
+    let (common, settings, _) = process::settings(&environment, &SERVICE, AdminSettings::read)
+        .map_err(|mistakes| mistakes.to_string())?;
+    Ok((Context::new(&SERVICE, common).unwrap(), settings))
+}
+
+/// A service with one route of its own and the keys of `signer`.
+struct Rig {
+    context: Context,
+    audit: Audit,
+    signer: Signer,
+    _folder: tempfile::TempDir,
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    json: Value,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (folder, signer) = (tempfile::tempdir().unwrap(), Signer::named("ops-1"));
+        let file = folder.path().join("jwks.json");
+        std::fs::write(&file, signer.jwks()).unwrap();
+        let (context, settings) = read(&[
+            ("ROOMCAST_ADMIN_JWT_KEYS_FILE", file.to_str().unwrap()),
+            ("ROOMCAST_ADMIN_JWT_ISSUER", ISSUER),
+        ])
+        .unwrap();
+        let audit = Audit::new(&context, "test").unwrap();
+        let who = async |Extension(caller): Extension<Caller>| caller.subject.to_string();
+        let operation = Operation::new("test", "who", "Says who calls.");
+        let routes = Routes::new().get("/admin/v1/who", operation, who);
+        open(&settings, routes, &audit, &context).unwrap();
+        Self {
+            context,
+            audit,
+            signer,
+            _folder: folder,
+        }
+    }
+
+    fn claims() -> Value {
+        json!({ "iss": ISSUER, "aud": roomcast_issuers::ADMIN_AUDIENCE, "sub": "ops", "jti": "t-1", "exp": now() + 600 })
+    }
+
+    fn token(&self) -> String {
+        self.signer.sign(&Self::claims())
+    }
+
+    /// The good claims with one member set, or removed by `null`.
+    fn token_with(&self, member: &str, value: Value) -> String {
+        let mut claims = Self::claims();
+        match value {
+            Value::Null => drop(claims.as_object_mut().unwrap().remove(member)),
+            value => claims[member] = value,
+        }
+        self.signer.sign(&claims)
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.context.admin.router().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            json: serde_json::from_slice(&body)
+                .unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into()),
+        }
+    }
+
+    async fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        let mut request = Request::get(path).header(HOST, "localhost:9080");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+}
+
+#[tokio::test]
+async fn a_handler_knows_who_calls_and_the_record_too() {
+    let rig = Rig::new();
+    let answer = rig.get("/admin/v1/who?secret=1", Some(&rig.token())).await;
+    assert_eq!((answer.status, answer.json), (200, json!("ops")));
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    let entries = rig.audit.entries();
+    let [entry] = entries.as_slice() else {
+        panic!("{entries:?}")
+    };
+    assert_eq!(entry["who"], json!({ "subject": "ops", "tokenId": "t-1" }));
+    assert_eq!(
+        entry["call"],
+        json!({ "method": "GET", "path": "/admin/v1/who", "status": 200 })
+    );
+    assert!(!entry.to_string().contains("secret"), "{entry}");
+}
+
+#[tokio::test]
+async fn without_a_key_there_is_nothing() {
+    let (context, settings) = read(&[]).unwrap();
+    let audit = Audit::new(&context, "test").unwrap();
+    open(&settings, Routes::new(), &audit, &context).unwrap();
+    for path in ["/admin/v1/log", "/openapi.json", "/admin/v1/who"] {
+        let request = Request::get(path).header(HOST, "localhost");
+        let request = request.body(Body::empty()).unwrap();
+        let response = context.admin.router().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+/// Every one of them gets the same answer, on a path that is there and on one that is not.
+#[tokio::test]
+async fn other_tokens_do_not_open_the_door() {
+    let rig = Rig::new();
+    let other = Signer::named("ops-1");
+    let rows = [
+        ("a user's", rig.token_with("aud", json!("roomcast"))),
+        ("nobody's", rig.token_with("aud", Value::Null)),
+        (
+            "a list with something else",
+            rig.token_with("aud", json!(["roomcast-admin", 7])),
+        ),
+        (
+            "an audience that only begins so",
+            rig.token_with("aud", json!("roomcast-admin2")),
+        ),
+        ("another issuer's", rig.token_with("iss", json!("https://issuer"))),
+        ("no issuer's", rig.token_with("iss", Value::Null)),
+        ("a list of issuers", rig.token_with("iss", json!([ISSUER]))),
+        ("without a subject", rig.token_with("sub", Value::Null)),
+        ("with an empty subject", rig.token_with("sub", json!(""))),
+        ("without an end", rig.token_with("exp", Value::Null)),
+        (
+            "with an end too far away",
+            rig.token_with("exp", json!(now() + 90_000)),
+        ),
+        ("not yet good", rig.token_with("nbf", json!(now() + 600))),
+        ("issued in the future", rig.token_with("iat", json!(now() + 600))),
+        ("signed by another with the same kid", other.sign(&Rig::claims())),
+        ("of an unknown key", Signer::named("x").sign(&Rig::claims())),
+        (
+            "not signed",
+            rig.signer
+                .sign_with(&json!({ "alg": "none", "kid": "ops-1" }), &Rig::claims()),
+        ),
+        (
+            "with a public key as secret",
+            rig.signer
+                .sign_with(&json!({ "alg": "HS256", "kid": "ops-1" }), &Rig::claims()),
+        ),
+        (
+            "with a key of its own",
+            rig.signer
+                .sign_with(&json!({ "alg": "EdDSA", "jwk": {}, "kid": "x" }), &Rig::claims()),
+        ),
+        (
+            "critical",
+            rig.signer.sign_with(
+                &json!({ "alg": "EdDSA", "kid": "ops-1", "crit": [] }),
+                &Rig::claims(),
+            ),
+        ),
+        ("not a token", "abc".to_owned()),
+        ("cut off", rig.token().rsplit_once('.').unwrap().0.to_owned()),
+    ];
+    let expected = rig.get("/admin/v1/who", None).await;
+    assert_eq!(
+        (expected.status, &expected.json["code"]),
+        (401, &json!("unauthenticated"))
+    );
+    for (name, token) in rows {
+        for path in ["/admin/v1/who", "/admin/v1/log", "/openapi.json", "/nothing"] {
+            let answer = rig.get(path, Some(&token)).await;
+            assert_eq!(
+                (answer.status, &answer.json),
+                (401, &expected.json),
+                "{name}: {path}"
+            );
+        }
+    }
+    let expired = rig
+        .get("/admin/v1/who", Some(&rig.token_with("exp", json!(now() - 60))))
+        .await;
+    assert_eq!((expired.status, &expired.json["code"]), (401, &json!("expired")));
+    let entries = rig.audit.entries();
+    assert!(entries.iter().all(|entry| entry.get("who").is_none()));
+    assert!(
+        entries.len() > 80,
+        "refused calls are recorded: {}",
+        entries.len()
+    );
+}
+
+#[tokio::test]
+async fn other_hosts_and_pages_are_refused_before_the_token_is_looked_at() {
+    let rig = Rig::new();
+    let token = format!("Bearer {}", rig.token());
+    type Row<'a> = (&'a [(http::HeaderName, &'a str)], u16, &'a str);
+    let rows: [Row<'_>; 6] = [
+        (
+            &[(HOST, "evil.example"), (AUTHORIZATION, &token)],
+            400,
+            "bad_request",
+        ),
+        (&[(AUTHORIZATION, &token)], 400, "bad_request"),
+        (
+            &[(HOST, "localhost"), (HOST, "localhost"), (AUTHORIZATION, &token)],
+            400,
+            "bad_request",
+        ),
+        (
+            &[
+                (HOST, "localhost"),
+                (ORIGIN, "http://localhost:9080"),
+                (AUTHORIZATION, &token),
+            ],
+            403,
+            "bad_origin",
+        ),
+        (
+            &[
+                (HOST, "localhost"),
+                (AUTHORIZATION, &token),
+                (AUTHORIZATION, &token),
+            ],
+            401,
+            "unauthenticated",
+        ),
+        (
+            &[(HOST, "localhost"), (http::header::COOKIE, &token)],
+            401,
+            "unauthenticated",
+        ),
+    ];
+    for (headers, status, code) in rows {
+        let mut request = Request::get("/admin/v1/who");
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        let answer = rig.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(
+            (answer.status, &answer.json["code"]),
+            (status, &json!(code)),
+            "{headers:?}"
+        );
+        assert!(!answer.headers.contains_key("access-control-allow-origin"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_in_problems() {
+    let rig = Rig::new();
+    let nothing = rig.get("/admin/v1/nothing", Some(&rig.token())).await;
+    assert_eq!(
+        (nothing.status, &nothing.json["code"]),
+        (404, &json!("not_found"))
+    );
+    let request = Request::delete("/admin/v1/who")
+        .header(HOST, "localhost")
+        .header(AUTHORIZATION, format!("Bearer {}", rig.token()));
+    let refused = rig.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        (refused.status, &refused.json["code"]),
+        (405, &json!("method_not_allowed"))
+    );
+    assert_eq!(refused.headers[ALLOW], "GET,HEAD");
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_and_read_strictly() {
+    let rig = Rig::new();
+    let too_large = "x".repeat(door::BODY_BYTES_MAX + 1);
+    let rows = [
+        (
+            "application/json",
+            r#"{"filter":"info","more":1}"#,
+            400,
+            "bad_json",
+        ),
+        ("application/json", "{", 400, "bad_json"),
+        ("application/json", "", 400, "bad_json"),
+        ("text/plain", r#"{"filter":"info"}"#, 415, "unsupported_type"),
+        ("application/json", r#"{"filter":""}"#, 400, "bad_request"),
+        ("application/json", &too_large, 413, "too_large"),
+        // Nobody has called `telemetry::init` in this process.
+        (
+            "application/json; charset=utf-8",
+            r#"{"filter":"info"}"#,
+            503,
+            "unavailable",
+        ),
+    ];
+    for (kind, body, status, code) in rows {
+        let request = Request::put("/admin/v1/log")
+            .header(HOST, "localhost")
+            .header(AUTHORIZATION, format!("Bearer {}", rig.token()))
+            .header(CONTENT_TYPE, kind);
+        let answer = rig.send(request.body(Body::from(body.to_owned())).unwrap()).await;
+        assert_eq!(
+            (answer.status, &answer.json["code"]),
+            (status, &json!(code)),
+            "{kind} {:.40}",
+            body
+        );
+    }
+}
+
+#[tokio::test]
+async fn entries_form_a_chain_and_more_than_the_queue_holds_are_counted() {
+    let rig = Rig::new();
+    for number in 0..audit::QUEUE_MAX + 3 {
+        rig.audit.record("test", None, &json!(number));
+    }
+    let entries = rig.audit.entries();
+    assert_eq!(entries.len(), audit::QUEUE_MAX);
+    for (before, after) in entries.iter().zip(&entries[1..]) {
+        assert_eq!(after["number"].as_u64(), before["number"].as_u64().map(|n| n + 1));
+        assert_eq!(after["previous"].as_str().unwrap().len(), 64);
+    }
+    // What was dropped shows: the next entry's number and digest do not follow.
+    rig.audit.record("test", None, &Value::Null);
+    assert_eq!(rig.audit.entries()[0]["number"], audit::QUEUE_MAX + 4);
+    let text = String::from_utf8(rig.context.metrics.encode().unwrap()).unwrap();
+    assert!(
+        text.contains("roomcast_audit_entries_total{outcome=\"dropped\",service=\"test\"} 3"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn the_document_lists_what_is_there() {
+    let rig = Rig::new();
+    let document = rig.get("/openapi.json", Some(&rig.token())).await.json;
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        paths,
+        [
+            "/admin/v1/log",
+            "/admin/v1/who",
+            "/livez",
+            "/metrics",
+            "/openapi.json",
+            "/readyz",
+            "/startupz"
+        ]
+    );
+    assert_eq!(document["paths"]["/livez"]["get"]["security"], json!([]));
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let good = write("good.json", &Signer::named("ops-1").jwks());
+    let development = write("dev.json", &Signer::new().jwks());
+    let secret = write("secret.json", r#"{"keys":[{"kty":"oct","kid":"a","k":"AAAA"}]}"#);
+    let file = "ROOMCAST_ADMIN_JWT_KEYS_FILE";
+    let issuer = ("ROOMCAST_ADMIN_JWT_ISSUER", ISSUER);
+    // Of the settings alone.
+    for (pairs, expected) in [
+        (vec![(file, good.as_str())], "ROOMCAST_ADMIN_JWT_ISSUER"),
+        (vec![issuer], file),
+        (
+            vec![("ROOMCAST_ADMIN_HOSTS", "gateway:9080")],
+            "ROOMCAST_ADMIN_HOSTS",
+        ),
+    ] {
+        let mistakes = read(&pairs).map(drop).unwrap_err();
+        assert!(mistakes.contains(expected), "{mistakes}");
+    }
+    // Of the files they name.
+    let open = ("ROOMCAST_ADMIN_LISTEN", "0.0.0.0:9080");
+    for (pairs, exit) in [
+        (vec![(file, good.as_str()), issuer, open], None),
+        (vec![(file, development.as_str()), issuer], None),
+        (vec![(file, development.as_str()), issuer, open], Some(64)),
+        (vec![(file, secret.as_str()), issuer], Some(65)),
+        (vec![(file, "/nowhere"), issuer], Some(65)),
+    ] {
+        let (context, settings) = read(&pairs).unwrap();
+        let loaded = settings.load(context.common.admin_listen);
+        assert_eq!(loaded.err().map(|failure| failure.exit as u8), exit, "{pairs:?}");
+    }
+}
