@@ -48,6 +48,9 @@ use io::Io;
 
 /// Bytes the kernel may hold for a client that does not read, beside its outbox. The kernel doubles it for itself.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes of it that may be unsent. What waits there can no longer give way to something newer, so a slow client is kept
+/// on the newest state by keeping it short; what is on its way does not count, so a fast one is not held up.
+const UNSENT_BYTES: u32 = 32 * 1024;
 /// After this time without an acknowledgement of sent bytes the kernel gives a connection up.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How long accepting rests when the process is out of file descriptors.
@@ -114,7 +117,10 @@ pub fn tune(listener: &TcpListener) -> std::io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    {
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    }
     Ok(())
 }
 
@@ -444,4 +450,23 @@ async fn last_bytes(stream: &TcpStream) {
     };
     // Who takes longer has had its answer.
     let _ = tokio::time::timeout(LAST_BYTES_FOR, reading).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn accepted_sockets_inherit_what_the_listener_was_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        tune(&listener).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        let socket = SockRef::from(&socket);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.send_buffer_size().unwrap(), 2 * SEND_BUFFER_BYTES);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+    }
 }

@@ -158,20 +158,23 @@ impl Connection {
     pub fn send(
         &mut self,
         frame: &Bytes,
-        class: Class,
+        class: &Class,
         limits: outbox::Limits,
         now: Now,
         tally: &mut Tally,
     ) -> Sent {
         if self.outbox.is_some() {
-            return self.queue(frame.clone(), class, limits, tally);
+            return self.queue(frame.clone(), class.clone(), limits, tally);
         }
         match self.write(frame, tally) {
             Ok(written) if written == frame.len() => {
                 tally.frames_out += 1;
                 Sent::All
             }
-            Ok(written) => self.put(frame.clone(), written, class, limits, now, tally),
+            Ok(written) => {
+                self.stuck_at = now.millis;
+                self.put(frame.clone(), written, class.clone(), limits, tally)
+            }
             Err(_) => Sent::Broken,
         }
     }
@@ -192,41 +195,31 @@ impl Connection {
                     tally.frames_out += ends.len() as u64;
                     return Sent::All;
                 }
-                Ok(written) => written,
+                Ok(written) => {
+                    self.stuck_at = now.millis;
+                    written
+                }
                 Err(_) => return Sent::Broken,
             },
         };
         let mut start = 0;
-        for &(end, class) in ends {
-            if end > written {
-                let sent = self.put(
-                    wire.slice(start..end),
-                    written.saturating_sub(start),
-                    class,
-                    limits,
-                    now,
-                    tally,
-                );
-                if sent == Sent::Full {
-                    return sent;
+        for (end, class) in ends {
+            if *end > written {
+                let (frame, out) = (wire.slice(start..*end), written.saturating_sub(start));
+                if self.put(frame, out, class.clone(), limits, tally) == Sent::Full {
+                    return Sent::Full;
                 }
             } else {
                 tally.frames_out += 1;
             }
-            start = end;
+            start = *end;
         }
         Sent::Blocked
     }
 
     /// Queues a frame behind what waits, to be written by [`Connection::flush`].
     pub fn queue(&mut self, frame: Bytes, class: Class, limits: outbox::Limits, tally: &mut Tally) -> Sent {
-        match self.outbox.get_or_insert_default().push(frame, 0, class, limits) {
-            Ok(()) => {
-                tally.frames_out += 1;
-                Sent::Blocked
-            }
-            Err(Full) => Sent::Full,
-        }
+        self.put(frame, 0, class, limits, tally)
     }
 
     fn put(
@@ -235,22 +228,28 @@ impl Connection {
         written: usize,
         class: Class,
         limits: outbox::Limits,
-        now: Now,
         tally: &mut Tally,
     ) -> Sent {
-        if self.stuck_at == 0 {
-            self.stuck_at = now.millis;
-        }
+        let full = match class {
+            Class::State(_) => &mut tally.outbox_full.state,
+            Class::Event => &mut tally.outbox_full.event,
+            _ => &mut tally.outbox_full.answer,
+        };
         match self
             .outbox
             .get_or_insert_default()
             .push(frame, written, class, limits)
         {
-            Ok(()) => {
+            Ok(gave_way) => {
                 tally.frames_out += 1;
+                tally.conflated += u64::from(gave_way.state);
+                tally.dropped_ephemeral += u64::from(gave_way.ephemeral);
                 Sent::Blocked
             }
-            Err(Full) => Sent::Full,
+            Err(Full) => {
+                *full += 1;
+                Sent::Full
+            }
         }
     }
 

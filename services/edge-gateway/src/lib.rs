@@ -14,6 +14,7 @@ pub mod drain;
 pub mod encoding;
 pub mod error;
 pub mod gate;
+pub mod gather;
 pub mod http;
 pub mod hub;
 pub mod members;

@@ -14,6 +14,10 @@ use roomcast_proto::ids::{Room, Tenant};
 use slab::Slab;
 
 use crate::delivery::{Delivery, Kind};
+use crate::gather::{Gather, Turn};
+
+/// Bytes of events that wait for each other in all rooms of a shard; beyond it nothing waits.
+pub const GATHERED_BYTES_MAX: usize = 16 << 20;
 
 /// The place of one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +85,15 @@ pub struct Entry {
     room: Room,
     /// Its classes.
     pub classes: Slab<Class>,
+    gather: Gather,
+}
+
+impl Entry {
+    /// Whether events wait for each other: then the room's members are behind what this shard was handed.
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        !self.gather.is_empty()
+    }
 }
 
 /// What leaving left behind.
@@ -97,6 +110,8 @@ pub struct Left {
 pub struct Members {
     by_name: HashMap<Tenant, HashMap<Room, u32>>,
     rooms: Slab<Entry>,
+    /// What waits in all rooms.
+    gathered_bytes: usize,
 }
 
 impl Members {
@@ -129,6 +144,41 @@ impl Members {
         self.rooms.capacity()
     }
 
+    /// Offers events to a room; see [`Gather::offer`].
+    pub fn offer(
+        &mut self,
+        at: usize,
+        events: &[Arc<Delivery>],
+        now_millis: u64,
+        window_millis: u64,
+    ) -> Option<Turn> {
+        let gather = &mut self.rooms.get_mut(at)?.gather;
+        let before = gather.bytes();
+        let turn = gather.offer(events, now_millis, window_millis);
+        self.gathered_bytes += gather.bytes() - before;
+        Some(match turn {
+            Turn::From(_) | Turn::Waits if self.gathered_bytes > GATHERED_BYTES_MAX => Turn::Full,
+            turn => turn,
+        })
+    }
+
+    /// Whether what waits in a room leaves at this instant; the room may be another one by now.
+    #[must_use]
+    pub fn is_due(&self, at: usize, due_millis: u64) -> bool {
+        self.rooms
+            .get(at)
+            .is_some_and(|entry| entry.gather.is_due(due_millis))
+    }
+
+    /// Takes what waits in a room: it leaves now.
+    pub fn take_gathered(&mut self, at: usize, now_millis: u64, window_millis: u64) -> Vec<Arc<Delivery>> {
+        let Some(entry) = self.rooms.get_mut(at) else {
+            return Vec::new();
+        };
+        self.gathered_bytes -= entry.gather.bytes();
+        entry.gather.take(now_millis, window_millis)
+    }
+
     /// Adds a member. Answers its seat, and whether the room had none before.
     pub fn join(&mut self, permit: &Arc<Subscribe>, member: Member, now_millis: u64) -> (Seat, bool) {
         let names = self.by_name.entry(permit.tenant().clone()).or_default();
@@ -139,6 +189,7 @@ impl Members {
                     tenant: permit.tenant().clone(),
                     room: permit.room().clone(),
                     classes: Slab::new(),
+                    gather: Gather::default(),
                 };
                 let at = index(self.rooms.insert(entry));
                 names.insert(permit.room().clone(), at);
@@ -224,6 +275,7 @@ impl Members {
         let Some(entry) = self.rooms.try_remove(seat.room as usize) else {
             return;
         };
+        self.gathered_bytes -= entry.gather.bytes();
         if let Some(names) = self.by_name.get_mut(&entry.tenant) {
             names.remove(&entry.room);
             if names.is_empty() {

@@ -56,7 +56,8 @@ pub struct GatewayMetrics {
     frames_out: IntCounter,
     bytes_out: IntCounter,
     deliveries: IntCounter,
-    outbox_full: IntCounter,
+    outbox_full: IntCounterVec,
+    flushes: IntCounterVec,
     dropped: IntCounterVec,
     handshake: Histogram,
     latency: Histogram,
@@ -108,12 +109,22 @@ impl GatewayMetrics {
             bytes_out: metrics.counter("roomcast_gateway_bytes_out_total", "Bytes written to WebSockets.")?,
             deliveries: metrics
                 .counter("roomcast_gateway_deliveries_total", "Live events handed to members, one per member.")?,
-            outbox_full: metrics
-                .counter("roomcast_gateway_outbox_full_total", "Clients closed because their outbox was full.")?,
+            outbox_full: metrics.counter_vec(
+                "roomcast_gateway_outbox_full_total",
+                "Clients closed because their outbox was full, by the class of the message that did not fit: event, \
+                 state, answer.",
+                &["class"],
+            )?,
+            flushes: metrics.counter_vec(
+                "roomcast_gateway_flushes_total",
+                "Times a room's events were written to its members, by how they came: at_once, gathered.",
+                &["kind"],
+            )?,
             dropped: metrics.counter_vec(
                 "roomcast_gateway_dropped_total",
-                "Deliveries not made, by reason: ephemeral (outbox full), unreadable (cannot be redacted), inbox (shard \
-                 too far behind; its clients are told to come back).",
+                "Deliveries not made, by reason: ephemeral (outbox full), conflated (a newer value of the key left in its \
+                 place), unreadable (cannot be redacted), inbox (shard too far behind; its clients are told to come \
+                 back).",
                 &["reason"],
             )?,
             handshake: metrics.histogram(
@@ -139,8 +150,14 @@ impl GatewayMetrics {
         for limit in TooMany::ALL {
             self.turned_away.with_label_values(&[limit.as_str()]);
         }
-        for reason in ["ephemeral", "unreadable", "inbox"] {
+        for reason in ["ephemeral", "conflated", "unreadable", "inbox"] {
             self.dropped.with_label_values(&[reason]);
+        }
+        for class in ["event", "state", "answer"] {
+            self.outbox_full.with_label_values(&[class]);
+        }
+        for kind in ["at_once", "gathered"] {
+            self.flushes.with_label_values(&[kind]);
         }
     }
 
@@ -174,22 +191,26 @@ impl GatewayMetrics {
             (&self.frames_out, tally.frames_out),
             (&self.bytes_out, tally.bytes_out),
             (&self.deliveries, tally.deliveries),
-            (&self.outbox_full, tally.outbox_full),
         ];
         for (counter, count) in counters {
             if count > 0 {
                 counter.inc_by(count);
             }
         }
-        if tally.dropped_ephemeral > 0 {
-            self.dropped
-                .with_label_values(&["ephemeral"])
-                .inc_by(tally.dropped_ephemeral);
-        }
-        if tally.unreadable > 0 {
-            self.dropped
-                .with_label_values(&["unreadable"])
-                .inc_by(tally.unreadable);
+        let labelled = [
+            (&self.dropped, "ephemeral", tally.dropped_ephemeral),
+            (&self.dropped, "conflated", tally.conflated),
+            (&self.dropped, "unreadable", tally.unreadable),
+            (&self.outbox_full, "event", tally.outbox_full.event),
+            (&self.outbox_full, "state", tally.outbox_full.state),
+            (&self.outbox_full, "answer", tally.outbox_full.answer),
+            (&self.flushes, "at_once", tally.flushes_at_once),
+            (&self.flushes, "gathered", tally.flushes_gathered),
+        ];
+        for (counter, label, count) in labelled {
+            if count > 0 {
+                counter.with_label_values(&[label]).inc_by(count);
+            }
         }
         if let Some(millis) = tally.latency_millis {
             self.latency.observe(f64::from(millis) / 1000.0);
@@ -212,11 +233,28 @@ pub struct Tally {
     /// Live events, one per member.
     pub deliveries: u64,
     /// Clients whose outbox was full.
-    pub outbox_full: u64,
+    pub outbox_full: ByClass,
     /// Ephemeral events dropped at a full outbox.
     pub dropped_ephemeral: u64,
+    /// State values that gave way to newer ones of their key.
+    pub conflated: u64,
+    /// Flushes of rooms that nothing had waited for.
+    pub flushes_at_once: u64,
+    /// Flushes of what rooms had gathered.
+    pub flushes_gathered: u64,
     /// Events that could not be redacted.
     pub unreadable: u64,
     /// Milliseconds from stored to written, of the oldest event of the turn.
     pub latency_millis: Option<u16>,
+}
+
+/// A count per class of message.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByClass {
+    /// Live events.
+    pub event: u64,
+    /// State values.
+    pub state: u64,
+    /// Everything else.
+    pub answer: u64,
 }

@@ -1,14 +1,20 @@
-//! What one client has not taken yet: a bounded queue of ready frames, and what happens when it is full.
+//! What one client has not taken yet: a bounded queue of ready frames, and what gives way when it is full.
 //!
 //! The shard makes one only when a socket refuses bytes (or when several frames are to go out in one write) and drops
 //! it when it is empty, so a client that keeps up costs nothing. Frames are shared with all other clients; a queue
-//! holds references. What a client missed while it was away is not counted against the limits: it has a bound of its
-//! own, the page of a recovery. Decided here, without clock or socket: what fits, and that more does not.
+//! holds references. A state value takes the place of an older one of its key, at the end of the queue: a client that
+//! is slow gets the newest values and fewer of them. What a client missed while it was away is not counted against the
+//! limits: it has a bound of its own, the page of a recovery. Decided here, without clock or socket.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use roomcast_proto::ids::Room;
+
+/// Places of frames that gave way which may stay in a queue before it is packed, beside one per frame.
+const GAPS_MIN: usize = 64;
 
 /// How much may wait for one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,16 +25,25 @@ pub struct Limits {
     pub frames_max: usize,
 }
 
+/// What a state value is the latest of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StateKey {
+    /// The room; a client is of one tenant.
+    pub room: Room,
+    /// The key, as one token.
+    pub key: Arc<str>,
+}
+
 /// What a frame is, which decides what overflow may do to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Class {
     /// An answer or a push of the protocol itself: never dropped.
     Answer,
     /// A live event, kept in order to the limit.
     Event,
-    /// A live state value.
-    State,
-    /// A live event that nobody stored.
+    /// A live state value: gives way to the next one of its key.
+    State(StateKey),
+    /// A live event that nobody stored: gives way to everything else when the queue is full.
     Ephemeral,
     /// Part of a recovery: bounded by its page, not by the limits.
     Recovery,
@@ -42,6 +57,15 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the outbox is full")]
 pub struct Full;
+
+/// Frames that will not be sent because of a [`Outbox::push`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GaveWay {
+    /// State values with a newer one of their key behind them.
+    pub state: u32,
+    /// Ephemeral events, the one that was pushed among them.
+    pub ephemeral: u32,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -58,7 +82,14 @@ impl Entry {
 /// The queue of one client.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    entries: VecDeque<Entry>,
+    /// Frames, and the places of those that gave way; the first one is a frame.
+    entries: VecDeque<Option<Entry>>,
+    /// The number of the first entry: numbers go on, so that `states` stays right.
+    first: u64,
+    /// The number of each key's value.
+    states: HashMap<StateKey, u64>,
+    gaps: usize,
+    ephemerals: usize,
     /// Bytes of the first entry that are written already.
     written: usize,
     /// What counts against the limits.
@@ -76,25 +107,51 @@ impl Outbox {
     /// Frames waiting, recovery included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() - self.gaps
     }
 
-    /// Appends a frame of which `written` bytes are out already (only for the first one).
+    /// Appends a frame of which `written` bytes are out already (only for the first one). Answers what gave way to it;
+    /// an ephemeral event that finds the queue full gives way itself.
     ///
     /// # Errors
-    /// [`Full`] when the limits do not allow it; the queue is as before, and the client must be told to come back.
-    pub fn push(&mut self, frame: Bytes, written: usize, class: Class, limits: Limits) -> Result<(), Full> {
+    /// [`Full`] when the limits do not allow it even so; the client must be told to come back.
+    pub fn push(
+        &mut self,
+        frame: Bytes,
+        written: usize,
+        class: Class,
+        limits: Limits,
+    ) -> Result<GaveWay, Full> {
         debug_assert!(
             written == 0 || self.entries.is_empty(),
             "only the first frame can be half written"
         );
         if class == Class::Pong && self.replace_pong(&frame) {
-            return Ok(());
+            return Ok(GaveWay::default());
         }
+        let mut gave_way = GaveWay::default();
         let entry = Entry { frame, class };
         if entry.counts() {
-            if self.frames >= limits.frames_max || self.bytes + entry.frame.len() > limits.bytes_max {
-                return Err(Full);
+            let old = self.older(&entry.class);
+            if !self.fits(&entry, old, limits) && entry.class != Class::Ephemeral {
+                gave_way.ephemeral = self.drop_ephemerals();
+            }
+            // Dropping has closed the gaps.
+            let old = self.older(&entry.class);
+            if !self.fits(&entry, old, limits) {
+                gave_way.ephemeral += 1;
+                return if entry.class == Class::Ephemeral {
+                    Ok(gave_way)
+                } else {
+                    Err(Full)
+                };
+            }
+            if let Some(old) = old {
+                gave_way.state = 1;
+                self.take_out(old);
+                if self.gaps > self.len() + GAPS_MIN {
+                    self.pack();
+                }
             }
             self.frames += 1;
             self.bytes += entry.frame.len();
@@ -102,14 +159,29 @@ impl Outbox {
         if self.entries.is_empty() {
             self.written = written;
         }
-        self.entries.push_back(entry);
-        Ok(())
+        match &entry.class {
+            Class::State(key) => drop(
+                self.states
+                    .insert(key.clone(), self.first + self.entries.len() as u64),
+            ),
+            Class::Ephemeral => self.ephemerals += 1,
+            _ => {}
+        }
+        self.entries.push_back(Some(entry));
+        Ok(gave_way)
+    }
+
+    /// Whether a frame fits once the one at `old` is gone.
+    fn fits(&self, entry: &Entry, old: Option<usize>, limits: Limits) -> bool {
+        let old = old.and_then(|at| self.entries.get(at)?.as_ref());
+        let (frames, bytes) = old.map_or((0, 0), |old| (1, old.frame.len()));
+        self.frames - frames < limits.frames_max && self.bytes - bytes + entry.frame.len() <= limits.bytes_max
     }
 
     /// The frames to write next, at most as many as `slices` holds. Answers how many slices are filled.
     pub fn next<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (slice, entry) in slices.iter_mut().zip(&self.entries) {
+        for (slice, entry) in slices.iter_mut().zip(self.entries.iter().flatten()) {
             let skip = if filled == 0 { self.written } else { 0 };
             *slice = IoSlice::new(&entry.frame[skip..]);
             filled += 1;
@@ -120,32 +192,28 @@ impl Outbox {
     /// Notes that `bytes` more are written.
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes;
-        while let Some(first) = self.entries.front() {
+        while let Some(first) = self.entries.front().and_then(Option::as_ref) {
             if self.written < first.frame.len() {
                 return;
             }
             self.written -= first.frame.len();
-            self.release_first();
+            self.take_out(0);
         }
         self.written = 0;
     }
 
     /// Drops everything but a frame that is half out, which must be ended for the next one to be readable.
     pub fn abandon(&mut self) {
-        let keep = usize::from(self.written > 0);
-        while self.entries.len() > keep {
-            self.release_last();
+        for at in usize::from(self.written > 0)..self.entries.len() {
+            self.take_out(at);
         }
+        self.pack();
     }
 
     fn replace_pong(&mut self, frame: &Bytes) -> bool {
         // The first entry may be half written.
-        let Some(pong) = self
-            .entries
-            .iter_mut()
-            .skip(1)
-            .find(|entry| entry.class == Class::Pong)
-        else {
+        let mut waiting = self.entries.iter_mut().skip(1).flatten();
+        let Some(pong) = waiting.find(|entry| entry.class == Class::Pong) else {
             return false;
         };
         self.bytes = self.bytes - pong.frame.len() + frame.len();
@@ -153,130 +221,70 @@ impl Outbox {
         true
     }
 
-    fn release_first(&mut self) {
-        if let Some(entry) = self.entries.pop_front() {
-            self.uncount(&entry);
-        }
+    /// The place of the value that a newer one makes old. Whoever loses the connection between the two has a cursor from
+    /// before the newer one, so it gets that one.
+    fn older(&self, class: &Class) -> Option<usize> {
+        let Class::State(key) = class else { return None };
+        let at = usize::try_from(self.states.get(key)? - self.first).ok()?;
+        // What is half out must be ended.
+        (at > 0 || self.written == 0).then_some(at)
     }
 
-    fn release_last(&mut self) {
-        if let Some(entry) = self.entries.pop_back() {
-            self.uncount(&entry);
+    fn drop_ephemerals(&mut self) -> u32 {
+        let before = self.ephemerals;
+        if before > 0 {
+            for at in usize::from(self.written > 0)..self.entries.len() {
+                let ephemeral = |entry: &Option<Entry>| {
+                    entry
+                        .as_ref()
+                        .is_some_and(|entry| entry.class == Class::Ephemeral)
+                };
+                if self.entries.get(at).is_some_and(ephemeral) {
+                    self.take_out(at);
+                }
+            }
+            self.pack();
         }
+        u32::try_from(before - self.ephemerals).unwrap_or(u32::MAX)
     }
 
-    fn uncount(&mut self, entry: &Entry) {
+    /// Makes a gap of an entry, and nothing of gaps at the front.
+    fn take_out(&mut self, at: usize) {
+        let Some(entry) = self.entries.get_mut(at).and_then(Option::take) else {
+            return;
+        };
+        self.gaps += 1;
         if entry.counts() {
             self.frames -= 1;
             self.bytes -= entry.frame.len();
+        }
+        match &entry.class {
+            Class::State(key) if self.states.get(key) == Some(&(self.first + at as u64)) => {
+                self.states.remove(key);
+            }
+            Class::Ephemeral => self.ephemerals -= 1,
+            _ => {}
+        }
+        if at == 0 {
+            while self.entries.front().is_some_and(Option::is_none) {
+                self.entries.pop_front();
+                (self.first, self.gaps) = (self.first + 1, self.gaps - 1);
+            }
+        }
+    }
+
+    /// Closes the gaps: what is left is numbered anew.
+    fn pack(&mut self) {
+        self.entries.retain(Option::is_some);
+        self.gaps = 0;
+        self.states.clear();
+        for (at, entry) in self.entries.iter().flatten().enumerate() {
+            if let Class::State(key) = &entry.class {
+                self.states.insert(key.clone(), self.first + at as u64);
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        bytes_max: 100,
-        frames_max: 4,
-    };
-
-    fn bytes(text: &str) -> Bytes {
-        Bytes::copy_from_slice(text.as_bytes())
-    }
-
-    /// Writes at most `most` bytes and answers what went out.
-    fn write(outbox: &mut Outbox, most: usize) -> String {
-        let mut slices = [IoSlice::new(&[]); 3];
-        let filled = outbox.next(&mut slices);
-        let all: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
-        let out = String::from_utf8(all[..most.min(all.len())].to_vec()).unwrap();
-        outbox.wrote(out.len());
-        out
-    }
-
-    #[test]
-    fn frames_leave_in_order_however_little_is_written() {
-        let mut outbox = Outbox::default();
-        outbox.push(bytes("first"), 2, Class::Event, LIMITS).unwrap();
-        outbox.push(bytes("second"), 0, Class::Answer, LIMITS).unwrap();
-        let mut out = String::new();
-        while !outbox.is_empty() {
-            out += &write(&mut outbox, 2);
-        }
-        assert_eq!(out, "rstsecond");
-    }
-
-    #[test]
-    fn the_limits_hold_for_live_frames_and_not_for_recovery() {
-        let mut outbox = Outbox::default();
-        for _ in 0..50 {
-            outbox.push(bytes("missed"), 0, Class::Recovery, LIMITS).unwrap();
-        }
-        for _ in 0..4 {
-            outbox.push(bytes("live"), 0, Class::Event, LIMITS).unwrap();
-        }
-        assert_eq!(outbox.push(bytes("live"), 0, Class::State, LIMITS), Err(Full));
-        let mut large = Outbox::default();
-        large
-            .push(bytes(&"x".repeat(99)), 0, Class::Event, LIMITS)
-            .unwrap();
-        assert_eq!(large.push(bytes("yy"), 0, Class::Answer, LIMITS), Err(Full));
-        large.push(bytes("y"), 0, Class::Answer, LIMITS).unwrap();
-    }
-
-    #[test]
-    fn only_the_newest_pong_waits() {
-        let mut outbox = Outbox::default();
-        outbox.push(bytes("head"), 1, Class::Event, LIMITS).unwrap();
-        for n in 0..1000 {
-            outbox
-                .push(bytes(&format!("pong{n}")), 0, Class::Pong, LIMITS)
-                .unwrap();
-        }
-        assert_eq!(outbox.len(), 2);
-        assert_eq!(write(&mut outbox, 100), "eadpong999");
-    }
-
-    #[test]
-    fn abandoning_keeps_what_is_half_out() {
-        let mut outbox = Outbox::default();
-        outbox.push(bytes("half"), 2, Class::Event, LIMITS).unwrap();
-        outbox.push(bytes("rest"), 0, Class::Event, LIMITS).unwrap();
-        outbox.abandon();
-        assert_eq!(write(&mut outbox, 100), "lf");
-        outbox.push(bytes("whole"), 0, Class::Event, LIMITS).unwrap();
-        outbox.abandon();
-        assert!(outbox.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn counts_agree_and_order_holds(steps in prop::collection::vec((0_u8..6, 1_usize..40), 0..80)) {
-            let classes = [Class::Answer, Class::Event, Class::State, Class::Recovery];
-            let (mut outbox, mut sent, mut out, mut n) = (Outbox::default(), String::new(), String::new(), 0_u32);
-            for (kind, size) in steps {
-                if let Some(class) = classes.get(usize::from(kind)) {
-                    n += 1;
-                    let text = format!("{n:>size$};");
-                    if outbox.push(bytes(&text), 0, *class, LIMITS).is_ok() {
-                        sent += &text;
-                    }
-                } else {
-                    out += &write(&mut outbox, size);
-                }
-                let counted = || outbox.entries.iter().filter(|entry| entry.counts());
-                prop_assert_eq!(outbox.frames, counted().count());
-                prop_assert_eq!(outbox.bytes, counted().map(|entry| entry.frame.len()).sum::<usize>());
-                prop_assert!(outbox.frames <= LIMITS.frames_max && outbox.bytes <= LIMITS.bytes_max);
-            }
-            while !outbox.is_empty() {
-                out += &write(&mut outbox, 1000);
-            }
-            prop_assert_eq!(out, sent);
-        }
-    }
-}
+mod tests;

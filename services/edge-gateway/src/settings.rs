@@ -304,6 +304,13 @@ fn read_clients(reader: &mut Reader<'_>) -> shard::Limits {
             1..=10_000,
             "Missed events sent to a returning client before it must have taken them.",
         ),
+        flush_window: reader.milliseconds(
+            "ROOMCAST_FLUSH_MILLIS",
+            20,
+            1..=1_000,
+            "Milliseconds that the events of a busy room wait for each other, to leave in one write; in a quiet room \
+             nothing waits. 1: hardly ever.",
+        ),
     }
 }
 
@@ -378,6 +385,7 @@ mod tests {
             "ROOMCAST_INGRESS_BYTES_BURST",
             "ROOMCAST_WRITE_SECONDS",
             "ROOMCAST_RECOVERY_PAGE_EVENTS",
+            "ROOMCAST_FLUSH_MILLIS",
             "ROOMCAST_HEADER_SECONDS",
             "ROOMCAST_HEADER_BYTES_MAX",
             "ROOMCAST_HEADERS_MAX",

@@ -22,7 +22,8 @@ use inbox::{INBOX_MAX, Inbox, Signal};
 pub use newcomers::Front;
 use newcomers::{NEWCOMER, Silent};
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -79,6 +80,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Missed events sent before the outbox must be empty again.
     pub page_events: usize,
+    /// Events of a busy room wait so long for each other.
+    pub flush_window: Duration,
 }
 
 /// What all shards share.
@@ -135,6 +138,10 @@ struct Shard {
     connections: Slab<Connection>,
     newcomers: Slab<Silent>,
     members: Members,
+    /// When rooms write what they have gathered: instant and place.
+    gathering: BinaryHeap<Reverse<(u64, usize)>>,
+    /// How long busy rooms gather, milliseconds; 0: not at all.
+    window_millis: u64,
     wheel: Wheel,
     clock: Clock,
     now: Now,
@@ -197,6 +204,8 @@ impl Shard {
             inbox,
             signal,
             stale: shared.hub.status().stale,
+            gathering: BinaryHeap::new(),
+            window_millis: u64::try_from(shared.limits.flush_window.as_millis()).unwrap_or(u64::MAX),
             shared,
             connections: Slab::new(),
             newcomers: Slab::new(),
@@ -250,6 +259,7 @@ impl Shard {
             self.read_deferred();
             self.settle();
             more = self.take_inbox();
+            self.flush_due();
             self.timers();
             self.sweep_quiet_rooms();
             self.next_pages();
@@ -270,11 +280,12 @@ impl Shard {
             IDLE_MILLIS
         };
         // One more, so that the tick that is due has passed when the loop looks.
-        Duration::from_millis(
-            self.wheel
-                .next_in(self.now.millis)
-                .map_or(idle, |next| (next + 1).min(idle)),
-        )
+        let tick = self.wheel.next_in(self.now.millis).map_or(idle, |next| next + 1);
+        let flush = self
+            .gathering
+            .peek()
+            .map_or(idle, |Reverse((due, _))| due.saturating_sub(self.now.millis));
+        Duration::from_millis(idle.min(tick).min(flush))
     }
 
     /// Takes a bounded number of messages; whether more wait.
@@ -311,6 +322,7 @@ impl Shard {
             Inbox::Arrival(arrival) => drop(self.arrive(*arrival)),
             Inbox::Drain(window) => {
                 self.draining = true;
+                self.stop_gathering();
                 // They have asked for nothing; who asks now finds the next gateway.
                 self.newcomers.clear();
                 self.drain = Some(Pace::new(self.now.millis, self.connections.len(), window));
@@ -466,10 +478,7 @@ impl Shard {
         match sent {
             Sent::All => {}
             Sent::Blocked => self.schedule(key),
-            Sent::Full => {
-                self.tally.outbox_full += 1;
-                self.ending.push((key, Ending::Closed(Close::TooSlow)));
-            }
+            Sent::Full => self.ending.push((key, Ending::Closed(Close::TooSlow))),
             Sent::Broken => self.ending.push((key, Ending::Gone)),
         }
     }

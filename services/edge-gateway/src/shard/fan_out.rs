@@ -2,8 +2,11 @@
 //!
 //! Everything that is the same for many members is done once: the room is looked up once per event, the decision who
 //! may see it is made once per class of equal permits and encodings, the bytes are the delivery's own ready frame. What is left per
-//! member is one comparison of positions and one `write(2)`. Events of one room that wait together go out as one write.
+//! member is one comparison of positions and one `write(2)`. Events of one room that come in one turn, or are gathered
+//! while the room is busy (`gather`), go out as one write.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -16,9 +19,10 @@ use super::Shard;
 use crate::connection::{Connection, Sent};
 use crate::delivery::{Delivery, Kind};
 use crate::encoding;
+use crate::gather::Turn;
 use crate::members::{Class as PermitClass, Member};
 use crate::metrics::{Ending, Tally};
-use crate::outbox::{self, Class};
+use crate::outbox::{self, Class, StateKey};
 use crate::session::Now;
 use roomcast_proto::close::Close;
 
@@ -33,7 +37,7 @@ const WIRE_BYTES_MAX: usize = 256 * 1024;
 /// What the members of one class are sent for one batch of events.
 struct Encoded {
     /// The events, as this class sees them.
-    deliveries: SmallVec<[(Arc<Delivery>, Class); 4]>,
+    deliveries: Seen,
     /// How it is written to.
     encoding: Encoding,
     /// All frames one after another, when there are several.
@@ -42,23 +46,17 @@ struct Encoded {
     ends: SmallVec<[(usize, Class); 4]>,
 }
 
-impl Shard {
-    /// Writes events to the members of their rooms, each room's in their order.
-    pub(super) fn fan_out(&mut self, batch: &[Arc<Delivery>]) {
-        let Some(last) = batch.iter().rev().find_map(|delivery| delivery.cursor()) else {
-            return self.fan_out_rooms(batch);
-        };
-        self.fan_out_rooms(batch);
-        self.head = Some(last);
-        self.sample_latency(batch);
-    }
+/// Events as one class sees them, and what overflow may do to each.
+type Seen = SmallVec<[(Arc<Delivery>, Class); 4]>;
 
-    fn fan_out_rooms(&mut self, batch: &[Arc<Delivery>]) {
+impl Shard {
+    /// Hands events to their rooms, each room's in their order: they are written now, or gathered.
+    pub(super) fn fan_out(&mut self, batch: &[Arc<Delivery>]) {
         match batch {
-            [] => {}
+            [] => return,
             [one] => {
                 if let Some(at) = self.members.find(&one.tenant, &one.room) {
-                    self.fan_out_room(at, batch);
+                    self.offer(at, batch);
                 }
             }
             many => {
@@ -74,8 +72,58 @@ impl Shard {
                     }
                 }
                 for (at, events) in rooms {
-                    self.fan_out_room(at, &events);
+                    self.offer(at, &events);
                 }
+            }
+        }
+        if let Some(last) = batch.iter().rev().find_map(|delivery| delivery.cursor()) {
+            self.head = Some(last);
+        }
+    }
+
+    fn offer(&mut self, at: usize, events: &[Arc<Delivery>]) {
+        match self
+            .members
+            .offer(at, events, self.now.millis, self.window_millis)
+        {
+            Some(Turn::AtOnce) => {
+                self.tally.flushes_at_once += 1;
+                self.fan_out_room(at, events);
+            }
+            Some(Turn::From(due)) => self.gathering.push(Reverse((due, at))),
+            Some(Turn::Full) => self.flush_room(at),
+            Some(Turn::Waits) | None => {}
+        }
+    }
+
+    fn flush_room(&mut self, at: usize) {
+        let events = self
+            .members
+            .take_gathered(at, self.now.millis, self.window_millis);
+        self.tally.flushes_gathered += 1;
+        self.fan_out_room(at, &events);
+    }
+
+    /// Writes what rooms have gathered for a window.
+    pub(super) fn flush_due(&mut self) {
+        self.flush_until(self.now.millis);
+    }
+
+    /// Writes all that rooms have gathered, and gathers no more: this shard is going down.
+    pub(super) fn stop_gathering(&mut self) {
+        self.window_millis = 0;
+        self.flush_until(u64::MAX);
+    }
+
+    fn flush_until(&mut self, millis: u64) {
+        while let Some(Reverse((due, at))) = self.gathering.peek().copied() {
+            if due > millis {
+                return;
+            }
+            self.gathering.pop();
+            // The room may have been flushed because it was full, or be another one by now.
+            if self.members.is_due(at, due) {
+                self.flush_room(at);
             }
         }
     }
@@ -102,11 +150,9 @@ impl Shard {
                 match sent {
                     Sent::All => {}
                     Sent::Blocked => self.blocked.push(member.connection),
-                    Sent::Full => {
-                        self.tally.outbox_full += 1;
-                        self.ending
-                            .push((member.connection, Ending::Closed(Close::TooSlow)));
-                    }
+                    Sent::Full => self
+                        .ending
+                        .push((member.connection, Ending::Closed(Close::TooSlow))),
                     Sent::Broken => self.ending.push((member.connection, Ending::Gone)),
                 }
             }
@@ -114,11 +160,12 @@ impl Shard {
         while let Some(key) = self.blocked.pop() {
             self.schedule(key);
         }
+        self.sample_latency(events);
     }
 
-    /// One sample per batch: how long ago its oldest event was stored.
-    fn sample_latency(&mut self, batch: &[Arc<Delivery>]) {
-        let oldest = batch
+    /// How long ago the oldest event of a flush was stored; of several flushes in a turn the longest counts.
+    fn sample_latency(&mut self, events: &[Arc<Delivery>]) {
+        let oldest = events
             .iter()
             .find(|delivery| delivery.kind == Kind::Event)
             .and_then(|event| event.cursor());
@@ -126,7 +173,7 @@ impl Shard {
         let now = u16::try_from(self.clock.now().unix_millis & 0xffff).unwrap_or(0);
         let millis = now.wrapping_sub(cursor.time_bits);
         if millis <= LATENCY_MILLIS_MAX {
-            self.tally.latency_millis = Some(millis);
+            self.tally.latency_millis = self.tally.latency_millis.max(Some(millis));
         }
     }
 
@@ -154,7 +201,7 @@ impl Shard {
     fn tell_quiet(&mut self, at: usize, head: Cursor) {
         let (now, limits) = (self.now, self.shared.limits.outbox);
         let every = u64::try_from(QUIET_CAUGHT_UP_EVERY.as_millis()).unwrap_or(u64::MAX);
-        let Some(entry) = self.members.room_mut(at) else {
+        let Some(entry) = self.members.room_mut(at).filter(|entry| !entry.gathers()) else {
             return;
         };
         for (_, class) in &mut entry.classes {
@@ -178,7 +225,7 @@ impl Shard {
                 let Some(connection) = self.connections.get_mut(member.connection as usize) else {
                     continue;
                 };
-                match connection.send(&frame, Class::Answer, limits, now, &mut self.tally) {
+                match connection.send(&frame, &Class::Answer, limits, now, &mut self.tally) {
                     Sent::All => {}
                     Sent::Blocked => self.blocked.push(member.connection),
                     Sent::Full => self
@@ -202,24 +249,8 @@ fn encode(
     now: Now,
     tally: &mut Tally,
 ) -> Option<Encoded> {
-    let mut deliveries: SmallVec<[(Arc<Delivery>, Class); 4]> = SmallVec::new();
-    for event in events
-        .iter()
-        .filter(|event| event.visible(&class.permit, now.unix_millis))
-    {
-        let seen = match event.kind {
-            Kind::State { withdrawn: true, .. } => resolve(event).for_class(&class.permit),
-            _ => event.for_class(&class.permit),
-        };
-        match seen {
-            Some(seen) => {
-                let outbox_class = outbox_class(&seen.kind);
-                deliveries.push((seen, outbox_class));
-            }
-            None => tally.unreadable += 1,
-        }
-    }
     let encoding = class.encoding;
+    let deliveries = seen(class, events, resolve, now, tally);
     match deliveries.as_slice() {
         [] => None,
         [(one, _)] => {
@@ -237,7 +268,7 @@ fn encode(
             let mut ends = SmallVec::with_capacity(many.len());
             for (delivery, outbox_class) in many {
                 wire.extend_from_slice(delivery.frame(encoding));
-                ends.push((wire.len(), *outbox_class));
+                ends.push((wire.len(), outbox_class.clone()));
             }
             Some(Encoded {
                 encoding,
@@ -247,6 +278,55 @@ fn encode(
             })
         }
     }
+}
+
+/// The events that a class may see, as it sees them; of each key's values only the newest.
+fn seen(
+    class: &PermitClass,
+    events: &[Arc<Delivery>],
+    resolve: impl Fn(&Arc<Delivery>) -> Arc<Delivery>,
+    now: Now,
+    tally: &mut Tally,
+) -> Seen {
+    let visible = events
+        .iter()
+        .filter(|event| event.visible(&class.permit, now.unix_millis));
+    let visible: SmallVec<[&Arc<Delivery>; 8]> = visible.collect();
+    let newest = newest_values(&visible);
+    tally.conflated += ((visible.len() - newest.len()) * class.members.len()) as u64;
+    let mut deliveries = Seen::new();
+    for event in newest {
+        let seen = match event.kind {
+            Kind::State { withdrawn: true, .. } => resolve(event).for_class(&class.permit),
+            _ => event.for_class(&class.permit),
+        };
+        match seen {
+            Some(seen) => {
+                let outbox_class = outbox_class(&seen);
+                deliveries.push((seen, outbox_class));
+            }
+            None => tally.unreadable += 1,
+        }
+    }
+    deliveries
+}
+
+/// Leaves out values with a newer one of their key behind them. Between the two a cursor may say that the older one was
+/// delivered: who comes back with it gets the newer one.
+fn newest_values<'a>(events: &[&'a Arc<Delivery>]) -> SmallVec<[&'a Arc<Delivery>; 8]> {
+    if events.len() < 2 {
+        return events.into();
+    }
+    let mut keys: HashSet<&str> = HashSet::new();
+    let mut newest: SmallVec<[&Arc<Delivery>; 8]> = SmallVec::new();
+    for event in events.iter().rev() {
+        match &event.kind {
+            Kind::State { key, .. } if !keys.insert(key) => {}
+            _ => newest.push(event),
+        }
+    }
+    newest.reverse();
+    newest
 }
 
 /// Writes to one member what it does not have yet.
@@ -261,39 +341,45 @@ fn deliver(
     if member.behind {
         return Sent::All;
     }
-    let whole = encoded
-        .deliveries
-        .iter()
-        .all(|(delivery, _)| !member.has(delivery));
-    if whole && encoded.deliveries.len() > 1 && encoded.wire.len() <= WIRE_BYTES_MAX {
-        tally.deliveries += encoded.deliveries.len() as u64;
+    let all = encoded.deliveries.len();
+    let missing = || {
+        let deliveries = encoded.deliveries.iter();
+        deliveries.filter(|(delivery, _)| !member.has(delivery))
+    };
+    let count = missing().count();
+    tally.deliveries += count as u64;
+    if count == all && all > 1 && encoded.wire.len() <= WIRE_BYTES_MAX {
         return connection.send_many(&encoded.wire, &encoded.ends, limits, now, tally);
     }
-    let mut worst = Sent::All;
-    for (delivery, class) in encoded
-        .deliveries
-        .iter()
-        .filter(|(delivery, _)| !member.has(delivery))
-    {
-        match connection.send(delivery.frame(encoded.encoding), *class, limits, now, tally) {
-            Sent::Full if *class == Class::Ephemeral => {
-                tally.dropped_ephemeral += 1;
-                continue;
-            }
-            Sent::All => {}
-            Sent::Blocked => worst = Sent::Blocked,
-            bad @ (Sent::Full | Sent::Broken) => return bad,
-        }
-        tally.deliveries += 1;
+    if count < 2 {
+        return missing().next().map_or(Sent::All, |(delivery, class)| {
+            connection.send(delivery.frame(encoded.encoding), class, limits, now, tally)
+        });
     }
-    worst
+    let blocked = connection.is_blocked();
+    for (delivery, class) in missing() {
+        let frame = delivery.frame(encoded.encoding).clone();
+        if connection.queue(frame, class.clone(), limits, tally) == Sent::Full {
+            return Sent::Full;
+        }
+    }
+    if blocked {
+        return Sent::Blocked;
+    }
+    connection.flush(now, tally)
 }
 
 /// What overflow may do to a delivery.
-pub(super) fn outbox_class(kind: &Kind) -> Class {
-    match kind {
+fn outbox_class(delivery: &Delivery) -> Class {
+    match &delivery.kind {
         Kind::Event => Class::Event,
-        Kind::State { .. } => Class::State,
+        Kind::State { key, .. } => Class::State(StateKey {
+            room: delivery.room.clone(),
+            key: Arc::clone(key),
+        }),
         Kind::Ephemeral => Class::Ephemeral,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ mod keys;
 mod life;
 mod protobuf;
 mod routes;
+mod slow;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
