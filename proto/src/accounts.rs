@@ -277,6 +277,7 @@ impl ServerConfig {
             "$KV.readstate.>",
             "$KV.acl.>",
             "$KV.commands.>",
+            "$KV.tickets.>",
             "$JS.API.INFO",
             "$JS.API.STREAM.INFO.*",
             "$JS.API.STREAM.MSG.GET.*",

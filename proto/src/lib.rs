@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod binary;
 pub mod close;
+pub mod command;
 pub mod cursor;
 pub mod event;
 pub mod frame;

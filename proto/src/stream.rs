@@ -148,11 +148,20 @@ pub fn definitions(sizing: &Sizing) -> Vec<Definition> {
                 "republish": { "src": "$KV.cfg.>", "dest": "kvl.cfg.>" },
             }),
         ),
-        bucket(names::READSTATE, "$KV.readstate.>", json!({})),
+        bucket(
+            names::READSTATE,
+            "$KV.readstate.>",
+            json!({ "allow_msg_ttl": true, "max_msg_size": MESSAGE_BYTES_MAX }),
+        ),
         bucket(
             names::COMMANDS,
             "$KV.commands.>",
-            json!({ "allow_msg_ttl": true }),
+            json!({ "allow_msg_ttl": true, "max_msg_size": MESSAGE_BYTES_MAX }),
+        ),
+        bucket(
+            names::TICKETS,
+            "$KV.tickets.>",
+            json!({ "allow_msg_ttl": true, "max_msg_size": 16_384, "max_bytes": 64_u64 << 20 }),
         ),
     ]
 }

@@ -3,7 +3,11 @@
 //! Builders take checked names ([`Room`], [`Audience`], [`Tenant`]) and escape free text, so a wildcard or a stray dot can never
 //! come from outside. Parsers borrow from the subject and allocate nothing: gateways call them once per event.
 
+mod service;
+
 use std::fmt::Write as _;
+
+pub use service::{Service, ServiceRequest, command, command_key, parse_service, service};
 
 use crate::ids::{Audience, Room, Tenant, escape, partition};
 
@@ -46,6 +50,8 @@ pub mod stream {
     pub const READSTATE: &str = "KV_readstate";
     /// Claimed command keys and results.
     pub const COMMANDS: &str = "KV_commands";
+    /// Tickets that stand for a token once.
+    pub const TICKETS: &str = "KV_tickets";
 }
 
 /// Names of our own message headers. Everything else that begins with `Rc-` or `Nats-` is dropped at ingest.
@@ -62,6 +68,8 @@ pub mod header {
     pub const REQUEST_INFO: &str = "Nats-Request-Info";
     /// Message lifetime, seconds or a duration such as `168h`.
     pub const TTL: &str = "Nats-TTL";
+    /// On a key's last message: `DEL`, the key is gone.
+    pub const KV_OPERATION: &str = "KV-Operation";
     /// Compare-and-set on the subject's last sequence.
     pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
     /// Digest of the event as its publisher gave it; tells a repeat from a conflict.

@@ -4,6 +4,7 @@
 //! ([`accept`], pure), stored and acknowledged ([`store`]) or refused and kept as a dead letter ([`dead_letter`]), and answered
 //! ([`answer`]). What an HTTP [`body`] may be: JSON, data beside headers ([`binary_mode`]), lines without end ([`long_body`]), packed
 //! ([`inflate`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
+//! Beside that path, gateways ask for services ([`door_service`]): [`commands`], on keys that only [`key_value`] writes.
 
 pub mod accept;
 pub mod admin;
@@ -13,13 +14,16 @@ pub mod binary_mode;
 pub mod body;
 pub mod capacity;
 pub mod claim;
+pub mod commands;
 pub mod dead_letter;
 pub mod door_http;
 pub mod door_nats;
+pub mod door_service;
 pub mod error;
 pub mod inflate;
 pub mod intake;
 pub mod key_limit;
+pub mod key_value;
 pub mod lines;
 pub mod long_body;
 pub mod metrics;

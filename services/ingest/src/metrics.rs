@@ -87,6 +87,12 @@ pub struct Declared {
     /// Publishes sent again with the same id.
     pub retries: IntCounter,
     batches: IntCounterVec,
+    services: IntCounterVec,
+    /// Service requests being worked on.
+    pub services_in_flight: IntGauge,
+    /// From a service request to its answer.
+    pub service_seconds: Histogram,
+    key_values: IntCounterVec,
 }
 
 /// 0.5 ms to 8 s in doublings: a quiet fsync takes 0.3 to 1 ms, all attempts together at most 6 s.
@@ -157,6 +163,27 @@ impl IngestMetrics {
                 "Atomic batches by outcome: stored, or apart (refused or unanswered, so sent one by one).",
                 &["outcome"],
             )?,
+            services: metrics.counter_vec(
+                "roomcast_ingest_service_requests_total",
+                "Requests of gateways by service and outcome: done, or the refusal's code. Service none: a request for no service of ours, \
+                 or from an account that is not the gateways'.",
+                &["service", "outcome"],
+            )?,
+            services_in_flight: metrics.gauge(
+                "roomcast_ingest_service_in_flight",
+                "Requests of gateways being worked on.",
+            )?,
+            service_seconds: metrics.histogram(
+                "roomcast_ingest_service_seconds",
+                "Time from a gateway's request to its answer.",
+                &STORE_BUCKETS,
+            )?,
+            key_values: metrics.counter_vec(
+                "roomcast_ingest_key_value_total",
+                "Changes of keys by bucket and outcome: written, kept (nothing to write), raced (decided anew because another instance \
+                 wrote), resolved (an answer was lost, the key itself told), unknown, unavailable.",
+                &["bucket", "outcome"],
+            )?,
         };
         Ok(Self(Arc::new(declared)))
     }
@@ -193,6 +220,17 @@ impl IngestMetrics {
         self.batches
             .with_label_values(&[if stored { "stored" } else { "apart" }])
             .inc();
+    }
+
+    /// A request of a gateway was answered; `service` and `outcome` come from closed sets.
+    pub fn service(&self, service: &'static str, outcome: &'static str) {
+        self.services.with_label_values(&[service, outcome]).inc();
+    }
+
+    /// A change of a key in the bucket behind `stream` has come so far; `outcome` comes from a closed set.
+    pub fn key_value(&self, stream: &'static str, outcome: &'static str) {
+        let bucket = stream.strip_prefix("KV_").unwrap_or(stream);
+        self.key_values.with_label_values(&[bucket, outcome]).inc();
     }
 
     #[cfg(test)]

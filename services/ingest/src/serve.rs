@@ -5,16 +5,18 @@ use roomcast_chassis::http;
 use roomcast_chassis::process::{Context, Failure, Service};
 use roomcast_chassis::shutdown::Stage;
 use roomcast_proto::accounts::API_IN_CORE;
-use roomcast_proto::subject::{INBOUND_ALL, INGEST_QUEUE};
+use roomcast_proto::subject::{self, INBOUND_ALL, INGEST_QUEUE};
 use tokio::net::TcpListener;
 
 use crate::admin;
 use crate::bearer::Bearers;
 use crate::body::BodyLimits;
 use crate::capacity::Capacity;
+use crate::commands::Commands;
 use crate::dead_letter::DeadLetters;
 use crate::door_http::{HttpDoor, router};
 use crate::door_nats::NatsDoor;
+use crate::door_service::{ServiceDoor, Services};
 use crate::intake::Intake;
 use crate::metrics::IngestMetrics;
 use crate::settings::Settings;
@@ -92,11 +94,15 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         metrics: metrics.clone(),
         nats: nats.status(),
     };
-    let requests = nats
-        .client()
-        .queue_subscribe(INBOUND_ALL, INGEST_QUEUE.to_owned())
-        .await
-        .map_err(|error| Failure::unavailable(format!("{INBOUND_ALL} cannot be subscribed to: {error}")))?;
+    let subscribe = async |subject: String| {
+        let subscribed = nats
+            .client()
+            .queue_subscribe(subject.clone(), INGEST_QUEUE.to_owned())
+            .await;
+        subscribed
+            .map_err(|error| Failure::unavailable(format!("{subject} cannot be subscribed to: {error}")))
+    };
+    let requests = subscribe(INBOUND_ALL.to_owned()).await?;
 
     audit.keep(nats.publisher().await.map_err(inbox)?, &context);
     roomcast_admin::open(&settings.admin, admin::routes(), &audit, &context)?;
@@ -107,6 +113,19 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         context.shutdown.stage(Stage::Drain),
     );
     drain.spawn(NatsDoor::new(intake.clone(), nats.client().clone()).run(requests, accept.token()));
+    let services = Services {
+        commands: Commands::new(jetstream.clone(), metrics.clone()),
+    };
+    let service_door = ServiceDoor::new(
+        services,
+        nats.client().clone(),
+        settings.services_max,
+        metrics.clone(),
+    );
+    for service in subject::Service::ALL {
+        let requests = subscribe(service.requests()).await?;
+        drain.spawn(service_door.clone().run(requests, accept.token()));
+    }
     let address = listener.local_addr().unwrap_or(settings.listen);
     let limits = http::Limits {
         connections_max: settings.connections_max,

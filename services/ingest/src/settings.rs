@@ -31,6 +31,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// `ROOMCAST_REQUESTS_MAX`: requests worked on at the same time, over both doors.
     pub requests_max: usize,
+    /// `ROOMCAST_SERVICE_REQUESTS_MAX`: requests of gateways for a service worked on at the same time.
+    pub services_max: usize,
     /// `ROOMCAST_REQUEST_BYTES_MAX`: bytes of one HTTP body.
     pub body_bytes_max: usize,
     /// `ROOMCAST_IN_FLIGHT_BYTES_MAX`: bytes of all requests worked on at the same time.
@@ -68,6 +70,12 @@ impl Settings {
                 1_024,
                 1..=1_000_000,
                 "Requests worked on at the same time, HTTP and NATS together; one more is answered 503.",
+            ),
+            services_max: reader.number(
+                "ROOMCAST_SERVICE_REQUESTS_MAX",
+                512,
+                1..=1_000_000,
+                "Requests of gateways (commands and the like) worked on at the same time; one more is told to come back.",
             ),
             body_bytes_max: reader.number(
                 "ROOMCAST_REQUEST_BYTES_MAX",

@@ -38,6 +38,7 @@ const SUBJECTS: &[Row] = &[
     ("$KV.cfg.policy", &[]),
     ("$KV.readstate.x", &[("ingest", SAME)]),
     ("$KV.commands.x", &[("ingest", SAME)]),
+    ("$KV.tickets.x", &[("ingest", SAME)]),
     (
         "in.bookings.staff",
         &[
@@ -78,7 +79,12 @@ const SUBJECTS: &[Row] = &[
     ),
     ("inq.publisher.1", &[("publisher", "inq.main.publisher.1")]),
     ("inq.stranger.1", &[("stranger", "inq.acme.stranger.1")]),
-    ("svc.history.x", &[("gw", "svc.GW.history.x")]),
+    ("svc.main.commands.claim", &[("gw", "svc.GW.main.commands.claim")]),
+    // An account of ours in the subject: the server puts the true one before it.
+    (
+        "svc.GW.main.commands.claim",
+        &[("gw", "svc.GW.GW.main.commands.claim")],
+    ),
     ("prs.main.bookings", &[("gw", STAYS)]),
     ("cmd.main.book", &[("ingest", SAME), ("gw", STAYS)]),
     ("_R_.guessed", &[("ingest", SAME)]),
@@ -106,6 +112,8 @@ const CALLS: &[(&str, &[&str])] = &[
     ("STREAM.INFO.KV_readstate", &[]),
     ("STREAM.MSG.GET.EVENTS", &["gw", "agg", "reader"]),
     ("STREAM.MSG.GET.KV_commands", &[]),
+    ("DIRECT.GET.KV_commands", &[]),
+    ("STREAM.MSG.GET.KV_tickets", &[]),
     ("DIRECT.GET.EVENTS", &["gw", "agg", "reader"]),
     (
         "DIRECT.GET.EVENTS.evt.00.main.bookings.staff",
@@ -193,8 +201,22 @@ const EARS: &[Ear] = &[
     ("in.*.>", "", "in.main.bookings.staff", &[], &[]),
     ("in.*.>", "thief", "in.main.bookings.staff", &[], &[]),
     ("in.>", "", "in.main.bookings.staff", &[], &[]),
-    ("svc.*.>", "ingest", "svc.GW.history.x", &["ingest"], &["ingest"]),
-    ("svc.*.>", "", "svc.GW.history.x", &[], &[]),
+    (
+        "svc.*.*.commands.*",
+        "ingest",
+        "svc.GW.main.commands.claim",
+        &["ingest"],
+        &["ingest"],
+    ),
+    ("svc.*.*.commands.*", "", "svc.GW.main.commands.claim", &[], &[]),
+    (
+        "svc.*.*.commands.*",
+        "thief",
+        "svc.GW.main.commands.claim",
+        &[],
+        &[],
+    ),
+    ("svc.>", "", "svc.GW.main.commands.claim", &[], &[]),
     ("prs.>", "", "prs.main.bookings", &["gw"], &[]),
     ("cmd.>", "", "cmd.main.book", &[], &[]),
     ("_R_.>", "", "_R_.guessed", &[], &[]),

@@ -17,6 +17,8 @@ pub mod code {
     pub const STREAM_NAME_IN_USE: u64 = 10_058;
     /// Compare-and-set failed: somebody else wrote.
     pub const WRONG_LAST_SEQUENCE: u64 = 10_071;
+    /// The same, said by a cluster while another write of the subject is on its way.
+    pub const WRONG_LAST_SEQUENCE_IN_PROCESS: u64 = 10_164;
     /// The same id is being stored at this moment by another request.
     pub const DUPLICATE_IN_PROCESS: u64 = 10_158;
     /// The stream has too many requests waiting.

@@ -45,7 +45,7 @@ pub struct Ingest {
     pub context: Context,
     pub driven: JoinHandle<Exit>,
     pub streams: JetStream,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Ingest {
@@ -67,26 +67,7 @@ impl Ingest {
             more.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        let environment = Environment::from_pairs(pairs);
-        let (common, settings, _) = process::settings(&environment, &SERVICE, Settings::read).unwrap();
-        let context = Context::new(&SERVICE, common).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let driven = tokio::spawn(
-            context
-                .clone()
-                .drive(move |context| roomcast_ingest::serve::serve_on(listener, settings, context)),
-        );
-        let readiness = context.readiness.clone();
-        roomcast_harness::eventually("ingest is ready", Duration::from_secs(10), || {
-            let report = readiness.report();
-            async move { report.ready && report.waiting.is_empty() && report.started }
-        })
-        .await;
-        // Ready before the latches were taken would be too early.
-        tokio::time::timeout(Duration::from_secs(10), context.readiness.ready())
-            .await
-            .unwrap();
+        let (url, context, driven) = run(pairs).await;
         let streams = JetStream::new(nats.connect("admin").await, "$JS.API");
         let ingest = Self {
             nats,
@@ -96,10 +77,15 @@ impl Ingest {
             context,
             driven,
             streams,
-            _dir: dir,
+            dir,
         };
         ingest.until_listening().await;
         Some(ingest)
+    }
+
+    /// A second ingest on the same server, with the same files; it ends with its context.
+    pub async fn another(&self) -> Context {
+        run(environment(&self.nats.url(), self.dir.path())).await.1
     }
 
     async fn until_listening(&self) {
@@ -170,6 +156,31 @@ impl Ingest {
             .and_then(|sample| sample.rsplit(' ').next()?.parse().ok())
             .unwrap_or(0.0)
     }
+}
+
+/// Starts an ingest and waits until it is ready.
+async fn run(pairs: Vec<(String, String)>) -> (String, Context, JoinHandle<Exit>) {
+    let environment = Environment::from_pairs(pairs);
+    let (common, settings, _) = process::settings(&environment, &SERVICE, Settings::read).unwrap();
+    let context = Context::new(&SERVICE, common).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let driven = tokio::spawn(
+        context
+            .clone()
+            .drive(move |context| roomcast_ingest::serve::serve_on(listener, settings, context)),
+    );
+    let readiness = context.readiness.clone();
+    roomcast_harness::eventually("ingest is ready", Duration::from_secs(10), || {
+        let report = readiness.report();
+        async move { report.ready && report.waiting.is_empty() && report.started }
+    })
+    .await;
+    // Ready before the latches were taken would be too early.
+    tokio::time::timeout(Duration::from_secs(10), context.readiness.ready())
+        .await
+        .unwrap();
+    (url, context, driven)
 }
 
 /// The settings of an ingest on this server whose files lie in this folder.

@@ -11,4 +11,5 @@ mod idempotency;
 mod keys;
 mod modes;
 mod refusals;
+mod services;
 mod start;

@@ -1,0 +1,141 @@
+//! What goes between gateways, ingest and backends as requests: `svc.<account>.<tenant>.<what>.<verb>` and `cmd.<tenant>.<name…>`,
+//! and the keys of the buckets that ingest writes on such requests.
+
+use crate::ids::{Tenant, escape, is_token};
+
+/// What ingest does for gateways on request, and for nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Keys and results of commands.
+    Commands,
+}
+
+impl Service {
+    /// All of them.
+    pub const ALL: &'static [Service] = &[Service::Commands];
+
+    /// The token in subjects, and the label in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Service::Commands => "commands",
+        }
+    }
+
+    /// What ingest listens on for this service, in account `CORE`: of every account, for every tenant, every verb.
+    #[must_use]
+    pub fn requests(self) -> String {
+        format!("svc.*.*.{}.*", self.as_str())
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|service| service.as_str() == name)
+    }
+}
+
+/// `svc.<tenant>.<what>.<verb>`: what a gateway asks; the server puts the account in. `verb` is one plain token of ours.
+#[must_use]
+pub fn service(tenant: &Tenant, what: Service, verb: &str) -> String {
+    format!("svc.{tenant}.{}.{verb}", what.as_str())
+}
+
+/// What a `svc.` subject says, in the form in which it reaches ingest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRequest<'a> {
+    /// For whom the gateway asks.
+    pub tenant: Tenant,
+    /// What.
+    pub what: Service,
+    /// Which of the service's verbs; one plain token.
+    pub verb: &'a str,
+}
+
+/// Reads the subject on which a service request reached ingest. `None` where the account, which only the server writes, is not that
+/// of the gateways, or the rest is not of the grammar: answer `forbidden` to both.
+#[must_use]
+pub fn parse_service(subject: &str) -> Option<ServiceRequest<'_>> {
+    let mut parts = subject.strip_prefix("svc.GW.")?.split('.');
+    let (tenant, what, verb) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || !is_token(verb) {
+        return None;
+    }
+    Some(ServiceRequest {
+        tenant: Tenant::parse(tenant).ok()?,
+        what: Service::of_name(what)?,
+        verb,
+    })
+}
+
+/// `cmd.<tenant>.<name…>`: where a gateway asks a tenant's backends; they listen on `cmd.<name…>` in their own account. The parts of
+/// the name between its dots are escaped here.
+#[must_use]
+pub fn command(tenant: &Tenant, name: &str) -> String {
+    let parts: Vec<String> = name.split('.').map(escape).collect();
+    format!("cmd.{tenant}.{}", parts.join("."))
+}
+
+/// `$KV.commands.<tenant>.<user>.<name>.<key>`: the claim and the result of one command. Free text is escaped here.
+#[must_use]
+pub fn command_key(tenant: &Tenant, user: &str, name: &str, key: &str) -> String {
+    format!(
+        "$KV.commands.{tenant}.{}.{}.{}",
+        escape(user),
+        escape(name),
+        escape(key)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_subjects_say_for_whom_and_come_from_gateways_only() {
+        let tenant = Tenant::default();
+        assert_eq!(
+            service(&tenant, Service::Commands, "claim"),
+            "svc.main.commands.claim"
+        );
+        let read = parse_service("svc.GW.main.commands.claim").unwrap();
+        assert_eq!(
+            (read.tenant.as_str(), read.what, read.verb),
+            ("main", Service::Commands, "claim")
+        );
+        for bad in [
+            "svc.main.commands.claim",
+            "svc.AGG.main.commands.claim",
+            "svc.main.GW.main.commands.claim",
+            "svc.GW.SYS.commands.claim",
+            "svc.GW.main.nothing.claim",
+            "svc.GW.main.commands",
+            "svc.GW.main.commands.claim.more",
+            "svc.GW.main.commands.",
+            "svc.GW.main.commands.*",
+            "in.GW.main.commands.claim",
+            "",
+        ] {
+            assert_eq!(parse_service(bad), None, "{bad}");
+        }
+        for service in Service::ALL {
+            assert_eq!(Service::of_name(service.as_str()), Some(*service));
+        }
+    }
+
+    #[test]
+    fn names_of_commands_are_escaped_part_by_part() {
+        let tenant = Tenant::default();
+        let rows = [
+            ("delivery.update", "cmd.main.delivery.update"),
+            ("delivery/up$", "cmd.main.delivery=2Fup=24"),
+        ];
+        for (name, subject) in rows {
+            assert_eq!(command(&tenant, name), subject);
+        }
+        assert_eq!(
+            command_key(&tenant, "u.1", "delivery.update", "k *"),
+            "$KV.commands.main.u=2E1.delivery=2Eupdate.k=20=2A"
+        );
+        let long = "k".repeat(500);
+        assert!(command_key(&tenant, &long, &long, &long).len() < 200);
+    }
+}
