@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use roomcast_proto::binary;
-use roomcast_proto::cursor::Cursor;
+use roomcast_proto::cursor::Cursors;
 use roomcast_proto::event::{Completion, Draft};
 use roomcast_proto::frame::{ClientFrame, ServerFrame};
 use roomcast_proto::ids::{Audience, Room, Tenant, escape, partition};
@@ -200,10 +200,25 @@ fn names_and_cursors_are_as_written_down() {
                     "{room}"
                 );
             }
+        } else if let Some(sealed) = vector["sealed"].as_str() {
+            let (key, tenant) = (
+                vector["key"].as_str().unwrap(),
+                vector["tenant"].as_str().unwrap(),
+            );
+            let (cursors, tenant) = (Cursors::sealed(key).unwrap(), Tenant::parse(tenant).unwrap());
+            let opened = cursors.read(&tenant, sealed);
+            match vector["cursor"].as_str() {
+                None => assert!(opened.is_err(), "{sealed:?}"),
+                Some(plain) => {
+                    let place = Cursors::plain().read(&tenant, plain);
+                    assert_eq!(opened, place);
+                    assert_eq!(cursors.write(&tenant, &place.unwrap()).as_str(), sealed);
+                }
+            }
         } else {
             let cursor = vector["cursor"].as_str().unwrap();
             assert_eq!(
-                cursor.parse::<Cursor>().is_ok(),
+                Cursors::plain().read(&Tenant::default(), cursor).is_ok(),
                 vector["valid"].as_bool().unwrap(),
                 "{cursor:?}"
             );

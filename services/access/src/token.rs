@@ -96,6 +96,8 @@ pub struct Verifier {
     audience: String,
     /// A key vouches only for the issuer it came from, so keys stay apart by issuer even when key ids are the same.
     trusted: Vec<(String, Keys)>,
+    /// The one tenant served; `None`: any.
+    tenant: Option<Tenant>,
 }
 
 impl Verifier {
@@ -111,6 +113,7 @@ impl Verifier {
         Self {
             audience,
             trusted: Vec::new(),
+            tenant: None,
         }
     }
 
@@ -125,6 +128,13 @@ impl Verifier {
     #[must_use]
     pub fn fetching(mut self, issuer: String, endpoint: Endpoint) -> Self {
         self.trusted.push((issuer, Keys::Fetched(endpoint)));
+        self
+    }
+
+    /// Refuses tokens of every other tenant.
+    #[must_use]
+    pub fn serving(mut self, tenant: Tenant) -> Self {
+        self.tenant = Some(tenant);
         self
     }
 
@@ -166,6 +176,13 @@ impl Verifier {
     pub fn verify(&self, token: &str, now: i64) -> Result<Principal, TokenError> {
         let (issuer, claims) = self.open(token).map_err(|flaw| self.explain(flaw, now))?;
         let principal = read_claims(claims, issuer, &self.audience, now).map_err(TokenError::Invalid)?;
+        if self
+            .tenant
+            .as_ref()
+            .is_some_and(|tenant| *tenant != principal.tenant)
+        {
+            return Err(TokenError::Invalid(Flaw("other_tenant")));
+        }
         if now >= principal.ends_at() {
             return Err(TokenError::Expired);
         }

@@ -3,14 +3,13 @@
 //! Made by the hub when a spine hands over a message; read by shards (live and resume), by the HTTP routes (state, history,
 //! snapshot) and kept in the ring and the state cache. Here stands the one function that decides who may see an event.
 
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use roomcast_access::permit::View;
 use roomcast_access::redact::{self, RedactionClass};
 use roomcast_access::{AudienceId, AudienceSet};
-use roomcast_proto::cursor::{Cursor, Epoch, Position};
+use roomcast_proto::cursor::{Cursor, CursorText, Cursors, Epoch, Position};
 use roomcast_proto::frame::{
     Encoding, event_json_bytes, event_protobuf_bytes, put_event_json, put_event_protobuf,
 };
@@ -54,8 +53,8 @@ pub struct Delivery {
     pub position: Position,
     /// Unix milliseconds from which on it is not delivered any more.
     pub expires_millis: Option<i64>,
-    /// Which life of the streams, and the low bits of the time of message `position.seq`; `None`: a frame without a cursor.
-    mark: Option<(Epoch, u16)>,
+    /// `None`: a frame without a cursor.
+    mark: Option<Mark>,
     /// The complete unmasked WebSocket text frame.
     frame: Bytes,
     /// Length of the WebSocket header: where the JSON text begins.
@@ -78,6 +77,17 @@ struct Forms {
 /// What one redaction class gets; `None` when the event cannot be read and so is not delivered to it.
 type Redacted = (RedactionClass, Option<Arc<Delivery>>);
 
+/// What a cursor is made of, beside the position.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    /// Which life of the streams.
+    pub epoch: Epoch,
+    /// Low bits of the time of message `position.seq`.
+    pub time_bits: u16,
+    /// How cursors are written.
+    pub cursors: Cursors,
+}
+
 /// What a delivery is made of, beside its body.
 #[derive(Debug, Clone)]
 pub struct Address {
@@ -92,18 +102,22 @@ pub struct Address {
 }
 
 impl Delivery {
-    /// Encodes an event. `mark` is the epoch and the low bits of the time of message `position.seq`; without it the frame has no
-    /// cursor. `body` is a complete CloudEvent in JSON, copied once, so that the buffer it came in can go.
+    /// Encodes an event. Without a `mark` the frame has no cursor. `body` is a complete CloudEvent in JSON, copied once, so that the buffer
+    /// it came in can go.
     #[must_use]
     pub fn new(
         address: Address,
         kind: Kind,
         position: Position,
-        mark: Option<(Epoch, u16)>,
+        mark: Option<Mark>,
         expires_millis: Option<i64>,
         body: &[u8],
     ) -> Self {
-        let (frame, text_at, body_at) = encode(&address.room, cursor_of(mark, position), body);
+        let (frame, text_at, body_at) = encode(
+            &address.room,
+            text_of(mark, &address.tenant, position).as_ref(),
+            body,
+        );
         Self {
             tenant: address.tenant,
             room: address.room,
@@ -123,7 +137,7 @@ impl Delivery {
     /// The same event at another place, encoded anew: a replayed event whose cursor must not overtake the state that is sent after it,
     /// a value that holds again after another was withdrawn.
     #[must_use]
-    pub fn at(&self, position: Position, mark: Option<(Epoch, u16)>) -> Self {
+    pub fn at(&self, position: Position, mark: Option<Mark>) -> Self {
         Self::new(
             self.address(),
             self.kind.clone(),
@@ -149,9 +163,9 @@ impl Delivery {
         }
     }
 
-    /// Epoch and low bits of the time, as given to [`Delivery::new`].
+    /// What the cursor is made of, as given to [`Delivery::new`].
     #[must_use]
-    pub fn mark(&self) -> Option<(Epoch, u16)> {
+    pub fn mark(&self) -> Option<Mark> {
         self.mark
     }
 
@@ -195,8 +209,8 @@ impl Delivery {
         match encoding {
             Encoding::Json => &self.frame,
             Encoding::Protobuf => self.forms().protobuf.get_or_init(|| {
-                let cursor = CursorText::new(self.cursor());
-                encode_protobuf(&self.room, cursor.as_str(), self.body())
+                let cursor = text_of(self.mark, &self.tenant, self.position);
+                encode_protobuf(&self.room, cursor.as_ref().map(CursorText::as_str), self.body())
             }),
         }
     }
@@ -262,18 +276,22 @@ impl Delivery {
     }
 }
 
-fn cursor_of(mark: Option<(Epoch, u16)>, position: Position) -> Option<Cursor> {
-    mark.map(|(epoch, time_bits)| Cursor {
-        epoch,
+fn cursor_of(mark: Option<Mark>, position: Position) -> Option<Cursor> {
+    mark.map(|mark| Cursor {
+        epoch: mark.epoch,
         position,
-        time_bits,
+        time_bits: mark.time_bits,
     })
 }
 
+fn text_of(mark: Option<Mark>, tenant: &Tenant, position: Position) -> Option<CursorText> {
+    let cursor = cursor_of(mark, position)?;
+    mark.map(|mark| mark.cursors.write(tenant, &cursor))
+}
+
 /// The frame in one piece; where its text begins; where the event in it begins.
-fn encode(room: &Room, cursor: Option<Cursor>, body: &[u8]) -> (Bytes, u8, u32) {
-    let cursor_text = CursorText::new(cursor);
-    let cursor = cursor_text.as_str();
+fn encode(room: &Room, cursor: Option<&CursorText>, body: &[u8]) -> (Bytes, u8, u32) {
+    let cursor = cursor.map(CursorText::as_str);
     let text_bytes = event_json_bytes(room.as_str(), cursor, body);
     let mut out = BytesMut::with_capacity(ws::header_bytes(text_bytes) + text_bytes);
     ws::put_text_header(&mut out, text_bytes);
@@ -290,42 +308,6 @@ fn encode_protobuf(room: &Room, cursor: Option<&str>, body: &[u8]) -> Bytes {
     ws::put_binary_header(&mut out, bytes);
     put_event_protobuf(&mut out, room.as_str(), cursor, body);
     out.freeze()
-}
-
-/// A cursor's text on the stack.
-struct CursorText {
-    bytes: [u8; 64],
-    len: usize,
-}
-
-impl CursorText {
-    fn new(cursor: Option<Cursor>) -> Self {
-        let mut text = Self {
-            bytes: [0; 64],
-            len: 0,
-        };
-        if let Some(cursor) = cursor {
-            // A cursor is at most 8 + 20 + 20 + 4 digits and three dots, so it fits.
-            let _ = write!(text, "{cursor}");
-        }
-        text
-    }
-
-    fn as_str(&self) -> Option<&str> {
-        std::str::from_utf8(&self.bytes[..self.len])
-            .ok()
-            .filter(|text| !text.is_empty())
-    }
-}
-
-impl std::fmt::Write for CursorText {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let end = self.len + text.len();
-        let room = self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.len = end;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

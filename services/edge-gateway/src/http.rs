@@ -191,7 +191,7 @@ async fn snapshot(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: H
             .snapshot_async(&permit, events, unix_millis)
             .await
             .map_err(|_| unavailable())?;
-        let mut body = open(&permit, found.cursor);
+        let mut body = open(&desk, &permit, found.cursor);
         put_list(&mut body, "state", &found.state, &permit);
         put_list(&mut body, "events", &found.events, &permit);
         Ok(close(body))
@@ -209,7 +209,7 @@ async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Respon
             .state_async(&permit, unix_millis)
             .await
             .map_err(|_| unavailable())?;
-        let mut body = open(&permit, found.cursor);
+        let mut body = open(&desk, &permit, found.cursor);
         put_list(&mut body, "state", &found.state, &permit);
         Ok(close(body))
     })
@@ -227,7 +227,9 @@ async fn history(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: He
         let before = match parameter(&uri, "before")? {
             None => None,
             Some(text) => Some(
-                text.parse::<Cursor>()
+                desk.hub
+                    .cursors()
+                    .read(admitted.rights.tenant(), &text)
                     .map_err(|_| bad("before is not a cursor"))?,
             ),
         };
@@ -241,7 +243,9 @@ async fn history(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: He
             .events
             .iter()
             .filter_map(|event| Some((event.cursor()?, event.for_class(&permit)?)));
+        let text = |cursor: Cursor| desk.hub.cursors().write(permit.tenant(), &cursor);
         for (n, (cursor, event)) in seen.enumerate() {
+            let cursor = text(cursor);
             let comma = if n > 0 { "," } else { "" };
             body.put_slice(format!("{comma}{{\"cursor\":\"{cursor}\",\"event\":").as_bytes());
             body.put_slice(event.body());
@@ -249,7 +253,7 @@ async fn history(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: He
         }
         let cursor = page
             .cursor
-            .map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""));
+            .map_or_else(|| "null".to_owned(), |cursor| format!("\"{}\"", text(cursor)));
         body.put_slice(format!("],\"cursor\":{cursor},\"complete\":{}", page.complete).as_bytes());
         Ok(close(body))
     })
@@ -350,7 +354,8 @@ fn number(uri: &Uri, name: &str, default: u32, least: u32) -> Result<usize, Refu
     usize::try_from(value).map_err(|_| bad(format!("{name} is too large")))
 }
 
-fn open(view: &View, cursor: Cursor) -> BytesMut {
+fn open(desk: &Desk, view: &View, cursor: Cursor) -> BytesMut {
+    let cursor = desk.hub.cursors().write(view.tenant(), &cursor);
     BytesMut::from(format!("{{\"room\":\"{}\",\"cursor\":\"{cursor}\"", view.room()).as_bytes())
 }
 

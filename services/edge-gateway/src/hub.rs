@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use roomcast_access::AudienceId;
 use roomcast_chassis::metrics::Metrics;
-use roomcast_proto::cursor::{Cursor, Epoch, Position};
+use roomcast_proto::cursor::{Cursor, Cursors, Epoch, Position};
 use roomcast_proto::limits::EVENTS_MAX_AGE;
 use tokio::sync::mpsc;
 
@@ -54,6 +54,8 @@ pub struct HubSettings {
     pub warm_events_max: u64,
     /// Bytes of state values; rooms without members are dropped beyond it.
     pub state_bytes_max: usize,
+    /// How cursors are written and read.
+    pub cursors: Cursors,
 }
 
 impl Default for HubSettings {
@@ -63,6 +65,7 @@ impl Default for HubSettings {
             ring_room_events_min: 64,
             warm_events_max: 200_000,
             state_bytes_max: 64 << 20,
+            cursors: Cursors::plain(),
         }
     }
 }
@@ -164,6 +167,12 @@ impl Hub {
             time_bits: 0,
         };
         self.stock().head().unwrap_or(nothing)
+    }
+
+    /// How cursors are written for clients, and read when they come back.
+    #[must_use]
+    pub fn cursors(&self) -> Cursors {
+        self.settings.cursors
     }
 
     /// Which life of the streams; `None` before both were found.

@@ -13,6 +13,7 @@ use roomcast_chassis::nats::{Connector, Nats};
 use roomcast_chassis::process::Failure;
 use roomcast_chassis::readiness::{Latch, Readiness};
 use roomcast_chassis::shutdown::{Shutdown, Stage};
+use roomcast_proto::cursor::Cursors;
 use roomcast_proto::stream::{Sizing, definitions, differences};
 use roomcast_proto::subject::EPHEMERAL_ALL;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -40,7 +41,7 @@ pub struct NatsSideSettings {
 
 impl NatsSideSettings {
     /// Reads `ROOMCAST_REPLICAS`, `ROOMCAST_RING_…`, `ROOMCAST_STATE_BYTES`.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+    pub fn read(reader: &mut Reader<'_>, cursors: Cursors) -> Self {
         let usual = HubSettings::default();
         Self {
             replicas: reader.number(
@@ -74,6 +75,7 @@ impl NatsSideSettings {
                     1 << 20..=1 << 40,
                     "Bytes of state values kept in memory; rooms without members go first.",
                 ),
+                cursors,
             },
             live_filter: None,
         }

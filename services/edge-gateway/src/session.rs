@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use roomcast_access::{Rights, Subscribe};
 use roomcast_proto::close::Close;
-use roomcast_proto::cursor::Cursor;
+use roomcast_proto::cursor::{Cursor, Cursors};
 use roomcast_proto::frame::{
     BadFrame, ClientFrame, Connected, Expiring, Ping, Refreshed, RoomAnswer, ServerFrame, Unsubscribed,
     client_frame, server_frame,
@@ -38,6 +38,8 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// Messages.
     pub requests: Rate,
+    /// How cursors are read.
+    pub cursors: Cursors,
 }
 
 /// The two clocks, read once per turn of the shard.
@@ -269,7 +271,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, id: Option<u32>, name: &str, cursor: Option<&str>, wishes: &mut Vec<Wish>) {
-        let asked = asked(name, cursor, &self.admitted.rights, true);
+        let asked = asked(name, self.from(cursor), &self.admitted.rights, true);
         let requested = self
             .rooms
             .iter()
@@ -286,6 +288,10 @@ impl Session {
             }
             Ok(_) => wishes.push(self.opening(id, asked)),
         }
+    }
+
+    fn from(&self, cursor: Option<&str>) -> From {
+        From::read(self.limits.cursors, self.admitted.rights.tenant(), cursor)
     }
 
     fn unsubscribe(&mut self, id: Option<u32>, name: String, wishes: &mut Vec<Wish>) {
@@ -307,7 +313,9 @@ impl Session {
         let Some(permit) = permit else {
             return refuse(id, &Refusal::forbidden(), wishes);
         };
-        let before = match request.before.as_deref().map(str::parse) {
+        let cursors = self.limits.cursors;
+        let read = |text| cursors.read(self.admitted.rights.tenant(), text);
+        let before = match request.before.as_deref().map(read) {
             None => None,
             Some(Ok(cursor)) => Some(cursor),
             Some(Err(_)) => {
@@ -372,7 +380,10 @@ impl Session {
         }
         for room in joined_by_policy(&self.admitted.rights) {
             if self.slot(&room).is_none() {
-                wishes.push(self.opening(None, asked(room.as_str(), None, &self.admitted.rights, false)));
+                wishes.push(self.opening(
+                    None,
+                    asked(room.as_str(), From::Fresh, &self.admitted.rights, false),
+                ));
             }
         }
     }
@@ -386,11 +397,11 @@ fn joined_by_policy(rights: &Rights) -> impl Iterator<Item = Room> + '_ {
         .chain(rights.personal_room().cloned())
 }
 
-fn asked(name: &str, cursor: Option<&str>, rights: &Rights, requested: bool) -> Asked {
+fn asked(name: &str, from: From, rights: &Rights, requested: bool) -> Asked {
     Asked {
         name: name.to_owned(),
         permit: permit(name, rights),
-        from: From::read(cursor),
+        from,
         requested,
     }
 }

@@ -8,7 +8,7 @@ use roomcast_access::{Policy, Verifier};
 use roomcast_admin::AdminSettings;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::{Failure, Service};
-use roomcast_issuers::IssuerSettings;
+use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits;
 
 use crate::bucket::Rate;
@@ -51,6 +51,8 @@ pub struct Settings {
     pub clients: shard::Limits,
     /// Limits of a request's head.
     pub head: Head,
+    /// Whether one tenant is served or several.
+    pub tenancy: Tenancy,
     /// The side of NATS: copies of the streams, what of them is kept in memory.
     pub nats: NatsSideSettings,
 }
@@ -73,7 +75,9 @@ impl Settings {
         let cores = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(1024);
+        let tenancy = Tenancy::read(reader);
         Self {
+            tenancy,
             listen: reader.address(
                 "ROOMCAST_LISTEN",
                 listen,
@@ -97,7 +101,7 @@ impl Settings {
                 "Threads that own sockets; default: one per core.",
             ),
             admission: read_admission(reader),
-            clients: read_clients(reader),
+            clients: read_clients(reader, tenancy),
             head: Head {
                 within: reader.seconds(
                     "ROOMCAST_HEADER_SECONDS",
@@ -113,20 +117,21 @@ impl Settings {
                 ),
                 fields_max: reader.number("ROOMCAST_HEADERS_MAX", 64, 8..=256, "Header fields of a request."),
             },
-            nats: NatsSideSettings::read(reader),
+            nats: NatsSideSettings::read(reader, tenancy.cursors),
         }
     }
 
     /// Reads the policy; with `verifier` it is the gate.
     ///
     /// # Errors
-    /// A file that cannot be read or is wrong, with its place; exit code 65.
+    /// A file that cannot be read or is wrong, with its place: exit code 65. Several tenants without keys for cursors: 64.
     pub fn load_gate(&self, verifier: Verifier) -> Result<Gate, Failure> {
         let name = self.policy_file.display().to_string();
         let policy = Policy::parse(&read_file(&self.policy_file)?, &name).map_err(|mistakes| {
             let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
             Failure::file(lines.join("\n"))
         })?;
+        let verifier = self.tenancy.restrict(verifier, &policy)?;
         Ok(Gate::new(verifier, policy))
     }
 
@@ -236,7 +241,7 @@ fn read_admission(reader: &mut Reader<'_>) -> admission::Limits {
     }
 }
 
-fn read_clients(reader: &mut Reader<'_>) -> shard::Limits {
+fn read_clients(reader: &mut Reader<'_>, tenancy: Tenancy) -> shard::Limits {
     shard::Limits {
         ws: ws::Limits {
             message_bytes_max: limits::CLIENT_MESSAGE_BYTES_MAX,
@@ -257,6 +262,7 @@ fn read_clients(reader: &mut Reader<'_>) -> shard::Limits {
             ),
         },
         session: session::Limits {
+            cursors: tenancy.cursors,
             subscriptions_max: reader.number(
                 "ROOMCAST_SUBSCRIPTIONS_MAX",
                 limits::SUBSCRIPTIONS_MAX,

@@ -154,6 +154,8 @@ pub struct Arrival<'a> {
 pub struct Accepted {
     /// The event's id, given or made.
     pub id: String,
+    /// Whose it is.
+    pub tenant: Tenant,
     /// One placement, or one for each of `users`.
     pub placements: Vec<Placement>,
 }
@@ -261,6 +263,7 @@ pub fn decide(draft: Draft<'_>, arrival: &Arrival<'_>, policy: &Policy) -> Resul
         |copies| copies.iter().filter_map(place).collect(),
     );
     Ok(Accepted {
+        tenant: sender.tenant.clone(),
         id: event.id,
         placements,
     })

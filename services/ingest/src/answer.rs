@@ -1,6 +1,5 @@
 //! What a publisher is told, the same over HTTP and as a NATS reply.
 
-use roomcast_proto::cursor::Cursor;
 use roomcast_proto::limits::DEDUP_WINDOW;
 use roomcast_proto::refusal::{Code, Refusal};
 use serde::Serialize;
@@ -15,7 +14,7 @@ pub struct Receipt {
     /// The event's id, given or made.
     pub id: String,
     /// Where it stands; none for what is not stored.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<String>,
 }
 
 /// An event that was not taken.
@@ -47,7 +46,7 @@ struct One<'a> {
     status: &'static str,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cursor: Option<String>,
+    cursor: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dedup_seconds: Option<u64>,
 }
@@ -198,7 +197,7 @@ fn one(receipt: &Receipt, dedup_seconds: Option<u64>) -> One<'_> {
     One {
         status: receipt.outcome.as_str(),
         id: &receipt.id,
-        cursor: receipt.cursor.as_ref().map(ToString::to_string),
+        cursor: receipt.cursor.as_deref(),
         dedup_seconds,
     }
 }
@@ -238,17 +237,12 @@ fn element(taken: &Taken) -> Element<'_> {
 
 #[cfg(test)]
 mod tests {
-    use roomcast_proto::cursor::{Epoch, Position};
     use serde_json::{Value, json};
 
     use super::*;
 
     fn receipt(outcome: Outcome, id: &str, seq: Option<u64>) -> Taken {
-        let cursor = seq.map(|seq| Cursor {
-            epoch: Epoch::of_streams("a", "b"),
-            position: Position { seq, rev: 0 },
-            time_bits: 0,
-        });
+        let cursor = seq.map(|seq| format!("c{seq}"));
         Ok(Receipt {
             outcome,
             id: id.to_owned(),
@@ -258,11 +252,10 @@ mod tests {
 
     #[test]
     fn one_event_is_answered_flat() {
-        let epoch = Epoch::of_streams("a", "b");
         let body = Answer::One(receipt(Outcome::Stored, "e1", Some(7)))
             .body()
             .unwrap();
-        let expected = json!({ "status": "stored", "id": "e1", "cursor": format!("{epoch}.7.0.0"), "dedupSeconds": 120 });
+        let expected = json!({ "status": "stored", "id": "e1", "cursor": "c7", "dedupSeconds": 120 });
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
         let body = Answer::One(receipt(Outcome::Sent, "e2", None)).body().unwrap();
         let expected = json!({ "status": "sent", "id": "e2", "dedupSeconds": 120 });

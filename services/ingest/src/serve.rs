@@ -61,7 +61,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     let policy = settings.policy()?;
     let trusted = settings.issuers.load()?;
     trusted.refuse_open_development(&[settings.listen, context.common.admin_listen])?;
-    let verifier = trusted.verifier.clone();
+    let verifier = settings.tenancy.restrict(trusted.verifier.clone(), &policy)?;
     trusted.keep_fetching(&context)?;
     policy_latch.ready();
     if let Some(folder) = &settings.schemas_dir {
@@ -78,6 +78,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         api_prefix: context.common.nats.api_prefix.clone(),
         publisher: nats.publisher().await.map_err(inbox)?,
         epoch: epoch.clone(),
+        cursors: settings.tenancy.cursors,
         replicas,
         room_keys_max: settings.room_keys_max,
         metrics: metrics.clone(),

@@ -8,7 +8,7 @@ use roomcast_access::Policy;
 use roomcast_admin::AdminSettings;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::Failure;
-use roomcast_issuers::IssuerSettings;
+use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits::BATCH_BYTES_MAX;
 
 /// The largest policy that is read; a wrong path may be a disk.
@@ -25,6 +25,8 @@ pub struct Settings {
     pub issuers: IssuerSettings,
     /// `ROOMCAST_ADMIN_…`: who may enter the admin port.
     pub admin: AdminSettings,
+    /// Whether one tenant is served or several.
+    pub tenancy: Tenancy,
     /// `ROOMCAST_ALLOWED_ORIGINS`: pages that may publish; compared exactly.
     pub allowed_origins: Vec<String>,
     /// `ROOMCAST_CONNECTIONS_MAX`
@@ -54,6 +56,7 @@ impl Settings {
             policy_file: reader.path("ROOMCAST_POLICY_FILE", "The policy: who may publish where."),
             issuers: IssuerSettings::read(reader),
             admin: AdminSettings::read(reader),
+            tenancy: Tenancy::read(reader),
             allowed_origins: reader.list(
                 "ROOMCAST_ALLOWED_ORIGINS",
                 "",
@@ -120,9 +123,10 @@ impl Settings {
     /// # Errors
     /// Exit code 65 for a file, 64 for a development key on a listener that is not loopback.
     pub fn check(&self) -> Result<(), Failure> {
-        self.policy()?;
+        let trusted = self.issuers.load()?;
+        self.tenancy.restrict(trusted.verifier.clone(), &self.policy()?)?;
         self.admin.check()?;
-        self.issuers.load()?.refuse_open_development(&[self.listen])
+        trusted.refuse_open_development(&[self.listen])
     }
 
     /// Reads the policy.

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use roomcast_chassis::jetstream::{At, JetStream, PubAck, PublishError, Publisher};
-use roomcast_proto::cursor::{Cursor, Position};
+use roomcast_proto::cursor::{Cursor, Cursors, Position};
 use roomcast_proto::event::Delivery;
+use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{header, stream as names};
 use tokio::sync::Semaphore;
@@ -46,6 +47,7 @@ struct Inner {
     batches: JetStream,
     publisher: Publisher,
     epoch: CurrentEpoch,
+    cursors: Cursors,
     /// Whether requests of several events go as atomic batches: on one replica each lone event costs an fsync of its own.
     batched: bool,
     batch_places: Semaphore,
@@ -65,6 +67,8 @@ pub struct Parts {
     pub publisher: Publisher,
     /// The streams' epoch.
     pub epoch: CurrentEpoch,
+    /// How cursors are written.
+    pub cursors: Cursors,
     /// Replicas of the streams.
     pub replicas: u8,
     /// State keys of one room.
@@ -90,6 +94,7 @@ impl Store {
             jetstream: parts.jetstream,
             publisher: parts.publisher,
             epoch: parts.epoch,
+            cursors: parts.cursors,
             batched: parts.replicas == 1,
             batch_places: Semaphore::new(BATCHES_MAX),
             recent: Recent::default(),
@@ -109,7 +114,7 @@ impl Store {
     pub async fn take(&self, events: Vec<Accepted>) -> Vec<Taken> {
         let (ids, placements): (Vec<_>, Vec<_>) = events
             .into_iter()
-            .map(|event| ((event.id, event.placements.len()), event.placements))
+            .map(|event| ((event.id, event.tenant, event.placements.len()), event.placements))
             .unzip();
         let placements: Vec<Placement> = placements.into_iter().flatten().collect();
         let started = Instant::now();
@@ -120,7 +125,7 @@ impl Store {
             .observe(started.elapsed().as_secs_f64());
         let mut rest = placements.iter().zip(placed);
         ids.into_iter()
-            .map(|(id, copies)| self.inner.sum_up(id, rest.by_ref().take(copies)))
+            .map(|(id, tenant, copies)| self.inner.sum_up(id, &tenant, rest.by_ref().take(copies)))
             .collect()
     }
 }
@@ -327,6 +332,7 @@ impl Inner {
     fn sum_up<'a>(
         &self,
         id: String,
+        tenant: &Tenant,
         copies: impl Iterator<Item = (&'a Placement, Result<Placed, Refusal>)>,
     ) -> Taken {
         let mut outcome = None;
@@ -368,6 +374,7 @@ impl Inner {
             position,
             time_bits: 0,
         });
+        let cursor = cursor.map(|cursor| self.cursors.write(tenant, &cursor).to_string());
         Ok(Receipt { outcome, id, cursor })
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod fetching;
 pub mod settings;
+pub mod tenancy;
 
 pub use fetching::Fetching;
 pub use settings::{ADMIN_AUDIENCE, IssuerSettings, Trusted};
+pub use tenancy::Tenancy;

@@ -35,7 +35,11 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
     let file = |name: &str| Some(repository().join("tests/e2e").join(name));
+    // Two tenants are served, so cursors are sealed.
+    let key = format!("ROOMCAST_CURSOR_KEYS={}", "5e".repeat(32));
+    let keyed = |service: &str| [format!("--{service}-env"), key.clone()];
     Stack::start(&Options {
+        more: [keyed("gateway"), keyed("ingest")].concat(),
         gateways: 2,
         aggregators: 2,
         policy: file("policy.yaml"),

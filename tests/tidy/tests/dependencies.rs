@@ -34,7 +34,10 @@ fn services_never_import_each_other() {
         ("roomcast-proto", &[]),
         ("roomcast-chassis", &[]),
         ("roomcast-access", &["roomcast-proto"]),
-        ("roomcast-issuers", &["roomcast-access", "roomcast-chassis"]),
+        (
+            "roomcast-issuers",
+            &["roomcast-proto", "roomcast-access", "roomcast-chassis"],
+        ),
         (
             "roomcast-admin",
             &[

@@ -10,7 +10,11 @@ fn delivery(audience: Option<AudienceId>, expires_millis: Option<i64>, body: &[u
         audience,
         audience_name: Audience::all(),
     };
-    let mark = Some((Epoch::of_streams("a", "b"), 0xb0));
+    let mark = Some(Mark {
+        epoch: Epoch::of_streams("a", "b"),
+        time_bits: 0xb0,
+        cursors: Cursors::plain(),
+    });
     Arc::new(Delivery::new(
         address,
         Kind::Event,
@@ -47,7 +51,9 @@ fn the_frame_is_the_ready_event_behind_a_websocket_header() {
     ] {
         let body = vec![b'x'; bytes];
         let made = delivery(Some(AudienceId::ALL), None, &body);
-        let cursor = made.cursor().unwrap().to_string();
+        let cursor = Cursors::plain()
+            .write(&made.tenant, &made.cursor().unwrap())
+            .to_string();
         let text = event_json("bookings", Some(&cursor), &body);
         assert_eq!(made.text(), text);
         assert_eq!((made.body(), &made.body_bytes()[..]), (&body[..], &body[..]));

@@ -10,7 +10,7 @@ use roomcast_proto::subject::parse_placed;
 
 use super::stock::Stock;
 use super::{Hub, ToShard, ring_limits};
-use crate::delivery::{Address, Delivery, Kind};
+use crate::delivery::{Address, Delivery, Kind, Mark};
 use crate::place::{Place, Places};
 use crate::ring::Ring;
 use crate::spine::Cause;
@@ -180,7 +180,11 @@ impl Hub {
             audience_name: order.places.audience(names.audience)?,
         };
         let kind = kind(names.key.unwrap_or_default());
-        let mark = order.epoch.map(|epoch| (epoch, order.time_bits));
+        let mark = order.epoch.map(|epoch| Mark {
+            epoch,
+            time_bits: order.time_bits,
+            cursors: self.settings.cursors,
+        });
         let expires = incoming.expires_millis;
         Some((
             place,

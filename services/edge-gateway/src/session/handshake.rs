@@ -2,10 +2,11 @@
 
 use roomcast_access::Rights;
 use roomcast_proto::close::Close;
+use roomcast_proto::cursor::Cursors;
 use roomcast_proto::frame::{BadFrame, ClientFrame, Connect, RoomRequest, client_frame};
 use roomcast_proto::refusal::{Code, Refusal};
 
-use super::{Asked, CLIENT_BYTES_MAX, Kind, Limits, Now, Opening, Session, asked, joined_by_policy};
+use super::{Asked, CLIENT_BYTES_MAX, From, Kind, Limits, Now, Opening, Session, asked, joined_by_policy};
 use crate::bucket::Bucket;
 use crate::gate::{self, Admitted, Gate};
 
@@ -75,7 +76,7 @@ impl Handshake {
         }
         let mut requests = Bucket::default();
         requests.take(now.millis, 1, limits.requests);
-        let rooms = first_rooms(&connect, &admitted.rights);
+        let rooms = first_rooms(&connect, &admitted.rights, limits.cursors);
         let session = Session {
             limits,
             admitted,
@@ -97,17 +98,18 @@ impl Handshake {
 }
 
 /// The rooms of a `connect`: those asked for, in their order, then those the policy joins, then the user's own.
-fn first_rooms(connect: &Connect, rights: &Rights) -> Vec<Asked> {
+fn first_rooms(connect: &Connect, rights: &Rights, cursors: Cursors) -> Vec<Asked> {
     let mut rooms: Vec<Asked> = Vec::with_capacity(connect.rooms.len() + 4);
     for RoomRequest { room, cursor } in &connect.rooms {
         if rooms.iter().all(|asked| asked.name != *room) {
-            rooms.push(asked(room, cursor.as_deref(), rights, true));
+            let from = From::read(cursors, rights.tenant(), cursor.as_deref());
+            rooms.push(asked(room, from, rights, true));
         }
     }
     for room in joined_by_policy(rights) {
         match rooms.iter_mut().find(|asked| asked.name == room.as_str()) {
             Some(asked) => asked.requested = false,
-            None => rooms.push(asked(room.as_str(), None, rights, false)),
+            None => rooms.push(asked(room.as_str(), From::Fresh, rights, false)),
         }
     }
     rooms

@@ -11,6 +11,7 @@ const NOW: Now = Now {
     unix_millis: 1_800_000_000_000,
 };
 const LIMITS: Limits = Limits {
+    cursors: Cursors::plain(),
     subscriptions_max: 3,
     requests: Rate {
         per_second: 20,
@@ -365,7 +366,7 @@ fn a_refresh_decides_everything_again_and_only_for_the_same_user() {
     // What waited for the hub meanwhile is decided under the new rights.
     opening.rooms.push(asked(
         "desk",
-        None,
+        From::Fresh,
         &issuer
             .gate
             .admit(&issuer.token("u1", "staff", 60), NOW.unix_secs())

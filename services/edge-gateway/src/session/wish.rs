@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use roomcast_access::{History, Subscribe};
 use roomcast_proto::close::Close;
-use roomcast_proto::cursor::Cursor;
+use roomcast_proto::cursor::{Cursor, Cursors};
 use roomcast_proto::frame::ServerFrame;
-use roomcast_proto::ids::Room;
+use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::refusal::Refusal;
 
 /// What the shard is to do for a session.
@@ -77,8 +77,8 @@ pub enum From {
 }
 
 impl From {
-    pub(super) fn read(cursor: Option<&str>) -> Self {
-        match cursor.map(str::parse) {
+    pub(super) fn read(cursors: Cursors, tenant: &Tenant, cursor: Option<&str>) -> Self {
+        match cursor.map(|text| cursors.read(tenant, text)) {
             None => Self::Fresh,
             Some(Ok(cursor)) => Self::At(cursor),
             Some(Err(_)) => Self::Unreadable,

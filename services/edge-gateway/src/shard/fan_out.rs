@@ -212,7 +212,12 @@ impl Shard {
             class.told = Some(head);
             let caught_up = CaughtUp {
                 room: class.permit.room().as_str().to_owned(),
-                cursor: head.to_string(),
+                cursor: self
+                    .shared
+                    .hub
+                    .cursors()
+                    .write(class.permit.tenant(), &head)
+                    .to_string(),
             };
             let caught_up = ServerFrame::push(server_frame::Body::CaughtUp(caught_up));
             let frame = encoding::message(class.encoding, &caught_up);

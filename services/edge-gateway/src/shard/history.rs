@@ -1,7 +1,7 @@
 //! Older events on request: one page in one message, one request of a client at a time.
 
 use bytes::Bytes;
-use roomcast_proto::cursor::Cursor;
+use roomcast_proto::cursor::{Cursor, Cursors};
 use roomcast_proto::frame::{HistoryPage, PlacedEvent, ServerFrame, server_frame};
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -42,8 +42,9 @@ impl Shard {
         {
             hub::History::Done(page) => {
                 if let Some(id) = reading.id {
-                    let body =
-                        server_frame::Body::History(history_page(&reading, page, &mut self.tally.unreadable));
+                    let cursors = self.shared.hub.cursors();
+                    let page = history_page(&reading, page, cursors, &mut self.tally.unreadable);
+                    let body = server_frame::Body::History(page);
                     self.say(key, &ServerFrame::answer(Some(id), body));
                 }
             }
@@ -65,7 +66,14 @@ impl Shard {
 }
 
 /// A page as it is sent: the newest of its events that fit into one message.
-fn history_page(reading: &Reading, page: hub::HistoryPage, unreadable: &mut u64) -> HistoryPage {
+fn history_page(
+    reading: &Reading,
+    page: hub::HistoryPage,
+    cursors: Cursors,
+    unreadable: &mut u64,
+) -> HistoryPage {
+    let tenant = reading.permit.tenant();
+    let text = |cursor: Cursor| cursors.write(tenant, &cursor).to_string();
     let seen = page.events.iter().map(|event| {
         (
             event.cursor(),
@@ -90,11 +98,11 @@ fn history_page(reading: &Reading, page: hub::HistoryPage, unreadable: &mut u64)
         events: kept
             .iter()
             .map(|(cursor, event)| PlacedEvent {
-                cursor: cursor.map(|cursor| cursor.to_string()).unwrap_or_default(),
+                cursor: cursor.map(text).unwrap_or_default(),
                 event: event.clone(),
             })
             .collect(),
-        cursor: cursor.map(|cursor| cursor.to_string()),
+        cursor: cursor.map(text),
         complete: page.complete && !cut,
     }
 }

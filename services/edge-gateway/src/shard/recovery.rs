@@ -10,7 +10,7 @@ use roomcast_access::Subscribe;
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::frame::{CaughtUp, ErrorBody, RoomAnswer, ServerFrame, Subscribed, server_frame};
-use roomcast_proto::ids::Room;
+use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::refusal::{Code, Refusal};
 
 use super::{Shard, Ticket, input};
@@ -178,13 +178,13 @@ impl Shard {
                 answer.error = Some(ErrorBody::from(refusal));
                 refusal.code.as_str()
             }
-            Ok((_, recovered)) => {
+            Ok((permit, recovered)) => {
                 let (word, reason) = match recovered.recovery {
                     Outcome::Complete => ("complete", None),
                     Outcome::Incomplete { reason } => ("incomplete", Some(reason.as_str().to_owned())),
                     Outcome::Fresh => ("fresh", None),
                 };
-                answer.cursor = Some(recovered.start.to_string());
+                answer.cursor = Some(self.write_cursor(permit.tenant(), &recovered.start));
                 answer.recovery = Some(word.to_owned());
                 answer.reason = reason;
                 word
@@ -247,7 +247,7 @@ impl Shard {
             for value in &recovered.state {
                 self.queue_seen(key, permit, value);
             }
-            self.say_caught_up(key, permit.room(), recovered.head);
+            self.say_caught_up(key, permit, recovered.head);
         }
         let Some(session) = self
             .connections
@@ -277,10 +277,10 @@ impl Shard {
         }
     }
 
-    fn say_caught_up(&mut self, key: u32, room: &Room, head: Cursor) {
+    fn say_caught_up(&mut self, key: u32, permit: &Subscribe, head: Cursor) {
         let caught_up = CaughtUp {
-            room: room.as_str().to_owned(),
-            cursor: head.to_string(),
+            room: permit.room().as_str().to_owned(),
+            cursor: self.write_cursor(permit.tenant(), &head),
         };
         let frame = ServerFrame::push(server_frame::Body::CaughtUp(caught_up));
         self.say_as(key, &frame, Class::Recovery);
@@ -440,6 +440,11 @@ impl Shard {
                 self.queue_seen(key, &permit, value);
             }
         }
+    }
+
+    /// A cursor as the clients of a tenant are given it.
+    pub(super) fn write_cursor(&self, tenant: &Tenant, cursor: &Cursor) -> String {
+        self.shared.hub.cursors().write(tenant, cursor).to_string()
     }
 
     pub(super) fn new_ticket(&mut self) -> u64 {

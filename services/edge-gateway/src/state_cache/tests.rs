@@ -1,9 +1,9 @@
 use roomcast_access::{Policy, Principal, Rights, Subscribe};
-use roomcast_proto::cursor::{Epoch, Position};
+use roomcast_proto::cursor::{Cursors, Epoch, Position};
 use roomcast_proto::ids::{Audience, Room, Tenant};
 
 use super::*;
-use crate::delivery::Address;
+use crate::delivery::{Address, Mark};
 
 const POLICY: &str = "
 version: 1
@@ -46,7 +46,11 @@ impl Board {
             key: key.into(),
             withdrawn,
         };
-        let mark = Some((Epoch::of_streams("a", "b"), 0));
+        let mark = Some(Mark {
+            epoch: Epoch::of_streams("a", "b"),
+            time_bits: 0,
+            cursors: Cursors::plain(),
+        });
         let body = format!("{{\"{key}\":{rev}}}");
         Delivery::new(
             address,

@@ -7,7 +7,8 @@ use roomcast_edge_gateway::delivery::{Delivery, Kind};
 use roomcast_edge_gateway::hub::{Gap, HubSettings, Outcome, Recovered};
 use roomcast_edge_gateway::nats_side::now_millis;
 use roomcast_harness::nats::Nats;
-use roomcast_proto::cursor::{Cursor, Position};
+use roomcast_proto::cursor::{Cursor, Cursors, Position};
+use roomcast_proto::ids::Tenant;
 use roomcast_proto::subject::header;
 
 use super::rig::{Follower, Writer, history, subscribe};
@@ -240,7 +241,9 @@ async fn a_cursor_that_fits_nowhere_is_told_so() {
         nearly.is_empty() || nearly == [12],
         "the stream got there: {nearly:?}"
     );
-    let other: Cursor = "00000000.1.1.0".parse().unwrap();
+    let other = Cursors::plain()
+        .read(&Tenant::default(), "00000000.1.1.0")
+        .unwrap();
     let lost = recover(&follower, "staff", "a", Some(other)).await;
     assert_eq!(
         (lost.recovery, lost.events.len()),

@@ -7,6 +7,7 @@
 
 mod abuse;
 mod autobahn;
+mod cursors;
 mod doors;
 mod keys;
 mod life;
@@ -114,6 +115,12 @@ impl Gateway {
             &Audience::parse(audience).unwrap(),
         );
         self.store(subject, room, audience, id, more, Vec::new()).await;
+    }
+
+    /// Stores an event of some tenant, for all.
+    pub async fn event_of(&self, tenant: &str, room: &str, id: &str) {
+        let subject = subject::event(&Tenant::parse(tenant).unwrap(), &room_of(room), &Audience::all());
+        self.store(subject, room, "all", id, json!({}), Vec::new()).await;
     }
 
     /// Stores an event that expires.

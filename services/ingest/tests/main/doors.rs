@@ -4,10 +4,17 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
-use roomcast_proto::cursor::Cursor;
+use roomcast_proto::cursor::{Cursor, Cursors};
+use roomcast_proto::ids::Tenant;
 use serde_json::{Value, json};
 
-use crate::fixture::{BATCH, EVENT, Ingest, JSON, event, header};
+use crate::fixture::{BATCH, EVENT, Ingest, JSON, POLICY, event, header};
+
+/// The cursor of an answer, where there is one tenant.
+fn plain(answer: &Value) -> Cursor {
+    let text = answer["cursor"].as_str().unwrap();
+    Cursors::plain().read(&Tenant::default(), text).unwrap()
+}
 
 #[tokio::test]
 async fn one_event_over_http_is_stored_as_it_was_meant() {
@@ -40,7 +47,7 @@ async fn one_event_over_http_is_stored_as_it_was_meant() {
             (&json!("stored"), &json!(120)),
             "{answer}"
         );
-        let cursor: Cursor = answer["cursor"].as_str().unwrap().parse().unwrap();
+        let cursor = plain(&answer);
         assert_eq!((cursor.position.rev, cursor.time_bits), (0, 0));
     }
     let stored = ingest.stored("EVENTS").await;
@@ -152,7 +159,7 @@ async fn state_and_ephemeral_go_where_they_belong() {
         event
     };
     let answer = ingest.publish(&state(json!({ "data": 1 }))).await;
-    let cursor: Cursor = answer["cursor"].as_str().unwrap().parse().unwrap();
+    let cursor = plain(&answer);
     assert_eq!(
         (
             answer["status"].as_str(),
@@ -395,4 +402,53 @@ async fn gateways_speak_for_users_and_the_aggregator_notifies() {
     // A tenant's publisher cannot reach another tenant, nor pose as a gateway: the server puts its own account in.
     check(&publisher, "in.GW.main.chat.all", staff, "chat", "forbidden").await;
     assert_eq!(ingest.stored("EVENTS").await.len(), 2);
+}
+
+#[tokio::test]
+async fn answers_to_several_tenants_carry_sealed_cursors() {
+    let key = "0a".repeat(32);
+    let Some(ingest) = Ingest::start_with(POLICY, &[("ROOMCAST_CURSOR_KEYS", &key)]).await else {
+        return;
+    };
+    let event = json!({ "type": "t", "room": "bookings", "data": 1 });
+    let cursors = Cursors::sealed(&key).unwrap();
+    for tenant in ["main", "acme"] {
+        let token = ingest
+            .signer
+            .token_with("desk", &["desk"], 600, &json!({ "tenant": tenant }));
+        let http = &ingest.http;
+        let url = format!("{}/v1/events", ingest.url);
+        let one = http
+            .post(&url, &token, JSON, event.to_string())
+            .await
+            .unwrap()
+            .json();
+        let many = http
+            .post(&url, &token, JSON, json!([event, event]).to_string())
+            .await
+            .unwrap()
+            .json();
+        for answer in [&one, &many["results"][0], &many["results"][1]] {
+            let text = answer["cursor"].as_str().unwrap();
+            let read = |name: &str| cursors.read(&Tenant::parse(name).unwrap(), text);
+            assert!(read(tenant).is_ok() && read("other").is_err(), "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_cursor_keys_one_tenant_is_served() {
+    let Some(ingest) = Ingest::start().await else {
+        return;
+    };
+    let token = ingest
+        .signer
+        .token_with("desk", &["desk"], 600, &json!({ "tenant": "acme" }));
+    let event = json!({ "type": "t", "room": "bookings", "data": 1 }).to_string();
+    let url = format!("{}/v1/events", ingest.url);
+    let answer = ingest.http.post(&url, &token, JSON, event).await.unwrap();
+    assert_eq!(
+        (answer.status, &answer.json()["code"]),
+        (401, &json!("unauthenticated"))
+    );
 }

@@ -47,7 +47,12 @@ fn delivery(policy: &Policy, room: &str, audience: &str, kind: Kind, position: P
         audience: policy.audience(audience),
         audience_name: Audience::parse(audience).unwrap(),
     };
-    let mark = Some((Epoch::of_streams("a", "b"), 1)).filter(|_| kind != Kind::Ephemeral);
+    let mark = Some(crate::delivery::Mark {
+        epoch: Epoch::of_streams("a", "b"),
+        time_bits: 1,
+        cursors: roomcast_proto::cursor::Cursors::plain(),
+    })
+    .filter(|_| kind != Kind::Ephemeral);
     Arc::new(Delivery::new(address, kind, position, mark, None, b"{}"))
 }
 
