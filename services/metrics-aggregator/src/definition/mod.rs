@@ -118,6 +118,11 @@ pub enum Window {
         /// Distance from one end to the next.
         step: i64,
     },
+    /// Events of a group that follow each other at less than `gap`, microseconds.
+    Session {
+        /// What ends it.
+        gap: i64,
+    },
     /// All time.
     Total,
 }

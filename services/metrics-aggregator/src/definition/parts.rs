@@ -3,7 +3,7 @@
 use roomcast_access::yaml::{Node, Value};
 use roomcast_proto::ids::{Audience, Room};
 
-use super::read::{DAY, EVERY_DEFAULT, Found, HOUR, Reader, SECOND};
+use super::read::{DAY, EVERY_DEFAULT, Found, HOUR, MINUTE, Reader, SECOND};
 use super::{Aggregate, Clock, Leg, Publish, RoomPattern, STEPS_MAX, Unit, Window};
 use crate::engine::predicate;
 use crate::engine::row::Path;
@@ -149,13 +149,15 @@ impl Reader<'_> {
             &["sliding", "step", "tumbling", "total", "to_date", "session"],
             &[],
         )?;
-        for later in ["to_date", "session"] {
-            if found.contains_key(later) {
-                let message =
-                    format!("`{later}` windows are not built yet; there are sliding, tumbling and total");
-                self.mistakes.add(node.at, message);
-                return None;
-            }
+        if found.contains_key("to_date") {
+            let message =
+                "`to_date` windows are not built yet; there are sliding, tumbling, session and total";
+            self.mistakes.add(node.at, message);
+            return None;
+        }
+        if let (Some(gap), 1) = (found.get("session"), found.len()) {
+            let gap = self.duration(gap, MINUTE, 7 * DAY)?;
+            return Some(Window::Session { gap });
         }
         match (
             found.get("sliding"),
@@ -176,7 +178,7 @@ impl Reader<'_> {
             }
             (None, None, Some(flag), None) if matches!(flag.value, Value::Flag(true)) => Some(Window::Total),
             _ => {
-                let message = "a window is { sliding: 24h, step: 1m }, { tumbling: day } or { total: true }";
+                let message = "a window is { sliding: 24h, step: 1m }, { tumbling: day }, { session: 30m } or { total: true }";
                 self.mistakes.add(node.at, message);
                 None
             }

@@ -116,6 +116,10 @@ fn every_mistake_is_told_with_its_place() {
             ],
         ),
         (
+            "  - { name: m, from: { room: r }, value: count(), window: { session: 3m, step: 1m } }\n".into(),
+            vec!["4:59: a window is { sliding"],
+        ),
+        (
             metric("    lateness: 8d\n"),
             vec!["8:15: 8d is outside 0ms to 7d"],
         ),
@@ -163,12 +167,12 @@ fn every_mistake_is_told_with_its_place() {
             vec!["4:13: `status` is the first part"],
         ),
         (
-            "  - { name: a.b, from: { room: '>' }, value: p95(data.x), window: { session: 3m } }\n".into(),
+            "  - { name: a.b, from: { room: '>' }, value: p95(data.x), window: { session: 3s } }\n".into(),
             vec![
                 "4:13: bad metric name",
                 "4:32: bad room \">\"",
                 "4:46: p95(..) is not built yet",
-                "4:67: `session` windows are not built yet",
+                "4:78: 3s is outside 1m to 7d",
             ],
         ),
         (

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::definition::{Aggregate, SPARK_PARTS};
+use crate::engine::session::Session;
 
 /// Slots that one item of stored state holds; what a fold changes is written in pieces of this size.
 pub const PART_SLOTS: i64 = 128;
@@ -265,6 +266,8 @@ pub struct Group {
     pub legs: [Vec<Cell>; 2],
     /// Sliding windows only.
     pub rolling: Option<Box<Rolling>>,
+    /// Session windows only: ascending.
+    pub sessions: Vec<Session>,
 }
 
 impl Group {
@@ -281,6 +284,7 @@ impl Group {
             how,
             legs: [Vec::new(), Vec::new()],
             rolling,
+            sessions: Vec::new(),
         }
     }
 

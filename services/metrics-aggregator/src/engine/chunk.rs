@@ -253,6 +253,49 @@ impl Chunks {
         entries.fill(u32::try_from(number).unwrap_or(u32::MAX));
     }
 
+    /// Moves the values of a group's slot to another. Answers how many different ones are there then, by leg, where any was moved or
+    /// there before. One pass over all values.
+    pub fn move_values(&mut self, place: u32, group: &Group, from: i64, into: i64) -> [Option<u32>; 2] {
+        let mut counts = [None; 2];
+        for chunk in &mut self.list {
+            let mut moved = false;
+            for (key, slots) in chunk.values.iter_mut().filter(|(key, _)| key.group == place) {
+                if let Ok(at) = slots.binary_search(&from) {
+                    slots.remove(at);
+                    if let Err(at) = slots.binary_search(&into) {
+                        slots.insert(at, into);
+                    }
+                    moved = true;
+                }
+                if slots.binary_search(&into).is_ok() {
+                    *counts[usize::from(key.leg)].get_or_insert(0) += 1;
+                }
+            }
+            if moved && !chunk.dirty {
+                chunk.dirty = true;
+                self.dirty += 1;
+            }
+        }
+        // The emptied part of the group is listed no more.
+        let part = part_of(from);
+        if part != part_of(into) {
+            let chunk = self.touch(part_hash(group.hash, part));
+            chunk.parts.retain(|known| *known != (place, part));
+        }
+        counts
+    }
+
+    /// Drops the slots of values that are no session of their group any more.
+    pub fn retain_slots(&mut self, groups: &[Group]) {
+        for chunk in &mut self.list {
+            chunk.values.retain(|key, slots| {
+                let group = groups.get(key.group as usize);
+                slots.retain(|slot| group.is_some_and(|group| group.session(*slot).is_some()));
+                !slots.is_empty()
+            });
+        }
+    }
+
     /// Lists all parts anew after groups moved. `moved` gives the new place of a group; values of groups that are gone go.
     pub fn renumber(&mut self, groups: &[Group], moved: &[Option<u32>]) {
         for chunk in &mut self.list {

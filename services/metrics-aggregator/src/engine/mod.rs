@@ -1,5 +1,5 @@
 //! The pure core, in the order of an event's path: `row` (the fields that metrics name) → `predicate` (`where`) → `metric` (tests,
-//! fold, windows) with `window`, `calendar`, `cell`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
+//! fold, windows) with `window`, `calendar`, `session`, `cell`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
 //!
 //! It reads no clock, awaits nothing and knows no NATS: the worker drives it.
 
@@ -17,5 +17,6 @@ pub mod render;
 pub mod row;
 #[cfg(test)]
 mod rules;
+pub mod session;
 pub mod shard;
 pub mod window;

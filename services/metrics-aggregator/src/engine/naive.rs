@@ -21,6 +21,7 @@ use crate::engine::shard::{Head, Shard};
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
 
 /// What an event is made from; an index into the tables below.
 #[derive(Debug, Clone)]
@@ -96,8 +97,26 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Events so near to each other, of so few groups and values, that sessions touch, join and open again.
+fn near_step() -> impl Strategy<Value = Step> {
+    let made = (
+        0..7 * MINUTE,
+        -10 * MINUTE..0,
+        0..2_usize,
+        0..2_usize,
+        0..3_usize,
+        0..2_usize,
+        0..8_usize,
+    );
+    prop_oneof![
+        12 => made.prop_map(|(after, shift, room, kind, amount, category, customer)| Step::Event(Made { after, shift, room, kind, amount, category, customer })),
+        1 => (0..3 * HOUR).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+    ]
+}
+
 /// Windows; the sliding ones are such that parts of the sparkline cut steps.
-const WINDOWS: [(&str, &str, &str); 14] = [
+const WINDOWS: [(&str, &str, &str); 17] = [
     ("day", "{ tumbling: day }", "wall"),
     ("total", "{ total: true }", "wall"),
     ("slide", "{ sliding: 3h, step: 10m }", "wall"),
@@ -112,6 +131,9 @@ const WINDOWS: [(&str, &str, &str); 14] = [
     ("monthevent", "{ tumbling: month }", "event"),
     ("quarter", "{ tumbling: quarter }", "wall"),
     ("year", "{ tumbling: year }", "wall"),
+    ("session", "{ session: 5m }", "wall"),
+    ("sessionlong", "{ session: 2h }", "wall"),
+    ("sessionevent", "{ session: 15m }", "event"),
 ];
 
 /// Every aggregate × group for some windows.
@@ -166,6 +188,9 @@ struct Fact {
     value: String,
 }
 
+/// No time at all.
+const NEVER: Range<i64> = i64::MIN..i64::MIN;
+
 /// A value as it is shown, and as a number if it is one.
 type Number = (String, Option<Decimal>);
 
@@ -194,6 +219,68 @@ impl Naive {
             Clock::Event => self.highest,
         };
         self.newest = self.newest.max(newest);
+        if let (Window::Session { .. }, Some(horizon)) = (self.definition.window, self.horizon()) {
+            let groups: BTreeSet<String> = self.times().map(|(group, _)| group.to_owned()).collect();
+            for group in groups {
+                let last = self
+                    .times()
+                    .filter(|(g, _)| *g == group)
+                    .map(|(_, time)| time)
+                    .max();
+                if last.unwrap() + 31 * DAY < horizon {
+                    self.facts.retain(|fact| fact.group != group);
+                    self.capped.retain(|(_, capped, ..)| *capped != group);
+                }
+            }
+        }
+    }
+
+    /// All events that belong to sessions, those that did not fit among them.
+    fn times(&self) -> impl Iterator<Item = (&str, i64)> {
+        let capped = self
+            .capped
+            .iter()
+            .map(|(_, group, _, time)| (group.as_str(), *time));
+        self.facts
+            .iter()
+            .map(|fact| (fact.group.as_str(), fact.time))
+            .chain(capped)
+    }
+
+    /// What is older belongs to no session; whole days, or gaps where they are longer.
+    fn horizon(&self) -> Option<i64> {
+        let oldest = self.newest? - HOUR - FUTURE_MICROS;
+        Some(oldest - oldest.rem_euclid(DAY))
+    }
+
+    /// The sessions of a group, as if one more event came.
+    fn sessions(&self, group: &str, more: Option<i64>) -> Vec<Range<i64>> {
+        let Window::Session { gap } = self.definition.window else {
+            return Vec::new();
+        };
+        let mut times: Vec<i64> = self
+            .times()
+            .filter(|(g, _)| *g == group)
+            .map(|(_, time)| time)
+            .chain(more)
+            .collect();
+        times.sort_unstable();
+        let mut sessions: Vec<Range<i64>> = Vec::new();
+        for time in times {
+            match sessions.last_mut() {
+                Some(session) if time < session.end => session.end = time + gap,
+                _ => {
+                    if sessions
+                        .last()
+                        .is_some_and(|session| time - (session.end - gap) > 31 * DAY)
+                    {
+                        sessions.clear();
+                    }
+                    sessions.push(time..time + gap);
+                }
+            }
+        }
+        sessions
     }
 
     fn zone(&self) -> &TimeZone {
@@ -203,7 +290,7 @@ impl Naive {
     /// The window whose newest instant is `at`.
     fn window(&self, at: i64) -> Option<Range<i64>> {
         match self.definition.window {
-            Window::Total => None,
+            Window::Total | Window::Session { .. } => None,
             Window::Sliding { size, step } => {
                 let end = (at.div_euclid(step) + 1) * step;
                 Some(end - size..end)
@@ -272,19 +359,27 @@ impl Naive {
         start(first)..start(first.checked_add(span).unwrap())
     }
 
-    fn before(&self, window: &Range<i64>) -> Range<i64> {
+    fn before(&self, group: &str, window: &Range<i64>) -> Range<i64> {
         match self.definition.window {
             Window::Tumbling(_) => self.window(window.start - 1).unwrap(),
+            Window::Session { .. } => {
+                let sessions = self.sessions(group, None);
+                let before = sessions.into_iter().rfind(|session| session.end <= window.start);
+                before.unwrap_or(NEVER)
+            }
             _ => window.start - (window.end - window.start)..window.start,
         }
     }
 
-    fn spark(&self, window: Option<&Range<i64>>) -> Vec<Option<Range<i64>>> {
+    fn spark(&self, group: &str, window: Option<&Range<i64>>) -> Vec<Option<Range<i64>>> {
         let Some(window) = window else { return vec![None] };
-        if matches!(self.definition.window, Window::Tumbling(_)) {
+        if matches!(
+            self.definition.window,
+            Window::Tumbling(_) | Window::Session { .. }
+        ) {
             let mut days = vec![window.clone()];
             while days.len() < 24 {
-                let before = self.before(days.last().unwrap());
+                let before = self.before(group, days.last().unwrap());
                 days.push(before);
             }
             return days.into_iter().rev().map(Some).collect();
@@ -299,6 +394,7 @@ impl Naive {
     fn block(&self, at: i64) -> i64 {
         match self.definition.window {
             Window::Total => 0,
+            Window::Session { .. } => at.div_euclid(DAY),
             Window::Sliding { size, .. } => at.div_euclid(size),
             Window::Tumbling(_) => self.window(at).unwrap().start,
         }
@@ -396,6 +492,7 @@ impl Naive {
                 let oldest = self.window(newest).unwrap().start - HOUR - FUTURE_MICROS;
                 event.time_micros < self.window(oldest).unwrap().start - 24 * MINUTE
             }
+            Window::Session { .. } => event.time_micros < self.horizon().unwrap(),
             _ => false,
         };
         if past {
@@ -404,20 +501,27 @@ impl Naive {
         let block = self.block(event.time_micros);
         if self.definition.group_values > 0 {
             let in_block: BTreeSet<&str> = self
-                .facts
-                .iter()
-                .filter(|fact| self.block(fact.time) == block && fact.group != GroupName::OTHER)
-                .map(|fact| fact.group.as_str())
+                .times()
+                .filter(|(group, time)| self.block(*time) == block && *group != GroupName::OTHER)
+                .map(|(group, _)| group)
                 .collect();
             if !in_block.contains(group.as_str()) && in_block.len() >= self.definition.groups_max {
                 group = GroupName::OTHER.to_owned();
             }
         }
         if matches!(aggregate, Aggregate::Distinct(_)) {
+            let session = self
+                .sessions(&group, Some(event.time_micros))
+                .into_iter()
+                .find(|session| session.contains(&event.time_micros));
+            let together = |fact: &Fact| match &session {
+                Some(session) => session.contains(&fact.time),
+                None => self.block(fact.time) == block,
+            };
             let values: BTreeSet<&str> = self
                 .facts
                 .iter()
-                .filter(|fact| fact.leg == leg && fact.group == group && self.block(fact.time) == block)
+                .filter(|fact| fact.leg == leg && fact.group == group && together(fact))
                 .map(|fact| fact.value.as_str())
                 .collect();
             if !values.contains(value.as_str()) && values.len() >= DISTINCT_MAX as usize {
@@ -489,7 +593,7 @@ impl Naive {
         let (value, events) = self.value(group, window.as_ref(), true);
         let previous = window
             .as_ref()
-            .map(|window| self.before(window))
+            .map(|window| self.before(group, window))
             .and_then(|window| self.value(group, Some(&window), false).0);
         let number = |value: &Option<Number>| value.as_ref().and_then(|value| value.1);
         let change = number(&value)
@@ -498,7 +602,7 @@ impl Naive {
         let percent = change
             .zip(number(&previous))
             .and_then(|(change, previous)| change.percent_of(previous));
-        let spark = self.spark(window.as_ref());
+        let spark = self.spark(group, window.as_ref());
         let last = spark.len() - 1;
         let sliding = matches!(self.definition.window, Window::Sliding { .. });
         let text = |number: Option<Decimal>| number.map(|number| number.to_string());
@@ -554,12 +658,48 @@ impl Naive {
         }
     }
 
+    /// Every value that sessions must show now.
+    fn expect_sessions(&self, expected: &mut BTreeMap<String, Update>) {
+        let Some(newest) = self.newest else { return };
+        let name = &self.definition.name;
+        let most = self.definition.groups_published_max;
+        let groups: BTreeSet<&str> = self.times().map(|(group, _)| group).collect();
+        let all: Vec<(&str, Range<i64>)> = groups
+            .into_iter()
+            .flat_map(|group| {
+                let sessions = self.sessions(group, None);
+                sessions.into_iter().map(move |session| (group, session))
+            })
+            .collect();
+        let (mut open, mut closed): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, session)| session.end > newest);
+        let size = |(group, session): &(&str, Range<i64>)| {
+            let value = self.value(group, Some(session), true).0.and_then(|value| value.1);
+            value.map(|number| number.units().abs())
+        };
+        open.sort_by(|a, b| size(b).cmp(&size(a)).then(a.0.cmp(b.0)));
+        let other = open.iter().position(|(group, _)| *group == GroupName::OTHER);
+        let other = other.map(|at| open.remove(at));
+        open.truncate(most);
+        for (group, session) in open.into_iter().chain(other) {
+            expected.insert(current_key(name, group), self.update(group, Some(session), true));
+        }
+        closed.retain(|(_, session)| {
+            session.end + (24 * (session.end - session.start)).clamp(HOUR, 7 * DAY) > self.as_of
+        });
+        closed.sort_by(|a, b| b.1.end.cmp(&a.1.end).then(a.0.cmp(b.0)));
+        for (group, session) in closed.into_iter().take(most) {
+            let key = closed_key(name, group, session.start);
+            expected.insert(key, self.update(group, Some(session), false));
+        }
+    }
+
     /// The groups that are state in a window.
     fn top(&self, window: Option<&Range<i64>>, current: bool) -> Vec<String> {
         if self.definition.group_values == 0 {
             return vec!["[]".to_owned()];
         }
-        let before = window.filter(|_| current).map(|window| self.before(window));
+        let before = window.filter(|_| current).map(|window| self.before("", window));
         let shown = |fact: &&Fact| {
             window.is_none_or(|window| window.contains(&fact.time))
                 || before.as_ref().is_some_and(|b| b.contains(&fact.time))
@@ -632,7 +772,9 @@ fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
         ..update.clone()
     };
     let mut expected: BTreeMap<String, Update> = BTreeMap::new();
-    if let Some(newest) = naive.newest {
+    if let Window::Session { .. } = naive.definition.window {
+        naive.expect_sessions(&mut expected);
+    } else if let Some(newest) = naive.newest {
         let window = naive.window(newest);
         for group in naive.top(window.as_ref(), true) {
             expected.insert(
@@ -642,7 +784,7 @@ fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
         }
         if matches!(naive.definition.window, Window::Tumbling(_)) {
             let first = naive.window(first_newest.unwrap_or(newest)).unwrap();
-            let mut day = naive.before(&window.unwrap());
+            let mut day = naive.before("", &window.unwrap());
             while day.end + 7 * 24 * HOUR > naive.as_of
                 && day.end > newest - 100 * MINUTE.max(day.end - day.start)
             {
@@ -660,7 +802,7 @@ fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
                         }
                     }
                 }
-                day = naive.before(&day);
+                day = naive.before("", &day);
             }
         }
     }
@@ -669,9 +811,12 @@ fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
         .filter(|(key, (_, expires))| of_metric(key) && expires.is_none_or(|at| at > naive.as_of))
         .map(|(key, (update, _))| {
             let mut update = blank(update);
-            // Where minutes are dropped, the newest one that stays takes the last revision over.
+            // Where minutes or sessions are dropped, the newest one that stays takes the last revision over.
             if let Some(wanted) = expected.get(key)
-                && naive.definition.window == Window::Tumbling(Unit::Minute)
+                && matches!(
+                    naive.definition.window,
+                    Window::Tumbling(Unit::Minute) | Window::Session { .. }
+                )
             {
                 assert!(
                     update.revision >= wanted.revision,
@@ -769,7 +914,8 @@ fn run(zone: &str, start: &str, windows: &[usize], steps: &[Step]) {
                 }
                 shard = Shard::load(definitions.metrics.clone(), Some((head, &chunks)), now).unwrap();
                 shard.go_live();
-                // A new process does not know what the old one published; the sweep tells it.
+                // A new process does not know what the old one published; with its first values the sweep tells it.
+                publish(&mut shard, &mut shown);
                 let known: Vec<crate::engine::shard::Known> = shown
                     .iter()
                     .map(|(key, (update, _))| crate::engine::shard::Known {
@@ -833,5 +979,15 @@ proptest! {
         steps in prop::collection::vec(step(), 1..70),
     ) {
         run(zone.0, zone.1, &windows, &steps);
+    }
+
+    #[test]
+    fn every_session_equals_its_recomputation(
+        steps in prop_oneof![
+            2 => prop::collection::vec(near_step(), 1..50),
+            1 => prop::collection::vec(step(), 1..70),
+        ],
+    ) {
+        run("UTC", "2026-06-01T12:00:00Z", &[14, 15, 16], &steps);
     }
 }

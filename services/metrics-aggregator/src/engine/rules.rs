@@ -201,6 +201,123 @@ fn each_aggregate_says_what_its_name_says() {
     }
 }
 
+/// Each row: the value, what it is of two sessions, what of the one that a late event makes of them.
+#[test]
+fn a_late_event_joins_two_sessions() {
+    let events = [
+        (0, r#"{"x":4,"c":"a"}"#),
+        (6, r#"{"x":1,"c":"b"}"#),
+        (10, r#"{"x":"9","c":"a"}"#),
+    ];
+    let late = (3, r#"{"x":2,"c":"c"}"#);
+    for (value, first, second, both) in [
+        ("count()", "1", "2", "4"),
+        ("sum(data.x)", "4", "10", "16"),
+        ("avg(data.x)", "4", "5", "4"),
+        ("min(data.x)", "4", "1", "1"),
+        ("max(data.x)", "4", "9", "9"),
+        ("first(data.x)", "4", "1", "4"),
+        ("last(data.x)", "4", "9", "9"),
+        ("distinct(data.c)", "1", "2", "3"),
+    ] {
+        let mut bench = Bench::new(&format!(
+            "value: {value}, compare: previous, lateness: 1h, window: {{ session: 5m }}"
+        ));
+        for (minute, data) in events {
+            bench.after(NOON + minute * MINUTE - bench.now);
+            assert_eq!(bench.event(0, data), Outcome::Folded);
+        }
+        let out = bench.after(SECOND);
+        let second_start = "m@2026-06-01T12:06:00Z";
+        let update = Bench::update(&out, "m");
+        assert_eq!(update.value.as_deref(), Some(second), "{value}");
+        assert_eq!(update.previous.as_deref(), Some(first), "{value}");
+        assert_eq!(
+            (update.window.start.as_deref(), update.window.end.as_deref()),
+            (Some("2026-06-01T12:06:00Z"), Some("2026-06-01T12:15:00Z"))
+        );
+        // Closed, and named by its start.
+        let out = bench.after(5 * MINUTE);
+        assert_eq!(keys(&out), [second_start, "m"], "{value}");
+        assert!(out[1].body.is_none(), "there is no current session");
+        assert_eq!(Bench::update(&out, second_start).value.as_deref(), Some(second));
+        // What joins them leaves one, under the earlier start.
+        assert_eq!(
+            bench.event(NOON + late.0 * MINUTE - bench.now, late.1),
+            Outcome::Folded
+        );
+        let out = bench.after(SECOND);
+        assert_eq!(keys(&out), ["m@2026-06-01T12:00:00Z", second_start], "{value}");
+        assert!(out[1].body.is_none(), "the one that was swallowed is withdrawn");
+        let update = Bench::update(&out, "m@2026-06-01T12:00:00Z");
+        assert_eq!(update.value.as_deref(), Some(both), "{value}");
+        assert_eq!(update.previous, None);
+        // A distinct value that both had is one.
+        bench.event(NOON + MINUTE - bench.now, r#"{"x":4,"c":"a"}"#);
+        let update = Bench::update(&bench.after(SECOND), "m@2026-06-01T12:00:00Z");
+        assert_eq!(update.events, 5, "{value}");
+        if value.starts_with("distinct") {
+            assert_eq!(update.value.as_deref(), Some("3"));
+        }
+    }
+}
+
+#[test]
+fn a_session_opens_again_and_moves_its_start() {
+    let mut bench = Bench::new("value: count(), lateness: 1h, window: { session: 5m }");
+    bench.event(0, "{}");
+    assert_eq!(keys(&bench.after(SECOND)), ["m"]);
+    assert_eq!(bench.shard.next_wake(), Some(NOON + 5 * MINUTE));
+    let out = bench.after(5 * MINUTE);
+    assert_eq!(keys(&out), ["m@2026-06-01T12:00:00Z", "m"]);
+    // 24 of its length.
+    assert_eq!(out[0].expires_micros, Some(NOON + 125 * MINUTE));
+    bench.event(-2 * MINUTE, "{}");
+    let out = bench.after(SECOND);
+    assert_eq!(keys(&out), ["m@2026-06-01T12:00:00Z", "m"]);
+    assert!(out[0].body.is_none(), "it is not closed any more");
+    assert_eq!(
+        Bench::update(&out, "m").window.start.as_deref(),
+        Some("2026-06-01T12:00:00Z")
+    );
+    bench.after(10 * MINUTE);
+    bench.event(NOON - MINUTE - bench.now, "{}");
+    let out = bench.after(SECOND);
+    assert_eq!(keys(&out), ["m@2026-06-01T11:59:00Z", "m@2026-06-01T12:00:00Z"]);
+    assert!(out[1].body.is_none(), "its start has moved");
+    assert_eq!(
+        Bench::update(&out, "m@2026-06-01T11:59:00Z").value.as_deref(),
+        Some("3")
+    );
+}
+
+#[test]
+fn as_many_closed_sessions_are_state_as_groups_may_be() {
+    let mut bench =
+        Bench::new("value: count(), group_by: [data.g], groups_published_max: 2, window: { session: 5m }");
+    for (group, minute) in [("a", 0), ("b", 1), ("c", 2)] {
+        bench.after(NOON + minute * MINUTE - bench.now);
+        bench.event(0, &format!("{{\"g\":{group:?}}}"));
+    }
+    let out = bench.after(20 * MINUTE);
+    let closed = ["m/c@2026-06-01T12:02:00Z", "m/b@2026-06-01T12:01:00Z"];
+    assert_eq!(keys(&out)[..2], closed, "those that ended last");
+    // The first to expire makes room for one that ended before.
+    assert_eq!(bench.shard.next_wake(), Some(NOON + 126 * MINUTE));
+}
+
+#[test]
+fn a_group_that_was_silent_for_a_month_begins_anew() {
+    for (days, previous) in [(30, Some("1")), (33, None)] {
+        let mut bench = Bench::new("value: count(), compare: previous, window: { session: 5m }");
+        bench.event(0, "{}");
+        bench.after(days * DAY);
+        bench.event(0, "{}");
+        let update = Bench::update(&bench.after(SECOND), "m");
+        assert_eq!(update.previous.as_deref(), previous, "{days}");
+    }
+}
+
 #[test]
 fn what_cannot_be_carried_is_skipped() {
     let mut bench = Bench::new("value: last(data.x), window: { tumbling: hour }");

@@ -2,19 +2,23 @@
 //!
 //! A *slot* is the smallest piece of time the engine keeps apart: a unit of the calendar, a part of a step of a sliding window, all
 //! time of a total. A window is named by an ordinal, its *place*: that of the calendar's unit, the number of the step at whose end a
-//! sliding window ends, 0 for a total. Everything here is arithmetic; the clock is never read. Times are Unix microseconds.
+//! sliding window ends, 0 for a total. Sessions belong to groups (see `session`): the place of a metric is an instant then, the one
+//! up to which they are closed. Everything here is arithmetic; the clock is never read. Times are Unix microseconds.
 
 use std::ops::Range;
 
 use crate::definition::{Definition, SPARK, SPARK_PARTS, Unit, Window};
 use crate::engine::calendar::Calendar;
 use crate::engine::metric::FUTURE_MICROS;
+use crate::engine::session;
 
 const HOUR_MICROS: i64 = 3_600_000_000;
 /// Shortest and longest life of a closed window's value.
 const CLOSED_LIFE: (i64, i64) = (HOUR_MICROS, 7 * 24 * HOUR_MICROS);
 /// Closed windows that may be kept: an hour of minutes, and those that events from the near future have closed ahead of time.
 const ALIVE_MAX: usize = 70;
+/// Sessions that late events may join, for the room a sum has in each: some days of sessions of a minute.
+const SESSIONS_JOINED_MAX: i64 = 1 << 16;
 
 /// The windows of one metric.
 #[derive(Debug, Clone)]
@@ -25,6 +29,8 @@ pub struct Frames {
     step_slots: i64,
     /// Steps of a sliding window.
     steps: i64,
+    /// Slots of a block.
+    block: i64,
 }
 
 impl Frames {
@@ -40,15 +46,29 @@ impl Frames {
             Window::Tumbling(unit) => Some(Calendar::new(unit, definition.zone.clone())),
             _ => None,
         };
+        let block = match definition.window {
+            Window::Session { gap } => gap.max(session::BLOCK_MICROS),
+            _ => steps * step_slots,
+        };
         Self {
             window: definition.window,
             calendar,
             step_slots,
             steps,
+            block,
         }
     }
 
-    /// The slot an instant lies in.
+    /// The gap that ends a session; `None` for other windows.
+    #[must_use]
+    pub fn gap(&self) -> Option<i64> {
+        match self.window {
+            Window::Session { gap } => Some(gap),
+            _ => None,
+        }
+    }
+
+    /// The slot an instant lies in; of sessions the instant itself.
     pub fn slot(&mut self, at: i64) -> i64 {
         match (self.window, &mut self.calendar) {
             (Window::Sliding { step, .. }, _) => {
@@ -57,6 +77,7 @@ impl Frames {
                 let part = ((rest + 1) * self.step_slots + step - 1) / step - 1;
                 whole * self.step_slots + part
             }
+            (Window::Session { .. }, _) => at,
             (_, Some(calendar)) => calendar.place(at),
             _ => 0,
         }
@@ -142,10 +163,13 @@ impl Frames {
         matches!(self.window, Window::Sliding { .. })
     }
 
-    /// Slots of one window: how many cells may be added up.
+    /// How many cells may be added up.
     #[must_use]
-    pub fn slots_per_window(&self) -> i64 {
-        self.steps * self.step_slots
+    pub fn cells_per_window(&self) -> i64 {
+        match self.window {
+            Window::Session { .. } => SESSIONS_JOINED_MAX,
+            _ => self.steps * self.step_slots,
+        }
     }
 
     /// Steps of one window.
@@ -155,23 +179,37 @@ impl Frames {
     }
 
     /// The block of a slot: groups and distinct values are bounded per block. A unit of the calendar or all time is one; a sliding
-    /// window's slots are counted off in blocks of its own length, so that what is admitted depends on events alone and not on when it
-    /// was looked at.
+    /// window's slots are counted off in blocks of its own length, sessions in days, so that what is admitted depends on events alone and
+    /// not on when it was looked at.
     #[must_use]
     pub fn block(&self, slot: i64) -> i64 {
-        slot.div_euclid(self.slots_per_window())
+        slot.div_euclid(self.block)
     }
 
     /// The first slot of a block.
     #[must_use]
     pub fn block_start(&self, block: i64) -> i64 {
-        block * self.slots_per_window()
+        block * self.block
+    }
+
+    /// The slots in which the different values of a group are bounded together with those of this slot: its block, or its session.
+    #[must_use]
+    pub fn bounded(&self, slot: i64) -> Range<i64> {
+        if self.gap().is_some() {
+            return slot..slot + 1;
+        }
+        let block = self.block(slot);
+        self.block_start(block)..self.block_start(block + 1)
     }
 
     /// The oldest slot that anything published about the window at `place` or a window still open to corrections can show. Whole blocks.
     #[must_use]
     pub fn horizon(&self, place: i64, lateness_micros: i64) -> i64 {
         match &self.calendar {
+            None if self.gap().is_some() => {
+                let reach = lateness_micros.max(CLOSED_LIFE.0) + FUTURE_MICROS;
+                self.block_start(self.block(place.saturating_sub(reach)))
+            }
             None if self.rolls() => self.block_start(self.block((place - 2 * self.steps) * self.step_slots)),
             None => i64::MIN,
             // The sparkline of the oldest window that is still kept or that a late event may correct, and the one before it.
@@ -220,9 +258,8 @@ impl Frames {
     }
 
     fn life(&self, place: i64) -> i64 {
-        self.bounds(place).map_or(0, |bounds| {
-            ((bounds.end - bounds.start) * SPARK).clamp(CLOSED_LIFE.0, CLOSED_LIFE.1)
-        })
+        self.bounds(place)
+            .map_or(0, |bounds| closed_life(bounds.end - bounds.start))
     }
 
     /// A window and those before it.
@@ -231,6 +268,12 @@ impl Frames {
             self.calendar.as_ref().map(|calendar| calendar.before(*at))
         })
     }
+}
+
+/// How long the value of a closed window of this length is kept.
+#[must_use]
+pub fn closed_life(length: i64) -> i64 {
+    length.saturating_mul(SPARK).clamp(CLOSED_LIFE.0, CLOSED_LIFE.1)
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
@@ -251,6 +294,7 @@ mod tests {
             calendar: None,
             step_slots,
             steps: size / step,
+            block: step_slots * (size / step),
         }
     }
 

@@ -375,6 +375,53 @@ async fn an_hour_has_its_mean_and_a_late_event_corrects_the_one_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_goes_on_over_a_restart_and_closes_when_it_is_over() {
+    let Some(world) = world().await else { return };
+    let metrics = "version: 1\ntimezone: UTC\nmetrics:\n  - { name: visit, from: { room: bookings, type: done }, value: distinct(data.page), group_by: [data.user], window: { session: 1m }, compare: previous, lateness: 1h, publish: { room: board, audience: staff, at_most_every: 50ms } }\n";
+    let mut a = world.start("a", metrics);
+    a.ready().await;
+    let second = 1_000_000;
+    let at = now();
+    // One visit that is over, one that ends in twenty seconds.
+    let visit = |user: &str, page: u32| json!({ "user": user, "page": page });
+    let first = at - 300 * second;
+    world.event(1, "done", &visit("ada", 1), first).await;
+    world.event(2, "done", &visit("ada", 2), at - 45 * second).await;
+    let key = |start: i64| format!("visit/ada@{}", roomcast_proto::event::rfc3339(start));
+    world
+        .eventually("a closed and an open visit", |values| {
+            values.get(&key(first)).is_some_and(|data| data["value"] == "1")
+                && values
+                    .get("visit/ada")
+                    .is_some_and(|data| data["value"] == "1" && data["previous"] == "1")
+        })
+        .await;
+    a.kill();
+    world.event(3, "done", &visit("ada", 2), at - 44 * second).await;
+    world.event(4, "done", &visit("ada", 3), at - 43 * second).await;
+    let _a = world.start("a", metrics);
+    let values = world
+        .eventually("the same visit after a restart", |values| {
+            values
+                .get("visit/ada")
+                .is_some_and(|data| data["value"] == "2" && data["events"] == 3)
+        })
+        .await;
+    assert_eq!(
+        values["visit/ada"]["window"]["start"],
+        roomcast_proto::event::rfc3339(at - 45 * second)
+    );
+    let start = at - 45 * second;
+    let values = world
+        .eventually("the visit is over", |values| {
+            values.get("visit/ada") == Some(&Value::Null)
+        })
+        .await;
+    assert_eq!(values[&key(start)]["value"], "2");
+    assert_eq!(values[&key(start)]["sparkline"][22], "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_definition_counts_anew_and_takes_back_what_it_no_longer_produces() {
     let Some(world) = world().await else { return };
     let mut truth = Truth::default();

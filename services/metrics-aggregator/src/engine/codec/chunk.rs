@@ -1,9 +1,10 @@
 //! One chunk as it is stored: watermarks of rooms, cells and distinct values of groups.
 
 use super::{Corrupt, FORMAT, FORMAT_OLDEST, Reader, Writer};
-use crate::engine::cell::{Carried, Cell};
+use crate::engine::cell::{Carried, Cell, Group, PART_SLOTS};
 use crate::engine::chunk::{Chunk, Slots, ValueKey};
 use crate::engine::metric::{Metric, part_cells};
+use crate::engine::session::Session;
 
 /// One chunk of a metric as it is stored.
 #[must_use]
@@ -44,6 +45,9 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
             for leg in 0..2 {
                 write_cells(&mut out, part_cells(group, leg, *part));
             }
+            if metric.frames.gap().is_some() {
+                write_sessions(&mut out, group, *part);
+            }
         }
         out.count(own_values.len());
         for (key, slots) in own_values {
@@ -53,6 +57,38 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
         }
     }
     out.finish()
+}
+
+/// The sessions of a group whose slots are in a part; only of metrics with session windows.
+fn write_sessions(out: &mut Writer, group: &Group, part: i64) {
+    let slots = part * PART_SLOTS..(part + 1) * PART_SLOTS;
+    let sessions: Vec<_> = group
+        .sessions
+        .iter()
+        .filter(|session| slots.contains(&session.slot))
+        .collect();
+    out.count(sessions.len());
+    for session in sessions {
+        out.signed(session.slot.into());
+        out.signed(i128::from(session.start) - i128::from(session.slot));
+        out.signed(i128::from(session.last) - i128::from(session.slot));
+    }
+}
+
+pub(super) fn read_sessions(input: &mut Reader<'_>) -> Result<Vec<Session>, Corrupt> {
+    const FAR: Corrupt = Corrupt("a session is too far away");
+    let count = input.count()?;
+    let mut sessions = Vec::with_capacity(count);
+    for _ in 0..count {
+        let slot = input.signed64()?;
+        let start = slot.checked_add(input.signed64()?).ok_or(FAR)?;
+        let last = slot.checked_add(input.signed64()?).ok_or(FAR)?;
+        if !(start..=last).contains(&slot) {
+            return Err(Corrupt("a session does not contain its slot"));
+        }
+        sessions.push(Session { slot, start, last });
+    }
+    Ok(sessions)
 }
 
 pub(super) fn write_cells(out: &mut Writer, cells: &[Cell]) {
@@ -200,6 +236,10 @@ pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(),
             for leg in 0..2 {
                 let cells = read_cells(&mut input, format)?;
                 metric.groups[place as usize].legs[leg].extend(cells);
+            }
+            if metric.frames.gap().is_some() {
+                let sessions = read_sessions(&mut input)?;
+                metric.groups[place as usize].sessions.extend(sessions);
             }
         }
         for _ in 0..input.count()? {

@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::chunk::{read_cells, read_slots, write_slots};
+    use super::chunk::{read_cells, read_sessions, read_slots, write_slots};
     use super::*;
     use crate::engine::chunk::Slots;
 
@@ -244,6 +244,7 @@ mod tests {
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read_metric(&mut Reader::new(&bytes));
             let _ = read_slots(&mut Reader::new(&bytes));
+            let _ = read_sessions(&mut Reader::new(&bytes));
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT);
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT_OLDEST);
         }

@@ -3,6 +3,7 @@
 //! Called by the shard for each event in stream order and at each advance of time. What it has to say is built in `render`.
 
 mod place;
+mod session;
 mod time;
 mod value;
 
@@ -20,6 +21,7 @@ use crate::engine::predicate::Verdict;
 use crate::engine::render::Outgoing;
 use crate::engine::row::{Event, Field, Paths};
 use crate::engine::window::Frames;
+pub(crate) use session::ALL_SESSIONS;
 use value::{carried, digest, number};
 
 /// An event may be this much ahead of the time it was stored.
@@ -148,6 +150,10 @@ pub struct Metric {
     by_key: HashMap<Arc<str>, u32>,
     block_groups: HashMap<i64, usize>,
     pub(crate) chunks: Chunks,
+    /// Sessions that are not closed, by end; one a group at most.
+    pub(crate) open: BTreeSet<(i64, u32)>,
+    /// When the first of the closed sessions that are state makes room for one that is not.
+    pub(crate) room_at: Option<i64>,
     horizon: i64,
     key: String,
     // What is to be published; see `render`.
@@ -159,7 +165,8 @@ pub struct Metric {
     pub(crate) closed_in_flight: BTreeSet<i64>,
     pub(crate) finals: Vec<Outgoing>,
     pub(crate) published: HashSet<Arc<str>>,
-    pub(crate) closed_published: BTreeMap<i64, HashSet<Arc<str>>>,
+    /// Stored values of closed windows and until when, by place and group; of sessions by start and group.
+    pub(crate) closed_published: BTreeMap<i64, HashMap<Arc<str>, i64>>,
     pub(crate) last_published: Option<i64>,
     pub(crate) last_status: Option<(i64, Status)>,
     pub(crate) lag: u64,
@@ -193,6 +200,8 @@ impl Metric {
             by_key: HashMap::new(),
             block_groups: HashMap::new(),
             chunks: Chunks::default(),
+            open: BTreeSet::new(),
+            room_at: None,
             horizon: i64::MIN,
             key: String::new(),
             live: false,

@@ -14,11 +14,14 @@ use crate::engine::row::Event;
 
 impl Metric {
     pub(super) fn put(&mut self, leg: usize, event: &Event<'_>, amount: Amount) -> Result<Outcome, Reason> {
-        let slot = self.frames.slot(event.time_micros);
+        let mut slot = self.frames.slot(event.time_micros);
         if slot < self.horizon {
             return Ok(Outcome::Past);
         }
         let place = self.admit(slot);
+        if let Some(gap) = self.frames.gap() {
+            slot = self.join(place, slot, gap);
+        }
         let group = &mut self.groups[place as usize];
         let cells = &mut group.legs[leg];
         let found = find(cells, slot);
@@ -30,7 +33,7 @@ impl Metric {
                 added = number.units();
                 if how == How::Add {
                     let before = found.map_or(0, |at| cells[at].sum);
-                    let limit = i128::MAX / i128::from(self.frames.slots_per_window());
+                    let limit = i128::MAX / i128::from(self.frames.cells_per_window());
                     before
                         .checked_add(added)
                         .filter(|sum| sum.unsigned_abs() <= limit.unsigned_abs())
@@ -90,7 +93,11 @@ impl Metric {
         }
         let block = self.frames.block(slot);
         let slots = self.frames.block_start(block)..self.frames.block_start(block + 1);
-        if let Some(place) = known.filter(|place| self.groups[*place as usize].has(&slots)) {
+        let there = |group: &Group| match self.frames.gap() {
+            Some(_) => group.was_there(&slots),
+            None => group.has(&slots),
+        };
+        if let Some(place) = known.filter(|place| there(&self.groups[*place as usize])) {
             return place;
         }
         let count = self.block_groups.entry(block).or_default();
@@ -179,7 +186,9 @@ impl Metric {
             group.changed = true;
             self.changed.push(place);
         }
-        if let Some(current) = self.place {
+        if self.frames.gap().is_some() {
+            self.sessions_altered(place, slot);
+        } else if let Some(current) = self.place {
             for window in self.frames.altered(slot, current) {
                 match self
                     .closed
@@ -201,7 +210,7 @@ impl Metric {
         let hash = value_hash(group.hash, key.leg, key.value);
         let index = self.chunks.index(hash);
         let block = self.frames.block(slot);
-        let block_slots = self.frames.block_start(block)..self.frames.block_start(block + 1);
+        let block_slots = self.frames.bounded(slot);
         let known = self.chunks.list()[index].values.get(&key);
         let none = Slots::new();
         let seen = known.unwrap_or(&none);

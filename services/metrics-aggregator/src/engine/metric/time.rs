@@ -1,7 +1,9 @@
 //! Moves the windows of a metric: what closes, what rolls on, what is dropped.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::session::ALL_SESSIONS;
 use super::{Due, Hole, Metric, any};
 use crate::definition::{Aggregate, Clock, SPARK};
 use crate::engine::cell::{Group, Spread, totals};
@@ -27,12 +29,13 @@ impl Metric {
     #[must_use]
     pub fn next_change(&self) -> Option<i64> {
         let end = match self.definition.clock {
+            Clock::Wall if self.frames.gap().is_some() => self.open.first().map(|(end, _)| *end),
             Clock::Wall => self.place.and_then(|place| self.frames.end(place)),
             Clock::Event => None,
         };
         let stall = self.definition.stalled_after_micros.filter(|_| !self.stalled);
         let stall = stall.map(|after| self.last_match.unwrap_or(self.created).saturating_add(after));
-        end.into_iter().chain(stall).min()
+        end.into_iter().chain(stall).chain(self.room_at).min()
     }
 
     /// Moves the current window to where time and events say.
@@ -43,7 +46,9 @@ impl Metric {
         };
         if let Some(newest) = newest {
             let place = self.frames.place(newest);
-            if self.place.is_none_or(|before| before < place) {
+            if self.frames.gap().is_some() {
+                self.close_sessions(place);
+            } else if self.place.is_none_or(|before| before < place) {
                 self.move_to(place);
             }
         }
@@ -135,6 +140,10 @@ impl Metric {
 
     /// Drops what no window shows any more, in whole blocks. Stored chunks keep it until they are written for another reason.
     pub(super) fn prune(&mut self) {
+        if let Some(gap) = self.frames.gap() {
+            self.prune_sessions(gap);
+            return;
+        }
         let horizon = self.horizon;
         for index in 0..self.chunks.list().len() {
             self.chunks.get_mut(index).values.retain(|_, slots| {
@@ -142,11 +151,16 @@ impl Metric {
                 !slots.is_empty()
             });
         }
+        self.drop_groups(|_, group| group.drop_before(horizon));
+    }
+
+    /// Drops cells of groups, and groups that have none left. `drop` answers a slot whose chunk has to be written.
+    pub(super) fn drop_groups(&mut self, mut drop: impl FnMut(usize, &mut Group) -> Option<i64>) {
         let mut moved = Vec::with_capacity(self.groups.len());
         let mut kept = 0_u32;
         let mut touched = Vec::new();
-        for group in &mut self.groups {
-            let raised = group.drop_before(horizon);
+        for (place, group) in self.groups.iter_mut().enumerate() {
+            let raised = drop(place, group);
             moved.push((!group.is_empty()).then_some(kept));
             if !group.is_empty() {
                 touched.extend(raised.map(|slot| part_hash(group.hash, part_of(slot))));
@@ -178,6 +192,7 @@ impl Metric {
         }
         self.chunks.renumber(&self.groups, moved);
         self.count_blocks();
+        self.find_open();
         if self.place.is_some_and(|_| self.frames.rolls()) {
             self.respread(self.place.unwrap_or(0));
         }
@@ -191,8 +206,12 @@ impl Metric {
                 .legs
                 .iter()
                 .flatten()
+                .filter(|_| group.sessions.is_empty())
                 .map(|cell| self.frames.block(cell.slot))
                 .collect();
+            for session in &group.sessions {
+                blocks.extend(self.frames.block(session.start)..=self.frames.block(session.last));
+            }
             blocks.sort_unstable();
             blocks.dedup();
             for block in blocks {
@@ -207,12 +226,15 @@ impl Metric {
             for cells in &mut group.legs {
                 cells.sort_by_key(|cell| cell.slot);
             }
+            group.sessions.sort_by_key(|session| session.slot);
             group.last_seq = group.seq_within(&(i64::MIN..i64::MAX));
         }
         self.chunks.count_rooms();
         if let Some(place) = self.place {
             self.horizon = self.frames.horizon(place, self.definition.lateness_micros);
             self.prune();
+            // What is state is looked at once.
+            self.room_at = self.frames.gap().map(|_| i64::MIN);
             if self.frames.rolls() {
                 self.roll_on(None, place);
             }
@@ -230,6 +252,9 @@ impl Metric {
             },
         });
         self.all_changed = true;
+        if self.frames.gap().is_some() && self.definition.publish.is_some() {
+            self.closed = BTreeMap::from([(ALL_SESSIONS, Due::All)]);
+        }
         if let Some(place) = self
             .place
             .filter(|_| self.frames.closes() && self.definition.publish.is_some())

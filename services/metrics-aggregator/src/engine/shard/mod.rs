@@ -403,12 +403,8 @@ impl Shard {
                 let closed = produced[place]
                     .as_ref()
                     .and_then(|keys| keys.get(&known.key).cloned().flatten());
-                if let Some((window, group)) = closed {
-                    self.metrics[place]
-                        .closed_published
-                        .entry(window)
-                        .or_default()
-                        .insert(group);
+                if let Some(closed) = closed {
+                    self.metrics[place].adopt(closed);
                 }
             } else {
                 out.push(Outgoing {

@@ -1,0 +1,293 @@
+//! What an update says: the value of a group in a window, what it is compared with, its sparkline.
+
+use std::ops::Range;
+
+use roomcast_proto::event::rfc3339;
+use roomcast_proto::metric::{Direction, Group as GroupName, Span, Update};
+
+use crate::definition::Aggregate;
+use crate::engine::cell::{Carried, Group, Totals, carried};
+use crate::engine::decimal::{DECIMALS, Decimal};
+use crate::engine::metric::Metric;
+
+/// What an update is made from.
+pub(super) struct View {
+    /// Whether the window is the group's current one.
+    pub(super) current: bool,
+    /// The window; `None` for all time.
+    pub(super) bounds: Option<Range<i64>>,
+    /// The window's own slots.
+    pub(super) own: Part,
+    /// What it is compared with.
+    pub(super) before: Option<Part>,
+    /// The sparkline, oldest first; `None` where there is no window.
+    pub(super) spark: Vec<Option<Part>>,
+    /// What was missed since this instant is missing here.
+    pub(super) reach: i64,
+}
+
+/// Which slots of a group are asked for.
+#[derive(Clone)]
+pub(super) enum Part {
+    Current,
+    Previous,
+    Spark(usize, Range<i64>),
+    Slots(Range<i64>),
+}
+
+/// A number, or the fact that it does not fit.
+type Number = Result<Option<Decimal>, Overflow>;
+
+/// What a group's legs come to over some slots.
+#[derive(Default)]
+pub(super) struct Sums<'a> {
+    pub(super) totals: [Totals; 2],
+    /// The first or last value, of a metric that carries one.
+    carried: Option<&'a Carried>,
+}
+
+impl Sums<'_> {
+    pub(super) fn events(&self) -> u64 {
+        self.totals[0].events + self.totals[1].events
+    }
+}
+
+/// A value to be shown.
+pub(super) enum Value<'a> {
+    Number(Decimal),
+    Carried(&'a Carried),
+}
+
+impl Value<'_> {
+    /// What it is compared and ranked by; text that is no number has none.
+    pub(super) fn number(&self) -> Option<Decimal> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Carried(carried) => Decimal::parse(&carried.text).ok(),
+        }
+    }
+
+    fn into_text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Carried(carried) => carried.text.to_string(),
+        }
+    }
+}
+
+/// A quotient of more than 128 bits.
+#[derive(Clone, Copy)]
+pub(super) struct Overflow;
+
+impl Metric {
+    /// The place of a group's current window.
+    pub(super) fn current_place(&self, key: &str) -> Option<i64> {
+        match self.frames.gap() {
+            Some(_) => self.open_session(self.group(key)?),
+            None => self.place,
+        }
+    }
+
+    fn view(&self, group: Option<&Group>, place: i64) -> View {
+        if let Some(gap) = self.frames.gap() {
+            return self.session_view(group, place, gap);
+        }
+        let current = self.place == Some(place);
+        let rolls = self.frames.rolls();
+        let (own, before) = if current && rolls {
+            (Part::Current, Some(Part::Previous))
+        } else {
+            (
+                Part::Slots(self.frames.slots(place)),
+                self.frames.previous(place).map(Part::Slots),
+            )
+        };
+        let spark = self.frames.spark(place).into_iter().enumerate();
+        let bounds = self.frames.bounds(place);
+        let reach = bounds.as_ref().map_or(i64::MIN, |bounds| {
+            let compared = if self.definition.compare_previous {
+                bounds.end - bounds.start
+            } else {
+                0
+            };
+            bounds.start - compared
+        });
+        View {
+            current,
+            bounds,
+            own,
+            before,
+            spark: spark
+                .map(|(i, slots)| {
+                    Some(if rolls {
+                        Part::Spark(i, slots)
+                    } else {
+                        Part::Slots(slots)
+                    })
+                })
+                .collect(),
+            reach,
+        }
+    }
+
+    /// The update of a group in a window; of sessions, the one with this slot.
+    #[must_use]
+    pub fn update(&self, key: &str, place: i64) -> Update {
+        let group = self.group(key);
+        let view = self.view(group, place);
+        let current = view.current;
+        let sums = self.part(group, &view.own);
+        let value = self.value(&sums, true);
+        let before = view.before.as_ref().filter(|_| self.definition.compare_previous);
+        let previous = before.and_then(|part| self.value(&self.part(group, part), false).ok().flatten());
+        let error = value.is_err();
+        let value = value.ok().flatten();
+        let number = |value: &Option<Value<'_>>| value.as_ref().and_then(Value::number);
+        let change = number(&value)
+            .zip(number(&previous))
+            .and_then(|(value, previous)| value.checked_sub(previous));
+        let percent = change
+            .zip(number(&previous))
+            .and_then(|(change, previous)| change.percent_of(previous));
+        let text = |number: Option<Decimal>| number.map(|number| number.to_string());
+        let bounds = view.bounds.as_ref();
+        Update {
+            metric: self.definition.name.clone(),
+            group: GroupName::from_json(key),
+            window: Span {
+                start: bounds.map(|bounds| rfc3339(bounds.start)),
+                end: bounds.map(|bounds| rfc3339(bounds.end)),
+            },
+            value: value.map(Value::into_text),
+            previous: previous.map(Value::into_text),
+            change: text(change),
+            change_percent: text(percent),
+            direction: change.map(|change| match change.cmp(&Decimal::ZERO) {
+                std::cmp::Ordering::Greater => Direction::Up,
+                std::cmp::Ordering::Less => Direction::Down,
+                std::cmp::Ordering::Equal => Direction::Flat,
+            }),
+            sparkline: self.sparkline(group, &view),
+            events: sums.events(),
+            as_of: rfc3339(self.as_of),
+            revision: self.revision(key, group, &view),
+            approximate: sums.totals.iter().any(|sum| sum.capped > 0),
+            error: error.then(|| "overflow".to_owned()),
+            stalled: current && self.stalled,
+            no_data: current && self.last_match.is_none(),
+            incomplete_since: self.incomplete(&view),
+        }
+    }
+
+    fn revision(&self, key: &str, group: Option<&Group>, view: &View) -> u64 {
+        let revision = match group {
+            Some(group) if !view.current => {
+                let parts = view.spark.iter().flatten().filter_map(|part| self.slots(part));
+                parts.map(|slots| group.seq_within(&slots)).max().unwrap_or(0)
+            }
+            Some(group) if key != GroupName::ALL => group.last_seq,
+            _ if view.current => self.last_seq,
+            _ => 0,
+        };
+        revision.max(self.floor)
+    }
+
+    fn sparkline(&self, group: Option<&Group>, view: &View) -> Vec<Option<String>> {
+        let last = view.spark.len() - 1;
+        let spark = view.spark.iter().enumerate().map(|(i, part)| {
+            let own = i == last && !self.frames.rolls();
+            let value = self.value(&self.part(group, part.as_ref()?), own);
+            value.ok().flatten().map(Value::into_text)
+        });
+        spark.collect()
+    }
+
+    /// Since when events are missing in this window or the one it is compared with.
+    fn incomplete(&self, view: &View) -> Option<String> {
+        let hole = self.hole?;
+        let before_end = view.bounds.as_ref().is_none_or(|bounds| hole.since < bounds.end);
+        (hole.until > view.reach && before_end).then(|| rfc3339(hole.since))
+    }
+
+    fn slots(&self, part: &Part) -> Option<Range<i64>> {
+        let place = self.place.unwrap_or(0);
+        match part {
+            Part::Current => Some(self.frames.slots(place)),
+            Part::Previous => self.frames.previous(place),
+            Part::Spark(_, slots) | Part::Slots(slots) => Some(slots.clone()),
+        }
+    }
+
+    /// The legs of a group added up over some slots.
+    pub(super) fn part<'g>(&self, group: Option<&'g Group>, part: &Part) -> Sums<'g> {
+        let Some(group) = group else {
+            return Sums::default();
+        };
+        let rolling = group.rolling.as_deref();
+        let Some(slots) = self.slots(part) else {
+            return Sums::default();
+        };
+        let mut sums = match (part, rolling) {
+            (Part::Current, Some(rolling)) => rolling.current,
+            (Part::Previous, Some(rolling)) => rolling.previous,
+            _ => [group.totals(0, &slots), group.totals(1, &slots)],
+        };
+        for (leg, definition) in self.definition.legs.iter().enumerate() {
+            if let (Aggregate::Distinct(_), Some(rolling)) = (definition.aggregate, rolling) {
+                let spread = &rolling.spread[leg];
+                let count = match part {
+                    Part::Current => Some(spread.current),
+                    Part::Previous => Some(spread.previous),
+                    Part::Spark(i, _) => Some(spread.spark[*i]),
+                    Part::Slots(_) => None,
+                };
+                sums[leg].sum = count.map_or(sums[leg].sum, i128::from);
+            }
+        }
+        Sums {
+            totals: sums,
+            carried: carried(&group.legs[0], &slots, group.how[0]),
+        }
+    }
+
+    /// The metric's value. `own`: the window's own one, which is 0 for counts and sums where nothing was folded; else there is none.
+    pub(super) fn value<'s>(&self, sums: &Sums<'s>, own: bool) -> Result<Option<Value<'s>>, Overflow> {
+        if let Some(carried) = sums.carried {
+            return Ok(Some(Value::Carried(carried)));
+        }
+        if self.definition.ratio_scale.is_none() && sums.events() == 0 && !own {
+            return Ok(None);
+        }
+        Ok(self.number(sums)?.map(Value::Number))
+    }
+
+    /// The metric's number, a ratio's included; `None` where there is none.
+    fn number(&self, sums: &Sums<'_>) -> Number {
+        let leg = |index: usize| {
+            let totals = &sums.totals[index];
+            let there = totals.events > 0;
+            match self.definition.legs.get(index).map(|leg| leg.aggregate) {
+                Some(Aggregate::Sum(_)) => Ok(Some(Decimal::from_units(totals.sum))),
+                Some(Aggregate::Distinct(_)) => {
+                    Ok(Some(Decimal::from_count(u64::try_from(totals.sum).unwrap_or(0))))
+                }
+                Some(Aggregate::Count) => Ok(Some(Decimal::from_count(totals.events))),
+                Some(Aggregate::Avg(_)) if there => Decimal::from_units(totals.sum)
+                    .ratio(Decimal::from_count(totals.events), DECIMALS)
+                    .map(Some)
+                    .ok_or(Overflow),
+                Some(Aggregate::Min(_) | Aggregate::Max(_)) if there => {
+                    Ok(Some(Decimal::from_units(totals.sum)))
+                }
+                _ => Ok(None),
+            }
+        };
+        let Some(scale) = self.definition.ratio_scale else {
+            return leg(0);
+        };
+        match (leg(0)?, leg(1)?) {
+            (Some(of), Some(to)) if to != Decimal::ZERO => of.ratio(to, scale).map(Some).ok_or(Overflow),
+            _ => Ok(None),
+        }
+    }
+}
