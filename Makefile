@@ -3,10 +3,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SCENARIO ?= bookings
 SERVICE ?= edge-gateway
+TARGET ?= frame
+FUZZ_SECONDS ?= 60
 NATS_VERSION := 2.15.1
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
-.PHONY: help demo test check bench profile tools build page clean
+.PHONY: help demo test check bench profile fuzz tools build page clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +60,12 @@ bench: .tools/bin/nats-server ## Measure against the floor and write tests/load/
 profile: .tools/bin/nats-server ## Sample where a service's CPU goes under load (SERVICE=edge-gateway; needs perf).
 	@cargo build --release --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway -p roomcast-load
 	@./deploy/tools/profile.sh $(SERVICE)
+
+fuzz: ## Look for inputs that break a reader, led by coverage (TARGET=frame FUZZ_SECONDS=60; needs a nightly toolchain).
+	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.2 --locked
+	@mkdir -p target/fuzz-corpus/$(TARGET)
+	@cargo run --quiet --locked -p roomcast-fuzz --bin corpus -- $(TARGET) target/fuzz-corpus/$(TARGET)
+	@cargo +nightly fuzz run --fuzz-dir tests/fuzz --features libfuzzer $(TARGET) target/fuzz-corpus/$(TARGET) -- -max_total_time=$(FUZZ_SECONDS)
 
 tools: .tools/bin/nats-server ## Fetch nats-server, and from Debian what the browser tests need (as root).
 	@./deploy/tools/install-debian.sh

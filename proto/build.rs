@@ -2,7 +2,7 @@
 
 use std::io::Result;
 
-/// Message fields that hold JSON text: raw in JSON frames, bytes in Protobuf frames.
+/// Message fields that hold JSON text: raw in JSON frames, bytes in Protobuf frames. No bytes are an absent member.
 const RAW_JSON: [&str; 7] = [
     "Publish.data",
     "Command.data",
@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     for field in RAW_JSON {
         config.field_attribute(
             format!(".roomcast.v1.{field}"),
-            "#[serde(with = \"crate::raw_json\")]",
+            "#[serde(with = \"crate::raw_json\", skip_serializing_if = \"bytes::Bytes::is_empty\")]",
         );
     }
     config.compile_fds(descriptors)

@@ -4,14 +4,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Writes the bytes as they are; empty bytes are `null`.
+/// Writes the bytes as they are. Empty ones stand for an absent member and are left out by the message.
 ///
 /// # Errors
 /// When the bytes are not JSON.
 pub fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
-    if bytes.is_empty() {
-        return serializer.serialize_unit();
-    }
     let raw: &RawValue = serde_json::from_slice(bytes).map_err(serde::ser::Error::custom)?;
     raw.serialize(serializer)
 }
