@@ -1,69 +1,181 @@
 //! The budgets, each beside the floor of the same run. Prints progress, writes `tests/load/RESULTS.md`.
 
-mod fanout;
+pub mod catchup;
+pub mod fanout;
 mod folds;
 mod freshness;
-mod idle;
+pub mod growth;
+pub mod guard;
+pub mod idle;
 mod ingest;
+pub mod load;
+mod owned;
+mod publisher;
 mod report;
+mod scrape;
+pub mod slow;
+pub mod storm;
 mod system;
+mod watch;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use load::Load;
 use report::Report;
+
+/// A run under way: says how far it is, and keeps the figures.
+pub struct Bench {
+    /// The figures so far.
+    pub report: Report,
+    began: Instant,
+}
+
+impl Bench {
+    /// Nothing measured yet.
+    #[must_use]
+    pub fn new(quick: bool) -> Self {
+        Self {
+            report: Report::new(quick),
+            began: Instant::now(),
+        }
+    }
+
+    /// Says something, with the time since the beginning.
+    pub fn say(&self, what: &str) {
+        println!("[{:>4} s] {what}", self.began.elapsed().as_secs());
+    }
+}
 
 /// How long and how often.
 #[derive(Debug, Clone, Copy)]
-pub struct Effort {
+struct Effort {
     /// Interleaved rounds of each measurement.
-    pub rounds: usize,
+    rounds: usize,
     /// Length of one measurement, seconds.
-    pub seconds: u64,
+    seconds: u64,
+    /// Connections where there are many; the budgets' own where `None`.
+    many: Option<usize>,
+    /// The most rooms; the rule's own number where `None`.
+    rooms: Option<usize>,
+    /// Events that an aggregator misses.
+    away_events: usize,
+    /// Events of the long run.
+    long_events: usize,
+    /// How long a stage may take before it counts as wedged.
+    within: Duration,
 }
 
-/// Runs everything and returns the report's text.
+const FULL: Effort = Effort {
+    rounds: 3,
+    seconds: 6,
+    many: None,
+    rooms: None,
+    away_events: 1_000_000,
+    long_events: 1_000_000,
+    within: Duration::from_secs(300),
+};
+const QUICK: Effort = Effort {
+    rounds: 1,
+    seconds: 3,
+    many: Some(2_000),
+    rooms: Some(10_000),
+    away_events: 100_000,
+    long_events: 100_000,
+    within: Duration::from_secs(120),
+};
+
+/// The stages: the budgets they measure, by which `--only` finds them, and what they do.
+const STAGES: [(&str, &str); 11] = [
+    ("P1", "fan-out against the floor"),
+    ("P2", "busy rooms"),
+    ("P3", "memory of idle connections"),
+    ("P4", "handshakes"),
+    ("P5", "freshness"),
+    ("P6", "return storm"),
+    ("P7", "ingest and aggregator"),
+    ("P8", "folds and groups"),
+    ("P9", "catch-up, and a gateway with a full ring (P10)"),
+    ("P10", "starts"),
+    ("P11", "clients that never read"),
+];
+/// Not a budget's number, but measured like one.
+const GROWTH: (&str, &str) = ("growth", "many rooms, long runs");
+
+async fn stage(bench: &mut Bench, name: &str, effort: Effort) -> anyhow::Result<()> {
+    let usual = Load::usual(effort.rounds, effort.seconds);
+    let many = Load {
+        connections: effort.many,
+        ..usual
+    };
+    match name {
+        "P1" => {
+            fanout::against_floor(bench, &usual, 1_000, 20).await?;
+            fanout::against_floor(bench, &usual, effort.many.unwrap_or(5_000), 10).await
+        }
+        "P2" => fanout::busy(bench, &usual).await,
+        "P3" => idle::memory(bench, &many).await,
+        "P4" => idle::handshakes(bench, &many).await,
+        "P5" => freshness::run(bench, &usual).await,
+        "P6" => storm::run(bench, &many).await,
+        "P7" => Box::pin(ingest::run(bench, &usual)).await,
+        "P8" => {
+            folds::run(bench, effort.rounds)?;
+            catchup::groups(bench, 1).await
+        }
+        "P9" => catchup::run(bench, effort.away_events, effort.rounds).await,
+        "P10" => catchup::starts(bench, effort.rounds).await,
+        "P11" => slow::run(bench, &many).await,
+        _ => {
+            let rooms = Load {
+                rooms: effort.rooms,
+                ..usual
+            };
+            growth::rooms(bench, &rooms).await?;
+            growth::memory(bench, &usual, effort.long_events).await
+        }
+    }
+}
+
+/// Runs all stages, or those named in `only`, and returns the report's text. A stage that fails is a line of the report, and the others
+/// go on. A run of all stages writes the results.
 ///
 /// # Errors
-/// When something cannot be started; a missed budget is a line of the report, not an error.
-pub async fn run(quick: bool) -> anyhow::Result<String> {
-    let effort = if quick {
-        Effort {
-            rounds: 1,
-            seconds: 4,
+/// When the results cannot be written.
+pub async fn run(quick: bool, only: &[String]) -> anyhow::Result<(String, usize)> {
+    let effort = if quick { QUICK } else { FULL };
+    let mut bench = Bench::new(quick);
+    let chosen = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
+    for (name, what) in STAGES.into_iter().chain([GROWTH]) {
+        if !chosen(name) {
+            continue;
         }
+        bench.say(&format!("{name} {what}"));
+        guard::stage(&format!("{name} {what}"), effort.within);
+        if let Err(error) = Box::pin(stage(&mut bench, name, effort)).await {
+            bench.say(&format!("{name} failed: {error:#}"));
+            bench.report.failed(name, what, &error);
+        }
+    }
+    guard::over();
+    bench.say("done");
+    let failures = bench.report.failures();
+    let text = if only.is_empty() {
+        bench.report.write()?
     } else {
-        Effort {
-            rounds: 3,
-            seconds: 10,
-        }
+        bench.report.table()
     };
-    let start = Instant::now();
-    let mut report = Report::new(quick);
-    let say = |what: &str| println!("[{:>4} s] {what}", start.elapsed().as_secs());
-
-    say("P1 fan-out against the floor");
-    fanout::run(&mut report, effort, &say).await?;
-    say("P3 memory of idle connections");
-    idle::run(&mut report, effort, &say).await?;
-    say("P5 freshness");
-    freshness::run(&mut report, effort, &say).await?;
-    say("P7 ingest, P8 metrics");
-    Box::pin(ingest::run(&mut report, effort, &say)).await?;
-    folds::run(&mut report, effort, &say)?;
-    say("done");
-    report.write()
+    Ok((text, failures))
 }
 
-/// Prints what a connection costs, `rounds` times. `beside`: a command that is run with the gateway's process id while
-/// clients connect.
+/// Prints what a connection costs. `beside`: a command that is run with the gateway's process id while clients connect.
 ///
 /// # Errors
 /// When the system cannot be started.
-pub async fn idle(connections: usize, rounds: usize, beside: Option<&str>) -> anyhow::Result<()> {
-    for _ in 0..rounds {
-        let cost = idle::measure(connections, beside).await?;
-        let floor = idle::floor(connections)?;
-        println!("{connections} connections: {cost}; the floor's handshake {floor:.1} µs");
+pub async fn idle(load: &Load, beside: Option<&str>) -> anyhow::Result<()> {
+    for _ in 0..load.rounds {
+        let cost = idle::measure(load, beside).await?;
+        let floor = idle::floor(load.connections.unwrap_or(8_000))?;
+        println!("{cost}; the floor's handshake {floor:.1} µs");
     }
     Ok(())
 }

@@ -41,13 +41,3 @@ fn rss_bytes(pid: u32) -> u64 {
         .and_then(|kib| kib.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
-
-/// Raises this process's limit of open files to what the system allows, and returns it.
-#[must_use]
-pub fn raise_file_limit() -> u64 {
-    let text = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("Max open files"));
-    line.and_then(|line| line.split_whitespace().nth(3))
-        .and_then(|soft| soft.parse().ok())
-        .unwrap_or(1024)
-}

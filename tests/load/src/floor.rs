@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
+use socket2::{Domain, Socket as Socket2, Type};
 
+/// Sockets that may wait to be accepted.
+const BACKLOG: i32 = 4_096;
 const LISTENER: Token = Token(usize::MAX);
 
 /// Serves until killed: answers any request with an upgrade, then writes one frame of `frame_bytes` to every socket, `rate` times a
@@ -18,7 +21,13 @@ const LISTENER: Token = Token(usize::MAX);
 /// When the address is taken.
 pub fn run(listen: SocketAddr, rate: u32, frame_bytes: usize) -> anyhow::Result<()> {
     let mut poll = Poll::new()?;
-    let mut listener = TcpListener::bind(listen)?;
+    let socket = Socket2::new(Domain::for_address(listen), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&listen.into())?;
+    // The gateway's: with a shorter queue a storm would measure the kernel's repeats.
+    socket.listen(BACKLOG)?;
+    let mut listener = TcpListener::from_std(socket.into());
     poll.registry()
         .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut sockets: Slab<Socket> = Slab::new();

@@ -1,4 +1,5 @@
-//! Instruments: the floor, the swarm of clients, CPU read from the kernel. `roomcast-load` puts them together.
+//! Instruments: the floor, the swarm of clients, an issuer of tokens, CPU and memory read from the kernel. `roomcast-load` puts them
+//! together.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -6,5 +7,10 @@
 )]
 
 pub mod cpu;
+pub mod dashboard;
 pub mod floor;
+pub mod heard;
+pub mod histogram;
 pub mod swarm;
+pub mod tokens;
+pub mod wire;

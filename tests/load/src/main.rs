@@ -9,7 +9,10 @@
 mod bench;
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
+use bench::load::Load;
+use bench::{Bench, catchup, fanout, growth, slow, storm};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -35,44 +38,118 @@ enum Command {
     },
     /// Runs the budgets and writes tests/load/RESULTS.md.
     Bench {
-        /// One short round of each instead of three.
+        /// One short round of each instead of three, and fewer clients.
         #[arg(long)]
         quick: bool,
+        /// Only these, e.g. P1,P6,growth; writes no file.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
-    /// Only what a connection costs: memory when idle (P3) and CPU of the handshake (P4). Writes no file.
+    /// P1: what a delivery costs, beside the floor (1,000 connections, 20 events a second).
+    Fanout(Load),
+    /// P2: a room so busy that events gather (1,000 connections, 400 events a second).
+    Busy(Load),
+    /// P3, P4: what a connection costs: memory when idle, CPU of the handshake.
     Idle {
-        /// How many connections.
-        #[arg(long, default_value_t = 8_000)]
-        connections: usize,
-        /// Repeats on fresh systems.
-        #[arg(long, default_value_t = 1)]
-        rounds: usize,
+        #[command(flatten)]
+        load: Load,
         /// Runs `COMMAND PID` beside the connecting (PID: the gateway's), e.g. a profiler; waits for its end.
         #[arg(long)]
         beside: Option<String>,
     },
+    /// P6: thousands of sockets are reset and all come back at once with their cursors (5,000 over 50 rooms).
+    Storm(Load),
+    /// P9: an aggregator comes back that was away; then a gateway with a full ring to read (P10).
+    Catchup {
+        /// Events that it missed.
+        #[arg(long, default_value_t = 1_000_000)]
+        events: usize,
+        /// How often.
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
+    },
+    /// P10: how long each service takes to be ready.
+    Start {
+        /// How often.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
+    /// P11: a tenth of the clients never reads (500 of 5,000).
+    Slow(Load),
+    /// Growth: ten to a hundred thousand rooms, and memory over a long run.
+    Growth {
+        #[command(flatten)]
+        load: Load,
+        /// Events of the long run.
+        #[arg(long, default_value_t = 10_000_000)]
+        events: usize,
+        /// Only the long run.
+        #[arg(long)]
+        long_run: bool,
+    },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    // The figures are what counts: a failure is said in one line, without a backtrace.
+    run().unwrap_or_else(|error| {
+        eprintln!("roomcast-load: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let command = match Arguments::parse().command {
         Command::Floor {
             listen,
             rate,
             frame_bytes,
-        } => roomcast_load::floor::run(listen, rate, frame_bytes),
-        Command::Bench { quick } => {
-            let runtime = tokio::runtime::Runtime::new()?;
-            let report = runtime.block_on(bench::run(quick))?;
-            println!("{report}");
-            Ok(())
-        }
-        Command::Idle {
-            connections,
-            rounds,
-            beside,
         } => {
-            let runtime = tokio::runtime::Runtime::new()?;
-            runtime.block_on(bench::idle(connections, rounds, beside.as_deref()))
+            roomcast_load::floor::run(listen, rate, frame_bytes)?;
+            return Ok(ExitCode::SUCCESS);
         }
+        command => command,
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        bench::guard::watch();
+        if let Command::Bench { quick, only } = command {
+            let (text, failures) = bench::run(quick, &only).await?;
+            println!("{text}");
+            return Ok(if failures == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
+        }
+        let mut bench = Bench::new(false);
+        Box::pin(one(command, &mut bench)).await?;
+        println!("{}", bench.report.table());
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn one(command: Command, bench: &mut Bench) -> anyhow::Result<()> {
+    match command {
+        Command::Fanout(load) => {
+            let (connections, rate) = (load.connections.unwrap_or(1_000), load.rate.unwrap_or(20));
+            fanout::against_floor(bench, &load, connections, rate).await
+        }
+        Command::Busy(load) => fanout::busy(bench, &load).await,
+        Command::Idle { load, beside } => bench::idle(&load, beside.as_deref()).await,
+        Command::Storm(load) => storm::run(bench, &load).await,
+        Command::Catchup { events, rounds } => catchup::run(bench, events, rounds).await,
+        Command::Start { rounds } => catchup::starts(bench, rounds).await,
+        Command::Slow(load) => slow::run(bench, &load).await,
+        Command::Growth {
+            load,
+            events,
+            long_run,
+        } => {
+            if !long_run {
+                growth::rooms(bench, &load).await?;
+            }
+            growth::memory(bench, &load, events).await
+        }
+        Command::Floor { .. } | Command::Bench { .. } => Ok(()),
     }
 }

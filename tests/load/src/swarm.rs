@@ -1,272 +1,490 @@
-//! Thousands of dashboards in one thread: each opens a socket, says hello, counts what it is sent and answers pings.
+//! Thousands of dashboards in one thread: sockets that open at a pace or all at once, are reset and come back, or never read.
 
-use std::io::{Read, Write};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use roomcast_proto::frame::Encoding;
+use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 
-/// What the swarm has seen, readable from any thread.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Sockets upgraded.
-    pub open: AtomicU64,
-    /// `connected` frames.
-    pub connected: AtomicU64,
-    /// `event` frames.
-    pub events: AtomicU64,
-    /// Bytes of `event` frames.
-    pub event_bytes: AtomicU64,
-    /// Sockets that ended, by either side.
-    pub ended: AtomicU64,
-    /// Refusals: `error` frames and answers other than 101.
-    pub refused: AtomicU64,
-    /// Microseconds from `"sent":` in the event's data to the frame's arrival.
-    latencies: Mutex<Vec<u32>>,
-    stop: AtomicBool,
-}
+use crate::dashboard::{Dashboard, Tally};
+use crate::{heard, wire};
 
-impl Tally {
-    /// Takes the latencies noted since the last call, sorted, in microseconds.
-    #[must_use]
-    pub fn latencies(&self) -> Vec<u32> {
-        let mut taken = self
-            .latencies
-            .lock()
-            .map(|mut list| std::mem::take(&mut *list))
-            .unwrap_or_default();
-        taken.sort_unstable();
-        taken
-    }
-}
+/// Sockets whose upgrade is under way at a time when all come at once: more would overflow the listener's queue and measure the
+/// kernel's repeats, a second each.
+const UNDER_WAY_MAX: usize = 1_000;
+/// Who is told "later" comes again after a second, give or take a quarter.
+const LATER: Duration = Duration::from_secs(1);
+/// The smallest receive buffer that the kernel gives.
+const NARROW_BYTES: usize = 4_096;
 
-/// A running swarm; ends when dropped.
-pub struct Swarm {
-    /// What it has seen.
-    pub tally: Arc<Tally>,
-    thread: Option<JoinHandle<()>>,
+/// What the clients of a swarm do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conduct {
+    /// They say hello and read all they are sent.
+    Reads,
+    /// They say hello and never read a byte, not even the answer to their upgrade.
+    NeverReads,
+    /// They say nothing after the upgrade (clients of the floor).
+    Silent,
 }
 
 /// What to open.
 pub struct Plan {
     /// The server.
     pub address: SocketAddr,
-    /// How many sockets.
-    pub connections: usize,
-    /// New sockets a second.
-    pub rate: usize,
-    /// The first message of connection `i`; `None`: says nothing (the floor).
-    pub hello: Box<dyn Fn(usize) -> Option<String> + Send>,
+    /// The clients.
+    pub dashboards: Vec<Dashboard>,
+    /// New sockets a second; `None`: all at once.
+    pub rate: Option<usize>,
+    /// How messages are written.
+    pub encoding: Encoding,
+    /// What they do.
+    pub conduct: Conduct,
+}
+
+impl Plan {
+    /// Clients for the floor: they open and read.
+    #[must_use]
+    pub fn floor(address: SocketAddr, sockets: usize, rate: usize) -> Self {
+        Self {
+            address,
+            dashboards: (0..sockets).map(|_| Dashboard::default()).collect(),
+            rate: Some(rate),
+            encoding: Encoding::Json,
+            conduct: Conduct::Silent,
+        }
+    }
+}
+
+enum Order {
+    Reset,
+    Return,
+}
+
+/// A running swarm; ends when dropped.
+pub struct Swarm {
+    /// What it has seen.
+    pub tally: Arc<Tally>,
+    clients: u64,
+    conduct: Conduct,
+    wave: Arc<Wave>,
+    orders: Sender<Order>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// When the present wave of clients began, and when the last of them was there; microseconds since the swarm began.
+#[derive(Debug, Default)]
+struct Wave {
+    began: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Swarm {
     /// Starts opening sockets; [`Swarm::ready`] waits for all of them.
     #[must_use]
     pub fn start(plan: Plan) -> Self {
-        let tally = Arc::new(Tally::default());
-        let shared = Arc::clone(&tally);
+        let (orders, taken) = channel();
+        let (tally, wave) = (Arc::new(Tally::default()), Arc::new(Wave::default()));
+        let (clients, conduct) = (plan.dashboards.len() as u64, plan.conduct);
+        let shared = (Arc::clone(&tally), Arc::clone(&wave));
         let thread = std::thread::spawn(move || {
-            if let Err(error) = run(&plan, &shared) {
+            let run = Run::new(plan, shared.0, shared.1).and_then(|run| run.run(&taken));
+            if let Err(error) = run {
                 eprintln!("swarm: {error}");
             }
         });
         Self {
             tally,
+            clients,
+            conduct,
+            wave,
+            orders,
             thread: Some(thread),
         }
     }
 
-    /// Waits until `count` sockets are open and, where they said hello, connected.
+    /// How many clients it has.
+    #[must_use]
+    pub fn clients(&self) -> u64 {
+        self.clients
+    }
+
+    fn there(&self) -> u64 {
+        match self.conduct {
+            Conduct::Reads => self.tally.back.load(Relaxed),
+            Conduct::Silent | Conduct::NeverReads => self.tally.open.load(Relaxed),
+        }
+    }
+
+    /// Waits until every client is there: has heard `caughtUp` from all its rooms, or, where it says or reads nothing, is open.
+    /// Returns how long the wave took, from its first socket to its last client.
     ///
     /// # Errors
     /// After `within`, with what was reached.
-    pub fn ready(&self, count: u64, hello: bool, within: Duration) -> anyhow::Result<Duration> {
+    pub fn ready(&self, within: Duration) -> anyhow::Result<Duration> {
         let start = Instant::now();
         loop {
-            let done = if hello {
-                &self.tally.connected
-            } else {
-                &self.tally.open
-            };
-            let reached = done.load(Ordering::Relaxed);
-            if reached >= count {
-                return Ok(start.elapsed());
+            let there = self.there();
+            if there >= self.clients {
+                let [began, ended] = [&self.wave.began, &self.wave.ended].map(|at| at.load(Relaxed));
+                return Ok(Duration::from_micros(ended.saturating_sub(began)));
             }
+            let said = |count: &AtomicU64| count.load(Relaxed);
             anyhow::ensure!(
-                start.elapsed() < within,
-                "{reached} of {count} connections after {within:?}; {} refused, {} ended",
-                self.tally.refused.load(Ordering::Relaxed),
-                self.tally.ended.load(Ordering::Relaxed)
+                start.elapsed() < within && self.alive(),
+                "{there} of {} clients are there after {within:?}; {} open, {} connected, {} refused, {} turned away, {} ended",
+                self.clients,
+                said(&self.tally.open),
+                said(&self.tally.connected),
+                said(&self.tally.refused),
+                said(&self.tally.turned_away),
+                said(&self.tally.ended)
             );
-            std::thread::park_timeout(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(2));
         }
+    }
+
+    fn alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Ends every socket with a reset, as a process that is killed behind a balancer does, and waits until that is done.
+    ///
+    /// # Errors
+    /// When the swarm's thread does not do it within 10 s.
+    pub fn reset(&self) -> anyhow::Result<()> {
+        self.order(Order::Reset)?;
+        let start = Instant::now();
+        while self.tally.open.load(Relaxed) > 0 {
+            anyhow::ensure!(start.elapsed() < Duration::from_secs(10), "the swarm hangs");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Lets all come back at once, each with its cursors; [`Swarm::ready`] waits for them.
+    ///
+    /// # Errors
+    /// When the swarm has ended.
+    pub fn come_back(&self) -> anyhow::Result<()> {
+        self.tally.back.store(0, Relaxed);
+        self.order(Order::Return)
+    }
+
+    fn order(&self, order: Order) -> anyhow::Result<()> {
+        self.orders
+            .send(order)
+            .map_err(|_| anyhow::anyhow!("the swarm has ended"))
     }
 }
 
 impl Drop for Swarm {
     fn drop(&mut self) {
-        self.tally.stop.store(true, Ordering::Relaxed);
+        // The end of the orders is the order to end.
+        self.orders = channel().0;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Phase {
+    Connecting,
+    Asked,
+    Open,
+}
+
 struct Socket {
     stream: TcpStream,
-    upgraded: bool,
-    requested: bool,
+    phase: Phase,
     /// An incomplete frame, between reads.
     rest: Vec<u8>,
 }
 
-fn run(plan: &Plan, tally: &Tally) -> anyhow::Result<()> {
-    let mut poll = Poll::new()?;
-    let mut events = Events::with_capacity(4096);
-    let mut sockets: Vec<Option<Socket>> = Vec::with_capacity(plan.connections);
-    let mut scratch = vec![0_u8; 256 * 1024];
-    let start = Instant::now();
-    while !tally.stop.load(Ordering::Relaxed) {
-        let due = (start.elapsed().as_secs_f64() * plan.rate as f64) as usize + 1;
-        while sockets.len() < plan.connections.min(due) {
-            let mut stream = TcpStream::connect(plan.address)?;
-            let token = Token(sockets.len());
-            poll.registry()
-                .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-            sockets.push(Some(Socket {
-                stream,
-                upgraded: false,
-                requested: false,
-                rest: Vec::new(),
-            }));
-        }
-        if let Err(error) = poll.poll(&mut events, Some(Duration::from_millis(2)))
-            && error.kind() != std::io::ErrorKind::Interrupted
-        {
-            return Err(error.into());
-        }
-        for event in &events {
-            let index = event.token().0;
-            let Some(socket) = sockets[index].as_mut() else {
-                continue;
-            };
-            if event.is_writable() && !socket.requested {
-                socket.requested = true;
-                let _ = socket.stream.set_nodelay(true);
-                let request = format!(
-                    "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: roomcast.v1.json\r\n\r\n",
-                    plan.address
-                );
-                let _ = socket.stream.write(request.as_bytes());
-                poll.registry()
-                    .reregister(&mut socket.stream, event.token(), Interest::READABLE)?;
-            }
-            if event.is_readable() && !read(plan, tally, index, socket, &mut scratch) {
-                tally.ended.fetch_add(1, Ordering::Relaxed);
-                sockets[index] = None;
-            }
-        }
-    }
-    Ok(())
+struct Run {
+    plan: Plan,
+    tally: Arc<Tally>,
+    wave: Arc<Wave>,
+    poll: Poll,
+    sockets: Vec<Option<Socket>>,
+    /// Clients that are to connect, in order.
+    due: VecDeque<usize>,
+    /// Clients that come again, and when.
+    later: VecDeque<(Instant, usize)>,
+    under_way: usize,
+    /// New sockets a second, and since when; `None`: at once.
+    pace: Option<(usize, Instant, usize)>,
+    born: Instant,
 }
 
-/// Reads what is there; false when the socket ended.
-fn read(plan: &Plan, tally: &Tally, index: usize, socket: &mut Socket, scratch: &mut [u8]) -> bool {
-    loop {
-        let n = match socket.stream.read(scratch) {
-            Ok(0) => return false,
-            Ok(n) => n,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(_) => return false,
-        };
-        if socket.rest.is_empty() && socket.upgraded {
-            let used = frames(tally, socket, &scratch[..n]);
-            socket.rest.extend_from_slice(&scratch[used..n]);
-            continue;
-        }
-        let mut held = std::mem::take(&mut socket.rest);
-        held.extend_from_slice(&scratch[..n]);
-        if !socket.upgraded {
-            let Some(end) = held.windows(4).position(|w| w == b"\r\n\r\n") else {
-                socket.rest = held;
-                continue;
-            };
-            if !held.starts_with(b"HTTP/1.1 101") {
-                tally.refused.fetch_add(1, Ordering::Relaxed);
-                return false;
-            }
-            socket.upgraded = true;
-            tally.open.fetch_add(1, Ordering::Relaxed);
-            held.drain(..end + 4);
-            if let Some(hello) = (plan.hello)(index) {
-                let _ = socket.stream.write(&masked(hello.as_bytes()));
-            }
-        }
-        let used = frames(tally, socket, &held);
-        held.drain(..used);
-        socket.rest = held;
+impl Run {
+    fn new(plan: Plan, tally: Arc<Tally>, wave: Arc<Wave>) -> anyhow::Result<Self> {
+        let clients = plan.dashboards.len();
+        Ok(Self {
+            pace: plan.rate.map(|rate| (rate, Instant::now(), 0)),
+            poll: Poll::new()?,
+            sockets: (0..clients).map(|_| None).collect(),
+            due: (0..clients).collect(),
+            later: VecDeque::new(),
+            under_way: 0,
+            born: Instant::now(),
+            plan,
+            tally,
+            wave,
+        })
     }
-}
 
-/// Counts whole frames in `bytes` and returns how many bytes they took.
-fn frames(tally: &Tally, socket: &mut Socket, bytes: &[u8]) -> usize {
-    let mut used = 0;
-    while let Some((header, length)) = head(&bytes[used..]) {
-        let Some(payload) = bytes.get(used + header..used + header + length) else {
-            break;
-        };
-        if payload.starts_with(b"{\"event\"") {
-            tally.events.fetch_add(1, Ordering::Relaxed);
-            tally
-                .event_bytes
-                .fetch_add((header + length) as u64, Ordering::Relaxed);
-            if let Some(sent) = sent_at(payload) {
-                let late = now_micros().saturating_sub(sent);
-                if let Ok(mut list) = tally.latencies.lock() {
-                    list.push(u32::try_from(late).unwrap_or(u32::MAX));
+    fn run(mut self, orders: &Receiver<Order>) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(4096);
+        let mut scratch = vec![0_u8; 256 * 1024];
+        loop {
+            match orders.try_recv() {
+                Ok(Order::Reset) => self.reset(),
+                Ok(Order::Return) => self.come_back(),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+            self.connect()?;
+            if let Err(error) = self.poll.poll(&mut events, Some(Duration::from_millis(2)))
+                && error.kind() != ErrorKind::Interrupted
+            {
+                return Err(error.into());
+            }
+            for event in &events {
+                let index = event.token().0;
+                if event.is_writable() {
+                    self.ask(index);
+                }
+                if event.is_readable() && !self.read(index, &mut scratch) {
+                    self.ended(index);
                 }
             }
-        } else if payload.starts_with(b"{\"ping\"") {
-            let _ = socket.stream.write(&masked(b"{\"pong\":{}}"));
-        } else if payload
-            .windows(13)
-            .take(16)
-            .any(|w| w == b"\"connected\":{\"".split_at(13).0)
+        }
+    }
+
+    /// Opens what is due by the pace and by what is under way.
+    fn connect(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        while self.later.front().is_some_and(|(at, _)| *at <= now) {
+            self.due.extend(self.later.pop_front().map(|(_, index)| index));
+        }
+        let mut may = UNDER_WAY_MAX.saturating_sub(self.under_way);
+        if let Some((rate, since, opened)) = &mut self.pace {
+            let allowed = (since.elapsed().as_secs_f64() * *rate as f64) as usize + 1;
+            may = may.min(allowed.saturating_sub(*opened));
+        }
+        while may > 0
+            && let Some(index) = self.due.pop_front()
         {
-            tally.connected.fetch_add(1, Ordering::Relaxed);
-        } else if payload.windows(8).take(24).any(|w| w == b"\"error\":") {
-            tally.refused.fetch_add(1, Ordering::Relaxed);
+            if self.wave.began.load(Relaxed) == 0 {
+                self.wave.began.store(self.micros(), Relaxed);
+            }
+            let mut stream = open(self.plan.address, self.plan.conduct)?;
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll
+                .registry()
+                .register(&mut stream, Token(index), interest)?;
+            self.sockets[index] = Some(Socket {
+                stream,
+                phase: Phase::Connecting,
+                rest: Vec::new(),
+            });
+            self.under_way += 1;
+            may -= 1;
+            if let Some((_, _, opened)) = &mut self.pace {
+                *opened += 1;
+            }
         }
-        used += header + length;
+        Ok(())
     }
-    used
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1)
+    }
+
+    /// The socket is connected: sends the request.
+    fn ask(&mut self, index: usize) {
+        let Some(socket) = self.sockets[index].as_mut() else {
+            return;
+        };
+        if socket.phase != Phase::Connecting {
+            return;
+        }
+        socket.phase = Phase::Asked;
+        let mut said = wire::request(self.plan.address, self.plan.encoding).into_bytes();
+        if self.plan.conduct == Conduct::NeverReads {
+            // In one piece: it will not hear when it may go on, nor whether it was let in.
+            said.extend(self.plan.dashboards[index].hello(self.plan.encoding));
+            let _ = socket.stream.write(&said);
+            let _ = self.poll.registry().deregister(&mut socket.stream);
+            socket.phase = Phase::Open;
+            self.under_way -= 1;
+            self.opened();
+            return;
+        }
+        let _ = socket.stream.write(&said);
+        let _ = self
+            .poll
+            .registry()
+            .reregister(&mut socket.stream, Token(index), Interest::READABLE);
+    }
+
+    fn opened(&self) {
+        self.tally.open.fetch_add(1, Relaxed);
+        self.wave.ended.store(self.micros(), Relaxed);
+    }
+
+    /// Reads what is there; false when the socket ended.
+    fn read(&mut self, index: usize, scratch: &mut [u8]) -> bool {
+        loop {
+            let Some(socket) = self.sockets[index].as_mut() else {
+                return true;
+            };
+            let n = match socket.stream.read(scratch) {
+                Ok(0) => return false,
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return false,
+            };
+            if socket.rest.is_empty() && socket.phase == Phase::Open {
+                let used = self.frames(index, &scratch[..n]);
+                if let Some(socket) = self.sockets[index].as_mut() {
+                    socket.rest.extend_from_slice(&scratch[used..n]);
+                }
+                continue;
+            }
+            let mut held = std::mem::take(&mut socket.rest);
+            held.extend_from_slice(&scratch[..n]);
+            if socket.phase == Phase::Asked {
+                let Some(end) = held.windows(4).position(|w| w == b"\r\n\r\n") else {
+                    socket.rest = held;
+                    continue;
+                };
+                if !held.starts_with(b"HTTP/1.1 101") {
+                    let later = held.starts_with(b"HTTP/1.1 503") || held.starts_with(b"HTTP/1.1 429");
+                    if !later {
+                        self.tally.refused.fetch_add(1, Relaxed);
+                        // It will not be answered otherwise the next time.
+                        socket.phase = Phase::Open;
+                        self.under_way -= 1;
+                    }
+                    return false;
+                }
+                socket.phase = Phase::Open;
+                if self.plan.conduct == Conduct::Reads {
+                    let hello = self.plan.dashboards[index].hello(self.plan.encoding);
+                    let _ = socket.stream.write(&hello);
+                }
+                self.under_way -= 1;
+                held.drain(..end + 4);
+                self.opened();
+            }
+            let used = self.frames(index, &held);
+            held.drain(..used);
+            if let Some(socket) = self.sockets[index].as_mut() {
+                socket.rest = held;
+            }
+        }
+    }
+
+    /// Takes in whole frames of `bytes` and returns how many bytes they took.
+    fn frames(&mut self, index: usize, bytes: &[u8]) -> usize {
+        let tally = &*self.tally;
+        let dashboard = &mut self.plan.dashboards[index];
+        let (mut used, mut events) = (0, 0);
+        let (now, back) = (now_micros(), tally.back.load(Relaxed));
+        while let Some((header, length)) = wire::head(&bytes[used..]) {
+            let Some(payload) = bytes.get(used + header..used + header + length) else {
+                break;
+            };
+            let control = bytes[used] & 0x08 != 0;
+            used += header + length;
+            if control {
+                continue;
+            }
+            let heard = heard::hear(self.plan.encoding, payload);
+            if matches!(heard, heard::Heard::Event { .. }) {
+                events += 1;
+                tally.event_bytes.fetch_add((header + length) as u64, Relaxed);
+            }
+            let answer = dashboard.hear(heard, now, self.plan.encoding, tally);
+            if let (Some(answer), Some(socket)) = (answer, self.sockets[index].as_mut()) {
+                let _ = socket.stream.write(&answer);
+            }
+        }
+        if events > 0 {
+            tally.reads.fetch_add(1, Relaxed);
+        }
+        if tally.back.load(Relaxed) > back {
+            self.wave.ended.store(self.micros(), Relaxed);
+        }
+        used
+    }
+
+    /// The other side has ended a socket: before the upgrade it comes again, after it does not.
+    fn ended(&mut self, index: usize) {
+        let Some(socket) = self.sockets[index].take() else {
+            return;
+        };
+        if socket.phase == Phase::Open {
+            self.tally.ended.fetch_add(1, Relaxed);
+            return;
+        }
+        self.under_way -= 1;
+        self.tally.turned_away.fetch_add(1, Relaxed);
+        // Spread by the client's number, so that they do not come as one again.
+        let spread = LATER * 3 / 4 + LATER / 2 * u32::try_from(index % 64).unwrap_or(0) / 64;
+        let at = Instant::now() + spread;
+        let place = self.later.partition_point(|(other, _)| *other <= at);
+        self.later.insert(place, (at, index));
+    }
+
+    fn reset(&mut self) {
+        for socket in &mut self.sockets {
+            if let Some(socket) = socket.take() {
+                // A close without lingering is a reset.
+                let _ = SockRef::from(&socket.stream).set_linger(Some(Duration::ZERO));
+            }
+        }
+        self.due.clear();
+        self.later.clear();
+        self.under_way = 0;
+        self.tally.open.store(0, Relaxed);
+    }
+
+    fn come_back(&mut self) {
+        self.pace = None;
+        self.due = (0..self.sockets.len()).collect();
+        self.wave.began.store(0, Relaxed);
+    }
 }
 
-/// Header and payload length of a server's frame.
-fn head(bytes: &[u8]) -> Option<(usize, usize)> {
-    match *bytes.get(1)? & 0x7f {
-        126 => Some((
-            4,
-            usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
-        )),
-        127 => {
-            let length: [u8; 8] = bytes.get(2..10)?.try_into().ok()?;
-            Some((10, usize::try_from(u64::from_be_bytes(length)).ok()?))
-        }
-        short => Some((2, usize::from(short))),
+fn open(address: SocketAddr, conduct: Conduct) -> std::io::Result<TcpStream> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if conduct == Conduct::NeverReads {
+        socket.set_recv_buffer_size(NARROW_BYTES)?;
     }
-}
-
-fn sent_at(payload: &[u8]) -> Option<u64> {
-    let name = b"\"sent\":";
-    let at = payload.windows(name.len()).position(|w| w == name)? + name.len();
-    let digits = payload[at..].iter().take_while(|b| b.is_ascii_digit());
-    Some(digits.fold(0_u64, |n, b| n * 10 + u64::from(b - b'0')))
+    match socket.connect(&address.into()) {
+        // EINPROGRESS, which the standard library has no name for.
+        Err(error) if error.raw_os_error() != Some(115) && error.kind() != ErrorKind::WouldBlock => {
+            Err(error)
+        }
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
 }
 
 /// Unix time in microseconds.
@@ -274,24 +492,5 @@ fn sent_at(payload: &[u8]) -> Option<u64> {
 pub fn now_micros() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// A client's text frame; the mask is zero, which the protocol allows and costs nothing here.
-fn masked(payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match u16::try_from(payload.len()) {
-        Ok(short @ 0..=125) => frame.push(0x80 | u8::try_from(short).unwrap_or(0)),
-        Ok(long) => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&long.to_be_bytes());
-        }
-        Err(_) => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(payload);
-    frame
+        .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

@@ -9,8 +9,7 @@ use roomcast_metrics_aggregator::engine::row::Event;
 use roomcast_metrics_aggregator::engine::shard::Shard;
 use roomcast_proto::event::View;
 
-use super::Effort;
-use super::report::Report;
+use super::Bench;
 
 const GROUPS: usize = 1_000;
 
@@ -36,7 +35,7 @@ const CASES: [(&str, &str, f64); 2] = [
 ///
 /// # Errors
 /// When the definitions are not accepted.
-pub fn run(report: &mut Report, effort: Effort, say: &impl Fn(&str)) -> anyhow::Result<()> {
+pub fn run(bench: &mut Bench, rounds: usize) -> anyhow::Result<()> {
     let now = i64::try_from(now_micros())?;
     let events: Vec<String> = (0..10_000).map(|i| event(i, now)).collect();
     for (name, metrics, bound) in CASES {
@@ -52,11 +51,11 @@ pub fn run(report: &mut Report, effort: Effort, say: &impl Fn(&str)) -> anyhow::
             )
         })?;
         let mut rates = Vec::new();
-        for _ in 0..effort.rounds {
+        for _ in 0..rounds {
             rates.push(folds_per_second(&definitions, &events, now)?);
         }
-        say(&format!("  {name}: {rates:.0?} folds/s"));
-        report.at_least(
+        bench.say(&format!("  {name}: {rates:.0?} folds/s"));
+        bench.report.at_least(
             "P8",
             format!("folds per second and core, {name}, reading the event's JSON included"),
             rates,

@@ -3,14 +3,40 @@
 use std::fmt::Write as _;
 use std::process::Command;
 
-/// One measured figure.
+/// What became of a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Others are read against it.
+    Noted,
+    Met,
+    Missed,
+    /// Its measurement failed.
+    Failed,
+}
+
+impl Verdict {
+    fn of(met: bool) -> Self {
+        if met { Self::Met } else { Self::Missed }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Noted => "",
+            Self::Met => "met",
+            Self::Missed => "**missed**",
+            Self::Failed => "**not measured**",
+        }
+    }
+}
+
+/// One figure.
 struct Line {
     budget: &'static str,
     what: String,
     values: Vec<f64>,
     unit: &'static str,
     held_against: String,
-    met: Option<bool>,
+    verdict: Verdict,
 }
 
 /// All figures of one run.
@@ -27,13 +53,31 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// The value below which a share of sorted latencies lies, milliseconds.
-#[must_use]
-pub fn percentile_ms(sorted_micros: &[u32], share: f64) -> f64 {
-    let index = (sorted_micros.len() as f64 * share) as usize;
-    sorted_micros
-        .get(index.min(sorted_micros.len().saturating_sub(1)))
-        .map_or(f64::NAN, |us| f64::from(*us) / 1000.0)
+impl Line {
+    fn measured(&self) -> String {
+        if self.values.is_empty() {
+            return "–".to_owned();
+        }
+        let fold = |start, pick: fn(f64, f64) -> f64| self.values.iter().copied().fold(start, pick);
+        let (low, high) = (fold(f64::MAX, f64::min), fold(f64::MIN, f64::max));
+        let spread = if self.values.len() > 1 {
+            format!(" ({} … {})", shown(low), shown(high))
+        } else {
+            String::new()
+        };
+        format!("{}{spread} {}", shown(median(&self.values)), self.unit)
+            .trim_end()
+            .to_owned()
+    }
+}
+
+/// Three figures, or all before the point.
+fn shown(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.0}"),
+        middle if middle >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
 }
 
 impl Report {
@@ -55,14 +99,14 @@ impl Report {
         unit: &'static str,
         bound: f64,
     ) {
-        let met = Some(median(&values) <= bound);
+        let verdict = Verdict::of(median(&values) <= bound);
         self.lines.push(Line {
             budget,
             what: what.into(),
             values,
             unit,
             held_against: format!("≤ {bound}"),
-            met,
+            verdict,
         });
     }
 
@@ -75,14 +119,14 @@ impl Report {
         unit: &'static str,
         bound: f64,
     ) {
-        let met = Some(median(&values) >= bound);
+        let verdict = Verdict::of(median(&values) >= bound);
         self.lines.push(Line {
             budget,
             what: what.into(),
             values,
             unit,
             held_against: format!("≥ {bound}"),
-            met,
+            verdict,
         });
     }
 
@@ -100,8 +144,47 @@ impl Report {
             values,
             unit,
             held_against: String::new(),
-            met: None,
+            verdict: Verdict::Noted,
         });
+    }
+
+    /// A measurement that came to no figure.
+    pub fn failed(&mut self, budget: &'static str, what: &str, why: &anyhow::Error) {
+        // One line, whatever a server answered.
+        let why: String = format!("{why:#}").chars().take(300).collect();
+        self.lines.push(Line {
+            budget,
+            what: format!("{what}: {}", why.replace(['\n', '|'], " ")),
+            values: Vec::new(),
+            unit: "",
+            held_against: String::new(),
+            verdict: Verdict::Failed,
+        });
+    }
+
+    /// How many measurements came to no figure.
+    #[must_use]
+    pub fn failures(&self) -> usize {
+        let failed = |line: &&Line| line.verdict == Verdict::Failed;
+        self.lines.iter().filter(failed).count()
+    }
+
+    /// The table alone.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut out = String::from("| budget | what | measured | held against | |\n|---|---|---|---|---|\n");
+        for line in &self.lines {
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} |",
+                line.budget,
+                line.what,
+                line.measured(),
+                line.held_against,
+                line.verdict.word()
+            );
+        }
+        out
     }
 
     fn text(&self) -> String {
@@ -114,9 +197,14 @@ impl Report {
         let mut out = String::from("# What `make bench` measured last\n\n");
         let _ = writeln!(
             out,
-            "{}, commit {}, {} cores, {}, {}. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against.\n",
+            "{}, commit {}{}, {} cores, {}, {}. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against.\n",
             said("date", &["-u", "+%Y-%m-%d"]),
             said("git", &["rev-parse", "--short", "HEAD"]),
+            if said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() {
+                ""
+            } else {
+                " with changes"
+            },
             std::thread::available_parallelism().map_or(0, usize::from),
             said("uname", &["-sr"]),
             said("sh", &["-c", "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"]),
@@ -126,32 +214,7 @@ impl Report {
                 "three interleaved rounds"
             }
         );
-        out.push_str("| budget | what | measured | held against | |\n|---|---|---|---|---|\n");
-        for line in &self.lines {
-            let (low, high) = line
-                .values
-                .iter()
-                .fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
-            let spread = if line.values.len() > 1 {
-                format!(" ({low:.2} … {high:.2})")
-            } else {
-                String::new()
-            };
-            let verdict = match line.met {
-                Some(true) => "met",
-                Some(false) => "missed",
-                None => "",
-            };
-            let _ = writeln!(
-                out,
-                "| {} | {} | {:.2}{spread} {} | {} | {verdict} |",
-                line.budget,
-                line.what,
-                median(&line.values),
-                line.unit,
-                line.held_against
-            );
-        }
+        out.push_str(&self.table());
         out
     }
 
@@ -166,5 +229,38 @@ impl Report {
             &text,
         )?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_median_spread_and_whether_the_budget_is_met() {
+        let mut report = Report::new(false);
+        report.at_most("P1", "a", vec![3.0, 1.0, 2.0], "µs", 2.0);
+        report.at_most("P1", "b", vec![2.345], "µs", 2.0);
+        report.at_least("P2", "c", vec![7.0, 9.0, 800.4], "", 8.0);
+        report.note("P2", "d", vec![12.345], "s");
+        report.failed("P3", "e", &anyhow::anyhow!("x\ny | z"));
+        let rows = [
+            "| P1 | a | 2.00 (1.00 … 3.00) µs | ≤ 2 | met |",
+            "| P1 | b | 2.35 µs | ≤ 2 | **missed** |",
+            "| P2 | c | 9.00 (7.00 … 800) | ≥ 8 | met |",
+            "| P2 | d | 12.3 s |  |  |",
+            "| P3 | e: x y   z | – |  | **not measured** |",
+        ];
+        let table = report.table();
+        let lines: Vec<&str> = table.lines().skip(2).collect();
+        assert_eq!(lines, rows);
+        assert_eq!(report.failures(), 1);
+    }
+
+    #[test]
+    fn what_is_no_number_meets_no_budget() {
+        let mut report = Report::new(false);
+        report.at_most("P1", "a", vec![f64::NAN], "µs", 2.0);
+        assert!(report.table().contains("missed"));
     }
 }

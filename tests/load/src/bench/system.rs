@@ -1,92 +1,121 @@
 //! The system under measurement, and the floor beside it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use roomcast_harness::stack::{Options, Stack};
-use roomcast_load::cpu;
-use roomcast_load::swarm::{Plan, Swarm};
-use serde_json::json;
+use roomcast_load::dashboard::Dashboard;
+use roomcast_load::swarm::{Conduct, Plan, Swarm};
+use roomcast_load::tokens::Issuer;
 
-/// New connections a second.
+use super::load::{Load, Users};
+use super::owned::Owned;
+use super::scrape;
+
+/// New connections a second where their coming is not what is measured.
 pub const RATE: usize = 1_500;
+/// How long a wave of clients may take.
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// The policy of a bench: fifty rooms that everybody with the role may open and publish to.
+/// The policy of a bench: rooms that everybody with the role may open whose token names them.
 const POLICY: &str = "version: 1
 roles:
   viewer: { permissions: [load.view] }
   loader: { inherits: [viewer], permissions: [load.publish] }
 rooms:
   - { room: \"load.{rooms}\", subscribe: load.view, publish: load.publish }
+  - { room: load, subscribe: load.view, publish: load.publish }
 publishers: [{ nats: main/publisher, roles: [loader] }]
 ";
 
-/// Five metrics of the kinds that P8 speaks of, over every room.
-const METRICS: &str = "version: 1
-timezone: Europe/Istanbul
-metrics:
-  - { name: sum, from: { room: \"load.*\", type: load }, value: sum(data.amount), group_by: [data.group], window: { total: true } }
-  - { name: count, from: { room: \"load.*\", type: load }, value: count(), group_by: [data.group], window: { total: true } }
-";
+/// Names of limits that speak of one caller: all clients of a bench have one address, one tenant, and may be one user.
+const OF_ONE_CALLER: [&str; 4] = ["_ADDRESS", "_USER", "_TENANT", "_PUBLISHER"];
 
-/// The system as `roomcast dev` starts it, with the limits that protect one address from another lifted: all clients of a bench
-/// come from one address.
+/// The system as `roomcast dev` starts it, with the limits of one caller lifted and all others as they are by default.
 pub struct System {
     /// The running system.
     pub stack: Stack,
-    _files: tempfile::TempDir,
+    /// Signs the clients' tokens.
+    pub issuer: Issuer,
+    files: tempfile::TempDir,
+}
+
+/// The settings of a service that limit one caller, as it names them itself, each lifted.
+fn lifted(service: &str) -> Vec<String> {
+    let help = Command::new(roomcast_harness::binary(service))
+        .arg("--help")
+        .output();
+    let help = help
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    let names = help
+        .lines()
+        .filter_map(|line| line.trim().split(' ').next())
+        .filter(|word| word.starts_with("ROOMCAST_"));
+    let of_one = |name: &&str| OF_ONE_CALLER.iter().any(|part| name.contains(part)) && !name.contains("NATS");
+    names.filter(of_one).map(|name| format!("{name}=20000")).collect()
 }
 
 impl System {
-    /// Starts it.
+    /// Starts it; `metrics`: definitions for the aggregator, without which there is none. `gateway`: settings of the gateway,
+    /// `NAME=VALUE`.
     ///
     /// # Errors
     /// When there is no nats-server.
-    pub fn start(metrics: bool) -> anyhow::Result<Self> {
-        let files = tempfile::Builder::new().prefix("roomcast-bench-").tempdir()?;
-        let policy = files.path().join("policy.yaml");
-        std::fs::write(&policy, POLICY)?;
-        let definitions = files.path().join("metrics.yaml");
-        std::fs::write(
-            &definitions,
-            if metrics {
-                METRICS
-            } else {
-                "version: 1\ntimezone: UTC\nmetrics: []\n"
-            },
-        )?;
-        let lifted = [
-            "ROOMCAST_CONNECTIONS_MAX",
-            "ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX",
-            "ROOMCAST_UNAUTHENTICATED_MAX",
-            "ROOMCAST_CONNECT_RATE_PER_ADDRESS",
-            "ROOMCAST_CONNECT_BURST_PER_ADDRESS",
-        ];
-        let more = lifted
-            .iter()
-            .flat_map(|name| ["--gateway-env".to_owned(), format!("{name}=20000")])
-            .collect();
+    pub fn start(metrics: Option<&str>, gateway: &[&str]) -> anyhow::Result<Self> {
+        let files = super::guard::folder()?;
+        let issuer = Issuer::new()?;
+        let write = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
+            let path = files.path().join(name);
+            std::fs::write(&path, text)?;
+            Ok(path)
+        };
+        let keys = format!(
+            "ROOMCAST_JWT_KEYS_FILE={}",
+            write("jwks.json", &issuer.jwks()?)?.display()
+        );
+        let tokens = [keys, "ROOMCAST_JWT_ALLOW_HS=true".to_owned()];
+        let mut more = Vec::new();
+        for (flag, service) in [
+            ("--gateway-env", "roomcast-edge-gateway"),
+            ("--ingest-env", "roomcast-ingest"),
+        ] {
+            let of_gateway = gateway
+                .iter()
+                .filter(|_| flag == "--gateway-env")
+                .map(|one| (*one).to_owned());
+            for setting in lifted(service)
+                .into_iter()
+                .chain(tokens.clone())
+                .chain(of_gateway)
+            {
+                more.extend([flag.to_owned(), setting]);
+            }
+        }
         let options = Options {
-            policy: Some(policy),
-            metrics: Some(definitions),
+            policy: Some(write("policy.yaml", POLICY)?),
+            metrics: metrics.map(|text| write("metrics.yaml", text)).transpose()?,
             more,
-            env: HashMap::new(),
             ..Options::default()
         };
         let stack =
             Stack::start(&options).ok_or_else(|| anyhow::anyhow!("nats-server is missing: make tools"))?;
-        Ok(Self { stack, _files: files })
+        super::guard::now_running(stack.folder());
+        Ok(Self { stack, issuer, files })
     }
 
-    /// A token for every room of the bench.
+    /// Where files of this system may be written.
     #[must_use]
-    pub fn token(&self, user: &str, role: &str) -> String {
-        let rooms: Vec<String> = (0..50).map(|i| i.to_string()).collect();
-        self.stack
-            .signer
-            .token_with(user, &[role], 3600, &json!({ "rooms": rooms }))
+    pub fn files(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// The gateway's process id.
+    #[must_use]
+    pub fn gateway_pid(&self) -> u32 {
+        self.stack.pid("gateway-1")
     }
 
     /// A gateway's address.
@@ -99,40 +128,110 @@ impl System {
         Ok(first.trim_start_matches("http://").parse()?)
     }
 
-    /// Opens connections that ask for the rooms that `rooms` names for each.
+    /// A service's figure about itself: see [`scrape::value`].
+    ///
+    /// # Errors
+    /// When its admin port does not answer.
+    pub async fn metric(&self, service: &str, metric: &str, labels: &[&str]) -> anyhow::Result<f64> {
+        let text = self.stack.admin_metrics(service, 0).await?;
+        Ok(scrape::value(&text, metric, labels))
+    }
+
+    /// Waits until a gateway's figure is as it must be.
+    ///
+    /// # Errors
+    /// After 30 s.
+    pub async fn until(
+        &self,
+        metric: &str,
+        labels: &[&str],
+        good: impl Fn(f64) -> bool,
+    ) -> anyhow::Result<()> {
+        let start = Instant::now();
+        loop {
+            let now = self.metric("gateway", metric, labels).await?;
+            if good(now) {
+                return Ok(());
+            }
+            anyhow::ensure!(
+                start.elapsed() < Duration::from_secs(30),
+                "{metric} is still {now}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until nobody is connected.
+    ///
+    /// # Errors
+    /// After 30 s.
+    pub async fn nobody(&self) -> anyhow::Result<()> {
+        self.until("roomcast_gateway_connections", &[], |now| now == 0.0)
+            .await
+    }
+
+    /// Clients that each ask for the rooms that `rooms` names for them; a token names those and no others.
+    ///
+    /// # Errors
+    /// When a token cannot be signed.
+    pub fn clients(
+        &self,
+        load: &Load,
+        range: std::ops::Range<usize>,
+        rooms: impl Fn(usize) -> Vec<usize>,
+    ) -> anyhow::Result<Vec<Dashboard>> {
+        let one = match load.users {
+            Users::Distinct => None,
+            Users::One => {
+                let mut all: Vec<usize> = range.clone().flat_map(&rooms).collect();
+                all.sort_unstable();
+                all.dedup();
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                Some(self.issuer.token(load.algorithm, "viewer", "viewer", &all)?)
+            }
+        };
+        let client = |i: usize| {
+            let numbers: Vec<String> = rooms(i).iter().map(ToString::to_string).collect();
+            let token = match &one {
+                Some(token) => token.clone(),
+                None => self
+                    .issuer
+                    .token(load.algorithm, &format!("viewer{i}"), "viewer", &numbers)?,
+            };
+            let rooms = numbers.iter().map(|number| format!("load.{number}"));
+            Ok(Dashboard::new(token, rooms))
+        };
+        range.map(client).collect()
+    }
+
+    /// Opens connections at [`RATE`] and waits until all have caught up.
     ///
     /// # Errors
     /// When not all of them get in.
-    pub fn swarm(
-        &self,
-        connections: usize,
-        rooms: impl Fn(usize) -> Vec<usize> + Send + 'static,
-    ) -> anyhow::Result<Swarm> {
-        let token = self.token("viewer", "viewer");
-        let hello = move |i: usize| {
-            let rooms: Vec<_> = rooms(i)
-                .into_iter()
-                .map(|r| json!({ "room": format!("load.{r}") }))
-                .collect();
-            Some(
-                json!({ "id": 1, "connect": { "token": token, "client": "bench", "rooms": rooms } })
-                    .to_string(),
-            )
-        };
+    pub fn swarm(&self, load: &Load, dashboards: Vec<Dashboard>) -> anyhow::Result<Swarm> {
+        self.swarm_at(RATE, load, dashboards)
+    }
+
+    /// Likewise, at a rate of its own.
+    ///
+    /// # Errors
+    /// When not all of them get in.
+    pub fn swarm_at(&self, rate: usize, load: &Load, dashboards: Vec<Dashboard>) -> anyhow::Result<Swarm> {
         let swarm = Swarm::start(Plan {
             address: self.gateway()?,
-            connections,
-            rate: RATE,
-            hello: Box::new(hello),
+            dashboards,
+            rate: Some(rate),
+            encoding: load.encoding(),
+            conduct: Conduct::Reads,
         });
-        swarm.ready(connections as u64, true, Duration::from_secs(60))?;
+        swarm.ready(READY_WITHIN)?;
         Ok(swarm)
     }
 }
 
 /// A running floor.
 pub struct Floor {
-    child: Child,
+    process: Owned,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -144,17 +243,15 @@ impl Floor {
     /// When the program cannot be started.
     pub fn start(rate: u32, frame_bytes: usize) -> anyhow::Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], roomcast_harness::free_port()));
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .args(["floor", "--listen", &address.to_string()])
-            .args([
-                "--rate",
-                &rate.to_string(),
-                "--frame-bytes",
-                &frame_bytes.to_string(),
-            ])
-            .stdin(Stdio::null())
-            .spawn()?;
-        let floor = Self { child, address };
+            .args(["--rate", &rate.to_string()])
+            .args(["--frame-bytes", &frame_bytes.to_string()]);
+        let floor = Self {
+            process: Owned::start(&command, Path::new("/dev/null"))?,
+            address,
+        };
         let start = Instant::now();
         while std::net::TcpStream::connect(address).is_err() {
             anyhow::ensure!(
@@ -169,46 +266,16 @@ impl Floor {
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
-}
 
-impl Drop for Floor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What a process spent while `events` frames reached the swarm.
-pub struct Spent {
-    /// CPU per frame, microseconds.
-    pub micros_per_frame: f64,
-    /// Frames in the time.
-    pub frames: u64,
-    /// Average size of a frame, bytes.
-    pub frame_bytes: usize,
-}
-
-/// Watches a process and the swarm for some seconds.
-pub async fn watch(pid: u32, swarm: &Swarm, seconds: u64) -> Spent {
-    use std::sync::atomic::Ordering::Relaxed;
-    let before = (
-        cpu::read(pid),
-        swarm.tally.events.load(Relaxed),
-        swarm.tally.event_bytes.load(Relaxed),
-    );
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let after = (
-        cpu::read(pid),
-        swarm.tally.events.load(Relaxed),
-        swarm.tally.event_bytes.load(Relaxed),
-    );
-    let frames = after.1 - before.1;
-    let per_frame = frames.max(1) as f64;
-    Spent {
-        micros_per_frame: (after.0.cpu_ns - before.0.cpu_ns) as f64 / 1000.0 / per_frame,
-        frames,
-        frame_bytes: ((after.2 - before.2) as f64 / per_frame) as usize,
+    /// Opens clients of the floor and waits for them.
+    ///
+    /// # Errors
+    /// When not all of them get in.
+    pub fn swarm(&self, sockets: usize) -> anyhow::Result<Swarm> {
+        let swarm = Swarm::start(Plan::floor(self.address, sockets, RATE));
+        swarm.ready(READY_WITHIN)?;
+        Ok(swarm)
     }
 }

@@ -1,0 +1,248 @@
+//! P6: thousands of clients lose their sockets at one moment and are all back at once, each with its cursor.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use roomcast_load::cpu;
+use roomcast_load::histogram::Histogram;
+use roomcast_load::swarm::Swarm;
+
+use super::Bench;
+use super::load::Load;
+use super::publisher::Publisher;
+use super::system::{Floor, READY_WITHIN, System};
+use super::watch::all_well;
+
+/// Clients, and rooms over which they are spread; one more room is the publisher's own.
+const CLIENTS: usize = 5_000;
+const ROOMS: usize = 50;
+/// Missed events, and the CPU that each client may then cost, microseconds.
+const CASES: [(usize, f64); 2] = [(20, 90.0), (100, 200.0)];
+/// Events a second of the publisher whose answers are timed.
+const ACKS_RATE: u32 = 200;
+/// How long it publishes into the quiet.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// What a storm cost.
+struct Storm {
+    micros_each: f64,
+    took: Duration,
+    turned_away: u64,
+    /// Reads of the stream for events, and for state.
+    event_reads: f64,
+    state_reads: f64,
+    acks: Histogram,
+}
+
+struct World {
+    system: System,
+    swarm: Swarm,
+    publisher: Publisher,
+    acks: Publisher,
+    rooms: usize,
+}
+
+impl World {
+    fn start(load: &Load) -> anyhow::Result<Self> {
+        let system = System::start(None, &[])?;
+        let rooms = load.rooms.unwrap_or(ROOMS).max(1);
+        let clients = system.clients(load, 0..load.connections.unwrap_or(CLIENTS), |i| vec![i % rooms])?;
+        let swarm = system.swarm(load, clients)?;
+        Ok(Self {
+            publisher: Publisher::new(&system, rooms, load.bytes)?,
+            acks: Publisher::new(&system, rooms + 1, load.bytes)?,
+            system,
+            swarm,
+            rooms,
+        })
+    }
+
+    /// Times the publisher's answers until `done`.
+    async fn answers(&mut self, done: impl Fn() -> bool) -> anyhow::Result<Histogram> {
+        let own = self.rooms..self.rooms + 1;
+        self.acks.steady(own, ACKS_RATE, |_| done()).await
+    }
+
+    async fn quiet(&mut self) -> anyhow::Result<Histogram> {
+        let begun = std::time::Instant::now();
+        self.answers(|| begun.elapsed() > QUIET).await
+    }
+
+    /// Waits until the gateway has all that is stored.
+    async fn gateway_has_all(&self) -> anyhow::Result<()> {
+        let stored = (self.publisher.stored + self.acks.stored) as f64;
+        let labels = ["stream=\"events\""];
+        self.system
+            .until("roomcast_gateway_spine_delivered_total", &labels, |now| {
+                now >= stored
+            })
+            .await
+    }
+
+    async fn reads(&self, kind: &str) -> anyhow::Result<f64> {
+        let label = format!("kind=\"{kind}\"");
+        let labels = [label.as_str()];
+        self.system
+            .metric("gateway", "roomcast_gateway_stream_reads_total", &labels)
+            .await
+    }
+
+    /// Everybody has an event, loses the socket, misses `missed` events and comes back.
+    async fn storm(&mut self, missed: usize) -> anyhow::Result<Storm> {
+        self.publisher.at_once(0..self.rooms, 1).await?;
+        self.gateway_has_all().await?;
+        // The event is on its way to the last of them.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let tally = std::sync::Arc::clone(&self.swarm.tally);
+        self.swarm.reset()?;
+        self.system.nobody().await?;
+        self.publisher.at_once(0..self.rooms, missed).await?;
+        self.gateway_has_all().await?;
+        let counts = || [&tally.events, &tally.complete, &tally.turned_away].map(|count| count.load(Relaxed));
+        let before = counts();
+        let (events_before, state_before) = (self.reads("events").await?, self.reads("state").await?);
+        tally.owed.store(missed as u64, Relaxed);
+        let pid = self.system.gateway_pid();
+        let cpu_before = cpu::read(pid).cpu_ns;
+        self.swarm.come_back()?;
+        let over = AtomicBool::new(false);
+        let clients = self.swarm.clients();
+        let waiting = async {
+            let begun = std::time::Instant::now();
+            while tally.back.load(Relaxed) < clients && begun.elapsed() < READY_WITHIN {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            over.store(true, Ordering::Relaxed);
+        };
+        let own = self.rooms..self.rooms + 1;
+        let publishing = self.acks.steady(own, ACKS_RATE, |_| over.load(Ordering::Relaxed));
+        let (acks, ()) = tokio::join!(publishing, waiting);
+        let took = self.swarm.ready(Duration::from_secs(1))?;
+        let cpu_after = cpu::read(pid).cpu_ns;
+        let after = counts();
+        let [events, complete, turned_away] = [0, 1, 2].map(|n| after[n] - before[n]);
+        tally.owed.store(0, Relaxed);
+        all_well(&self.swarm)?;
+        anyhow::ensure!(
+            complete == clients && events == clients * missed as u64,
+            "{complete} of {clients} came back complete, with {events} events instead of {}; {} incomplete",
+            clients * missed as u64,
+            tally.incomplete.load(Relaxed)
+        );
+        Ok(Storm {
+            micros_each: (cpu_after - cpu_before) as f64 / 1000.0 / clients as f64,
+            took,
+            turned_away,
+            event_reads: self.reads("events").await? - events_before,
+            state_reads: self.reads("state").await? - state_before,
+            acks: acks?,
+        })
+    }
+}
+
+/// The floor's own storm: its clients lose their sockets and open them again at once. CPU of each, microseconds, and how long it took.
+async fn floor(world: &mut World, clients: usize) -> anyhow::Result<(f64, Duration, Histogram)> {
+    let floor = Floor::start(0, 420)?;
+    let swarm = floor.swarm(clients)?;
+    swarm.reset()?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = cpu::read(floor.pid()).cpu_ns;
+    swarm.come_back()?;
+    let tally = std::sync::Arc::clone(&swarm.tally);
+    let acks = world
+        .answers(|| tally.open.load(Relaxed) >= clients as u64)
+        .await?;
+    let took = swarm.ready(READY_WITHIN)?;
+    let micros = (cpu::read(floor.pid()).cpu_ns - before) as f64 / 1000.0 / clients as f64;
+    Ok((micros, took, acks))
+}
+
+/// Storms of both sizes and the floor's, in turn.
+///
+/// # Errors
+/// When a part cannot be started, or a client did not come back complete.
+pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
+    let clients = load.connections.unwrap_or(CLIENTS);
+    let mut world = World::start(load)?;
+    let mut quiet = Histogram::default();
+    let mut besides = [Histogram::default(), Histogram::default()];
+    let mut cpu = CASES.map(|_| Vec::new());
+    let mut times = CASES.map(|_| Vec::new());
+    let mut ratios = CASES.map(|_| Vec::new());
+    let (mut floor_cpu, mut floor_times) = (Vec::new(), Vec::new());
+    let (mut event_reads, mut state_reads, mut turned_away) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=load.rounds {
+        quiet.merge(&world.quiet().await?);
+        let (micros, least, acks) = floor(&mut world, clients).await?;
+        besides[0].merge(&acks);
+        floor_cpu.push(micros);
+        floor_times.push(least.as_secs_f64());
+        bench.say(&format!(
+            "  round {round}, floor: {:.2} s, {micros:.1} µs each",
+            least.as_secs_f64()
+        ));
+        for (n, (missed, _)) in CASES.into_iter().enumerate() {
+            let storm = world.storm(missed).await?;
+            bench.say(&format!(
+                "  round {round}, {missed} missed: {:.2} s, {:.1} µs each, {} turned away, {} reads of events and {} of state; answers {}",
+                storm.took.as_secs_f64(),
+                storm.micros_each,
+                storm.turned_away,
+                storm.event_reads,
+                storm.state_reads,
+                storm.acks
+            ));
+            cpu[n].push(storm.micros_each);
+            times[n].push(storm.took.as_secs_f64());
+            ratios[n].push(storm.took.as_secs_f64() / least.as_secs_f64());
+            event_reads.push(storm.event_reads / world.rooms as f64);
+            state_reads.push(storm.state_reads / world.rooms as f64);
+            turned_away.push(storm.turned_away as f64);
+            besides[1].merge(&storm.acks);
+        }
+    }
+    let report = &mut bench.report;
+    let all = format!("{clients} back at once");
+    report.note("P6", format!("the floor: CPU each, {all}"), floor_cpu, "µs");
+    report.note("P6", format!("the floor: all open, {all}"), floor_times, "s");
+    for (n, (missed, bound)) in CASES.into_iter().enumerate() {
+        let of = format!("{all}, {missed} missed");
+        let take = |list: &mut Vec<f64>| std::mem::take(list);
+        report.at_most(
+            "P6",
+            format!("gateway CPU each, {of}"),
+            take(&mut cpu[n]),
+            "µs",
+            bound,
+        );
+        report.note("P6", format!("all caught up, {of}"), take(&mut times[n]), "s");
+        report.at_most(
+            "P6",
+            format!("time to the floor's, {of}"),
+            take(&mut ratios[n]),
+            "×",
+            2.5,
+        );
+    }
+    report.at_most("P6", "reads of events per room and storm", event_reads, "", 1.0);
+    report.note("P6", "reads of state per room and storm", state_reads, "");
+    report.note("P6", "told to come again later, per storm", turned_away, "");
+    let of = |h: &Histogram| vec![h.millis(0.99)];
+    report.note("P6", "publisher's answer, p99, quiet", of(&quiet), "ms");
+    report.note(
+        "P6",
+        "publisher's answer, p99, in the floor's storm: what the load client itself costs",
+        of(&besides[0]),
+        "ms",
+    );
+    report.note(
+        "P6",
+        "publisher's answer, p99, in the storm",
+        of(&besides[1]),
+        "ms",
+    );
+    let ratio = besides[1].millis(0.99) / quiet.millis(0.99);
+    report.at_most("P6", "publisher's answer, p99, to quiet", vec![ratio], "×", 3.0);
+    Ok(())
+}
