@@ -9,11 +9,11 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-/// A JSON body. The type should say `deny_unknown_fields`: what is misspelt must not count as left out.
-#[derive(Clone, Copy, Debug)]
-pub struct Json<T>(pub T);
+/// A body that says it is JSON, unread.
+#[derive(Clone, Debug)]
+pub struct RawJson(pub Bytes);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<S: Send + Sync> FromRequest<S> for RawJson {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
@@ -29,9 +29,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             ));
         }
         // The door has read it, within its bounds.
-        let body = Bytes::from_request(request, state)
+        Bytes::from_request(request, state)
             .await
-            .map_err(|_| Problem::new(Code::BadRequest, "the body ended before it was whole"))?;
+            .map(Self)
+            .map_err(|_| Problem::new(Code::BadRequest, "the body ended before it was whole"))
+    }
+}
+
+/// A JSON body. The type should say `deny_unknown_fields`: what is misspelt must not count as left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let RawJson(body) = RawJson::from_request(request, state).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             Problem(Refusal::new(
                 Code::BadJson,
@@ -55,17 +68,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// One part of the path, as text.
+/// The parts of the path: one as text, several as a tuple.
 #[derive(Clone, Debug)]
-pub struct Path(pub String);
+pub struct Path<T>(pub T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Path {
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         axum::extract::Path::from_request_parts(parts, state)
             .await
-            .map(|axum::extract::Path(part)| Self(part))
+            .map(|axum::extract::Path(parts)| Self(parts))
             .map_err(|error| Problem::new(Code::BadRequest, error.body_text()))
     }
 }

@@ -10,6 +10,7 @@ pub mod caller;
 pub mod door;
 pub mod extract;
 mod hosts;
+pub mod instance;
 pub mod log;
 pub mod problem;
 pub mod settings;

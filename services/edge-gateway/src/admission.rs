@@ -196,6 +196,14 @@ pub struct Place {
     address: IpAddr,
 }
 
+impl Place {
+    /// Where the connection comes from; of an IPv6 address, its network.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);

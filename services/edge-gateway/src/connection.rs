@@ -145,6 +145,13 @@ impl Connection {
         self.outbox.is_some()
     }
 
+    /// Frames and bytes that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> (usize, usize) {
+        let outbox = self.outbox.as_ref();
+        outbox.map_or((0, 0), |outbox| (outbox.len(), outbox.bytes()))
+    }
+
     /// The session, when it is connected.
     #[must_use]
     pub fn session(&mut self) -> Option<&mut Session> {

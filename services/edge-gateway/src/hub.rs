@@ -7,6 +7,7 @@
 mod answer;
 mod ask;
 mod intake;
+mod look;
 mod look_back;
 mod metrics;
 mod stock;
@@ -29,6 +30,7 @@ pub use answer::{
     Waiter,
 };
 pub use intake::Incoming;
+pub use look::{RoomSizes, Sizes};
 pub use metrics::{HubMetrics, StreamMetrics};
 pub use wants::{Part, Read, WantedPart};
 

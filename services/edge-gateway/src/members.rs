@@ -4,7 +4,7 @@
 //! fan-out is a walk over one array. A member is 32 bytes; nothing here knows sockets. Only the shard's own thread
 //! touches it. Cost per event does not depend on how many rooms there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use roomcast_access::Subscribe;
@@ -119,6 +119,33 @@ impl Members {
     #[must_use]
     pub fn rooms(&self) -> usize {
         self.rooms.len()
+    }
+
+    /// The first `limit` rooms after `after` (tenant and name) with their numbers of members, in the order of their names.
+    #[must_use]
+    pub fn page(
+        &self,
+        tenant: Option<&Tenant>,
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> Vec<(Tenant, Room, usize)> {
+        let mut first: BTreeMap<(&str, &str), &Entry> = BTreeMap::new();
+        for (_, entry) in &self.rooms {
+            let name = (entry.tenant.as_str(), entry.room.as_str());
+            let past = after
+                .as_ref()
+                .is_none_or(|(tenant, room)| name > (tenant.as_str(), room.as_str()));
+            if past && tenant.is_none_or(|tenant| *tenant == entry.tenant) {
+                first.insert(name, entry);
+                if first.len() > limit {
+                    first.pop_last();
+                }
+            }
+        }
+        let members = |entry: &Entry| entry.classes.iter().map(|(_, class)| class.members.len()).sum();
+        let page = first.into_values();
+        page.map(|entry| (entry.tenant.clone(), entry.room.clone(), members(entry)))
+            .collect()
     }
 
     /// Looks a room up.

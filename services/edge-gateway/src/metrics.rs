@@ -1,9 +1,13 @@
 //! What the socket side counts. Shards count in plain numbers of their own and add them here once a turn, so that
 //! counting costs a delivery nothing.
 
+use std::collections::BTreeMap;
+
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::close::Close;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::admission::TooMany;
 
@@ -161,6 +165,25 @@ impl GatewayMetrics {
         }
     }
 
+    /// What was counted since the start, for operators.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let closes = Close::ALL.iter().map(|close| close.reason());
+        Totals {
+            connected: self.connected.get(),
+            deliveries: self.deliveries.get(),
+            frames_in: self.frames_in.get(),
+            bytes_in: self.bytes_in.get(),
+            frames_out: self.frames_out.get(),
+            bytes_out: self.bytes_out.get(),
+            closes: closes
+                .chain(["client", "gone"])
+                .map(|reason| (reason, self.closes.with_label_values(&[reason]).get()))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+        }
+    }
+
     /// One connection ended.
     pub fn ended(&self, ending: Ending) {
         self.connections.dec();
@@ -217,6 +240,26 @@ impl GatewayMetrics {
         }
         *tally = Tally::default();
     }
+}
+
+/// What a gateway has counted since it started.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Connections that were authenticated.
+    pub connected: u64,
+    /// Live events handed to members, one per member.
+    pub deliveries: u64,
+    /// Messages and control frames from clients.
+    pub frames_in: u64,
+    /// Bytes read from WebSockets.
+    pub bytes_in: u64,
+    /// Frames handed to WebSockets.
+    pub frames_out: u64,
+    /// Bytes written to WebSockets.
+    pub bytes_out: u64,
+    /// Connections that ended, by reason; those that never occurred are left out.
+    pub closes: BTreeMap<&'static str, u64>,
 }
 
 /// The counts of one shard since the last turn.

@@ -104,6 +104,13 @@ impl Outbox {
         self.entries.is_empty()
     }
 
+    /// Bytes waiting, recovery included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let all: usize = self.entries.iter().flatten().map(|entry| entry.frame.len()).sum();
+        all - self.written
+    }
+
     /// Frames waiting, recovery included.
     #[must_use]
     pub fn len(&self) -> usize {

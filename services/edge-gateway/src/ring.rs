@@ -57,6 +57,8 @@ struct RoomEvents {
     events: VecDeque<Entry>,
     /// Up to here events of this room have been pushed out.
     evicted_to: u64,
+    /// Events that came, pushed out or not.
+    came: u64,
 }
 
 /// An event and when it was stored, Unix microseconds.
@@ -142,7 +144,9 @@ impl Ring {
         let room = share.rooms.entry(Arc::clone(key)).or_insert_with(|| RoomEvents {
             events: VecDeque::new(),
             evicted_to: unlisted_to,
+            came: 0,
         });
+        room.came += 1;
         room.events.push_back((event, time_micros));
         share.order.push_back(Arc::clone(key));
         share.bytes += cost;
@@ -152,6 +156,18 @@ impl Ring {
         if self.bytes > self.limits.bytes_max {
             self.make_room();
         }
+    }
+
+    /// What is held of a room: events, their bytes, and how many came since the room was first listed here.
+    #[must_use]
+    pub fn room_sizes(&self, key: &str) -> (usize, usize, u64) {
+        let share = self.tenants.get(Place::tenant_of(key));
+        share
+            .and_then(|share| share.rooms.get(key))
+            .map_or((0, 0, 0), |room| {
+                let bytes = room.events.iter().map(|(event, _)| event.cost_bytes()).sum();
+                (room.events.len(), bytes, room.came)
+            })
     }
 
     /// The first position from which on every event of the room is in here.

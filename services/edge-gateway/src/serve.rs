@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roomcast_admin::Audit;
+use roomcast_admin::instance::Running;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
 use tokio::net::TcpListener;
@@ -12,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Door};
-use crate::admin;
+use crate::admin::{self, AdminDesk};
 use crate::admission::Ledger;
 use crate::http::Desk;
 use crate::hub::Hub;
@@ -67,7 +68,14 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         shards.push(handle);
         ends.push(end);
     }
-    roomcast_admin::open(&settings.admin, admin::routes(), &audit, &context)?;
+    let admin_desk = AdminDesk::new(
+        &shards,
+        Arc::clone(&hub),
+        Arc::clone(&gate),
+        metrics.clone(),
+        Running::new(&context),
+    );
+    roomcast_admin::open(&settings.admin, admin::routes(admin_desk), &audit, &context)?;
     let (listener, address) = bind(settings.listen).await?;
     let latch = context.readiness.latch("listener", "not open");
     let desk = Desk {

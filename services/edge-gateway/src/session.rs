@@ -105,6 +105,24 @@ impl Session {
         &self.admitted.user
     }
 
+    /// What the user may do.
+    #[must_use]
+    pub fn rights(&self) -> &Rights {
+        &self.admitted.rights
+    }
+
+    /// The roles that count.
+    #[must_use]
+    pub fn roles(&self) -> Arc<[String]> {
+        Arc::clone(&self.admitted.roles)
+    }
+
+    /// When the token ends, Unix seconds.
+    #[must_use]
+    pub fn expires_at(&self) -> i64 {
+        self.admitted.expires_at
+    }
+
     /// The last second in which this session may live, Unix.
     #[must_use]
     pub fn ends_at(&self) -> i64 {

@@ -12,6 +12,7 @@ mod fan_out;
 mod history;
 mod inbox;
 mod input;
+mod look;
 mod newcomers;
 mod recovery;
 mod timers;
@@ -19,6 +20,7 @@ mod write;
 
 pub use inbox::{Arrival, Caller, Handle, Newcomer};
 use inbox::{INBOX_MAX, Inbox, Signal};
+pub use look::{Counts, Filter, Known, Seen, SeenWhole};
 pub use newcomers::Front;
 use newcomers::{NEWCOMER, Silent};
 
@@ -320,6 +322,7 @@ impl Shard {
         match message {
             Inbox::Newcomer(newcomer) => return self.receive(*newcomer),
             Inbox::Arrival(arrival) => drop(self.arrive(*arrival)),
+            Inbox::Look(question) => question.answer(self),
             Inbox::Drain(window) => {
                 self.draining = true;
                 self.stop_gathering();

@@ -112,6 +112,13 @@ impl StateCache {
         (self.dropped, self.refused)
     }
 
+    /// What is held of a room: keys and bytes; `None` when it is not in memory.
+    #[must_use]
+    pub fn room_sizes(&self, key: &str) -> Option<(usize, usize)> {
+        let room = self.rooms.get(key).filter(|room| room.loaded)?;
+        Some((room.keys.len(), room.bytes))
+    }
+
     /// Whether the room's state is complete here.
     #[must_use]
     pub fn is_loaded(&self, key: &str) -> bool {

@@ -27,6 +27,8 @@ pub enum May {
     User(Rights),
     /// The aggregator's account: notifications, to any room and audience the policy knows.
     Aggregator,
+    /// An administrator: anything, to any room and audience the policy knows.
+    Administrator,
 }
 
 /// Who publishes.
@@ -81,12 +83,22 @@ impl Sender {
         }
     }
 
+    /// An administrator, by the subject of the admin token.
+    #[must_use]
+    pub fn administrator(tenant: &Tenant, subject: &str) -> Self {
+        Self {
+            tenant: tenant.clone(),
+            publisher: format!("admin/{subject}").into(),
+            may: May::Administrator,
+        }
+    }
+
     /// Whether ids that are too old to be de-duplicated may be published (`Roomcast-Backfill: 1`).
     #[must_use]
     pub fn may_backfill(&self) -> bool {
         match &self.may {
             May::Service(rights) => rights.permits(BACKFILL_PERMISSION),
-            May::User(_) | May::Aggregator => false,
+            May::User(_) | May::Aggregator | May::Administrator => false,
         }
     }
 
@@ -96,6 +108,7 @@ impl Sender {
             May::Service(rights) => &|audience| rights.publish(room, audience),
             May::User(rights) => &|audience| rights.client_publish(room, audience),
             May::Aggregator => return aggregator_permit(kind, room, audience, policy),
+            May::Administrator => return administrator_permit(room, audience, policy),
         };
         if publish(audience).is_ok() {
             return Ok(());
@@ -106,11 +119,7 @@ impl Sender {
         }
         let everything = matches!(&self.may, May::Service(rights) if rights.hold_everything());
         if everything && !policy.knows_room(room) {
-            return Err(Refusal::new(
-                Code::UnknownRoom,
-                format!("no entry of the policy makes the room {room}"),
-            )
-            .at("/room"));
+            return Err(unknown_room(room));
         }
         Err(Refusal::forbidden())
     }
@@ -123,10 +132,27 @@ fn aggregator_permit(kind: &str, room: &Room, audience: &Audience, policy: &Poli
     if !kind.starts_with(NOTIFICATION_PREFIX) || !policy.knows_room(room) {
         return Err(Refusal::forbidden());
     }
+    known_audience(audience, policy)
+}
+
+/// Administrators hold everything; so they are told when a room is not there.
+fn administrator_permit(room: &Room, audience: &Audience, policy: &Policy) -> Result<(), Refusal> {
+    if !policy.knows_room(room) {
+        return Err(unknown_room(room));
+    }
+    known_audience(audience, policy)
+}
+
+fn known_audience(audience: &Audience, policy: &Policy) -> Result<(), Refusal> {
     policy
         .audience(audience.as_str())
         .map(drop)
         .ok_or_else(|| unknown_audience(audience))
+}
+
+fn unknown_room(room: &Room) -> Refusal {
+    let detail = format!("no entry of the policy makes the room {room}");
+    Refusal::new(Code::UnknownRoom, detail).at("/room")
 }
 
 fn unknown_audience(audience: &Audience) -> Refusal {

@@ -1,7 +1,9 @@
 //! What a publisher is told, the same over HTTP and as a NATS reply.
 
+use roomcast_chassis::openapi::Shape;
 use roomcast_proto::limits::DEDUP_WINDOW;
 use roomcast_proto::refusal::{Code, Refusal};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::metrics::Outcome;
@@ -40,7 +42,7 @@ pub enum Answer {
     Refused(Refusal),
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct One<'a> {
     status: &'static str,
@@ -51,10 +53,11 @@ struct One<'a> {
     dedup_seconds: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Refused<'a> {
     status: &'static str,
+    #[schemars(with = "String")]
     code: Code,
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,14 +69,14 @@ struct Refused<'a> {
     retry_after_ms: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Element<'a> {
     Taken(One<'a>),
     Refused(Refused<'a>),
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Batch<'a> {
     stored: usize,
@@ -83,6 +86,42 @@ struct Batch<'a> {
     refused: usize,
     dedup_seconds: u64,
     results: Vec<Element<'a>>,
+}
+
+/// The shape of the answer to one event that was taken.
+#[must_use]
+pub fn receipt_shape() -> Shape {
+    Shape::of::<One<'static>>()
+}
+
+/// The shape of the answer to one event or to a readable batch.
+#[must_use]
+pub fn whole_shape() -> Shape {
+    Shape::of::<Whole>()
+}
+
+/// The shape of one line of a streamed answer.
+#[must_use]
+pub fn line_shape() -> Shape {
+    Shape::of::<StreamedLine>()
+}
+
+/// What a readable request is answered with.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is looked at")]
+enum Whole {
+    One(One<'static>),
+    Batch(Batch<'static>),
+}
+
+/// A line of a streamed answer: a result, or at last the summary.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is looked at")]
+enum StreamedLine {
+    Result(Element<'static>),
+    Summary(SummaryLine<'static>),
 }
 
 /// Results of one portion of an NDJSON request, one a line.
@@ -106,7 +145,7 @@ pub struct Summary {
     cut: Option<Refusal>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct SummaryLine<'a> {
     complete: bool,
@@ -117,6 +156,7 @@ struct SummaryLine<'a> {
     refused: usize,
     dedup_seconds: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     code: Option<Code>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,

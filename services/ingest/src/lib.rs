@@ -16,6 +16,7 @@ pub mod capacity;
 pub mod claim;
 pub mod commands;
 pub mod dead_letter;
+pub mod describe;
 pub mod door_http;
 pub mod door_nats;
 pub mod door_service;

@@ -1,10 +1,13 @@
 //! The metrics of ingest, each declared once. Labels are closed enums.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::refusal::Code;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Which way a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,15 +16,21 @@ pub enum Door {
     Http,
     /// A request on `in.>`
     Nats,
+    /// A broadcast of an administrator.
+    Admin,
 }
 
 impl Door {
+    /// All of them.
+    pub const ALL: [Door; 3] = [Door::Http, Door::Nats, Door::Admin];
+
     /// The label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Door::Http => "http",
             Door::Nats => "nats",
+            Door::Admin => "admin",
         }
     }
 }
@@ -95,6 +104,24 @@ pub struct Declared {
     key_values: IntCounterVec,
 }
 
+/// What an ingest has counted since it started.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Events stored.
+    pub stored: u64,
+    /// Events that were stored before.
+    pub duplicate: u64,
+    /// Events sent and not kept.
+    pub sent: u64,
+    /// Refusals by code; those that never occurred are left out.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Publishes sent again with the same id.
+    pub retries: u64,
+    /// Requests refused because as much as may be was being worked on.
+    pub full: u64,
+}
+
 /// 0.5 ms to 8 s in doublings: a quiet fsync takes 0.3 to 1 ms, all attempts together at most 6 s.
 const STORE_BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0,
@@ -109,7 +136,7 @@ impl IngestMetrics {
         let declared = Declared {
             requests: metrics.counter_vec(
                 "roomcast_ingest_requests_total",
-                "Requests that asked to publish, by door (http, nats).",
+                "Requests that asked to publish, by door (http, nats, admin).",
                 &["door"],
             )?,
             events: metrics.counter_vec(
@@ -186,6 +213,31 @@ impl IngestMetrics {
             )?,
         };
         Ok(Self(Arc::new(declared)))
+    }
+
+    /// What was counted since the start, for operators.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let of_doors = |outcome: Outcome| {
+            let one = |door: &Door| {
+                self.events
+                    .with_label_values(&[door.as_str(), outcome.as_str()])
+                    .get()
+            };
+            Door::ALL.iter().map(one).sum()
+        };
+        let refused = |code: &Code| {
+            let count = self.refused.with_label_values(&[code.as_str()]).get();
+            (count > 0).then_some((code.as_str(), count))
+        };
+        Totals {
+            stored: of_doors(Outcome::Stored),
+            duplicate: of_doors(Outcome::Duplicate),
+            sent: of_doors(Outcome::Sent),
+            refused: Code::ALL.iter().filter_map(refused).collect(),
+            retries: self.retries.get(),
+            full: self.full.get(),
+        }
     }
 
     /// A request has come.

@@ -1,6 +1,7 @@
 //! Starts ingest: files, NATS, streams, doors; and ends it in order.
 
 use roomcast_admin::Audit;
+use roomcast_admin::instance::Running;
 use roomcast_chassis::http;
 use roomcast_chassis::process::{Context, Failure, Service};
 use roomcast_chassis::shutdown::Stage;
@@ -8,7 +9,7 @@ use roomcast_proto::accounts::API_IN_CORE;
 use roomcast_proto::subject::{self, INBOUND_ALL, INGEST_QUEUE};
 use tokio::net::TcpListener;
 
-use crate::admin;
+use crate::admin::{self, AdminDesk};
 use crate::bearer::Bearers;
 use crate::body::BodyLimits;
 use crate::capacity::Capacity;
@@ -106,7 +107,11 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     let requests = subscribe(INBOUND_ALL.to_owned()).await?;
 
     audit.keep(nats.publisher().await.map_err(inbox)?, &context);
-    roomcast_admin::open(&settings.admin, admin::routes(), &audit, &context)?;
+    let desk = AdminDesk {
+        intake: intake.clone(),
+        running: Running::new(&context),
+    };
+    roomcast_admin::open(&settings.admin, admin::routes(desk), &audit, &context)?;
 
     // The doors close with the first stage and finish what is in within the second.
     let (accept, drain) = (

@@ -2,8 +2,26 @@
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use roomcast_chassis::metrics::Metrics;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::engine::metric::{Outcome, Reason};
+
+/// What an aggregator has counted since it started.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Events folded; one counts once for each metric it belongs to.
+    pub folded: u64,
+    /// Values published.
+    pub published: u64,
+    /// State writes.
+    pub flushes: u64,
+    /// State writes refused because another instance had written.
+    pub conflicts: u64,
+    /// Stored messages that are no events.
+    pub unreadable: u64,
+}
 
 /// All of them. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -115,6 +133,25 @@ impl Counters {
                 "Times a metric was found to miss events that the stream no longer held.",
             )?,
         })
+    }
+
+    /// Events behind in a shard.
+    #[must_use]
+    pub fn lag_of(&self, shard: u32) -> u64 {
+        let lag = self.lag.with_label_values(&[shard.to_string().as_str()]).get();
+        u64::try_from(lag).unwrap_or(0)
+    }
+
+    /// What was counted since the start, for operators.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals {
+            folded: self.folded.get(),
+            published: self.published.get(),
+            flushes: self.flushes.get(),
+            conflicts: self.conflicts.get(),
+            unreadable: self.unreadable.get(),
+        }
     }
 
     /// Counts what became of one event.

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::board::Board;
 use crate::lease::{self, Lease, Leases, Wish};
 use crate::worker::{self, Shared};
 
@@ -29,17 +30,19 @@ pub struct Holder {
     leases: Leases,
     workers: BTreeMap<u32, Working>,
     shared: Shared,
+    board: Board,
     latch: Latch,
 }
 
 impl Holder {
-    /// Begins with nothing held. `latch` is ready while everything held is current.
+    /// Begins with nothing held. `latch` is ready while everything held is current; `board` says what that is.
     #[must_use]
-    pub fn new(leases: Leases, shared: Shared, latch: Latch) -> Self {
+    pub fn new(leases: Leases, shared: Shared, board: Board, latch: Latch) -> Self {
         Self {
             leases,
             workers: BTreeMap::new(),
             shared,
+            board,
             latch,
         }
     }
@@ -215,6 +218,7 @@ impl Holder {
             Arc::clone(&caught_up),
             stop.clone(),
         ));
+        self.board.begin(shard, Arc::clone(&caught_up));
         self.workers.insert(
             shard,
             Working {
@@ -227,6 +231,7 @@ impl Holder {
 
     async fn stop(&mut self, shard: u32) {
         if let Some(working) = self.workers.remove(&shard) {
+            self.board.end(shard);
             working.stop.cancel();
             if working.task.await.is_err() {
                 tracing::error!(shard, "the worker of shard {shard} panicked");

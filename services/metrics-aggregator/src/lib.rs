@@ -4,6 +4,7 @@
 //! `lease` spreads the shards over the instances.
 
 pub mod admin;
+pub mod board;
 pub mod counters;
 pub mod cover;
 pub mod definition;

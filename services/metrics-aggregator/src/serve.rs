@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roomcast_admin::Audit;
+use roomcast_admin::instance::Running;
 use roomcast_chassis::jetstream::{ApiError, JetStream};
 use roomcast_chassis::process::{Context, Failure, Service};
 use roomcast_chassis::readiness::Latch;
@@ -14,7 +15,8 @@ use roomcast_proto::ids::{SHARDS, Tenant};
 use roomcast_proto::stream::{Sizing, definitions, differences};
 use roomcast_proto::subject::stream as names;
 
-use crate::admin;
+use crate::admin::{self, AdminDesk};
+use crate::board::Board;
 use crate::counters::Counters;
 use crate::holder::Holder;
 use crate::lease::Leases;
@@ -54,7 +56,6 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
     let inbox = |error| Failure::unavailable(format!("no inbox at NATS: {error}"));
     let publisher = nats.publisher().await.map_err(inbox)?;
     audit.keep(nats.publisher().await.map_err(inbox)?, &context);
-    roomcast_admin::open(&settings.admin, admin::routes(), &audit, &context)?;
     let shared = Shared {
         jetstream: jetstream.clone(),
         api_prefix: context.common.nats.api_prefix.as_str().into(),
@@ -63,6 +64,14 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         definitions: Arc::new(definitions),
         counters,
     };
+    let board = Board::default();
+    let desk = AdminDesk {
+        definitions: Arc::clone(&shared.definitions),
+        board: board.clone(),
+        counters: shared.counters.clone(),
+        running: Running::new(&context),
+    };
+    roomcast_admin::open(&settings.admin, admin::routes(desk), &audit, &context)?;
     let with_work = shards_with_work(&shared).await;
     let instance = settings
         .instance
@@ -77,7 +86,7 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         with_work.len()
     );
     let stop = context.shutdown.stage(Stage::Drain).token();
-    let holder = Holder::new(Leases::new(instance, with_work), shared, shards);
+    let holder = Holder::new(Leases::new(instance, with_work), shared, board, shards);
     context.shutdown.spawn_vital(Stage::Drain, "shards", async move {
         holder.run(stop).await;
         drop(streams);

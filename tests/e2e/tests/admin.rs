@@ -1,8 +1,10 @@
 //! The admin ports of a running system: whose tokens open what, and what is recorded.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::ensure;
+use roomcast_harness::client::Client;
 use roomcast_harness::stack::Stack;
 use serde_json::{Value, json};
 
@@ -99,6 +101,359 @@ fn what_is_logged_can_be_changed_and_who_did_it_is_on_record() {
                     && entries
                         .iter()
                         .all(|(_, entry)| !entry.to_string().contains(secret))
+            );
+        }
+        Ok(())
+    });
+}
+
+async fn asked(stack: &Stack, service: &str, path: &str) -> anyhow::Result<Value> {
+    let answer = stack.admin(service, 0, "GET", path, None).await?;
+    ensure!(answer.status == 200, "{path}: {}", answer.text());
+    Ok(answer.json())
+}
+
+/// Names of all connections that a query means, page after page.
+async fn pages(stack: &Stack, query: &str, limit: usize) -> anyhow::Result<Vec<String>> {
+    let (mut names, mut after) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/admin/v1/connections?{query}&limit={limit}{after}");
+        let page = asked(stack, "gateway", &path).await?;
+        let list = page["connections"].as_array().cloned().unwrap_or_default();
+        ensure!(list.len() <= limit, "{page}");
+        names.extend(
+            list.iter()
+                .filter_map(|one| Some(one["connection"].as_str()?.to_owned())),
+        );
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return Ok(names),
+        }
+    }
+}
+
+#[test]
+fn connections_are_listed_whole_whoever_comes_and_goes() {
+    calm(async |stack| {
+        let gateway = &stack.gateways()[0];
+        let connect = async |user: &str, role: &str, rooms: &[&str]| {
+            let token = stack.signer.token(user, &[role]);
+            Client::connect(gateway, &token, rooms, &HashMap::new()).await
+        };
+        let mut stay = Vec::new();
+        for _ in 0..7 {
+            stay.push(connect("listed", "staff", &["lobby"]).await?);
+        }
+        let names: BTreeSet<String> = stay
+            .iter()
+            .map(|(_, connected)| connected["connection"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        ensure!(names.len() == 7);
+        let (going, _) = connect("listed-too", "user", &[]).await?;
+        for (query, limit) in [
+            ("user=listed", 1),
+            ("user=listed", 3),
+            ("user=listed", 100),
+            ("user=listed&tenant=main&room=lobby&transport=websocket.json", 2),
+        ] {
+            let found = pages(stack, query, limit).await?;
+            ensure!(found.len() == 7, "{query}: {found:?}");
+            ensure!(found.into_iter().collect::<BTreeSet<_>>() == names, "{query}");
+        }
+        for query in [
+            "user=nobody",
+            "user=listed&tenant=acme",
+            "user=listed&room=vault",
+            "user=listed&transport=websocket.protobuf",
+        ] {
+            ensure!(pages(stack, query, 10).await?.is_empty(), "{query}");
+        }
+        // Between two pages one goes and others come: who stays is seen once.
+        let first = asked(stack, "gateway", "/admin/v1/connections?limit=3").await?;
+        drop(going);
+        let (_come, _) = connect("listed-three", "user", &[]).await?;
+        let mut seen: Vec<String> = Vec::new();
+        let mut page = first;
+        loop {
+            let list = page["connections"].as_array().cloned().unwrap_or_default();
+            seen.extend(
+                list.iter()
+                    .filter_map(|one| Some(one["connection"].as_str()?.to_owned())),
+            );
+            let Some(next) = page["next"].as_str() else { break };
+            page = asked(
+                stack,
+                "gateway",
+                &format!("/admin/v1/connections?limit=3&after={next}"),
+            )
+            .await?;
+        }
+        let unique: BTreeSet<String> = seen.iter().cloned().collect();
+        ensure!(unique.len() == seen.len() && names.is_subset(&unique), "{seen:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn queries_that_make_no_sense_are_refused() {
+    calm(async |stack| {
+        for (method, path, status) in [
+            ("GET", "/admin/v1/connections?limit=0", 400),
+            ("GET", "/admin/v1/connections?limit=501", 400),
+            ("GET", "/admin/v1/connections?limit=x", 400),
+            ("GET", "/admin/v1/connections?room=a%20b", 400),
+            ("GET", "/admin/v1/connections?tenant=GW", 400),
+            ("GET", "/admin/v1/connections?transport=carrier-pigeon", 400),
+            ("GET", "/admin/v1/connections?after=7", 400),
+            ("GET", "/admin/v1/connections?usr=u1", 400),
+            ("GET", "/admin/v1/connections/c0000000000000000", 404),
+            ("GET", "/admin/v1/connections/nobody", 404),
+            ("DELETE", "/admin/v1/connections/c0000000000000000", 404),
+            (
+                "DELETE",
+                "/admin/v1/connections/c0000000000000000?reason=drain",
+                400,
+            ),
+            (
+                "DELETE",
+                "/admin/v1/connections/c0000000000000000/rooms/lobby",
+                404,
+            ),
+            (
+                "DELETE",
+                "/admin/v1/connections/c0000000000000000/rooms/a%20b",
+                404,
+            ),
+            ("GET", "/admin/v1/rooms?after=x", 400),
+            ("PUT", "/admin/v1/rooms", 405),
+        ] {
+            let answer = stack.admin("gateway", 0, method, path, None).await?;
+            ensure!(
+                answer.status == status,
+                "{method} {path}: {} {}",
+                answer.status,
+                answer.text()
+            );
+            ensure!(answer.header("content-type") == Some("application/problem+json"));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_connection_is_shown_put_out_of_a_room_and_ended() {
+    calm(async |stack| {
+        let gateway = &stack.gateways()[0];
+        let token = stack.signer.token("shown", &["staff"]);
+        let (mut client, connected) = Client::connect(gateway, &token, &["lobby"], &HashMap::new()).await?;
+        client.caught_up("lobby").await?;
+        let name = connected["connection"].as_str().unwrap_or_default();
+        let one = format!("/admin/v1/connections/{name}");
+        let shown = asked(stack, "gateway", &one).await?;
+        ensure!(
+            shown["user"]["user"] == "shown" && shown["user"]["roles"] == json!(["staff"]),
+            "{shown}"
+        );
+        ensure!(
+            shown["transport"] == "websocket.json" && shown["address"] == "127.0.0.1",
+            "{shown}"
+        );
+        let open = shown["open"].as_array().cloned().unwrap_or_default();
+        let lobby = json!({ "room": "lobby", "requested": true, "recovering": false });
+        ensure!(open.contains(&lobby), "{shown}");
+        ensure!(
+            open.iter()
+                .any(|room| room["room"] == "notifications" && room["requested"] == false),
+            "{shown}"
+        );
+
+        let out = stack
+            .admin("gateway", 0, "DELETE", &format!("{one}/rooms/lobby"), None)
+            .await?;
+        ensure!(out.status == 200, "{}", out.text());
+        let told = client
+            .until("unsubscribed", Duration::from_secs(10), |frame| {
+                frame.get("unsubscribed").is_some()
+            })
+            .await?;
+        let told = told.last().cloned().unwrap_or_default();
+        ensure!(told["unsubscribed"]["room"] == "lobby", "{told:?}");
+        let again = stack
+            .admin("gateway", 0, "DELETE", &format!("{one}/rooms/lobby"), None)
+            .await?;
+        ensure!(again.status == 404, "{}", again.text());
+        // Out is out: an event goes by. In again is in again.
+        let publisher = stack.signer.token("p", &["desk"]);
+        let event = |n: u32| json!({ "type": "shown", "room": "lobby", "data": { "n": n } });
+        ensure!(stack.publish(0, &publisher, &event(1)).await?.status == 200);
+        let back = client.request("subscribe", json!({ "room": "lobby" })).await?;
+        ensure!(back.get("subscribed").is_some(), "{back:?}");
+        ensure!(stack.publish(0, &publisher, &event(2)).await?.status == 200);
+        client
+            .until("the second", Duration::from_secs(10), |frame| {
+                frame["event"]["event"]["data"]["n"] == 2
+            })
+            .await?;
+        ensure!(
+            !client
+                .raw
+                .iter()
+                .any(|text| text.contains("\"shown\"") && text.contains("\"n\":1"))
+        );
+
+        let ended = stack
+            .admin("gateway", 0, "DELETE", &format!("{one}?reason=revoked"), None)
+            .await?;
+        ensure!(
+            ended.status == 200 && ended.json()["code"] == 4501,
+            "{}",
+            ended.text()
+        );
+        while client.next(Duration::from_secs(10)).await?.is_some() {}
+        ensure!(
+            client.closed == Some((4501, "revoked".to_owned())),
+            "{:?}",
+            client.closed
+        );
+        let gone = stack.admin("gateway", 0, "GET", &one, None).await?;
+        ensure!(gone.status == 404, "{}", gone.text());
+        Ok(())
+    });
+}
+
+#[test]
+fn what_an_administrator_says_goes_the_way_of_every_event() {
+    calm(async |stack| {
+        let gateway = &stack.gateways()[0];
+        let token = stack.signer.token("hears", &["staff"]);
+        let (mut client, _) = Client::connect(gateway, &token, &["lobby"], &HashMap::new()).await?;
+        client.caught_up("lobby").await?;
+        let id = uuid::Uuid::new_v4().to_string();
+        let to_room = json!({ "type": "notification.notice", "id": id, "room": "lobby", "data": { "title": "Back at ten" } });
+        let answer = stack
+            .admin("ingest", 0, "POST", "/admin/v1/broadcast", Some(&to_room))
+            .await?;
+        ensure!(
+            answer.status == 200 && answer.json()["status"] == "stored",
+            "{}",
+            answer.text()
+        );
+        let again = stack
+            .admin("ingest", 0, "POST", "/admin/v1/broadcast", Some(&to_room))
+            .await?;
+        ensure!(again.json()["status"] == "duplicate", "{}", again.text());
+        let came = client
+            .until("the notice", Duration::from_secs(10), |frame| {
+                frame["event"]["event"]["id"] == *id
+            })
+            .await?;
+        let came = came.last().cloned().unwrap_or_default();
+        ensure!(
+            came["event"]["event"]["source"] == "roomcast://main/admin=2Foperator",
+            "{came:?}"
+        );
+        let to_user = json!({ "type": "notification.notice", "users": "hears", "data": { "title": "You" } });
+        let answer = stack
+            .admin("ingest", 0, "POST", "/admin/v1/broadcast", Some(&to_user))
+            .await?;
+        ensure!(answer.json()["status"] == "stored", "{}", answer.text());
+        client
+            .until("the personal one", Duration::from_secs(10), |frame| {
+                frame["event"]["room"]
+                    .as_str()
+                    .is_some_and(|room| room.starts_with("user."))
+            })
+            .await?;
+        for (event, status, code) in [
+            (json!({ "type": "a", "room": "nowhere" }), 404, "unknown_room"),
+            (
+                json!({ "type": "a", "room": "lobby", "audience": "pilots" }),
+                422,
+                "unknown_audience",
+            ),
+            (json!([]), 400, "bad_json"),
+        ] {
+            let refused = stack
+                .admin("ingest", 0, "POST", "/admin/v1/broadcast", Some(&event))
+                .await?;
+            ensure!(
+                refused.status == status && refused.json()["code"] == code,
+                "{}",
+                refused.text()
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn every_service_speaks_of_itself_in_figures() {
+    calm(async |stack| {
+        let gateway = &stack.gateways()[0];
+        let token = stack.signer.token("counted", &["staff"]);
+        let (mut client, _) = Client::connect(gateway, &token, &["lobby"], &HashMap::new()).await?;
+        client.caught_up("lobby").await?;
+        let publisher = stack.signer.token("p", &["desk"]);
+        let event = json!({ "type": "counted", "room": "lobby", "data": {} });
+        ensure!(stack.publish(0, &publisher, &event).await?.status == 200);
+        let here = |frame: &roomcast_harness::client::Frame| frame["event"]["event"]["type"] == "counted";
+        client.until("the event", Duration::from_secs(10), here).await?;
+
+        let gateway = asked(stack, "gateway", "/admin/v1/statistics").await?;
+        ensure!(
+            gateway["service"] == "roomcast-edge-gateway" && gateway["accepting"] == true,
+            "{gateway}"
+        );
+        ensure!(gateway["connections"]["json"].as_u64() >= Some(1), "{gateway}");
+        ensure!(gateway["totals"]["deliveries"].as_u64() >= Some(1), "{gateway}");
+        ensure!(gateway["memory"]["ringEvents"].as_u64() >= Some(1), "{gateway}");
+        let rooms = asked(stack, "gateway", "/admin/v1/rooms?tenant=main&limit=500").await?;
+        let rooms = rooms["rooms"].as_array().cloned().unwrap_or_default();
+        let lobby = rooms
+            .iter()
+            .find(|room| room["room"] == "lobby")
+            .cloned()
+            .unwrap_or_default();
+        ensure!(
+            lobby["members"].as_u64() >= Some(1) && lobby["events"].as_u64() >= Some(1),
+            "{lobby}"
+        );
+        let policy = asked(stack, "gateway", "/admin/v1/policy").await?;
+        ensure!(
+            policy["roles"]
+                .as_array()
+                .is_some_and(|roles| roles.contains(&json!("staff"))),
+            "{policy}"
+        );
+        ensure!(
+            policy["fingerprint"].as_str().map(str::len) == Some(16),
+            "{policy}"
+        );
+
+        let ingest = asked(stack, "ingest", "/admin/v1/statistics").await?;
+        ensure!(
+            ingest["connected"] == true && ingest["totals"]["stored"].as_u64() >= Some(1),
+            "{ingest}"
+        );
+
+        let mut shards = BTreeSet::new();
+        for index in 0..2 {
+            let answer = stack
+                .admin("aggregator", index, "GET", "/admin/v1/statistics", None)
+                .await?;
+            let held = answer.json()["shards"].as_array().cloned().unwrap_or_default();
+            ensure!(held.iter().all(|shard| shard["current"] == true), "{held:?}");
+            shards.extend(held.iter().filter_map(|shard| shard["shard"].as_u64()));
+        }
+        let metrics = asked(stack, "aggregator", "/admin/v1/metrics").await?;
+        let metrics = metrics["metrics"].as_array().cloned().unwrap_or_default();
+        ensure!(!metrics.is_empty());
+        for metric in &metrics {
+            ensure!(
+                metric["shard"]
+                    .as_u64()
+                    .is_some_and(|shard| shards.contains(&shard)),
+                "{metric}: {shards:?}"
             );
         }
         Ok(())

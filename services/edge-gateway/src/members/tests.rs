@@ -51,6 +51,34 @@ fn a_member_is_as_small_as_the_fan_out_counts_on() {
 }
 
 #[test]
+fn pages_of_rooms_follow_each_other_without_hole_or_double() {
+    let mut members = Members::default();
+    for (connection, room) in [(1, "c"), (2, "a"), (3, "b"), (4, "a"), (8, "a")] {
+        members.join(&permit("staff", room), member(connection), 0);
+    }
+    let page = |tenant: Option<&Tenant>, after: Option<&str>, limit| -> Vec<(String, usize)> {
+        let after = after.map(|room| ("main".to_owned(), room.to_owned()));
+        let page = members.page(tenant, after, limit).into_iter();
+        page.map(|(_, room, count)| (room.as_str().to_owned(), count))
+            .collect()
+    };
+    let named = |rooms: &[(&str, usize)]| -> Vec<(String, usize)> {
+        rooms
+            .iter()
+            .map(|(room, count)| ((*room).to_owned(), *count))
+            .collect()
+    };
+    assert_eq!(page(None, None, 2), named(&[("a", 3), ("b", 1)]));
+    assert_eq!(page(None, Some("b"), 2), named(&[("c", 1)]));
+    assert_eq!(page(None, Some("c"), 2), named(&[]));
+    assert_eq!(page(Some(&Tenant::parse("acme").unwrap()), None, 2), named(&[]));
+    assert_eq!(
+        page(Some(&Tenant::default()), Some("aa"), 9),
+        named(&[("b", 1), ("c", 1)])
+    );
+}
+
+#[test]
 fn one_permit_in_two_encodings_is_two_classes_of_one_room() {
     let mut members = Members::default();
     let (json, _) = members.join(&permit("staff", "a"), member(1), 0);

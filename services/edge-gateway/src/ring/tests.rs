@@ -45,6 +45,9 @@ fn a_rooms_events_are_found_by_position() {
         push(&mut ring, "main", if seq % 3 == 0 { "c" } else { "a" }, seq);
     }
     assert_eq!(held(&ring, "main.c"), [3, 6, 9]);
+    let (events, bytes, came) = ring.room_sizes("main.a");
+    assert_eq!((events, bytes * 9, came), (6, ring.bytes() * 6, 6));
+    assert_eq!(ring.room_sizes("main.nothing"), (0, 0, 0));
     assert_eq!(
         ring.after("main.a", 4)
             .map(|e| e.position.seq)

@@ -9,6 +9,7 @@ use mio::Waker;
 use mio::net::TcpStream;
 use roomcast_proto::frame::Encoding;
 
+use super::look::Question;
 use crate::admission::{Place, Stranger};
 use crate::gate::Admitted;
 use crate::hub::ToShard;
@@ -68,6 +69,7 @@ pub(super) enum Inbox {
     Newcomer(Box<Newcomer>),
     Arrival(Box<Arrival>),
     Drain(Duration),
+    Look(Question),
 }
 
 /// How other threads reach a shard. Cheap to clone.
@@ -143,7 +145,7 @@ impl Handle {
         self.send(Inbox::Hub(message));
     }
 
-    fn send(&self, message: Inbox) {
+    pub(super) fn send(&self, message: Inbox) {
         self.signal.backlog.fetch_add(1, Ordering::Relaxed);
         // A shard that is gone takes nothing any more; its end is reported by its thread.
         let _ = self.inbox.send(message);

@@ -207,5 +207,10 @@ impl Shard {
 
 /// The connection's name as it is shown.
 pub(super) fn name(connection: &Connection) -> String {
-    format!("c{:016x}", connection.name)
+    shown(connection.name)
+}
+
+/// A connection's number as it is shown.
+pub(super) fn shown(number: u64) -> String {
+    format!("c{number:016x}")
 }

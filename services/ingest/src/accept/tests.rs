@@ -44,6 +44,7 @@ fn sender(who: &str) -> Sender {
         Some(("nats", user)) => Sender::of_nats_user(&Tenant::default(), user, &policy).unwrap(),
         Some(("client", role)) => Sender::of_user(&principal(role), &policy),
         _ if who == "aggregator" => Sender::aggregator(&Tenant::default()),
+        Some(("admin", subject)) => Sender::administrator(&Tenant::default(), subject),
         _ => Sender::of_token(&principal(who), &policy),
     }
 }
@@ -109,6 +110,10 @@ fn rights_decide_who_publishes_where() {
         "booking:new",
         Some(Code::Forbidden),
     );
+    check("admin:ops", "bookings", "staff", "t", None);
+    check("admin:ops", "user.u1", "all", "t", None);
+    check("admin:ops", "bookings", "boss", "t", Some(Code::UnknownAudience));
+    check("admin:ops", "secret", "all", "t", Some(Code::UnknownRoom));
     check("staff", "a b", "all", "t", Some(Code::BadRoom));
 }
 
