@@ -1,11 +1,15 @@
 //! How many connections there are and from where, and whether one more may come.
 //!
-//! Asked by `accept` before a byte is read. A [`Place`] is held by the connection for as long as it lives, a
-//! [`Stranger`] until it has shown a token; both give back what they took when they are dropped, on whichever thread.
+//! Asked by `accept` before a byte is read, and again once it is known who it is. A [`Place`] is held by the connection for as
+//! long as it lives, a [`Stranger`] until it has shown a token, a [`Resident`] from then on; all give back what they took when they
+//! are dropped, on whichever thread.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use roomcast_proto::ids::Tenant;
+use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::bucket::{Bucket, Rate};
 
@@ -14,10 +18,16 @@ use crate::bucket::{Bucket, Rate};
 pub struct Limits {
     /// Connections of the process.
     pub connections_max: usize,
+    /// Connections of one tenant.
+    pub per_tenant_max: usize,
+    /// Connections of one user.
+    pub per_user_max: usize,
     /// Connections of one address.
     pub per_address_max: usize,
     /// Connections of the process that have not shown a token.
     pub strangers_max: usize,
+    /// Connections of one address that have not shown a token.
+    pub strangers_per_address_max: usize,
     /// New connections of the process.
     pub rate: Rate,
     /// New connections of one address.
@@ -39,25 +49,37 @@ pub enum TooMany {
     /// The address holds as many as it may.
     #[error("address")]
     Address,
+    /// Too many of this address that are not authenticated.
+    #[error("address_strangers")]
+    AddressStrangers,
     /// Too many new ones of this address at once.
     #[error("address_rate")]
     AddressRate,
+    /// The tenant holds as many as it may.
+    #[error("tenant")]
+    Tenant,
+    /// The user holds as many as it may.
+    #[error("user")]
+    User,
 }
 
 impl TooMany {
     /// All of them, for counters.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Connections,
         Self::Strangers,
         Self::Rate,
         Self::Address,
+        Self::AddressStrangers,
         Self::AddressRate,
+        Self::Tenant,
+        Self::User,
     ];
 
     /// Whether it is the caller's own doing (429) or the process's (503).
     #[must_use]
     pub fn is_callers(self) -> bool {
-        matches!(self, Self::Address | Self::AddressRate)
+        !matches!(self, Self::Connections | Self::Strangers | Self::Rate)
     }
 
     /// The word in metric labels.
@@ -68,10 +90,24 @@ impl TooMany {
             Self::Strangers => "strangers",
             Self::Rate => "rate",
             Self::Address => "address",
+            Self::AddressStrangers => "address_strangers",
             Self::AddressRate => "address_rate",
+            Self::Tenant => "tenant",
+            Self::User => "user",
         }
     }
+
+    /// What somebody is told whose token is good and who is one too many: `limit`, and 4504 where it is a connection.
+    #[must_use]
+    pub fn refusal(self) -> Refusal {
+        let whose = if self == Self::Tenant { "tenant" } else { "user" };
+        Refusal::new(Code::Limit, format!("this {whose} has too many connections"))
+            .retry_after_ms(LIMIT_RETRY_MILLIS)
+    }
 }
+
+/// When to try again after a limit on connections: somebody has to leave first.
+const LIMIT_RETRY_MILLIS: u64 = 5_000;
 
 /// The book of connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -87,12 +123,17 @@ struct Counts {
     rate: Bucket,
     /// Addresses with connections, or with a rate that has not recovered yet.
     addresses: HashMap<IpAddr, Address>,
+    /// Tenants and users with connections, so no more than there are connections.
+    tenants: HashMap<Tenant, usize>,
+    /// By `<tenant>/<user>`: a tenant has no slash.
+    users: HashMap<Arc<str>, usize>,
     swept_millis: u64,
 }
 
 #[derive(Debug, Default)]
 struct Address {
     connections: usize,
+    strangers: usize,
     rate: Bucket,
 }
 
@@ -124,12 +165,15 @@ impl Ledger {
             return Err(TooMany::Strangers);
         }
         // The address first: what is refused to one address must not use up the rate of all.
-        let known = counts
+        let (known, strangers) = counts
             .addresses
             .get(&address)
-            .map_or(0, |known| known.connections);
+            .map_or((0, 0), |known| (known.connections, known.strangers));
         if known >= self.limits.per_address_max {
             return Err(TooMany::Address);
+        }
+        if strangers >= self.limits.strangers_per_address_max {
+            return Err(TooMany::AddressStrangers);
         }
         let mut rate = counts
             .addresses
@@ -144,18 +188,49 @@ impl Ledger {
         }
         let entry = counts.addresses.entry(address).or_default();
         entry.connections += 1;
+        entry.strangers += 1;
         entry.rate = rate;
         counts.connections += 1;
         counts.strangers += 1;
         Ok((
             Place {
-                counts: Arc::clone(&self.counts),
+                ledger: self.clone(),
                 address,
+                resident: None,
             },
             Stranger {
                 counts: Arc::clone(&self.counts),
+                address,
             },
         ))
+    }
+
+    /// Takes a place among the connections of a tenant and a user, for a request that stays open.
+    ///
+    /// # Errors
+    /// [`TooMany::Tenant`], [`TooMany::User`]; nothing was taken. Answer with [`TooMany::refusal`].
+    pub fn reside(&self, tenant: &Tenant, user: &str) -> Result<Resident, TooMany> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_tenant = counts.tenants.get(tenant).copied().unwrap_or(0);
+        if of_tenant >= self.limits.per_tenant_max {
+            return Err(TooMany::Tenant);
+        }
+        let name = format!("{tenant}/{user}");
+        let known = counts
+            .users
+            .get_key_value(name.as_str())
+            .map(|(name, count)| (Arc::clone(name), *count));
+        let (user, of_user) = known.unwrap_or_else(|| (name.into(), 0));
+        if of_user >= self.limits.per_user_max {
+            return Err(TooMany::User);
+        }
+        *counts.tenants.entry(tenant.clone()).or_default() += 1;
+        *counts.users.entry(Arc::clone(&user)).or_default() += 1;
+        Ok(Resident {
+            counts: Arc::clone(&self.counts),
+            tenant: tenant.clone(),
+            user,
+        })
     }
 
     /// Connections open now.
@@ -176,7 +251,7 @@ impl Counts {
         self.swept_millis = now_millis;
         let rested = |address: &Address| address.rate.is_full(now_millis);
         self.addresses
-            .retain(|_, address| address.connections > 0 || !rested(address));
+            .retain(|_, address| address.connections + address.strangers > 0 || !rested(address));
     }
 }
 
@@ -192,8 +267,20 @@ fn source(address: IpAddr) -> IpAddr {
 /// A place of the process and of an address.
 #[derive(Debug)]
 pub struct Place {
-    counts: Arc<Mutex<Counts>>,
+    ledger: Ledger,
     address: IpAddr,
+    resident: Option<Resident>,
+}
+
+impl Place {
+    /// Takes a place of a tenant and a user as well, for as long as this one is held.
+    ///
+    /// # Errors
+    /// As [`Ledger::reside`].
+    pub fn settle(&mut self, tenant: &Tenant, user: &str) -> Result<(), TooMany> {
+        self.resident = Some(self.ledger.reside(tenant, user)?);
+        Ok(())
+    }
 }
 
 impl Place {
@@ -206,7 +293,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = &self.ledger.counts;
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.connections -= 1;
         if let Some(address) = counts.addresses.get_mut(&self.address) {
             address.connections -= 1;
@@ -218,14 +306,42 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Stranger {
     counts: Arc<Mutex<Counts>>,
+    address: IpAddr,
 }
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .strangers -= 1;
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.strangers -= 1;
+        if let Some(address) = counts.addresses.get_mut(&self.address) {
+            address.strangers -= 1;
+        }
+    }
+}
+
+/// A place of a tenant and of a user.
+#[derive(Debug)]
+pub struct Resident {
+    counts: Arc<Mutex<Counts>>,
+    tenant: Tenant,
+    user: Arc<str>,
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.tenants.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                counts.tenants.remove(&self.tenant);
+            }
+        }
+        if let Some(count) = counts.users.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                counts.users.remove(&self.user);
+            }
+        }
     }
 }
 
@@ -235,8 +351,11 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         connections_max: 5,
+        per_tenant_max: 3,
+        per_user_max: 2,
         per_address_max: 2,
         strangers_max: 3,
+        strangers_per_address_max: 2,
         rate: Rate {
             per_second: 100,
             burst: 100,
@@ -268,6 +387,44 @@ mod tests {
         drop(first);
         assert!(ledger.enter(from(1), 1).is_ok());
         assert_eq!(ledger.connections(), 4);
+    }
+
+    #[test]
+    fn one_address_cannot_hold_all_places_of_strangers() {
+        let ledger = Ledger::new(Limits {
+            per_address_max: 5,
+            ..LIMITS
+        });
+        let first = ledger.enter(from(1), 1).unwrap();
+        let (_place, stranger) = ledger.enter(from(1), 1).unwrap();
+        assert_eq!(ledger.enter(from(1), 1).unwrap_err(), TooMany::AddressStrangers);
+        let _other = ledger.enter(from(2), 1).unwrap();
+        drop(stranger);
+        assert!(
+            ledger.enter(from(1), 1).is_ok(),
+            "who has shown a token is no stranger"
+        );
+        drop(first);
+        assert!(ledger.enter(from(1), 1).is_ok());
+    }
+
+    #[test]
+    fn tenants_and_users_have_shares_that_are_given_back() {
+        let ledger = Ledger::new(LIMITS);
+        let (main, acme) = (Tenant::default(), Tenant::parse("acme").unwrap());
+        let (mut place, _stranger) = ledger.enter(from(1), 1).unwrap();
+        place.settle(&main, "u1").unwrap();
+        let second = ledger.reside(&main, "u1").unwrap();
+        assert_eq!(ledger.reside(&main, "u1").unwrap_err(), TooMany::User);
+        let _of_another = ledger.reside(&acme, "u1").unwrap();
+        let _third = ledger.reside(&main, "u2").unwrap();
+        assert_eq!(ledger.reside(&main, "u3").unwrap_err(), TooMany::Tenant);
+        drop(place);
+        drop(second);
+        assert!(ledger.reside(&main, "u3").is_ok());
+        let counts = ledger.counts.lock().unwrap();
+        let users: Vec<&str> = counts.users.keys().map(AsRef::as_ref).collect();
+        assert_eq!((counts.tenants.len(), users.len()), (2, 2), "{users:?}");
     }
 
     #[test]

@@ -27,6 +27,8 @@ use roomcast_proto::limits::{HISTORY_EVENTS_DEFAULT, HISTORY_EVENTS_MAX};
 use roomcast_proto::refusal::{Code, Refusal};
 use tower::ServiceExt;
 
+use crate::admission::Ledger;
+use crate::allowance::{self, Allowance, Operation};
 use crate::delivery::Delivery;
 use crate::error::problem;
 use crate::gate::{self, Admitted, Gate};
@@ -48,6 +50,10 @@ pub struct Desk {
     pub origins: Arc<Origins>,
     /// The page of our own.
     pub page: Arc<Page>,
+    /// How often users may do what.
+    pub allowance: Allowance,
+    /// Who is in: requests that stay open take a place of their user.
+    pub ledger: Ledger,
     /// Where answers are counted.
     pub metrics: GatewayMetrics,
 }
@@ -183,6 +189,7 @@ type RoomPath = Result<Path<String>, PathRejection>;
 async fn snapshot(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: HeaderMap) -> Response {
     finish(async {
         let admitted = admit(&desk, &headers)?;
+        allow_one(&desk, &admitted, Operation::Read)?;
         let permit = subscribe(&admitted, path_room(room)?)?;
         let events = number(&uri, "events", HISTORY_EVENTS_DEFAULT, 0)?;
         let events = if permit.history() { events } else { 0 };
@@ -202,6 +209,7 @@ async fn snapshot(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: H
 async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Response {
     finish(async {
         let admitted = admit(&desk, &headers)?;
+        allow_one(&desk, &admitted, Operation::Read)?;
         let room = parameter(&uri, "room")?.ok_or_else(|| bad("expected ?room=<room>"))?;
         let permit = subscribe(&admitted, Room::parse(&room).map_err(|_| Refusal::forbidden())?)?;
         let found = desk
@@ -219,6 +227,7 @@ async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Respon
 async fn history(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: HeaderMap) -> Response {
     finish(async {
         let admitted = admit(&desk, &headers)?;
+        allow_one(&desk, &admitted, Operation::History)?;
         let permit = admitted
             .rights
             .history(&path_room(room)?)
@@ -258,6 +267,13 @@ async fn history(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: He
         Ok(close(body))
     })
     .await
+}
+
+/// Counts one request of a user.
+fn allow_one(desk: &Desk, admitted: &Admitted, operation: Operation) -> Result<(), Refusal> {
+    desk.allowance
+        .take(admitted.rights.tenant(), &admitted.user, operation)
+        .map_err(allowance::too_many)
 }
 
 async fn page_config(State(desk): State<Desk>) -> Response {

@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod admin;
 pub mod admission;
+pub mod allowance;
 pub mod bucket;
 pub mod connection;
 pub mod delivery;

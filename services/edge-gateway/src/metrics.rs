@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::admission::TooMany;
+use crate::allowance::Operation;
 
 /// Upper bounds of the latency from stored to written: P5 asks for 5 and 25 ms.
 const LATENCY_BUCKETS: [f64; 11] = [
@@ -46,6 +47,8 @@ pub struct GatewayMetrics {
     pub connections: IntGauge,
     /// New connections that were not taken.
     pub turned_away: IntCounterVec,
+    /// Operations refused because of their rate.
+    pub rate_limited: IntCounterVec,
     /// Upgrade requests by outcome.
     pub upgrades: IntCounterVec,
     /// HTTP answers by route and class.
@@ -77,8 +80,14 @@ impl GatewayMetrics {
             connections: metrics.gauge("roomcast_gateway_connections", "Open WebSocket connections.")?,
             turned_away: metrics.counter_vec(
                 "roomcast_gateway_turned_away_total",
-                "New connections that were not taken, by the limit: connections, strangers, rate, address, address_rate.",
+                "New connections that were not taken, by the limit: connections, strangers, rate, address, \
+                 address_strangers, address_rate, tenant, user.",
                 &["limit"],
+            )?,
+            rate_limited: metrics.counter_vec(
+                "roomcast_gateway_rate_limited_total",
+                "Messages and requests refused because their user did too many of the kind, by operation.",
+                &["operation"],
             )?,
             upgrades: metrics.counter_vec(
                 "roomcast_gateway_upgrades_total",
@@ -150,6 +159,9 @@ impl GatewayMetrics {
     fn show_zeros(&self) {
         for close in Close::ALL {
             self.closes.with_label_values(&[close.reason()]);
+        }
+        for (_, operation, _) in Operation::ALL {
+            self.rate_limited.with_label_values(&[operation]);
         }
         for limit in TooMany::ALL {
             self.turned_away.with_label_values(&[limit.as_str()]);

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::{self, Door};
 use crate::admin::{self, AdminDesk};
 use crate::admission::Ledger;
+use crate::allowance::Allowance;
 use crate::http::Desk;
 use crate::hub::Hub;
 use crate::metrics::GatewayMetrics;
@@ -49,7 +50,9 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
 
     let origins = Arc::new(settings.origins.clone());
     let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
+    let allowance = Allowance::new(settings.operations, metrics.rate_limited.clone());
     let shared = Shared {
+        allowance: allowance.clone(),
         hub: Arc::clone(&hub),
         gate: Arc::clone(&gate),
         metrics: metrics.clone(),
@@ -78,14 +81,16 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     roomcast_admin::open(&settings.admin, admin::routes(admin_desk), &audit, &context)?;
     let (listener, address) = bind(settings.listen).await?;
     let latch = context.readiness.latch("listener", "not open");
+    let ledger = Ledger::new(settings.admission);
     let desk = Desk {
+        allowance,
+        ledger: ledger.clone(),
         hub: Arc::clone(&hub),
         gate,
         origins,
         page,
         metrics,
     };
-    let ledger = Ledger::new(settings.admission);
     // Requests have the part of the drain time that the first stage has.
     let requests = context.common.drain / 10;
     let door = Arc::new(Door::new(ledger, desk, settings.head, shards.clone(), requests));

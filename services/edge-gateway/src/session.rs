@@ -14,7 +14,7 @@ use roomcast_proto::frame::{
     BadFrame, ClientFrame, Connected, Expiring, Ping, Refreshed, RoomAnswer, ServerFrame, Unsubscribed,
     client_frame, server_frame,
 };
-use roomcast_proto::ids::Room;
+use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::limits;
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -121,6 +121,20 @@ impl Session {
     #[must_use]
     pub fn expires_at(&self) -> i64 {
         self.admitted.expires_at
+    }
+
+    /// The user's tenant.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        self.admitted.rights.tenant()
+    }
+
+    /// Answers a message that is not carried out with this refusal; it counts among all messages.
+    pub fn refuse(&mut self, id: Option<u32>, refusal: &Refusal, now: Now, wishes: &mut Vec<Wish>) {
+        if !self.requests.take(now.millis, 1, self.limits.requests) {
+            return wishes.push(Wish::End(Close::Rate));
+        }
+        refuse(id, refusal, wishes);
     }
 
     /// The last second in which this session may live, Unix.

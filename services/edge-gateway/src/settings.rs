@@ -11,6 +11,7 @@ use roomcast_chassis::process::{Failure, Service};
 use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits;
 
+use crate::allowance::Rates;
 use crate::bucket::Rate;
 use crate::gate::Gate;
 use crate::nats_side::NatsSideSettings;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub shards: usize,
     /// Limits on who may come in.
     pub admission: admission::Limits,
+    /// How often one user may do what.
+    pub operations: Rates,
     /// Limits of each client.
     pub clients: shard::Limits,
     /// Limits of a request's head.
@@ -100,7 +103,8 @@ impl Settings {
                 1..=1024,
                 "Threads that own sockets; default: one per core.",
             ),
-            admission: read_admission(reader),
+            admission: read_admission(reader, tenancy),
+            operations: read_operations(reader),
             clients: read_clients(reader, tenancy),
             head: Head {
                 within: reader.seconds(
@@ -188,15 +192,54 @@ fn read_origins(reader: &mut Reader<'_>) -> Origins {
     })
 }
 
-fn read_admission(reader: &mut Reader<'_>) -> admission::Limits {
+fn read_operations(reader: &mut Reader<'_>) -> Rates {
+    const NAME: &str = "ROOMCAST_OPERATION_RATES";
+    let parts = reader.list(
+        NAME,
+        "",
+        "How often one user may do what, each as name=per_second/burst, comma-separated; of subscribe, history, deep_history, read, \
+         publish, command, presence, feed, mark, preferences, activity, refresh, ticket. Those left out keep their usual rates.",
+    );
+    parts.join(",").parse().unwrap_or_else(|bad: String| {
+        reader.mistake(NAME, bad);
+        Rates::default()
+    })
+}
+
+fn read_admission(reader: &mut Reader<'_>, tenancy: Tenancy) -> admission::Limits {
     const MOST: u64 = 1_000_000;
     const ALL: usize = 1_000_000;
+    let connections_max = reader.number(
+        "ROOMCAST_CONNECTIONS_MAX",
+        10_000,
+        1..=ALL,
+        "Connections of the process.",
+    );
+    let per_tenant_max = reader.number(
+        "ROOMCAST_CONNECTIONS_PER_TENANT_MAX",
+        2_000,
+        1..=ALL,
+        "Connections of one tenant, where there are several (ROOMCAST_CURSOR_KEYS is set); one alone may have all.",
+    );
     admission::Limits {
-        connections_max: reader.number(
-            "ROOMCAST_CONNECTIONS_MAX",
-            10_000,
+        connections_max,
+        per_tenant_max: if tenancy.cursors.is_sealed() {
+            per_tenant_max
+        } else {
+            connections_max
+        },
+        per_user_max: reader.number(
+            "ROOMCAST_CONNECTIONS_PER_USER_MAX",
+            10,
             1..=ALL,
-            "Connections of the process.",
+            "Connections of one user: tabs and devices.",
+        ),
+        // Browsers open up to six connections at once before they ask for anything, and several people share an address.
+        strangers_per_address_max: reader.number(
+            "ROOMCAST_UNAUTHENTICATED_PER_ADDRESS_MAX",
+            32,
+            1..=ALL,
+            "Connections of one address that have not shown a token or a request yet. Raise it where many share an address.",
         ),
         per_address_max: reader.number(
             "ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX",
@@ -377,7 +420,11 @@ mod tests {
         let limits = [
             "ROOMCAST_CONNECTIONS_MAX",
             "ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX",
+            "ROOMCAST_CONNECTIONS_PER_TENANT_MAX",
+            "ROOMCAST_CONNECTIONS_PER_USER_MAX",
             "ROOMCAST_UNAUTHENTICATED_MAX",
+            "ROOMCAST_UNAUTHENTICATED_PER_ADDRESS_MAX",
+            "ROOMCAST_OPERATION_RATES",
             "ROOMCAST_CONNECT_RATE",
             "ROOMCAST_CONNECT_BURST",
             "ROOMCAST_CONNECT_RATE_PER_ADDRESS",

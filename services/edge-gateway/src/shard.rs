@@ -39,6 +39,7 @@ use roomcast_proto::limits::{AUTHENTICATE_WITHIN, PING_EVERY};
 use slab::Slab;
 use tokio::sync::oneshot;
 
+use crate::allowance::Allowance;
 use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
 use crate::delivery::Delivery;
@@ -93,6 +94,8 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     /// Keys and policy.
     pub gate: Arc<Gate>,
+    /// How often users may do what.
+    pub allowance: Allowance,
     /// Where counts are added.
     pub metrics: GatewayMetrics,
     /// What is allowed.

@@ -39,7 +39,16 @@ fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
     let key = format!("ROOMCAST_CURSOR_KEYS={}", "5e".repeat(32));
     let keyed = |service: &str| [format!("--{service}-env"), key.clone()];
     Stack::start(&Options {
-        more: [keyed("gateway"), keyed("ingest")].concat(),
+        more: [
+            keyed("gateway"),
+            keyed("ingest"),
+            // Tests share users and one address.
+            [
+                "--gateway-env".to_owned(),
+                "ROOMCAST_CONNECTIONS_PER_USER_MAX=1000".to_owned(),
+            ],
+        ]
+        .concat(),
         gateways: 2,
         aggregators: 2,
         policy: file("policy.yaml"),

@@ -116,7 +116,8 @@ impl Stock {
         self.life += 1;
         self.position.seq = next.saturating_sub(1);
         self.time_bits = 0;
-        self.first_seq = first_seq;
+        // An empty stream says 0, which is before every position.
+        self.first_seq = first_seq.max(1);
         self.wants.forget_read();
     }
 

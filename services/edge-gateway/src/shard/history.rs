@@ -15,7 +15,13 @@ const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 impl Shard {
     /// Reads history and answers, or waits for the hub; one request of a client waits at a time.
-    pub(super) fn read_history(&mut self, key: u32, mut reading: Reading) {
+    pub(super) fn read_history(&mut self, key: u32, reading: Reading) {
+        let ticket = self.new_ticket();
+        self.read_on(key, reading, ticket);
+    }
+
+    /// The same again for a request that waited: its time goes on.
+    pub(super) fn read_on(&mut self, key: u32, mut reading: Reading, ticket: u64) {
         let Some(connection) = self.connections.get_mut(key as usize) else {
             return;
         };
@@ -29,7 +35,6 @@ impl Shard {
             let refusal = Refusal::new(Code::Rate, "one request for history at a time").retry_after_ms(1_000);
             return self.refuse(key, reading.id, &refusal);
         }
-        let ticket = self.new_ticket();
         let waiter = Waiter {
             shard: self.number,
             ticket,
@@ -48,7 +53,10 @@ impl Shard {
                     self.say(key, &ServerFrame::answer(Some(id), body));
                 }
             }
-            hub::History::Unavailable => self.refuse(key, reading.id, &unavailable()),
+            hub::History::Unavailable => {
+                self.shared.hub.forget(waiter);
+                self.refuse(key, reading.id, &unavailable());
+            }
             hub::History::Wait => {
                 self.tickets.insert(ticket, Ticket::Reading(key));
                 if let Some(connection) = self.connections.get_mut(key as usize) {

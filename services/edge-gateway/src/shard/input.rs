@@ -6,6 +6,8 @@ use roomcast_proto::close::Close;
 use roomcast_proto::frame::{ClientFrame, ServerFrame, client_frame};
 
 use super::Shard;
+use crate::admission::TooMany;
+use crate::allowance::{self, Operation};
 use crate::connection::{Connection, QUEUE_MAX, Stage};
 use crate::encoding;
 use crate::metrics::Ending;
@@ -121,8 +123,12 @@ impl Shard {
                 let with_token = handshake.admitted.is_none();
                 match handshake.accept(frame, &self.shared.gate, self.shared.limits.session, self.now) {
                     Ok((session, opening)) => {
-                        connection.stage = Stage::Session(Box::new(session));
                         connection.stranger = None;
+                        if let Err(limit) = connection.place.settle(session.tenant(), session.user()) {
+                            self.wishes = wishes;
+                            return self.one_too_many(key, opening.id, limit);
+                        }
+                        connection.stage = Stage::Session(Box::new(session));
                         if with_token {
                             self.shared.metrics.tokens.with_label_values(&["accepted"]).inc();
                         }
@@ -152,11 +158,30 @@ impl Shard {
                 ) {
                     connection.pong_due = 0;
                 }
-                session.message(frame, &self.shared.gate, self.now, &mut wishes);
+                let allowance = &self.shared.allowance;
+                let over = frame.as_ref().ok().and_then(|frame| {
+                    let operation = Operation::of(frame)?;
+                    let taken = allowance.take(session.tenant(), session.user(), operation);
+                    taken.err().map(|wait_millis| (frame.id, wait_millis))
+                });
+                match over {
+                    Some((id, wait_millis)) => {
+                        session.refuse(id, &allowance::too_many(wait_millis), self.now, &mut wishes);
+                    }
+                    None => session.message(frame, &self.shared.gate, self.now, &mut wishes),
+                }
             }
         }
         self.carry_out(key, &mut wishes);
         self.wishes = wishes;
+    }
+
+    /// A token that holds, of a tenant or a user that has too many connections: 4504.
+    fn one_too_many(&mut self, key: u32, id: Option<u32>, limit: TooMany) {
+        let label = &[limit.as_str()];
+        self.shared.metrics.turned_away.with_label_values(label).inc();
+        self.say(key, &ServerFrame::refuse(id, &limit.refusal()));
+        self.end(key, Close::Limit);
     }
 
     /// Carries wishes out in their order. While rooms are being recovered all of them wait, but for the end and for

@@ -358,7 +358,7 @@ impl Shard {
                     .get_mut(key as usize)
                     .and_then(|connection| connection.reading.take());
                 if let Some(reading) = reading {
-                    self.read_history(key, reading.1);
+                    self.read_on(key, reading.1, ticket);
                 }
             }
             Some(Ticket::Opening(key)) => {

@@ -11,6 +11,7 @@ mod cursors;
 mod doors;
 mod keys;
 mod life;
+mod limits;
 mod protobuf;
 mod routes;
 mod slow;
@@ -179,6 +180,16 @@ impl Gateway {
         Client::connect(&self.url, &self.signer.token(user, roles), rooms, &HashMap::new())
             .await
             .unwrap()
+    }
+
+    /// One metric's value where the labels contain this text.
+    pub fn count(&self, name: &str, label: &str) -> f64 {
+        let text = String::from_utf8(self.context.metrics.encode().unwrap()).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name) && line.contains(label));
+        line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok())
+            .unwrap_or(0.0)
     }
 
     /// One metric's value, all labels added up.
