@@ -104,6 +104,8 @@ pub enum Aggregate {
     Last(usize),
     /// How many different values a field has.
     Distinct(usize),
+    /// Element ⌊percent · (n − 1) / 100⌋ of the ascending values of a field, within 1 %.
+    Percentile(usize, u8),
 }
 
 /// How time is cut.

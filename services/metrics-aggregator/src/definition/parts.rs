@@ -64,9 +64,8 @@ impl Reader<'_> {
     }
 
     pub(super) fn aggregate(&mut self, node: &Node, paths: &mut Vec<Path>) -> Option<Aggregate> {
-        const SUPPORTED: &str =
-            "there are count(), and sum, avg, min, max, first, last and distinct of a field";
-        const OF_FIELD: [(&str, OfField); 7] = [
+        const SUPPORTED: &str = "there are count(), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field";
+        const OF_FIELD: [(&str, OfField); 11] = [
             ("sum", Aggregate::Sum),
             ("avg", Aggregate::Avg),
             ("min", Aggregate::Min),
@@ -74,8 +73,12 @@ impl Reader<'_> {
             ("first", Aggregate::First),
             ("last", Aggregate::Last),
             ("distinct", Aggregate::Distinct),
+            ("p50", |place| Aggregate::Percentile(place, 50)),
+            ("p90", |place| Aggregate::Percentile(place, 90)),
+            ("p95", |place| Aggregate::Percentile(place, 95)),
+            ("p99", |place| Aggregate::Percentile(place, 99)),
         ];
-        const LATER: [&str; 8] = ["p50", "p90", "p95", "p99", "top", "rate", "gauge", "active"];
+        const LATER: [&str; 4] = ["top", "rate", "gauge", "active"];
         let text = self.text(node, "a value such as sum(data.amount)")?;
         let Some((name, rest)) = text.split_once('(') else {
             self.mistakes.add(

@@ -167,19 +167,20 @@ fn every_mistake_is_told_with_its_place() {
             vec!["4:13: `status` is the first part"],
         ),
         (
-            "  - { name: a.b, from: { room: '>' }, value: p95(data.x), window: { session: 3s } }\n".into(),
+            "  - { name: a.b, from: { room: '>' }, value: 'top(3, data.x)', window: { session: 3s } }\n"
+                .into(),
             vec![
                 "4:13: bad metric name",
                 "4:32: bad room \">\"",
-                "4:46: p95(..) is not built yet",
-                "4:78: 3s is outside 1m to 7d",
+                "4:46: top(..) is not built yet",
+                "4:83: 3s is outside 1m to 7d",
             ],
         ),
         (
             "  - { name: m, from: { room: r }, value: smu(data.x), window: { sliding: 1h, step: 7m } }\n"
                 .into(),
             vec![
-                "4:42: no aggregate \"smu\"; there are count(), and sum, avg, min, max, first, last and distinct of a field; did you mean \"sum\"?",
+                "4:42: no aggregate \"smu\"; there are count(), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field; did you mean \"sum\"?",
                 "4:84: the window's size must be a multiple",
             ],
         ),

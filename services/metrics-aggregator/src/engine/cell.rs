@@ -6,10 +6,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::definition::{Aggregate, SPARK_PARTS};
+use crate::engine::ranks::Ranks;
 use crate::engine::session::Session;
 
-/// Slots that one item of stored state holds; what a fold changes is written in pieces of this size.
-pub const PART_SLOTS: i64 = 128;
+/// Slots that one item of stored state holds; what a fold changes is written in pieces of this size. Where cells have ranks it is one.
+const PART_SLOTS: i64 = 128;
 
 /// How cells add up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum How {
     First,
     /// The last cell's value counts; [`Cell::sum`] means nothing.
     Last,
+    /// Percentiles are read from [`Rare::ranks`]; [`Cell::sum`] means nothing.
+    Ranked,
 }
 
 impl From<Aggregate> for How {
@@ -35,6 +38,7 @@ impl From<Aggregate> for How {
             Aggregate::Max(_) => Self::Max,
             Aggregate::First(_) => Self::First,
             Aggregate::Last(_) => Self::Last,
+            Aggregate::Percentile(..) => Self::Ranked,
         }
     }
 }
@@ -57,6 +61,8 @@ pub struct Rare {
     pub capped: bool,
     /// The first or last value.
     pub carried: Option<Carried>,
+    /// How many numbers lie where.
+    pub ranks: Ranks,
 }
 
 /// One leg of one group in one slot: 48 bytes.
@@ -97,6 +103,12 @@ impl Cell {
     #[must_use]
     pub fn carried(&self) -> Option<&Carried> {
         self.rare.as_ref()?.carried.as_ref()
+    }
+
+    /// How many numbers lie where.
+    #[must_use]
+    pub fn ranks(&self) -> Option<&Ranks> {
+        Some(&self.rare.as_ref()?.ranks)
     }
 
     /// What few cells have, for writing.
@@ -149,7 +161,7 @@ impl Totals {
             _ if self.events == 0 => came.sum,
             How::Min => self.sum.min(came.sum),
             How::Max => self.sum.max(came.sum),
-            How::First | How::Last => 0,
+            How::First | How::Last | How::Ranked => 0,
         };
         self.events += came.events;
         self.capped += came.capped;
@@ -167,7 +179,7 @@ impl Totals {
                 true
             }
             How::Min | How::Max => left.events == 0 || left.sum != self.sum,
-            How::First | How::Last => true,
+            How::First | How::Last | How::Ranked => true,
         }
     }
 }
@@ -207,8 +219,18 @@ pub fn carried<'a>(cells: &'a [Cell], slots: &Range<i64>, how: How) -> Option<&'
     match how {
         How::First => cells.iter().find_map(Cell::carried),
         How::Last => cells.iter().rev().find_map(Cell::carried),
-        How::Add | How::Min | How::Max => None,
+        How::Add | How::Min | How::Max | How::Ranked => None,
     }
+}
+
+/// The numbers of a range of slots.
+#[must_use]
+pub fn ranks(cells: &[Cell], slots: &Range<i64>) -> Ranks {
+    let mut ranks = Ranks::default();
+    for cell in &cells[within(cells, slots)] {
+        ranks.join(cell.ranks().unwrap_or(&Ranks::default()));
+    }
+    ranks
 }
 
 /// Different values per range of a sliding window; values cannot be added up, so each range has its own count.
@@ -247,6 +269,8 @@ pub struct Rolling {
     pub previous: [Totals; 2],
     /// Different values, by leg; only of distinct legs.
     pub spread: [Spread; 2],
+    /// Numbers of the current window, by leg; only of ranked legs.
+    pub ranks: [Ranks; 2],
 }
 
 /// One group of a metric.
@@ -285,6 +309,26 @@ impl Group {
             legs: [Vec::new(), Vec::new()],
             rolling,
             sessions: Vec::new(),
+        }
+    }
+
+    /// The part of stored state a slot belongs to.
+    #[must_use]
+    pub fn part_of(&self, slot: i64) -> i64 {
+        slot.div_euclid(self.part_slots())
+    }
+
+    /// The slots of a part.
+    #[must_use]
+    pub fn part(&self, part: i64) -> Range<i64> {
+        part * self.part_slots()..(part + 1) * self.part_slots()
+    }
+
+    fn part_slots(&self) -> i64 {
+        if self.how.contains(&How::Ranked) {
+            1
+        } else {
+            PART_SLOTS
         }
     }
 

@@ -1,6 +1,6 @@
 //! State cut into chunks by hash, so that a write carries only what changed.
 //!
-//! Items are: the cells of a group in [`PART_SLOTS`] slots, one distinct value of a group, the watermarks of a room. Which chunk an
+//! Items are: the cells of a group in some slots, one distinct value of a group, the watermarks of a room. Which chunk an
 //! item lives in is decided by the upper bits of its hash (extendible hashing): a chunk that grows too large is split in two by the
 //! next bit, and nothing else moves. Distinct values and watermarks live only here; cells live with their group and are listed here.
 
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use crate::engine::cell::{Group, PART_SLOTS};
+use crate::engine::cell::Group;
 use crate::engine::fnv;
 
 /// A chunk that is larger when written is split. Far below the 64 KiB a chunk may have: one fold rewrites one chunk.
@@ -39,7 +39,7 @@ pub struct Chunk {
     pub prefix: u64,
     /// Whether it changed since it was last written.
     pub dirty: bool,
-    /// (place of the group, slot div [`PART_SLOTS`]).
+    /// (place of the group, part of its slots).
     pub parts: Vec<(u32, i64)>,
     /// Distinct values.
     pub values: HashMap<ValueKey, Slots>,
@@ -84,12 +84,6 @@ pub fn value_hash(group_hash: u64, leg: u8, value: u128) -> u64 {
     let high = u64::try_from(value >> 64).unwrap_or(0);
     let low = u64::try_from(value & u128::from(u64::MAX)).unwrap_or(0);
     fnv::mix(group_hash ^ high ^ low.rotate_left(u32::from(leg) + 1))
-}
-
-/// The part a slot belongs to.
-#[must_use]
-pub fn part_of(slot: i64) -> i64 {
-    slot.div_euclid(PART_SLOTS)
 }
 
 impl Chunks {
@@ -277,8 +271,8 @@ impl Chunks {
             }
         }
         // The emptied part of the group is listed no more.
-        let part = part_of(from);
-        if part != part_of(into) {
+        let part = group.part_of(from);
+        if part != group.part_of(into) {
             let chunk = self.touch(part_hash(group.hash, part));
             chunk.parts.retain(|known| *known != (place, part));
         }
@@ -315,7 +309,7 @@ impl Chunks {
                 .legs
                 .iter()
                 .flatten()
-                .map(|cell| part_of(cell.slot))
+                .map(|cell| group.part_of(cell.slot))
                 .collect();
             parts.sort_unstable();
             parts.dedup();

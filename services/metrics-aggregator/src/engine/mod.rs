@@ -1,5 +1,5 @@
 //! The pure core, in the order of an event's path: `row` (the fields that metrics name) → `predicate` (`where`) → `metric` (tests,
-//! fold, windows) with `window`, `calendar`, `session`, `cell`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
+//! fold, windows) with `window`, `calendar`, `session`, `cell`, `ranks`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
 //!
 //! It reads no clock, awaits nothing and knows no NATS: the worker drives it.
 
@@ -13,6 +13,7 @@ pub mod metric;
 #[cfg(test)]
 mod naive;
 pub mod predicate;
+pub mod ranks;
 pub mod render;
 pub mod row;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use crate::definition::{Aggregate, Clock, Definition, Definitions, Unit, Window};
 use crate::engine::decimal::Decimal;
 use crate::engine::metric::{DISTINCT_MAX, FUTURE_MICROS};
+use crate::engine::ranks::{range_of, shown};
 use crate::engine::row::Event;
 use crate::engine::shard::{Head, Shard};
 
@@ -148,6 +149,8 @@ fn definitions(zone: &str, windows: &[usize]) -> Definitions {
         ("max", "max(data.amount)", "new"),
         ("first", "first(data.amount)", "new"),
         ("last", "last(data.amount)", "done"),
+        ("p50", "p50(data.amount)", "done"),
+        ("p95", "p95(data.amount)", "new"),
     ];
     for (window, spec, clock) in windows.iter().map(|window| WINDOWS[*window]) {
         for (grouped, group) in [
@@ -162,7 +165,12 @@ fn definitions(zone: &str, windows: &[usize]) -> Definitions {
                     "  - {{ name: {name}_{window}{grouped}, from: {{ room: shop.*, type: {kind} }}, where: 'data.customer != true', value: {value}, window: {spec}, clock: {clock}, compare: previous, stalled_after: 1h{group}, publish: {{ room: r, audience: all, at_most_every: 50ms }} }}\n"
                 );
             }
-            for (of, to) in [("sum", "count"), ("distinct", "count"), ("max", "avg")] {
+            for (of, to) in [
+                ("sum", "count"),
+                ("distinct", "count"),
+                ("max", "avg"),
+                ("p50", "sum"),
+            ] {
                 text += &format!(
                     "  - {{ name: {of}_{to}_{window}{grouped}, ratio: {{ of: {of}_{window}{grouped}, to: {to}_{window}{grouped}, scale: 3 }}, publish: {{ room: r, audience: all, at_most_every: 50ms }}{} }}\n",
                     if grouped.is_empty() {
@@ -448,7 +456,11 @@ impl Naive {
         let (mut amount, mut value) = (Decimal::ZERO, String::new());
         match aggregate {
             Aggregate::Count => {}
-            Aggregate::Sum(_) | Aggregate::Avg(_) | Aggregate::Min(_) | Aggregate::Max(_) => {
+            Aggregate::Sum(_)
+            | Aggregate::Avg(_)
+            | Aggregate::Min(_)
+            | Aggregate::Max(_)
+            | Aggregate::Percentile(..) => {
                 amount = match data.get("amount") {
                     None | Some(serde_json::Value::Null) => return Err("missing"),
                     Some(serde_json::Value::Number(number)) => {
@@ -567,6 +579,14 @@ impl Naive {
                 Aggregate::Max(_) => facts.iter().map(|fact| fact.amount).max().map(plain),
                 Aggregate::First(_) => facts.iter().min_by_key(rank).map(carried),
                 Aggregate::Last(_) => facts.iter().max_by_key(rank).map(carried),
+                Aggregate::Percentile(_, percent) => {
+                    let mut numbers: Vec<Decimal> = facts.iter().map(|fact| fact.amount).collect();
+                    numbers.sort_unstable();
+                    let last = numbers.len().checked_sub(1);
+                    let element = last.map(|last| numbers[last * usize::from(percent) / 100]);
+                    // How near that is to the element is a property of its own.
+                    element.map(|number| plain(shown(range_of(number))))
+                }
                 Aggregate::Distinct(_) => {
                     let values: BTreeSet<_> = facts.iter().map(|fact| &fact.value).collect();
                     Some(plain(Decimal::from_count(values.len() as u64)))
@@ -650,6 +670,13 @@ impl Naive {
             revision,
             approximate: self.capped.iter().any(|(_, capped, _, time)| {
                 capped == group && window.as_ref().is_none_or(|w| w.contains(time))
+            }) || self.facts.iter().any(|fact| {
+                fact.group == group
+                    && window.as_ref().is_none_or(|w| w.contains(&fact.time))
+                    && matches!(
+                        self.definition.legs[fact.leg].aggregate,
+                        Aggregate::Percentile(..)
+                    )
             }),
             error: None,
             stalled: current && stalled,

@@ -140,7 +140,7 @@ type Row = (
 /// Each row: the value, the events as (minutes from now, x), what is shown then, and what an empty window shows.
 #[test]
 fn each_aggregate_says_what_its_name_says() {
-    let rows: [Row; 12] = [
+    let rows: [Row; 15] = [
         ("count()", &[(0, "null"), (0, "1")], "2", Some("0")),
         ("sum(data.x)", &[(0, "1.10"), (0, "\"2.2\"")], "3.3", Some("0")),
         (
@@ -183,6 +183,10 @@ fn each_aggregate_says_what_its_name_says() {
             "1e3",
             None,
         ),
+        // Element ⌊q · (n − 1)⌋, a number of few digits near it.
+        ("p50(data.x)", &[(0, "19.9"), (0, "-3"), (-5, "\"5\"")], "5", None),
+        ("p90(data.x)", &[(0, "1"), (0, "4250.50")], "1", None),
+        ("p99(data.x)", &[(0, "4250.50")], "4250", None),
         ("last(data.x)", &[(0, "\"paid\"")], "paid", None),
         ("first(data.x)", &[(0, "false")], "false", None),
     ];

@@ -1,9 +1,10 @@
 //! One chunk as it is stored: watermarks of rooms, cells and distinct values of groups.
 
 use super::{Corrupt, FORMAT, FORMAT_OLDEST, Reader, Writer};
-use crate::engine::cell::{Carried, Cell, Group, PART_SLOTS};
+use crate::engine::cell::{Carried, Cell, Group, How};
 use crate::engine::chunk::{Chunk, Slots, ValueKey};
 use crate::engine::metric::{Metric, part_cells};
+use crate::engine::ranks::Ranks;
 use crate::engine::session::Session;
 
 /// One chunk of a metric as it is stored.
@@ -43,7 +44,7 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
         out.count(own_parts.len());
         for (_, part) in own_parts {
             for leg in 0..2 {
-                write_cells(&mut out, part_cells(group, leg, *part));
+                write_cells(&mut out, part_cells(group, leg, *part), group.how[leg]);
             }
             if metric.frames.gap().is_some() {
                 write_sessions(&mut out, group, *part);
@@ -61,7 +62,7 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
 
 /// The sessions of a group whose slots are in a part; only of metrics with session windows.
 fn write_sessions(out: &mut Writer, group: &Group, part: i64) {
-    let slots = part * PART_SLOTS..(part + 1) * PART_SLOTS;
+    let slots = group.part(part);
     let sessions: Vec<_> = group
         .sessions
         .iter()
@@ -91,7 +92,7 @@ pub(super) fn read_sessions(input: &mut Reader<'_>) -> Result<Vec<Session>, Corr
     Ok(sessions)
 }
 
-pub(super) fn write_cells(out: &mut Writer, cells: &[Cell]) {
+pub(super) fn write_cells(out: &mut Writer, cells: &[Cell], how: How) {
     out.count(cells.len());
     let (mut slot, mut seq) = (0_i64, 0_i128);
     for cell in cells {
@@ -109,10 +110,36 @@ pub(super) fn write_cells(out: &mut Writer, cells: &[Cell]) {
             out.unsigned(carried.seq.into());
             out.bytes(carried.text.as_bytes());
         }
+        if how == How::Ranked {
+            write_ranks(out, cell.ranks().unwrap_or(&Ranks::default()));
+        }
     }
 }
 
-pub(super) fn read_cells(input: &mut Reader<'_>, format: u8) -> Result<Vec<Cell>, Corrupt> {
+fn write_ranks(out: &mut Writer, ranks: &Ranks) {
+    out.count(ranks.list().len());
+    let mut before = 0;
+    for (range, count) in ranks.list() {
+        out.signed(i128::from(*range) - before);
+        out.unsigned((*count).into());
+        before = i128::from(*range);
+    }
+}
+
+fn read_ranks(input: &mut Reader<'_>) -> Result<Ranks, Corrupt> {
+    const FAR: Corrupt = Corrupt("a range that does not exist");
+    let count = input.count()?;
+    let mut list = Vec::with_capacity(count);
+    let mut range = 0_i16;
+    for _ in 0..count {
+        let step = i16::try_from(input.signed64()?).map_err(|_| FAR)?;
+        range = range.checked_add(step).ok_or(FAR)?;
+        list.push((range, input.unsigned64()?));
+    }
+    Ranks::from_list(list).ok_or(Corrupt("ranges do not ascend"))
+}
+
+pub(super) fn read_cells(input: &mut Reader<'_>, format: u8, how: How) -> Result<Vec<Cell>, Corrupt> {
     let count = input.count()?;
     let mut cells = Vec::with_capacity(count);
     let (mut slot, mut seq) = (0_i128, 0_i128);
@@ -143,6 +170,9 @@ pub(super) fn read_cells(input: &mut Reader<'_>, format: u8) -> Result<Vec<Cell>
                 seq: input.unsigned64()?,
                 text: input.text()?.into(),
             });
+        }
+        if how == How::Ranked {
+            cell.rare().ranks = read_ranks(input)?;
         }
         cells.push(cell);
     }
@@ -234,7 +264,8 @@ pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(),
         let place = metric.group_place(input.text()?);
         for _ in 0..input.count()? {
             for leg in 0..2 {
-                let cells = read_cells(&mut input, format)?;
+                let how = metric.groups[place as usize].how[leg];
+                let cells = read_cells(&mut input, format, how)?;
                 metric.groups[place as usize].legs[leg].extend(cells);
             }
             if metric.frames.gap().is_some() {

@@ -196,6 +196,7 @@ mod tests {
 
     use super::chunk::{read_cells, read_sessions, read_slots, write_slots};
     use super::*;
+    use crate::engine::cell::How;
     use crate::engine::chunk::Slots;
 
     #[test]
@@ -208,7 +209,7 @@ mod tests {
             out.signed(sum);
             out.signed(seq);
         }
-        let cells = read_cells(&mut Reader::new(&out.finish()), FORMAT_OLDEST).unwrap();
+        let cells = read_cells(&mut Reader::new(&out.finish()), FORMAT_OLDEST, How::Add).unwrap();
         let read: Vec<_> = cells
             .iter()
             .map(|cell| (cell.slot, cell.events, cell.capped(), cell.sum, cell.seq))
@@ -245,8 +246,9 @@ mod tests {
             let _ = read_metric(&mut Reader::new(&bytes));
             let _ = read_slots(&mut Reader::new(&bytes));
             let _ = read_sessions(&mut Reader::new(&bytes));
-            let _ = read_cells(&mut Reader::new(&bytes), FORMAT);
-            let _ = read_cells(&mut Reader::new(&bytes), FORMAT_OLDEST);
+            let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Ranked);
+            let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Add);
+            let _ = read_cells(&mut Reader::new(&bytes), FORMAT_OLDEST, How::Add);
         }
     }
 }

@@ -285,9 +285,11 @@ impl Metric {
         self.group_name(leg, field)?;
         let amount = match leg.aggregate {
             Aggregate::Count => Amount::One,
-            Aggregate::Sum(place) | Aggregate::Avg(place) | Aggregate::Min(place) | Aggregate::Max(place) => {
-                Amount::Number(number(field(place))?)
-            }
+            Aggregate::Sum(place)
+            | Aggregate::Avg(place)
+            | Aggregate::Min(place)
+            | Aggregate::Max(place)
+            | Aggregate::Percentile(place, _) => Amount::Number(number(field(place))?),
             Aggregate::First(place) | Aggregate::Last(place) => Amount::Carried(carried(field(place))?),
             Aggregate::Distinct(place) => Amount::Value(digest(field(place))?),
         };
@@ -367,7 +369,6 @@ fn any(slots: &Slots, range: &Range<i64>) -> bool {
 /// The cells of a group in a part, for writing.
 #[must_use]
 pub fn part_cells(group: &Group, leg: usize, part: i64) -> &[Cell] {
-    let slots = part * crate::engine::cell::PART_SLOTS..(part + 1) * crate::engine::cell::PART_SLOTS;
     let cells = &group.legs[leg];
-    &cells[within(cells, &slots)]
+    &cells[within(cells, &group.part(part))]
 }

@@ -8,8 +8,9 @@ use roomcast_proto::metric::Group as GroupName;
 
 use super::time::{count_value, recount};
 use super::{Amount, DISTINCT_MAX, Due, Metric, Outcome, Reason, any};
-use crate::engine::cell::{Carried, Cell, Group, How, PART_SLOTS, Totals, find};
-use crate::engine::chunk::{Slots, ValueKey, part_hash, part_of, value_hash};
+use crate::engine::cell::{Carried, Cell, Group, How, Totals, find};
+use crate::engine::chunk::{Slots, ValueKey, part_hash, value_hash};
+use crate::engine::ranks::range_of;
 use crate::engine::row::Event;
 
 impl Metric {
@@ -26,9 +27,19 @@ impl Metric {
         let cells = &mut group.legs[leg];
         let found = find(cells, slot);
         let how = group.how[leg];
-        let (mut added, mut carried) = (0, None);
+        let (mut added, mut carried, mut range) = (0, None, None);
         match amount {
             Amount::One => {}
+            Amount::Number(number) if how == How::Ranked => {
+                range = Some(range_of(number));
+                let full = |cell: &Cell| {
+                    cell.ranks()
+                        .is_some_and(|ranks| !ranks.has_room(range_of(number)))
+                };
+                if found.is_ok_and(|at| full(&cells[at])) {
+                    return Err(Reason::Overflow);
+                }
+            }
             Amount::Number(number) => {
                 added = number.units();
                 if how == How::Add {
@@ -78,7 +89,10 @@ impl Metric {
         if let Some(carried) = carried {
             cell.carry(how, carried);
         }
-        self.roll(place, leg, slot, came);
+        if let Some(range) = range {
+            cell.rare().ranks.add(range);
+        }
+        self.roll(place, leg, slot, came, range);
         self.groups[place as usize].last_seq = event.seq;
         self.last_seq = event.seq;
         self.touched(place, slot);
@@ -156,9 +170,8 @@ impl Metric {
         let at = match found {
             Ok(at) => at,
             Err(at) => {
-                let part = part_of(slot);
-                let slots = part * PART_SLOTS..(part + 1) * PART_SLOTS;
-                if !group.has(&slots) {
+                let part = group.part_of(slot);
+                if !group.has(&group.part(part)) {
                     self.chunks
                         .touch(part_hash(group.hash, part))
                         .parts
@@ -178,7 +191,7 @@ impl Metric {
     /// Marks what a change in a slot alters: its chunk, its group, and the closed windows that show it.
     pub(super) fn touched(&mut self, place: u32, slot: i64) {
         let group = &mut self.groups[place as usize];
-        self.chunks.touch(part_hash(group.hash, part_of(slot)));
+        self.chunks.touch(part_hash(group.hash, group.part_of(slot)));
         if self.definition.publish.is_none() {
             return;
         }
@@ -239,7 +252,7 @@ impl Metric {
     }
 
     /// Adds to the rolling totals what was added to a slot.
-    pub(super) fn roll(&mut self, place: u32, leg: usize, slot: i64, came: Totals) {
+    pub(super) fn roll(&mut self, place: u32, leg: usize, slot: i64, came: Totals, range: Option<i16>) {
         let group = &mut self.groups[place as usize];
         let how = group.how[leg];
         let (Some(rolling), Some(current)) = (&mut group.rolling, self.place) else {
@@ -247,6 +260,9 @@ impl Metric {
         };
         if self.frames.slots(current).contains(&slot) {
             rolling.current[leg].join(came, how);
+            if let Some(range) = range {
+                rolling.ranks[leg].add(range);
+            }
         } else if self
             .frames
             .previous(current)

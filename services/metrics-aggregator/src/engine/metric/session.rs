@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Due, Metric};
 use crate::definition::SPARK_PARTS;
 use crate::engine::cell::{Totals, find};
-use crate::engine::chunk::{part_hash, part_of};
+use crate::engine::chunk::part_hash;
 use crate::engine::session::{SILENCE_MICROS, Session, touched};
 use crate::engine::window::closed_life;
 
@@ -83,6 +83,7 @@ impl Metric {
             target.seq = target.seq.max(gone.seq);
             if let Some(rare) = gone.rare {
                 target.rare().capped |= rare.capped;
+                target.rare().ranks.join(&rare.ranks);
                 if let Some(carried) = rare.carried {
                     target.carry(how, carried);
                 }
@@ -90,7 +91,7 @@ impl Metric {
         }
         let group = &self.groups[place as usize];
         for slot in [from, into] {
-            self.chunks.touch(part_hash(group.hash, part_of(slot)));
+            self.chunks.touch(part_hash(group.hash, group.part_of(slot)));
         }
         if let Some(Due::Some(groups)) = self.closed.get_mut(&from) {
             groups.remove(&place);

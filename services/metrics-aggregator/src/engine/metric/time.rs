@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::session::ALL_SESSIONS;
 use super::{Due, Hole, Metric, any};
 use crate::definition::{Aggregate, Clock, SPARK};
-use crate::engine::cell::{Group, Spread, totals};
-use crate::engine::chunk::{Slots, part_hash, part_of};
+use crate::engine::cell::{Group, How, Spread, ranks, totals};
+use crate::engine::chunk::{Slots, part_hash};
 use crate::engine::window::Frames;
 use roomcast_proto::metric::Group as GroupName;
 
@@ -163,7 +163,7 @@ impl Metric {
             let raised = drop(place, group);
             moved.push((!group.is_empty()).then_some(kept));
             if !group.is_empty() {
-                touched.extend(raised.map(|slot| part_hash(group.hash, part_of(slot))));
+                touched.extend(raised.map(|slot| part_hash(group.hash, group.part_of(slot))));
                 kept += 1;
             }
         }
@@ -288,6 +288,9 @@ pub(super) fn recount(group: &mut Group, frames: &Frames, place: i64) {
         let how = group.how[leg];
         rolling.current[leg] = totals(&group.legs[leg], &frames.slots(place), how);
         rolling.previous[leg] = totals(&group.legs[leg], &previous, how);
+        if how == How::Ranked {
+            rolling.ranks[leg] = ranks(&group.legs[leg], &frames.slots(place));
+        }
     }
 }
 
@@ -304,6 +307,10 @@ pub(super) fn roll_group(group: &mut Group, frames: &Frames, before: i64, place:
         }
         let how = group.how[leg];
         let over = |slots: Range<i64>| totals(cells, &slots, how);
+        if how == How::Ranked {
+            rolling.ranks[leg].leave(&ranks(cells, &(old.start..new.start)));
+            rolling.ranks[leg].join(&ranks(cells, &(old.end..new.end)));
+        }
         let left = over(old.start..new.start);
         let current = &mut rolling.current[leg];
         if current.leave(left, how) {

@@ -6,9 +6,10 @@ use roomcast_proto::event::rfc3339;
 use roomcast_proto::metric::{Direction, Group as GroupName, Span, Update};
 
 use crate::definition::Aggregate;
-use crate::engine::cell::{Carried, Group, Totals, carried};
+use crate::engine::cell::{Carried, Group, Totals, carried, ranks};
 use crate::engine::decimal::{DECIMALS, Decimal};
 use crate::engine::metric::Metric;
+use crate::engine::ranks::shown;
 
 /// What an update is made from.
 pub(super) struct View {
@@ -44,6 +45,8 @@ pub(super) struct Sums<'a> {
     pub(super) totals: [Totals; 2],
     /// The first or last value, of a metric that carries one.
     carried: Option<&'a Carried>,
+    /// Of legs that are percentiles.
+    percentiles: [Option<Decimal>; 2],
 }
 
 impl Sums<'_> {
@@ -171,7 +174,8 @@ impl Metric {
             events: sums.events(),
             as_of: rfc3339(self.as_of),
             revision: self.revision(key, group, &view),
-            approximate: sums.totals.iter().any(|sum| sum.capped > 0),
+            approximate: sums.totals.iter().any(|sum| sum.capped > 0)
+                || sums.percentiles.iter().any(Option::is_some),
             error: error.then(|| "overflow".to_owned()),
             stalled: current && self.stalled,
             no_data: current && self.last_match.is_none(),
@@ -244,7 +248,18 @@ impl Metric {
                 sums[leg].sum = count.map_or(sums[leg].sum, i128::from);
             }
         }
+        let mut percentiles = [None; 2];
+        for (leg, definition) in self.definition.legs.iter().enumerate() {
+            if let Aggregate::Percentile(_, percent) = definition.aggregate {
+                let range = match (part, rolling) {
+                    (Part::Current, Some(rolling)) => rolling.ranks[leg].at(percent),
+                    _ => ranks(&group.legs[leg], &slots).at(percent),
+                };
+                percentiles[leg] = range.map(shown);
+            }
+        }
         Sums {
+            percentiles,
             totals: sums,
             carried: carried(&group.legs[0], &slots, group.how[0]),
         }
@@ -279,6 +294,7 @@ impl Metric {
                 Some(Aggregate::Min(_) | Aggregate::Max(_)) if there => {
                     Ok(Some(Decimal::from_units(totals.sum)))
                 }
+                Some(Aggregate::Percentile(..)) => Ok(sums.percentiles[index]),
                 _ => Ok(None),
             }
         };
