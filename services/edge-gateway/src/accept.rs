@@ -1,14 +1,14 @@
-//! The listener: limits before a byte is parsed, one request head at a time, and the way of a socket to its shard.
+//! The listeners, and all requests but the usual one for a WebSocket.
 //!
-//! A new socket goes to its shard at once, which answers the usual request for a WebSocket itself. All other requests
-//! come back from there with their first bytes and are served here: own loop over hyper, because `axum::serve` keeps
-//! silent and half-finished requests for ever. A connection lives in a task only until it is upgraded.
+//! Shards accept, and answer the usual request themselves. All others come from there with their first bytes and are
+//! served here: own loop over hyper, because `axum::serve` keeps silent and half-finished requests for ever. A
+//! connection lives in a task only until it is upgraded.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -16,30 +16,30 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioTimer;
+use mio::net::TcpListener;
 use roomcast_proto::frame::Encoding;
 use roomcast_proto::refusal::{Code, Refusal};
-use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Ledger, Place, Stranger, TooMany};
+use crate::admission::{Place, Stranger, TooMany};
 use crate::error::problem;
 use crate::gate::{self, Admitted};
 use crate::http::{self as routes, Desk};
 use crate::settings::Head;
-use crate::shard::{Arrival, Caller, Handle, Newcomer};
+use crate::shard::{Arrival, Caller, Handle};
 use crate::upgrade::{self, SOCKET_PATH};
 
 mod io;
@@ -53,26 +53,87 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 const UNSENT_BYTES: u32 = 32 * 1024;
 /// After this time without an acknowledgement of sent bytes the kernel gives a connection up.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// How long accepting rests when the process is out of file descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
-/// Turned-away sockets that are kept open so long that their answer arrives: closing at once would reset it away.
-const TURNED_AWAY_MAX: usize = 128;
-const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
-/// The same for a request that was refused while its head was still coming.
+/// A request whose first bytes took all of its time has at least this.
+const REQUEST_AT_LEAST: Duration = Duration::from_millis(50);
+/// Connections that wait in the kernel for a shard; the system has its own cap. A burst of returning clients queues
+/// there instead of being refused by it.
+const BACKLOG: i32 = 4096;
+/// How long a socket is read from after its request was refused while its head was still coming.
 const LAST_BYTES: usize = 256 * 1024;
 const LAST_BYTES_FOR: Duration = Duration::from_millis(500);
 
-const BUSY: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-const TOO_MANY: &[u8] =
-    b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// Why somebody is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// The gateway is full, or going down.
+    Busy,
+    /// The address holds as many connections as it may.
+    Address,
+    /// The address opens too many at once.
+    AddressRate,
+    /// Nothing was asked for in time.
+    TooLate,
+}
 
-/// What the listener works with.
+impl From<TooMany> for Away {
+    fn from(limit: TooMany) -> Self {
+        match limit {
+            TooMany::Connections | TooMany::Strangers | TooMany::Rate => Self::Busy,
+            // Those of a tenant and a user are known later, and said over the socket.
+            TooMany::Address | TooMany::AddressStrangers | TooMany::Tenant | TooMany::User => Self::Address,
+            TooMany::AddressRate => Self::AddressRate,
+        }
+    }
+}
+
+impl Away {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Busy => busy(1_000),
+            Self::Address => {
+                Refusal::new(Code::Limit, "too many connections of this address").retry_after_ms(5_000)
+            }
+            Self::AddressRate => {
+                Refusal::new(Code::Rate, "too many new connections of this address").retry_after_ms(5_000)
+            }
+            Self::TooLate => Refusal::new(Code::RequestTimeout, "the request took too long to arrive"),
+        }
+    }
+
+    /// The whole answer, written once: it is said when there is no time to write it.
+    fn answer(self) -> &'static [u8] {
+        static ANSWERS: [LazyLock<Vec<u8>>; 4] = [
+            LazyLock::new(|| Away::Busy.write()),
+            LazyLock::new(|| Away::Address.write()),
+            LazyLock::new(|| Away::AddressRate.write()),
+            LazyLock::new(|| Away::TooLate.write()),
+        ];
+        &ANSWERS[self as usize]
+    }
+
+    fn write(self) -> Vec<u8> {
+        let (refusal, body) = (self.refusal(), self.refusal().problem_json());
+        let mut headers = problem(&refusal).headers().clone();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let mut answer = head_of(&status.to_string(), &headers);
+        answer.extend_from_slice(body.as_bytes());
+        answer
+    }
+}
+
+fn busy(retry_after_ms: u64) -> Refusal {
+    Refusal::new(
+        Code::Unavailable,
+        "this gateway takes no connections at the moment",
+    )
+    .retry_after_ms(retry_after_ms)
+}
+
+/// What requests are served with.
 #[derive(Debug)]
 pub struct Door {
-    /// Who is in.
-    pub ledger: Ledger,
     /// The routes' own things; the gate and the origins among them.
     pub desk: Desk,
     /// Limits of a request's head.
@@ -82,21 +143,18 @@ pub struct Door {
     /// How long running requests may go on after shutdown began.
     pub drain: Duration,
     next: AtomicUsize,
-    started: Instant,
 }
 
 impl Door {
-    /// A door with nobody in.
+    /// A door before the first request.
     #[must_use]
-    pub fn new(ledger: Ledger, desk: Desk, head: Head, shards: Vec<Handle>, drain: Duration) -> Self {
+    pub fn new(desk: Desk, head: Head, shards: Vec<Handle>, drain: Duration) -> Self {
         Self {
-            ledger,
             desk,
             head,
             shards,
             drain,
             next: AtomicUsize::new(0),
-            started: Instant::now(),
         }
     }
 
@@ -107,13 +165,42 @@ impl Door {
     }
 }
 
-/// Sets what every accepted socket inherits (Linux copies a listener's options): no delay, a bounded send buffer, an
-/// end for peers that vanished. Saves three system calls per connection.
+/// Opens `count` listeners on one address, among which the kernel deals new connections out.
 ///
 /// # Errors
-/// Where the system refuses one of them.
-pub fn tune(listener: &TcpListener) -> std::io::Result<()> {
-    let socket = SockRef::from(listener);
+/// The address is taken, also by another process of ours, or is not this machine's.
+pub fn listen(address: SocketAddr, count: usize) -> std::io::Result<Vec<TcpListener>> {
+    let domain = Domain::for_address(address);
+    let bound = |address: SocketAddr, shared: bool| {
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared)?;
+        socket.bind(&address.into())?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    // Sockets that share a port may join others that do; this one may not, so it finds out whether the port is free.
+    let alone = bound(address, false)?;
+    alone.listen(1)?;
+    let address = alone.local_addr()?.as_socket().unwrap_or(address);
+    drop(alone);
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = bound(address, true)?;
+        tune(&socket)?;
+        socket.set_nonblocking(true)?;
+        listeners.push(socket);
+    }
+    // All at once: one that listened before the others would get what comes in between.
+    for socket in &listeners {
+        socket.listen(BACKLOG)?;
+    }
+    let into_mio = |socket: Socket| TcpListener::from_std(socket.into());
+    Ok(listeners.into_iter().map(into_mio).collect())
+}
+
+/// Sets what every accepted socket inherits (Linux copies a listener's options): no delay, a bounded send buffer, an
+/// end for peers that vanished. Saves system calls per connection.
+fn tune(socket: &Socket) -> std::io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     #[cfg(target_os = "linux")]
@@ -124,108 +211,41 @@ pub fn tune(listener: &TcpListener) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Serves a listener until `shutdown`, then lets running requests finish. Sockets that were upgraded are the shards'.
+/// Serves the requests that shards do not answer themselves until `shutdown`; then lets running ones finish, while
+/// shards let nobody in any more. Sockets that were upgraded are the shards'.
 ///
 /// # Cancel safety
-/// Dropping the future stops accepting and cuts the requests.
-pub async fn serve(
-    listener: TcpListener,
-    door: Arc<Door>,
-    mut callers: Receiver<Caller>,
-    shutdown: CancellationToken,
-) {
-    // A socket that is accepted through tokio's own listener would be registered with tokio, and taken out again.
-    let listener = listener.into_std().map(mio::net::TcpListener::from_std);
-    #[expect(
-        deprecated,
-        reason = "what replaces it is unsafe; a listener of mio's keeps its descriptor as long as it lives"
-    )]
-    let watched = listener.and_then(|listener| AsyncFd::with_interest(listener, Interest::READABLE));
-    let listener = match watched {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the listener cannot be watched: {error}"),
-    };
+/// Dropping the future cuts the requests.
+pub async fn serve(door: Arc<Door>, mut callers: Receiver<Caller>, shutdown: CancellationToken) {
     let router = routes::router(door.desk.clone());
     let tasks = TaskTracker::new();
-    let mut turned_away: VecDeque<(Instant, mio::net::TcpStream)> = VecDeque::new();
-    let mut tick = tokio::time::interval(TURNED_AWAY_FOR);
     loop {
-        let accepted = tokio::select! {
+        let caller = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            accepted = listener.async_io(Interest::READABLE, |listener| listener.accept()) => accepted,
-            Some(caller) = callers.recv() => {
-                match Guest::new(caller) {
-                    Ok(guest) => drop(tasks.spawn(guest.served(Arc::clone(&door), router.clone(), shutdown.clone()))),
-                    Err(error) => tracing::warn!(%error, "a socket cannot be watched: {error}"),
-                }
-                continue;
-            }
-            _ = tick.tick(), if !turned_away.is_empty() => {
-                while turned_away.front().is_some_and(|(since, _)| since.elapsed() >= TURNED_AWAY_FOR) {
-                    turned_away.pop_front();
-                }
-                continue;
-            }
+            caller = callers.recv() => caller,
         };
-        let (socket, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed: {error}");
-                tokio::time::sleep(ACCEPT_REST).await;
-                continue;
+        match caller.map(Guest::new) {
+            Some(Ok(guest)) => {
+                let served = guest.served(Arc::clone(&door), router.clone(), shutdown.clone());
+                drop(tasks.spawn(served));
             }
-        };
-        let now = u64::try_from(door.started.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .saturating_add(1);
-        match door.ledger.enter(peer.ip(), now) {
-            Ok((place, stranger)) => {
-                let newcomer = Newcomer {
-                    socket,
-                    place,
-                    stranger,
-                    accepted: Instant::now(),
-                };
-                if let Some(shard) = door.next_shard() {
-                    shard.receive(newcomer);
-                }
-            }
-            Err(limit) => {
-                turn_away(&door, &socket, limit);
-                if turned_away.len() >= TURNED_AWAY_MAX {
-                    turned_away.pop_front();
-                }
-                turned_away.push_back((Instant::now(), socket));
-            }
+            Some(Err(error)) => tracing::warn!(%error, "a socket cannot be watched: {error}"),
+            None => break,
         }
     }
-    drop(listener);
+    door.shards.iter().for_each(Handle::shut);
     tasks.close();
     if tokio::time::timeout(door.drain, tasks.wait()).await.is_err() {
         tracing::warn!(left = tasks.len(), "requests did not finish in time");
     }
 }
 
-fn turn_away(door: &Door, socket: &impl AsFd, limit: TooMany) {
-    door.desk
-        .metrics
-        .turned_away
-        .with_label_values(&[limit.as_str()])
-        .inc();
-    say_last(socket, if limit.is_callers() { TOO_MANY } else { BUSY });
-}
-
-/// Ends a socket that was silent for too long.
-pub(crate) fn too_late(socket: &impl AsFd) {
-    say_last(socket, TOO_LATE);
-}
-
-/// Writes a short answer past tokio, which has not heard yet that a new socket can be written to. The send buffer holds
-/// nothing, so it fits; who is gone misses nothing.
-fn say_last(socket: &impl AsFd, answer: &[u8]) {
+/// Writes a last answer past whoever reads and writes the socket otherwise. The send buffer holds nothing, so it fits;
+/// who is gone misses nothing.
+pub(crate) fn say_last(socket: &impl AsFd, why: Away) {
     let socket = SockRef::from(socket);
-    let _ = socket.send(answer);
+    let _ = socket.send(why.answer());
     let _ = socket.shutdown(std::net::Shutdown::Write);
 }
 
@@ -267,7 +287,7 @@ impl Guest {
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended: {error}");
             if error.is_timeout() {
-                too_late(&*self.stream);
+                say_last(&*self.stream, Away::TooLate);
             }
             return last_bytes(&self.stream).await;
         }
@@ -298,7 +318,7 @@ impl Guest {
         });
         // Its first byte may have taken a part of the time.
         let waited = self.accepted.elapsed();
-        let within = door.head.within.saturating_sub(waited).max(ACCEPT_REST);
+        let within = door.head.within.saturating_sub(waited).max(REQUEST_AT_LEAST);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(within)
@@ -374,11 +394,7 @@ fn agree(door: &Door, request: &Request<Incoming>) -> Result<(upgrade::Upgrade, 
     )?;
     desk.hub.accepting().map_err(|wait| {
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Refusal::new(
-            Code::Unavailable,
-            "this gateway takes no connections at the moment",
-        )
-        .retry_after_ms(millis)
+        busy(millis)
     })?;
     let Some(token) = &agreed.token else {
         return Ok((agreed, None));
@@ -411,8 +427,24 @@ fn switched(agreed: &upgrade::Upgrade) -> Response {
 /// The same as bytes, for a shard that answers by itself.
 pub(crate) fn switched_head(agreed: &upgrade::Upgrade) -> Vec<u8> {
     let mut head = Vec::with_capacity(256);
-    head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-    for (name, value) in switched(agreed).headers() {
+    head.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ",
+    );
+    head.extend_from_slice(agreed.accept.as_bytes());
+    if let Some(encoding) = agreed.encoding {
+        head.extend_from_slice(b"\r\nsec-websocket-protocol: ");
+        head.extend_from_slice(encoding.subprotocol().as_bytes());
+    }
+    head.extend_from_slice(b"\r\n\r\n");
+    head
+}
+
+fn head_of(status: &str, headers: &HeaderMap) -> Vec<u8> {
+    let mut head = Vec::with_capacity(256);
+    head.extend_from_slice(b"HTTP/1.1 ");
+    head.extend_from_slice(status.as_bytes());
+    head.extend_from_slice(b"\r\n");
+    for (name, value) in headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());
@@ -457,16 +489,93 @@ mod tests {
     use super::*;
 
     #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn accepted_sockets_inherit_what_the_listener_was_told() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        tune(&listener).unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (socket, _) = listener.accept().await.unwrap();
+    #[test]
+    fn accepted_sockets_inherit_what_the_listener_was_told() {
+        let listeners = listen("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (socket, _) = listeners[0].accept().unwrap();
         let socket = SockRef::from(&socket);
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.send_buffer_size().unwrap(), 2 * SEND_BUFFER_BYTES);
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+    }
+
+    #[test]
+    fn the_shards_share_a_port_and_no_second_gateway_joins_them() {
+        let listeners = listen("127.0.0.1:0".parse().unwrap(), 4).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let taken = listen(address, 2).unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+        let clients: Vec<_> = (0..200)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
+        let waiting = |listener: &TcpListener| std::iter::from_fn(|| listener.accept().ok()).count();
+        let dealt: Vec<usize> = listeners.iter().map(waiting).collect();
+        assert_eq!(dealt.iter().sum::<usize>(), clients.len());
+        #[cfg(target_os = "linux")]
+        assert!(dealt.iter().all(|count| *count > 10), "{dealt:?}");
+    }
+
+    #[test]
+    fn both_ways_to_switch_say_the_same() {
+        for encoding in [None, Some(Encoding::Json), Some(Encoding::Protobuf)] {
+            let agreed = upgrade::Upgrade {
+                accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned(),
+                encoding,
+                token: None,
+            };
+            let written = head_of("101 Switching Protocols", switched(&agreed).headers());
+            assert_eq!(
+                String::from_utf8(switched_head(&agreed)).unwrap(),
+                String::from_utf8(written).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn last_answers_are_problems_with_a_hint() {
+        for (why, status, code, hint) in [
+            (
+                Away::Busy,
+                "503 Service Unavailable",
+                "unavailable",
+                "retry-after: 1\r\n",
+            ),
+            (
+                Away::Address,
+                "429 Too Many Requests",
+                "limit",
+                "retry-after: 5\r\n",
+            ),
+            (
+                Away::AddressRate,
+                "429 Too Many Requests",
+                "rate",
+                "retry-after: 5\r\n",
+            ),
+            (
+                Away::TooLate,
+                "408 Request Timeout",
+                "request_timeout",
+                "connection: close\r\n",
+            ),
+        ] {
+            let answer = std::str::from_utf8(why.answer()).unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            let head = format!("{head}\r\n");
+            assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{head}");
+            assert!(
+                head.contains(hint) && head.contains("content-type: application/problem+json\r\n"),
+                "{head}"
+            );
+            assert!(
+                head.contains(&format!("content-length: {}\r\n", body.len())),
+                "{head}"
+            );
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body["code"], code);
+        }
     }
 }

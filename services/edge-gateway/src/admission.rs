@@ -1,6 +1,6 @@
 //! How many connections there are and from where, and whether one more may come.
 //!
-//! Asked by `accept` before a byte is read, and again once it is known who it is. A [`Place`] is held by the connection for as
+//! Asked by a shard before a byte is read, and again once it is known who it is. A [`Place`] is held by the connection for as
 //! long as it lives, a [`Stranger`] until it has shown a token, a [`Resident`] from then on; all give back what they took when they
 //! are dropped, on whichever thread.
 
@@ -75,12 +75,6 @@ impl TooMany {
         Self::Tenant,
         Self::User,
     ];
-
-    /// Whether it is the caller's own doing (429) or the process's (503).
-    #[must_use]
-    pub fn is_callers(self) -> bool {
-        !matches!(self, Self::Connections | Self::Strangers | Self::Rate)
-    }
 
     /// The word in metric labels.
     #[must_use]

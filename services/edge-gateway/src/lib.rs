@@ -1,8 +1,8 @@
 //! NATS in, browsers out: the edge of Roomcast.
 //!
-//! The way of a client: `accept` (limits before a byte is parsed) → `upgrade` (what a request must look like) → `shard`
-//! (one thread's loop over its sockets) → `session` (what a client may say and is answered) → `outbox`. The way of an
-//! event: `spine` → `ring` and `state_cache` → `hub` → `shard` → every member of its room.
+//! The way of a client: `shard` (one thread's loop over its sockets) accepts → `admission` (limits before a byte is
+//! parsed) → `upgrade` (what a request must look like) → `session` (what a client may say and is answered) → `outbox`.
+//! The way of an event: `spine` → `ring` and `state_cache` → `hub` → `shard` → every member of its room.
 
 pub mod accept;
 pub mod admin;

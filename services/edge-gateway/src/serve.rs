@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use mio::net::TcpListener;
 use roomcast_admin::Audit;
 use roomcast_admin::instance::Running;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +51,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let origins = Arc::new(settings.origins.clone());
     let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
     let allowance = Allowance::new(settings.operations, metrics.rate_limited.clone());
+    let ledger = Ledger::new(settings.admission);
     let shared = Shared {
         allowance: allowance.clone(),
         hub: Arc::clone(&hub),
@@ -58,6 +59,8 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         metrics: metrics.clone(),
         limits: settings.clients,
         front: Front {
+            ledger: ledger.clone(),
+            started: Instant::now(),
             origins: Arc::clone(&origins),
             head: settings.head,
             callers,
@@ -79,12 +82,11 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         Running::new(&context),
     );
     roomcast_admin::open(&settings.admin, admin::routes(admin_desk), &audit, &context)?;
-    let (listener, address) = bind(settings.listen).await?;
+    let (listeners, address) = listen(settings.listen, settings.shards)?;
     let latch = context.readiness.latch("listener", "not open");
-    let ledger = Ledger::new(settings.admission);
     let desk = Desk {
         allowance,
-        ledger: ledger.clone(),
+        ledger,
         hub: Arc::clone(&hub),
         gate,
         origins,
@@ -93,9 +95,12 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     };
     // Requests have the part of the drain time that the first stage has.
     let requests = context.common.drain / 10;
-    let door = Arc::new(Door::new(ledger, desk, settings.head, shards.clone(), requests));
+    let door = Arc::new(Door::new(desk, settings.head, shards.clone(), requests));
     let accepting = context.shutdown.stage(Stage::Accept);
-    accepting.spawn(accept::serve(listener, door, called, accepting.token()));
+    accepting.spawn(accept::serve(door, called, accepting.token()));
+    for (shard, listener) in shards.iter().zip(listeners) {
+        shard.listen(listener);
+    }
     latch.ready();
     let draining = context.shutdown.stage(Stage::Drain).token();
     let drained = drain(shards, ends, draining, context.common.drain);
@@ -122,21 +127,11 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     Ok(address)
 }
 
-async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
-    let failed = |error: std::io::Error| Failure::unavailable(format!("{listen} cannot be opened: {error}"));
-    let socket = if listen.is_ipv4() {
-        tokio::net::TcpSocket::new_v4()
-    } else {
-        tokio::net::TcpSocket::new_v6()
-    };
-    let socket = socket.map_err(failed)?;
-    socket.set_reuseaddr(true).map_err(failed)?;
-    socket.bind(listen).map_err(failed)?;
-    // A burst of returning clients queues in the kernel instead of being refused by it; the system has its own cap.
-    let listener = socket.listen(4096).map_err(failed)?;
-    accept::tune(&listener).map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
+fn listen(address: SocketAddr, count: usize) -> Result<(Vec<TcpListener>, SocketAddr), Failure> {
+    let failed = |error: std::io::Error| Failure::unavailable(format!("{address} cannot be opened: {error}"));
+    let listeners = accept::listen(address, count).map_err(failed)?;
+    let first = listeners.first().map_or(Ok(address), TcpListener::local_addr);
+    Ok((listeners, first.map_err(failed)?))
 }
 
 /// Waits for the drain stage and empties the shards; fails at once when one of them dies before.

@@ -1,11 +1,12 @@
 //! The driver: one thread, its sockets, one loop.
 //!
-//! A shard owns its sockets from the moment they are accepted; what turns out to be no WebSocket it hands
-//! back. It sleeps in one `epoll_wait`; what wakes it is readiness of a socket, a message of the hub or of `accept` in
-//! its inbox, or the one timer wheel. Nothing runs per connection: no task, no buffer, no timer. Decisions are
+//! A shard accepts its sockets and owns them; what turns out to be no WebSocket it hands to `accept`. It sleeps in one
+//! `epoll_wait`; what wakes it is readiness of a socket, a message of the hub or of `accept` in its inbox, the one timer
+//! wheel, or a room whose events have waited long enough. Nothing runs per connection: no task, no buffer, no timer. Decisions are
 //! `session`'s, `outbox`'s and `members`'; here they are carried out, a bounded amount per turn, so that no client and
 //! no room can hold the others up.
 
+mod door;
 #[cfg(feature = "echo")]
 mod echo;
 mod fan_out;
@@ -18,6 +19,7 @@ mod recovery;
 mod timers;
 mod write;
 
+use door::{Door, LISTENER};
 pub use inbox::{Arrival, Caller, Handle, Newcomer};
 use inbox::{INBOX_MAX, Inbox, Signal};
 pub use look::{Counts, Filter, Known, Seen, SeenWhole};
@@ -141,6 +143,7 @@ struct Shard {
     signal: Arc<Signal>,
     shared: Shared,
     connections: Slab<Connection>,
+    door: Door,
     newcomers: Slab<Silent>,
     members: Members,
     /// When rooms write what they have gathered: instant and place.
@@ -213,6 +216,7 @@ impl Shard {
             window_millis: u64::try_from(shared.limits.flush_window.as_millis()).unwrap_or(u64::MAX),
             shared,
             connections: Slab::new(),
+            door: Door::default(),
             newcomers: Slab::new(),
             members: Members::default(),
             wheel: Wheel::new(now.millis),
@@ -251,7 +255,9 @@ impl Shard {
             }
             self.now = self.clock.now();
             for event in &events {
-                if event.token() != WAKE {
+                if event.token() == LISTENER {
+                    self.door.more = true;
+                } else if event.token() != WAKE {
                     let key = u32::try_from(event.token().0).unwrap_or(u32::MAX);
                     if key & NEWCOMER != 0 {
                         self.hear(key & !NEWCOMER);
@@ -262,6 +268,7 @@ impl Shard {
                 }
             }
             self.read_deferred();
+            self.answer_door();
             self.settle();
             more = self.take_inbox();
             self.flush_due();
@@ -276,7 +283,8 @@ impl Shard {
     }
 
     fn timeout(&self, more: bool) -> Duration {
-        if more || !self.unread.is_empty() || !self.pages.is_empty() {
+        let resting = self.door.rests_until.saturating_sub(self.now.millis);
+        if more || !self.unread.is_empty() || !self.pages.is_empty() || (self.door.more && resting == 0) {
             return Duration::ZERO;
         }
         let idle = if self.drain.is_some() {
@@ -290,7 +298,8 @@ impl Shard {
             .gathering
             .peek()
             .map_or(idle, |Reverse((due, _))| due.saturating_sub(self.now.millis));
-        Duration::from_millis(idle.min(tick).min(flush))
+        let rest = if resting == 0 { idle } else { resting };
+        Duration::from_millis(idle.min(tick).min(flush).min(rest))
     }
 
     /// Takes a bounded number of messages; whether more wait.
@@ -323,14 +332,14 @@ impl Shard {
 
     fn told(&mut self, message: Inbox) {
         match message {
-            Inbox::Newcomer(newcomer) => return self.receive(*newcomer),
+            Inbox::Listen(listener) => self.open_door(listener),
+            Inbox::Shut => self.shut_door(),
             Inbox::Arrival(arrival) => drop(self.arrive(*arrival)),
             Inbox::Look(question) => question.answer(self),
             Inbox::Drain(window) => {
                 self.draining = true;
                 self.stop_gathering();
-                // They have asked for nothing; who asks now finds the next gateway.
-                self.newcomers.clear();
+                self.shut_door();
                 self.drain = Some(Pace::new(self.now.millis, self.connections.len(), window));
             }
             Inbox::Hub(ToShard::Ready { ticket }) => self.ticket_ready(ticket),

@@ -81,7 +81,9 @@ impl Hub {
         };
         let place = Place::of(permit);
         let stock = self.stock();
-        let Some(holds) = stock.state.newest(permit, &place.key, key, now_millis).cloned() else {
+        let holds = stock.state.newest(permit, &place.key, key, now_millis).cloned();
+        // A value that came after it is on its way by itself; sent here as well, it would be followed by older ones.
+        let Some(holds) = holds.filter(|holds| holds.position.rev < withdrawn.position.rev) else {
             return Arc::clone(withdrawn);
         };
         drop(stock);

@@ -306,3 +306,33 @@ fn a_cut_and_what_follows_it_is_everything_once() {
         before = position;
     }
 }
+
+/// A shard is behind the cache: what holds there now may be newer than the withdrawal that it is writing.
+#[test]
+fn a_withdrawal_shows_what_held_before_it_and_never_what_came_after() {
+    let (hub, told) = hub();
+    let permit = permit("a");
+    assert!(matches!(hub.recover(&permit, None, waiter(1), 0), Recovery::Wait));
+    load_empty(&hub);
+    let of = |audience: &str, withdrawn| Incoming {
+        withdrawn,
+        ..message(subject::state(
+            &Tenant::default(),
+            &Room::parse("a").unwrap(),
+            &Audience::parse(audience).unwrap(),
+            "k",
+        ))
+    };
+    hub.state_value(1, 0, &of("staff", false));
+    hub.state_value(2, 0, &of("all", true));
+    let delivered = told.try_iter().filter_map(|message| match message {
+        ToShard::Deliver(delivery) => Some(delivery),
+        _ => None,
+    });
+    let withdrawn = delivered.last().unwrap();
+    let is_withdrawn = |delivery: &Delivery| matches!(delivery.kind, Kind::State { withdrawn: true, .. });
+    assert!(is_withdrawn(&withdrawn));
+    assert!(!is_withdrawn(&hub.resolve_withdrawn(&permit, &withdrawn, 0)));
+    hub.state_value(3, 0, &of("staff", false));
+    assert!(is_withdrawn(&hub.resolve_withdrawn(&permit, &withdrawn, 0)));
+}

@@ -44,7 +44,7 @@ impl Shard {
         }
         let key = self.arrive(Arrival {
             socket: newcomer.socket,
-            watched: true,
+            watched: newcomer.watched,
             early: Vec::new(),
             admitted: None,
             encoding: agreed.encoding.unwrap_or_default(),

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
-use mio::net::TcpStream;
+use mio::net::{TcpListener, TcpStream};
 use roomcast_proto::frame::Encoding;
 
 use super::look::Question;
@@ -24,6 +24,8 @@ pub(super) const INBOX_MAX: usize = 100_000;
 pub struct Newcomer {
     /// The socket.
     pub socket: TcpStream,
+    /// Whether its shard watches it already.
+    pub watched: bool,
     /// Held as long as the connection lives.
     pub place: Place,
     /// Held until it has shown a token.
@@ -66,7 +68,8 @@ pub struct Arrival {
 #[derive(Debug)]
 pub(super) enum Inbox {
     Hub(ToShard),
-    Newcomer(Box<Newcomer>),
+    Listen(TcpListener),
+    Shut,
     Arrival(Box<Arrival>),
     Drain(Duration),
     Look(Question),
@@ -120,9 +123,14 @@ impl Handle {
         )
     }
 
-    /// Hands a new socket over.
-    pub fn receive(&self, newcomer: Newcomer) {
-        self.send(Inbox::Newcomer(Box::new(newcomer)));
+    /// Hands over the listener that new sockets come from.
+    pub fn listen(&self, listener: TcpListener) {
+        self.send(Inbox::Listen(listener));
+    }
+
+    /// Answers 503 to everybody who comes from now on.
+    pub fn shut(&self) {
+        self.send(Inbox::Shut);
     }
 
     /// Hands an upgraded socket over.

@@ -6,13 +6,16 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
+use mio::net::TcpStream;
 use mio::{Interest, Token};
 use tokio::sync::mpsc::Sender;
 
 use super::Shard;
 use super::inbox::{Arrival, Caller, Newcomer};
-use crate::accept;
+use crate::accept::{self, Away};
+use crate::admission::Ledger;
 use crate::settings::Head;
 use crate::upgrade::{self, Origins};
 
@@ -22,6 +25,10 @@ pub(super) const NEWCOMER: u32 = 1 << 31;
 /// How the first request of a socket is taken.
 #[derive(Clone, Debug)]
 pub struct Front {
+    /// Who is in.
+    pub ledger: Ledger,
+    /// The origin of the ledger's clock.
+    pub started: Instant,
     /// The pages that may connect.
     pub origins: Arc<Origins>,
     /// Limits of a request's head.
@@ -37,12 +44,35 @@ pub(super) struct Silent {
     due: u64,
 }
 
-impl Shard {
-    /// Waits for the first bytes of a socket.
-    pub(super) fn receive(&mut self, mut newcomer: Newcomer) {
-        if self.draining {
-            return;
+impl Silent {
+    /// Its socket; what it held of the book is given back.
+    pub(super) fn into_socket(self) -> TcpStream {
+        self.newcomer.socket
+    }
+}
+
+fn first_read(socket: &mut TcpStream, scratch: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match socket.read(scratch) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return read,
         }
+    }
+}
+
+impl Shard {
+    /// Takes the first bytes of a socket, which are often there already, or waits for them.
+    pub(super) fn receive(&mut self, mut newcomer: Newcomer) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        match first_read(&mut newcomer.socket, &mut scratch) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(newcomer),
+            Ok(0) | Err(_) => {}
+            Ok(count) => self.first_bytes(newcomer, &scratch[..count]),
+        }
+        self.scratch = scratch;
+    }
+
+    fn wait(&mut self, mut newcomer: Newcomer) {
         let entry = self.newcomers.vacant_entry();
         let key = u32::try_from(entry.key()).unwrap_or(u32::MAX) | NEWCOMER;
         let registry = self.poll.registry();
@@ -55,6 +85,7 @@ impl Shard {
             .now
             .millis
             .saturating_add(u64::try_from(within).unwrap_or(u64::MAX));
+        newcomer.watched = true;
         entry.insert(Silent { newcomer, due });
         self.wheel.insert(key, due);
     }
@@ -65,13 +96,7 @@ impl Shard {
             return;
         };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let read = loop {
-            match silent.newcomer.socket.read(&mut scratch) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        match read {
+        match first_read(&mut silent.newcomer.socket, &mut scratch) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Ok(0) | Err(_) => drop(self.newcomers.try_remove(key as usize)),
             Ok(count) => {
@@ -93,8 +118,10 @@ impl Shard {
             .filter(|_| self.shared.hub.accepting().is_ok());
         let mut newcomer = newcomer;
         let Some((agreed, end)) = plain else {
-            // The door has room for all of them until the process ends, and then the socket may go.
-            let _ = self.poll.registry().deregister(&mut newcomer.socket);
+            // The queue has room for all of them until the process ends, and then the socket may go.
+            if newcomer.watched {
+                let _ = self.poll.registry().deregister(&mut newcomer.socket);
+            }
             let first = bytes.to_vec();
             return drop(front.callers.try_send(Caller { newcomer, first }));
         };
@@ -110,7 +137,7 @@ impl Shard {
         }
         self.arrive(Arrival {
             socket: newcomer.socket,
-            watched: true,
+            watched: newcomer.watched,
             early: bytes.get(end..).unwrap_or_default().to_vec(),
             admitted: None,
             encoding: agreed.encoding.unwrap_or_default(),
@@ -130,7 +157,7 @@ impl Shard {
             .is_some_and(|silent| silent.due <= now)
             && let Some(silent) = self.newcomers.try_remove(key as usize)
         {
-            accept::too_late(&silent.newcomer.socket);
+            accept::say_last(&silent.newcomer.socket, Away::TooLate);
         }
     }
 }

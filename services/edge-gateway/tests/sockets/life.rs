@@ -6,6 +6,8 @@ use std::time::Duration;
 use roomcast_harness::client::Client;
 use roomcast_harness::token::now;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use super::{Gateway, ids};
 
@@ -445,10 +447,24 @@ async fn a_gateway_that_goes_sends_its_clients_away_with_hints() {
                 .0,
         );
     }
+    let mut silent = TcpStream::connect(gateway.address).await.unwrap();
     let shutdown = gateway.context.shutdown.clone();
     let stopped = tokio::spawn(async move { shutdown.run(Duration::from_secs(5)).await });
     let mut hints = Vec::new();
-    for client in &mut clients {
+    for (n, client) in clients.iter_mut().enumerate() {
+        if n == 1 {
+            // Those who come now, or came and said nothing yet, are told to try again, and so find another gateway.
+            let mut late = TcpStream::connect(gateway.address).await.unwrap();
+            for socket in [&mut silent, &mut late] {
+                let mut answer = String::new();
+                let _ = socket.read_to_string(&mut answer).await;
+                assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+                assert!(
+                    answer.contains("retry-after: 1\r\n") && answer.contains("\"unavailable\""),
+                    "{answer}"
+                );
+            }
+        }
         let frames = client
             .until("disconnect", SOON, |frame| frame["disconnect"].is_object())
             .await
@@ -469,7 +485,7 @@ async fn a_gateway_that_goes_sends_its_clients_away_with_hints() {
     assert!(stopped.await.unwrap(), "ended in time");
     assert!(!gateway.context.readiness.is_ready());
     assert!(
-        tokio::net::TcpStream::connect(gateway.address).await.is_err(),
+        TcpStream::connect(gateway.address).await.is_err(),
         "the door is closed"
     );
 }

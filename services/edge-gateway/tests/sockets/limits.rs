@@ -135,11 +135,15 @@ async fn connections_that_say_nothing_are_few_per_address_and_per_process() {
         for _ in 0..3 {
             held.push(silent(&gateway).await);
         }
-        let answer = asks(&gateway, PAGE).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{setting}: {answer:?}"
-        );
+        // Shards accept each for itself, so the three may come in after the one that asks.
+        let begun = Instant::now();
+        let answer = loop {
+            let answer = asks(&gateway, PAGE).await;
+            if answer.starts_with(&format!("HTTP/1.1 {status} ")) {
+                break answer;
+            }
+            assert!(begun.elapsed() < SOON, "{setting}: {answer:?}");
+        };
         assert!(answer.contains("retry-after: "), "{setting}: {answer:?}");
         let count = gateway.count(
             "roomcast_gateway_turned_away_total",

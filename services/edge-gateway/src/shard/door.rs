@@ -1,0 +1,134 @@
+//! The door of a shard: its own listening socket, and limits before a byte is parsed.
+//!
+//! Every shard listens on the gateway's address and the kernel deals new connections out, so a socket never changes its
+//! thread on the way in. Who is not let in is told why over HTTP and kept for a moment, because closing at once would
+//! reset the answer away; while the gateway goes down that is everybody.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Token};
+
+use super::Shard;
+use super::inbox::Newcomer;
+use crate::accept::{self, Away};
+
+/// The listener among the keys of connections.
+pub(super) const LISTENER: Token = Token(usize::MAX - 1);
+/// Connections accepted before those that are in have their turn.
+const ACCEPTS_TURN: usize = 64;
+/// How long accepting rests when the process is out of file descriptors, milliseconds.
+pub(super) const REST_MILLIS: u64 = 50;
+/// Turned-away sockets that are kept open so long that their answer arrives.
+const TURNED_AWAY_MAX: usize = 128;
+const TURNED_AWAY_MILLIS: u64 = 1_000;
+
+/// What a shard keeps of its door.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    listener: Option<TcpListener>,
+    /// More may be waiting than were taken: the kernel does not say so again.
+    pub(super) more: bool,
+    /// Nothing is accepted before this instant.
+    pub(super) rests_until: u64,
+    /// Nobody is let in any more.
+    pub(super) shut: bool,
+    turned_away: VecDeque<(u64, TcpStream)>,
+}
+
+impl Shard {
+    /// Begins to accept.
+    pub(super) fn open_door(&mut self, mut listener: TcpListener) {
+        let registry = self.poll.registry();
+        if let Err(error) = registry.register(&mut listener, LISTENER, Interest::READABLE) {
+            return tracing::error!(%error, "the listener cannot be watched: {error}");
+        }
+        self.door.listener = Some(listener);
+        self.door.more = true;
+    }
+
+    /// Accepts a bounded number of connections, if any wait.
+    pub(super) fn answer_door(&mut self) {
+        let now = self.now.millis;
+        let over = |since: &u64| now >= since + TURNED_AWAY_MILLIS;
+        while self
+            .door
+            .turned_away
+            .front()
+            .is_some_and(|(since, _)| over(since))
+        {
+            self.door.turned_away.pop_front();
+        }
+        if !self.door.more || now < self.door.rests_until {
+            return;
+        }
+        for _ in 0..ACCEPTS_TURN {
+            let Some(accepted) = self.door.listener.as_ref().map(TcpListener::accept) else {
+                self.door.more = false;
+                return;
+            };
+            match accepted {
+                Ok((socket, peer)) => self.admit(socket, peer.ip()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.door.more = false;
+                    return;
+                }
+                // It was gone before it was accepted.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionAborted | ErrorKind::Interrupted
+                    ) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed: {error}");
+                    self.door.rests_until = now + REST_MILLIS;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: TcpStream, address: std::net::IpAddr) {
+        if self.door.shut {
+            return self.turn_away(socket, Away::Busy);
+        }
+        let front = &self.shared.front;
+        // One clock for all shards: they share the book.
+        let millis = u64::try_from(front.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match front.ledger.enter(address, millis.saturating_add(1)) {
+            Ok((place, stranger)) => self.receive(Newcomer {
+                socket,
+                watched: false,
+                place,
+                stranger,
+                accepted: Instant::now(),
+            }),
+            Err(limit) => {
+                let counter = &self.shared.metrics.turned_away;
+                counter.with_label_values(&[limit.as_str()]).inc();
+                self.turn_away(socket, limit.into());
+            }
+        }
+    }
+
+    /// Says why, and keeps the socket until that has arrived.
+    pub(super) fn turn_away(&mut self, socket: TcpStream, why: Away) {
+        accept::say_last(&socket, why);
+        if self.door.turned_away.len() >= TURNED_AWAY_MAX {
+            self.door.turned_away.pop_front();
+        }
+        self.door.turned_away.push_back((self.now.millis, socket));
+    }
+
+    /// Lets nobody in any more: whoever comes, and whoever has not asked for anything yet, finds the next gateway.
+    pub(super) fn shut_door(&mut self) {
+        self.door.shut = true;
+        for silent in std::mem::take(&mut self.newcomers) {
+            let mut socket = silent.1.into_socket();
+            let _ = self.poll.registry().deregister(&mut socket);
+            self.turn_away(socket, Away::Busy);
+        }
+    }
+}
