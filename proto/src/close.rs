@@ -17,6 +17,8 @@ pub enum Close {
     Resync,
     /// Too many messages.
     Rate,
+    /// An administrator ended the connection; nothing is held against the user.
+    Kicked,
     /// The token is not valid, or none came in time.
     BadToken,
     /// The token or its user was revoked.
@@ -39,13 +41,14 @@ pub enum Close {
 
 impl Close {
     /// All of them, for counters and documentation.
-    pub const ALL: [Close; 15] = [
+    pub const ALL: [Close; 16] = [
         Close::Drain,
         Close::TooSlow,
         Close::Expired,
         Close::NoPong,
         Close::Resync,
         Close::Rate,
+        Close::Kicked,
         Close::BadToken,
         Close::Revoked,
         Close::Forbidden,
@@ -67,6 +70,7 @@ impl Close {
             Close::NoPong => 4004,
             Close::Resync => 4005,
             Close::Rate => 4006,
+            Close::Kicked => 4007,
             Close::BadToken => 4500,
             Close::Revoked => 4501,
             Close::Forbidden => 4502,
@@ -89,6 +93,7 @@ impl Close {
             Close::NoPong => "no_pong",
             Close::Resync => "resync",
             Close::Rate => "rate",
+            Close::Kicked => "kicked",
             Close::BadToken => "bad_token",
             Close::Revoked => "revoked",
             Close::Forbidden => "forbidden",

@@ -4,6 +4,7 @@
 //! and errors through this crate and nowhere else; `proto/README.md` says the same in words.
 
 pub mod accounts;
+pub mod acl;
 pub mod binary;
 pub mod close;
 pub mod command;

@@ -3,10 +3,12 @@
 //! Builders take checked names ([`Room`], [`Audience`], [`Tenant`]) and escape free text, so a wildcard or a stray dot can never
 //! come from outside. Parsers borrow from the subject and allocate nothing: gateways call them once per event.
 
+mod control;
 mod service;
 
 use std::fmt::Write as _;
 
+pub use control::{ACL_LIVE_ALL, CFG_LIVE_ALL, CONTROL_ALL, KICK, POLICY, acl_entry, acl_key};
 pub use service::{Service, ServiceRequest, command, command_key, parse_service, service};
 
 use crate::ids::{Audience, Room, Tenant, escape, partition};

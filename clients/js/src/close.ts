@@ -28,6 +28,7 @@ const NAMES: Readonly<Record<number, ErrorCode>> = {
   4004: 'no_pong',
   4005: 'resync',
   4006: 'rate',
+  4007: 'kicked',
   4500: 'unauthenticated',
   4501: 'revoked',
   4502: 'forbidden',

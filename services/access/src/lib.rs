@@ -7,7 +7,9 @@
 //! [`Policy::rights`] turns the principal into [`Rights`], and [`Rights`] hand out permits ([`Subscribe`], [`History`],
 //! [`Publish`], …), which the next step of a service asks for. Only this crate can make a permit.
 
+pub mod acl;
 pub mod audience;
+pub mod in_force;
 pub mod issuers;
 mod json;
 pub mod jwks;
@@ -21,7 +23,9 @@ pub mod rights;
 pub mod token;
 pub mod yaml;
 
+pub use acl::Acl;
 pub use audience::{AudienceId, AudienceSet};
+pub use in_force::{Decided, InForce, Revoked};
 pub use jwks::Endpoint;
 pub use keys::KeySet;
 pub use permit::{Command, Denied, History, Presence, Publish, Subscribe};

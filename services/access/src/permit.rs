@@ -49,6 +49,13 @@ impl View {
         &self.redaction
     }
 
+    /// Whether the holders of both see the same bytes of the same events. [`View::class`] may differ all the same: it names the policy
+    /// that takes something out.
+    #[must_use]
+    pub fn shows_same(&self, other: &Self) -> bool {
+        self.audiences == other.audiences && self.redaction == other.redaction
+    }
+
     /// Equal for all holders from whom the same is taken out: an event is encoded once per class.
     #[must_use]
     pub fn class(&self) -> RedactionClass {

@@ -44,6 +44,15 @@ impl Policy {
     /// # Errors
     /// Every mistake that can be found, in the order of the file, at most [`yaml::MISTAKES_MAX`].
     pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Mistake>> {
+        Self::parse_after(text, file, None)
+    }
+
+    /// The same for a policy that takes the place of another one in a running process: roles keep the numbers of their audiences, so
+    /// that events and permits which were made before mean the same under both.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`]; and more different role names than there are numbers, over all policies of this process.
+    pub fn parse_after(text: &str, file: &str, before: Option<&Self>) -> Result<Self, Vec<Mistake>> {
         let mut mistakes = Mistakes::new(file, text);
         let root = match yaml::read(text) {
             Ok(root) => root,
@@ -53,7 +62,9 @@ impl Policy {
             }
         };
         let draft = draft::read(&root, &mut mistakes);
-        let (compiled, publishers) = compile::compile(draft, fnv1a64(text.as_bytes()), &mut mistakes);
+        let before = before.map(|before| &*before.compiled);
+        let (compiled, publishers) =
+            compile::compile(draft, fnv1a64(text.as_bytes()), before, &mut mistakes);
         if !mistakes.is_empty() {
             return Err(mistakes.finish());
         }
@@ -76,7 +87,19 @@ impl Policy {
     /// What a principal may do. A few microseconds; meant to be kept for the life of a connection or request.
     #[must_use]
     pub fn rights(&self, principal: &Principal) -> Rights {
-        Rights::of_principal(&self.compiled, principal)
+        self.rights_with(principal, std::iter::empty())
+    }
+
+    /// The same with roles that were granted beside those of the token. Like those, unknown ones mean nothing.
+    #[must_use]
+    pub fn rights_with<'a>(&self, principal: &'a Principal, granted: impl Iterator<Item = &'a str>) -> Rights {
+        Rights::of_principal(&self.compiled, principal, granted)
+    }
+
+    /// Whether these rights were decided under this policy.
+    #[must_use]
+    pub fn decided(&self, rights: &Rights) -> bool {
+        rights.is_under(&self.compiled)
     }
 
     /// What a NATS user may publish; `None` for one that is not listed, which may publish nothing.

@@ -36,8 +36,13 @@ struct Inner {
 }
 
 impl Rights {
-    pub(crate) fn of_principal(policy: &Arc<Compiled>, principal: &Principal) -> Self {
-        let roles = principal.roles.iter().filter_map(|role| policy.role(role));
+    pub(crate) fn of_principal<'a>(
+        policy: &Arc<Compiled>,
+        principal: &'a Principal,
+        granted: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let roles = principal.roles.iter().map(String::as_str).chain(granted);
+        let roles = roles.filter_map(|role| policy.role(role));
         let (permissions, audiences) = sum_of_roles(policy, roles);
         let mut skipped = 0;
         let values = policy
@@ -207,6 +212,10 @@ impl Rights {
             patterns.push(vec![Some(roomcast_proto::ids::PERSONAL), None]);
         }
         patterns
+    }
+
+    pub(crate) fn is_under(&self, policy: &Arc<Compiled>) -> bool {
+        Arc::ptr_eq(&self.0.policy, policy)
     }
 
     fn is_open(&self, entry: &Entry, room: &Room) -> bool {

@@ -27,6 +27,7 @@ pub(super) struct Publisher {
 pub(super) fn compile(
     draft: Draft,
     fingerprint: u64,
+    before: Option<&Compiled>,
     mistakes: &mut Mistakes<'_>,
 ) -> (Compiled, Vec<Publisher>) {
     let mut compiled = Compiled {
@@ -48,7 +49,7 @@ pub(super) fn compile(
         }
     }
     let mut permissions = Permissions::granted_by(&draft.roles, mistakes);
-    compile_roles(&mut compiled, &draft, &permissions, mistakes);
+    compile_roles(&mut compiled, &draft, &permissions, before, mistakes);
     compile_rooms(&mut compiled, draft.rooms, &mut permissions, mistakes);
     compile_commands(&mut compiled, draft.commands, &mut permissions, mistakes);
     if let Some(activity) = draft.activity {

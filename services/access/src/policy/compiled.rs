@@ -88,6 +88,10 @@ pub(crate) struct PersonalRooms {
 pub(crate) struct Compiled {
     pub(crate) fingerprint: u64,
     pub(super) role_names: Vec<String>,
+    /// The audience of each role.
+    pub(super) role_audiences: Vec<AudienceId>,
+    /// Role names by the numbers of their audiences, those of the policies before included; see [`Compiled::number`].
+    pub(super) numbered: Vec<String>,
     /// Roles and aliases by name.
     pub(super) role_index: HashMap<String, usize>,
     pub(crate) roles: Vec<Role>,
@@ -117,7 +121,26 @@ impl Compiled {
             .get(name)
             .copied()
             .filter(|index| self.role_names[*index] == name)?;
-        AudienceId::of_role(index)
+        self.role_audiences.get(index).copied()
+    }
+
+    /// Gives every role the number of its audience: the one it had in the policies before, else a new one. So a number means the
+    /// same name as long as the process lives, and an event that is under way during a change reaches nobody it is not for.
+    /// `false`: there are not enough numbers.
+    pub(super) fn number(&mut self, before: Option<&Self>) -> bool {
+        self.numbered = before.map(|before| before.numbered.clone()).unwrap_or_default();
+        for name in &self.role_names {
+            let known = self.numbered.iter().position(|numbered| numbered == name);
+            let index = known.unwrap_or_else(|| {
+                self.numbered.push(name.clone());
+                self.numbered.len() - 1
+            });
+            let Some(audience) = AudienceId::of_role(index) else {
+                return false;
+            };
+            self.role_audiences.push(audience);
+        }
+        true
     }
 
     pub(crate) fn audience_names(&self) -> impl Iterator<Item = &str> {

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::compiled::{Compiled, PermissionId, PermissionSet, Role};
 use super::draft::{Draft, Name, RoleDraft};
-use crate::audience::{AudienceId, AudienceSet};
-use crate::yaml::{Mistakes, distance, nearest};
+use crate::audience::{AUDIENCES_MAX, AudienceSet};
+use crate::yaml::{At, Mistakes, distance, nearest};
 
 /// Most permissions with a name in one policy: a set of them is 128 bytes.
 const PERMISSIONS_MAX: usize = 1_024;
@@ -78,6 +78,7 @@ pub(super) fn compile_roles(
     compiled: &mut Compiled,
     draft: &Draft,
     permissions: &Permissions,
+    before: Option<&Compiled>,
     mistakes: &mut Mistakes<'_>,
 ) {
     compiled.role_names = draft.roles.iter().map(|role| role.name.text.clone()).collect();
@@ -87,6 +88,14 @@ pub(super) fn compile_roles(
         .enumerate()
         .map(|(index, name)| (name.clone(), index))
         .collect();
+    if !compiled.number(before) {
+        let most = AUDIENCES_MAX - 1;
+        mistakes.add(
+            At::default(),
+            format!("more than {most} different role names since this process started; restart it to take this policy"),
+        );
+        return;
+    }
     let parents: Vec<Vec<usize>> = draft
         .roles
         .iter()
@@ -100,9 +109,7 @@ pub(super) fn compile_roles(
                 audiences: AudienceSet::EVERYBODY,
             };
             for index in reachable(start, &parents) {
-                if let Some(audience) = AudienceId::of_role(index) {
-                    role.audiences = role.audiences.with(audience);
-                }
+                role.audiences = role.audiences.with(compiled.role_audiences[index]);
                 for permission in &draft.roles[index].permissions {
                     role.permissions.everything |= permission.text == "*";
                     if let Some(id) = permissions.ids.get(&permission.text) {
