@@ -268,7 +268,10 @@ mod tests {
             (r#"{"tenant":"main","user":"u1","everybody":true}"#, None),
             (r#"{"user":"u1"}"#, None),
             (r#"{"tenant":"main","user":"u1","room":"x"}"#, None),
-            (r#"{"type":"io.nats.jetstream.api.v1.stream_info_response"}"#, None),
+            (
+                r#"{"type":"io.nats.jetstream.api.v1.stream_info_response"}"#,
+                None,
+            ),
             ("", None),
         ];
         for (text, expected) in rows {

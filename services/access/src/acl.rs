@@ -36,19 +36,6 @@ pub enum Cause {
     TenantBefore,
 }
 
-impl Cause {
-    /// The label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Token => "token",
-            Self::UserBefore => "user_before",
-            Self::TenantBefore => "tenant_before",
-        }
-    }
-}
-
 /// An entry that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an entry of the acl bucket cannot be read")]
@@ -118,7 +105,11 @@ impl Acl {
             return None;
         }
         let (tenant, user) = (&principal.tenant, &*principal.subject);
-        let entry = |key: &Key| self.entries.get(&key.to_string()).filter(|entry| holds(entry, now));
+        let entry = |key: &Key| {
+            self.entries
+                .get(&key.to_string())
+                .filter(|entry| holds(entry, now))
+        };
         let issued_before = |key: &Key| {
             let before = entry(key).and_then(|entry| entry.before);
             before.is_some_and(|before| principal.issued_at.is_none_or(|at| at < before))
@@ -195,7 +186,11 @@ mod tests {
         let (old, new) = (principal(Some(500), Some("j1")), principal(Some(900), None));
         check(&[], &old, None);
         check(&[("user.main.u=401", "{}")], &old, Some(Cause::User));
-        check(&[("user.main.u=401", r#"{"until":1001}"#)], &old, Some(Cause::User));
+        check(
+            &[("user.main.u=401", r#"{"until":1001}"#)],
+            &old,
+            Some(Cause::User),
+        );
         check(&[("user.main.u=401", r#"{"until":1000}"#)], &old, None);
         check(&[("user.main.u", "{}"), ("user.acme.u=401", "{}")], &old, None);
         check(&[("token.main.j1", "{}")], &old, Some(Cause::Token));

@@ -26,6 +26,19 @@ pub struct InForce {
 #[error("revoked")]
 pub struct Revoked(pub Cause);
 
+impl Revoked {
+    /// The label for a counter of tokens that were not accepted.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self.0 {
+            Cause::User => "revoked_user",
+            Cause::Token => "revoked_token",
+            Cause::UserBefore => "revoked_user_before",
+            Cause::TenantBefore => "revoked_tenant_before",
+        }
+    }
+}
+
 /// What a principal may do, and under what it was decided.
 #[derive(Debug, Clone)]
 pub struct Decided {

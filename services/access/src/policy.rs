@@ -63,8 +63,7 @@ impl Policy {
         };
         let draft = draft::read(&root, &mut mistakes);
         let before = before.map(|before| &*before.compiled);
-        let (compiled, publishers) =
-            compile::compile(draft, fnv1a64(text.as_bytes()), before, &mut mistakes);
+        let (compiled, publishers) = compile::compile(draft, fnv1a64(text.as_bytes()), before, &mut mistakes);
         if !mistakes.is_empty() {
             return Err(mistakes.finish());
         }
@@ -92,7 +91,11 @@ impl Policy {
 
     /// The same with roles that were granted beside those of the token. Like those, unknown ones mean nothing.
     #[must_use]
-    pub fn rights_with<'a>(&self, principal: &'a Principal, granted: impl Iterator<Item = &'a str>) -> Rights {
+    pub fn rights_with<'a>(
+        &self,
+        principal: &'a Principal,
+        granted: impl Iterator<Item = &'a str>,
+    ) -> Rights {
         Rights::of_principal(&self.compiled, principal, granted)
     }
 

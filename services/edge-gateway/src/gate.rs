@@ -1,21 +1,24 @@
 //! Who comes in: a token in, a user with rights out.
 //!
 //! Asked before 101 when a token came with the request, at `connect` and `refresh`, and by every HTTP route. Pure but
-//! for the cost of a signature; the time is an argument.
+//! for the cost of a signature and for looking up what is in force now; the time is an argument.
 
 use std::sync::Arc;
 
-use roomcast_access::{Policy, Rights, TokenError, Verifier};
+use roomcast_access::in_force::Again;
+use roomcast_access::{Decided, InForce, Principal, Revoked, Rights, TokenError, Verifier};
+use roomcast_proto::close::Close;
 use roomcast_proto::refusal::{Code, Refusal};
+use roomcast_rights::Current;
 
 /// When to come back with a token whose key is not there yet, milliseconds: most fetches are over by then.
 const RETRY_MS: u64 = 1_000;
 
-/// The keys and the policy in force.
+/// The keys, and what is in force.
 #[derive(Debug)]
 pub struct Gate {
     verifier: Verifier,
-    policy: Policy,
+    rights: Current,
 }
 
 /// A user whose token was verified.
@@ -23,7 +26,7 @@ pub struct Gate {
 pub struct Admitted {
     /// The token's subject.
     pub user: Arc<str>,
-    /// The roles of the token that the policy knows, by the policy's names.
+    /// The user's roles by the policy's names: those of the token and those granted beside it.
     pub roles: Arc<[String]>,
     /// What the user may do.
     pub rights: Rights,
@@ -31,52 +34,120 @@ pub struct Admitted {
     pub expires_at: i64,
     /// The last second in which it is still honoured: the end and the leeway for clocks.
     pub ends_at: i64,
+    /// Under which generation of rights this was decided; see [`Admitted::decide_again`].
+    pub generation: u64,
+    /// Who this is, to decide again.
+    pub principal: Arc<Principal>,
+}
+
+/// Nobody comes in with this token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// It is not a token that counts.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// It was one.
+    #[error(transparent)]
+    Revoked(#[from] Revoked),
+}
+
+impl NotAdmitted {
+    /// The check that failed, from a closed set: a label for a counter, not for an answer.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Token(error) => error.reason(),
+            Self::Revoked(revoked) => revoked.label(),
+        }
+    }
+
+    /// How a connection ends that has shown it.
+    #[must_use]
+    pub fn close(self) -> Close {
+        match self {
+            Self::Token(TokenError::Expired) => Close::Expired,
+            // Its key may be there in a moment, here or at another gateway.
+            Self::Token(TokenError::Unready) => Close::Resync,
+            Self::Token(TokenError::Invalid(_)) => Close::BadToken,
+            Self::Revoked(_) => Close::Revoked,
+        }
+    }
 }
 
 impl Gate {
-    /// A gate with these keys and this policy.
+    /// A gate with these keys, under what is in force.
     #[must_use]
-    pub fn new(verifier: Verifier, policy: Policy) -> Self {
-        Self { verifier, policy }
+    pub fn new(verifier: Verifier, rights: Current) -> Self {
+        Self { verifier, rights }
     }
 
-    /// The policy in force.
+    /// What is in force.
     #[must_use]
-    pub fn policy(&self) -> &Policy {
-        &self.policy
+    pub fn rights(&self) -> &Current {
+        &self.rights
     }
 
     /// Verifies a token and looks up its rights. `now_secs`: Unix seconds.
     ///
     /// # Errors
-    /// The verifier's; answer with [`refusal`].
-    pub fn admit(&self, token: &str, now_secs: i64) -> Result<Admitted, TokenError> {
+    /// The verifier's, or that it was revoked; answer with [`refusal`].
+    pub fn admit(&self, token: &str, now_secs: i64) -> Result<Admitted, NotAdmitted> {
         let principal = self.verifier.verify(token, now_secs)?;
-        let known = principal
-            .roles
-            .iter()
-            .filter_map(|role| self.policy.role_name(role));
-        let mut roles: Vec<String> = known.map(str::to_owned).collect();
-        roles.sort_unstable();
-        roles.dedup();
-        Ok(Admitted {
-            roles: roles.into(),
-            rights: self.policy.rights(&principal),
+        Ok(Admitted::new(principal.into(), &self.rights.now(), now_secs)?)
+    }
+}
+
+impl Admitted {
+    fn new(principal: Arc<Principal>, in_force: &InForce, now_secs: i64) -> Result<Self, Revoked> {
+        let Decided {
+            roles,
+            rights,
+            generation,
+        } = in_force.decide(&principal, now_secs)?;
+        Ok(Self {
+            user: Arc::clone(&principal.subject),
+            roles,
+            rights,
             expires_at: principal.expires_at,
             ends_at: principal.ends_at(),
-            user: principal.subject,
+            generation,
+            principal,
         })
+    }
+
+    /// Decides again under what is in force now. Whether anything may have changed.
+    ///
+    /// # Errors
+    /// [`Revoked`]: whatever this user has open must end.
+    pub fn decide_again(&mut self, in_force: &InForce, now_secs: i64) -> Result<bool, Revoked> {
+        let decided = Decided {
+            roles: Arc::clone(&self.roles),
+            rights: self.rights.clone(),
+            generation: self.generation,
+        };
+        let again = in_force.again(&self.principal, &decided, now_secs)?;
+        self.generation = in_force.generation;
+        match again {
+            Again::Same => Ok(false),
+            Again::Changed(decided) => {
+                self.roles = decided.roles;
+                self.rights = decided.rights;
+                Ok(true)
+            }
+        }
     }
 }
 
 /// What may be told about a token that was not accepted: that it has expired, to come back with it, or nothing.
 #[must_use]
-pub fn refusal(error: TokenError) -> Refusal {
+pub fn refusal(error: NotAdmitted) -> Refusal {
     match error {
-        TokenError::Expired => Refusal::new(Code::Expired, "the token has expired"),
-        TokenError::Unready => Refusal::new(Code::Unavailable, "the token cannot be checked at the moment")
-            .retry_after_ms(RETRY_MS),
-        TokenError::Invalid(_) => no_token(),
+        NotAdmitted::Token(TokenError::Expired) => Refusal::new(Code::Expired, "the token has expired"),
+        NotAdmitted::Token(TokenError::Unready) => {
+            Refusal::new(Code::Unavailable, "the token cannot be checked at the moment")
+                .retry_after_ms(RETRY_MS)
+        }
+        NotAdmitted::Token(TokenError::Invalid(_)) | NotAdmitted::Revoked(_) => no_token(),
     }
 }
 

@@ -16,13 +16,14 @@ mod wants;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use roomcast_access::AudienceId;
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::cursor::{Cursor, Cursors, Epoch, Position};
 use roomcast_proto::limits::EVENTS_MAX_AGE;
+use roomcast_rights::Current;
 use tokio::sync::mpsc;
 
 pub use answer::{
@@ -44,6 +45,9 @@ use stock::Stock;
 pub const STALE_AFTER_MILLIS: i64 = 5_000;
 /// NATS has not answered for this long: connections are closed, new ones refused.
 pub const AWAY_AFTER_MILLIS: i64 = 10_000;
+
+/// Nobody has said for this long that rights are still what they are here: nothing is read back for anybody.
+pub const UNSURE_AFTER: Duration = Duration::from_secs(2);
 
 /// Limits of what the hub keeps.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +111,8 @@ pub struct Hub {
     away: AtomicBool,
     resume_seconds: AtomicU64,
     max_age_secs: AtomicU64,
+    /// What says for how long nobody could say whether rights have changed.
+    rights: OnceLock<Current>,
 }
 
 impl fmt::Debug for Hub {
@@ -150,6 +156,7 @@ impl Hub {
             away: AtomicBool::new(false),
             resume_seconds: AtomicU64::new(1),
             max_age_secs: AtomicU64::new(EVENTS_MAX_AGE.as_secs()),
+            rights: OnceLock::new(),
         }))
     }
 
@@ -203,10 +210,26 @@ impl Hub {
     /// # Errors
     /// After how long it makes sense to try again.
     pub fn accepting(&self) -> Result<(), Duration> {
-        if self.open.load(Ordering::Relaxed) && !self.away.load(Ordering::Relaxed) {
+        if self.open.load(Ordering::Relaxed) && !self.away.load(Ordering::Relaxed) && self.is_sure() {
             return Ok(());
         }
         Err(Duration::from_secs(2))
+    }
+
+    /// From now on nothing is read back for anybody while this cannot say whether rights have changed.
+    pub fn watch(&self, rights: Current) {
+        // Said once, at the start.
+        let _ = self.rights.set(rights);
+    }
+
+    /// Whether rights are known to be what they are here; else neither resume, history, state nor presence may be answered.
+    #[must_use]
+    pub fn is_sure(&self) -> bool {
+        self.unsure_for() <= UNSURE_AFTER
+    }
+
+    fn unsure_for(&self) -> Duration {
+        self.rights.get().map_or(Duration::ZERO, Current::unsure_for)
     }
 
     /// The metrics of the NATS side.
@@ -256,7 +279,8 @@ impl Hub {
         if !self.open.load(Ordering::Relaxed) {
             return;
         }
-        let silent = uptime_millis - self.answered.load(Ordering::Relaxed);
+        let unsure = i64::try_from(self.unsure_for().as_millis()).unwrap_or(i64::MAX);
+        let silent = unsure.max(uptime_millis - self.answered.load(Ordering::Relaxed));
         let stale = silent >= STALE_AFTER_MILLIS;
         if self.stale.swap(stale, Ordering::Relaxed) != stale {
             let since_millis = if stale { now_millis - silent } else { now_millis };

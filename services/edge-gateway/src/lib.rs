@@ -10,6 +10,7 @@ pub mod admission;
 pub mod allowance;
 pub mod bucket;
 pub mod connection;
+pub mod control;
 pub mod delivery;
 pub mod drain;
 pub mod encoding;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::admission::TooMany;
 use crate::allowance::Operation;
+use crate::session::Verdict;
 
 /// Upper bounds of the latency from stored to written: P5 asks for 5 and 25 ms.
 const LATENCY_BUCKETS: [f64; 11] = [
@@ -66,6 +67,10 @@ pub struct GatewayMetrics {
     outbox_full: IntCounterVec,
     flushes: IntCounterVec,
     dropped: IntCounterVec,
+    /// What ingest said to gateways.
+    pub control: IntCounterVec,
+    decided: IntCounterVec,
+    decided_again: Histogram,
     handshake: Histogram,
     latency: Histogram,
 }
@@ -140,6 +145,21 @@ impl GatewayMetrics {
                  back).",
                 &["reason"],
             )?,
+            control: metrics.counter_vec(
+                "roomcast_gateway_control_total",
+                "Messages of ingest to all gateways: kick, unknown.",
+                &["what"],
+            )?,
+            decided: metrics.counter_vec(
+                "roomcast_gateway_decided_again_total",
+                "Clients decided about again because rights changed, by outcome: same, changed, revoked.",
+                &["outcome"],
+            )?,
+            decided_again: metrics.histogram(
+                "roomcast_gateway_decided_again_seconds",
+                "Time in which a shard decided about all its clients again.",
+                &LATENCY_BUCKETS,
+            )?,
             handshake: metrics.histogram(
                 "roomcast_gateway_handshake_seconds",
                 "Time from accept to `connected`.",
@@ -210,6 +230,21 @@ impl GatewayMetrics {
     /// Deliveries dropped because a shard was too far behind.
     pub fn inbox_overflow(&self) {
         self.dropped.with_label_values(&["inbox"]).inc();
+    }
+
+    /// A client was decided about again.
+    pub fn decided(&self, verdict: Verdict) {
+        let outcome = match verdict {
+            Verdict::Same => "same",
+            Verdict::Changed => "changed",
+            Verdict::Revoked => "revoked",
+        };
+        self.decided.with_label_values(&[outcome]).inc();
+    }
+
+    /// A shard decided about all its clients again.
+    pub fn decided_again(&self, after: std::time::Duration) {
+        self.decided_again.observe(after.as_secs_f64());
     }
 
     /// A connection was answered `connected`.

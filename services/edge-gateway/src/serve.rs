@@ -9,6 +9,7 @@ use roomcast_admin::Audit;
 use roomcast_admin::instance::Running;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
+use roomcast_rights::Follower;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,8 @@ use crate::accept::{self, Door};
 use crate::admin::{self, AdminDesk};
 use crate::admission::Ledger;
 use crate::allowance::Allowance;
+use crate::control::Control;
+use crate::gate::Gate;
 use crate::http::Desk;
 use crate::hub::Hub;
 use crate::metrics::GatewayMetrics;
@@ -39,14 +42,19 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
 pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, Failure> {
     let trusted = settings.issuers.load()?;
     trusted.refuse_open_development(&[settings.listen, context.common.admin_listen])?;
-    let gate = Arc::new(settings.load_gate(trusted.verifier.clone())?);
-    trusted.keep_fetching(&context)?;
-    let page = Arc::new(Page::new(settings.load_page_config()?.as_ref()));
     let metrics = GatewayMetrics::new(&context.metrics)?;
     let audit = Audit::new(&context, "gateway")?;
-    let policy = gate.policy().clone();
-    let audiences = Box::new(move |name: &str| policy.audience(name));
+    let (follower, rights) = Follower::new(&settings.policy, &audit, &context)?;
+    let verifier = settings
+        .tenancy
+        .restrict(trusted.verifier.clone(), &rights.now().policy)?;
+    let gate = Arc::new(Gate::new(verifier, rights.clone()));
+    trusted.keep_fetching(&context)?;
+    let page = Arc::new(Page::new(settings.load_page_config()?.as_ref()));
+    let names = rights.clone();
+    let audiences = Box::new(move |name: &str| names.now().policy.audience(name));
     let hub = Hub::new(settings.nats.hub, audiences, &context.metrics)?;
+    hub.watch(rights.clone());
 
     let origins = Arc::new(settings.origins.clone());
     let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
@@ -91,7 +99,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         gate,
         origins,
         page,
-        metrics,
+        metrics: metrics.clone(),
     };
     // Requests have the part of the drain time that the first stage has.
     let requests = context.common.drain / 10;
@@ -102,6 +110,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         shard.listen(listener);
     }
     latch.ready();
+    let control = Control::new(rights, Arc::clone(&hub), shards.clone(), &metrics);
     let draining = context.shutdown.stage(Stage::Drain).token();
     let drained = drain(shards, ends, draining, context.common.drain);
     context.shutdown.spawn_vital(Stage::Drain, "shards", async move {
@@ -110,6 +119,9 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         drained
     });
     tracing::info!(%address, shards = settings.shards, "the gateway listens on {address}");
+    control.start(&context);
+    // Before clients come in: who was revoked stays out.
+    follower.start(&context).await?;
     // Last, because it waits for NATS as long as it takes; until then the open door answers 503 with Retry-After.
     let nats = nats_side::start(
         &hub,
@@ -119,6 +131,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         &context.shutdown,
     )
     .await?;
+    control.listen(&nats, &context).await?;
     let publisher = nats.publisher().await;
     audit.keep(
         publisher.map_err(|error| Failure::unavailable(format!("no inbox at NATS: {error}")))?,

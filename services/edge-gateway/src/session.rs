@@ -22,9 +22,11 @@ use crate::bucket::{Bucket, Rate};
 use crate::gate::{self, Admitted, Gate};
 use crate::members::Seat;
 
+mod again;
 mod handshake;
 mod wish;
 
+pub use again::Verdict;
 pub use handshake::{Failed, Handshake};
 pub use wish::{Asked, From, Kind, Opening, Reading, Wish};
 
@@ -177,6 +179,12 @@ impl Session {
         for asked in &mut opening.rooms {
             asked.permit = permit(&asked.name, &self.admitted.rights);
         }
+        // Rooms that nobody asked for opened by themselves; those that are open no more are not spoken of.
+        if opening.kind == Kind::Subscribed && opening.id.is_none() {
+            opening
+                .rooms
+                .retain(|asked| asked.requested || asked.permit.is_ok());
+        }
     }
 
     /// Whether a request for history is still permitted; its permit is the one of now afterwards.
@@ -194,12 +202,11 @@ impl Session {
         }
     }
 
-    /// The opening that sends the state of an exchanged permit.
+    /// The opening that sends the state of exchanged permits.
     #[must_use]
-    pub fn exchange(&self, permit: Arc<Subscribe>) -> Opening {
-        let name = permit.room().as_str().to_owned();
-        let asked = Asked {
-            name,
+    pub fn exchange(&self, permits: Vec<Arc<Subscribe>>) -> Opening {
+        let asked = |permit: Arc<Subscribe>| Asked {
+            name: permit.room().as_str().to_owned(),
             permit: Ok(permit),
             from: From::Fresh,
             requested: false,
@@ -208,16 +215,16 @@ impl Session {
             generation: self.generation,
             id: None,
             kind: Kind::Exchanged,
-            rooms: vec![asked],
+            rooms: permits.into_iter().map(asked).collect(),
         }
     }
 
-    fn opening(&self, id: Option<u32>, asked: Asked) -> Wish {
+    fn opening(&self, id: Option<u32>, rooms: Vec<Asked>) -> Wish {
         Wish::Open(Opening {
             generation: self.generation,
             id,
             kind: Kind::Subscribed,
-            rooms: vec![asked],
+            rooms,
         })
     }
 
@@ -318,7 +325,7 @@ impl Session {
                 );
                 refuse(id, &refusal, wishes);
             }
-            Ok(_) => wishes.push(self.opening(id, asked)),
+            Ok(_) => wishes.push(self.opening(id, vec![asked])),
         }
     }
 
@@ -389,35 +396,6 @@ impl Session {
         };
         answer_to(id, server_frame::Body::Refreshed(refreshed), wishes);
         self.decide_again(wishes);
-    }
-
-    /// Decides about every open room again and opens what has become open.
-    fn decide_again(&self, wishes: &mut Vec<Wish>) {
-        for open in &self.rooms {
-            match self.admitted.rights.subscribe(&open.room) {
-                Ok(permit) => wishes.push(Wish::Exchange(Arc::new(permit))),
-                Err(_) => {
-                    let refusal = Refusal::forbidden();
-                    let closed = Unsubscribed {
-                        room: open.room.as_str().to_owned(),
-                        code: Some(refusal.code.as_str().to_owned()),
-                        reason: Some("your rights have changed".to_owned()),
-                    };
-                    wishes.push(Wish::Evict(open.room.clone()));
-                    wishes.push(Wish::Say(ServerFrame::push(server_frame::Body::Unsubscribed(
-                        closed,
-                    ))));
-                }
-            }
-        }
-        for room in joined_by_policy(&self.admitted.rights) {
-            if self.slot(&room).is_none() {
-                wishes.push(self.opening(
-                    None,
-                    asked(room.as_str(), From::Fresh, &self.admitted.rights, false),
-                ));
-            }
-        }
     }
 }
 

@@ -4,16 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use roomcast_access::{Policy, Verifier};
 use roomcast_admin::AdminSettings;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::{Failure, Service};
 use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits;
+use roomcast_rights::PolicySettings;
 
 use crate::allowance::Rates;
 use crate::bucket::Rate;
-use crate::gate::Gate;
 use crate::nats_side::NatsSideSettings;
 use crate::upgrade::Origins;
 use crate::{admission, outbox, session, shard, ws};
@@ -35,7 +34,7 @@ pub struct Settings {
     /// `ROOMCAST_LISTEN`: where browsers come in.
     pub listen: SocketAddr,
     /// `ROOMCAST_POLICY_FILE`
-    pub policy_file: PathBuf,
+    pub policy: PolicySettings,
     /// `ROOMCAST_JWT_…`, `ROOMCAST_JWKS_…`: whose tokens are accepted.
     pub issuers: IssuerSettings,
     /// `ROOMCAST_ADMIN_…`: who may enter the admin port.
@@ -86,10 +85,7 @@ impl Settings {
                 listen,
                 "Address of the WebSocket, the HTTP routes and the page.",
             ),
-            policy_file: reader.path(
-                "ROOMCAST_POLICY_FILE",
-                "The policy: roles, permissions, rooms (policy.yaml).",
-            ),
+            policy: PolicySettings::read(reader),
             issuers: IssuerSettings::read(reader),
             admin: AdminSettings::read(reader),
             origins: read_origins(reader),
@@ -125,20 +121,6 @@ impl Settings {
         }
     }
 
-    /// Reads the policy; with `verifier` it is the gate.
-    ///
-    /// # Errors
-    /// A file that cannot be read or is wrong, with its place: exit code 65. Several tenants without keys for cursors: 64.
-    pub fn load_gate(&self, verifier: Verifier) -> Result<Gate, Failure> {
-        let name = self.policy_file.display().to_string();
-        let policy = Policy::parse(&read_file(&self.policy_file)?, &name).map_err(|mistakes| {
-            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-            Failure::file(lines.join("\n"))
-        })?;
-        let verifier = self.tenancy.restrict(verifier, &policy)?;
-        Ok(Gate::new(verifier, policy))
-    }
-
     /// What the page is told; `None` when no file is set.
     ///
     /// # Errors
@@ -161,11 +143,12 @@ impl Settings {
     /// Checks offline what `--check-config` can check.
     ///
     /// # Errors
-    /// As [`IssuerSettings::load`], [`Settings::load_gate`] and [`Settings::load_page_config`]; development keys on an open
+    /// As [`IssuerSettings::load`], [`PolicySettings::load`] and [`Settings::load_page_config`]; development keys on an open
     /// address.
     pub fn check(&self) -> Result<(), Failure> {
         let trusted = self.issuers.load()?;
-        self.load_gate(trusted.verifier.clone())?;
+        self.tenancy
+            .restrict(trusted.verifier.clone(), &self.policy.load()?)?;
         self.load_page_config()?;
         self.admin.check()?;
         trusted.refuse_open_development(&[self.listen])

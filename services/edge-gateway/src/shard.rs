@@ -6,6 +6,7 @@
 //! `session`'s, `outbox`'s and `members`'; here they are carried out, a bounded amount per turn, so that no client and
 //! no room can hold the others up.
 
+mod deciding;
 mod door;
 #[cfg(feature = "echo")]
 mod echo;
@@ -177,6 +178,10 @@ struct Shard {
     scratch: Vec<u8>,
     wishes: Vec<Wish>,
     ping: Ready,
+    /// Under which generation of rights clients are decided about.
+    rights_generation: u64,
+    /// Deciding again, while it is under way.
+    round: Option<deciding::Round>,
 }
 
 /// Both clocks.
@@ -214,6 +219,8 @@ impl Shard {
             stale: shared.hub.status().stale,
             gathering: BinaryHeap::new(),
             window_millis: u64::try_from(shared.limits.flush_window.as_millis()).unwrap_or(u64::MAX),
+            rights_generation: shared.gate.rights().generation(),
+            round: None,
             shared,
             connections: Slab::new(),
             door: Door::default(),
@@ -254,6 +261,7 @@ impl Shard {
                 }
             }
             self.now = self.clock.now();
+            self.decide_again();
             for event in &events {
                 if event.token() == LISTENER {
                     self.door.more = true;
@@ -284,7 +292,12 @@ impl Shard {
 
     fn timeout(&self, more: bool) -> Duration {
         let resting = self.door.rests_until.saturating_sub(self.now.millis);
-        if more || !self.unread.is_empty() || !self.pages.is_empty() || (self.door.more && resting == 0) {
+        if more
+            || self.is_deciding()
+            || !self.unread.is_empty()
+            || !self.pages.is_empty()
+            || (self.door.more && resting == 0)
+        {
             return Duration::ZERO;
         }
         let idle = if self.drain.is_some() {
@@ -345,6 +358,7 @@ impl Shard {
             Inbox::Hub(ToShard::Ready { ticket }) => self.ticket_ready(ticket),
             Inbox::Hub(ToShard::Status { stale, since_millis }) => self.say_status(stale, since_millis),
             Inbox::Hub(ToShard::CloseAll | ToShard::Reset) => self.close_all(Close::Resync),
+            Inbox::Kick(kick) => self.kick(&kick),
             Inbox::Hub(ToShard::Deliver(_)) => {}
         }
         self.settle();

@@ -45,20 +45,21 @@ pub struct Sender {
 impl Sender {
     /// The holder of a verified token.
     #[must_use]
-    pub fn of_token(principal: &Principal, policy: &Policy) -> Self {
+    pub fn of_token(principal: &Principal, rights: Rights) -> Self {
         Self {
             tenant: principal.tenant.clone(),
             publisher: Arc::clone(&principal.subject),
-            may: May::Service(policy.rights(principal)),
+            may: May::Service(rights),
         }
     }
 
     /// A user for whom a gateway publishes.
     #[must_use]
-    pub fn of_user(principal: &Principal, policy: &Policy) -> Self {
+    pub fn of_user(principal: &Principal, rights: Rights) -> Self {
         Self {
-            may: May::User(policy.rights(principal)),
-            ..Self::of_token(principal, policy)
+            tenant: principal.tenant.clone(),
+            publisher: Arc::clone(&principal.subject),
+            may: May::User(rights),
         }
     }
 

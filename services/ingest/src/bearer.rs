@@ -1,7 +1,7 @@
 //! Who an HTTP request speaks for: its bearer token, checked once and remembered while it lasts.
 //!
 //! A signature check costs more than the rest of a small request. Remembered are digests, not tokens, and only as long as the
-//! keys are the same. Whatever else will make a token worthless before its time (revocation) must call [`Bearers::forget`].
+//! keys, the policy, the grants and the revocations are the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use roomcast_access::{Policy, TokenError, Verifier};
+use roomcast_access::{TokenError, Verifier};
 use roomcast_proto::limits::TOKEN_BYTES_MAX;
 use roomcast_proto::refusal::{Code, Refusal};
+use roomcast_rights::Current;
 
 use crate::accept::Sender;
 use crate::metrics::IngestMetrics;
@@ -26,12 +27,12 @@ const RETRY_MS: u64 = 1_000;
 #[derive(Debug)]
 pub struct Bearers {
     verifier: Verifier,
-    policy: Policy,
+    rights: Current,
     remembered: Mutex<Memory>,
     metrics: IngestMetrics,
 }
 
-/// What was checked under one generation of keys.
+/// What was checked under one generation of keys and rights.
 #[derive(Debug, Default)]
 struct Memory {
     generation: u64,
@@ -58,10 +59,10 @@ struct Remembered {
 impl Bearers {
     /// Makes it; nothing is remembered.
     #[must_use]
-    pub fn new(verifier: Verifier, policy: Policy, metrics: IngestMetrics) -> Self {
+    pub fn new(verifier: Verifier, rights: Current, metrics: IngestMetrics) -> Self {
         Self {
             verifier,
-            policy,
+            rights,
             remembered: Mutex::default(),
             metrics,
         }
@@ -81,8 +82,9 @@ impl Bearers {
         };
         let mut key = [0; 32];
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        // Before the check: keys that change meanwhile make what it says old.
-        let generation = self.verifier.generation();
+        // Before the check: what changes meanwhile makes what it says old. Both only grow, and so does their sum.
+        let in_force = self.rights.now();
+        let generation = self.verifier.generation() + in_force.generation;
         if let Some(sender) = self.recall(&key, generation, now_secs) {
             return Ok(sender);
         }
@@ -90,18 +92,13 @@ impl Bearers {
             .verifier
             .verify(token, now_secs)
             .map_err(|error| self.refusal(error))?;
-        let sender = Arc::new(Sender::of_token(&principal, &self.policy));
+        let decided = in_force.decide(&principal, now_secs).map_err(|revoked| {
+            self.metrics.unauthenticated(revoked.label());
+            not_valid()
+        })?;
+        let sender = Arc::new(Sender::of_token(&principal, decided.rights));
         self.remember(key, generation, principal.ends_at(), &sender);
         Ok(sender)
-    }
-
-    /// Forgets every token that was checked.
-    pub fn forget(&self) {
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .senders
-            .clear();
     }
 
     fn recall(&self, key: &[u8; 32], generation: u64, now_secs: i64) -> Option<Arc<Sender>> {
@@ -136,9 +133,13 @@ impl Bearers {
                 Refusal::new(Code::Unavailable, "the token cannot be checked at the moment")
                     .retry_after_ms(RETRY_MS)
             }
-            TokenError::Invalid(_) => Refusal::new(Code::Unauthenticated, "the token is not valid"),
+            TokenError::Invalid(_) => not_valid(),
         }
     }
+}
+
+fn not_valid() -> Refusal {
+    Refusal::new(Code::Unauthenticated, "the token is not valid")
 }
 
 /// The one bearer token of a request; `None` for no, several or other credentials.

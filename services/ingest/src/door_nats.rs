@@ -33,7 +33,9 @@ const SENDERS_MAX: usize = 1_024;
 pub struct NatsDoor {
     intake: Arc<Intake>,
     client: Client,
+    /// Under one generation of rights.
     senders: HashMap<(Tenant, String), Option<Arc<Sender>>>,
+    generation: u64,
 }
 
 impl NatsDoor {
@@ -44,6 +46,7 @@ impl NatsDoor {
             intake: Arc::new(intake),
             client,
             senders: HashMap::new(),
+            generation: 0,
         }
     }
 
@@ -140,7 +143,11 @@ impl NatsDoor {
     }
 
     fn sender(&mut self, tenant: &Tenant, claimed: Claimed) -> Option<Arc<Sender>> {
-        let policy = &self.intake.policy;
+        let in_force = self.intake.rights.now();
+        if in_force.generation != self.generation {
+            self.generation = in_force.generation;
+            self.senders.clear();
+        }
         let user = match claimed {
             Claimed::Aggregator => return Some(Arc::new(Sender::aggregator(tenant))),
             Claimed::User(user) => {
@@ -154,7 +161,8 @@ impl NatsDoor {
                     issued_at: None,
                     token_id: None,
                 };
-                return Some(Arc::new(Sender::of_user(&principal, policy)));
+                let decided = in_force.decide(&principal, now_micros() / 1_000_000).ok()?;
+                return Some(Arc::new(Sender::of_user(&principal, decided.rights)));
             }
             Claimed::Publisher(user) => user,
         };
@@ -165,7 +173,7 @@ impl NatsDoor {
         if self.senders.len() >= SENDERS_MAX {
             self.senders.clear();
         }
-        let sender = Sender::of_nats_user(tenant, &key.1, policy).map(Arc::new);
+        let sender = Sender::of_nats_user(tenant, &key.1, &in_force.policy).map(Arc::new);
         self.senders.insert(key, sender.clone());
         sender
     }

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use roomcast_access::Policy;
 use roomcast_chassis::nats::Status;
 use roomcast_proto::event::Draft;
 use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::refusal::Refusal;
+use roomcast_rights::Current;
 use tokio::sync::watch;
 
 use crate::accept::{Accepted, Arrival, Sender, decide};
@@ -63,8 +63,8 @@ pub struct Request<'a> {
 /// What both doors lead to. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    /// The policy in force.
-    pub policy: Policy,
+    /// The policy, grants and revocations in force.
+    pub rights: Current,
     /// Where accepted events go.
     pub store: Store,
     /// Where refused ones go.
@@ -219,7 +219,7 @@ impl Intake {
     fn decide(&self, draft: Result<Draft<'_>, Refusal>, arrival: &Arrival<'_>) -> Result<Accepted, NotTaken> {
         let draft = draft.map_err(|refusal| NotTaken { refusal, id: None })?;
         let id = draft.id().map(str::to_owned);
-        decide(draft, arrival, &self.policy).map_err(|refusal| NotTaken { refusal, id })
+        decide(draft, arrival, &self.rights.now().policy).map_err(|refusal| NotTaken { refusal, id })
     }
 
     /// Stores what was accepted, keeps what was refused, counts both.

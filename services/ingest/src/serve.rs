@@ -7,6 +7,7 @@ use roomcast_chassis::process::{Context, Failure, Service};
 use roomcast_chassis::shutdown::Stage;
 use roomcast_proto::accounts::API_IN_CORE;
 use roomcast_proto::subject::{self, INBOUND_ALL, INGEST_QUEUE};
+use roomcast_rights::Follower;
 use tokio::net::TcpListener;
 
 use crate::admin::{self, AdminDesk};
@@ -52,19 +53,19 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
 /// # Errors
 /// As [`serve`].
 pub async fn serve_on(listener: TcpListener, settings: Settings, context: Context) -> Result<(), Failure> {
-    let (policy_latch, streams_latch, listening) = (
-        context.readiness.latch("policy", "reading"),
+    let (streams_latch, listening) = (
         context.readiness.latch("streams", "not yet looked at"),
         context.readiness.latch("listening", "not yet"),
     );
     let metrics = IngestMetrics::new(&context.metrics)?;
     let audit = Audit::new(&context, "ingest")?;
-    let policy = settings.policy()?;
+    let (follower, rights) = Follower::new(&settings.policy, &audit, &context)?;
     let trusted = settings.issuers.load()?;
     trusted.refuse_open_development(&[settings.listen, context.common.admin_listen])?;
-    let verifier = settings.tenancy.restrict(trusted.verifier.clone(), &policy)?;
+    let verifier = settings
+        .tenancy
+        .restrict(trusted.verifier.clone(), &rights.now().policy)?;
     trusted.keep_fetching(&context)?;
-    policy_latch.ready();
     if let Some(folder) = &settings.schemas_dir {
         tracing::warn!(folder = %folder.display(), "events are not checked against schemas by this version: {} is not read", folder.display());
     }
@@ -85,7 +86,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         metrics: metrics.clone(),
     });
     let intake = Intake {
-        policy: policy.clone(),
+        rights: rights.clone(),
         store,
         dead_letters: DeadLetters::new(nats.publisher().await.map_err(inbox)?, metrics.clone()),
         capacity: Capacity::new(
@@ -96,6 +97,8 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         metrics: metrics.clone(),
         nats: nats.status(),
     };
+    // Before the doors open: who was revoked does not come in.
+    follower.start(&context).await?;
     let subscribe = async |subject: String| {
         let subscribed = nats
             .client()
@@ -141,7 +144,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     };
     let door = HttpDoor {
         intake,
-        bearers: Bearers::new(verifier, policy, metrics),
+        bearers: Bearers::new(verifier, rights, metrics),
         allowed_origins: settings.allowed_origins,
         body: BodyLimits {
             bytes_max: settings.body_bytes_max,
@@ -166,11 +169,11 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     ));
     listening.ready();
     tracing::info!(%address, "ingest takes events at http://{address}{} and on NATS {INBOUND_ALL}", crate::door_http::PATH);
-    // The latches live as long as the process serves: dropped, they would say not ready.
+    // The latch lives as long as the process serves: dropped, it would say not ready.
     let ending = finish.token();
     finish.spawn(async move {
         ending.cancelled().await;
-        drop((policy_latch, listening));
+        drop(listening);
     });
     Ok(())
 }

@@ -1,26 +1,23 @@
 //! What an operator may set, and the files the settings name.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use roomcast_access::Policy;
 use roomcast_admin::AdminSettings;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::Failure;
 use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits::BATCH_BYTES_MAX;
-
-/// The largest policy that is read; a wrong path may be a disk.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+use roomcast_rights::PolicySettings;
 
 /// The settings of ingest, besides those every service has.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `ROOMCAST_LISTEN`: address of the HTTP door.
     pub listen: SocketAddr,
-    /// `ROOMCAST_POLICY_FILE`
-    pub policy_file: PathBuf,
+    /// `ROOMCAST_POLICY_FILE`: who may publish where.
+    pub policy: PolicySettings,
     /// `ROOMCAST_JWT_…`, `ROOMCAST_JWKS_…`: whose tokens are accepted.
     pub issuers: IssuerSettings,
     /// `ROOMCAST_ADMIN_…`: who may enter the admin port.
@@ -53,7 +50,7 @@ impl Settings {
         let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
         let settings = Self {
             listen: reader.address("ROOMCAST_LISTEN", local, "Address of the HTTP door, POST /v1/events."),
-            policy_file: reader.path("ROOMCAST_POLICY_FILE", "The policy: who may publish where."),
+            policy: PolicySettings::read(reader),
             issuers: IssuerSettings::read(reader),
             admin: AdminSettings::read(reader),
             tenancy: Tenancy::read(reader),
@@ -123,34 +120,12 @@ impl Settings {
     /// # Errors
     /// Exit code 65 for a file, 64 for a development key on a listener that is not loopback.
     pub fn check(&self) -> Result<(), Failure> {
+        let policy = self.policy.load()?;
         let trusted = self.issuers.load()?;
-        self.tenancy.restrict(trusted.verifier.clone(), &self.policy()?)?;
+        self.tenancy.restrict(trusted.verifier.clone(), &policy)?;
         self.admin.check()?;
         trusted.refuse_open_development(&[self.listen])
     }
-
-    /// Reads the policy.
-    ///
-    /// # Errors
-    /// Exit code 65 with every mistake as `file:line:column`.
-    pub fn policy(&self) -> Result<Policy, Failure> {
-        let text = read(&self.policy_file)?;
-        Policy::parse(&text, &self.policy_file.display().to_string()).map_err(|mistakes| {
-            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-            Failure::file(lines.join("\n"))
-        })
-    }
-}
-
-fn read(path: &Path) -> Result<String, Failure> {
-    let fail = |reason: String| Failure::file(format!("{}:1:1: {reason}", path.display()));
-    let size = std::fs::metadata(path)
-        .map_err(|error| fail(error.to_string()))?
-        .len();
-    if size > FILE_BYTES_MAX {
-        return Err(fail(format!("{size} bytes, at most {FILE_BYTES_MAX} are read")));
-    }
-    std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))
 }
 
 #[cfg(test)]

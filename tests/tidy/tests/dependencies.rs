@@ -30,7 +30,7 @@ fn ours(package: &Value, kind: Option<&str>) -> BTreeSet<String> {
 
 #[test]
 fn services_never_import_each_other() {
-    let allowed: [(&str, &[&str]); 14] = [
+    let allowed: [(&str, &[&str]); 15] = [
         ("roomcast-proto", &[]),
         ("roomcast-chassis", &[]),
         ("roomcast-access", &["roomcast-proto"]),
@@ -48,6 +48,15 @@ fn services_never_import_each_other() {
             ],
         ),
         (
+            "roomcast-rights",
+            &[
+                "roomcast-proto",
+                "roomcast-access",
+                "roomcast-admin",
+                "roomcast-chassis",
+            ],
+        ),
+        (
             "roomcast-ingest",
             &[
                 "roomcast-proto",
@@ -55,6 +64,7 @@ fn services_never_import_each_other() {
                 "roomcast-admin",
                 "roomcast-chassis",
                 "roomcast-issuers",
+                "roomcast-rights",
             ],
         ),
         (
@@ -74,6 +84,7 @@ fn services_never_import_each_other() {
                 "roomcast-admin",
                 "roomcast-chassis",
                 "roomcast-issuers",
+                "roomcast-rights",
             ],
         ),
         (

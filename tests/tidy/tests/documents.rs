@@ -49,6 +49,7 @@ fn architecture_names_every_crate_and_the_files_of_the_path() {
         "services/access",
         "services/chassis",
         "services/issuers",
+        "services/rights",
         "services/admin",
         "services/ingest",
         "services/metrics-aggregator",
@@ -85,7 +86,7 @@ fn the_contract_document_lists_every_close_code_and_refusal() {
         assert!(text.contains(code), "close code {code} is not in proto/README.md");
         seen += 1;
     }
-    assert_eq!(seen, 15);
+    assert_eq!(seen, 16);
     let refusal = read("proto/src/refusal.rs");
     let mut seen = 0;
     for line in refusal

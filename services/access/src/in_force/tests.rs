@@ -66,7 +66,10 @@ fn entries() -> impl Strategy<Value = Vec<(String, String)>> {
         Just(r#"{"until":999}"#.to_owned()),
         Just(r#"{"until":1001}"#.to_owned())
     ];
-    let grant = (prop::sample::select(vec!["staff", "owner", "root", "gone"]), until)
+    let grant = (
+        prop::sample::select(vec!["staff", "owner", "root", "gone"]),
+        until,
+    )
         .prop_map(|(role, value)| (format!("grant.main.u1.{role}"), value));
     let other = prop::sample::select(vec![
         ("user.main.u2", "{}"),
@@ -120,7 +123,9 @@ fn in_force(text: &str, entries: &[(String, String)], generation: u64, before: O
 fn told(decided: &Decided, policy: &Policy) -> Vec<String> {
     let rights = &decided.rights;
     let mut lines = vec![format!("{:?}", decided.roles)];
-    for name in ["hall", "desk", "flat.1", "flat.2", "vault", "user.u1", "user.u2", "other"] {
+    for name in [
+        "hall", "desk", "flat.1", "flat.2", "vault", "user.u1", "user.u2", "other",
+    ] {
         let room = Room::parse(name).unwrap();
         let seen = rights.subscribe(&room).map(|permit| {
             let audiences = policy

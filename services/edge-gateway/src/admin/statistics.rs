@@ -124,7 +124,7 @@ async fn show(State(desk): State<AdminDesk>) -> Result<Json<Statistics>, Problem
 }
 
 async fn show_policy(State(desk): State<AdminDesk>) -> Json<PolicyInForce> {
-    let policy = desk.gate.policy();
+    let policy = &desk.gate.rights().now().policy;
     let mut roles: Vec<String> = policy.audiences().map(str::to_owned).collect();
     roles.sort_unstable();
     Json(PolicyInForce {

@@ -41,7 +41,10 @@ impl Hub {
         waiter: Waiter,
         now_millis: i64,
     ) -> Recovery {
-        let recovery = self.ask(|stock| stock.recover(permit, from, waiter, now_millis));
+        let recovery = match self.is_sure() {
+            true => self.ask(|stock| stock.recover(permit, from, waiter, now_millis)),
+            false => Recovery::Unavailable,
+        };
         match &recovery {
             Recovery::Done(recovered) => self.count(recovered, from),
             Recovery::Unavailable => self.metrics.recoveries.with_label_values(&["unavailable"]).inc(),
@@ -59,7 +62,10 @@ impl Hub {
         waiter: Waiter,
         now_millis: i64,
     ) -> History {
-        self.ask(|stock| stock.history(permit, before, limit.max(1), waiter, now_millis))
+        match self.is_sure() {
+            true => self.ask(|stock| stock.history(permit, before, limit.max(1), waiter, now_millis)),
+            false => History::Unavailable,
+        }
     }
 
     /// The waiter is gone (its connection closed).
@@ -158,9 +164,11 @@ impl Hub {
         events: usize,
         now_millis: impl Fn() -> i64,
     ) -> Result<Snapshot, Unavailable> {
-        self.wait_for(|waiter| {
-            self.ask(|stock| stock.snapshot(permit, events, waiter, now_millis()))
-                .map(Ok)
+        self.wait_for(|waiter| match self.is_sure() {
+            true => self
+                .ask(|stock| stock.snapshot(permit, events, waiter, now_millis()))
+                .map(Ok),
+            false => Some(Err(Unavailable)),
         })
         .await
     }

@@ -8,7 +8,7 @@ use roomcast_proto::refusal::{Code, Refusal};
 
 use super::{Asked, CLIENT_BYTES_MAX, From, Kind, Limits, Now, Opening, Session, asked, joined_by_policy};
 use crate::bucket::Bucket;
-use crate::gate::{self, Admitted, Gate};
+use crate::gate::{self, Admitted, Gate, NotAdmitted};
 
 /// A connection that has not said `connect` yet.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Handshake {
     /// Takes the first message. Answers the session and the rooms it begins with.
     ///
     /// # Errors
-    /// [`Failed`]: not `connect` (4503), no valid token (4500; 4003 when it has expired, 4005 when it cannot be checked yet), too many rooms (4504).
+    /// [`Failed`]: not `connect` (4503), no valid token (4500; 4003 when it has expired, 4005 when it cannot be checked yet, 4501 when it was revoked), too many rooms (4504).
     pub fn accept(
         self,
         frame: Result<ClientFrame, BadFrame>,
@@ -47,21 +47,16 @@ impl Handshake {
             let refusal = Refusal::new(Code::BadFrame, "the first message is connect");
             return Err(failed(id, refusal, Close::Protocol));
         };
-        let bad_token = |refusal: Refusal| {
-            let close = match refusal.code {
-                Code::Expired => Close::Expired,
-                // Its key may be there in a moment, here or at another gateway.
-                Code::Unavailable => Close::Resync,
-                _ => Close::BadToken,
-            };
-            failed(id, refusal, close)
-        };
+        let bad_token = |error: NotAdmitted| failed(id, gate::refusal(error), error.close());
         let admitted = match (self.admitted, &connect.token) {
-            (Some(admitted), None) => admitted,
-            (_, Some(token)) => gate
-                .admit(token, now.unix_secs())
-                .map_err(|error| bad_token(gate::refusal(error)))?,
-            (None, None) => return Err(bad_token(gate::no_token())),
+            (Some(mut admitted), None) => {
+                // The request with the token may be some time ago.
+                let decided = admitted.decide_again(&gate.rights().now(), now.unix_secs());
+                decided.map_err(|revoked| bad_token(revoked.into()))?;
+                admitted
+            }
+            (_, Some(token)) => gate.admit(token, now.unix_secs()).map_err(bad_token)?,
+            (None, None) => return Err(failed(id, gate::no_token(), Close::BadToken)),
         };
         if connect.client.len() > CLIENT_BYTES_MAX {
             let refusal = Refusal::new(

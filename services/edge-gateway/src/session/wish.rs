@@ -20,8 +20,10 @@ pub enum Wish {
     Leave(Room),
     /// Leave a room's members at once, because the right to it has ended.
     Evict(Room),
-    /// Take this permit for a room that is open, from now on.
-    Exchange(Arc<Subscribe>),
+    /// Take these permits for rooms that are open, from now on.
+    Exchange(Vec<Arc<Subscribe>>),
+    /// Send this at once, not behind rooms that are being recovered.
+    Tell(ServerFrame),
     /// Read history and answer.
     Read(Reading),
     /// End the connection.
@@ -46,9 +48,9 @@ pub struct Opening {
 pub enum Kind {
     /// `connected`, with all rooms in it.
     Connected,
-    /// `subscribed`, one room.
+    /// `subscribed`, one for each room.
     Subscribed,
-    /// None: the permit of an open room was exchanged, and the state it shows is sent.
+    /// None: permits of open rooms were exchanged, and the state they show is sent.
     Exchanged,
 }
 

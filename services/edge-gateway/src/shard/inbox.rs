@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 use mio::net::{TcpListener, TcpStream};
+use roomcast_proto::acl::Kick;
 use roomcast_proto::frame::Encoding;
 
 use super::look::Question;
@@ -73,6 +74,7 @@ pub(super) enum Inbox {
     Arrival(Box<Arrival>),
     Drain(Duration),
     Look(Question),
+    Kick(Arc<Kick>),
 }
 
 /// How other threads reach a shard. Cheap to clone.
@@ -141,6 +143,16 @@ impl Handle {
     /// Closes all connections with 4001, evenly within `window`, then ends the thread.
     pub fn drain(&self, window: Duration) {
         self.send(Inbox::Drain(window));
+    }
+
+    /// Ends the connections that are meant.
+    pub fn kick(&self, kick: Arc<Kick>) {
+        self.send(Inbox::Kick(kick));
+    }
+
+    /// Has the shard look around at once: rights have changed.
+    pub fn wake(&self) {
+        let _ = self.waker.wake();
     }
 
     pub(super) fn tell(&self, message: ToShard) {

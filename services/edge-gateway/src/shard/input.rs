@@ -203,10 +203,14 @@ impl Shard {
                     self.leave(key, &room);
                     continue;
                 }
-                Wish::Exchange(permit) => match self.exchange(key, permit) {
+                Wish::Exchange(permits) => match self.exchange(key, permits) {
                     Some(opening) => Wish::Open(opening),
                     None => continue,
                 },
+                Wish::Tell(frame) => {
+                    self.say(key, &frame);
+                    continue;
+                }
                 wish => wish,
             };
             self.carry_out_in_turn(key, wish);
@@ -225,7 +229,7 @@ impl Shard {
             (None, Wish::Open(opening)) => self.open(key, opening),
             (None, Wish::Leave(room)) => self.leave(key, &room),
             (None, Wish::Read(reading)) => self.read_history(key, reading),
-            (None, Wish::End(_) | Wish::Evict(_) | Wish::Exchange(_)) => {}
+            (None, Wish::End(_) | Wish::Evict(_) | Wish::Exchange(_) | Wish::Tell(_)) => {}
         }
     }
 }

@@ -145,6 +145,10 @@ impl Shard {
         for (asked, found) in opening.rooms.iter().zip(found) {
             let answer = self.answer(asked, &found);
             match found {
+                // Nobody asked for it, so nobody would ask again: the client comes back and has it then.
+                Err(refusal) if opening.id.is_none() && refusal.code.temporary() => {
+                    return self.ending.push((key, Ending::Closed(Close::Resync)));
+                }
                 Err(refusal) => {
                     if opening.id.is_some() {
                         self.say(key, &ServerFrame::refuse(opening.id, &refusal));
@@ -395,22 +399,51 @@ impl Shard {
         self.give_up(open.seat);
     }
 
-    /// Puts a member under another permit, from this instant on. Answers the opening that sends the state it shows;
-    /// `None` when nothing changes.
-    pub(super) fn exchange(&mut self, key: u32, permit: Arc<Subscribe>) -> Option<Opening> {
+    /// Whether a room that is open shows other bytes under this permit than it does now.
+    pub(super) fn shows_other(&mut self, key: u32, permit: &Subscribe) -> bool {
+        let session = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(Connection::session);
+        let seat = session.and_then(|session| Some(session.rooms.get(session.slot(permit.room())?)?.seat));
+        let held = seat.and_then(|seat| self.members.permit(seat));
+        held.is_some_and(|held| !held.shows_same(permit))
+    }
+
+    /// Puts a member under other permits, from this instant on. Answers the opening that sends the state they show; `None` when
+    /// they show what was shown before.
+    pub(super) fn exchange(&mut self, key: u32, permits: Vec<Arc<Subscribe>>) -> Option<Opening> {
+        let shown: Vec<_> = permits
+            .into_iter()
+            .filter(|permit| self.exchange_one(key, permit))
+            .collect();
         let session = self.connections.get_mut(key as usize)?.session()?;
-        let slot = session.slot(permit.room())?;
-        let seat = session.rooms.get(slot)?.seat;
-        if self.members.permit(seat).is_some_and(|held| **held == *permit) {
-            return None;
-        }
-        let opening = session.exchange(Arc::clone(&permit));
-        let member = *self.members.member_mut(seat)?;
+        (!shown.is_empty()).then(|| session.exchange(shown))
+    }
+
+    /// Whether the new permit shows anything else.
+    fn exchange_one(&mut self, key: u32, permit: &Arc<Subscribe>) -> bool {
+        let session = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(Connection::session);
+        let place = session.and_then(|session| {
+            let slot = session.slot(permit.room())?;
+            Some((slot, session.rooms.get(slot)?.seat))
+        });
+        let Some((slot, seat)) = place else { return false };
+        let Some(held) = self.members.permit(seat).filter(|held| ***held != **permit) else {
+            return false;
+        };
+        let other = !held.shows_same(permit);
+        let Some(member) = self.members.member_mut(seat).copied() else {
+            return false;
+        };
         // In before out: the room is never empty, so the hub keeps what it holds for it.
-        let (taken, _) = self.members.join(&permit, member, self.now.millis);
+        let (taken, _) = self.members.join(permit, member, self.now.millis);
         self.set_seat(key, slot, taken);
         self.give_up(seat);
-        Some(opening)
+        other
     }
 
     fn set_seat(&mut self, key: u32, slot: usize, seat: Seat) {

@@ -66,7 +66,7 @@ impl Shard {
         let retry_after_ms = match (&self.drain, close) {
             (Some(pace), Close::Drain) => Some(pace.retry_after_millis(fastrand::u64(..))),
             // Others come back to a gateway that works, or to this one; not all in the same instant.
-            (_, Close::Resync) => Some(fastrand::u64(100..2_000)),
+            (_, Close::Resync | Close::Kicked) => Some(fastrand::u64(100..2_000)),
             _ => None,
         };
         let disconnect = Disconnect {

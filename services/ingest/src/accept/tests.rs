@@ -42,10 +42,10 @@ fn sender(who: &str) -> Sender {
     let policy = policy();
     match who.split_once(':') {
         Some(("nats", user)) => Sender::of_nats_user(&Tenant::default(), user, &policy).unwrap(),
-        Some(("client", role)) => Sender::of_user(&principal(role), &policy),
+        Some(("client", role)) => Sender::of_user(&principal(role), policy.rights(&principal(role))),
         _ if who == "aggregator" => Sender::aggregator(&Tenant::default()),
         Some(("admin", subject)) => Sender::administrator(&Tenant::default(), subject),
-        _ => Sender::of_token(&principal(who), &policy),
+        _ => Sender::of_token(&principal(who), policy.rights(&principal(who))),
     }
 }
 
