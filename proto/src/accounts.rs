@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 pub use security::{Security, Tls};
 
 use crate::ids::{Room, Tenant};
-use crate::subject::stream as names;
+use crate::subject::{command_tokens, stream as names};
 
 /// Prefix of the JetStream API inside `CORE`.
 pub const API_IN_CORE: &str = "$JS.API";
@@ -49,6 +49,20 @@ pub struct Publisher {
     pub rooms: Option<Vec<Room>>,
 }
 
+/// A backend of a tenant: carries out commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Its NATS user.
+    pub user: User,
+    /// The commands it hears, each with those below its name; `None`: all of the tenant.
+    pub commands: Option<Vec<String>>,
+}
+
+/// The queue group of a tenant's backends: each command is heard by one of them, and nobody gets a copy.
+pub const BACKEND_QUEUE: &str = "backends";
+/// A backend may answer what it heard for this long, once.
+const BACKEND_ANSWERS_WITHIN: &str = "60s";
+
 /// A tenant's account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantAccount {
@@ -56,6 +70,8 @@ pub struct TenantAccount {
     pub tenant: Tenant,
     /// Who publishes.
     pub publishers: Vec<Publisher>,
+    /// Who carries out commands.
+    pub backends: Vec<Backend>,
 }
 
 /// One node of a cluster.
@@ -391,25 +407,56 @@ impl ServerConfig {
                 self.user(&publisher.user, Some((&refs(&publishes), &refs(&hears))))
             );
         }
+        for backend in &account.backends {
+            let _ = writeln!(out, "      {}", self.backend(backend));
+        }
         out.push_str("    ]\n  }\n");
     }
 
     /// One user; `permissions` are (publish, subscribe) allow lists. Nothing that is not listed is allowed.
     fn user(&self, user: &User, permissions: Option<(&[&str], &[&str])>) -> String {
-        let login = match self.security.nkeys.get(&user.name) {
-            Some(key) => format!("nkey: {}", quoted(key)),
-            None => format!(
-                "user: {}, password: {}",
-                quoted(&user.name),
-                quoted(&user.password)
-            ),
-        };
+        let login = self.login(user);
         match permissions {
             None => format!("{{ {login} }}"),
             Some((publish, subscribe)) => format!(
                 "{{ {login}, permissions: {{\n        publish:   {{ allow: [ {} ] }}\n        subscribe: {{ allow: [ {} ] }} }} }}",
                 publish.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(", "),
                 subscribe.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(", ")
+            ),
+        }
+    }
+
+    /// A backend hears commands as one of its queue, publishes nothing of its own, and answers what it has heard.
+    fn backend(&self, backend: &Backend) -> String {
+        let mut hears: Vec<String> = match &backend.commands {
+            None => vec![format!("cmd.> {BACKEND_QUEUE}")],
+            Some(names) => names
+                .iter()
+                .map(|name| command_tokens(name))
+                .flat_map(|name| {
+                    [
+                        format!("cmd.{name} {BACKEND_QUEUE}"),
+                        format!("cmd.{name}.> {BACKEND_QUEUE}"),
+                    ]
+                })
+                .collect(),
+        };
+        hears.push(format!("{}.>", inbox_prefix(&backend.user.name)));
+        let hears: Vec<String> = hears.iter().map(|subject| quoted(subject)).collect();
+        format!(
+            "{{ {}, permissions: {{\n        publish:   {{ deny: [ \">\" ] }}\n        subscribe: {{ allow: [ {} ] }}\n        allow_responses: {{ max: 1, expires: \"{BACKEND_ANSWERS_WITHIN}\" }} }} }}",
+            self.login(&backend.user),
+            hears.join(", ")
+        )
+    }
+
+    fn login(&self, user: &User) -> String {
+        match self.security.nkeys.get(&user.name) {
+            Some(key) => format!("nkey: {}", quoted(key)),
+            None => format!(
+                "user: {}, password: {}",
+                quoted(&user.name),
+                quoted(&user.password)
             ),
         }
     }
@@ -506,6 +553,16 @@ mod tests {
                         rooms: Some(vec![Room::parse("bookings").unwrap()]),
                     },
                 ],
+                backends: vec![
+                    Backend {
+                        user: login("backend"),
+                        commands: None,
+                    },
+                    Backend {
+                        user: login("fleet"),
+                        commands: Some(vec!["delivery/x.update".into()]),
+                    },
+                ],
             }],
             cluster: None,
             security: Security::default(),
@@ -515,7 +572,7 @@ mod tests {
     /// The block of one user, from its name to the end of its permissions.
     fn block<'a>(text: &'a str, name: &str) -> &'a str {
         let start = text.find(&format!("user: \"{name}\"")).unwrap();
-        let end = text[start..].find("] } }").unwrap();
+        let end = text[start..].find("} }\n").unwrap();
         &text[start..start + end]
     }
 
@@ -532,6 +589,21 @@ mod tests {
         assert!(block(&text, "erp").contains("\"in.bookings.*\", \"in.bookings.>\""));
         assert!(!block(&text, "erp").contains("\"in.>\""));
         assert!(text.contains("sync_interval: always"));
+    }
+
+    #[test]
+    fn backends_hear_their_commands_as_one_of_a_queue_and_publish_only_answers() {
+        let text = config().render();
+        assert!(block(&text, "backend").contains("allow: [ \"cmd.> backends\", \"_INBOX_backend.>\" ]"));
+        let fleet = block(&text, "fleet");
+        assert!(
+            fleet.contains("\"cmd.delivery=2Fx.update backends\", \"cmd.delivery=2Fx.update.> backends\"")
+        );
+        for name in ["backend", "fleet"] {
+            let block = block(&text, name);
+            assert!(block.contains("publish:   { deny: [ \">\" ] }"), "{block}");
+            assert!(block.contains("allow_responses: { max: 1"), "{block}");
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::limits::{
 };
 use crate::refusal::{Code, Refusal};
 
+/// The type of the events in which gateways say what a user is doing.
+pub const ACTIVITY_TYPE: &str = "user.activity";
+
 /// How urgent an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Priority {

@@ -82,10 +82,48 @@ fn lone_surrogate(bytes: &[u8]) -> bool {
     false
 }
 
+/// A value of ours as JSON in ASCII, so that no name, whatever its letters, can end a header line. What cannot be written as JSON (a
+/// map with odd keys) is empty.
+#[must_use]
+pub fn ascii_json<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    let text = crate::refusal::to_json(value);
+    if text.is_ascii() {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        if c.is_ascii() {
+            out.push(c);
+            continue;
+        }
+        let mut units = [0; 2];
+        for unit in c.encode_utf16(&mut units) {
+            out.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    out
+}
+
 /// Appends `,"name":"value"`; `name` needs no escaping, `value` is escaped.
 pub(crate) fn member(out: &mut String, name: &str, value: &str) {
     out.push_str(",\"");
     out.push_str(name);
     out.push_str("\":");
     out.push_str(&crate::refusal::to_json(&value));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::ascii_json;
+
+    proptest! {
+        #[test]
+        fn header_text_is_one_line_of_ascii_and_comes_back(text in any::<String>()) {
+            let written = ascii_json(&text);
+            prop_assert!(written.is_ascii() && !written.contains(['\r', '\n']));
+            prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
+        }
+    }
 }

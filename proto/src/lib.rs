@@ -19,3 +19,5 @@ mod raw_json;
 pub mod refusal;
 pub mod stream;
 pub mod subject;
+
+pub use json::ascii_json;

@@ -238,7 +238,7 @@ pub fn problem_schema() -> serde_json::Value {
 }
 
 /// Serialises a type of ours whose serialisation cannot fail (no maps with odd keys, no failing `Serialize`).
-pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
+pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 

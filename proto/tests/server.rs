@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use roomcast_proto::accounts::{Cluster, Publisher, Security, ServerConfig, TenantAccount, Tls, User};
+use roomcast_proto::accounts::{
+    Backend, Cluster, Publisher, Security, ServerConfig, TenantAccount, Tls, User,
+};
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::stream::Sizing;
 
@@ -58,10 +60,15 @@ fn config(replicas: usize, security: Security) -> ServerConfig {
                     user: login("publisher"),
                     rooms: None,
                 }],
+                backends: vec![Backend {
+                    user: login("backend"),
+                    commands: None,
+                }],
             },
             TenantAccount {
                 tenant: Tenant::parse("acme-2").unwrap(),
                 publishers: vec![],
+                backends: vec![],
             },
         ],
         cluster: (replicas == 3).then(|| Cluster {
@@ -190,6 +197,10 @@ fn example() -> String {
                     rooms: Some(vec![Room::parse("warehouse").unwrap()]),
                 },
             ],
+            backends: vec![Backend {
+                user: change("fleet"),
+                commands: Some(vec!["delivery".into()]),
+            }],
         }],
         cluster: Some(Cluster {
             listen: "0.0.0.0:6222".into(),

@@ -70,8 +70,14 @@ pub fn parse_service(subject: &str) -> Option<ServiceRequest<'_>> {
 /// the name between its dots are escaped here.
 #[must_use]
 pub fn command(tenant: &Tenant, name: &str) -> String {
+    format!("cmd.{tenant}.{}", command_tokens(name))
+}
+
+/// The `<name…>` of a command's subject.
+#[must_use]
+pub fn command_tokens(name: &str) -> String {
     let parts: Vec<String> = name.split('.').map(escape).collect();
-    format!("cmd.{tenant}.{}", parts.join("."))
+    parts.join(".")
 }
 
 /// `$KV.commands.<tenant>.<user>.<name>.<key>`: the claim and the result of one command. Free text is escaped here.

@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use roomcast_proto::ids::{Audience, Room, Tenant};
+use serde_json::{Map, Value};
 
 pub(crate) use compiled::{Compiled, Entry, PermissionId, PermissionSet};
 
@@ -138,6 +139,13 @@ impl Policy {
     #[must_use]
     pub fn role_name(&self, token_role: &str) -> Option<&str> {
         self.compiled.role_name(token_role)
+    }
+
+    /// Of a token's claims those that rooms of this policy name: what another service needs to decide as this one does.
+    #[must_use]
+    pub fn named_claims(&self, claims: &Map<String, Value>) -> Map<String, Value> {
+        let named = |name: &String| Some((name.clone(), claims.get(name)?.clone()));
+        self.compiled.claims.iter().filter_map(named).collect()
     }
 
     /// Where activity goes; `None` means that clients may not send any.

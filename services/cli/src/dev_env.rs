@@ -31,6 +31,10 @@ pub(crate) const NATS_USER: &str = "ROOMCAST_NATS_PUBLISHER_USER";
 pub(crate) const NATS_PASSWORD: &str = "ROOMCAST_NATS_PUBLISHER_PASSWORD";
 /// Its inbox prefix.
 pub(crate) const NATS_INBOX: &str = "ROOMCAST_NATS_PUBLISHER_INBOX";
+/// The NATS user of a backend, which carries out commands.
+pub(crate) const NATS_BACKEND_USER: &str = "ROOMCAST_NATS_BACKEND_USER";
+/// Its password.
+pub(crate) const NATS_BACKEND_PASSWORD: &str = "ROOMCAST_NATS_BACKEND_PASSWORD";
 
 /// Largest file read: ours has about two kilobytes.
 const BYTES_MAX: usize = 64 * 1024;

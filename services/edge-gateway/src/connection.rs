@@ -84,6 +84,8 @@ pub struct Connection {
     pub reading: Option<Box<(u64, Reading)>>,
     /// The ticket of a page of a long recovery; 0: none.
     pub page_ticket: u64,
+    /// Commands and publishes under way.
+    pub asks: u32,
     /// Its name in logs and in `connected`.
     pub name: u64,
     /// When it was accepted.
@@ -132,6 +134,7 @@ impl Connection {
             waiting: None,
             reading: None,
             page_ticket: 0,
+            asks: 0,
             name: fastrand::u64(..),
             accepted,
             place: held.0,

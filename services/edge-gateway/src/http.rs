@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -29,6 +29,8 @@ use tower::ServiceExt;
 
 use crate::admission::Ledger;
 use crate::allowance::{self, Allowance, Operation};
+use crate::asking::Asking;
+use crate::commands_http;
 use crate::delivery::Delivery;
 use crate::error::problem;
 use crate::gate::{self, Admitted, Gate};
@@ -37,6 +39,7 @@ use crate::metrics::GatewayMetrics;
 use crate::page::Page;
 use crate::upgrade::{self, Origins};
 
+const POST_ONLY: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 const GET_ONLY: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 /// What the routes answer from. Cheap to clone.
@@ -54,6 +57,8 @@ pub struct Desk {
     pub allowance: Allowance,
     /// Who is in: requests that stay open take a place of their user.
     pub ledger: Ledger,
+    /// Who is asked for what clients want of others.
+    pub asking: Arc<Asking>,
     /// Where answers are counted.
     pub metrics: GatewayMetrics,
 }
@@ -64,6 +69,10 @@ pub fn router(desk: Desk) -> Router {
         .route("/v1/rooms/{room}/snapshot", get(snapshot))
         .route("/v1/rooms/{room}/events", get(history))
         .route("/v1/state", get(state))
+        .route(
+            "/v1/commands/{name}",
+            post(commands_http::command).fallback(post_only),
+        )
         .route("/page.json", get(page_config))
         .method_not_allowed_fallback(wrong_method)
         .fallback(page_file)
@@ -105,6 +114,7 @@ enum Route {
     Snapshot,
     History,
     State,
+    Command,
     PageConfig,
     Page,
     OtherApi,
@@ -120,6 +130,7 @@ impl Route {
             Self::Snapshot => "snapshot",
             Self::History => "history",
             Self::State => "state",
+            Self::Command => "command",
             Self::PageConfig => "page_config",
             Self::Page => "page",
             Self::OtherApi => "other",
@@ -130,6 +141,7 @@ impl Route {
 fn route_of(path: &str) -> Route {
     match path.strip_prefix("/v1/") {
         Some("state") => Route::State,
+        Some(rest) if rest.starts_with("commands/") => Route::Command,
         Some(rest) if rest.starts_with("rooms/") && rest.ends_with("/snapshot") => Route::Snapshot,
         Some(rest) if rest.starts_with("rooms/") && rest.ends_with("/events") => Route::History,
         Some(_) => Route::OtherApi,
@@ -163,10 +175,13 @@ fn permitted() -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST"),
+    );
     headers.insert(
         ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization"),
+        HeaderValue::from_static("authorization, content-type"),
     );
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
@@ -298,6 +313,15 @@ async fn wrong_method() -> Response {
     response
 }
 
+async fn post_only() -> Response {
+    let mut response = problem(&Refusal::new(
+        Code::MethodNotAllowed,
+        "only POST is answered here",
+    ));
+    response.headers_mut().insert(ALLOW, POST_ONLY);
+    response
+}
+
 async fn finish(answer: impl Future<Output = Result<Bytes, Refusal>>) -> Response {
     match answer.await {
         Err(refusal) => problem(&refusal),
@@ -318,7 +342,7 @@ async fn finish(answer: impl Future<Output = Result<Bytes, Refusal>>) -> Respons
 }
 
 /// The user, by the `Authorization` header alone: a token in a query was refused before.
-fn admit(desk: &Desk, headers: &HeaderMap) -> Result<Admitted, Refusal> {
+pub(crate) fn admit(desk: &Desk, headers: &HeaderMap) -> Result<Admitted, Refusal> {
     let token = upgrade::bearer(headers)?.ok_or_else(gate::no_token)?;
     let admitted = desk.gate.admit(token, unix_secs());
     let outcome = admitted

@@ -17,6 +17,7 @@ use crate::accept::{self, Door};
 use crate::admin::{self, AdminDesk};
 use crate::admission::Ledger;
 use crate::allowance::Allowance;
+use crate::asking::Asking;
 use crate::control::Control;
 use crate::gate::Gate;
 use crate::http::Desk;
@@ -56,6 +57,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let hub = Hub::new(settings.nats.hub, audiences, &context.metrics)?;
     hub.watch(rights.clone());
 
+    let asking = Asking::new(settings.asks, &context.metrics)?;
     let origins = Arc::new(settings.origins.clone());
     let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
     let allowance = Allowance::new(settings.operations, metrics.rate_limited.clone());
@@ -73,6 +75,8 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
             head: settings.head,
             callers,
         },
+        asking: Arc::clone(&asking),
+        runtime: tokio::runtime::Handle::current(),
     };
     let mut shards = Vec::with_capacity(settings.shards);
     let mut ends = Vec::with_capacity(settings.shards);
@@ -99,6 +103,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         gate,
         origins,
         page,
+        asking: Arc::clone(&asking),
         metrics: metrics.clone(),
     };
     // Requests have the part of the drain time that the first stage has.
@@ -131,6 +136,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         &context.shutdown,
     )
     .await?;
+    asking.connected(nats.client().clone());
     control.listen(&nats, &context).await?;
     let publisher = nats.publisher().await;
     audit.keep(

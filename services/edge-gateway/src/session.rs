@@ -24,10 +24,12 @@ use crate::members::Seat;
 
 mod again;
 mod handshake;
+mod two_way;
 mod wish;
 
 pub use again::Verdict;
 pub use handshake::{Failed, Handshake};
+pub use two_way::{order, who};
 pub use wish::{Asked, From, Kind, Opening, Reading, Wish};
 
 /// Longest `client` text kept of a `connect`, bytes.
@@ -82,6 +84,7 @@ pub struct Session {
     /// The rooms that are open; slots move when one is closed, see [`Session::close`].
     pub rooms: Vec<OpenRoom>,
     requests: Bucket,
+    activity: Bucket,
     expiring_said: bool,
     /// Grows whenever rights are decided again.
     generation: u32,
@@ -280,17 +283,15 @@ impl Session {
                 wishes.push(Wish::Say(ServerFrame::refuse(id, &refusal)));
                 wishes.push(Wish::End(Close::Protocol));
             }
+            Some(Body::Command(command)) => self.command(id, command, &gate.rights().now().policy, wishes),
+            Some(Body::Publish(publish)) => self.publish(id, publish, &gate.rights().now().policy, wishes),
+            Some(Body::Activity(activity)) => {
+                self.activity(id, &activity, &gate.rights().now().policy, now, wishes)
+            }
             // No policy grants these yet, and what is not granted is refused like what is not there.
-            Some(
-                Body::Publish(_)
-                | Body::Command(_)
-                | Body::Presence(_)
-                | Body::Feed(_)
-                | Body::Mark(_)
-                | Body::Preferences(_)
-                | Body::Activity(_),
-            )
-            | None => refuse(id, &Refusal::forbidden(), wishes),
+            Some(Body::Presence(_) | Body::Feed(_) | Body::Mark(_) | Body::Preferences(_)) | None => {
+                refuse(id, &Refusal::forbidden(), wishes)
+            }
         }
     }
 

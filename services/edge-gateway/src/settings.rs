@@ -15,7 +15,7 @@ use crate::allowance::Rates;
 use crate::bucket::Rate;
 use crate::nats_side::NatsSideSettings;
 use crate::upgrade::Origins;
-use crate::{admission, outbox, session, shard, ws};
+use crate::{admission, asking, outbox, session, shard, ws};
 
 /// What this service is.
 pub const SERVICE: Service = Service {
@@ -51,6 +51,8 @@ pub struct Settings {
     pub operations: Rates,
     /// Limits of each client.
     pub clients: shard::Limits,
+    /// Limits of what clients have others do.
+    pub asks: asking::Limits,
     /// Limits of a request's head.
     pub head: Head,
     /// Whether one tenant is served or several.
@@ -101,6 +103,7 @@ impl Settings {
             ),
             admission: read_admission(reader, tenancy),
             operations: read_operations(reader),
+            asks: asking::Limits::read(reader),
             clients: read_clients(reader, tenancy),
             head: Head {
                 within: reader.seconds(
@@ -430,6 +433,9 @@ mod tests {
             "ROOMCAST_RING_ROOM_EVENTS",
             "ROOMCAST_RING_WARM_EVENTS",
             "ROOMCAST_STATE_BYTES",
+            "ROOMCAST_ASKS_PER_CONNECTION_MAX",
+            "ROOMCAST_ASKS_PER_USER_MAX",
+            "ROOMCAST_ASKS_MAX",
         ];
         let mistakes = read(&limits.map(|name| (name, "0"))).err().unwrap();
         for name in limits {

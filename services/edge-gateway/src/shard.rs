@@ -6,6 +6,7 @@
 //! `session`'s, `outbox`'s and `members`'; here they are carried out, a bounded amount per turn, so that no client and
 //! no room can hold the others up.
 
+mod asking;
 mod deciding;
 mod door;
 #[cfg(feature = "echo")]
@@ -43,6 +44,7 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 use crate::allowance::Allowance;
+use crate::asking::Asking;
 use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
 use crate::delivery::Delivery;
@@ -105,6 +107,10 @@ pub struct Shared {
     pub limits: Limits,
     /// How the first request of a socket is taken.
     pub front: Front,
+    /// Who is asked for what clients want of others.
+    pub asking: Arc<Asking>,
+    /// Where that waits.
+    pub runtime: tokio::runtime::Handle,
 }
 
 /// Starts a shard's thread and attaches it to the hub. The receiver hears when the thread has ended in order; it fails
@@ -117,12 +123,12 @@ pub fn start(number: usize, shared: Shared) -> std::io::Result<(Handle, oneshot:
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
     let (handle, inbox, signal) = Handle::new(waker, shared.metrics.clone());
     let (ended, end) = oneshot::channel();
-    let to_hub = handle.clone();
+    let (to_hub, own) = (handle.clone(), handle.clone());
     let at = shared.hub.attach(Box::new(move |message| to_hub.tell(message)));
     std::thread::Builder::new()
         .name(format!("shard-{number}"))
         .spawn(move || {
-            Shard::new(at, poll, inbox, signal, shared).run();
+            Shard::new(at, poll, (own, inbox, signal), shared).run();
             // Nobody may be listening any more when the process ends.
             let _ = ended.send(());
         })?;
@@ -140,6 +146,7 @@ enum Ticket {
 struct Shard {
     number: usize,
     poll: Poll,
+    handle: Handle,
     inbox: Receiver<Inbox>,
     signal: Arc<Signal>,
     shared: Shared,
@@ -206,7 +213,12 @@ impl Clock {
 }
 
 impl Shard {
-    fn new(number: usize, poll: Poll, inbox: Receiver<Inbox>, signal: Arc<Signal>, shared: Shared) -> Self {
+    fn new(
+        number: usize,
+        poll: Poll,
+        (handle, inbox, signal): (Handle, Receiver<Inbox>, Arc<Signal>),
+        shared: Shared,
+    ) -> Self {
         let clock = Clock {
             start: Instant::now(),
         };
@@ -214,6 +226,7 @@ impl Shard {
         Self {
             number,
             poll,
+            handle,
             inbox,
             signal,
             stale: shared.hub.status().stale,
@@ -349,6 +362,7 @@ impl Shard {
             Inbox::Shut => self.shut_door(),
             Inbox::Arrival(arrival) => drop(self.arrive(*arrival)),
             Inbox::Look(question) => question.answer(self),
+            Inbox::Answered(answered) => self.answered(*answered),
             Inbox::Drain(window) => {
                 self.draining = true;
                 self.stop_gathering();

@@ -9,7 +9,8 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use roomcast_access::{Denied, Policy, Principal, Publish, Rights};
 use roomcast_chassis::jetstream::Outgoing;
-use roomcast_proto::event::{Completion, Delivery, Destination, Draft, Event};
+use roomcast_proto::ascii_json;
+use roomcast_proto::event::{ACTIVITY_TYPE, Completion, Delivery, Destination, Draft, Event};
 use roomcast_proto::ids::{Audience, Room, Tenant, time_of_id};
 use roomcast_proto::limits::{DEDUP_SAFETY, DEDUP_WINDOW, WITHDRAWN_TTL};
 use roomcast_proto::refusal::{Code, Refusal};
@@ -107,6 +108,7 @@ impl Sender {
     fn permit(&self, kind: &str, room: &Room, audience: &Audience, policy: &Policy) -> Result<(), Refusal> {
         let publish: &dyn Fn(&Audience) -> Result<Publish, Denied> = match &self.may {
             May::Service(rights) => &|audience| rights.publish(room, audience),
+            May::User(_) if kind == ACTIVITY_TYPE => return activity_permit(room, audience, policy),
             May::User(rights) => &|audience| rights.client_publish(room, audience),
             May::Aggregator => return aggregator_permit(kind, room, audience, policy),
             May::Administrator => return administrator_permit(room, audience, policy),
@@ -154,6 +156,14 @@ fn known_audience(audience: &Audience, policy: &Policy) -> Result<(), Refusal> {
 fn unknown_room(room: &Room) -> Refusal {
     let detail = format!("no entry of the policy makes the room {room}");
     Refusal::new(Code::UnknownRoom, detail).at("/room")
+}
+
+/// What users do goes where the policy wants it, and is made by gateways: everybody may, nowhere else.
+fn activity_permit(room: &Room, audience: &Audience, policy: &Policy) -> Result<(), Refusal> {
+    let wanted = policy
+        .activity()
+        .is_some_and(|to| to.room == *room && to.audience == *audience);
+    wanted.then_some(()).ok_or_else(Refusal::forbidden)
 }
 
 fn unknown_audience(audience: &Audience) -> Refusal {
@@ -214,13 +224,13 @@ impl Placement {
     #[must_use]
     pub fn outgoing(&self) -> Outgoing {
         let mut headers = HeaderMap::new();
-        headers.insert(header::PUBLISHER, json_text(&self.publisher).as_str());
+        headers.insert(header::PUBLISHER, ascii_json(&self.publisher).as_str());
         if self.class != Delivery::Ephemeral {
             headers.insert(header::MSG_ID, self.msg_id.as_str());
             headers.insert(header::HASH, self.hash.as_str());
         }
         if let Some(key) = &self.key {
-            headers.insert(header::KEY, json_text(key).as_str());
+            headers.insert(header::KEY, ascii_json(key).as_str());
         }
         if self.withdrawn {
             headers.insert(header::WITHDRAWN, "1");
@@ -237,22 +247,6 @@ impl Placement {
             payload: self.payload.clone(),
         }
     }
-}
-
-/// A JSON string in ASCII, so that no name, whatever its letters, can end a header line.
-pub(crate) fn json_text(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    for c in serde_json::Value::from(text).to_string().chars() {
-        if c.is_ascii() {
-            out.push(c);
-            continue;
-        }
-        let mut units = [0; 2];
-        for unit in c.encode_utf16(&mut units) {
-            out.push_str(&format!("\\u{unit:04x}"));
-        }
-    }
-    out
 }
 
 /// Decides about one draft.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use roomcast_chassis::jetstream::{Outgoing, Publisher};
+use roomcast_proto::ascii_json;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{self, header};
 
-use crate::accept::json_text;
 use crate::metrics::IngestMetrics;
 
 /// Bytes kept of a dead letter. The stream takes 128 KiB a message; the rest is for headers.
@@ -54,9 +54,9 @@ impl DeadLetter<'_> {
         let mut headers = HeaderMap::new();
         let detail: String = self.refusal.detail.chars().take(DETAIL_CHARS_MAX).collect();
         headers.insert(header::REASON, self.refusal.code.as_str());
-        headers.insert(header::DETAIL, json_text(&detail).as_str());
-        headers.insert(header::ORIGIN, json_text(self.origin).as_str());
-        headers.insert(header::PUBLISHER, json_text(self.publisher).as_str());
+        headers.insert(header::DETAIL, ascii_json(&detail).as_str());
+        headers.insert(header::ORIGIN, ascii_json(self.origin).as_str());
+        headers.insert(header::PUBLISHER, ascii_json(self.publisher).as_str());
         let kept = self.bytes.slice(..self.bytes.len().min(KEPT_BYTES_MAX));
         let original = self.original_bytes.max(self.bytes.len());
         if kept.len() < original {

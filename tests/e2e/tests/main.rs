@@ -27,4 +27,5 @@ mod rights;
 mod secured;
 mod slow;
 mod trial;
+mod two_way;
 mod world;

@@ -8,8 +8,19 @@ use roomcast_harness::outsider::Outsider;
 
 use crate::world::{alone_with_nats, say};
 
-/// Everybody who is held by permissions: services, publishers of `main` (`erp`: of room `bookings` only), one of tenant `acme`.
-const EVERYBODY: [&str; 7] = ["ingest", "agg", "gw", "reader", "publisher", "erp", "stranger"];
+/// Everybody who is held by permissions: services, publishers of `main` (`erp`: of room `bookings` only), one of tenant `acme`,
+/// backends of `main` (`fleet`: of one command).
+const EVERYBODY: [&str; 9] = [
+    "ingest",
+    "agg",
+    "gw",
+    "reader",
+    "publisher",
+    "erp",
+    "stranger",
+    "backend",
+    "fleet",
+];
 
 /// Arrives under the subject it was published on.
 const SAME: &str = "";
@@ -219,6 +230,16 @@ const EARS: &[Ear] = &[
     ("svc.>", "", "svc.GW.main.commands.claim", &[], &[]),
     ("prs.>", "", "prs.main.bookings", &["gw"], &[]),
     ("cmd.>", "", "cmd.main.book", &[], &[]),
+    ("cmd.>", "thief", "cmd.main.book", &[], &[]),
+    ("cmd.>", "backends", "cmd.main.book", &["backend"], &[]),
+    ("cmd.book", "backends", "cmd.main.book", &["backend"], &[]),
+    (
+        "cmd.delivery.update",
+        "backends",
+        "cmd.main.delivery.update",
+        &["backend", "fleet"],
+        &[],
+    ),
     ("_R_.>", "", "_R_.guessed", &[], &[]),
     ("_INBOX.>", "", "_INBOX.guessed", &[], &[]),
     ("_INBOX_ingest.>", "", "_INBOX_ingest.x", &["ingest"], &["ingest"]),

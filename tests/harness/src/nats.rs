@@ -6,7 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
-use roomcast_proto::accounts::{Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix};
+pub use async_nats::HeaderMap;
+use roomcast_proto::accounts::{
+    Backend, Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix,
+};
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::stream::{Sizing, definitions};
 
@@ -15,7 +18,7 @@ use crate::{free_port, repository, skip};
 /// Password of every user of a test server: it listens on loopback and lives for seconds.
 pub const PASSWORD: &str = "test-only";
 /// The users of a test server.
-pub const USERS: [&str; 9] = [
+pub const USERS: [&str; 11] = [
     "admin",
     "ingest",
     "agg",
@@ -24,6 +27,8 @@ pub const USERS: [&str; 9] = [
     "publisher",
     "erp",
     "stranger",
+    "backend",
+    "fleet",
     "sys",
 ];
 
@@ -42,11 +47,16 @@ fn user(name: &str) -> User {
     }
 }
 
-/// `publisher` may publish to any room, `erp` to `bookings` and below; `stranger` is another tenant's.
+/// `publisher` may publish to any room, `erp` to `bookings` and below; `backend` carries out any command, `fleet` one; `stranger` is
+/// another tenant's.
 fn tenants() -> Vec<TenantAccount> {
     let publisher = |name: &str, rooms: Option<Vec<Room>>| Publisher {
         user: user(name),
         rooms,
+    };
+    let backend = |name: &str, commands| Backend {
+        user: user(name),
+        commands,
     };
     let bookings = Room::parse("bookings").expect("a room");
     vec![
@@ -56,10 +66,15 @@ fn tenants() -> Vec<TenantAccount> {
                 publisher("publisher", None),
                 publisher("erp", Some(vec![bookings])),
             ],
+            backends: vec![
+                backend("backend", None),
+                backend("fleet", Some(vec!["delivery.update".to_owned()])),
+            ],
         },
         TenantAccount {
             tenant: Tenant::parse("acme").expect("a tenant"),
             publishers: vec![publisher("stranger", None)],
+            backends: Vec::new(),
         },
     ]
 }

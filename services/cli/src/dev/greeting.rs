@@ -90,6 +90,9 @@ impl System<'_> {
         env.set(dev_env::NATS_USER, publisher.name.clone());
         env.set(dev_env::NATS_PASSWORD, publisher.password.clone());
         env.set(dev_env::NATS_INBOX, inbox_prefix(&publisher.name));
+        let backend = &self.users.backend;
+        env.set(dev_env::NATS_BACKEND_USER, backend.name.clone());
+        env.set(dev_env::NATS_BACKEND_PASSWORD, backend.password.clone());
         Ok(env)
     }
 
@@ -151,7 +154,7 @@ impl System<'_> {
         let env_file = std::path::absolute(written.path()).unwrap_or_else(|_| written.path().to_owned());
         Ok(json!({
             "nats": self.nats_url,
-            "nats_users": { "publisher": Users::login(&self.users.publisher), "reader": Users::login(&self.users.reader) },
+            "nats_users": { "publisher": Users::login(&self.users.publisher), "backend": Users::login(&self.users.backend), "reader": Users::login(&self.users.reader) },
             "ingests": first(&self.ports.ingests),
             "gateways": first(&self.ports.gateways),
             "admin": { "ingest": admin(&self.ports.ingests), "aggregator": aggregators, "gateway": admin(&self.ports.gateways) },

@@ -79,7 +79,7 @@ pub(crate) struct Options {
     /// Use a NATS server that is there already; it must have the accounts that this command writes for its own (nats/nats-1.conf).
     #[arg(long, value_name = "URL", requires = "nats_users")]
     nats: Option<String>,
-    /// The users of that server: lines name=password for admin, ingest, agg, gw, publisher, reader, sys.
+    /// The users of that server: lines name=password for admin, ingest, agg, gw, publisher, backend, reader, sys.
     #[arg(long, value_name = "FILE", requires = "nats")]
     nats_users: Option<PathBuf>,
     /// Where the state lies; absent: a temporary folder, removed at the end.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use roomcast_chassis::process::Failure;
 use roomcast_proto::accounts::{
-    Cluster, Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix,
+    Backend, Cluster, Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix,
 };
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::stream::Sizing;
@@ -28,6 +28,7 @@ pub(crate) struct Users {
     pub(crate) aggregator: User,
     pub(crate) gateway: User,
     pub(crate) publisher: User,
+    pub(crate) backend: User,
     pub(crate) reader: User,
     system: User,
 }
@@ -71,18 +72,20 @@ impl Users {
             aggregator: user("agg")?,
             gateway: user("gw")?,
             publisher: user("publisher")?,
+            backend: user("backend")?,
             reader: user("reader")?,
             system: user("sys")?,
         })
     }
 
-    fn all(&self) -> [&User; 7] {
+    fn all(&self) -> [&User; 8] {
         [
             &self.admin,
             &self.ingest,
             &self.aggregator,
             &self.gateway,
             &self.publisher,
+            &self.backend,
             &self.reader,
             &self.system,
         ]
@@ -198,6 +201,10 @@ impl Server {
                     publishers: vec![Publisher {
                         user: users.publisher.clone(),
                         rooms: None,
+                    }],
+                    backends: vec![Backend {
+                        user: users.backend.clone(),
+                        commands: None,
                     }],
                 }],
                 cluster: (ports.len() > 1).then(|| cluster(*route)),

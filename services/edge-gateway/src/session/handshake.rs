@@ -77,6 +77,7 @@ impl Handshake {
             admitted,
             rooms: Vec::new(),
             requests,
+            activity: Bucket::default(),
             expiring_said: false,
             generation: 0,
         };

@@ -8,6 +8,7 @@ use roomcast_rights::Current;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::asking::What;
 use crate::gate::NotAdmitted;
 
 const NOW: Now = Now {
@@ -29,7 +30,9 @@ roles:
   staff: { inherits: [user], permissions: [work] }
 rooms:
   - { room: hall,  subscribe: see, auto_join: true }
-  - { room: desk,  subscribe: work }
+  - { room: desk,  client_publish: work, subscribe: work }
+commands: [{ command: a.b, allow: work }]
+activity: { room: hall, audience: staff }
 ";
 
 /// Signs tokens and checks them.
@@ -126,6 +129,14 @@ fn short(wish: &Wish) -> String {
             format!("tell {}", json.as_object().unwrap().keys().next().unwrap())
         }
         Wish::Read(reading) => format!("read {} {}", reading.permit.room(), reading.limit),
+        Wish::Ask(ask) => match &ask.what {
+            What::Command(order) => {
+                format!("command {} {} ms", order.permit.name(), order.timeout.as_millis())
+            }
+            What::Publish(post) => format!("publish {} {}", post.room, post.audience),
+            What::Activity(post) => format!("activity {} {}", post.room, post.audience),
+        },
+        Wish::Count(what, code) => format!("count {what} {code}"),
         Wish::End(close) => format!("end {}", close.code()),
     }
 }
@@ -226,7 +237,7 @@ fn messages_become_wishes() {
     let issuer = Issuer::new();
     let (mut session, _) = issuer.session("user", 60);
     opened(&mut session, "hall", false);
-    let rows: [(Value, &[&str]); 18] = [
+    let rows: [(Value, &[&str]); 17] = [
         (
             json!({ "id": 1, "subscribe": { "room": "hall" } }),
             &["open hall"],
@@ -273,14 +284,7 @@ fn messages_become_wishes() {
             &["refuse forbidden"],
         ),
         (json!({ "pong": {} }), &[]),
-        (
-            json!({ "id": 1, "publish": { "room": "hall", "type": "t", "data": {} } }),
-            &["refuse forbidden"],
-        ),
-        (
-            json!({ "id": 1, "command": { "name": "n", "data": {}, "key": "k" } }),
-            &["refuse forbidden"],
-        ),
+        (json!({ "id": 1, "feed": { "limit": 1 } }), &["refuse forbidden"]),
         (json!({ "id": 1, "fly": {} }), &["refuse unknown_message"]),
         (json!({ "id": 1, "subscribe": 7 }), &["refuse bad_frame"]),
         (json!([]), &["refuse bad_frame", "end 4503"]),
@@ -592,4 +596,114 @@ fn after_a_change_everything_is_as_if_the_client_had_just_come() {
         }
     }
     assert!(changes > 1_000, "{changes}");
+}
+
+#[test]
+fn commands_publishes_and_activity_are_decided_before_anybody_is_asked() {
+    let issuer = Issuer::new();
+    let long = "k".repeat(129);
+    let rows = [
+        (
+            "staff",
+            json!({ "command": { "name": "a.b", "key": "k" } }),
+            vec!["command a.b 10000 ms"],
+        ),
+        (
+            "staff",
+            json!({ "command": { "name": "a.b", "key": "k", "timeoutMs": 5 } }),
+            vec!["command a.b 5 ms"],
+        ),
+        (
+            "staff",
+            json!({ "command": { "name": "a.b", "key": "k", "timeoutMs": 3_600_000 } }),
+            vec!["command a.b 30000 ms"],
+        ),
+        (
+            "staff",
+            json!({ "command": { "name": "a.b", "key": "" } }),
+            vec!["count command bad_request", "refuse bad_request"],
+        ),
+        (
+            "staff",
+            json!({ "command": { "name": "a.b", "key": long } }),
+            vec!["count command bad_request", "refuse bad_request"],
+        ),
+        (
+            "staff",
+            json!({ "command": { "name": "a.c", "key": "k" } }),
+            vec!["count command forbidden", "refuse forbidden"],
+        ),
+        (
+            "user",
+            json!({ "command": { "name": "a.b", "key": "k" } }),
+            vec!["count command forbidden", "refuse forbidden"],
+        ),
+        (
+            "staff",
+            json!({ "publish": { "room": "desk", "type": "t", "data": 1 } }),
+            vec!["publish desk all"],
+        ),
+        (
+            "user",
+            json!({ "publish": { "room": "desk", "type": "t", "data": 1 } }),
+            vec!["count publish forbidden", "refuse forbidden"],
+        ),
+        (
+            "staff",
+            json!({ "publish": { "room": "hall", "type": "t", "data": 1 } }),
+            vec!["count publish forbidden", "refuse forbidden"],
+        ),
+        (
+            "staff",
+            json!({ "publish": { "room": "user.u1", "type": "t", "data": 1 } }),
+            vec!["count publish forbidden", "refuse forbidden"],
+        ),
+        (
+            "staff",
+            json!({ "publish": { "room": "a b", "type": "t", "data": 1 } }),
+            vec!["count publish forbidden", "refuse forbidden"],
+        ),
+        (
+            "staff",
+            json!({ "publish": { "room": "desk", "type": "user.activity", "data": 1 } }),
+            vec!["count publish forbidden", "refuse forbidden"],
+        ),
+        (
+            "user",
+            json!({ "activity": { "kind": "page", "detail": "x" } }),
+            vec!["activity hall staff"],
+        ),
+        (
+            "user",
+            json!({ "activity": { "kind": "", "detail": "x" } }),
+            vec!["count activity bad_request", "refuse bad_request"],
+        ),
+        (
+            "user",
+            json!({ "activity": { "kind": "page", "detail": "x".repeat(257) } }),
+            vec!["count activity bad_request", "refuse bad_request"],
+        ),
+    ];
+    for (role, mut message, expected) in rows {
+        message["id"] = json!(7);
+        let (mut session, _) = issuer.session(role, 3_600);
+        assert_eq!(
+            issuer.say(&mut session, NOW, &message),
+            expected,
+            "{role} {message:.120}"
+        );
+    }
+    // More activity than is taken is dropped and counted; after a rest there is room again.
+    let (mut session, _) = issuer.session("user", 3_600);
+    let doing = json!({ "activity": { "kind": "page", "detail": "x" } });
+    let taken = (0..8)
+        .filter(|_| issuer.say(&mut session, NOW, &doing) == ["activity hall staff"])
+        .count();
+    assert_eq!(taken, 5);
+    assert_eq!(issuer.say(&mut session, NOW, &doing), ["count activity rate"]);
+    let later = Now {
+        millis: NOW.millis + 1_000,
+        ..NOW
+    };
+    assert_eq!(issuer.say(&mut session, later, &doing), ["activity hall staff"]);
 }

@@ -7,7 +7,9 @@ use roomcast_proto::close::Close;
 use roomcast_proto::cursor::{Cursor, Cursors};
 use roomcast_proto::frame::ServerFrame;
 use roomcast_proto::ids::{Room, Tenant};
-use roomcast_proto::refusal::Refusal;
+use roomcast_proto::refusal::{Code, Refusal};
+
+use crate::asking::Ask;
 
 /// What the shard is to do for a session.
 #[derive(Debug)]
@@ -26,6 +28,10 @@ pub enum Wish {
     Tell(ServerFrame),
     /// Read history and answer.
     Read(Reading),
+    /// Have others do something, and answer when they have.
+    Ask(Box<Ask>),
+    /// Count something that was asked and refused.
+    Count(&'static str, Code),
     /// End the connection.
     End(Close),
 }

@@ -66,7 +66,7 @@ impl Shard {
         }
     }
 
-    fn refuse(&mut self, key: u32, id: Option<u32>, refusal: &Refusal) {
+    pub(super) fn refuse(&mut self, key: u32, id: Option<u32>, refusal: &Refusal) {
         if id.is_some() {
             self.say(key, &ServerFrame::refuse(id, refusal));
         }

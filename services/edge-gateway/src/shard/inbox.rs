@@ -10,6 +10,7 @@ use mio::net::{TcpListener, TcpStream};
 use roomcast_proto::acl::Kick;
 use roomcast_proto::frame::Encoding;
 
+use super::asking::Answered;
 use super::look::Question;
 use crate::admission::{Place, Stranger};
 use crate::gate::Admitted;
@@ -72,6 +73,7 @@ pub(super) enum Inbox {
     Listen(TcpListener),
     Shut,
     Arrival(Box<Arrival>),
+    Answered(Box<Answered>),
     Drain(Duration),
     Look(Question),
     Kick(Arc<Kick>),

@@ -229,6 +229,8 @@ impl Shard {
             (None, Wish::Open(opening)) => self.open(key, opening),
             (None, Wish::Leave(room)) => self.leave(key, &room),
             (None, Wish::Read(reading)) => self.read_history(key, reading),
+            (None, Wish::Ask(ask)) => self.ask(key, *ask),
+            (None, Wish::Count(what, code)) => self.shared.asking.count(what, code.as_str()),
             (None, Wish::End(_) | Wish::Evict(_) | Wish::Exchange(_) | Wish::Tell(_)) => {}
         }
     }

@@ -1,0 +1,127 @@
+//! What a client asks others to do: commands, publishes, activity. Decided here, carried out elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roomcast_access::Policy;
+use roomcast_proto::command::{KEY_BYTES_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX};
+use roomcast_proto::event::ACTIVITY_TYPE;
+use roomcast_proto::frame::{Activity, Command, Publish};
+use roomcast_proto::ids::{Audience, Room};
+use roomcast_proto::refusal::{Code, Refusal};
+
+use super::{Now, Session, Wish, refuse};
+use crate::asking::{Ask, What, Who};
+use crate::bucket::Rate;
+use crate::client_publish::{ACTIVITY_BYTES_MAX, Post};
+use crate::commands::Order;
+use crate::gate::Admitted;
+
+/// Activity of one connection; what is more is dropped and counted. A page that is clicked through is below it.
+const ACTIVITY_RATE: Rate = Rate {
+    per_second: 1,
+    burst: 5,
+};
+
+/// On whose behalf an admitted user's things are asked.
+#[must_use]
+pub fn who(admitted: &Admitted, policy: &Policy) -> Who {
+    let claims = policy.named_claims(&admitted.principal.claims);
+    Who {
+        tenant: admitted.rights.tenant().clone(),
+        user: Arc::clone(&admitted.user),
+        roles: Arc::clone(&admitted.roles),
+        claims: (!claims.is_empty()).then(|| Arc::new(claims)),
+    }
+}
+
+/// Decides about a command, over whichever transport it came.
+///
+/// # Errors
+/// `forbidden` for a command that is not there and for one that is not the user's; `bad_request`.
+pub fn order(admitted: &Admitted, command: Command) -> Result<Order, Refusal> {
+    let permit = admitted
+        .rights
+        .command(&command.name)
+        .map_err(|_| Refusal::forbidden())?;
+    if !(1..=KEY_BYTES_MAX).contains(&command.key.len()) {
+        let detail = format!("key: 1 to {KEY_BYTES_MAX} bytes");
+        return Err(Refusal::new(Code::BadRequest, detail).at("/command/key"));
+    }
+    let timeout = match command.timeout_ms {
+        0 => TIMEOUT_DEFAULT,
+        millis => Duration::from_millis(u64::from(millis)).min(TIMEOUT_MAX),
+    };
+    let data = match command.data.is_empty() {
+        true => bytes::Bytes::from_static(b"null"),
+        false => command.data,
+    };
+    Ok(Order {
+        permit,
+        data,
+        key: command.key,
+        timeout,
+    })
+}
+
+impl Session {
+    pub(super) fn command(&self, id: Option<u32>, command: Command, policy: &Policy, wishes: &mut Vec<Wish>) {
+        match order(&self.admitted, command) {
+            Ok(order) => self.ask(id, What::Command(order), policy, wishes),
+            Err(refusal) => refuse_ask(id, "command", &refusal, wishes),
+        }
+    }
+
+    pub(super) fn publish(&self, id: Option<u32>, publish: Publish, policy: &Policy, wishes: &mut Vec<Wish>) {
+        let room = Room::parse(&publish.room).ok();
+        // What users do is said by gateways alone.
+        let room = room.filter(|_| publish.r#type != ACTIVITY_TYPE);
+        let permit = room.and_then(|room| self.admitted.rights.client_publish(&room, &Audience::all()).ok());
+        let Some(permit) = permit else {
+            return refuse_ask(id, "publish", &Refusal::forbidden(), wishes);
+        };
+        let given = publish.event_id.filter(|id| !id.is_empty());
+        let post = Post::own(permit.room().clone(), &publish.r#type, given, &publish.data);
+        self.ask(id, What::Publish(post), policy, wishes);
+    }
+
+    pub(super) fn activity(
+        &mut self,
+        id: Option<u32>,
+        activity: &Activity,
+        policy: &Policy,
+        now: Now,
+        wishes: &mut Vec<Wish>,
+    ) {
+        let fits = |text: &str| text.len() <= ACTIVITY_BYTES_MAX;
+        if !fits(&activity.kind) || !fits(&activity.detail) || activity.kind.is_empty() {
+            let detail = format!("kind, detail: at most {ACTIVITY_BYTES_MAX} bytes, and a kind");
+            let refusal = Refusal::new(Code::BadRequest, detail).at("/activity");
+            return refuse_ask(id, "activity", &refusal, wishes);
+        }
+        let post = Post::activity(policy, &self.admitted.user, &activity.kind, &activity.detail);
+        let Some(post) = post else {
+            return refuse_ask(id, "activity", &Refusal::forbidden(), wishes);
+        };
+        if self.activity.take(now.millis, 1, ACTIVITY_RATE) {
+            // Never answered when all goes well: nobody waits for it.
+            self.ask(id, What::Activity(post), policy, wishes);
+        } else {
+            let refusal = Refusal::new(Code::Rate, "more activity than is taken").retry_after_ms(1_000);
+            refuse_ask(id, "activity", &refusal, wishes);
+        }
+    }
+
+    fn ask(&self, id: Option<u32>, what: What, policy: &Policy, wishes: &mut Vec<Wish>) {
+        wishes.push(Wish::Ask(Box::new(Ask {
+            id,
+            who: who(&self.admitted, policy),
+            what,
+        })));
+    }
+}
+
+fn refuse_ask(id: Option<u32>, what: &'static str, refusal: &Refusal, wishes: &mut Vec<Wish>) {
+    wishes.push(Wish::Count(what, refusal.code));
+    refuse(id, refusal, wishes);
+}

@@ -1,0 +1,63 @@
+//! What clients of a shard ask others to do: handed to a task, answered when that has ended.
+
+use std::sync::Arc;
+
+use roomcast_proto::frame::{CommandResult, Published, ServerFrame, server_frame};
+use roomcast_proto::refusal::Refusal;
+
+use super::Shard;
+use super::inbox::Inbox;
+use crate::asking::{Ask, Done, What, too_many};
+
+/// The end of what one connection asked for.
+#[derive(Debug)]
+pub(super) struct Answered {
+    /// The connection's key, and its name: the key may have another holder by now.
+    pub(super) key: u32,
+    pub(super) name: u64,
+    /// What to say, if anybody waits for it.
+    pub(super) frame: Option<ServerFrame>,
+}
+
+impl Shard {
+    /// Has something carried out; a bounded number for each connection at the same time.
+    pub(super) fn ask(&mut self, key: u32, ask: Ask) {
+        let asking = Arc::clone(&self.shared.asking);
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
+        if connection.asks >= asking.per_connection() {
+            return self.refuse(key, ask.id, &too_many());
+        }
+        connection.asks += 1;
+        let (name, handle) = (connection.name, self.handle.clone());
+        let silent = matches!(ask.what, What::Activity(_));
+        let Ask { id, who, what } = ask;
+        self.shared.runtime.spawn(async move {
+            let done = asking.carry_out(who, what).await;
+            let frame = (id.is_some() && !(silent && done.is_ok())).then(|| answer(id, done));
+            handle.send(Inbox::Answered(Box::new(Answered { key, name, frame })));
+        });
+    }
+
+    pub(super) fn answered(&mut self, answered: Answered) {
+        let connection = self.connections.get_mut(answered.key as usize);
+        let Some(connection) = connection.filter(|connection| connection.name == answered.name) else {
+            return;
+        };
+        connection.asks = connection.asks.saturating_sub(1);
+        if let Some(frame) = answered.frame {
+            self.say(answered.key, &frame);
+        }
+    }
+}
+
+fn answer(id: Option<u32>, done: Result<Done, Refusal>) -> ServerFrame {
+    match done {
+        Ok(Done::Result(data)) => ServerFrame::answer(id, server_frame::Body::Result(CommandResult { data })),
+        Ok(Done::Published(event_id)) => {
+            ServerFrame::answer(id, server_frame::Body::Published(Published { event_id }))
+        }
+        Err(refusal) => ServerFrame::refuse(id, &refusal),
+    }
+}
