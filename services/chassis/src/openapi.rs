@@ -221,7 +221,7 @@ impl Operation {
         self
     }
 
-    fn render(&self, generator: &mut SchemaGenerator) -> Value {
+    fn render(&self, generators: &mut Generators) -> Value {
         let mut out = json!({
             "operationId": self.id, "summary": self.summary, "tags": [self.tag], "parameters": self.parameters,
         });
@@ -234,13 +234,12 @@ impl Operation {
             Access::Open => out["security"] = json!([]),
         }
         if !self.body.is_empty() {
-            out["requestBody"] =
-                json!({ "required": self.body_required, "content": contents(&self.body, generator) });
+            out["requestBody"] = json!({ "required": self.body_required, "content": contents(&self.body, &mut generators.read) });
         }
         let answers = self
             .answers
             .iter()
-            .map(|(status, answer)| (status.to_string(), answer.render(generator)));
+            .map(|(status, answer)| (status.to_string(), answer.render(&mut generators.written)));
         out["responses"] = Value::Object(answers.collect());
         out
     }
@@ -264,6 +263,32 @@ impl Answer {
             out["content"] = Value::Object(content);
         }
         out
+    }
+}
+
+/// A type may be read otherwise than it is written: what is left out when it is written, what may be left out when it is read.
+struct Generators {
+    /// What we write; types with names are components of the document.
+    written: SchemaGenerator,
+    /// What we read; whole where it stands.
+    read: SchemaGenerator,
+}
+
+impl Generators {
+    fn new() -> Self {
+        let components =
+            |settings: &mut SchemaSettings| settings.definitions_path = "/components/schemas".into();
+        let whole = |settings: &mut SchemaSettings| settings.inline_subschemas = true;
+        Self {
+            written: SchemaSettings::draft2020_12()
+                .with(components)
+                .for_serialize()
+                .into_generator(),
+            read: SchemaSettings::draft2020_12()
+                .with(whole)
+                .for_deserialize()
+                .into_generator(),
+        }
     }
 }
 
@@ -306,9 +331,7 @@ impl Document {
     /// The document.
     #[must_use]
     pub fn value(&self) -> Value {
-        let settings = SchemaSettings::draft2020_12()
-            .with(|settings| settings.definitions_path = "/components/schemas".into());
-        let mut generator = settings.into_generator();
+        let mut generators = Generators::new();
         let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
         let mut tags: Vec<&str> = Vec::new();
         for Described {
@@ -317,7 +340,7 @@ impl Document {
             operation,
         } in &self.described
         {
-            let rendered = operation.render(&mut generator);
+            let rendered = operation.render(&mut generators);
             paths
                 .entry(path)
                 .or_default()
@@ -326,7 +349,7 @@ impl Document {
                 tags.push(operation.tag);
             }
         }
-        let mut schemas = generator.take_definitions(true);
+        let mut schemas = generators.written.take_definitions(true);
         schemas.insert("Problem".to_owned(), self.problem.clone());
         let tags: Vec<Value> = tags.iter().map(|tag| json!({ "name": tag })).collect();
         json!({
@@ -363,6 +386,8 @@ mod tests {
     struct Inner {
         /// How many.
         count: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     }
 
     #[derive(JsonSchema)]
@@ -374,6 +399,7 @@ mod tests {
     fn document() -> Value {
         let get = Operation::new("things", "getThing", "Reads a thing.")
             .path("id", "Which.", json!({ "type": "string" }))
+            .takes_json::<Inner>()
             .answers_json::<Outer>(200, "The thing.")
             .refuses([(404, "not_found"), (403, "forbidden"), (404, "not_found")]);
         let delete = Operation::new("things", "deleteThing", "Takes a thing away.")
@@ -417,6 +443,18 @@ mod tests {
         assert_eq!(
             schemas["Inner"]["properties"]["count"]["description"],
             "How many."
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_is_said_of_what_is_written_and_of_what_is_read() {
+        let document = document();
+        let written = &document["components"]["schemas"]["Inner"];
+        assert_eq!(written["required"], json!(["count"]));
+        let body = &document["paths"]["/things/{id}"]["get"]["requestBody"]["content"]["application/json"];
+        assert_eq!(
+            body["schema"]["properties"]["note"]["type"],
+            json!(["string", "null"])
         );
     }
 

@@ -20,6 +20,8 @@ pub enum Method {
     Put,
     /// Takes something away.
     Delete,
+    /// What a browser asks before it sends a page's request elsewhere.
+    Options,
 }
 
 impl Method {
@@ -31,6 +33,7 @@ impl Method {
             Self::Post => "post",
             Self::Put => "put",
             Self::Delete => "delete",
+            Self::Options => "options",
         }
     }
 
@@ -40,6 +43,7 @@ impl Method {
             Self::Post => MethodFilter::POST,
             Self::Put => MethodFilter::PUT,
             Self::Delete => MethodFilter::DELETE,
+            Self::Options => MethodFilter::OPTIONS,
         }
     }
 }

@@ -11,7 +11,6 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::{get, post};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -21,6 +20,8 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use roomcast_access::Subscribe;
 use roomcast_access::permit::View;
+use roomcast_chassis::routes::Method::Get;
+use roomcast_chassis::routes::Routes;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::ids::Room;
 use roomcast_proto::limits::{HISTORY_EVENTS_DEFAULT, HISTORY_EVENTS_MAX};
@@ -32,6 +33,7 @@ use crate::allowance::{self, Allowance, Operation};
 use crate::asking::Asking;
 use crate::commands_http;
 use crate::delivery::Delivery;
+use crate::describe;
 use crate::error::problem;
 use crate::gate::{self, Admitted, Gate};
 use crate::hub::Hub;
@@ -63,17 +65,25 @@ pub struct Desk {
     pub metrics: GatewayMetrics,
 }
 
+/// All routes with what they do; the WebSocket and the page are served apart. What is added here is in the document.
+fn routes() -> Routes<Desk> {
+    Routes::new()
+        .described(Get, upgrade::SOCKET_PATH, describe::socket())
+        .get("/v1/rooms/{room}/snapshot", describe::snapshot(), snapshot)
+        .get("/v1/rooms/{room}/events", describe::history(), history)
+        .get("/v1/state", describe::state(), state)
+        .post("/v1/commands/{name}", describe::command(), commands_http::command)
+        .get("/page.json", describe::page_config(), page_config)
+        .described(Get, "/", describe::page())
+}
+
 /// All routes but the WebSocket.
 pub fn router(desk: Desk) -> Router {
-    Router::new()
-        .route("/v1/rooms/{room}/snapshot", get(snapshot))
-        .route("/v1/rooms/{room}/events", get(history))
-        .route("/v1/state", get(state))
-        .route(
-            "/v1/commands/{name}",
-            post(commands_http::command).fallback(post_only),
-        )
-        .route("/page.json", get(page_config))
+    let routes = routes();
+    let document = describe::document(&routes);
+    routes
+        .get(describe::PATH, describe::itself(), async move || json(document))
+        .into_router()
         .method_not_allowed_fallback(wrong_method)
         .fallback(page_file)
         .with_state(desk)
@@ -300,45 +310,42 @@ async fn page_file(State(desk): State<Desk>, method: Method, uri: Uri, headers: 
         return problem(&nothing_here());
     }
     if method != Method::GET && method != Method::HEAD {
-        return wrong_method().await;
+        return wrong_method(uri).await;
     }
     desk.page
         .file(uri.path(), &headers)
         .unwrap_or_else(|| problem(&nothing_here()))
 }
 
-async fn wrong_method() -> Response {
-    let mut response = problem(&Refusal::new(Code::MethodNotAllowed, "only GET is answered here"));
-    response.headers_mut().insert(ALLOW, GET_ONLY);
-    response
-}
-
-async fn post_only() -> Response {
-    let mut response = problem(&Refusal::new(
-        Code::MethodNotAllowed,
-        "only POST is answered here",
-    ));
-    response.headers_mut().insert(ALLOW, POST_ONLY);
+async fn wrong_method(uri: Uri) -> Response {
+    let (detail, allow) = match route_of(uri.path()) {
+        Route::Command => ("only POST is answered here", POST_ONLY),
+        _ => ("only GET is answered here", GET_ONLY),
+    };
+    let mut response = problem(&Refusal::new(Code::MethodNotAllowed, detail));
+    response.headers_mut().insert(ALLOW, allow);
     response
 }
 
 async fn finish(answer: impl Future<Output = Result<Bytes, Refusal>>) -> Response {
     match answer.await {
         Err(refusal) => problem(&refusal),
-        Ok(body) => {
-            let mut response = Response::new(Body::from(body));
-            let headers = response.headers_mut();
-            let fixed: [(HeaderName, &'static str); 3] = [
-                (CONTENT_TYPE, "application/json"),
-                (CACHE_CONTROL, "no-store"),
-                (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            ];
-            for (name, value) in fixed {
-                headers.insert(name, HeaderValue::from_static(value));
-            }
-            response
-        }
+        Ok(body) => json(body),
     }
+}
+
+fn json(body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    let fixed: [(HeaderName, &'static str); 3] = [
+        (CONTENT_TYPE, "application/json"),
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// The user, by the `Authorization` header alone: a token in a query was refused before.

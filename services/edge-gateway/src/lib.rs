@@ -16,6 +16,7 @@ pub mod commands_http;
 pub mod connection;
 pub mod control;
 pub mod delivery;
+pub mod describe;
 pub mod drain;
 pub mod encoding;
 pub mod error;

@@ -1,6 +1,107 @@
-//! What an event is, for the OpenAPI documents.
+//! What the public routes do, and what an event is, for the OpenAPI documents.
 
+use bytes::Bytes;
+use roomcast_chassis::openapi::{Document, Operation};
+use roomcast_chassis::routes::{Described, Method, Routes};
+use roomcast_proto::refusal::{Code, problem_schema};
 use serde_json::{Value, json};
+
+use crate::answer;
+
+/// Where the document is.
+pub const PATH: &str = "/openapi.json";
+
+/// The document of all routes, itself included.
+#[must_use]
+pub fn document<S: Clone + Send + Sync + 'static>(routes: &Routes<S>) -> Bytes {
+    let itself = [Described {
+        path: PATH,
+        method: Method::Get,
+        operation: itself(),
+    }];
+    let about = "Takes events. A token goes into `Authorization: Bearer`, never into an address. A connection over the limit is answered \
+                 503 without a body before a request is read.";
+    Document::new("Roomcast ingest", about, problem_schema())
+        .with(routes.descriptions())
+        .with(&itself)
+        .text()
+}
+
+/// The document's own operation.
+#[must_use]
+pub fn itself() -> Operation {
+    Operation::new("about", "document", "This document.")
+        .open()
+        .answers(
+            200,
+            "OpenAPI 3.1.",
+            "application/json",
+            json!({ "type": "object" }),
+        )
+}
+
+/// `POST /v1/events`
+#[must_use]
+pub fn publish() -> Operation {
+    let refusals = [
+        Code::BadJson,
+        Code::BadEncoding,
+        Code::BadEvent,
+        Code::BadRoom,
+        Code::BadTime,
+        Code::TooDeep,
+        Code::TooLarge,
+        Code::BadRequest,
+        Code::UnsupportedType,
+        Code::Unauthenticated,
+        Code::Expired,
+        Code::Forbidden,
+        Code::UnknownRoom,
+        Code::UnknownAudience,
+        Code::Late,
+        Code::EventExpired,
+        Code::TooManyKeys,
+        Code::Conflict,
+        Code::Unavailable,
+        Code::Unknown,
+        Code::RequestTimeout,
+        Code::BadOrigin,
+        Code::Internal,
+    ];
+    let batch = || json!({ "type": "array", "items": event_schema(), "maxItems": 1_000 });
+    Operation::new("events", "publish", "Publishes events.")
+        .about(
+            "One event, a batch, or lines without end, by `Content-Type`; any other type with `ce-…` headers is binary mode, the body \
+             the event's data. `Content-Encoding: gzip` may pack them. Answered only when stored. Send again with the same ids when no \
+             answer came: each is stored once.",
+        )
+        .header("Roomcast-Backfill", "`1`: ids may be older than the de-duplication window.", json!({ "const": "1" }))
+        .takes("application/json", json!({ "anyOf": [event_schema(), batch()] }))
+        .takes("application/cloudevents+json", event_schema())
+        .takes("application/cloudevents-batch+json", batch())
+        .takes("application/x-ndjson", json!({ "type": "string", "description": "One event a line." }))
+        .answers(200, "What became of each event, in their order.", "application/json", answer::whole_shape())
+        .answers(
+            200,
+            "What became of each event, in their order.",
+            "application/x-ndjson",
+            answer::line_shape(),
+        )
+        .refuses(refusals.map(Code::listed))
+}
+
+/// The preflight of `POST /v1/events`.
+#[must_use]
+pub fn preflight() -> Operation {
+    Operation::new(
+        "events",
+        "preflight",
+        "Tells a browser whether a page may publish.",
+    )
+    .open()
+    .answers_nothing(204, "It may.")
+    .refuses([Code::BadOrigin.listed()])
+}
 
 /// JSON Schema of an event as it is sent, structured or short.
 #[must_use]

@@ -9,10 +9,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::post;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
+use roomcast_chassis::routes::{Method, Routes};
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::accept::Sender;
@@ -21,6 +21,7 @@ use crate::bearer::Bearers;
 use crate::binary_mode;
 use crate::body::{self, BodyLimits, Content, Media, Source, Unread};
 use crate::capacity::Place;
+use crate::describe;
 use crate::intake::{self, Intake, Shape};
 use crate::long_body::{LongBody, Reply};
 use crate::metrics::{Door, Outcome};
@@ -44,11 +45,25 @@ pub struct HttpDoor {
     pub body: BodyLimits,
 }
 
+/// All routes with what they do. What is added here is in the document.
+fn routes() -> Routes<Arc<HttpDoor>> {
+    Routes::new().post(PATH, describe::publish(), publish).on(
+        Method::Options,
+        PATH,
+        describe::preflight(),
+        preflight,
+    )
+}
+
 /// The routes.
 pub fn router(door: HttpDoor) -> Router {
-    let events = post(publish).options(preflight).fallback(wrong_method);
-    Router::new()
-        .route(PATH, events)
+    let routes = routes();
+    let document = describe::document(&routes);
+    let itself = async move || response(StatusCode::OK, "application/json", document);
+    routes
+        .get(describe::PATH, describe::itself(), itself)
+        .into_router()
+        .method_not_allowed_fallback(wrong_method)
         .fallback(nothing_here)
         .with_state(Arc::new(door))
 }
@@ -85,14 +100,16 @@ async fn preflight(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Res
     response
 }
 
-async fn wrong_method() -> Response {
-    let mut response = problem(&Refusal::new(
-        Code::MethodNotAllowed,
-        format!("{PATH} takes POST"),
-    ));
+async fn wrong_method(uri: Uri) -> Response {
+    let (takes, allow) = match uri.path() {
+        PATH => ("POST", "POST, OPTIONS"),
+        _ => ("GET", "GET, HEAD"),
+    };
+    let detail = format!("{} takes {takes}", uri.path());
+    let mut response = problem(&Refusal::new(Code::MethodNotAllowed, detail));
     response
         .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+        .insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }
 

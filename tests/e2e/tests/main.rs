@@ -19,6 +19,7 @@ mod injections;
 mod kills;
 mod languages;
 mod nodes;
+mod openapi;
 mod oracle;
 mod permissions;
 mod publishers;

@@ -82,6 +82,18 @@ impl Http {
         self.send(request.body(Full::default())?).await
     }
 
+    /// Any method, with a bearer token and no body.
+    ///
+    /// # Errors
+    /// As [`Http::send`].
+    pub async fn call(&self, method: &str, url: &str, token: &str) -> anyhow::Result<Answer> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(url)
+            .header("authorization", format!("Bearer {token}"));
+        self.send(request.body(Full::default())?).await
+    }
+
     /// `POST` of a body with its content type and a bearer token.
     ///
     /// # Errors

@@ -102,6 +102,18 @@ fn a_subject_is_spelled_only_in_the_contract() {
     assert_eq!(uses(&services, &spelled), Vec::<String>::new());
 }
 
+/// A route that is not in the OpenAPI document is one that nobody checks: there is one way to add one, with its description.
+#[test]
+fn routes_are_added_with_their_description() {
+    let mut found = uses(&shipped_rust(), &[".route(", ".route_service(", ".nest("]);
+    found.retain(|place| !place.starts_with("services/chassis/src/routes.rs:"));
+    assert_eq!(
+        found,
+        Vec::<String>::new(),
+        "see `Routes` in services/chassis/src/routes.rs"
+    );
+}
+
 #[test]
 fn a_permit_can_only_be_made_by_the_policy() {
     let all = shipped_rust();
