@@ -56,8 +56,8 @@ pub struct Definition {
     pub lateness_micros: i64,
     /// Without a matching event for this long the metric says `stalled`, microseconds.
     pub stalled_after_micros: Option<i64>,
-    /// Whether the window before is compared with.
-    pub compare_previous: bool,
+    /// What a window is compared with.
+    pub compare: Option<Compare>,
     /// Groups per window; the rest is `~other`.
     pub groups_max: usize,
     /// Groups kept as state.
@@ -106,6 +106,8 @@ pub enum Aggregate {
     Distinct(usize),
     /// Element ⌊percent · (n − 1) / 100⌋ of the ascending values of a field, within 1 %.
     Percentile(usize, u8),
+    /// How many in so many microseconds of the part of the window that is over.
+    Rate(i64),
 }
 
 /// How time is cut.
@@ -159,6 +161,15 @@ impl Unit {
         ("quarter", Self::Quarter),
         ("year", Self::Year),
     ];
+}
+
+/// What a window is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    /// The whole window before.
+    Previous,
+    /// The day seven local days earlier; days only.
+    SameWeekday,
 }
 
 /// What moves the current window.

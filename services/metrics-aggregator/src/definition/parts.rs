@@ -4,7 +4,7 @@ use roomcast_access::yaml::{Node, Value};
 use roomcast_proto::ids::{Audience, Room};
 
 use super::read::{DAY, EVERY_DEFAULT, Found, HOUR, MINUTE, Reader, SECOND};
-use super::{Aggregate, Clock, Leg, Publish, RoomPattern, STEPS_MAX, Unit, Window};
+use super::{Aggregate, Clock, Compare, Leg, Publish, RoomPattern, STEPS_MAX, Unit, Window};
 use crate::engine::predicate;
 use crate::engine::row::Path;
 
@@ -64,7 +64,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn aggregate(&mut self, node: &Node, paths: &mut Vec<Path>) -> Option<Aggregate> {
-        const SUPPORTED: &str = "there are count(), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field";
+        const SUPPORTED: &str = "there are count(), rate(minute), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field";
         const OF_FIELD: [(&str, OfField); 11] = [
             ("sum", Aggregate::Sum),
             ("avg", Aggregate::Avg),
@@ -78,7 +78,13 @@ impl Reader<'_> {
             ("p95", |place| Aggregate::Percentile(place, 95)),
             ("p99", |place| Aggregate::Percentile(place, 99)),
         ];
-        const LATER: [&str; 4] = ["top", "rate", "gauge", "active"];
+        const LATER: [&str; 3] = ["top", "gauge", "active"];
+        const PER: [(&str, i64); 4] = [
+            ("second", SECOND),
+            ("minute", MINUTE),
+            ("hour", HOUR),
+            ("day", DAY),
+        ];
         let text = self.text(node, "a value such as sum(data.amount)")?;
         let Some((name, rest)) = text.split_once('(') else {
             self.mistakes.add(
@@ -102,6 +108,15 @@ impl Reader<'_> {
                 );
                 None
             }
+            ("rate", unit) => {
+                let per = PER.iter().find(|(known, _)| *known == unit);
+                if per.is_none() {
+                    let message = format!("rate takes second, minute, hour or day, not {unit:?}");
+                    let known = PER.iter().map(|(known, _)| *known);
+                    self.mistakes.unknown(node.at, message, unit, known);
+                }
+                per.map(|(_, micros)| Aggregate::Rate(*micros))
+            }
             (_, field) if of_field.is_some() => {
                 let Some(path) = Path::parse(field) else {
                     self.mistakes
@@ -118,7 +133,7 @@ impl Reader<'_> {
             }
             (name, _) => {
                 let message = format!("no aggregate {name:?}; {SUPPORTED}");
-                let known = OF_FIELD.iter().map(|(known, _)| *known).chain(["count"]);
+                let known = OF_FIELD.iter().map(|(known, _)| *known).chain(["count", "rate"]);
                 self.mistakes.unknown(node.at, message, name, known);
                 None
             }
@@ -221,22 +236,26 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn compare(&mut self, node: &Node) -> bool {
-        match self.text(node, "previous") {
-            Some("previous") => true,
-            Some(later @ ("previous_elapsed" | "same_weekday")) => {
+    pub(super) fn compare(&mut self, node: &Node) -> Option<Compare> {
+        match self.text(node, "previous")? {
+            "previous" => Some(Compare::Previous),
+            "same_weekday" => Some(Compare::SameWeekday),
+            later @ "previous_elapsed" => {
                 self.mistakes.add(
                     node.at,
-                    format!("`compare: {later}` is not built yet; there is previous"),
+                    format!("`compare: {later}` is not built yet; there are previous and same_weekday"),
                 );
-                false
+                None
             }
-            Some(other) => {
-                self.mistakes
-                    .unknown(node.at, format!("no comparison {other:?}"), other, ["previous"]);
-                false
+            other => {
+                self.mistakes.unknown(
+                    node.at,
+                    format!("no comparison {other:?}"),
+                    other,
+                    ["previous", "same_weekday"],
+                );
+                None
             }
-            None => false,
         }
     }
 

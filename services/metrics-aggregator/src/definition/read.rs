@@ -9,7 +9,7 @@ use roomcast_access::{Mistake, Policy};
 use roomcast_proto::ids::{Tenant, is_token, shard};
 use roomcast_proto::metric::STATUS_PREFIX;
 
-use super::{Aggregate, Clock, Definition, Definitions, METRICS_MAX, Unit, Window};
+use super::{Aggregate, Clock, Compare, Definition, Definitions, Leg, METRICS_MAX, Unit, Window};
 use crate::engine::fnv::Fnv;
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -59,7 +59,7 @@ struct Written {
     window: Option<At>,
     lateness: Option<At>,
     clock: Option<At>,
-    compare: bool,
+    compare: Option<At>,
     stalled_after: bool,
     groups_max: Option<At>,
 }
@@ -237,7 +237,7 @@ impl Reader<'_> {
             window: found.get("window").map(|node| node.at),
             lateness: found.get("lateness").map(|node| node.at),
             clock: found.get("clock").map(|node| node.at),
-            compare: found.contains_key("compare"),
+            compare: found.get("compare").map(|node| node.at),
             stalled_after: found.contains_key("stalled_after"),
             groups_max: found.get("groups_max").map(|node| node.at),
         };
@@ -257,7 +257,7 @@ impl Reader<'_> {
             stalled_after_micros: found
                 .get("stalled_after")
                 .and_then(|node| self.duration(node, SECOND, 366 * DAY)),
-            compare_previous: found.get("compare").is_some_and(|node| self.compare(node)),
+            compare: found.get("compare").and_then(|node| self.compare(node)),
             groups_max: found
                 .get("groups_max")
                 .and_then(|node| self.count(node, 100_000))
@@ -304,10 +304,27 @@ impl Reader<'_> {
             if let Some(ratio) = &draft.ratio {
                 self.join(&mut definition, &draft.written, ratio, &drafts);
             }
+            self.fits(&definition, &draft.written, draft.at);
             definition.fingerprint = fingerprint(&definition, &self.zone_name);
             metrics.push(Arc::new(definition));
         }
         metrics
+    }
+
+    /// What a window must be like for what is computed over it and what it is compared with.
+    fn fits(&mut self, definition: &Definition, written: &Written, at: At) {
+        if definition.compare == Some(Compare::SameWeekday)
+            && definition.window != Window::Tumbling(Unit::Day)
+        {
+            let message =
+                "`compare: same_weekday` is for { tumbling: day }; there is previous for all windows";
+            self.mistakes.add(written.compare.unwrap_or(at), message);
+        }
+        let rate = |leg: &Leg| matches!(leg.aggregate, Aggregate::Rate(_));
+        if definition.window == Window::Total && definition.legs.iter().any(rate) {
+            let message = "rate(..) needs a window that begins, and { total: true } never does";
+            self.mistakes.add(written.window.unwrap_or(at), message);
+        }
     }
 
     fn join(&mut self, definition: &mut Definition, written: &Written, ratio: &Ratio, drafts: &[Draft]) {
@@ -375,8 +392,8 @@ impl Reader<'_> {
         definition.clock = of.clock;
         definition.groups_max = of.groups_max.min(to.groups_max);
         definition.group_values = of.group_values;
-        if !written.compare {
-            definition.compare_previous = of.compare_previous && to.compare_previous;
+        if written.compare.is_none() {
+            definition.compare = of.compare.filter(|_| of.compare == to.compare);
         }
         if !written.stalled_after {
             definition.stalled_after_micros = of.stalled_after_micros.or(to.stalled_after_micros);

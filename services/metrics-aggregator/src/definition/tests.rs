@@ -47,12 +47,12 @@ fn a_good_file_is_understood() {
     assert_eq!(revenue.legs[0].aggregate, Aggregate::Sum(1));
     assert_eq!(revenue.legs[0].group_by, [2]);
     assert_eq!(revenue.publish.as_ref().unwrap().at_most_every_micros, 250_000);
-    assert!(revenue.compare_previous && !confirmed.compare_previous);
+    assert!(revenue.compare.is_some() && confirmed.compare.is_none());
     assert_eq!(confirmed.lateness_micros, 600_000_000);
     assert!(bookings.legs[0].rooms.fits("bookings.x") && !bookings.legs[0].rooms.fits("bookings"));
     assert_eq!(conversion.legs.len(), 2);
     assert_eq!(conversion.window, Window::Tumbling(Unit::Day));
-    assert!(conversion.compare_previous);
+    assert_eq!(conversion.compare, Some(Compare::Previous));
     assert_ne!(confirmed.fingerprint, bookings.fingerprint);
 }
 
@@ -133,7 +133,19 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             metric("    compare: same_weekday\n"),
-            vec!["8:14: `compare: same_weekday` is not built yet"],
+            vec!["8:14: `compare: same_weekday` is for { tumbling: day }"],
+        ),
+        (
+            metric("    compare: previous_elapsed\n"),
+            vec!["8:14: `compare: previous_elapsed` is not built yet"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: rate(minut), window: { tumbling: day } }\n".into(),
+            vec!["4:42: rate takes second, minute, hour or day, not \"minut\"; did you mean \"minute\"?"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: rate(hour), window: { total: true } }\n".into(),
+            vec!["4:62: rate(..) needs a window that begins"],
         ),
         (
             metric("    group_by: []\n"),
@@ -180,7 +192,7 @@ fn every_mistake_is_told_with_its_place() {
             "  - { name: m, from: { room: r }, value: smu(data.x), window: { sliding: 1h, step: 7m } }\n"
                 .into(),
             vec![
-                "4:42: no aggregate \"smu\"; there are count(), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field; did you mean \"sum\"?",
+                "4:42: no aggregate \"smu\"; there are count(), rate(minute), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field; did you mean \"sum\"?",
                 "4:84: the window's size must be a multiple",
             ],
         ),

@@ -33,7 +33,11 @@ pub enum How {
 impl From<Aggregate> for How {
     fn from(aggregate: Aggregate) -> Self {
         match aggregate {
-            Aggregate::Count | Aggregate::Sum(_) | Aggregate::Avg(_) | Aggregate::Distinct(_) => Self::Add,
+            Aggregate::Count
+            | Aggregate::Rate(_)
+            | Aggregate::Sum(_)
+            | Aggregate::Avg(_)
+            | Aggregate::Distinct(_) => Self::Add,
             Aggregate::Min(_) => Self::Min,
             Aggregate::Max(_) => Self::Max,
             Aggregate::First(_) => Self::First,

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use roomcast_proto::metric::{Group as GroupName, Update, closed_key, current_key};
 use serde_json::value::RawValue;
 
-use crate::definition::{Aggregate, Clock, Definition, Definitions, Unit, Window};
+use crate::definition::{Aggregate, Clock, Compare, Definition, Definitions, Unit, Window};
 use crate::engine::decimal::Decimal;
 use crate::engine::metric::{DISTINCT_MAX, FUTURE_MICROS};
 use crate::engine::ranks::{range_of, shown};
@@ -117,7 +117,7 @@ fn near_step() -> impl Strategy<Value = Step> {
 }
 
 /// Windows; the sliding ones are such that parts of the sparkline cut steps.
-const WINDOWS: [(&str, &str, &str); 17] = [
+const WINDOWS: [(&str, &str, &str); 18] = [
     ("day", "{ tumbling: day }", "wall"),
     ("total", "{ total: true }", "wall"),
     ("slide", "{ sliding: 3h, step: 10m }", "wall"),
@@ -135,24 +135,40 @@ const WINDOWS: [(&str, &str, &str); 17] = [
     ("session", "{ session: 5m }", "wall"),
     ("sessionlong", "{ session: 2h }", "wall"),
     ("sessionevent", "{ session: 15m }", "event"),
+    ("weekday", "{ tumbling: day }", "wall"),
 ];
 
-/// Every aggregate × group for some windows.
-fn definitions(zone: &str, windows: &[usize]) -> Definitions {
+/// Aggregates with the type they are of.
+const VALUES: [(&str, &str, &str); 11] = [
+    ("count", "count()", "new"),
+    ("sum", "sum(data.amount)", "done"),
+    ("distinct", "distinct(data.customer)", "new"),
+    ("avg", "avg(data.amount)", "done"),
+    ("min", "min(data.amount)", "done"),
+    ("max", "max(data.amount)", "new"),
+    ("first", "first(data.amount)", "new"),
+    ("last", "last(data.amount)", "done"),
+    ("rate", "rate(minute)", "done"),
+    ("p50", "p50(data.amount)", "done"),
+    ("p95", "p95(data.amount)", "new"),
+];
+const RATIOS: [(&str, &str); 5] = [
+    ("sum", "count"),
+    ("distinct", "count"),
+    ("max", "avg"),
+    ("p50", "sum"),
+    ("rate", "count"),
+];
+
+/// Some aggregates, their ratios with it, each grouped and not, for some windows.
+fn definitions(zone: &str, windows: &[usize], values: &[usize]) -> Definitions {
     let mut text = format!("version: 1\ntimezone: {zone}\nmetrics:\n");
-    let values = [
-        ("count", "count()", "new"),
-        ("sum", "sum(data.amount)", "done"),
-        ("distinct", "distinct(data.customer)", "new"),
-        ("avg", "avg(data.amount)", "done"),
-        ("min", "min(data.amount)", "done"),
-        ("max", "max(data.amount)", "new"),
-        ("first", "first(data.amount)", "new"),
-        ("last", "last(data.amount)", "done"),
-        ("p50", "p50(data.amount)", "done"),
-        ("p95", "p95(data.amount)", "new"),
-    ];
+    let values: Vec<_> = values.iter().map(|value| VALUES[*value]).collect();
     for (window, spec, clock) in windows.iter().map(|window| WINDOWS[*window]) {
+        let compare = match window {
+            "weekday" => "same_weekday",
+            _ => "previous",
+        };
         for (grouped, group) in [
             ("", ""),
             (
@@ -160,17 +176,19 @@ fn definitions(zone: &str, windows: &[usize]) -> Definitions {
                 ", group_by: [data.category], groups_max: 3, groups_published_max: 2",
             ),
         ] {
-            for (name, value, kind) in values {
+            for (name, value, kind) in &values {
+                if *name == "rate" && window == "total" {
+                    continue;
+                }
                 text += &format!(
-                    "  - {{ name: {name}_{window}{grouped}, from: {{ room: shop.*, type: {kind} }}, where: 'data.customer != true', value: {value}, window: {spec}, clock: {clock}, compare: previous, stalled_after: 1h{group}, publish: {{ room: r, audience: all, at_most_every: 50ms }} }}\n"
+                    "  - {{ name: {name}_{window}{grouped}, from: {{ room: shop.*, type: {kind} }}, where: 'data.customer != true', value: {value}, window: {spec}, clock: {clock}, compare: {compare}, stalled_after: 1h{group}, publish: {{ room: r, audience: all, at_most_every: 50ms }} }}\n"
                 );
             }
-            for (of, to) in [
-                ("sum", "count"),
-                ("distinct", "count"),
-                ("max", "avg"),
-                ("p50", "sum"),
-            ] {
+            let there = |wanted: &str| {
+                let known = values.iter().any(|(name, ..)| *name == wanted);
+                known && !(wanted == "rate" && window == "total")
+            };
+            for (of, to) in RATIOS.into_iter().filter(|(of, to)| there(of) && there(to)) {
                 text += &format!(
                     "  - {{ name: {of}_{to}_{window}{grouped}, ratio: {{ of: {of}_{window}{grouped}, to: {to}_{window}{grouped}, scale: 3 }}, publish: {{ room: r, audience: all, at_most_every: 50ms }}{} }}\n",
                     if grouped.is_empty() {
@@ -379,6 +397,23 @@ impl Naive {
         }
     }
 
+    fn compared(&self, group: &str, window: &Range<i64>) -> Range<i64> {
+        if self.definition.compare != Some(Compare::SameWeekday) {
+            return self.before(group, window);
+        }
+        let date = |at: i64| {
+            self.zone()
+                .to_datetime(Timestamp::from_microsecond(at).unwrap())
+                .date()
+        };
+        let start = |date: jiff::civil::Date| {
+            let zoned = date.to_zoned(self.zone().clone()).unwrap();
+            zoned.timestamp().as_microsecond()
+        };
+        let week_ago = date(window.start).checked_sub(7.days()).unwrap();
+        start(week_ago)..start(week_ago.tomorrow().unwrap())
+    }
+
     fn spark(&self, group: &str, window: Option<&Range<i64>>) -> Vec<Option<Range<i64>>> {
         let Some(window) = window else { return vec![None] };
         if matches!(
@@ -455,7 +490,7 @@ impl Naive {
         }
         let (mut amount, mut value) = (Decimal::ZERO, String::new());
         match aggregate {
-            Aggregate::Count => {}
+            Aggregate::Count | Aggregate::Rate(_) => {}
             Aggregate::Sum(_)
             | Aggregate::Avg(_)
             | Aggregate::Min(_)
@@ -573,6 +608,15 @@ impl Naive {
             let rank = |fact: &&&Fact| (fact.time, fact.seq);
             let value = match self.definition.legs[leg].aggregate {
                 Aggregate::Count => Some(plain(count)),
+                Aggregate::Rate(per) => {
+                    // Every window of this test has a length that 24 divides.
+                    let window = window.unwrap();
+                    let over = window.end.min(self.newest.unwrap()) - window.start;
+                    let minutes = Decimal::from_units(i128::from(over.max(0)));
+                    let count = Decimal::from_units(i128::from(per) * facts.len() as i128);
+                    let there = !facts.is_empty();
+                    there.then(|| count.ratio(minutes, 12)).flatten().map(plain)
+                }
                 Aggregate::Sum(_) => Some(plain(sum())),
                 Aggregate::Avg(_) => sum().ratio(count, 12).map(plain),
                 Aggregate::Min(_) => facts.iter().map(|fact| fact.amount).min().map(plain),
@@ -613,7 +657,7 @@ impl Naive {
         let (value, events) = self.value(group, window.as_ref(), true);
         let previous = window
             .as_ref()
-            .map(|window| self.before(group, window))
+            .map(|window| self.compared(group, window))
             .and_then(|window| self.value(group, Some(&window), false).0);
         let number = |value: &Option<Number>| value.as_ref().and_then(|value| value.1);
         let change = number(&value)
@@ -726,7 +770,7 @@ impl Naive {
         if self.definition.group_values == 0 {
             return vec!["[]".to_owned()];
         }
-        let before = window.filter(|_| current).map(|window| self.before("", window));
+        let before = window.filter(|_| current).map(|window| self.compared("", window));
         let shown = |fact: &&Fact| {
             window.is_none_or(|window| window.contains(&fact.time))
                 || before.as_ref().is_some_and(|b| b.contains(&fact.time))
@@ -860,8 +904,8 @@ fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
     }
 }
 
-fn run(zone: &str, start: &str, windows: &[usize], steps: &[Step]) {
-    let definitions = definitions(zone, windows);
+fn run(zone: &str, start: &str, windows: &[usize], values: &[usize], steps: &[Step]) {
+    let definitions = definitions(zone, windows, values);
     let start = start.parse::<Timestamp>().unwrap().as_microsecond();
     let mut now = start;
     let mut shard = Shard::load(definitions.metrics.clone(), None, now).unwrap();
@@ -1003,18 +1047,20 @@ proptest! {
             ("Europe/Istanbul", "2026-12-30T12:00:00Z"),
         ]),
         windows in prop::sample::subsequence((0..WINDOWS.len()).collect::<Vec<_>>(), 3),
+        values in prop::sample::subsequence((0..VALUES.len()).collect::<Vec<_>>(), 5),
         steps in prop::collection::vec(step(), 1..70),
     ) {
-        run(zone.0, zone.1, &windows, &steps);
+        run(zone.0, zone.1, &windows, &values, &steps);
     }
 
     #[test]
     fn every_session_equals_its_recomputation(
+        values in prop::sample::subsequence((0..VALUES.len()).collect::<Vec<_>>(), 5),
         steps in prop_oneof![
             2 => prop::collection::vec(near_step(), 1..50),
             1 => prop::collection::vec(step(), 1..70),
         ],
     ) {
-        run("UTC", "2026-06-01T12:00:00Z", &[14, 15, 16], &steps);
+        run("UTC", "2026-06-01T12:00:00Z", &[14, 15, 16], &values, &steps);
     }
 }

@@ -311,6 +311,43 @@ fn as_many_closed_sessions_are_state_as_groups_may_be() {
 }
 
 #[test]
+fn a_rate_falls_with_time_and_is_told_once_a_second() {
+    let mut bench = Bench::new("value: rate(minute), window: { tumbling: hour }");
+    assert_eq!(
+        Bench::update(&bench.after(0), "m").value,
+        None,
+        "nothing is over yet"
+    );
+    assert!(bench.after(MINUTE).is_empty(), "nothing to divide");
+    bench.event(0, "{}");
+    let value = |out: &[Outgoing], key: &str| Bench::update(out, key).value;
+    assert_eq!(value(&bench.after(MINUTE), "m").as_deref(), Some("0.5"));
+    assert_eq!(bench.shard.next_wake(), Some(bench.now + SECOND));
+    assert!(bench.after(SECOND / 2).is_empty(), "too soon");
+    assert_eq!(
+        value(&bench.after(SECOND / 2), "m").as_deref(),
+        Some("0.495867768595")
+    );
+    let out = bench.after(NOON + 60 * MINUTE + SECOND - bench.now);
+    assert_eq!(
+        value(&out, "m@2026-06-01T12:00:00Z").as_deref(),
+        Some("0.016666666667")
+    );
+    assert_eq!(value(&out, "m"), None, "nothing came in this hour");
+    assert!(bench.after(10 * SECOND).is_empty());
+}
+
+#[test]
+fn the_same_weekday_is_seven_local_days_earlier() {
+    for (days, previous) in [(1, None), (6, None), (7, Some("1")), (8, None)] {
+        let mut bench = Bench::new("value: count(), compare: same_weekday, window: { tumbling: day }");
+        bench.event(0, "{}");
+        let update = Bench::update(&bench.after(days * DAY), "m");
+        assert_eq!(update.previous.as_deref(), previous, "{days}");
+    }
+}
+
+#[test]
 fn a_group_that_was_silent_for_a_month_begins_anew() {
     for (days, previous) in [(30, Some("1")), (33, None)] {
         let mut bench = Bench::new("value: count(), compare: previous, window: { session: 5m }");

@@ -121,6 +121,25 @@ impl Frames {
         }
     }
 
+    /// The slots of the day seven local days earlier; of days only.
+    #[must_use]
+    pub fn same_weekday(&self, place: i64) -> Option<Range<i64>> {
+        matches!(self.window, Window::Tumbling(Unit::Day)).then(|| self.slots(place - 7))
+    }
+
+    /// First instant in some slots and first one after them, in 24ths of a microsecond, in which parts of a step are whole; not of
+    /// sessions and all time.
+    #[must_use]
+    pub fn span(&self, slots: &Range<i64>) -> Option<Range<i128>> {
+        let fine = |micros: i64| i128::from(micros) * i128::from(SPARK);
+        if let Window::Sliding { step, .. } = self.window {
+            let at = |slot: i64| i128::from(slot) * fine(step) / i128::from(self.step_slots);
+            return Some(at(slots.start)..at(slots.end));
+        }
+        let calendar = self.calendar.as_ref()?;
+        Some(fine(calendar.bounds(slots.start).start)..fine(calendar.bounds(slots.end - 1).end))
+    }
+
     /// The slots of the sparkline's parts, oldest first.
     #[must_use]
     pub fn spark(&self, place: i64) -> Vec<Range<i64>> {

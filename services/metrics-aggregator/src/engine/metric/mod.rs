@@ -169,6 +169,8 @@ pub struct Metric {
     pub(crate) closed_published: BTreeMap<i64, HashMap<Arc<str>, i64>>,
     pub(crate) last_published: Option<i64>,
     pub(crate) last_status: Option<(i64, Status)>,
+    /// When what changes with time alone was last said to have changed, and the highest event time then.
+    pub(crate) last_tick: Option<(i64, Option<i64>)>,
     pub(crate) lag: u64,
 }
 
@@ -215,6 +217,7 @@ impl Metric {
             closed_published: BTreeMap::new(),
             last_published: None,
             last_status: None,
+            last_tick: None,
             lag: 0,
             definition,
         }
@@ -284,7 +287,7 @@ impl Metric {
         }
         self.group_name(leg, field)?;
         let amount = match leg.aggregate {
-            Aggregate::Count => Amount::One,
+            Aggregate::Count | Aggregate::Rate(_) => Amount::One,
             Aggregate::Sum(place)
             | Aggregate::Avg(place)
             | Aggregate::Min(place)

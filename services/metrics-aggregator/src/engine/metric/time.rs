@@ -5,17 +5,24 @@ use std::ops::Range;
 
 use super::session::ALL_SESSIONS;
 use super::{Due, Hole, Metric, any};
-use crate::definition::{Aggregate, Clock, SPARK};
+use crate::definition::{Aggregate, Clock, Leg, SPARK};
 use crate::engine::cell::{Group, How, Spread, ranks, totals};
 use crate::engine::chunk::{Slots, part_hash};
 use crate::engine::window::Frames;
 use roomcast_proto::metric::Group as GroupName;
+
+/// What changes with time alone is published at this distance at least.
+const TICK_MICROS: i64 = 1_000_000;
 
 impl Metric {
     /// Moves time. `as_of` never goes back.
     pub fn advance(&mut self, now: i64) {
         self.as_of = self.as_of.max(now);
         self.follow();
+        if self.next_tick().is_some_and(|at| at <= self.as_of) {
+            self.last_tick = Some((self.as_of, self.highest));
+            self.all_changed = true;
+        }
         if let Some(after) = self.definition.stalled_after_micros {
             let since = self.last_match.unwrap_or(self.created);
             if !self.stalled && self.as_of.saturating_sub(since) >= after {
@@ -35,7 +42,27 @@ impl Metric {
         };
         let stall = self.definition.stalled_after_micros.filter(|_| !self.stalled);
         let stall = stall.map(|after| self.last_match.unwrap_or(self.created).saturating_add(after));
-        end.into_iter().chain(stall).chain(self.room_at).min()
+        end.into_iter()
+            .chain(stall)
+            .chain(self.room_at)
+            .chain(self.next_tick())
+            .min()
+    }
+
+    /// When the numbers of the current window change next without an event: a second after they last did, where time is in them
+    /// and there is anything to divide by it.
+    fn next_tick(&self) -> Option<i64> {
+        let rate = |leg: &Leg| matches!(leg.aggregate, Aggregate::Rate(_));
+        let moved = |(_, highest): &(i64, Option<i64>)| *highest != self.highest;
+        let moves = self.definition.clock == Clock::Wall || self.last_tick.as_ref().is_none_or(moved);
+        if !moves || !self.definition.legs.iter().any(rate) {
+            return None;
+        }
+        let there = match self.place.filter(|_| self.frames.gap().is_none()) {
+            Some(place) => self.highest? >= self.frames.bounds(place)?.start,
+            None => !self.open.is_empty(),
+        };
+        there.then(|| self.last_tick.map_or(i64::MIN, |(last, _)| last + TICK_MICROS))
     }
 
     /// Moves the current window to where time and events say.

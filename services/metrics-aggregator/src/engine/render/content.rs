@@ -5,7 +5,7 @@ use std::ops::Range;
 use roomcast_proto::event::rfc3339;
 use roomcast_proto::metric::{Direction, Group as GroupName, Span, Update};
 
-use crate::definition::Aggregate;
+use crate::definition::{Aggregate, Clock, Compare, Leg, SPARK};
 use crate::engine::cell::{Carried, Group, Totals, carried, ranks};
 use crate::engine::decimal::{DECIMALS, Decimal};
 use crate::engine::metric::Metric;
@@ -47,6 +47,8 @@ pub(super) struct Sums<'a> {
     carried: Option<&'a Carried>,
     /// Of legs that are percentiles.
     percentiles: [Option<Decimal>; 2],
+    /// How much of the time is over, in 24ths of a microsecond; for rates.
+    lasted: i128,
 }
 
 impl Sums<'_> {
@@ -91,6 +93,14 @@ impl Metric {
         }
     }
 
+    /// The slots that a window is compared with; those of the one before where it is compared with nothing.
+    pub(super) fn compared(&self, place: i64) -> Option<Range<i64>> {
+        match self.definition.compare {
+            Some(Compare::SameWeekday) => self.frames.same_weekday(place),
+            _ => self.frames.previous(place),
+        }
+    }
+
     fn view(&self, group: Option<&Group>, place: i64) -> View {
         if let Some(gap) = self.frames.gap() {
             return self.session_view(group, place, gap);
@@ -102,19 +112,18 @@ impl Metric {
         } else {
             (
                 Part::Slots(self.frames.slots(place)),
-                self.frames.previous(place).map(Part::Slots),
+                self.compared(place).map(Part::Slots),
             )
         };
         let spark = self.frames.spark(place).into_iter().enumerate();
         let bounds = self.frames.bounds(place);
-        let reach = bounds.as_ref().map_or(i64::MIN, |bounds| {
-            let compared = if self.definition.compare_previous {
-                bounds.end - bounds.start
-            } else {
-                0
-            };
-            bounds.start - compared
-        });
+        let reach = bounds
+            .as_ref()
+            .map_or(i64::MIN, |bounds| match self.definition.compare {
+                Some(Compare::Previous) => bounds.start - (bounds.end - bounds.start),
+                Some(Compare::SameWeekday) => self.frames.bounds(place - 7).map_or(i64::MIN, |day| day.start),
+                None => bounds.start,
+            });
         View {
             current,
             bounds,
@@ -141,7 +150,7 @@ impl Metric {
         let current = view.current;
         let sums = self.part(group, &view.own);
         let value = self.value(&sums, true);
-        let before = view.before.as_ref().filter(|_| self.definition.compare_previous);
+        let before = view.before.as_ref().filter(|_| self.definition.compare.is_some());
         let previous = before.and_then(|part| self.value(&self.part(group, part), false).ok().flatten());
         let error = value.is_err();
         let value = value.ok().flatten();
@@ -217,7 +226,7 @@ impl Metric {
         let place = self.place.unwrap_or(0);
         match part {
             Part::Current => Some(self.frames.slots(place)),
-            Part::Previous => self.frames.previous(place),
+            Part::Previous => self.compared(place),
             Part::Spark(_, slots) | Part::Slots(slots) => Some(slots.clone()),
         }
     }
@@ -258,11 +267,37 @@ impl Metric {
                 percentiles[leg] = range.map(shown);
             }
         }
+        let rate = |leg: &Leg| matches!(leg.aggregate, Aggregate::Rate(_));
+        let lasted = if self.definition.legs.iter().any(rate) {
+            self.lasted(group, &slots)
+        } else {
+            0
+        };
         Sums {
+            lasted,
             percentiles,
             totals: sums,
             carried: carried(&group.legs[0], &slots, group.how[0]),
         }
+    }
+
+    /// How much of some slots is over, in 24ths of a microsecond; 0 where nothing is.
+    fn lasted(&self, group: &Group, slots: &Range<i64>) -> i128 {
+        let newest = match self.definition.clock {
+            Clock::Wall => self.highest.max(Some(self.as_of)),
+            Clock::Event => self.highest,
+        };
+        let fine = |micros: i64| i128::from(micros) * i128::from(SPARK);
+        let span = match self.frames.gap() {
+            Some(gap) => group
+                .session(slots.start)
+                .and_then(|at| group.sessions.get(at))
+                .map(|session| fine(session.start)..fine(session.last + gap)),
+            None => self.frames.span(slots),
+        };
+        span.zip(newest).map_or(0, |(span, newest)| {
+            (span.end.min(fine(newest)) - span.start).max(0)
+        })
     }
 
     /// The metric's value. `own`: the window's own one, which is 0 for counts and sums where nothing was folded; else there is none.
@@ -294,6 +329,14 @@ impl Metric {
                 Some(Aggregate::Min(_) | Aggregate::Max(_)) if there => {
                     Ok(Some(Decimal::from_units(totals.sum)))
                 }
+                Some(Aggregate::Rate(_)) if !there || sums.lasted == 0 => Ok(None),
+                Some(Aggregate::Rate(per)) => i128::from(totals.events)
+                    .checked_mul(i128::from(per) * i128::from(SPARK))
+                    .and_then(|count| {
+                        Decimal::from_units(count).ratio(Decimal::from_units(sums.lasted), DECIMALS)
+                    })
+                    .map(Some)
+                    .ok_or(Overflow),
                 Some(Aggregate::Percentile(..)) => Ok(sums.percentiles[index]),
                 _ => Ok(None),
             }

@@ -155,7 +155,7 @@ impl Metric {
         // A missing event may have joined it to another; without one before, the one that was may be missing.
         let start = own.map_or(slot, |session| session.start);
         let reach = match before {
-            _ if !self.definition.compare_previous => start - gap,
+            _ if self.definition.compare.is_none() => start - gap,
             Some(before) => before.start - gap,
             None => start - SILENCE_MICROS,
         };
