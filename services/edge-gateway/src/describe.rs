@@ -154,7 +154,10 @@ pub fn command() -> Operation {
         200,
         "The result.",
         "application/json",
-        object(&[("data", json!(true))]),
+        object(&[(
+            "data",
+            json!({ "description": "What the handler answered: any JSON." }),
+        )]),
     )
     .refuses(refusals.map(Code::listed))
 }
@@ -163,7 +166,12 @@ pub fn command() -> Operation {
 #[must_use]
 pub fn page_config() -> Operation {
     page_like(Operation::new("page", "pageConfig", "What the page is told.").open())
-        .answers(200, "As the operator wrote it.", "application/json", json!(true))
+        .answers(
+            200,
+            "As the operator wrote it.",
+            "application/json",
+            json!({ "type": "object" }),
+        )
         .refuses([Code::NotFound.listed()])
 }
 

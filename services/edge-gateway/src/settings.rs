@@ -127,12 +127,12 @@ impl Settings {
     /// What the page is told; `None` when no file is set.
     ///
     /// # Errors
-    /// A file that cannot be read or is not JSON; exit code 65.
+    /// A file that cannot be read or is not one JSON object; exit code 65.
     pub fn load_page_config(&self) -> Result<Option<serde_json::Value>, Failure> {
         let Some(path) = &self.page_config_file else {
             return Ok(None);
         };
-        let config = serde_json::from_str(&read_file(path)?).map_err(|error| {
+        let config: serde_json::Map<_, _> = serde_json::from_str(&read_file(path)?).map_err(|error| {
             Failure::file(format!(
                 "{}:{}:{}: {error}",
                 path.display(),
@@ -140,7 +140,7 @@ impl Settings {
                 error.column()
             ))
         })?;
-        Ok(Some(config))
+        Ok(Some(config.into()))
     }
 
     /// Checks offline what `--check-config` can check.
@@ -368,6 +368,25 @@ mod tests {
             .finish()
             .map(|_| settings)
             .map_err(|mistakes| mistakes.to_string())
+    }
+
+    #[test]
+    fn what_the_page_is_told_is_one_object() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, good) in [
+            (r#"{"ingest":"http://127.0.0.1:1"}"#, true),
+            ("{}", true),
+            ("[]", false),
+            ("true", false),
+            ("{} {}", false),
+            ("", false),
+        ] {
+            let file = folder.path().join("page.json");
+            std::fs::write(&file, text).unwrap();
+            let file = file.display().to_string();
+            let settings = read(&[("ROOMCAST_PAGE_CONFIG_FILE", &file)]).unwrap();
+            assert_eq!(settings.load_page_config().is_ok(), good, "{text}");
+        }
     }
 
     #[test]

@@ -159,6 +159,59 @@ fn every_refusal_is_a_problem_with_a_code_of_the_closed_list() {
     });
 }
 
+/// Where a schema stands as `true` or `false`. OpenAPI allows it, but programs that make code of a document stumble over it, and it
+/// says less than `{ "description": … }`.
+fn boolean_schemas(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                let path = format!("{path}/{name}");
+                let schemas: Vec<(String, &Value)> = match (name.as_str(), member) {
+                    ("schema" | "items", schema) => vec![(path.clone(), schema)],
+                    ("properties" | "schemas", Value::Object(named)) => named
+                        .iter()
+                        .map(|(name, schema)| (format!("{path}/{name}"), schema))
+                        .collect(),
+                    _ => Vec::new(),
+                };
+                found.extend(
+                    schemas
+                        .into_iter()
+                        .filter(|(_, schema)| schema.is_boolean())
+                        .map(|(at, _)| at),
+                );
+                boolean_schemas(member, &path, found);
+            }
+        }
+        Value::Array(members) => {
+            for (number, member) in members.iter().enumerate() {
+                boolean_schemas(member, &format!("{path}/{number}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn no_schema_is_a_boolean() {
+    let mut found = Vec::new();
+    let planted = serde_json::json!({ "a": { "schema": { "properties": { "data": true }, "items": false } }, "b": [{ "schema": true }] });
+    boolean_schemas(&planted, "", &mut found);
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        ["/a/schema/items", "/a/schema/properties/data", "/b/0/schema"]
+    );
+    calm(async |stack| {
+        for Documented { name, document, .. } in documents(stack).await? {
+            let mut found = Vec::new();
+            boolean_schemas(&document, "", &mut found);
+            ensure!(found.is_empty(), "{name}: {found:?}");
+        }
+        Ok(())
+    });
+}
+
 /// The two Python programs, or `None` after saying how to get them.
 fn tools() -> Option<std::path::PathBuf> {
     let folder = repository().join(TOOLS);
