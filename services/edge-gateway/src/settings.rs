@@ -333,6 +333,12 @@ fn read_clients(reader: &mut Reader<'_>, tenancy: Tenancy) -> shard::Limits {
             1..=300,
             "Seconds in which a client must take some of what waits for it (else 4002).",
         ),
+        quiet_every: reader.seconds(
+            "ROOMCAST_QUIET_SECONDS",
+            limits::QUIET_CAUGHT_UP_EVERY.as_secs(),
+            1..=600,
+            "Seconds after which the members of a quiet room are told a newer cursor, so that none grows too old.",
+        ),
         page_events: reader.number(
             "ROOMCAST_RECOVERY_PAGE_EVENTS",
             300,
@@ -443,6 +449,8 @@ mod tests {
             "ROOMCAST_INGRESS_BYTES_BURST",
             "ROOMCAST_WRITE_SECONDS",
             "ROOMCAST_RECOVERY_PAGE_EVENTS",
+            "ROOMCAST_QUIET_SECONDS",
+            "ROOMCAST_SCAN_POSITIONS_MAX",
             "ROOMCAST_FLUSH_MILLIS",
             "ROOMCAST_HEADER_SECONDS",
             "ROOMCAST_HEADER_BYTES_MAX",

@@ -88,6 +88,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Missed events sent before the outbox must be empty again.
     pub page_events: usize,
+    /// A quiet room's members are told a newer cursor this often.
+    pub quiet_every: Duration,
     /// Events of a busy room wait so long for each other.
     pub flush_window: Duration,
 }

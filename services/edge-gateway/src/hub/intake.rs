@@ -14,6 +14,7 @@ use crate::delivery::{Address, Delivery, Kind, Mark};
 use crate::place::{Place, Places};
 use crate::ring::Ring;
 use crate::spine::Cause;
+use crate::spine_driver::Which;
 
 /// A message of one of the streams, or an ephemeral one, as the drivers read it.
 #[derive(Debug, Clone)]
@@ -129,6 +130,7 @@ impl Hub {
         order.position.seq = next.saturating_sub(1);
         order.time_bits = 0;
         let mut stock = self.stock();
+        self.behind()[Which::Events as usize] = super::behind::Behind::default();
         stock.reset_events(Ring::new(ring_limits(&self.settings), next), first_seq, next);
         self.renew(&mut order, &mut stock);
         drop(stock);
@@ -141,6 +143,7 @@ impl Hub {
         order.state_created = Some(created.to_owned());
         order.position.rev = next.saturating_sub(1);
         let mut stock = self.stock();
+        self.behind()[Which::State as usize] = super::behind::Behind::default();
         stock.reset_state(next);
         self.renew(&mut order, &mut stock);
         drop(stock);
@@ -178,6 +181,7 @@ impl Hub {
             room: place.room.clone(),
             audience: (self.audiences)(names.audience),
             audience_name: order.places.audience(names.audience)?,
+            meter: self.meter,
         };
         let kind = kind(names.key.unwrap_or_default());
         let mark = order.epoch.map(|epoch| Mark {

@@ -13,6 +13,7 @@ mod keys;
 mod life;
 mod limits;
 mod protobuf;
+mod recovery;
 mod routes;
 mod slow;
 
@@ -45,6 +46,7 @@ rooms:
   - { room: bookings, subscribe: desk.view }
   - { room: notifications, subscribe: notifications.view, auto_join: true }
   - { room: money, subscribe: money.view }
+  - { room: diary, subscribe: desk.view, history: money.view }
   - room: desk
     subscribe: desk.view
     redact: [{ unless: money.view, remove: [/amount] }]
