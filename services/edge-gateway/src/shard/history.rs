@@ -7,7 +7,6 @@ use roomcast_proto::refusal::{Code, Refusal};
 
 use super::recovery::unavailable;
 use super::{Shard, Ticket};
-use crate::allowance::{self, Operation};
 use crate::hub::{self, Waiter};
 use crate::session::Reading;
 
@@ -32,7 +31,6 @@ impl Shard {
         if !session.may_still_read(&mut reading) {
             return self.refuse(key, reading.id, &Refusal::forbidden());
         }
-        let (tenant, user) = (session.tenant().clone(), session.user().to_owned());
         if connection.reading.is_some() {
             let refusal = Refusal::new(Code::Rate, "one request for history at a time").retry_after_ms(1_000);
             return self.refuse(key, reading.id, &refusal);
@@ -42,12 +40,10 @@ impl Shard {
             ticket,
         };
         let now = self.now.unix_millis;
-        let allowance = &self.shared.allowance;
-        let deep = || allowance.take(&tenant, &user, Operation::DeepHistory);
         match self
             .shared
             .hub
-            .history(&reading.permit, reading.before, reading.limit, waiter, now, deep)
+            .history(&reading.permit, reading.before, reading.limit, waiter, now)
         {
             hub::History::Done(page) => {
                 if let Some(id) = reading.id {
@@ -56,9 +52,6 @@ impl Shard {
                     let body = server_frame::Body::History(page);
                     self.say(key, &ServerFrame::answer(Some(id), body));
                 }
-            }
-            hub::History::Rate(wait_millis) => {
-                self.refuse(key, reading.id, &allowance::too_many(wait_millis));
             }
             hub::History::Unavailable => {
                 self.shared.hub.forget(waiter);
