@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Events that a fresh subscription may have sent from the past by `rewind`.
+pub const REWIND_EVENTS_MAX: usize = 1_000;
 /// Largest event as JSON.
 pub const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// Deepest nesting of an event's JSON, the event's own object included.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion};
 use roomcast_access::{AudienceId, Policy, Principal};
-use roomcast_edge_gateway::delivery::{Address, Delivery, Kind, Mark};
+use roomcast_edge_gateway::delivery::{Address, Delivery, Kind, Mark, Meter};
 use roomcast_edge_gateway::members::{Member, Members};
 use roomcast_edge_gateway::spine::{Holes, Placed, Spine};
 use roomcast_proto::cursor::{Cursors, Epoch, Position};
@@ -27,6 +27,7 @@ fn delivery(n: usize, body: &[u8]) -> Delivery {
         room: room(n),
         audience: Some(AudienceId::ALL),
         audience_name: Audience::all(),
+        meter: Meter::default(),
     };
     let mark = Mark {
         epoch: Epoch::of_streams("a", "b"),

@@ -3,6 +3,7 @@
 //! Made by the hub when a spine hands over a message; read by shards (live and resume), by the HTTP routes (state, history,
 //! snapshot) and kept in the ring and the state cache. Here stands the one function that decides who may see an event.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -55,6 +56,7 @@ pub struct Delivery {
     pub expires_millis: Option<i64>,
     /// `None`: a frame without a cursor.
     mark: Option<Mark>,
+    meter: Meter,
     /// The complete unmasked WebSocket text frame.
     frame: Bytes,
     /// Length of the WebSocket header: where the JSON text begins.
@@ -65,13 +67,67 @@ pub struct Delivery {
     forms: OnceLock<Box<Forms>>,
 }
 
+/// Bytes of forms that were made beside the JSON frames and are still held by somebody: they are charged to the ring.
+///
+/// One per hub, never freed, so that every delivery can hold it for nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Meter(&'static AtomicUsize);
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self(Box::leak(Box::new(AtomicUsize::new(0))))
+    }
+}
+
+impl Meter {
+    /// Bytes held now.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 /// Forms of a delivery that most do not need.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Forms {
+    meter: Meter,
     /// The complete unmasked WebSocket binary frame.
     protobuf: OnceLock<Bytes>,
+    /// The same without a cursor.
+    bare: OnceLock<Arc<Delivery>>,
     /// Frames with something taken out.
     redacted: Mutex<Vec<Redacted>>,
+}
+
+impl Forms {
+    fn new(meter: Meter) -> Box<Self> {
+        Box::new(Self {
+            meter,
+            protobuf: OnceLock::new(),
+            bare: OnceLock::new(),
+            redacted: Mutex::default(),
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let redacted = self.redacted.lock().unwrap_or_else(PoisonError::into_inner);
+        let redacted = redacted
+            .iter()
+            .flat_map(|(_, made)| made)
+            .map(|made| made.cost_bytes());
+        let bare = self.bare.get().map_or(0, |bare| bare.cost_bytes());
+        self.protobuf.get().map_or(0, Bytes::len) + bare + redacted.sum::<usize>()
+    }
+}
+
+impl Drop for Forms {
+    fn drop(&mut self) {
+        self.meter.0.fetch_sub(self.bytes(), Ordering::Relaxed);
+    }
 }
 
 /// What one redaction class gets; `None` when the event cannot be read and so is not delivered to it.
@@ -99,6 +155,8 @@ pub struct Address {
     pub audience: Option<AudienceId>,
     /// The audience's name.
     pub audience_name: Audience,
+    /// Where forms made later are counted.
+    pub meter: Meter,
 }
 
 impl Delivery {
@@ -127,6 +185,7 @@ impl Delivery {
             position,
             expires_millis,
             mark,
+            meter: address.meter,
             frame,
             text_at,
             body_at,
@@ -175,6 +234,7 @@ impl Delivery {
             room: self.room.clone(),
             audience: self.audience,
             audience_name: self.audience_name.clone(),
+            meter: self.meter,
         }
     }
 
@@ -210,13 +270,35 @@ impl Delivery {
             Encoding::Json => &self.frame,
             Encoding::Protobuf => self.forms().protobuf.get_or_init(|| {
                 let cursor = text_of(self.mark, &self.tenant, self.position);
-                encode_protobuf(&self.room, cursor.as_ref().map(CursorText::as_str), self.body())
+                let made = encode_protobuf(&self.room, cursor.as_ref().map(CursorText::as_str), self.body());
+                self.meter.add(made.len());
+                made
             }),
         }
     }
 
+    /// The same without a cursor, as values are sent during recovery; made once.
+    #[must_use]
+    pub fn bare(self: &Arc<Self>) -> Arc<Self> {
+        if self.mark.is_none() {
+            return Arc::clone(self);
+        }
+        let bare = self.forms().bare.get_or_init(|| {
+            let made = self.at(self.position, None);
+            self.meter.add(made.cost_bytes());
+            Arc::new(made)
+        });
+        Arc::clone(bare)
+    }
+
+    /// Bytes of the forms made of this one so far.
+    #[must_use]
+    pub fn made_bytes(&self) -> usize {
+        self.forms.get().map_or(0, |forms| forms.bytes())
+    }
+
     fn forms(&self) -> &Forms {
-        self.forms.get_or_init(Box::default)
+        self.forms.get_or_init(|| Forms::new(self.meter))
     }
 
     /// The JSON text of the `event` push, without the WebSocket header.
@@ -263,12 +345,14 @@ impl Delivery {
                 &body,
             ))
         });
+        let bytes = made.as_ref().map_or(0, |made| made.cost_bytes());
+        self.meter.add(bytes);
         classes.push((view.class(), made.clone()));
         made
     }
 
-    /// What keeping this costs in memory, bytes: the struct, its allocation, its place in an index. It never changes, so forms that
-    /// are made later come on top: at most as much again for clients that read Protobuf, and for each redaction class.
+    /// What keeping this costs in memory, bytes: the struct, its allocation, its place in an index. It never changes; forms that are
+    /// made later are counted by the [`Meter`].
     #[must_use]
     pub fn cost_bytes(&self) -> usize {
         // 16: the counts of the Arc; 24: the Bytes' own header; 24: an index entry and an eviction token.

@@ -269,9 +269,12 @@ async fn history(State(desk): State<Desk>, room: RoomPath, uri: Uri, headers: He
         };
         let page = desk
             .hub
-            .history_async(&permit, before, limit, unix_millis)
+            .history_async(&permit, before, limit, unix_millis, || {
+                let (tenant, user) = (admitted.rights.tenant(), &admitted.user);
+                desk.allowance.take(tenant, user, Operation::DeepHistory)
+            })
             .await
-            .map_err(|_| unavailable())?;
+            .map_err(|unread| unread.rate_millis.map_or_else(unavailable, allowance::too_many))?;
         let mut body = BytesMut::from(&b"{\"events\":["[..]);
         let seen = page
             .events

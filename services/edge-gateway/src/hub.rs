@@ -6,6 +6,7 @@
 
 mod answer;
 mod ask;
+mod behind;
 mod intake;
 mod look;
 mod look_back;
@@ -22,22 +23,24 @@ use std::time::Duration;
 use roomcast_access::AudienceId;
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::cursor::{Cursor, Cursors, Epoch, Position};
-use roomcast_proto::limits::EVENTS_MAX_AGE;
+use roomcast_proto::limits::{EVENTS_MAX_AGE, SCAN_POSITIONS_MAX};
 use roomcast_rights::Current;
 use tokio::sync::mpsc;
 
 pub use answer::{
-    Gap, History, HistoryPage, Outcome, Recovered, Recovery, ShardSender, Snapshot, ToShard, Unavailable,
-    Waiter,
+    Gap, History, HistoryPage, Outcome, Recovered, Recovery, Rewind, ShardSender, Snapshot, ToShard,
+    Unavailable, Waiter,
 };
 pub use intake::Incoming;
 pub use look::{RoomSizes, Sizes};
 pub use metrics::{HubMetrics, StreamMetrics};
 pub use wants::{Part, Read, WantedPart};
 
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Meter};
 use crate::ring::{Ring, RingLimits};
+use crate::spine_driver::Which;
 use crate::state_cache::StateCache;
+use behind::Behind;
 use intake::Order;
 use stock::Stock;
 
@@ -58,6 +61,8 @@ pub struct HubSettings {
     pub ring_room_events_min: usize,
     /// Events read into the ring at start.
     pub warm_events_max: u64,
+    /// Positions of the stream that are looked through for one room at most.
+    pub scan_positions_max: u64,
     /// Bytes of state values; rooms without members are dropped beyond it.
     pub state_bytes_max: usize,
     /// How cursors are written and read.
@@ -70,6 +75,7 @@ impl Default for HubSettings {
             ring_bytes_max: 256 << 20,
             ring_room_events_min: 64,
             warm_events_max: 200_000,
+            scan_positions_max: SCAN_POSITIONS_MAX,
             state_bytes_max: 64 << 20,
             cursors: Cursors::plain(),
         }
@@ -82,7 +88,7 @@ pub type AudienceLookup = Box<dyn Fn(&str) -> Option<AudienceId> + Send + Sync>;
 /// The state of the path from NATS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HubStatus {
-    /// Whether NATS has not answered for 5 s.
+    /// Whether NATS has not answered for 5 s, or what it had 5 s ago is not here yet.
     pub stale: bool,
     /// Since when, Unix milliseconds.
     pub since_millis: i64,
@@ -96,6 +102,7 @@ pub struct Hub {
     settings: HubSettings,
     audiences: AudienceLookup,
     metrics: HubMetrics,
+    meter: Meter,
     order: Mutex<Order>,
     stock: Mutex<Stock>,
     shards: RwLock<Vec<ShardSender>>,
@@ -106,6 +113,7 @@ pub struct Hub {
     open: AtomicBool,
     /// When NATS last answered, on the clock of [`Hub::tick`]'s second argument.
     answered: AtomicI64,
+    behind: Mutex<[Behind; 2]>,
     stale: AtomicBool,
     stale_since: AtomicI64,
     away: AtomicBool,
@@ -138,11 +146,13 @@ impl Hub {
         let stock = Stock::new(
             Ring::new(ring_limits(&settings), 1),
             StateCache::new(settings.state_bytes_max),
+            settings.scan_positions_max,
         );
         Ok(Arc::new(Self {
             settings,
             audiences,
             metrics: HubMetrics::new(metrics)?,
+            meter: Meter::default(),
             order: Mutex::default(),
             stock: Mutex::new(stock),
             shards: RwLock::default(),
@@ -151,6 +161,7 @@ impl Hub {
             tasks: ask::Tasks::default(),
             open: AtomicBool::new(false),
             answered: AtomicI64::new(0),
+            behind: Mutex::default(),
             stale: AtomicBool::new(false),
             stale_since: AtomicI64::new(0),
             away: AtomicBool::new(false),
@@ -254,6 +265,11 @@ impl Hub {
         self.answered.fetch_max(uptime_millis, Ordering::Relaxed);
     }
 
+    /// A stream reaches to this position at least.
+    pub fn knows(&self, which: Which, last: u64) {
+        self.behind()[which as usize].knows(last);
+    }
+
     /// The policy changed: audiences are numbers of the policy, so they are looked up again for everything kept.
     pub fn policy_changed(&self) {
         let _order = self.order();
@@ -269,11 +285,12 @@ impl Hub {
     /// Time went by; to be called every 100 ms or so. `now_millis` is the wall clock (values end by it), `uptime_millis` the clock of
     /// [`Hub::answered`], which nobody sets back.
     pub fn tick(&self, now_millis: i64, uptime_millis: i64) {
-        let over = {
+        let (over, position) = {
             let mut stock = self.stock();
+            stock.ring.beside(self.meter.bytes());
             let over = stock.tick(now_millis);
             self.measure(&stock, now_millis);
-            over
+            (over, stock.position)
         };
         self.wake(&over);
         if !self.open.load(Ordering::Relaxed) {
@@ -281,17 +298,32 @@ impl Hub {
         }
         let unsure = i64::try_from(self.unsure_for().as_millis()).unwrap_or(i64::MAX);
         let silent = unsure.max(uptime_millis - self.answered.load(Ordering::Relaxed));
-        let stale = silent >= STALE_AFTER_MILLIS;
+        let is_behind = {
+            let [events, state] = &mut *self.behind();
+            let state = state.is_behind(position.rev, uptime_millis);
+            events.is_behind(position.seq, uptime_millis) || state
+        };
+        let stale = silent >= STALE_AFTER_MILLIS || is_behind;
         if self.stale.swap(stale, Ordering::Relaxed) != stale {
-            let since_millis = if stale { now_millis - silent } else { now_millis };
+            let old_millis = if is_behind {
+                STALE_AFTER_MILLIS.max(silent)
+            } else {
+                silent
+            };
+            let since_millis = if stale {
+                now_millis - old_millis
+            } else {
+                now_millis
+            };
             self.stale_since.store(since_millis, Ordering::Relaxed);
             self.metrics.stale.set(i64::from(stale));
             if stale {
                 tracing::warn!(
-                    "NATS has not answered for {silent} ms; clients are told that they may see old numbers"
+                    behind = is_behind,
+                    "NATS has not answered for {silent} ms, or is ahead of what was handed out; clients are told that they may see old numbers"
                 );
             } else {
-                tracing::info!("NATS answers again");
+                tracing::info!("NATS answers, and all it has is handed out");
             }
             self.tell(&ToShard::Status { stale, since_millis });
         }
@@ -347,6 +379,11 @@ impl Hub {
     fn tell(&self, message: &ToShard) {
         let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
         shards.iter().for_each(|shard| shard(message.clone()));
+    }
+
+    /// By [`Which`].
+    fn behind(&self) -> MutexGuard<'_, [Behind; 2]> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn order(&self) -> MutexGuard<'_, Order> {

@@ -14,6 +14,7 @@ use roomcast_chassis::process::Failure;
 use roomcast_chassis::readiness::{Latch, Readiness};
 use roomcast_chassis::shutdown::{Shutdown, Stage};
 use roomcast_proto::cursor::Cursors;
+use roomcast_proto::limits::SCAN_POSITIONS_MAX;
 use roomcast_proto::stream::{Sizing, definitions, differences};
 use roomcast_proto::subject::EPHEMERAL_ALL;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -68,6 +69,13 @@ impl NatsSideSettings {
                     usual.warm_events_max,
                     1..=10_000_000,
                     "Recent events read into memory at start.",
+                ),
+                scan_positions_max: reader.number(
+                    "ROOMCAST_SCAN_POSITIONS_MAX",
+                    usual.scan_positions_max,
+                    1..=SCAN_POSITIONS_MAX,
+                    "Positions of the stream looked through for a returning client whose place is no longer in memory; farther back is \
+                     too_far.",
                 ),
                 state_bytes_max: reader.number(
                     "ROOMCAST_STATE_BYTES",

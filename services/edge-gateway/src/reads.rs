@@ -1,7 +1,9 @@
 //! Reads rooms from the streams when memory does not hold them: one read per room at a time, however many ask.
 //!
 //! A read through a filter makes the server walk the stream while ingest waits, so events are read in one room after the other, at most
-//! 50,000 positions, newest part first. A replica may be behind: what it answers counts when it knows the room's last message.
+//! 50,000 positions, newest part first; those who ask take turns (`turns`). A replica may be behind: what it answers counts when it knows the room's last message.
+
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +20,9 @@ use crate::delivery::Delivery;
 use crate::hub::{Hub, Part, READS_WAITING_MAX, Read, WantedPart};
 use crate::nats_side::now_millis;
 use crate::place::Place;
+use crate::ring::Entry;
 use crate::spine_driver::of_stored;
+use turns::Turns;
 
 /// Messages of one direct get.
 const BATCH: usize = 500;
@@ -49,7 +53,7 @@ enum ReadError {
 pub fn spawn(hub: &Arc<Hub>, js: &JetStream, stage: &StageTasks) {
     let Some(wanted) = hub.take_reads() else { return };
     let (events, in_turn) = mpsc::channel(READS_WAITING_MAX);
-    stage.spawn(one_by_one(Arc::clone(hub), js.clone(), in_turn, stage.token()));
+    stage.spawn(in_turns(Arc::clone(hub), js.clone(), in_turn, stage.token()));
     stage.spawn(dispatch(
         Arc::clone(hub),
         js.clone(),
@@ -60,8 +64,7 @@ pub fn spawn(hub: &Arc<Hub>, js: &JetStream, stage: &StageTasks) {
     stage.spawn(floors(Arc::clone(hub), js.clone(), stage.token()));
 }
 
-/// Reads state of several rooms at once, passes events on. While events wait in a full queue, so does
-/// everything behind them.
+/// Reads state of several rooms at once, passes events on.
 async fn dispatch(
     hub: Arc<Hub>,
     js: JetStream,
@@ -88,30 +91,53 @@ async fn dispatch(
                 });
             }
             Some(other) => {
-                // Closed only together with this task's own end.
-                let _ = events.send(other).await;
+                // Where nobody takes any more the next one to want it asks anew.
+                if let Err(refused) = events.try_send(other) {
+                    hub.give_up(&refused.into_inner());
+                }
             }
         }
     }
 }
 
-async fn one_by_one(
-    hub: Arc<Hub>,
-    js: JetStream,
-    mut wanted: mpsc::Receiver<Read>,
-    ending: CancellationToken,
-) {
+/// Reads one thing after the other, each in its turn. What waits is as bounded as the queue it comes from.
+async fn in_turns(hub: Arc<Hub>, js: JetStream, mut wanted: mpsc::Receiver<Read>, ending: CancellationToken) {
+    let (mut turns, mut reading) = (Turns::default(), None);
     loop {
-        let read = tokio::select! {
-            () = ending.cancelled() => return,
-            read = wanted.recv() => read,
-        };
-        match read {
-            None => return,
-            Some(Read::Events(place)) => read_events(&hub, &js, &place).await,
-            Some(Read::Time(seq)) => read_time(&hub, &js, seq).await,
-            Some(Read::State(place)) => read_state(&hub, &js, &place).await,
+        if reading.is_none() {
+            reading = turns.pop().map(|read| Box::pin(read_one(&hub, &js, read)));
         }
+        hub.metrics()
+            .reads_waiting
+            .set(i64::try_from(turns.len()).unwrap_or(i64::MAX));
+        let nothing = std::future::pending();
+        let done = async {
+            match reading.as_mut() {
+                Some(reading) => reading.await,
+                None => nothing.await,
+            }
+        };
+        tokio::select! {
+            () = ending.cancelled() => return,
+            () = done => reading = None,
+            read = wanted.recv(), if turns.len() < READS_WAITING_MAX => match read {
+                None => return,
+                Some(Read::Events(place, waiter)) => {
+                    let tenant = place.tenant.clone();
+                    turns.push(&tenant, waiter, Read::Events(place, waiter));
+                }
+                // A single message by its position costs the server nothing: before all others.
+                Some(read) => read_one(&hub, &js, read).await,
+            },
+        }
+    }
+}
+
+async fn read_one(hub: &Hub, js: &JetStream, read: Read) {
+    match read {
+        Read::Events(place, _) => read_events(hub, js, &place).await,
+        Read::Time(seq) => read_time(hub, js, seq).await,
+        Read::State(place) => read_state(hub, js, &place).await,
     }
 }
 
@@ -195,7 +221,7 @@ async fn part_of(hub: &Hub, js: &JetStream, wanted: &WantedPart) -> Result<Part,
         .message(stream::EVENTS, At::Last(&filter))
         .await?
         .map_or(0, |last| last.sequence);
-    let (mut events, mut bytes) = (Vec::new(), 0);
+    let (mut events, mut bytes): (Vec<Entry>, usize) = (Vec::new(), 0);
     let (mut high, mut step) = (wanted.to, STEP_POSITIONS);
     let mut part = Part {
         from: wanted.to + 1,
@@ -207,23 +233,23 @@ async fn part_of(hub: &Hub, js: &JetStream, wanted: &WantedPart) -> Result<Part,
         let read = between(js, &filter, low, high, last).await?;
         bytes += read.iter().map(|message| message.payload.len()).sum::<usize>();
         let made = read.into_iter().rev().map(of_stored);
-        events.extend(
-            made.filter_map(|placed| hub.old_event(placed.sequence, placed.time_micros, &placed.message)),
-        );
+        events.extend(made.filter_map(|placed| {
+            let made = hub.old_event(placed.sequence, placed.time_micros, &placed.message)?;
+            (made.room == wanted.place.room).then(|| (Arc::new(made), placed.time_micros))
+        }));
         part.from = low;
         if events.len() > EVENTS_MAX || bytes > EVENT_BYTES_MAX {
             part.cut = true;
             break;
         }
-        if wanted.enough.is_some_and(|enough| events.len() >= enough) {
+        if wanted.enough.is_met(events.iter().map(|(_, micros)| *micros)) {
             break;
         }
         high = low.saturating_sub(1);
         step = (step * 2).min(16_000);
     }
-    events.retain(|event| event.room == wanted.place.room);
     events.reverse();
-    part.events = events.into_iter().map(Arc::new).collect();
+    part.events = events;
     Ok(part)
 }
 

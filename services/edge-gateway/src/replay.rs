@@ -1,7 +1,6 @@
 //! Decides what a returning client can be given, from its cursor and from what is known: pure, asked under the hub's lock.
 
 use roomcast_proto::cursor::{Cursor, Epoch, Position};
-use roomcast_proto::limits::SCAN_POSITIONS_MAX;
 
 use crate::hub::Gap;
 
@@ -12,6 +11,8 @@ pub struct Known {
     pub epoch: Epoch,
     /// Everything up to here has been handed out.
     pub head: Position,
+    /// Positions that are looked through at most.
+    pub scan_max: u64,
     /// The oldest event the stream keeps.
     pub first_seq: u64,
     /// From here on every state value is younger than withdrawn ones are kept.
@@ -63,7 +64,7 @@ pub fn plan(from: Option<Cursor>, known: &Known) -> Plan {
     if !in_ring && next < known.first_seq {
         return Plan::Incomplete(Gap::Expired);
     }
-    if !in_ring && known.ring_from - next > SCAN_POSITIONS_MAX {
+    if !in_ring && known.ring_from - next > known.scan_max {
         return Plan::Incomplete(Gap::TooFar);
     }
     if from.time_bits != 0 && seq > 0 {
@@ -104,6 +105,7 @@ mod tests {
                 seq: 100_000,
                 rev: 500,
             },
+            scan_max: 50_000,
             first_seq: 1_000,
             first_rev: 200,
             ring_from: 90_000,

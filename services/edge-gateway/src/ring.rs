@@ -28,6 +28,8 @@ pub struct Ring {
     limits: RingLimits,
     tenants: HashMap<Box<str>, Share>,
     bytes: usize,
+    /// Bytes of forms made beside the frames, see [`Ring::beside`].
+    beside: usize,
     events: usize,
     /// Every event from this position on was in here once.
     start: u64,
@@ -62,7 +64,7 @@ struct RoomEvents {
 }
 
 /// An event and when it was stored, Unix microseconds.
-type Entry = (Arc<Delivery>, i64);
+pub type Entry = (Arc<Delivery>, i64);
 
 impl Ring {
     /// An empty one: nothing from before `start` was ever in it.
@@ -72,6 +74,7 @@ impl Ring {
             limits,
             tenants: HashMap::new(),
             bytes: 0,
+            beside: 0,
             events: 0,
             start: start.max(1),
             evicted_micros: None,
@@ -85,6 +88,14 @@ impl Ring {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Charges the ring with what was made of events since (Protobuf frames, frames with something taken out), wherever it is held.
+    pub fn beside(&mut self, bytes: usize) {
+        self.beside = bytes;
+        if self.bytes + self.beside > self.limits.bytes_max {
+            self.make_room();
+        }
     }
 
     /// Events held.
@@ -153,7 +164,7 @@ impl Ring {
         share.events += 1;
         self.bytes += cost;
         self.events += 1;
-        if self.bytes > self.limits.bytes_max {
+        if self.bytes + self.beside > self.limits.bytes_max {
             self.make_room();
         }
     }
@@ -185,6 +196,15 @@ impl Ring {
     /// The room's events after a position, ascending. Cost: the logarithm of what the room holds, and what is returned.
     pub fn after(&self, key: &str, sequence: u64) -> impl DoubleEndedIterator<Item = &Arc<Delivery>> {
         self.slice(key, move |seq| seq <= sequence, false)
+    }
+
+    /// The room's events with the time each was stored, Unix microseconds, newest first.
+    pub fn newest(&self, key: &str) -> impl Iterator<Item = &Entry> {
+        let room = self
+            .tenants
+            .get(Place::tenant_of(key))
+            .and_then(|share| share.rooms.get(key));
+        room.into_iter().flat_map(|room| room.events.iter().rev())
     }
 
     /// The room's events before a position, ascending.
@@ -231,8 +251,9 @@ impl Ring {
     /// Pushes out a hundredth at a time, so that choosing the tenant costs little per event.
     fn make_room(&mut self) {
         let goal = self.limits.bytes_max - self.limits.bytes_max / 100;
-        while self.bytes > goal {
-            let share_max = self.limits.bytes_max / self.tenants.len().max(1);
+        let holders = self.tenants.values().filter(|share| share.events > 0).count();
+        let share_max = self.limits.bytes_max / holders.max(1);
+        while self.bytes + self.beside > goal {
             let Some(share) = self.tenants.values_mut().max_by_key(|share| share.bytes) else {
                 return;
             };
@@ -240,6 +261,7 @@ impl Ring {
                 return;
             };
             let cost = gone.cost_bytes();
+            self.beside = self.beside.saturating_sub(gone.made_bytes());
             share.bytes -= cost;
             share.events -= 1;
             self.bytes -= cost;

@@ -6,14 +6,13 @@
 //! there and what is not its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use roomcast_access::{Rights, Subscribe};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::{Cursor, Cursors};
 use roomcast_proto::frame::{
-    BadFrame, ClientFrame, Connected, Expiring, Ping, Refreshed, RoomAnswer, ServerFrame, Unsubscribed,
-    client_frame, server_frame,
+    BadFrame, ClientFrame, Connected, Expiring, Ping, Refreshed, Rewind, RoomAnswer, ServerFrame,
+    Unsubscribed, client_frame, server_frame,
 };
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::limits;
@@ -45,8 +44,6 @@ pub struct Limits {
     pub requests: Rate,
     /// How cursors are read.
     pub cursors: Cursors,
-    /// How often the client is pinged; it is told.
-    pub ping_every: Duration,
 }
 
 /// The two clocks, read once per turn of the shard.
@@ -242,7 +239,7 @@ impl Session {
             user: self.admitted.user.as_ref().to_owned(),
             roles: self.admitted.roles.to_vec(),
             epoch: about.epoch,
-            ping_seconds: u32::try_from(self.limits.ping_every.as_secs()).unwrap_or(u32::MAX),
+            ping_seconds: u32::try_from(limits::PING_EVERY.as_secs()).unwrap_or(u32::MAX),
             expires_at: rfc3339(self.admitted.expires_at.saturating_mul(1000)),
             server_time: rfc3339(now.unix_millis),
             status: status_word(about.stale).to_owned(),
@@ -275,7 +272,15 @@ impl Session {
         let id = frame.id;
         match frame.body {
             Some(Body::Subscribe(subscribe)) => {
-                self.subscribe(id, &subscribe.room, subscribe.cursor.as_deref(), wishes)
+                let from = match (&subscribe.cursor, &subscribe.rewind) {
+                    (None, Some(rewind)) => match rewound(rewind) {
+                        Ok(from) => from,
+                        Err(refusal) => return refuse(id, &refusal, wishes),
+                    },
+                    // Who has a place goes on from there.
+                    (cursor, _) => self.from(cursor.as_deref()),
+                };
+                self.subscribe(id, &subscribe.room, from, wishes)
             }
             Some(Body::Unsubscribe(unsubscribe)) => self.unsubscribe(id, unsubscribe.room, wishes),
             Some(Body::History(history)) => self.history(id, &history, wishes),
@@ -313,8 +318,8 @@ impl Session {
         }
     }
 
-    fn subscribe(&mut self, id: Option<u32>, name: &str, cursor: Option<&str>, wishes: &mut Vec<Wish>) {
-        let asked = asked(name, self.from(cursor), &self.admitted.rights, true);
+    fn subscribe(&mut self, id: Option<u32>, name: &str, from: From, wishes: &mut Vec<Wish>) {
+        let asked = asked(name, from, &self.admitted.rights, true);
         let requested = self
             .rooms
             .iter()
@@ -417,6 +422,21 @@ fn asked(name: &str, from: From, rights: &Rights, requested: bool) -> Asked {
         permit: permit(name, rights),
         from,
         requested,
+    }
+}
+
+/// Where a client begins that wants a part of the past.
+fn rewound(rewind: &Rewind) -> Result<From, Refusal> {
+    let bad = |what: &str| Err(Refusal::new(Code::BadRequest, what.to_owned()).at("/subscribe/rewind"));
+    match (rewind.count, rewind.seconds) {
+        (None, None) => bad("count or seconds, or both"),
+        (Some(0), _) | (_, Some(0)) => bad("at least 1"),
+        (count, seconds) => Ok(From::Rewind {
+            count: usize::try_from(count.unwrap_or(u32::MAX))
+                .unwrap_or(usize::MAX)
+                .min(limits::REWIND_EVENTS_MAX),
+            seconds,
+        }),
     }
 }
 

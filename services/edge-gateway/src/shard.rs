@@ -39,13 +39,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::frame::{Encoding, ServerFrame, Status, server_frame};
-use roomcast_proto::limits::AUTHENTICATE_WITHIN;
+use roomcast_proto::limits::{AUTHENTICATE_WITHIN, PING_EVERY};
 use slab::Slab;
 use tokio::sync::oneshot;
 
 use crate::allowance::Allowance;
 use crate::asking::Asking;
-use crate::beat::{self, Beat};
 use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
 use crate::delivery::Delivery;
@@ -87,10 +86,10 @@ pub struct Limits {
     pub ingress: Rate,
     /// Bytes may wait so long without the socket taking any.
     pub write_timeout: Duration,
-    /// How clients are asked whether they are still there.
-    pub beat: beat::Pace,
     /// Missed events sent before the outbox must be empty again.
     pub page_events: usize,
+    /// A quiet room's members are told a newer cursor this often.
+    pub quiet_every: Duration,
     /// Events of a busy room wait so long for each other.
     pub flush_window: Duration,
 }
@@ -398,6 +397,8 @@ impl Shard {
             self.shared.metrics.ended(Ending::Gone);
             return None;
         }
+        // The first ping comes early and at random, so that clients that came together are not pinged together.
+        let every = u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
         let due = self.now.millis + u64::try_from(AUTHENTICATE_WITHIN.as_millis()).unwrap_or(u64::MAX);
         let Arrival {
             mut early,
@@ -412,12 +413,12 @@ impl Shard {
             handshake: Box::new(Handshake { admitted }),
             due,
         };
-        let beat = Beat::new(self.now.millis, self.shared.limits.beat, fastrand::u64(..));
+        let ping_at = self.now.millis + fastrand::u64(every / 2..=every);
         entry.insert(Connection::new(
             socket,
             stage,
             encoding,
-            beat,
+            ping_at,
             accepted,
             (place, stranger),
         ));

@@ -109,6 +109,12 @@ impl<M> Spine<M> {
         self.next
     }
 
+    /// The highest position known to be, or to have been, in the stream.
+    #[must_use]
+    pub fn target(&self) -> u64 {
+        self.target
+    }
+
     /// Which stream this is: its creation time.
     #[must_use]
     pub fn created(&self) -> &str {

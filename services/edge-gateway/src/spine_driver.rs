@@ -185,6 +185,7 @@ impl SpineDriver {
                 _ = ticks.tick() => {
                     let now = self.now();
                     self.spine.on_tick(now, &mut self.wishes);
+                    self.hub.knows(self.which, self.spine.target());
                 }
                 changed = self.status.changed() => if changed.is_ok() {
                     let now = *self.status.borrow_and_update();

@@ -5,7 +5,7 @@
 //! Written by the hub under its lock; this file reads no clock.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use roomcast_access::permit::View;
 use roomcast_proto::limits::ROOM_KEYS_MAX;
@@ -47,16 +47,19 @@ struct RoomState {
     used: u64,
     bytes: usize,
     keys: HashMap<Arc<str>, SmallVec<[Value; 1]>>,
-    by_rev: BTreeMap<u64, Arc<str>>,
+    by_rev: BTreeMap<u64, Arc<Delivery>>,
+    /// All values by position, as they were asked for last; gone with the next change.
+    whole: Option<Values>,
 }
+
+/// Values of a room by position, shared by all who ask for them; see [`newest`].
+pub type Values = Arc<[Arc<Delivery>]>;
 
 /// One audience's value of a key.
 #[derive(Debug)]
 struct Value {
     delivery: Arc<Delivery>,
     ends_millis: Option<i64>,
-    /// The same without a cursor, as it is sent during recovery.
-    bare: OnceLock<Arc<Delivery>>,
 }
 
 impl Value {
@@ -65,17 +68,7 @@ impl Value {
     }
 
     fn is_withdrawn(&self) -> bool {
-        matches!(self.delivery.kind, Kind::State { withdrawn: true, .. })
-    }
-
-    fn bare(&self) -> Arc<Delivery> {
-        if self.delivery.cursor().is_none() {
-            return Arc::clone(&self.delivery);
-        }
-        let bare = self
-            .bare
-            .get_or_init(|| Arc::new(self.delivery.at(self.delivery.position, None)));
-        Arc::clone(bare)
+        is_withdrawn(&self.delivery)
     }
 
     fn cost(&self) -> usize {
@@ -119,11 +112,10 @@ impl StateCache {
         Some((room.keys.len(), room.bytes))
     }
 
-    /// The position of the newest value of a room whose state is complete here; 0 where it has none.
+    /// Whether the room's state is complete here.
     #[must_use]
-    pub fn loaded_to(&self, key: &str) -> Option<u64> {
-        let room = self.rooms.get(key).filter(|room| room.loaded)?;
-        Some(room.by_rev.last_key_value().map_or(0, |(rev, _)| *rev))
+    pub fn is_loaded(&self, key: &str) -> bool {
+        self.rooms.get(key).is_some_and(|room| room.loaded)
     }
 
     /// Counts one more shard with members in the room: it is not dropped.
@@ -231,16 +223,16 @@ impl StateCache {
             self.refused += 1;
             return;
         }
+        room.whole = None;
+        room.by_rev.insert(rev, Arc::clone(&delivery));
         let value = Value {
             delivery,
             ends_millis,
-            bare: OnceLock::new(),
         };
         room.bytes += value.cost();
         self.bytes += value.cost();
         self.values += 1;
         values.push(value);
-        room.by_rev.insert(rev, Arc::clone(&state_key));
         if let Some(ends) = ends_millis {
             self.ends.insert((ends, rev), (Arc::clone(key), state_key));
         }
@@ -262,6 +254,7 @@ impl StateCache {
             };
             if let Some(at) = values.iter().position(|value| value.rev() == rev) {
                 let old = values.swap_remove(at);
+                room.whole = None;
                 room.by_rev.remove(&rev);
                 room.bytes -= old.cost();
                 self.bytes -= old.cost();
@@ -273,47 +266,34 @@ impl StateCache {
         }
     }
 
-    /// The newest visible value of each key that changed after `rev` for this view, by position, without cursors. With `withdrawn`, a
-    /// key that no longer has a value is given as its withdrawal. Cost: what changed since, not what the room holds.
-    pub fn changed(
-        &mut self,
-        view: &View,
-        key: &str,
-        rev: u64,
-        withdrawn: bool,
-        now_millis: i64,
-    ) -> Vec<Arc<Delivery>> {
+    /// All values of the keys that changed after `rev`, by position: what [`newest`] chooses from. Costs a clone of a pointer for all of a
+    /// room that did not change since it was last asked, else one for each value.
+    pub fn values_after(&mut self, key: &str, rev: u64) -> Values {
         self.touch(key);
-        let Some(room) = self.rooms.get(key) else {
-            return Vec::new();
+        let Some(room) = self.rooms.get_mut(key) else {
+            return Values::default();
         };
-        let mut changed = Vec::new();
-        for (at, state_key) in room.by_rev.range(rev.saturating_add(1)..) {
-            let Some(values) = room.keys.get(state_key) else {
-                continue;
-            };
-            let visible = || {
-                values
-                    .iter()
-                    .filter(|value| value.delivery.visible(view, now_millis))
-            };
-            let Some(top) = visible().max_by_key(|value| value.rev()) else {
-                continue;
-            };
-            // Each key once, at its newest change.
-            if top.rev() != *at {
-                continue;
-            }
-            match visible()
-                .filter(|value| !value.is_withdrawn())
-                .max_by_key(|value| value.rev())
-            {
-                Some(value) => changed.push(value.bare()),
-                None if withdrawn => changed.push(top.bare()),
-                None => {}
-            }
+        let RoomState {
+            by_rev, whole, keys, ..
+        } = room;
+        if rev == 0 {
+            let whole = whole.get_or_insert_with(|| by_rev.values().map(Arc::clone).collect());
+            return Arc::clone(whole);
         }
-        changed
+        let mut values: Vec<Arc<Delivery>> = Vec::new();
+        for (_, changed) in by_rev.range(rev.saturating_add(1)..) {
+            values.push(Arc::clone(changed));
+            let Kind::State { key, .. } = &changed.kind else {
+                continue;
+            };
+            // What another audience has held for longer may be what holds now.
+            let others = keys.get(key).into_iter().flatten();
+            let older = others.filter(|other| other.rev() <= rev);
+            values.extend(older.map(|other| Arc::clone(&other.delivery)));
+        }
+        values.sort_unstable_by_key(|value| value.position.rev);
+        values.dedup_by_key(|value| value.position.rev);
+        values.into()
     }
 
     /// The newest value of a key that still holds for this view.
@@ -328,15 +308,13 @@ impl StateCache {
 
     /// Replaces every value for which `change` has a new form: audiences after a change of policy.
     pub fn map(&mut self, change: impl Fn(&Delivery) -> Option<Delivery>) {
-        let values = self
-            .rooms
-            .values_mut()
-            .flat_map(|room| room.keys.values_mut())
-            .flatten();
-        for value in values {
-            if let Some(changed) = change(&value.delivery) {
-                value.delivery = Arc::new(changed);
-                value.bare = OnceLock::new();
+        for room in self.rooms.values_mut() {
+            for value in room.keys.values_mut().flatten() {
+                if let Some(changed) = change(&value.delivery) {
+                    value.delivery = Arc::new(changed);
+                    room.by_rev.insert(value.rev(), Arc::clone(&value.delivery));
+                    room.whole = None;
+                }
             }
         }
     }
@@ -384,6 +362,46 @@ impl StateCache {
             ends.remove(&(at, value.rev()));
         }
     }
+}
+
+/// Of values by position (see [`StateCache::values_after`]), the newest visible one of each key that changed after `rev` for this view, by
+/// position, without cursors. With `withdrawn`, a key that no longer has a value is given as its withdrawal. Takes a time that grows
+/// with the room; to be called without a lock.
+#[must_use]
+pub fn newest(
+    values: &[Arc<Delivery>],
+    view: &View,
+    rev: u64,
+    withdrawn: bool,
+    now_millis: i64,
+) -> Vec<Arc<Delivery>> {
+    /// The newest of a key, and the newest that is not withdrawn.
+    type Of<'a> = (&'a Arc<Delivery>, Option<&'a Arc<Delivery>>);
+    let mut keys: HashMap<&str, Of<'_>> = HashMap::with_capacity(values.len());
+    for value in values.iter().filter(|value| value.visible(view, now_millis)) {
+        let Kind::State { key, .. } = &value.kind else {
+            continue;
+        };
+        let of_key = keys.entry(key).or_insert((value, None));
+        // They come by position: the later one is the newer.
+        of_key.0 = value;
+        if !is_withdrawn(value) {
+            of_key.1 = Some(value);
+        }
+    }
+    let mut changed: Vec<Of<'_>> = keys
+        .into_values()
+        .filter(|(top, _)| top.position.rev > rev)
+        .collect();
+    changed.sort_unstable_by_key(|(top, _)| top.position.rev);
+    let chosen = changed
+        .into_iter()
+        .filter_map(|(top, holds)| holds.or(withdrawn.then_some(top)));
+    chosen.map(Delivery::bare).collect()
+}
+
+fn is_withdrawn(delivery: &Delivery) -> bool {
+    matches!(delivery.kind, Kind::State { withdrawn: true, .. })
 }
 
 #[cfg(test)]

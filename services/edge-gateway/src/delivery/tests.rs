@@ -9,6 +9,7 @@ fn delivery(audience: Option<AudienceId>, expires_millis: Option<i64>, body: &[u
         room: Room::parse("bookings").unwrap(),
         audience,
         audience_name: Audience::all(),
+        meter: crate::delivery::Meter::default(),
     };
     let mark = Some(Mark {
         epoch: Epoch::of_streams("a", "b"),

@@ -10,6 +10,7 @@ fn events(count: usize) -> Vec<Arc<Delivery>> {
         room: Room::parse("a").unwrap(),
         audience: None,
         audience_name: Audience::all(),
+        meter: crate::delivery::Meter::default(),
     };
     let event = || Delivery::new(address(), Kind::Event, Position::default(), None, None, b"{}");
     (0..count).map(|_| Arc::new(event())).collect()

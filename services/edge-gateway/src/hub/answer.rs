@@ -111,6 +111,17 @@ pub enum Recovery {
     Wait,
     /// It could not be read in time: refuse with `unavailable`, the client may try again.
     Unavailable,
+    /// It would have to be read, and the user has had too much read: `rate`, to try again after so many milliseconds.
+    Rate(u64),
+}
+
+/// How much of the past a fresh subscriber wants: the fewer of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewind {
+    /// So many events at most.
+    pub count: usize,
+    /// Only events stored since, Unix microseconds.
+    pub since_micros: Option<i64>,
 }
 
 /// One page of history.
@@ -133,6 +144,8 @@ pub enum History {
     Wait,
     /// It could not be read in time: refuse with `unavailable`.
     Unavailable,
+    /// As [`Recovery::Rate`].
+    Rate(u64),
 }
 
 /// State, or state and the newest events, of a room at one cut: the first paint.
@@ -146,7 +159,10 @@ pub struct Snapshot {
     pub events: Vec<Arc<Delivery>>,
 }
 
-/// It cannot be answered at the moment: `unavailable`, temporary.
+/// It cannot be answered at the moment: `unavailable`, temporary; or `rate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not available at the moment")]
-pub struct Unavailable;
+pub struct Unavailable {
+    /// Set where it is the user's rate: when to try again, milliseconds.
+    pub rate_millis: Option<u64>,
+}

@@ -11,16 +11,25 @@ use tokio::sync::oneshot;
 
 use super::Hub;
 use super::answer::{
-    History, HistoryPage, Outcome, Recovered, Recovery, Snapshot, ToShard, Unavailable, Waiter,
+    History, HistoryPage, Outcome, Recovered, Recovery, Rewind, Snapshot, ToShard, Unavailable, Waiter,
 };
-use super::stock::Stock;
+use super::stock::{Looked, Stock};
 use super::waits::WAIT_MILLIS;
-use super::wants::{Part, WantedPart};
+use super::wants::{Part, Read, WantedPart};
 use crate::delivery::{Delivery, Kind};
 use crate::place::Place;
+use crate::state_cache;
 
 /// Tasks are waiters of this "shard".
 const TASKS: usize = usize::MAX;
+
+const UNREAD: Unavailable = Unavailable { rate_millis: None };
+
+fn over_rate(wait_millis: u64) -> Unavailable {
+    Unavailable {
+        rate_millis: Some(wait_millis),
+    }
+}
 
 /// Tasks that wait.
 #[derive(Debug, Default)]
@@ -41,19 +50,65 @@ impl Hub {
         waiter: Waiter,
         now_millis: i64,
     ) -> Recovery {
-        let recovery = match self.is_sure() {
-            true => self.ask(|stock| stock.recover(permit, from, waiter, now_millis)),
-            false => Recovery::Unavailable,
-        };
-        match &recovery {
-            Recovery::Done(recovered) => self.count(recovered, from),
-            Recovery::Unavailable => self.metrics.recoveries.with_label_values(&["unavailable"]).inc(),
-            Recovery::Wait => {}
-        }
-        recovery
+        self.recover_page(permit, from, usize::MAX, waiter, now_millis)
     }
 
-    /// A page of the visible events before a cursor (or the newest), ascending. Waiting is as in [`Hub::recover`].
+    /// The same with at most so many events; where there are that many, there may be more after the last.
+    pub fn recover_page(
+        &self,
+        permit: &Subscribe,
+        from: Option<Cursor>,
+        events_max: usize,
+        waiter: Waiter,
+        now_millis: i64,
+    ) -> Recovery {
+        let found = match self.is_sure() {
+            true => self.ask(|stock| stock.recover(permit, from, events_max, waiter, now_millis)),
+            false => Looked::Unavailable,
+        };
+        self.finish(permit, found, from, now_millis)
+    }
+
+    /// What a fresh subscriber gets that wants a part of the past. `deep` is asked once before the stream is read for it; what it says
+    /// is [`Recovery::Rate`].
+    pub fn rewind(
+        &self,
+        permit: &Subscribe,
+        rewind: Rewind,
+        waiter: Waiter,
+        now_millis: i64,
+        deep: impl FnOnce() -> Result<(), u64>,
+    ) -> Recovery {
+        let found = match self.is_sure() {
+            true => self.ask(|stock| stock.rewind(permit, rewind, waiter, now_millis, deep)),
+            false => Looked::Unavailable,
+        };
+        self.finish(permit, found, None, now_millis)
+    }
+
+    /// What takes time with the size of a room is done here, after the lock.
+    fn finish(&self, permit: &Subscribe, found: Looked, from: Option<Cursor>, now_millis: i64) -> Recovery {
+        let outcome = |word| self.metrics.recoveries.with_label_values(&[word]).inc();
+        match found {
+            Looked::Found(found) => {
+                let recovered = found.finish(permit, now_millis);
+                self.count(&recovered, from);
+                Recovery::Done(recovered)
+            }
+            Looked::Wait => Recovery::Wait,
+            Looked::Unavailable => {
+                outcome("unavailable");
+                Recovery::Unavailable
+            }
+            Looked::Rate(wait_millis) => {
+                outcome("rate");
+                Recovery::Rate(wait_millis)
+            }
+        }
+    }
+
+    /// A page of the visible events before a cursor (or the newest), ascending. Waiting is as in [`Hub::recover`]. `deep` is asked once
+    /// before the stream is read for it; what it says is [`History::Rate`].
     pub fn history(
         &self,
         permit: &HistoryPermit,
@@ -61,9 +116,10 @@ impl Hub {
         limit: usize,
         waiter: Waiter,
         now_millis: i64,
+        deep: impl FnOnce() -> Result<(), u64>,
     ) -> History {
         match self.is_sure() {
-            true => self.ask(|stock| stock.history(permit, before, limit.max(1), waiter, now_millis)),
+            true => self.ask(|stock| stock.history(permit, before, limit.max(1), waiter, now_millis, deep)),
             false => History::Unavailable,
         }
     }
@@ -122,7 +178,8 @@ impl Hub {
         self.wait_for(|waiter| match self.recover(permit, from, waiter, now_millis()) {
             Recovery::Done(recovered) => Some(Ok(recovered)),
             Recovery::Wait => None,
-            Recovery::Unavailable => Some(Err(Unavailable)),
+            Recovery::Unavailable => Some(Err(UNREAD)),
+            Recovery::Rate(wait_millis) => Some(Err(over_rate(wait_millis))),
         })
         .await
     }
@@ -140,12 +197,14 @@ impl Hub {
         before: Option<Cursor>,
         limit: usize,
         now_millis: impl Fn() -> i64,
+        deep: impl Fn() -> Result<(), u64>,
     ) -> Result<HistoryPage, Unavailable> {
         self.wait_for(
-            |waiter| match self.history(permit, before, limit, waiter, now_millis()) {
+            |waiter| match self.history(permit, before, limit, waiter, now_millis(), &deep) {
                 History::Done(page) => Some(Ok(page)),
                 History::Wait => None,
-                History::Unavailable => Some(Err(Unavailable)),
+                History::Unavailable => Some(Err(UNREAD)),
+                History::Rate(wait_millis) => Some(Err(over_rate(wait_millis))),
             },
         )
         .await
@@ -164,11 +223,19 @@ impl Hub {
         events: usize,
         now_millis: impl Fn() -> i64,
     ) -> Result<Snapshot, Unavailable> {
-        self.wait_for(|waiter| match self.is_sure() {
-            true => self
-                .ask(|stock| stock.snapshot(permit, events, waiter, now_millis()))
-                .map(Ok),
-            false => Some(Err(Unavailable)),
+        self.wait_for(|waiter| {
+            if !self.is_sure() {
+                return Some(Err(UNREAD));
+            }
+            let now_millis = now_millis();
+            let (cursor, values, events) =
+                self.ask(|stock| stock.snapshot(permit, events, waiter, now_millis))?;
+            let state = state_cache::newest(&values, permit, 0, false, now_millis);
+            Some(Ok(Snapshot {
+                cursor,
+                state,
+                events,
+            }))
         })
         .await
     }
@@ -208,7 +275,7 @@ impl Hub {
             }
             // Told, or the sender was replaced: either way ask again.
             if tokio::time::timeout_at(deadline, ready).await.is_err() {
-                return Err(Unavailable);
+                return Err(UNREAD);
             }
         }
     }
@@ -221,8 +288,7 @@ impl Hub {
         drop(stock);
         for read in reads {
             if let Err(refused) = self.reads.try_send(read) {
-                self.metrics.reads.with_label_values(&["any", "refused"]).inc();
-                self.stock().give_up(&refused.into_inner());
+                self.give_up(&refused.into_inner());
             }
         }
         answer
@@ -269,6 +335,12 @@ impl Hub {
     /// Which life of the streams reads are for.
     pub(crate) fn life(&self) -> u64 {
         self.stock().life
+    }
+
+    /// A read that nobody will make.
+    pub(crate) fn give_up(&self, read: &Read) {
+        self.metrics.reads.with_label_values(&["any", "refused"]).inc();
+        self.stock().give_up(read);
     }
 
     /// The events to be read for a room.

@@ -14,6 +14,7 @@ use crate::delivery::{Address, Delivery, Kind, Mark};
 use crate::place::{Place, Places};
 use crate::ring::Ring;
 use crate::spine::Cause;
+use crate::spine_driver::Which;
 
 /// A message of one of the streams, or an ephemeral one, as the drivers read it.
 #[derive(Debug, Clone)]
@@ -112,20 +113,13 @@ impl Hub {
         stock.position = order.position;
         stock.time_bits = 0;
         stock.ring.note_time(to, 0);
-        let ahead = stock.take_ahead();
-        drop(stock);
-        self.wake(&ahead);
     }
 
     /// `STATE` has nothing up to this position any more.
     pub fn skip_state(&self, to: u64) {
         let mut order = self.order();
         order.position.rev = to;
-        let mut stock = self.stock();
-        stock.position = order.position;
-        let ahead = stock.take_ahead();
-        drop(stock);
-        self.wake(&ahead);
+        self.stock().position = order.position;
     }
 
     /// `EVENTS` begins anew at `next`; it was created at `created` and keeps what is not before `first_seq`. Clients are told, except at
@@ -136,6 +130,7 @@ impl Hub {
         order.position.seq = next.saturating_sub(1);
         order.time_bits = 0;
         let mut stock = self.stock();
+        self.behind()[Which::Events as usize] = super::behind::Behind::default();
         stock.reset_events(Ring::new(ring_limits(&self.settings), next), first_seq, next);
         self.renew(&mut order, &mut stock);
         drop(stock);
@@ -148,6 +143,7 @@ impl Hub {
         order.state_created = Some(created.to_owned());
         order.position.rev = next.saturating_sub(1);
         let mut stock = self.stock();
+        self.behind()[Which::State as usize] = super::behind::Behind::default();
         stock.reset_state(next);
         self.renew(&mut order, &mut stock);
         drop(stock);
@@ -185,6 +181,7 @@ impl Hub {
             room: place.room.clone(),
             audience: (self.audiences)(names.audience),
             audience_name: order.places.audience(names.audience)?,
+            meter: self.meter,
         };
         let kind = kind(names.key.unwrap_or_default());
         let mark = order.epoch.map(|epoch| Mark {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use roomcast_access::permit::View;
 use roomcast_proto::cursor::{Cursor, Position};
-use roomcast_proto::limits::SCAN_POSITIONS_MAX;
 
-use super::answer::{History, HistoryPage, Snapshot, Waiter};
-use super::stock::{Stock, capped};
+use super::answer::{History, HistoryPage, Outcome, Rewind, Waiter};
+use super::stock::{Found, Looked, Stock, capped};
+use super::wants::{Enough, Part};
 use crate::delivery::Delivery;
 use crate::place::Place;
+use crate::state_cache::Values;
 
 impl Stock {
     /// A page of the events before a cursor.
@@ -20,6 +21,7 @@ impl Stock {
         limit: usize,
         waiter: Waiter,
         now_millis: i64,
+        deep: impl FnOnce() -> Result<(), u64>,
     ) -> History {
         let Some(head) = self.head() else {
             return History::Unavailable;
@@ -54,15 +56,20 @@ impl Stock {
                 .part(&place.key)
                 .filter(|part| part.from < low && part.to + 1 >= low)
             else {
-                let first = low.saturating_sub(SCAN_POSITIONS_MAX).max(self.first_seq);
-                self.wants.want_part(&place, first, low - 1, Some(limit), waiter);
+                if let Err(wait_millis) = self.waits.charge(waiter, now_millis, deep) {
+                    return History::Rate(wait_millis);
+                }
+                let first = low.saturating_sub(self.scan_max).max(self.first_seq);
+                self.wants
+                    .want_part(&place, first, low - 1, Enough::count(limit), waiter);
                 return if self.waits.may_wait(waiter, now_millis) {
                     History::Wait
                 } else {
                     History::Unavailable
                 };
             };
-            let older = part.events.iter().rev().filter(|event| event.position.seq < low);
+            let older = part.events.iter().rev().map(|(event, _)| event);
+            let older = older.filter(|event| event.position.seq < low);
             newest.extend(older.filter(visible).take(limit - newest.len()).cloned());
             low = part.from;
         }
@@ -88,6 +95,89 @@ impl Stock {
         })
     }
 
+    /// What a fresh subscriber gets with a part of the past: events from the ring, and beyond it from the stream.
+    pub fn rewind(
+        &mut self,
+        view: &View,
+        rewind: Rewind,
+        waiter: Waiter,
+        now_millis: i64,
+        deep: impl FnOnce() -> Result<(), u64>,
+    ) -> Looked {
+        let Some(head) = self.head() else {
+            return Looked::Unavailable;
+        };
+        let place = Place::of(view);
+        if !self.has_state(&place, waiter) {
+            return self.wait(waiter, now_millis);
+        }
+        let since = rewind.since_micros.unwrap_or(i64::MIN);
+        let low = self.ring.covers_from(&place.key);
+        let mut newest: Vec<Arc<Delivery>> = Vec::new();
+        let mut is_old = false;
+        let ring = self.ring.newest(&place.key).take_while(|(_, micros)| {
+            is_old |= *micros < since;
+            !is_old
+        });
+        let visible = |event: &&Arc<Delivery>| event.visible(view, now_millis);
+        newest.extend(
+            ring.map(|(event, _)| event)
+                .filter(visible)
+                .take(rewind.count)
+                .cloned(),
+        );
+        let floor = low.saturating_sub(self.scan_max).max(self.first_seq);
+        if newest.len() < rewind.count && !is_old && low > floor {
+            let wanted = Enough {
+                count: Some(rewind.count),
+                since_micros: rewind.since_micros,
+            };
+            let usable = |part: &&Part| {
+                let below = part.events.iter().filter(|(event, _)| event.position.seq < low);
+                let all = part.from <= floor || part.cut || wanted.is_met(below.map(|(_, micros)| *micros));
+                part.from < low && part.to + 1 >= low && all
+            };
+            let Some(part) = self.wants.part(&place.key).filter(usable) else {
+                if let Err(wait_millis) = self.waits.charge(waiter, now_millis, deep) {
+                    return Looked::Rate(wait_millis);
+                }
+                self.wants.want_part(&place, floor, low - 1, wanted, waiter);
+                return self.wait(waiter, now_millis);
+            };
+            let older = part.events.iter().rev();
+            let older = older.filter(|(event, micros)| event.position.seq < low && *micros >= since);
+            let left = rewind.count - newest.len();
+            newest.extend(older.map(|(event, _)| event).filter(visible).take(left).cloned());
+        }
+        newest.reverse();
+        // Until `caughtUp` no state has been given, so rev is 0.
+        let start = match newest.first() {
+            None => Cursor {
+                position: Position {
+                    rev: 0,
+                    ..head.position
+                },
+                ..head
+            },
+            Some(first) => Cursor {
+                epoch: head.epoch,
+                position: Position {
+                    seq: first.position.seq - 1,
+                    rev: 0,
+                },
+                time_bits: 0,
+            },
+        };
+        Looked::Found(Found {
+            recovery: Outcome::Fresh,
+            start,
+            events: newest,
+            values: self.state.values_after(&place.key, 0),
+            rev: 0,
+            head,
+        })
+    }
+
     /// State and the newest events, at one cut; `None` while the state is being read.
     pub fn snapshot(
         &mut self,
@@ -95,7 +185,7 @@ impl Stock {
         events: usize,
         waiter: Waiter,
         now_millis: i64,
-    ) -> Option<Snapshot> {
+    ) -> Option<(Cursor, Values, Vec<Arc<Delivery>>)> {
         let head = self.head()?;
         let place = Place::of(view);
         if !self.has_state(&place, waiter) {
@@ -113,12 +203,7 @@ impl Stock {
             .cloned()
             .collect();
         newest.reverse();
-        let state = self.state.changed(view, &place.key, 0, false, now_millis);
-        Some(Snapshot {
-            cursor: head,
-            state,
-            events: newest,
-        })
+        Some((head, self.state.values_after(&place.key, 0), newest))
     }
 }
 

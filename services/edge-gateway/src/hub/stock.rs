@@ -6,14 +6,14 @@ use std::sync::Arc;
 use roomcast_access::permit::View;
 use roomcast_proto::cursor::{Cursor, Epoch, Position};
 
-use super::answer::{Gap, Outcome, Recovered, Recovery, Waiter};
+use super::answer::{Gap, Outcome, Recovered, Waiter};
 use super::waits::Waits;
-use super::wants::{Part, Read, WantedPart, Wants};
+use super::wants::{Enough, Part, Read, WantedPart, Wants};
 use crate::delivery::Delivery;
 use crate::place::Place;
 use crate::replay::{Known, Plan, plan};
 use crate::ring::Ring;
-use crate::state_cache::StateCache;
+use crate::state_cache::{self, StateCache, Values};
 
 /// See the module.
 #[derive(Debug)]
@@ -36,13 +36,63 @@ pub struct Stock {
     pub state: StateCache,
     pub(super) waits: Waits,
     pub(super) wants: Wants,
+    /// Positions that are looked through for one room at most.
+    pub(super) scan_max: u64,
     ahead: HashMap<Waiter, Position>,
+}
+
+/// What was found under the lock.
+#[derive(Debug)]
+pub enum Looked {
+    /// All of it; [`Found::finish`] makes the answer.
+    Found(Found),
+    /// Something has to be read first.
+    Wait,
+    /// It could not be read in time.
+    Unavailable,
+    /// The user has had too much read; when to try again, milliseconds.
+    Rate(u64),
+}
+
+/// An answer that still holds more than its receiver may see: choosing takes time with the size of the room, and needs no lock.
+#[derive(Debug)]
+pub struct Found {
+    pub(super) recovery: Outcome,
+    pub(super) start: Cursor,
+    pub(super) events: Vec<Arc<Delivery>>,
+    pub(super) values: Values,
+    /// State up to here is known to the receiver.
+    pub(super) rev: u64,
+    pub(super) head: Cursor,
+}
+
+impl Found {
+    /// What the holder of `view` gets.
+    pub fn finish(self, view: &View, now_millis: i64) -> Recovered {
+        // With withdrawals only where the receiver may hold the key.
+        let withdrawn = self.recovery == Outcome::Complete;
+        let state = state_cache::newest(&self.values, view, self.rev, withdrawn, now_millis);
+        let may_overtake = !state.is_empty() || self.recovery == Outcome::Fresh;
+        let events = if may_overtake {
+            // The state comes after the events: until it is there, no cursor may say that it has been delivered.
+            self.events.iter().map(|event| capped(event, self.rev)).collect()
+        } else {
+            self.events
+        };
+        Recovered {
+            recovery: self.recovery,
+            start: self.start,
+            events,
+            state,
+            head: self.head,
+        }
+    }
 }
 
 impl Stock {
     /// Nothing yet.
     #[must_use]
-    pub fn new(ring: Ring, state: StateCache) -> Self {
+    pub fn new(ring: Ring, state: StateCache, scan_max: u64) -> Self {
         Self {
             epoch: None,
             position: Position::default(),
@@ -54,6 +104,7 @@ impl Stock {
             state,
             waits: Waits::default(),
             wants: Wants::default(),
+            scan_max,
             ahead: HashMap::new(),
         }
     }
@@ -133,59 +184,46 @@ impl Stock {
         &mut self,
         view: &View,
         from: Option<Cursor>,
+        events_max: usize,
         waiter: Waiter,
         now_millis: i64,
-    ) -> Recovery {
+    ) -> Looked {
         let Some(head) = self.head() else {
-            return Recovery::Unavailable;
+            return Looked::Unavailable;
         };
         let place = Place::of(view);
         if !self.has_state(&place, waiter) {
             return self.wait(waiter, now_millis);
         }
-        let done = |recovered| Recovery::Done(recovered);
-        let answer = match plan(from, &self.known(head, &place.key, from)) {
-            Plan::Fresh => done(self.anew(view, &place, Outcome::Fresh, head, now_millis)),
-            Plan::Incomplete(reason) => {
-                done(self.anew(view, &place, Outcome::Incomplete { reason }, head, now_millis))
-            }
+        let found = match plan(from, &self.known(head, &place.key, from)) {
+            Plan::Fresh => self.anew(&place, Outcome::Fresh, head),
+            Plan::Incomplete(reason) => self.anew(&place, Outcome::Incomplete { reason }, head),
             Plan::Ahead if self.waits.may_wait(waiter, now_millis) => {
                 self.ahead
                     .insert(waiter, from.map_or(head.position, |from| from.position));
-                return Recovery::Wait;
+                return Looked::Wait;
             }
-            Plan::Ahead => {
-                let outcome = Outcome::Incomplete { reason: Gap::Ahead };
-                done(self.anew(view, &place, outcome, head, now_millis))
-            }
+            Plan::Ahead => self.anew(&place, Outcome::Incomplete { reason: Gap::Ahead }, head),
             Plan::NeedTime => {
                 let seq = from.map_or(0, |from| from.position.seq);
                 self.wants.want_time(seq, waiter);
                 return self.wait(waiter, now_millis);
             }
             Plan::NeedRead(first, last) => {
-                self.wants.want_part(&place, first, last, None, waiter);
+                self.wants
+                    .want_part(&place, first, last, Enough::default(), waiter);
                 return self.wait(waiter, now_millis);
             }
-            Plan::Complete => done(self.missed(view, &place, from.unwrap_or(head), head, now_millis)),
+            Plan::Complete => self.missed(view, &place, from.unwrap_or(head), head, events_max, now_millis),
         };
         // The waiter is not forgotten: it may wait for another room of the same request, whose time goes on.
-        answer
+        Looked::Found(found)
     }
 
-    /// Whether the room's state is here, at this cut; else asks for it. A read may have seen values that have not come live yet: who
-    /// were given them now would get them again, and perhaps older ones before.
+    /// Whether the room's state is here; else asks for it.
     pub(super) fn has_state(&mut self, place: &Place, waiter: Waiter) -> bool {
-        if let Some(newest) = self.state.loaded_to(&place.key) {
-            if newest <= self.position.rev {
-                return true;
-            }
-            let read = Position {
-                rev: newest,
-                ..Position::default()
-            };
-            self.ahead.insert(waiter, read);
-            return false;
+        if self.state.is_loaded(&place.key) {
+            return true;
         }
         if self.wants.want_state(place, waiter) {
             self.state.begin(&place.key);
@@ -193,11 +231,11 @@ impl Stock {
         false
     }
 
-    fn wait(&mut self, waiter: Waiter, now_millis: i64) -> Recovery {
+    pub(super) fn wait(&mut self, waiter: Waiter, now_millis: i64) -> Looked {
         if self.waits.may_wait(waiter, now_millis) {
-            Recovery::Wait
+            Looked::Wait
         } else {
-            Recovery::Unavailable
+            Looked::Unavailable
         }
     }
 
@@ -207,6 +245,7 @@ impl Stock {
         Known {
             epoch: head.epoch,
             head: head.position,
+            scan_max: self.scan_max,
             first_seq: self.first_seq,
             first_rev: self.first_rev,
             ring_from: self.ring.covers_from(key),
@@ -216,15 +255,7 @@ impl Stock {
         }
     }
 
-    fn anew(
-        &mut self,
-        view: &View,
-        place: &Place,
-        recovery: Outcome,
-        head: Cursor,
-        now_millis: i64,
-    ) -> Recovered {
-        let state = self.state.changed(view, &place.key, 0, false, now_millis);
+    fn anew(&mut self, place: &Place, recovery: Outcome, head: Cursor) -> Found {
         // Until `caughtUp` no state has been given, so rev is 0.
         let start = Cursor {
             position: Position {
@@ -233,11 +264,12 @@ impl Stock {
             },
             ..head
         };
-        Recovered {
+        Found {
             recovery,
             start,
             events: Vec::new(),
-            state,
+            values: self.state.values_after(&place.key, 0),
+            rev: 0,
             head,
         }
     }
@@ -248,33 +280,27 @@ impl Stock {
         place: &Place,
         from: Cursor,
         head: Cursor,
+        events_max: usize,
         now_millis: i64,
-    ) -> Recovered {
-        let state = self
-            .state
-            .changed(view, &place.key, from.position.rev, true, now_millis);
+    ) -> Found {
         let ring_from = self.ring.covers_from(&place.key);
-        let seq = from.position.seq;
+        let Position { seq, rev } = from.position;
         let part = self.wants.part(&place.key).map_or(&[][..], |part| &part.events);
         let read = part
             .iter()
+            .map(|(event, _)| event)
             .filter(|event| event.position.seq > seq && event.position.seq < ring_from);
         let ring = self
             .ring
             .after(&place.key, seq)
             .filter(|event| event.position.seq >= ring_from);
         let visible = read.chain(ring).filter(|event| event.visible(view, now_millis));
-        let events: Vec<Arc<Delivery>> = if state.is_empty() {
-            visible.cloned().collect()
-        } else {
-            // The state comes after the events: until it is there, no cursor may say that it has been delivered.
-            visible.map(|event| capped(event, from.position.rev)).collect()
-        };
-        Recovered {
+        Found {
             recovery: Outcome::Complete,
             start: from,
-            events,
-            state,
+            events: visible.take(events_max).cloned().collect(),
+            values: self.state.values_after(&place.key, rev),
+            rev,
             head,
         }
     }

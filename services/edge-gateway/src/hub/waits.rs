@@ -19,16 +19,44 @@ pub struct Waits {
 struct Deadline {
     at_millis: i64,
     told: bool,
+    /// Whether reading for it was counted.
+    charged: bool,
 }
 
 impl Waits {
     /// Whether this waiter may wait (longer); its time begins with the first call.
     pub fn may_wait(&mut self, waiter: Waiter, now_millis: i64) -> bool {
+        now_millis < self.deadline(waiter, now_millis).at_millis
+    }
+
+    /// Counts reading for this waiter, once however often it asks again.
+    ///
+    /// # Errors
+    /// What `count` says; it is not waiting then.
+    pub fn charge(
+        &mut self,
+        waiter: Waiter,
+        now_millis: i64,
+        count: impl FnOnce() -> Result<(), u64>,
+    ) -> Result<(), u64> {
+        if self.deadline(waiter, now_millis).charged {
+            return Ok(());
+        }
+        let counted = count();
+        match counted {
+            Ok(()) => self.deadline(waiter, now_millis).charged = true,
+            Err(_) => self.end(waiter),
+        }
+        counted
+    }
+
+    fn deadline(&mut self, waiter: Waiter, now_millis: i64) -> &mut Deadline {
         let fresh = Deadline {
             at_millis: now_millis + WAIT_MILLIS,
             told: false,
+            charged: false,
         };
-        now_millis < self.deadlines.entry(waiter).or_insert(fresh).at_millis
+        self.deadlines.entry(waiter).or_insert(fresh)
     }
 
     /// It has its answer, or is gone.
@@ -59,6 +87,21 @@ impl Waits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reading_is_counted_once_for_each_who_waits() {
+        let (mut waits, waiter) = (Waits::default(), Waiter { shard: 0, ticket: 1 });
+        assert_eq!(waits.charge(waiter, 0, || Err(7)), Err(7));
+        assert_eq!(waits.len(), 0, "who was refused does not wait");
+        assert_eq!(waits.charge(waiter, 0, || Ok(())), Ok(()));
+        assert_eq!(
+            waits.charge(waiter, 1, || Err(7)),
+            Ok(()),
+            "asking again costs nothing"
+        );
+        waits.end(waiter);
+        assert_eq!(waits.charge(waiter, 2, || Err(7)), Err(7));
+    }
 
     #[test]
     fn time_begins_once_and_ends_once() {

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::answer::Waiter;
-use crate::delivery::Delivery;
 use crate::place::Place;
+use crate::ring::Entry;
 
 /// Bytes of events kept after a read, for those who come for the same.
 const PARTS_BYTES_MAX: usize = 64 << 20;
@@ -19,8 +19,8 @@ const TIMES_MAX: usize = 4_096;
 pub enum Read {
     /// All values of a room.
     State(Place),
-    /// Events of a room; [`Wants::take_part`] says which.
-    Events(Place),
+    /// Events of a room, for this waiter; [`Wants::take_part`] says which, and nothing when it was read for another one meanwhile.
+    Events(Place, Waiter),
     /// When a message of `EVENTS` was stored.
     Time(u64),
 }
@@ -34,9 +34,52 @@ pub struct WantedPart {
     pub from: u64,
     /// The last position.
     pub to: u64,
-    /// The newest so many suffice; `None`: all.
-    pub enough: Option<usize>,
+    /// What suffices.
+    pub enough: Enough,
     waiters: Vec<Waiter>,
+}
+
+/// When reading backwards may end: with so many events, or with one that was stored before; without either, at the first position.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Enough {
+    /// The newest so many.
+    pub count: Option<usize>,
+    /// Those stored since, Unix microseconds.
+    pub since_micros: Option<i64>,
+}
+
+impl Enough {
+    /// The newest so many.
+    #[must_use]
+    pub fn count(count: usize) -> Self {
+        Self {
+            count: Some(count),
+            since_micros: None,
+        }
+    }
+
+    /// Whether these are enough, given the times at which they were stored.
+    pub fn is_met(&self, times: impl Iterator<Item = i64>) -> bool {
+        let (mut count, mut oldest) = (0, i64::MAX);
+        for micros in times {
+            count += 1;
+            oldest = oldest.min(micros);
+        }
+        self.count.is_some_and(|enough| count >= enough)
+            || self.since_micros.is_some_and(|since| oldest < since)
+    }
+
+    /// What is enough for both.
+    fn and(self, other: Self) -> Self {
+        let is_alike = self.since_micros.is_some() == other.since_micros.is_some();
+        let (Some(a), Some(b), true) = (self.count, other.count, is_alike) else {
+            return Self::default();
+        };
+        Self {
+            count: Some(a.max(b)),
+            since_micros: self.since_micros.zip(other.since_micros).map(|(a, b)| a.min(b)),
+        }
+    }
 }
 
 /// A part of the stream, read for one room.
@@ -46,8 +89,8 @@ pub struct Part {
     pub from: u64,
     /// The last position read.
     pub to: u64,
-    /// The room's events in it, ascending.
-    pub events: Vec<Arc<Delivery>>,
+    /// The room's events in it and when they were stored, ascending.
+    pub events: Vec<Entry>,
     /// Whether there was too much before `from`.
     pub cut: bool,
 }
@@ -83,7 +126,7 @@ impl Wants {
     pub fn give_up(&mut self, read: &Read) {
         match read {
             Read::State(place) => drop(self.state.remove(&place.key)),
-            Read::Events(place) => drop(self.wanted.remove(&place.key)),
+            Read::Events(place, _) => drop(self.wanted.remove(&place.key)),
             Read::Time(seq) => drop(self.timing.remove(seq)),
         }
     }
@@ -100,11 +143,13 @@ impl Wants {
     }
 
     /// Wants a room's events in a part of the stream.
-    pub fn want_part(&mut self, place: &Place, from: u64, to: u64, enough: Option<usize>, waiter: Waiter) {
+    pub fn want_part(&mut self, place: &Place, from: u64, to: u64, enough: Enough, waiter: Waiter) {
+        // Each waiter has its own place in the line: whoever comes first brings it about for all.
+        self.reads.push(Read::Events(place.clone(), waiter));
         if let Some(wanted) = self.wanted.get_mut(&place.key) {
             wanted.from = wanted.from.min(from);
             wanted.to = wanted.to.max(to);
-            wanted.enough = wanted.enough.and_then(|had| Some(had.max(enough?)));
+            wanted.enough = wanted.enough.and(enough);
             wanted.waiters.push(waiter);
             return;
         }
@@ -117,7 +162,6 @@ impl Wants {
             waiters,
         };
         self.wanted.insert(Arc::clone(&place.key), wanted);
-        self.reads.push(Read::Events(place.clone()));
     }
 
     /// Wants to know when a message was stored.
@@ -145,7 +189,7 @@ impl Wants {
     /// They were read, or not; returns who must ask again.
     pub fn part_done(&mut self, key: &Arc<str>, part: Option<Part>, now_millis: i64) -> Vec<Waiter> {
         if let Some(part) = part {
-            let bytes = part.events.iter().map(|event| event.cost_bytes()).sum();
+            let bytes = part.events.iter().map(|(event, _)| event.cost_bytes()).sum();
             self.drop_parts(|kept| kept.key == *key);
             self.parts.push_back(Kept {
                 key: Arc::clone(key),
@@ -225,18 +269,56 @@ mod tests {
     }
 
     #[test]
+    fn what_is_enough_for_two_is_enough_for_each() {
+        let enough = |count, since_micros| Enough { count, since_micros };
+        let rows = [
+            (
+                enough(Some(5), None),
+                enough(Some(9), None),
+                enough(Some(9), None),
+            ),
+            (enough(Some(5), None), enough(None, None), enough(None, None)),
+            (
+                enough(Some(5), Some(70)),
+                enough(Some(3), Some(50)),
+                enough(Some(5), Some(50)),
+            ),
+            (
+                enough(Some(5), Some(70)),
+                enough(Some(9), None),
+                enough(None, None),
+            ),
+        ];
+        for (a, b, both) in rows {
+            assert_eq!((a.and(b), b.and(a)), (both, both));
+        }
+        let met = |enough: Enough, times: &[i64]| enough.is_met(times.iter().copied());
+        assert!(met(enough(Some(2), None), &[9, 8]) && !met(enough(Some(3), None), &[9, 8]));
+        assert!(met(enough(Some(9), Some(9)), &[9, 8]) && !met(enough(Some(9), Some(8)), &[9, 8]));
+        assert!(!met(Enough::default(), &[1; 100]));
+    }
+
+    #[test]
     fn a_thing_is_read_once_for_all_who_want_it() {
         let (mut wants, room) = (Wants::default(), place("a"));
         assert!(wants.want_state(&room, waiter(1)) && !wants.want_state(&room, waiter(2)));
-        wants.want_part(&room, 100, 200, Some(50), waiter(3));
-        wants.want_part(&room, 50, 150, None, waiter(4));
+        wants.want_part(&room, 100, 200, Enough::count(50), waiter(3));
+        wants.want_part(&room, 50, 150, Enough::default(), waiter(4));
         wants.want_time(7, waiter(5));
         wants.want_time(7, waiter(6));
-        assert_eq!(wants.take_reads().len(), 3);
+        assert_eq!(
+            wants.take_reads().len(),
+            4,
+            "state, time, and a place in the line for each of two"
+        );
         assert!(wants.take_reads().is_empty());
         let wanted = wants.take_part(&room.key).unwrap();
-        assert_eq!((wanted.from, wanted.to, wanted.enough), (50, 200, None));
-        wants.want_part(&room, 10, 20, None, waiter(7));
+        assert_eq!(
+            (wanted.from, wanted.to, wanted.enough),
+            (50, 200, Enough::default())
+        );
+        assert!(wants.take_part(&room.key).is_none(), "it is read once");
+        wants.want_part(&room, 10, 20, Enough::default(), waiter(7));
         assert_eq!(
             wants.take_reads().len(),
             1,

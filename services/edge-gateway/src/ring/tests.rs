@@ -12,6 +12,7 @@ fn push(ring: &mut Ring, tenant: &str, room: &str, seq: u64) {
         room: Room::parse(room).unwrap(),
         audience: Some(AudienceId::ALL),
         audience_name: Audience::all(),
+        meter: crate::delivery::Meter::default(),
     };
     let position = Position { seq, rev: 0 };
     let event = Delivery::new(address, Kind::Event, position, None, None, &[b'x'; 100]);
@@ -139,4 +140,58 @@ proptest! {
         }
         prop_assert_eq!(ring.events(), count);
     }
+}
+
+proptest! {
+    /// A tenant that never wrote more than its share has lost nothing, whatever the others write.
+    #[test]
+    fn one_tenants_flood_never_evicts_anothers_share(
+        flood in prop::collection::vec((0_u8..3, 0_u8..40), 100..1_500),
+        calm in prop::collection::vec(0_usize..1_500, 1..20),
+        room_events_min in 0_usize..8,
+    ) {
+        // Four tenants in a ring for 100 events: 24 each, with the hundredth that is freed at a time.
+        let mut ring = Ring::new(limits(100, room_events_min), 1);
+        let mut calm_seqs = Vec::new();
+        for (seq, (number, (tenant, room))) in (1..).zip(flood.iter().enumerate().flat_map(|(n, what)| {
+            let calm = calm.iter().filter(move |at| **at == n).map(move |_| (n, (9, 0)));
+            calm.chain(std::iter::once((n, *what)))
+        })) {
+            let name = if tenant == 9 { "calm".to_owned() } else { format!("loud{tenant}") };
+            push(&mut ring, &name, &format!("r{room}"), seq);
+            if tenant == 9 {
+                calm_seqs.push(seq);
+            }
+            prop_assert_eq!(held(&ring, "calm.r0"), calm_seqs.clone(), "after {}", number);
+        }
+        prop_assert_eq!(ring.covers_from("calm.r0"), 1);
+    }
+}
+
+#[test]
+fn forms_made_of_events_are_charged() {
+    let limits = limits(100, 0);
+    let mut ring = Ring::new(limits, 1);
+    for seq in 1..=100 {
+        push(&mut ring, "main", "a", seq);
+    }
+    assert_eq!(ring.events(), 100);
+    ring.beside(limits.bytes_max / 2);
+    assert!((40..=50).contains(&ring.events()), "{}", ring.events());
+    ring.beside(0);
+    let made = |ring: &Ring| -> usize { ring.after("main.a", 0).map(|event| event.made_bytes()).sum() };
+    assert_eq!(made(&ring), 0);
+    for event in ring.after("main.a", 0) {
+        let _ = event.frame(roomcast_proto::frame::Encoding::Protobuf);
+    }
+    let bytes = made(&ring);
+    assert!(bytes > 49 * 100);
+    // Pushing out gives back what was made of it as well.
+    let before = ring.events();
+    ring.beside(bytes);
+    for seq in 101..=200 {
+        push(&mut ring, "main", "a", seq);
+    }
+    assert!(ring.events() > before, "{}", ring.events());
+    assert!(ring.bytes() + made(&ring) <= limits.bytes_max);
 }

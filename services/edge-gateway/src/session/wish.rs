@@ -80,6 +80,13 @@ pub enum From {
     Fresh,
     /// It says it is here.
     At(Cursor),
+    /// It has nothing and wants a part of the past: so many events at most, of the last so many seconds at most.
+    Rewind {
+        /// At least 1.
+        count: usize,
+        /// At least 1.
+        seconds: Option<u32>,
+    },
     /// It sent a text that is no cursor of ours: answered like one of another epoch.
     Unreadable,
 }

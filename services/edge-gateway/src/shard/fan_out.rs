@@ -12,7 +12,6 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::frame::{CaughtUp, Encoding, ServerFrame, server_frame};
-use roomcast_proto::limits::QUIET_CAUGHT_UP_EVERY;
 use smallvec::SmallVec;
 
 use super::Shard;
@@ -200,7 +199,7 @@ impl Shard {
 
     fn tell_quiet(&mut self, at: usize, head: Cursor) {
         let (now, limits) = (self.now, self.shared.limits.outbox);
-        let every = u64::try_from(QUIET_CAUGHT_UP_EVERY.as_millis()).unwrap_or(u64::MAX);
+        let every = u64::try_from(self.shared.limits.quiet_every.as_millis()).unwrap_or(u64::MAX);
         let Some(entry) = self.members.room_mut(at).filter(|entry| !entry.gathers()) else {
             return;
         };

@@ -7,6 +7,7 @@ use roomcast_proto::refusal::{Code, Refusal};
 
 use super::recovery::unavailable;
 use super::{Shard, Ticket};
+use crate::allowance::{self, Operation};
 use crate::hub::{self, Waiter};
 use crate::session::Reading;
 
@@ -31,6 +32,7 @@ impl Shard {
         if !session.may_still_read(&mut reading) {
             return self.refuse(key, reading.id, &Refusal::forbidden());
         }
+        let (tenant, user) = (session.tenant().clone(), session.user().to_owned());
         if connection.reading.is_some() {
             let refusal = Refusal::new(Code::Rate, "one request for history at a time").retry_after_ms(1_000);
             return self.refuse(key, reading.id, &refusal);
@@ -40,10 +42,12 @@ impl Shard {
             ticket,
         };
         let now = self.now.unix_millis;
+        let allowance = &self.shared.allowance;
+        let deep = || allowance.take(&tenant, &user, Operation::DeepHistory);
         match self
             .shared
             .hub
-            .history(&reading.permit, reading.before, reading.limit, waiter, now)
+            .history(&reading.permit, reading.before, reading.limit, waiter, now, deep)
         {
             hub::History::Done(page) => {
                 if let Some(id) = reading.id {
@@ -52,6 +56,9 @@ impl Shard {
                     let body = server_frame::Body::History(page);
                     self.say(key, &ServerFrame::answer(Some(id), body));
                 }
+            }
+            hub::History::Rate(wait_millis) => {
+                self.refuse(key, reading.id, &allowance::too_many(wait_millis));
             }
             hub::History::Unavailable => {
                 self.shared.hub.forget(waiter);

@@ -156,7 +156,7 @@ impl Shard {
                         ..
                     })
                 ) {
-                    connection.beat.heard();
+                    connection.pong_due = 0;
                 }
                 let allowance = &self.shared.allowance;
                 let over = frame.as_ref().ok().and_then(|frame| {

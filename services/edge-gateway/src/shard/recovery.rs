@@ -14,9 +14,10 @@ use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::refusal::{Code, Refusal};
 
 use super::{Shard, Ticket, input};
+use crate::allowance::{self, Operation};
 use crate::connection::{Connection, Waiting};
 use crate::delivery::Delivery;
-use crate::hub::{self, Outcome, Recovered, Recovery, Waiter};
+use crate::hub::{self, Outcome, Recovered, Recovery, Rewind, Waiter};
 use crate::members::{Member, Seat};
 use crate::metrics::Ending;
 use crate::outbox::Class;
@@ -40,6 +41,16 @@ impl Shard {
             return;
         };
         session.decide_opening(&mut opening);
+        // Reading deep is counted by user, all others ask for nothing by name.
+        let deep = opening
+            .rooms
+            .iter()
+            .any(|asked| matches!(asked.from, From::Rewind { .. }));
+        let user = if deep {
+            session.user().to_owned()
+        } else {
+            String::new()
+        };
         let waited = ticket.is_some();
         let ticket = ticket.unwrap_or_else(|| self.new_ticket());
         let waiter = Waiter {
@@ -49,7 +60,7 @@ impl Shard {
         let mut found = Vec::with_capacity(opening.rooms.len());
         let mut wait = false;
         for asked in &opening.rooms {
-            match self.recover(asked, waiter) {
+            match self.recover(asked, &user, waiter) {
                 Some(recovered) => found.push(recovered),
                 None => wait = true,
             }
@@ -78,22 +89,36 @@ impl Shard {
     }
 
     /// Asks the hub for one room. `None`: it has to read first.
-    fn recover(&self, asked: &Asked, waiter: Waiter) -> Option<Result<Opened, Refusal>> {
+    fn recover(&self, asked: &Asked, user: &str, waiter: Waiter) -> Option<Result<Opened, Refusal>> {
         let permit = match &asked.permit {
             Ok(permit) => permit,
             Err(refusal) => return Some(Err(refusal.clone())),
         };
-        let from = match asked.from {
-            From::At(cursor) => Some(cursor),
-            From::Fresh | From::Unreadable => None,
+        let (hub, now) = (&self.shared.hub, self.now.unix_millis);
+        // One more than is sent at once: so it shows that there is more.
+        let page = self.shared.limits.page_events.saturating_add(1);
+        let recovery = match asked.from {
+            From::At(cursor) => hub.recover_page(permit, Some(cursor), page, waiter, now),
+            From::Fresh | From::Unreadable => hub.recover_page(permit, None, page, waiter, now),
+            From::Rewind { .. } if !permit.history() => return Some(Err(Refusal::forbidden())),
+            From::Rewind { count, seconds } => {
+                let since = |seconds: u32| {
+                    now.saturating_sub(i64::from(seconds) * 1_000)
+                        .saturating_mul(1_000)
+                };
+                let rewind = Rewind {
+                    count,
+                    since_micros: seconds.map(since),
+                };
+                let allowance = &self.shared.allowance;
+                let deep = || allowance.take(permit.tenant(), user, Operation::DeepHistory);
+                hub.rewind(permit, rewind, waiter, now, deep)
+            }
         };
-        match self
-            .shared
-            .hub
-            .recover(permit, from, waiter, self.now.unix_millis)
-        {
+        match recovery {
             Recovery::Wait => None,
             Recovery::Unavailable => Some(Err(unavailable())),
+            Recovery::Rate(wait_millis) => Some(Err(allowance::too_many(wait_millis))),
             Recovery::Done(mut recovered) => {
                 if asked.from == From::Unreadable {
                     recovered.recovery = Outcome::Incomplete {
@@ -323,16 +348,17 @@ impl Shard {
             shard: self.number,
             ticket,
         };
+        let page = self.shared.limits.page_events.saturating_add(1);
         match self
             .shared
             .hub
-            .recover(&permit, from, waiter, self.now.unix_millis)
+            .recover_page(&permit, from, page, waiter, self.now.unix_millis)
         {
             Recovery::Done(recovered) if recovered.recovery == Outcome::Complete => {
                 self.catch_up(key, slot, &permit, recovered);
             }
             // What was promised is no longer there: the client comes back with its cursor and is told so.
-            Recovery::Done(_) | Recovery::Unavailable => {
+            Recovery::Done(_) | Recovery::Unavailable | Recovery::Rate(_) => {
                 self.ending.push((key, Ending::Closed(Close::Resync)))
             }
             Recovery::Wait => {

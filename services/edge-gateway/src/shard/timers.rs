@@ -1,9 +1,9 @@
 //! The passing of time: one entry in the wheel per connection, whatever it waits for.
 
 use roomcast_proto::close::Close;
+use roomcast_proto::limits::{PING_EVERY, PONG_WITHIN};
 
 use super::{Limits, NEWCOMER, Shard};
-use crate::beat::Due;
 use crate::connection::Stage;
 use crate::metrics::Ending;
 use crate::outbox;
@@ -26,7 +26,12 @@ impl Shard {
                     .saturating_sub(self.now.unix_millis)
                     .max(0);
                 let token = self.now.millis.saturating_add(u64::try_from(left).unwrap_or(0));
-                token.min(connection.beat.next_at())
+                let ping = if connection.pong_due == 0 {
+                    connection.ping_at
+                } else {
+                    connection.pong_due
+                };
+                token.min(ping)
             }
         };
         if connection.stuck_at != 0 {
@@ -78,18 +83,19 @@ impl Shard {
             #[cfg(feature = "echo")]
             Stage::Echo => {}
             Stage::Session(_) if stuck => self.ending.push((key, Ending::Closed(Close::TooSlow))),
+            Stage::Session(_) if connection.pong_due != 0 && now.millis >= connection.pong_due => {
+                self.ending.push((key, Ending::Closed(Close::NoPong)));
+            }
             Stage::Session(session) => {
                 let mut wishes = std::mem::take(&mut self.wishes);
                 session.passes(now, &mut wishes);
-                let waits = connection.is_blocked();
-                match connection.beat.look(now.millis, waits, self.shared.limits.beat) {
-                    Due::Nothing => {}
-                    Due::Ping => {
-                        let ping = self.ping.in_encoding(connection.encoding).clone();
-                        self.queue(key, ping, outbox::Class::Answer);
-                    }
-                    Due::NotNow => connection.queue_thinned(),
-                    Due::NoPong => self.ending.push((key, Ending::Closed(Close::NoPong))),
+                if connection.pong_due == 0 && now.millis >= connection.ping_at {
+                    connection.ping_at =
+                        now.millis + u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
+                    connection.pong_due =
+                        now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                    let ping = self.ping.in_encoding(connection.encoding).clone();
+                    self.queue(key, ping, outbox::Class::Answer);
                 }
                 self.carry_out(key, &mut wishes);
                 self.wishes = wishes;

@@ -41,6 +41,7 @@ impl Board {
             room: Room::parse("board").unwrap(),
             audience: self.policy.audience(audience),
             audience_name: Audience::parse(audience).unwrap(),
+            meter: crate::delivery::Meter::default(),
         };
         let kind = Kind::State {
             key: key.into(),
@@ -71,7 +72,8 @@ impl Board {
     /// Positions of what a member gets, `-` before withdrawals.
     fn seen(&mut self, role: &str, rev: u64, withdrawn: bool) -> Vec<i64> {
         let permit = self.permit(role);
-        let changed = self.cache.changed(&permit, "main.board", rev, withdrawn, 0);
+        let values = self.cache.values_after("main.board", rev);
+        let changed = newest(&values, &permit, rev, withdrawn, 0);
         assert!(changed.iter().all(|value| value.cursor().is_none()));
         let sign = |value: &Delivery| {
             if matches!(value.kind, Kind::State { withdrawn: true, .. }) {
@@ -139,7 +141,7 @@ fn older_values_never_replace_newer_ones() {
     let key = Arc::clone(&board.key);
     board.set("a", "staff", 9, false, None);
     assert!(
-        board.cache.loaded_to(&key).is_none() && board.cache.sizes().1 == 0,
+        !board.cache.is_loaded(&key) && board.cache.sizes().1 == 0,
         "nobody asked for this room"
     );
     board.cache.begin(&key);
@@ -177,13 +179,12 @@ fn rooms_with_members_stay_and_others_go_by_use() {
     for room in ["main.x", "main.y", "main.z"] {
         board.cache.finish(&room.into(), []);
     }
-    let permit = board.permit("staff");
-    board.cache.changed(&permit, "main.x", 0, false, 0);
+    board.cache.values_after("main.x", 0);
     board.cache.bytes_max = 2 * ROOM_BYTES;
     board.cache.finish(&"main.w".into(), []);
     let loaded: Vec<bool> = ["main.board", "main.x", "main.y", "main.z", "main.w"]
         .iter()
-        .map(|room| board.cache.loaded_to(room).is_some())
+        .map(|room| board.cache.is_loaded(room))
         .collect();
     assert_eq!(loaded, [true, false, false, false, true]);
     board.cache.bytes_max = 0;

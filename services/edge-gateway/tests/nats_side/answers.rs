@@ -178,7 +178,7 @@ async fn nobody_gets_what_is_for_others_or_over() {
     );
     let page = follower
         .hub
-        .history_async(&history("staff", "a"), None, 50, now_millis)
+        .history_async(&history("staff", "a"), None, 50, now_millis, || Ok(()))
         .await
         .unwrap();
     assert_eq!(
@@ -268,7 +268,7 @@ async fn history_pages_lead_back_to_the_beginning() {
     for _ in 0..40 {
         let page = follower
             .hub
-            .history_async(&permit, before, 100, now_millis)
+            .history_async(&permit, before, 100, now_millis, || Ok(()))
             .await
             .unwrap();
         found.splice(0..0, positions(&page.events));

@@ -13,10 +13,9 @@ mod keys;
 mod life;
 mod limits;
 mod protobuf;
-mod raw;
+mod recovery;
 mod routes;
 mod slow;
-mod throttled;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -47,6 +46,7 @@ rooms:
   - { room: bookings, subscribe: desk.view }
   - { room: notifications, subscribe: notifications.view, auto_join: true }
   - { room: money, subscribe: money.view }
+  - { room: diary, subscribe: desk.view, history: money.view }
   - room: desk
     subscribe: desk.view
     redact: [{ unless: money.view, remove: [/amount] }]

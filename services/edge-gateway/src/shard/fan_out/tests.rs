@@ -46,6 +46,7 @@ fn delivery(policy: &Policy, room: &str, audience: &str, kind: Kind, position: P
         room: Room::parse(room).unwrap(),
         audience: policy.audience(audience),
         audience_name: Audience::parse(audience).unwrap(),
+        meter: crate::delivery::Meter::default(),
     };
     let mark = Some(crate::delivery::Mark {
         epoch: Epoch::of_streams("a", "b"),
