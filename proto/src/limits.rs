@@ -50,6 +50,10 @@ pub const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(8);
 pub const PING_EVERY: Duration = Duration::from_secs(25);
 /// and waits this long for the pong.
 pub const PONG_WITHIN: Duration = Duration::from_secs(10);
+/// A stream of server-sent events that has nothing to say gets a comment this often.
+pub const COMMENT_EVERY: Duration = Duration::from_secs(15);
+/// The longest a poll is held.
+pub const POLL_WAIT_MAX: Duration = Duration::from_secs(25);
 /// Quiet rooms get a newer cursor this often.
 pub const QUIET_CAUGHT_UP_EVERY: Duration = Duration::from_secs(60);
 /// `expiring` is said this long before a token ends.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion};
 use roomcast_access::{AudienceId, Policy, Principal};
 use roomcast_edge_gateway::delivery::{Address, Delivery, Kind, Mark, Meter};
+use roomcast_edge_gateway::encoding::Encoding;
 use roomcast_edge_gateway::members::{Member, Members};
 use roomcast_edge_gateway::spine::{Holes, Placed, Spine};
 use roomcast_proto::cursor::{Cursors, Epoch, Position};
-use roomcast_proto::frame::Encoding;
 use roomcast_proto::ids::{Audience, Room, Tenant};
 
 const POLICY: &str = "version: 1\nroles: { staff: { permissions: [see] } }\nrooms: [{ room: \"bookings.{rooms}\", subscribe: see }]\n";

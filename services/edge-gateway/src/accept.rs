@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -26,20 +26,21 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioTimer;
 use mio::net::TcpListener;
-use roomcast_proto::frame::Encoding;
 use roomcast_proto::refusal::{Code, Refusal};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{Place, Stranger, TooMany};
+use crate::encoding::Encoding;
 use crate::error::problem;
 use crate::gate::{self, Admitted};
-use crate::http::{self as routes, Desk};
+use crate::http::{self as routes, Desk, Following};
 use crate::settings::Head;
-use crate::shard::{Arrival, Caller, Handle};
+use crate::shard::{Arrival, Caller, Handle, Stream};
 use crate::upgrade::{self, SOCKET_PATH};
 
 mod io;
@@ -253,18 +254,36 @@ pub(crate) fn say_last(socket: &impl AsFd, why: Away) {
 struct Guest {
     stream: Arc<TcpStream>,
     first: Bytes,
-    held: Arc<Mutex<Held>>,
+    shared: Arc<Shared>,
     accepted: Instant,
 }
 
-/// What was agreed: the upgrade under way, the user, how frames are written.
-type Agreed = (OnUpgrade, Option<Admitted>, Encoding);
+/// What was agreed on.
+enum Agreed {
+    /// A WebSocket: the upgrade under way, the user, how frames are written.
+    Socket(OnUpgrade, Option<Admitted>, Encoding),
+    /// A stream of server-sent events, to be answered by a shard.
+    Stream(Following, Bytes),
+}
 
-/// What the connection holds, and what was agreed when it asked for a WebSocket.
+/// What the connection holds, and what was agreed when it asked for more than an answer.
 struct Held {
     place: Option<Place>,
     stranger: Option<Stranger>,
     agreed: Option<Agreed>,
+}
+
+/// What one connection's task and its requests share.
+struct Shared {
+    held: Mutex<Held>,
+    /// A stream was agreed on: the socket is wanted back from hyper.
+    wanted: Notify,
+}
+
+impl Shared {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Guest {
@@ -277,7 +296,10 @@ impl Guest {
         Ok(Self {
             stream: Arc::new(TcpStream::from_std(newcomer.socket.into())?),
             first: first.into(),
-            held: Arc::new(Mutex::new(held)),
+            shared: Arc::new(Shared {
+                held: Mutex::new(held),
+                wanted: Notify::new(),
+            }),
             accepted: newcomer.accepted,
         })
     }
@@ -291,12 +313,7 @@ impl Guest {
             }
             return last_bytes(&self.stream).await;
         }
-        let agreed = self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .agreed
-            .take();
+        let agreed = self.shared.held().agreed.take();
         if let Some(agreed) = agreed
             && let Some(arrival) = self.arrival(agreed).await
             && let Some(shard) = door.next_shard()
@@ -313,8 +330,8 @@ impl Guest {
         shutdown: &CancellationToken,
     ) -> Result<(), hyper::Error> {
         let service = service_fn(|request: Request<Incoming>| {
-            let (door, router, held) = (Arc::clone(door), router.clone(), Arc::clone(&self.held));
-            async move { Ok::<_, Infallible>(answer(&door, router, &held, request).await) }
+            let (door, router, shared) = (Arc::clone(door), router.clone(), Arc::clone(&self.shared));
+            async move { Ok::<_, Infallible>(answer(&door, router, &shared, request).await) }
         });
         // Its first byte may have taken a part of the time.
         let waited = self.accepted.elapsed();
@@ -329,42 +346,70 @@ impl Guest {
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => return ended,
+            // The connection is dropped and leaves the socket as it is: answers before this one are written.
+            () = self.shared.wanted.notified() => return Ok(()),
             () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
     }
 
     /// The socket, taken out of hyper and tokio.
-    async fn arrival(self, (upgrade, admitted, encoding): Agreed) -> Option<Arrival> {
-        let upgraded = upgrade.await.ok()?;
-        let parts = upgraded.downcast::<Io>().ok()?;
-        drop(self.stream);
+    async fn arrival(self, agreed: Agreed) -> Option<Arrival> {
+        let (stream, early, admitted, encoding, asked) = match agreed {
+            Agreed::Socket(upgrade, admitted, encoding) => {
+                let upgraded = upgrade.await.ok()?;
+                let parts = upgraded.downcast::<Io>().ok()?;
+                drop(self.stream);
+                (parts.io.0, parts.read_buf.to_vec(), admitted, encoding, None)
+            }
+            Agreed::Stream(mut following, head) => {
+                let resident = following.take_resident();
+                if let (Some(place), Some(resident)) = (&mut self.shared.held().place, resident) {
+                    place.hold(resident);
+                }
+                let Following {
+                    admitted, request, ..
+                } = following;
+                let asked = Box::new(Stream { head, request });
+                (
+                    self.stream,
+                    Vec::new(),
+                    Some(admitted),
+                    Encoding::Sse,
+                    Some(asked),
+                )
+            }
+        };
         // Hyper's half was the last one beside ours.
-        let stream = Arc::try_unwrap(parts.io.0).ok()?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = Arc::try_unwrap(stream).ok()?;
+        let mut held = self.shared.held();
         Some(Arrival {
             socket: mio::net::TcpStream::from_std(stream.into_std().ok()?),
             watched: false,
-            early: parts.read_buf.to_vec(),
+            early,
             stranger: held.stranger.take().filter(|_| admitted.is_none()),
             admitted,
             encoding,
+            stream: asked,
             place: held.place.take()?,
             accepted: self.accepted,
         })
     }
 }
 
-async fn answer(door: &Door, router: Router, held: &Mutex<Held>, mut request: Request<Incoming>) -> Response {
+async fn answer(door: &Door, router: Router, shared: &Shared, mut request: Request<Incoming>) -> Response {
     if request.uri().path() != SOCKET_PATH {
         // A whole head has come: who asks like this does not sit here to take up room.
-        drop(
-            held.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .stranger
-                .take(),
-        );
-        return routes::answer(&door.desk, router, request).await;
+        drop(shared.held().stranger.take());
+        let mut response = routes::answer(&door.desk, router, request).await;
+        let Some(following) = response.extensions_mut().remove::<Following>() else {
+            return response;
+        };
+        let head = head_of("200 OK", response.headers());
+        shared.held().agreed = Some(Agreed::Stream(following, head.into()));
+        shared.wanted.notify_one();
+        // Whoever drives this takes the socket and drops it with the request.
+        return std::future::pending().await;
     }
     let agreed = agree(door, &request);
     let outcome = agreed
@@ -375,8 +420,8 @@ async fn answer(door: &Door, router: Router, held: &Mutex<Held>, mut request: Re
         Err(refusal) => refused(&refusal),
         Ok((agreed, admitted)) => {
             let upgrade = hyper::upgrade::on(&mut request);
-            let encoding = agreed.encoding.unwrap_or_default();
-            held.lock().unwrap_or_else(PoisonError::into_inner).agreed = Some((upgrade, admitted, encoding));
+            let encoding = agreed.encoding.unwrap_or_default().into();
+            shared.held().agreed = Some(Agreed::Socket(upgrade, admitted, encoding));
             switched(&agreed)
         }
     }
@@ -523,6 +568,7 @@ mod tests {
 
     #[test]
     fn both_ways_to_switch_say_the_same() {
+        use roomcast_proto::frame::Encoding;
         for encoding in [None, Some(Encoding::Json), Some(Encoding::Protobuf)] {
             let agreed = upgrade::Upgrade {
                 accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned(),

@@ -263,16 +263,21 @@ fn source(address: IpAddr) -> IpAddr {
 pub struct Place {
     ledger: Ledger,
     address: IpAddr,
-    resident: Option<Resident>,
+    resident: Option<Arc<Resident>>,
 }
 
 impl Place {
+    /// Holds a place of a tenant and a user that was taken before.
+    pub fn hold(&mut self, resident: Arc<Resident>) {
+        self.resident = Some(resident);
+    }
+
     /// Takes a place of a tenant and a user as well, for as long as this one is held.
     ///
     /// # Errors
     /// As [`Ledger::reside`].
     pub fn settle(&mut self, tenant: &Tenant, user: &str) -> Result<(), TooMany> {
-        self.resident = Some(self.ledger.reside(tenant, user)?);
+        self.resident = Some(self.ledger.reside(tenant, user)?.into());
         Ok(())
     }
 }

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use mio::net::TcpStream;
-use roomcast_proto::frame::Encoding;
 
 use crate::admission::{Place, Stranger};
 use crate::bucket::Bucket;
+use crate::encoding::Encoding;
 use crate::metrics::Tally;
 use crate::outbox::{self, Class, Full, Outbox};
 use crate::session::{Handshake, Now, Opening, Reading, Session, Wish};

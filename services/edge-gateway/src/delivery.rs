@@ -11,12 +11,11 @@ use roomcast_access::permit::View;
 use roomcast_access::redact::{self, RedactionClass};
 use roomcast_access::{AudienceId, AudienceSet};
 use roomcast_proto::cursor::{Cursor, CursorText, Cursors, Epoch, Position};
-use roomcast_proto::frame::{
-    Encoding, event_json_bytes, event_protobuf_bytes, put_event_json, put_event_protobuf,
-};
+use roomcast_proto::frame::{event_json_bytes, event_protobuf_bytes, put_event_json, put_event_protobuf};
 use roomcast_proto::ids::{Audience, Room, Tenant};
 
-use crate::ws;
+use crate::encoding::Encoding;
+use crate::{sse, ws};
 
 /// What kind of delivery this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +98,8 @@ struct Forms {
     protobuf: OnceLock<Bytes>,
     /// The same without a cursor.
     bare: OnceLock<Arc<Delivery>>,
+    /// The complete server-sent event.
+    sse: OnceLock<Bytes>,
     /// Frames with something taken out.
     redacted: Mutex<Vec<Redacted>>,
 }
@@ -109,6 +110,7 @@ impl Forms {
             meter,
             protobuf: OnceLock::new(),
             bare: OnceLock::new(),
+            sse: OnceLock::new(),
             redacted: Mutex::default(),
         })
     }
@@ -120,7 +122,8 @@ impl Forms {
             .flat_map(|(_, made)| made)
             .map(|made| made.cost_bytes());
         let bare = self.bare.get().map_or(0, |bare| bare.cost_bytes());
-        self.protobuf.get().map_or(0, Bytes::len) + bare + redacted.sum::<usize>()
+        let frames = [&self.protobuf, &self.sse].map(|frame| frame.get().map_or(0, Bytes::len));
+        frames.iter().sum::<usize>() + bare + redacted.sum::<usize>()
     }
 }
 
@@ -262,8 +265,8 @@ impl Delivery {
         cursor_of(self.mark, self.position)
     }
 
-    /// The complete unmasked WebSocket frame, ready for the socket: a text frame, or a binary one that is made when the first
-    /// client asks for it. Only for views whose class is whole; see [`Delivery::for_class`].
+    /// The complete message, ready for the socket: a WebSocket text frame, or a binary one or a server-sent event that is made
+    /// when the first client asks for it. Only for views whose class is whole; see [`Delivery::for_class`].
     #[must_use]
     pub fn frame(&self, encoding: Encoding) -> &Bytes {
         match encoding {
@@ -271,6 +274,12 @@ impl Delivery {
             Encoding::Protobuf => self.forms().protobuf.get_or_init(|| {
                 let cursor = text_of(self.mark, &self.tenant, self.position);
                 let made = encode_protobuf(&self.room, cursor.as_ref().map(CursorText::as_str), self.body());
+                self.meter.add(made.len());
+                made
+            }),
+            Encoding::Sse => self.forms().sse.get_or_init(|| {
+                let cursor = text_of(self.mark, &self.tenant, self.position);
+                let made = sse::event(cursor.as_ref().map(CursorText::as_str), &self.text());
                 self.meter.add(made.len());
                 made
             }),

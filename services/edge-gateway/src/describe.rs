@@ -10,6 +10,10 @@ use roomcast_proto::limits::{HISTORY_EVENTS_DEFAULT, HISTORY_EVENTS_MAX};
 use roomcast_proto::refusal::{Code, problem_schema};
 use serde_json::{Value, json};
 
+mod following;
+
+pub use following::{poll, sse};
+
 /// Where the document is.
 pub const PATH: &str = "/openapi.json";
 

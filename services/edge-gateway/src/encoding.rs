@@ -1,11 +1,34 @@
-//! Frames of the protocol as complete WebSocket messages, in the encoding that a client's upgrade agreed on.
+//! Frames of the protocol as complete messages for a socket, in the way that a client's request agreed on.
 //!
 //! Called wherever a shard speaks for itself: answers, pushes, last words. Events have ready frames of their own, in `delivery`.
 
 use bytes::Bytes;
-use roomcast_proto::frame::{BadFrame, ClientFrame, Encoding, ServerFrame};
+use roomcast_proto::close::Close;
+use roomcast_proto::frame::{self, BadFrame, ClientFrame, Disconnect, ServerFrame, server_frame};
 
+use crate::sse;
 use crate::ws::{self, Message};
+
+/// How one connection is written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON in text messages of a WebSocket.
+    #[default]
+    Json,
+    /// Protobuf in binary messages of a WebSocket.
+    Protobuf,
+    /// JSON as server-sent events; one cursor for all rooms, and nothing is read.
+    Sse,
+}
+
+impl From<frame::Encoding> for Encoding {
+    fn from(agreed: frame::Encoding) -> Self {
+        match agreed {
+            frame::Encoding::Json => Self::Json,
+            frame::Encoding::Protobuf => Self::Protobuf,
+        }
+    }
+}
 
 /// Writes a frame for one client.
 #[must_use]
@@ -13,6 +36,30 @@ pub fn message(encoding: Encoding, frame: &ServerFrame) -> Bytes {
     match encoding {
         Encoding::Json => ws::text_frame(frame.to_json().as_bytes()),
         Encoding::Protobuf => ws::binary_frame(&frame.to_protobuf()),
+        Encoding::Sse => sse::event(None, frame.to_json().as_bytes()),
+    }
+}
+
+/// The same for a message after which the client stands at `cursor` in all its rooms, not only in the one it names.
+#[must_use]
+pub fn message_at(encoding: Encoding, frame: &ServerFrame, cursor: &str) -> Bytes {
+    match encoding {
+        Encoding::Sse => sse::event(Some(cursor), frame.to_json().as_bytes()),
+        socket => message(socket, frame),
+    }
+}
+
+/// What a connection is told before we close it.
+#[must_use]
+pub fn last_words(encoding: Encoding, disconnect: Disconnect, close: Close) -> Vec<Bytes> {
+    let retry_after_ms = disconnect.retry_after_ms;
+    let frame = ServerFrame::push(server_frame::Body::Disconnect(disconnect));
+    match encoding {
+        Encoding::Sse => vec![sse::farewell(retry_after_ms, frame.to_json().as_bytes())],
+        socket => vec![
+            message(socket, &frame),
+            ws::close_frame(Some((close.code(), close.reason()))),
+        ],
     }
 }
 
@@ -31,6 +78,7 @@ pub fn read(encoding: Encoding, message: Message<'_>) -> Option<Result<ClientFra
 pub struct Ready {
     json: Bytes,
     protobuf: Bytes,
+    sse: Bytes,
 }
 
 impl Ready {
@@ -40,6 +88,16 @@ impl Ready {
         Self {
             json: message(Encoding::Json, frame),
             protobuf: message(Encoding::Protobuf, frame),
+            sse: message(Encoding::Sse, frame),
+        }
+    }
+
+    /// Says that the connection is alive: asks a socket, which answers; tells a stream, which cannot.
+    #[must_use]
+    pub fn alive(ping: &ServerFrame) -> Self {
+        Self {
+            sse: Bytes::from_static(sse::COMMENT),
+            ..Self::new(ping)
         }
     }
 
@@ -49,6 +107,7 @@ impl Ready {
         match encoding {
             Encoding::Json => &self.json,
             Encoding::Protobuf => &self.protobuf,
+            Encoding::Sse => &self.sse,
         }
     }
 }
@@ -62,12 +121,42 @@ mod tests {
 
     #[test]
     fn each_encoding_has_its_kind_of_message() {
-        let ready = Ready::new(&session::ping());
+        let ready = Ready::alive(&session::ping());
+        assert_eq!(&ready.in_encoding(Encoding::Sse)[..], b":\n\n");
         assert_eq!(&ready.in_encoding(Encoding::Json)[..], b"\x81\x0b{\"ping\":{}}");
         assert_eq!(
             &ready.in_encoding(Encoding::Protobuf)[..],
             b"\x82\x03\x9a\x01\x00"
         );
+    }
+
+    #[test]
+    fn a_stream_says_where_the_client_is_and_when_to_come_back() {
+        let caught_up = ServerFrame::push(server_frame::Body::CaughtUp(frame::CaughtUp {
+            room: "a".into(),
+            cursor: "c".into(),
+        }));
+        let text = r#"data: {"caughtUp":{"room":"a","cursor":"c"}}"#;
+        assert_eq!(message(Encoding::Sse, &caught_up), format!("{text}\n\n"));
+        assert_eq!(
+            message_at(Encoding::Sse, &caught_up, "c"),
+            format!("id: c\n{text}\n\n")
+        );
+        assert_eq!(
+            message_at(Encoding::Json, &caught_up, "c"),
+            message(Encoding::Json, &caught_up)
+        );
+        let disconnect = Disconnect {
+            code: 4001,
+            reason: "drain".into(),
+            reconnect: true,
+            retry_after_ms: Some(1800),
+        };
+        let words = last_words(Encoding::Sse, disconnect.clone(), Close::Drain);
+        assert!(
+            words.len() == 1 && words[0].starts_with(b"retry: 1800\ndata: {\"disconnect\":{\"code\":4001")
+        );
+        assert_eq!(last_words(Encoding::Json, disconnect, Close::Drain).len(), 2);
     }
 
     #[test]
@@ -84,6 +173,7 @@ mod tests {
             (Encoding::Protobuf, Message::Binary(&bytes), true),
             (Encoding::Protobuf, Message::Text(&text), false),
             (Encoding::Protobuf, Message::Ping(&bytes), false),
+            (Encoding::Sse, Message::Text(&text), false),
         ];
         for (encoding, message, is_read) in rows {
             let expected = is_read.then(|| Ok(pong.clone()));

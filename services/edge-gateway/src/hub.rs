@@ -7,13 +7,16 @@
 mod answer;
 mod ask;
 mod behind;
+mod following;
 mod intake;
 mod look;
 mod look_back;
 mod metrics;
 mod stock;
+mod together;
 mod waits;
 mod wants;
+mod watches;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -34,6 +37,7 @@ pub use answer::{
 pub use intake::Incoming;
 pub use look::{RoomSizes, Sizes};
 pub use metrics::{HubMetrics, StreamMetrics};
+pub use together::{Begun, OfRoom, Page, Together};
 pub use wants::{Part, Read, WantedPart};
 
 use crate::delivery::{Delivery, Meter};
@@ -331,6 +335,8 @@ impl Hub {
         if !self.away.swap(away, Ordering::Relaxed) && away {
             tracing::error!("NATS has not answered for {silent} ms; every connection is closed with 4005");
             self.tell(&ToShard::CloseAll);
+            let held = self.stock().watches.all();
+            self.wake(&held);
         }
     }
 

@@ -39,6 +39,7 @@ pub mod settings;
 pub mod shard;
 pub mod spine;
 pub mod spine_driver;
+pub mod sse;
 pub mod state_cache;
 pub mod upgrade;
 pub mod wheel;

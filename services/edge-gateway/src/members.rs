@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use roomcast_access::Subscribe;
 use roomcast_proto::cursor::{Cursor, Position};
-use roomcast_proto::frame::Encoding;
 use roomcast_proto::ids::{Room, Tenant};
 use slab::Slab;
 
 use crate::delivery::{Delivery, Kind};
+use crate::encoding::Encoding;
 use crate::gather::{Gather, Turn};
 
 /// Bytes of events that wait for each other in all rooms of a shard; beyond it nothing waits.

@@ -44,8 +44,12 @@ impl Ending {
 /// The metrics of the socket side.
 #[derive(Clone, Debug)]
 pub struct GatewayMetrics {
-    /// WebSockets open, authenticated or not.
+    /// WebSockets and streams open, authenticated or not.
     pub connections: IntGauge,
+    /// Those of them that are streams of server-sent events.
+    pub streams: IntGauge,
+    /// Polls that are held until there is something to answer.
+    pub polls: IntGauge,
     /// New connections that were not taken.
     pub turned_away: IntCounterVec,
     /// Operations refused because of their rate.
@@ -82,7 +86,9 @@ impl GatewayMetrics {
     /// Where one is declared already.
     pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
         let made = Self {
-            connections: metrics.gauge("roomcast_gateway_connections", "Open WebSocket connections.")?,
+            connections: metrics.gauge("roomcast_gateway_connections", "Open WebSockets and streams of server-sent events.")?,
+            streams: metrics.gauge("roomcast_gateway_streams", "Open streams of server-sent events.")?,
+            polls: metrics.gauge("roomcast_gateway_polls_held", "Polls that are held until there is something new.")?,
             turned_away: metrics.counter_vec(
                 "roomcast_gateway_turned_away_total",
                 "New connections that were not taken, by the limit: connections, strangers, rate, address, \

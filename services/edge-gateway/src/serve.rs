@@ -20,7 +20,7 @@ use crate::allowance::Allowance;
 use crate::asking::Asking;
 use crate::control::Control;
 use crate::gate::Gate;
-use crate::http::Desk;
+use crate::http::{Desk, Holds};
 use crate::hub::Hub;
 use crate::metrics::GatewayMetrics;
 use crate::nats_side;
@@ -104,7 +104,11 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         origins,
         page,
         asking: Arc::clone(&asking),
+        holds: Holds::new(settings.polls_max, metrics.polls.clone()),
         metrics: metrics.clone(),
+        rooms_max: settings.clients.session.subscriptions_max,
+        page_events: settings.clients.page_events,
+        draining: context.shutdown.stage(Stage::Accept).token(),
     };
     // Requests have the part of the drain time that the first stage has.
     let requests = context.common.drain / 10;

@@ -28,9 +28,9 @@ mod two_way;
 mod wish;
 
 pub use again::Verdict;
-pub use handshake::{Failed, Handshake};
+pub use handshake::{Failed, Handshake, stream_rooms};
 pub use two_way::{order, who};
-pub use wish::{Asked, From, Kind, Opening, Reading, Wish};
+pub use wish::{Asked, From, Kind, Opening, Reading, StreamRequest, Wish};
 
 /// Longest `client` text kept of a `connect`, bytes.
 pub const CLIENT_BYTES_MAX: usize = 128;
@@ -104,6 +104,18 @@ pub struct About {
 }
 
 impl Session {
+    fn new(admitted: Admitted, limits: Limits, requests: Bucket) -> Self {
+        Self {
+            limits,
+            admitted,
+            rooms: Vec::new(),
+            requests,
+            activity: Bucket::default(),
+            expiring_said: false,
+            generation: 0,
+        }
+    }
+
     /// The user.
     #[must_use]
     pub fn user(&self) -> &str {

@@ -53,6 +53,8 @@ pub struct Settings {
     pub clients: shard::Limits,
     /// Limits of what clients have others do.
     pub asks: asking::Limits,
+    /// `ROOMCAST_POLLS_HELD_MAX`: polls held at the same time.
+    pub polls_max: usize,
     /// Limits of a request's head.
     pub head: Head,
     /// Whether one tenant is served or several.
@@ -105,6 +107,12 @@ impl Settings {
             operations: read_operations(reader),
             asks: asking::Limits::read(reader),
             clients: read_clients(reader, tenancy),
+            polls_max: reader.number(
+                "ROOMCAST_POLLS_HELD_MAX",
+                1_000,
+                1..=1_000_000,
+                "Polls held at the same time until there is something new; more are answered 503.",
+            ),
             head: Head {
                 within: reader.seconds(
                     "ROOMCAST_HEADER_SECONDS",
@@ -456,6 +464,7 @@ mod tests {
             "ROOMCAST_HEADER_BYTES_MAX",
             "ROOMCAST_HEADERS_MAX",
             "ROOMCAST_SHARDS",
+            "ROOMCAST_POLLS_HELD_MAX",
             "ROOMCAST_RING_BYTES",
             "ROOMCAST_RING_ROOM_EVENTS",
             "ROOMCAST_RING_WARM_EVENTS",

@@ -18,6 +18,7 @@ mod input;
 mod look;
 mod newcomers;
 mod recovery;
+mod stream;
 mod timers;
 mod write;
 
@@ -27,6 +28,7 @@ use inbox::{INBOX_MAX, Inbox, Signal};
 pub use look::{Counts, Filter, Known, Seen, SeenWhole};
 pub use newcomers::Front;
 use newcomers::{NEWCOMER, Silent};
+pub use stream::Stream;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -38,8 +40,8 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::{Events, Interest, Poll, Token, Waker};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
-use roomcast_proto::frame::{Encoding, ServerFrame, Status, server_frame};
-use roomcast_proto::limits::{AUTHENTICATE_WITHIN, PING_EVERY};
+use roomcast_proto::frame::{ServerFrame, Status, server_frame};
+use roomcast_proto::limits::AUTHENTICATE_WITHIN;
 use slab::Slab;
 use tokio::sync::oneshot;
 
@@ -49,7 +51,7 @@ use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
 use crate::delivery::Delivery;
 use crate::drain::Pace;
-use crate::encoding::Ready;
+use crate::encoding::{Encoding, Ready};
 use crate::gate::Gate;
 use crate::hub::{Hub, ToShard};
 use crate::members::Members;
@@ -155,6 +157,8 @@ struct Shard {
     connections: Slab<Connection>,
     door: Door,
     newcomers: Slab<Silent>,
+    /// How many of the connections are streams of server-sent events.
+    streams: usize,
     members: Members,
     /// When rooms write what they have gathered: instant and place.
     gathering: BinaryHeap<Reverse<(u64, usize)>>,
@@ -240,6 +244,7 @@ impl Shard {
             connections: Slab::new(),
             door: Door::default(),
             newcomers: Slab::new(),
+            streams: 0,
             members: Members::default(),
             wheel: Wheel::new(now.millis),
             clock,
@@ -259,7 +264,7 @@ impl Shard {
             draining: false,
             scratch: vec![0; SCRATCH_BYTES],
             wishes: Vec::new(),
-            ping: Ready::new(&session::ping()),
+            ping: Ready::alive(&session::ping()),
         }
     }
 
@@ -398,7 +403,7 @@ impl Shard {
             return None;
         }
         // The first ping comes early and at random, so that clients that came together are not pinged together.
-        let every = u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
+        let every = timers::ping_every_millis(arrival.encoding);
         let due = self.now.millis + u64::try_from(AUTHENTICATE_WITHIN.as_millis()).unwrap_or(u64::MAX);
         let Arrival {
             mut early,
@@ -407,6 +412,7 @@ impl Shard {
             place,
             stranger,
             accepted,
+            stream,
             ..
         } = arrival;
         let stage = Stage::Handshake {
@@ -424,7 +430,11 @@ impl Shard {
         ));
         let key = u32::try_from(key).unwrap_or(u32::MAX);
         self.schedule(key);
-        if self.draining {
+        if let Some(stream) = stream {
+            self.streams += 1;
+            self.shared.metrics.streams.inc();
+            self.begin_stream(key, *stream);
+        } else if self.draining {
             self.end(key, Close::Drain);
         } else if !early.is_empty() {
             self.take_bytes(key, &mut early);

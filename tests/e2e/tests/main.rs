@@ -18,7 +18,6 @@ mod idempotency;
 mod injections;
 mod kills;
 mod languages;
-mod live_rights;
 mod nodes;
 mod openapi;
 mod oracle;

@@ -64,6 +64,8 @@ async fn documents(stack: &Stack) -> anyhow::Result<Vec<Documented>> {
     Ok(all)
 }
 
+/// What has no end.
+const STREAM: &str = "text/event-stream";
 const METHODS: [&str; 6] = ["get", "post", "put", "delete", "options", "patch"];
 
 /// By construction both come from one list; this is the outside of it.
@@ -83,13 +85,13 @@ fn what_is_documented_is_served_and_what_is_not_is_not() {
                 for method in METHODS {
                     let concrete = path.replace(['{', '}'], "");
                     let url = format!("{base}{concrete}");
-                    let answer = stack
-                        .http
-                        .call(&method.to_ascii_uppercase(), &url, &token)
-                        .await?;
                     let documented = item.get(method).map(|operation| &operation["responses"]);
+                    // A stream has no end: HEAD is answered as GET would begin.
+                    let endless = documented.is_some_and(|all| all["200"]["content"].get(STREAM).is_some());
+                    let asked = if endless { "head" } else { method };
+                    let answer = stack.http.call(&asked.to_ascii_uppercase(), &url, &token).await?;
                     let status = answer.status.to_string();
-                    let unknown = answer.json()["detail"] == "there is nothing at this address";
+                    let unknown = !endless && answer.json()["detail"] == "there is nothing at this address";
                     match documented {
                         Some(responses) => {
                             ensure!(
@@ -298,6 +300,9 @@ fn whatever_is_tried_is_answered_as_documented() {
                 "examples,coverage,fuzzing",
                 "--checks",
                 &checks.join(","),
+                // It has no end, so it is not tried here.
+                "--exclude-path",
+                "/v1/sse",
                 "--max-examples",
                 &EXAMPLES.to_string(),
                 "--header",

@@ -17,8 +17,10 @@ pub mod http;
 pub mod jwks;
 pub mod nats;
 pub mod outsider;
+pub mod rover;
 pub mod secured;
 pub mod stack;
+pub mod stream;
 pub mod token;
 pub mod traffic;
 

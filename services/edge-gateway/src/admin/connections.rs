@@ -7,7 +7,6 @@ use roomcast_admin::extract::{Path, Query};
 use roomcast_admin::problem::guarded;
 use roomcast_admin::{Note, Operation, Problem, Routes};
 use roomcast_proto::close::Close;
-use roomcast_proto::frame::Encoding;
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::refusal::Code;
 use schemars::JsonSchema;
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{AdminDesk, bad, nothing, page_schema, page_size};
+use crate::encoding::Encoding;
 use crate::session::rfc3339;
 use crate::shard::{Filter, Seen};
 
@@ -31,6 +31,9 @@ enum Transport {
     /// WebSocket, frames in Protobuf.
     #[serde(rename = "websocket.protobuf")]
     WebSocketProtobuf,
+    /// Server-sent events.
+    #[serde(rename = "sse")]
+    Sse,
 }
 
 impl From<Encoding> for Transport {
@@ -38,6 +41,7 @@ impl From<Encoding> for Transport {
         match encoding {
             Encoding::Json => Self::WebSocketJson,
             Encoding::Protobuf => Self::WebSocketProtobuf,
+            Encoding::Sse => Self::Sse,
         }
     }
 }
@@ -47,6 +51,7 @@ impl From<Transport> for Encoding {
         match transport {
             Transport::WebSocketJson => Self::Json,
             Transport::WebSocketProtobuf => Self::Protobuf,
+            Transport::Sse => Self::Sse,
         }
     }
 }

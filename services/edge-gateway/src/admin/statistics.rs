@@ -42,6 +42,8 @@ struct Connections {
     json: usize,
     /// Authenticated WebSockets in Protobuf.
     protobuf: usize,
+    /// Streams of server-sent events.
+    sse: usize,
     /// WebSockets that have not shown a token.
     strangers: usize,
     /// Sockets that have not said what they want.
@@ -96,9 +98,10 @@ pub(super) fn routes() -> Routes<AdminDesk> {
 async fn show(State(desk): State<AdminDesk>) -> Result<Json<Statistics>, Problem> {
     let (mut connections, mut rooms) = (Connections::default(), 0);
     for counts in desk.ask(|shard| shard.counts()).await? {
-        let [json, protobuf] = counts.sessions;
+        let [json, protobuf, sse] = counts.sessions;
         connections.json += json;
         connections.protobuf += protobuf;
+        connections.sse += sse;
         connections.strangers += counts.strangers;
         connections.newcomers += counts.newcomers;
         connections.slow += counts.blocked;

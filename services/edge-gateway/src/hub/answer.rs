@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use roomcast_proto::cursor::Cursor;
+use roomcast_proto::frame::RoomAnswer;
+use roomcast_proto::refusal::Refusal;
 
 use crate::delivery::Delivery;
 
@@ -86,6 +88,45 @@ pub enum Outcome {
     Fresh,
 }
 
+impl Outcome {
+    /// How one room begins, in the words of the wire.
+    #[must_use]
+    pub fn of_room(room: &str, begun: Result<(Self, String), &Refusal>) -> RoomAnswer {
+        let room = room.to_owned();
+        let (outcome, start) = match begun {
+            Ok(begun) => begun,
+            Err(refusal) => {
+                return RoomAnswer {
+                    room,
+                    error: Some(refusal.into()),
+                    ..RoomAnswer::default()
+                };
+            }
+        };
+        let reason = match outcome {
+            Self::Incomplete { reason } => Some(reason.as_str().to_owned()),
+            Self::Complete | Self::Fresh => None,
+        };
+        RoomAnswer {
+            room,
+            cursor: Some(start),
+            recovery: Some(outcome.as_str().to_owned()),
+            reason,
+            error: None,
+        }
+    }
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Incomplete { .. } => "incomplete",
+            Self::Fresh => "fresh",
+        }
+    }
+}
+
 /// Everything a client gets between `subscribed` and live, all at one cut.
 #[derive(Debug, Clone)]
 pub struct Recovered {
@@ -104,9 +145,9 @@ pub struct Recovered {
 
 /// The answer to a recovery.
 #[derive(Debug, Clone)]
-pub enum Recovery {
+pub enum Recovery<T = Recovered> {
     /// Here it is.
-    Done(Recovered),
+    Done(T),
     /// Something has to be read first; [`ToShard::Ready`] says when to ask again.
     Wait,
     /// It could not be read in time: refuse with `unavailable`, the client may try again.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use roomcast_access::{History as HistoryPermit, Subscribe};
 use roomcast_proto::cursor::Cursor;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Hub;
 use super::answer::{
@@ -20,12 +21,14 @@ use crate::delivery::{Delivery, Kind};
 use crate::place::Place;
 use crate::state_cache;
 
+/// The longest a task waits for a read, a little more than the hub gives it.
+pub(super) const READ_WITHIN: Duration = Duration::from_millis(WAIT_MILLIS.unsigned_abs() + 1_000);
 /// Tasks are waiters of this "shard".
 const TASKS: usize = usize::MAX;
 
-const UNREAD: Unavailable = Unavailable { rate_millis: None };
+pub(super) const UNREAD: Unavailable = Unavailable { rate_millis: None };
 
-fn over_rate(wait_millis: u64) -> Unavailable {
+pub(super) fn over_rate(wait_millis: u64) -> Unavailable {
     Unavailable {
         rate_millis: Some(wait_millis),
     }
@@ -255,18 +258,21 @@ impl Hub {
         self.snapshot_async(permit, 0, now_millis).await
     }
 
+    pub(super) fn new_waiter(&self) -> Waiter {
+        Waiter {
+            shard: TASKS,
+            ticket: self.tasks.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
     /// Asks until there is an answer, at most 5 s and a little.
     async fn wait_for<T>(
         &self,
         mut ask: impl FnMut(Waiter) -> Option<Result<T, Unavailable>>,
     ) -> Result<T, Unavailable> {
-        let waiter = Waiter {
-            shard: TASKS,
-            ticket: self.tasks.next.fetch_add(1, Ordering::Relaxed),
-        };
+        let waiter = self.new_waiter();
         let _guard = Gone { hub: self, waiter };
-        let deadline =
-            tokio::time::Instant::now() + Duration::from_millis(WAIT_MILLIS.unsigned_abs() + 1_000);
+        let deadline = Instant::now() + READ_WITHIN;
         loop {
             let (told, ready) = oneshot::channel();
             self.tasks.lock().insert(waiter.ticket, told);
@@ -281,7 +287,7 @@ impl Hub {
     }
 
     /// Answers from the stock, and passes on what has to be read for it.
-    fn ask<T>(&self, question: impl FnOnce(&mut Stock) -> T) -> T {
+    pub(super) fn ask<T>(&self, question: impl FnOnce(&mut Stock) -> T) -> T {
         let mut stock = self.stock();
         let answer = question(&mut stock);
         let reads = stock.take_reads();
@@ -314,22 +320,30 @@ impl Hub {
     }
 
     fn count(&self, recovered: &Recovered, from: Option<Cursor>) {
-        let label = match recovered.recovery {
+        self.count_room(recovered.recovery);
+        if let (Outcome::Complete, Some(from)) = (recovered.recovery, from) {
+            self.count_replay(recovered.events.len(), from, recovered.head);
+        }
+    }
+
+    pub(super) fn count_room(&self, recovery: Outcome) {
+        let label = match recovery {
             Outcome::Complete => "complete",
             Outcome::Fresh => "fresh",
             Outcome::Incomplete { reason } => reason.as_str(),
         };
         self.metrics.recoveries.with_label_values(&[label]).inc();
-        if let (Outcome::Complete, Some(from)) = (recovered.recovery, from) {
-            // Counts of events and positions, far below what a float holds exactly.
-            #[expect(clippy::cast_precision_loss, reason = "a histogram of magnitudes")]
-            let (events, positions) = (
-                recovered.events.len() as f64,
-                (recovered.head.position.seq - from.position.seq) as f64,
-            );
-            self.metrics.replayed.observe(events);
-            self.metrics.replay_positions.observe(positions);
-        }
+    }
+
+    pub(super) fn count_replay(&self, events: usize, from: Cursor, head: Cursor) {
+        // Counts of events and positions, far below what a float holds exactly.
+        #[expect(clippy::cast_precision_loss, reason = "a histogram of magnitudes")]
+        let (events, positions) = (
+            events as f64,
+            head.position.seq.saturating_sub(from.position.seq) as f64,
+        );
+        self.metrics.replayed.observe(events);
+        self.metrics.replay_positions.observe(positions);
     }
 
     /// Which life of the streams reads are for.
@@ -368,15 +382,15 @@ impl Hub {
 }
 
 impl Tasks {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Forgets a task's waiter when the task ends, however it ends.
-struct Gone<'a> {
-    hub: &'a Hub,
-    waiter: Waiter,
+pub(super) struct Gone<'a> {
+    pub(super) hub: &'a Hub,
+    pub(super) waiter: Waiter,
 }
 
 impl Drop for Gone<'_> {

@@ -50,7 +50,7 @@ impl Hub {
         let mut stock = self.stock();
         stock.position = order.position;
         stock.time_bits = order.time_bits;
-        let ahead = stock.take_ahead();
+        let mut ahead = stock.take_ahead();
         let Some((place, delivery)) = made else {
             stock.ring.note_time(seq, order.time_bits);
             drop(stock);
@@ -61,6 +61,7 @@ impl Hub {
         stock
             .ring
             .push(&place.key, Arc::clone(&delivery), time_micros, order.time_bits);
+        ahead.extend(stock.watches.changed(&place.key));
         drop(stock);
         if !warm {
             self.tell(&ToShard::Deliver(delivery));
@@ -75,7 +76,7 @@ impl Hub {
         let made = self.make(order, incoming, |key| state_kind(key, incoming.withdrawn));
         let mut stock = self.stock();
         stock.position = order.position;
-        let ahead = stock.take_ahead();
+        let mut ahead = stock.take_ahead();
         let Some((place, delivery)) = made else {
             drop(stock);
             self.metrics.unreadable.with_label_values(&["state"]).inc();
@@ -84,6 +85,7 @@ impl Hub {
         let ends = ends_millis(&delivery, time_micros);
         let delivery = Arc::new(delivery);
         stock.state.apply(&place.key, Arc::clone(&delivery), ends);
+        ahead.extend(stock.watches.changed(&place.key));
         drop(stock);
         self.tell(&ToShard::Deliver(delivery));
         self.wake(&ahead);
@@ -133,7 +135,9 @@ impl Hub {
         self.behind()[Which::Events as usize] = super::behind::Behind::default();
         stock.reset_events(Ring::new(ring_limits(&self.settings), next), first_seq, next);
         self.renew(&mut order, &mut stock);
+        let held = stock.watches.all();
         drop(stock);
+        self.wake(&held);
         self.tell_reset("events", cause);
     }
 
@@ -146,7 +150,9 @@ impl Hub {
         self.behind()[Which::State as usize] = super::behind::Behind::default();
         stock.reset_state(next);
         self.renew(&mut order, &mut stock);
+        let held = stock.watches.all();
         drop(stock);
+        self.wake(&held);
         self.tell_reset("state", cause);
     }
 

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use roomcast_access::Subscribe;
 use roomcast_access::permit::View;
 use roomcast_proto::cursor::{Cursor, Epoch, Position};
 
 use super::answer::{Gap, Outcome, Recovered, Waiter};
 use super::waits::Waits;
 use super::wants::{Enough, Part, Read, WantedPart, Wants};
+use super::watches::Watches;
 use crate::delivery::Delivery;
 use crate::place::Place;
 use crate::replay::{Known, Plan, plan};
@@ -38,14 +40,15 @@ pub struct Stock {
     pub(super) wants: Wants,
     /// Positions that are looked through for one room at most.
     pub(super) scan_max: u64,
+    pub(super) watches: Watches,
     ahead: HashMap<Waiter, Position>,
 }
 
 /// What was found under the lock.
 #[derive(Debug)]
-pub enum Looked {
+pub enum Looked<T = Found> {
     /// All of it; [`Found::finish`] makes the answer.
-    Found(Found),
+    Found(T),
     /// Something has to be read first.
     Wait,
     /// It could not be read in time.
@@ -105,6 +108,7 @@ impl Stock {
             waits: Waits::default(),
             wants: Wants::default(),
             scan_max,
+            watches: Watches::default(),
             ahead: HashMap::new(),
         }
     }
@@ -139,6 +143,7 @@ impl Stock {
     pub fn forget(&mut self, waiter: Waiter) {
         self.waits.end(waiter);
         self.ahead.remove(&waiter);
+        self.watches.end(waiter);
     }
 
     /// Time went by: values end, reads are forgotten. Returns who must ask again because their time is over.
@@ -218,6 +223,33 @@ impl Stock {
         };
         // The waiter is not forgotten: it may wait for another room of the same request, whose time goes on.
         Looked::Found(found)
+    }
+
+    /// What the holder of these permits gets in rooms that are followed together, each from its cursor: all at one cut, or none.
+    pub fn recover_all(
+        &mut self,
+        permits: &[Arc<Subscribe>],
+        from: &[Option<Cursor>],
+        events_max: usize,
+        waiter: Waiter,
+        now_millis: i64,
+    ) -> Looked<(Vec<Found>, Cursor)> {
+        let Some(head) = self.head() else {
+            return Looked::Unavailable;
+        };
+        let (mut all, mut wait) = (Vec::with_capacity(permits.len()), false);
+        for (permit, from) in permits.iter().zip(from) {
+            match self.recover(permit, *from, events_max, waiter, now_millis) {
+                Looked::Found(found) => all.push(found),
+                Looked::Wait => wait = true,
+                Looked::Unavailable => return Looked::Unavailable,
+                Looked::Rate(wait_millis) => return Looked::Rate(wait_millis),
+            }
+        }
+        if wait {
+            return Looked::Wait;
+        }
+        Looked::Found((all, head))
     }
 
     /// Whether the room's state is here; else asks for it.

@@ -5,6 +5,7 @@ use roomcast_proto::ids::{Audience, Room, Tenant};
 
 use super::*;
 use crate::delivery::{Address, Kind};
+use crate::encoding::Encoding;
 
 fn push(ring: &mut Ring, tenant: &str, room: &str, seq: u64) {
     let address = Address {
@@ -182,10 +183,11 @@ fn forms_made_of_events_are_charged() {
     let made = |ring: &Ring| -> usize { ring.after("main.a", 0).map(|event| event.made_bytes()).sum() };
     assert_eq!(made(&ring), 0);
     for event in ring.after("main.a", 0) {
-        let _ = event.frame(roomcast_proto::frame::Encoding::Protobuf);
+        let made = [Encoding::Protobuf, Encoding::Sse].map(|encoding| event.frame(encoding).len());
+        assert_eq!(event.made_bytes(), made.iter().sum::<usize>());
     }
     let bytes = made(&ring);
-    assert!(bytes > 49 * 100);
+    assert!(bytes > 49 * 200);
     // Pushing out gives back what was made of it as well.
     let before = ring.events();
     ring.beside(bytes);

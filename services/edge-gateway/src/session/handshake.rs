@@ -6,7 +6,10 @@ use roomcast_proto::cursor::Cursors;
 use roomcast_proto::frame::{BadFrame, ClientFrame, Connect, RoomRequest, client_frame};
 use roomcast_proto::refusal::{Code, Refusal};
 
-use super::{Asked, CLIENT_BYTES_MAX, From, Kind, Limits, Now, Opening, Session, asked, joined_by_policy};
+use super::{
+    Asked, CLIENT_BYTES_MAX, From, Kind, Limits, Now, Opening, Session, StreamRequest, asked,
+    joined_by_policy,
+};
 use crate::bucket::Bucket;
 use crate::gate::{self, Admitted, Gate, NotAdmitted};
 
@@ -72,15 +75,7 @@ impl Handshake {
         let mut requests = Bucket::default();
         requests.take(now.millis, 1, limits.requests);
         let rooms = first_rooms(&connect, &admitted.rights, limits.cursors);
-        let session = Session {
-            limits,
-            admitted,
-            rooms: Vec::new(),
-            requests,
-            activity: Bucket::default(),
-            expiring_said: false,
-            generation: 0,
-        };
+        let session = Session::new(admitted, limits, requests);
         Ok((
             session,
             Opening {
@@ -91,6 +86,43 @@ impl Handshake {
             },
         ))
     }
+}
+
+impl Handshake {
+    /// Begins a session that says nothing itself: everything came with its request, the user among it. `None`: without a user
+    /// there is no session.
+    #[must_use]
+    pub fn stream(self, request: StreamRequest, limits: Limits) -> Option<(Session, Opening)> {
+        let admitted = self.admitted?;
+        let rooms = stream_rooms(&request, &admitted.rights, limits.cursors);
+        let opening = Opening {
+            generation: 0,
+            id: None,
+            kind: Kind::Stream,
+            rooms,
+        };
+        Some((Session::new(admitted, limits, Bucket::default()), opening))
+    }
+}
+
+/// The rooms of a request for a stream or a poll: those it names, those that the policy joins, the user's own.
+#[must_use]
+pub fn stream_rooms(request: &StreamRequest, rights: &Rights, cursors: Cursors) -> Vec<Asked> {
+    let named = request.rooms.iter().map(|(room, cursor)| RoomRequest {
+        room: room.clone(),
+        cursor: cursor.clone(),
+    });
+    let connect = Connect {
+        rooms: named.collect(),
+        ..Connect::default()
+    };
+    let mut rooms = first_rooms(&connect, rights, cursors);
+    for asked in &mut rooms {
+        if asked.from == From::Fresh {
+            asked.from = From::read(cursors, rights.tenant(), request.cursor.as_deref());
+        }
+    }
+    rooms
 }
 
 /// The rooms of a `connect`: those asked for, in their order, then those the policy joins, then the user's own.

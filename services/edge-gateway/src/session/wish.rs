@@ -49,11 +49,22 @@ pub struct Opening {
     pub rooms: Vec<Asked>,
 }
 
+/// What the request for a stream says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamRequest {
+    /// The rooms that were asked for, each with where the client stands in it.
+    pub rooms: Vec<(String, Option<String>)>,
+    /// Where it stands in those that the policy joins, if it said so for all.
+    pub cursor: Option<String>,
+}
+
 /// The answer that opens rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `connected`, with all rooms in it.
     Connected,
+    /// The same for a stream, whose rooms have one cursor: all of them begin at one cut.
+    Stream,
     /// `subscribed`, one for each room.
     Subscribed,
     /// None: permits of open rooms were exchanged, and the state they show is sent.
@@ -92,7 +103,9 @@ pub enum From {
 }
 
 impl From {
-    pub(super) fn read(cursors: Cursors, tenant: &Tenant, cursor: Option<&str>) -> Self {
+    /// Reads what a client says.
+    #[must_use]
+    pub fn read(cursors: Cursors, tenant: &Tenant, cursor: Option<&str>) -> Self {
         match cursor.map(|text| cursors.read(tenant, text)) {
             None => Self::Fresh,
             Some(Ok(cursor)) => Self::At(cursor),

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use roomcast_proto::cursor::Cursor;
-use roomcast_proto::frame::{CaughtUp, Encoding, ServerFrame, server_frame};
+use roomcast_proto::frame::{CaughtUp, ServerFrame, server_frame};
 use smallvec::SmallVec;
 
 use super::Shard;
 use crate::connection::{Connection, Sent};
 use crate::delivery::{Delivery, Kind};
-use crate::encoding;
+use crate::encoding::{self, Encoding};
 use crate::gather::Turn;
 use crate::members::{Class as PermitClass, Member};
 use crate::metrics::{Ending, Tally};
@@ -32,6 +32,15 @@ const LATENCY_MILLIS_MAX: u16 = 60_000;
 /// Bytes written to one member at once, from several events. More are written in several pieces, so that what a slow
 /// socket leaves over is cut where frames end.
 const WIRE_BYTES_MAX: usize = 256 * 1024;
+
+/// Which members of a room are written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    /// Those with a WebSocket, who have a cursor per room.
+    Sockets,
+    /// Those with a stream of server-sent events, who have one for all.
+    Streams,
+}
 
 /// What the members of one class are sent for one batch of events.
 struct Encoded {
@@ -51,6 +60,7 @@ type Seen = SmallVec<[(Arc<Delivery>, Class); 4]>;
 impl Shard {
     /// Hands events to their rooms, each room's in their order: they are written now, or gathered.
     pub(super) fn fan_out(&mut self, batch: &[Arc<Delivery>]) {
+        self.fan_out_streams(batch);
         match batch {
             [] => return,
             [one] => {
@@ -87,7 +97,7 @@ impl Shard {
         {
             Some(Turn::AtOnce) => {
                 self.tally.flushes_at_once += 1;
-                self.fan_out_room(at, events);
+                self.fan_out_room(at, events, To::Sockets);
             }
             Some(Turn::From(due)) => self.gathering.push(Reverse((due, at))),
             Some(Turn::Full) => self.flush_room(at),
@@ -100,7 +110,7 @@ impl Shard {
             .members
             .take_gathered(at, self.now.millis, self.window_millis);
         self.tally.flushes_gathered += 1;
-        self.fan_out_room(at, &events);
+        self.fan_out_room(at, &events, To::Sockets);
     }
 
     /// Writes what rooms have gathered for a window.
@@ -127,13 +137,16 @@ impl Shard {
         }
     }
 
-    fn fan_out_room(&mut self, at: usize, events: &[Arc<Delivery>]) {
+    pub(super) fn fan_out_room(&mut self, at: usize, events: &[Arc<Delivery>], to: To) {
         let Some(entry) = self.members.room_mut(at) else {
             return;
         };
         let now = self.now;
         let limits = self.shared.limits.outbox;
         for (_, class) in &mut entry.classes {
+            if (class.encoding == Encoding::Sse) != (to == To::Streams) {
+                continue;
+            }
             let hub = &self.shared.hub;
             let resolve =
                 |delivery: &Arc<Delivery>| hub.resolve_withdrawn(&class.permit, delivery, now.unix_millis);
@@ -209,17 +222,14 @@ impl Shard {
             }
             class.told_millis = now.millis;
             class.told = Some(head);
+            let cursor = self.shared.hub.cursors().write(class.permit.tenant(), &head);
             let caught_up = CaughtUp {
                 room: class.permit.room().as_str().to_owned(),
-                cursor: self
-                    .shared
-                    .hub
-                    .cursors()
-                    .write(class.permit.tenant(), &head)
-                    .to_string(),
+                cursor: cursor.to_string(),
             };
             let caught_up = ServerFrame::push(server_frame::Body::CaughtUp(caught_up));
-            let frame = encoding::message(class.encoding, &caught_up);
+            // On a stream this counts for all its rooms: it was written everything up to `head` before.
+            let frame = encoding::message_at(class.encoding, &caught_up, cursor.as_str());
             for member in &class.members {
                 // Who recovered at a later head than this shard has reached knows more already.
                 let ahead = member.skip.seq > head.position.seq || member.skip.rev > head.position.rev;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 use mio::net::{TcpListener, TcpStream};
 use roomcast_proto::acl::Kick;
-use roomcast_proto::frame::Encoding;
 
 use super::asking::Answered;
 use super::look::Question;
+use super::stream::Stream;
 use crate::admission::{Place, Stranger};
+use crate::encoding::Encoding;
 use crate::gate::Admitted;
 use crate::hub::ToShard;
 use crate::metrics::GatewayMetrics;
@@ -58,6 +59,8 @@ pub struct Arrival {
     pub admitted: Option<Admitted>,
     /// How frames are written.
     pub encoding: Encoding,
+    /// What a stream of server-sent events asked for; `None`: a WebSocket, which asks later.
+    pub stream: Option<Box<Stream>>,
     /// Held as long as the connection lives.
     pub place: Place,
     /// Held until it has shown a token.

@@ -9,10 +9,10 @@ use super::Shard;
 use crate::admission::TooMany;
 use crate::allowance::{self, Operation};
 use crate::connection::{Connection, QUEUE_MAX, Stage};
-use crate::encoding;
+use crate::encoding::{self, Encoding};
 use crate::metrics::Ending;
 use crate::outbox::Class;
-use crate::session::Wish;
+use crate::session::{StreamRequest, Wish};
 use crate::ws::{self, Flow, Message};
 
 /// Bytes read from one client before the others have their turn.
@@ -31,7 +31,12 @@ impl Shard {
             }
             match connection.socket.read(&mut scratch) {
                 Ok(0) => {
-                    self.ending.push((key, Ending::Gone));
+                    // This is how the reader of a stream leaves; a socket says goodbye before.
+                    let ending = match connection.encoding {
+                        Encoding::Sse => Ending::Client,
+                        _ => Ending::Gone,
+                    };
+                    self.ending.push((key, ending));
                     break;
                 }
                 Ok(count) => {
@@ -75,6 +80,9 @@ impl Shard {
         }
         if !connection.ingress.take(self.now.millis, bytes.len() as u64, rate) {
             return self.end(key, Close::Rate);
+        }
+        if connection.encoding == Encoding::Sse {
+            return;
         }
         let limits = self.shared.limits.ws;
         let mut decoder = std::mem::take(&mut connection.decoder);
@@ -182,6 +190,23 @@ impl Shard {
         self.shared.metrics.turned_away.with_label_values(label).inc();
         self.say(key, &ServerFrame::refuse(id, &limit.refusal()));
         self.end(key, Close::Limit);
+    }
+
+    /// Begins the session of a stream, whose request has said everything.
+    pub(super) fn take_request(&mut self, key: u32, request: StreamRequest) {
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
+        let Stage::Handshake { handshake, .. } = &mut connection.stage else {
+            return;
+        };
+        let handshake = std::mem::take(&mut **handshake);
+        let Some((session, opening)) = handshake.stream(request, self.shared.limits.session) else {
+            return self.end(key, Close::BadToken);
+        };
+        connection.stage = Stage::Session(Box::new(session));
+        self.schedule(key);
+        self.carry_out(key, &mut vec![Wish::Open(opening)]);
     }
 
     /// Carries wishes out in their order. While rooms are being recovered all of them wait, but for the end and for

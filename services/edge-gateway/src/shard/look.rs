@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use roomcast_proto::close::Close;
-use roomcast_proto::frame::{Encoding, ServerFrame, Unsubscribed, server_frame};
+use roomcast_proto::frame::{ServerFrame, Unsubscribed, server_frame};
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::refusal::Code;
 use tokio::sync::oneshot;
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::inbox::{Handle, Inbox};
 use super::{Shard, input};
 use crate::connection::{Connection, Stage};
+use crate::encoding::Encoding;
 use crate::session::{Now, Session};
 
 /// A function to run on the shard's thread.
@@ -104,8 +105,8 @@ pub struct Counts {
     pub newcomers: usize,
     /// Connections that have not shown a token.
     pub strangers: usize,
-    /// Authenticated connections in JSON and in Protobuf.
-    pub sessions: [usize; 2],
+    /// Authenticated connections, by [`Encoding`].
+    pub sessions: [usize; 3],
     /// Those for which bytes wait.
     pub blocked: usize,
     /// Rooms with members here.
@@ -183,9 +184,7 @@ impl Shard {
         for (_, connection) in &self.connections {
             match &connection.stage {
                 Stage::Handshake { .. } => counts.strangers += 1,
-                Stage::Session(_) => {
-                    counts.sessions[usize::from(connection.encoding == Encoding::Protobuf)] += 1
-                }
+                Stage::Session(_) => counts.sessions[connection.encoding as usize] += 1,
                 _ => continue,
             }
             counts.blocked += usize::from(connection.is_blocked());

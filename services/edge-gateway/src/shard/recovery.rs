@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use roomcast_access::Subscribe;
 use roomcast_proto::close::Close;
-use roomcast_proto::cursor::Cursor;
-use roomcast_proto::frame::{CaughtUp, ErrorBody, RoomAnswer, ServerFrame, Subscribed, server_frame};
+use roomcast_proto::cursor::{Cursor, Position};
+use roomcast_proto::frame::{CaughtUp, RoomAnswer, ServerFrame, Subscribed, server_frame};
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -17,6 +17,7 @@ use super::{Shard, Ticket, input};
 use crate::allowance::{self, Operation};
 use crate::connection::{Connection, Waiting};
 use crate::delivery::Delivery;
+use crate::encoding::Encoding;
 use crate::hub::{self, Outcome, Recovered, Recovery, Rewind, Waiter};
 use crate::members::{Member, Seat};
 use crate::metrics::Ending;
@@ -53,6 +54,9 @@ impl Shard {
         };
         let waited = ticket.is_some();
         let ticket = ticket.unwrap_or_else(|| self.new_ticket());
+        if opening.kind == Kind::Stream {
+            return self.open_stream(key, opening, ticket);
+        }
         let waiter = Waiter {
             shard: self.number,
             ticket,
@@ -85,6 +89,7 @@ impl Shard {
             Kind::Connected => self.connected(key, &opening, found),
             Kind::Subscribed => self.subscribed(key, &opening, found),
             Kind::Exchanged => self.exchanged(key, found),
+            Kind::Stream => {}
         }
     }
 
@@ -95,8 +100,7 @@ impl Shard {
             Err(refusal) => return Some(Err(refusal.clone())),
         };
         let (hub, now) = (&self.shared.hub, self.now.unix_millis);
-        // One more than is sent at once: so it shows that there is more.
-        let page = self.shared.limits.page_events.saturating_add(1);
+        let page = self.page_and_one();
         let recovery = match asked.from {
             From::At(cursor) => hub.recover_page(permit, Some(cursor), page, waiter, now),
             From::Fresh | From::Unreadable => hub.recover_page(permit, None, page, waiter, now),
@@ -131,10 +135,19 @@ impl Shard {
     }
 
     fn connected(&mut self, key: u32, opening: &Opening, found: Vec<Result<Opened, Refusal>>) {
+        self.say_connected(key, opening, &found);
+        for (asked, found) in opening.rooms.iter().zip(found) {
+            if let Ok((permit, recovered)) = found {
+                self.join(key, &permit, recovered, asked.requested);
+            }
+        }
+    }
+
+    pub(super) fn say_connected(&mut self, key: u32, opening: &Opening, found: &[Result<Opened, Refusal>]) {
         let answers = opening
             .rooms
             .iter()
-            .zip(&found)
+            .zip(found)
             .map(|(asked, found)| self.answer(asked, found))
             .collect();
         let hub = &self.shared.hub;
@@ -159,11 +172,6 @@ impl Shard {
             &ServerFrame::answer(opening.id, server_frame::Body::Connected(connected)),
         );
         self.shared.metrics.connected(after);
-        for (asked, found) in opening.rooms.iter().zip(found) {
-            if let Ok((permit, recovered)) = found {
-                self.join(key, &permit, recovered, asked.requested);
-            }
-        }
     }
 
     fn subscribed(&mut self, key: u32, opening: &Opening, found: Vec<Result<Opened, Refusal>>) {
@@ -198,47 +206,43 @@ impl Shard {
 
     /// How one room is answered, counted.
     fn answer(&self, asked: &Asked, found: &Result<Opened, Refusal>) -> RoomAnswer {
-        let mut answer = RoomAnswer {
-            room: asked.name.clone(),
-            ..RoomAnswer::default()
-        };
-        let outcome = match found {
-            Err(refusal) => {
-                answer.error = Some(ErrorBody::from(refusal));
-                refusal.code.as_str()
-            }
-            Ok((permit, recovered)) => {
-                let (word, reason) = match recovered.recovery {
-                    Outcome::Complete => ("complete", None),
-                    Outcome::Incomplete { reason } => ("incomplete", Some(reason.as_str().to_owned())),
-                    Outcome::Fresh => ("fresh", None),
-                };
-                answer.cursor = Some(self.write_cursor(permit.tenant(), &recovered.start));
-                answer.recovery = Some(word.to_owned());
-                answer.reason = reason;
-                word
-            }
-        };
+        let begun = found.as_ref().map(|(permit, recovered)| {
+            let start = self.write_cursor(permit.tenant(), &recovered.start);
+            (recovered.recovery, start)
+        });
+        let outcome = found.as_ref().map_or_else(
+            |refusal| refusal.code.as_str(),
+            |(_, recovered)| recovered.recovery.as_str(),
+        );
         self.shared.metrics.subscribed(outcome);
-        answer
+        Outcome::of_room(&asked.name, begun)
     }
 
     /// Makes a connection a member and queues what it missed.
     fn join(&mut self, key: u32, permit: &Arc<Subscribe>, recovered: Recovered, requested: bool) {
         // A room that is open already is opened anew: the client says where it stands.
         self.leave(key, permit.room());
-        let Some(connection) = self.connections.get_mut(key as usize) else {
-            return;
-        };
+        if let Some(slot) = self.take_seat(key, permit, recovered.head.position, requested) {
+            self.catch_up(key, slot, permit, recovered);
+        }
+    }
+
+    /// Makes a connection a member of a room that it is not in. What is not after `skip` it is sent in another way. Answers its slot.
+    pub(super) fn take_seat(
+        &mut self,
+        key: u32,
+        permit: &Arc<Subscribe>,
+        skip: Position,
+        requested: bool,
+    ) -> Option<usize> {
+        let connection = self.connections.get_mut(key as usize)?;
         let encoding = connection.encoding;
-        let Some(session) = connection.session() else {
-            return;
-        };
-        let slot = u32::try_from(session.rooms.len()).unwrap_or(u32::MAX);
+        let session = connection.session()?;
+        let slot = session.rooms.len();
         let member = Member {
             connection: key,
-            slot,
-            skip: recovered.head.position,
+            slot: u32::try_from(slot).unwrap_or(u32::MAX),
+            skip,
             behind: false,
             encoding,
         };
@@ -252,7 +256,7 @@ impl Shard {
         if first {
             self.shared.hub.hold(permit);
         }
-        self.catch_up(key, slot as usize, permit, recovered);
+        Some(slot)
     }
 
     /// Queues missed events, then state, then `caughtUp`. Of many events only a page, with the rest to follow when the
@@ -278,20 +282,23 @@ impl Shard {
             }
             self.say_caught_up(key, permit, recovered.head);
         }
-        let Some(session) = self
-            .connections
-            .get_mut(key as usize)
-            .and_then(Connection::session)
-        else {
+        let Some(connection) = self.connections.get_mut(key as usize) else {
             return;
         };
-        let Some(open) = session.rooms.get_mut(slot) else {
+        let encoding = connection.encoding;
+        let Some(open) = connection
+            .session()
+            .and_then(|session| session.rooms.get_mut(slot))
+        else {
             return;
         };
         open.behind = behind.map(Box::new);
         if let Some(member) = self.members.member_mut(open.seat) {
             member.behind = behind.is_some();
             member.skip = recovered.head.position;
+        }
+        if encoding == Encoding::Sse {
+            self.fall_in_behind(key, slot, recovered.head);
         }
     }
 
@@ -328,11 +335,13 @@ impl Shard {
     }
 
     fn next_page(&mut self, key: u32) {
-        let Some(session) = self
-            .connections
-            .get_mut(key as usize)
-            .and_then(Connection::session)
-        else {
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
+        if connection.encoding == Encoding::Sse {
+            return self.next_stream_page(key);
+        }
+        let Some(session) = connection.session() else {
             return;
         };
         let behind = session.rooms.iter().position(|room| room.behind.is_some());
@@ -348,7 +357,7 @@ impl Shard {
             shard: self.number,
             ticket,
         };
-        let page = self.shared.limits.page_events.saturating_add(1);
+        let page = self.page_and_one();
         match self
             .shared
             .hub
@@ -499,6 +508,11 @@ impl Shard {
                 self.queue_seen(key, &permit, value);
             }
         }
+    }
+
+    /// One more event than is sent at once: so it shows that there are more.
+    pub(super) fn page_and_one(&self) -> usize {
+        self.shared.limits.page_events.saturating_add(1)
     }
 
     /// A cursor as the clients of a tenant are given it.

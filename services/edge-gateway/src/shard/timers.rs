@@ -1,10 +1,11 @@
 //! The passing of time: one entry in the wheel per connection, whatever it waits for.
 
 use roomcast_proto::close::Close;
-use roomcast_proto::limits::{PING_EVERY, PONG_WITHIN};
+use roomcast_proto::limits::{COMMENT_EVERY, PING_EVERY, PONG_WITHIN};
 
 use super::{Limits, NEWCOMER, Shard};
 use crate::connection::Stage;
+use crate::encoding::Encoding;
 use crate::metrics::Ending;
 use crate::outbox;
 
@@ -90,10 +91,12 @@ impl Shard {
                 let mut wishes = std::mem::take(&mut self.wishes);
                 session.passes(now, &mut wishes);
                 if connection.pong_due == 0 && now.millis >= connection.ping_at {
-                    connection.ping_at =
-                        now.millis + u64::try_from(PING_EVERY.as_millis()).unwrap_or(u64::MAX);
-                    connection.pong_due =
-                        now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                    connection.ping_at = now.millis + ping_every_millis(connection.encoding);
+                    // A stream cannot answer: what is not acknowledged tells the kernel, which ends it.
+                    if connection.encoding != Encoding::Sse {
+                        connection.pong_due =
+                            now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                    }
                     let ping = self.ping.in_encoding(connection.encoding).clone();
                     self.queue(key, ping, outbox::Class::Answer);
                 }
@@ -102,6 +105,15 @@ impl Shard {
             }
         }
     }
+}
+
+/// How often a connection is told that it is alive.
+pub(super) fn ping_every_millis(encoding: Encoding) -> u64 {
+    let every = match encoding {
+        Encoding::Sse => COMMENT_EVERY,
+        Encoding::Json | Encoding::Protobuf => PING_EVERY,
+    };
+    u64::try_from(every.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn write_timeout_millis(limits: &Limits) -> u64 {

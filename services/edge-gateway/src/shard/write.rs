@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use roomcast_proto::close::Close;
-use roomcast_proto::frame::{Disconnect, ServerFrame, server_frame};
+use roomcast_proto::frame::{Disconnect, ServerFrame};
 
 use super::{LINGER_MILLIS, Shard};
 use crate::connection::{Sent, Stage};
-use crate::encoding;
+use crate::encoding::{self, Encoding};
 use crate::hub::Waiter;
 use crate::members::Seat;
 use crate::metrics::Ending;
@@ -75,13 +75,9 @@ impl Shard {
             reconnect: close.reconnect(),
             retry_after_ms,
         };
-        let disconnect = ServerFrame::push(server_frame::Body::Disconnect(disconnect));
         // A client that does not read would not read what waits either; its cursor brings it back to it.
         let abandon = close == Close::TooSlow;
-        let last = [
-            encoding::message(encoding, &disconnect),
-            ws::close_frame(Some((code, close.reason()))),
-        ];
+        let last = encoding::last_words(encoding, disconnect, close);
         #[cfg(feature = "echo")]
         if matches!(connection.stage, Stage::Echo) {
             // Speaks RFC 6455 and nothing of ours.
@@ -131,6 +127,10 @@ impl Shard {
         if let Some(mut connection) = self.connections.try_remove(key as usize) {
             // Closing the descriptor would do; asking for it keeps the order of events certain.
             let _ = self.poll.registry().deregister(&mut connection.socket);
+            if connection.encoding == Encoding::Sse {
+                self.streams -= 1;
+                self.shared.metrics.streams.dec();
+            }
         }
     }
 

@@ -9,13 +9,16 @@ mod abuse;
 mod autobahn;
 mod cursors;
 mod doors;
+mod following;
 mod keys;
 mod life;
 mod limits;
+mod polls;
 mod protobuf;
 mod recovery;
 mod routes;
 mod slow;
+mod streams;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -224,7 +224,10 @@ async fn origins_and_methods_are_checked_and_the_page_is_there() {
     let preflight = ask("OPTIONS", path, Some("https://desk.example"), true).await;
     assert_eq!(
         (preflight.status, preflight.header("access-control-allow-headers")),
-        (204, Some("authorization, content-type"))
+        (
+            204,
+            Some("authorization, content-type, if-none-match, last-event-id")
+        )
     );
     for origin in ["null", "https://evil.example"] {
         for (method, preflight) in [("GET", false), ("OPTIONS", true)] {

@@ -1,0 +1,81 @@
+//! What follows rooms with one cursor for all of them: server-sent events and polls.
+
+use roomcast_chassis::openapi::Operation;
+use roomcast_proto::limits::POLL_WAIT_MAX;
+use serde_json::{Value, json};
+
+use super::{api, cursor, object, text};
+
+/// `GET /v1/sse`
+#[must_use]
+pub fn sse() -> Operation {
+    let operation = Operation::new("rooms", "stream", "Follows rooms as server-sent events.")
+        .about(
+            "Each event's `data` is one frame, as on a WebSocket in JSON, the first is `connected`. `id` is a cursor for all rooms: \
+             everything up to here was said in each of them. A comment comes every 15 s. The stream ends with `disconnect`.",
+        )
+        .header(
+            "Last-Event-ID",
+            "The last `id`; counts before `cursor`.",
+            cursor(),
+        )
+        .answers(
+            200,
+            "The stream; it has no end of its own.",
+            "text/event-stream",
+            text(),
+        );
+    following(operation)
+}
+
+/// `GET /v1/poll`
+#[must_use]
+pub fn poll() -> Operation {
+    let whole = object(&[
+        ("rooms", list("How each room begins.")),
+        (
+            "frames",
+            list("`event`, `status`, `disconnect`: frames of the WebSocket."),
+        ),
+        (
+            "cursor",
+            json!({ "type": ["string", "null"], "description": "For all rooms; null while rooms from different places are on their way to one." }),
+        ),
+        (
+            "more",
+            json!({ "type": "boolean", "description": "Ask again at once." }),
+        ),
+    ]);
+    let wait = json!({ "type": "integer", "minimum": 0, "maximum": POLL_WAIT_MAX.as_secs(), "default": POLL_WAIT_MAX.as_secs() });
+    let operation = Operation::new("rooms", "poll", "Asks what is new in rooms.")
+        .about("Answered as soon as there is something new, after `wait` seconds in any case.")
+        .query("wait", "Seconds; 0 is answered at once.", wait)
+        .header("If-None-Match", "The `ETag` of the answer before.", text())
+        .header(
+            "Last-Event-ID",
+            "As for a stream; counts before `cursor`.",
+            cursor(),
+        )
+        .answers(200, "What is new.", "application/json", whole)
+        .answers_nothing(304, "Nothing is new.");
+    following(operation)
+}
+
+fn following(operation: Operation) -> Operation {
+    let several = || json!({ "type": "array", "items": text() });
+    api(operation)
+        .query(
+            "room",
+            "Rooms to follow, beside those that the policy joins.",
+            several(),
+        )
+        .query(
+            "cursor",
+            "One for all rooms, or as many as rooms, each for its own; an empty one is none.",
+            several(),
+        )
+}
+
+fn list(words: &str) -> Value {
+    json!({ "type": "array", "items": { "type": "object" }, "description": words })
+}

@@ -1,0 +1,200 @@
+//! A request that follows rooms with one cursor: what `/v1/sse` and `/v1/poll` have in common.
+
+use std::sync::Arc;
+
+use http::header::HeaderName;
+use http::{HeaderMap, Uri};
+use roomcast_proto::cursor::Cursors;
+use roomcast_proto::refusal::{Code, Refusal};
+
+use super::Desk;
+use super::asked::{admit, allow_one, bad, parameters};
+use crate::admission::Resident;
+use crate::allowance::Operation;
+use crate::gate::Admitted;
+use crate::session::{Asked, StreamRequest, stream_rooms};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Who follows what, and from where.
+#[derive(Clone, Debug)]
+pub struct Following {
+    /// The user.
+    pub admitted: Admitted,
+    /// Rooms and cursor.
+    pub request: StreamRequest,
+    cursors: Cursors,
+    /// The place of its user among those with a connection, once it stays.
+    resident: Option<Arc<Resident>>,
+}
+
+impl Following {
+    /// Reads the request and decides about its rooms. Where none of those that it names is open to it, it is refused: there
+    /// would be nothing to follow. `operation`: counted as one of its user; none where it was before.
+    pub(super) fn read(
+        desk: &Desk,
+        uri: &Uri,
+        headers: &HeaderMap,
+        operation: Option<Operation>,
+    ) -> Result<Self, Refusal> {
+        let admitted = admit(desk, headers)?;
+        if let Some(operation) = operation {
+            allow_one(desk, &admitted, operation)?;
+        }
+        let following = Self {
+            admitted,
+            request: request(uri, headers, desk.rooms_max)?,
+            cursors: desk.hub.cursors(),
+            resident: None,
+        };
+        let rooms = following.rooms();
+        let refused = |(name, _): &(String, Option<String>)| {
+            let asked = rooms.iter().find(|asked| asked.name == *name);
+            asked.is_none_or(|asked| asked.permit.is_err())
+        };
+        let named = &following.request.rooms;
+        if !named.is_empty() && named.iter().all(refused) {
+            return Err(Refusal::forbidden());
+        }
+        desk.hub.accepting().map_err(|wait| {
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            Refusal::new(Code::Unavailable, "this gateway takes no requests at the moment")
+                .retry_after_ms(millis)
+        })?;
+        Ok(following)
+    }
+
+    /// Takes a place among the connections of its tenant and its user, for a request that stays open.
+    pub(super) fn stay(&mut self, desk: &Desk) -> Result<(), Refusal> {
+        let (tenant, user) = (self.admitted.rights.tenant(), &self.admitted.user);
+        let resident = desk.ledger.reside(tenant, user).map_err(|limit| {
+            let label = &[limit.as_str()];
+            desk.metrics.turned_away.with_label_values(label).inc();
+            limit.refusal()
+        })?;
+        self.resident = Some(resident.into());
+        Ok(())
+    }
+
+    /// The place that was taken, for the connection to hold.
+    pub fn take_resident(&mut self) -> Option<Arc<Resident>> {
+        self.resident.take()
+    }
+
+    /// Its rooms with the decision about each: those named, those that the policy joins, the user's own.
+    pub(super) fn rooms(&self) -> Vec<Asked> {
+        stream_rooms(&self.request, &self.admitted.rights, self.cursors)
+    }
+}
+
+/// Rooms and cursors: one for all, or as many as rooms, each for its own.
+///
+/// A browser that comes back by itself says where it is in `Last-Event-ID`, with the address it began with.
+fn request(uri: &Uri, headers: &HeaderMap, rooms_max: usize) -> Result<StreamRequest, Refusal> {
+    let rooms = parameters(uri, "room")?;
+    if rooms.len() > rooms_max {
+        return Err(Refusal::new(Code::Limit, format!("at most {rooms_max} rooms")));
+    }
+    let mut cursors = parameters(uri, "cursor")?;
+    if let Some(last) = last_event_id(headers)? {
+        cursors = vec![last];
+    }
+    if cursors.len() > 1 && cursors.len() != rooms.len() {
+        return Err(bad(
+            "expected one cursor, or one for each room in the order of the rooms",
+        ));
+    }
+    // An empty one is none: the room is new to the client.
+    let given = |cursor: String| Some(cursor).filter(|cursor| !cursor.is_empty());
+    Ok(if cursors.len() > 1 {
+        StreamRequest {
+            rooms: rooms.into_iter().zip(cursors.into_iter().map(given)).collect(),
+            cursor: None,
+        }
+    } else {
+        StreamRequest {
+            rooms: rooms.into_iter().map(|room| (room, None)).collect(),
+            cursor: cursors.pop().and_then(given),
+        }
+    })
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(bad("Last-Event-ID is given twice"));
+    }
+    // What is no text is no cursor, and answered as such.
+    let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rooms with their cursors, and the cursor for all.
+    type Read<'a> = (&'a [(&'a str, Option<&'a str>)], Option<&'a str>);
+
+    #[track_caller]
+    fn check(query: &str, last: &[&str], expected: Result<Read<'_>, Code>) {
+        let uri: Uri = format!("/v1/sse?{query}").parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for value in last {
+            headers.append(LAST_EVENT_ID, value.parse().unwrap());
+        }
+        let found = request(&uri, &headers, 3).map_err(|refusal| refusal.code);
+        let owned = |text: &str| text.to_owned();
+        let expected = expected.map(|(rooms, cursor)| StreamRequest {
+            rooms: rooms
+                .iter()
+                .map(|(room, cursor)| (owned(room), cursor.map(owned)))
+                .collect(),
+            cursor: cursor.map(owned),
+        });
+        assert_eq!(found, expected, "{query} {last:?}");
+    }
+
+    #[test]
+    fn one_cursor_counts_for_all_rooms_and_as_many_as_rooms_for_each() {
+        check("", &[], Ok((&[], None)));
+        check("room=a&room=b", &[], Ok((&[("a", None), ("b", None)], None)));
+        check(
+            "room=a&cursor=c&room=b",
+            &[],
+            Ok((&[("a", None), ("b", None)], Some("c"))),
+        );
+        check("cursor=&room=a", &[], Ok((&[("a", None)], None)));
+        check("cursor=c", &[], Ok((&[], Some("c"))));
+        check(
+            "room=a&cursor=1&room=b&cursor=2",
+            &[],
+            Ok((&[("a", Some("1")), ("b", Some("2"))], None)),
+        );
+        check(
+            "room=a&room=b&cursor=&cursor=2",
+            &[],
+            Ok((&[("a", None), ("b", Some("2"))], None)),
+        );
+        check("room=a&cursor=c", &["d"], Ok((&[("a", None)], Some("d"))));
+        check(
+            "room=a&room=b&cursor=1&cursor=2",
+            &["d"],
+            Ok((&[("a", None), ("b", None)], Some("d"))),
+        );
+        check("room=a&cursor=c", &[""], Ok((&[("a", None)], Some("c"))));
+        check("room=%61%2eb&cursor=%63", &[], Ok((&[("a.b", None)], Some("c"))));
+        check("room=a&cursor=1&cursor=2", &[], Err(Code::BadRequest));
+        check(
+            "room=a&room=b&cursor=1&cursor=2&cursor=3",
+            &[],
+            Err(Code::BadRequest),
+        );
+        check("room=a", &["1", "2"], Err(Code::BadRequest));
+        check("room=%ff", &[], Err(Code::BadRequest));
+        check("room=a&room=b&room=c&room=d", &[], Err(Code::Limit));
+    }
+}

@@ -1,0 +1,80 @@
+//! Which routes there are and which method each has.
+
+use http::Method;
+
+/// A route, as a path names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Sse,
+    Poll,
+    Snapshot,
+    History,
+    State,
+    Command,
+    PageConfig,
+    Page,
+    /// A path below `/v1/` where nothing is.
+    Nothing,
+}
+
+impl Route {
+    pub(super) fn of(path: &str) -> Self {
+        match path.strip_prefix("/v1/") {
+            Some("sse") => Self::Sse,
+            Some("poll") => Self::Poll,
+            Some("state") => Self::State,
+            Some(rest) if rest.starts_with("rooms/") && rest.ends_with("/snapshot") => Self::Snapshot,
+            Some(rest) if rest.starts_with("rooms/") && rest.ends_with("/events") => Self::History,
+            Some(rest) if rest.starts_with("commands/") => Self::Command,
+            Some(_) => Self::Nothing,
+            None if path == "/page.json" => Self::PageConfig,
+            None => Self::Page,
+        }
+    }
+
+    /// Whether it belongs to the API; else it is the page's, which only its own origin reads.
+    pub(super) fn is_api(self) -> bool {
+        !matches!(self, Self::Page | Self::PageConfig)
+    }
+
+    /// Whether a request with this method gets to the route.
+    pub(super) fn answers(self, method: &Method) -> bool {
+        match self {
+            // Whatever the method, there is nothing.
+            Self::Nothing => true,
+            Self::Command => *method == Method::POST,
+            _ => *method == Method::GET || *method == Method::HEAD,
+        }
+    }
+
+    /// The method that does something.
+    pub(super) fn method(self) -> &'static str {
+        match self {
+            Self::Command => "POST",
+            _ => "GET",
+        }
+    }
+
+    /// All methods, as `Allow` lists them.
+    pub(super) fn allowed(self) -> &'static str {
+        match self {
+            Self::Command => "POST, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
+        }
+    }
+
+    /// The word in metric labels.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Sse => "sse",
+            Self::Poll => "poll",
+            Self::Snapshot => "snapshot",
+            Self::History => "history",
+            Self::State => "state",
+            Self::Command => "command",
+            Self::PageConfig => "page_config",
+            Self::Page => "page",
+            Self::Nothing => "other",
+        }
+    }
+}
