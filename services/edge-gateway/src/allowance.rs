@@ -55,10 +55,13 @@ pub enum Operation {
     Ticket,
 }
 
+/// How many there are. A number of its own: as a length in a type, `ALL.len()` has the optimizing compiler go in circles (E0391).
+const OPERATIONS: usize = 13;
+
 impl Operation {
     /// All of them, with their names in settings and metrics and their usual rates: what a page with many tabs needs, several
     /// times over, and far below what would be felt by others.
-    pub const ALL: [(Self, &'static str, Rate); 13] = [
+    pub const ALL: [(Self, &'static str, Rate); OPERATIONS] = [
         (Self::Subscribe, "subscribe", rate(50, 500)),
         (Self::History, "history", rate(10, 30)),
         // A read walks up to 50,000 positions while others wait for theirs.
@@ -114,7 +117,7 @@ const fn rate(per_second: u64, burst: u64) -> Rate {
 
 /// The rates of all operations, by [`Operation::index`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rates([Rate; Operation::ALL.len()]);
+pub struct Rates([Rate; OPERATIONS]);
 
 impl Default for Rates {
     fn default() -> Self {
@@ -197,7 +200,7 @@ struct Book {
     rates: Rates,
     users_max: usize,
     /// By `<tenant>/<user>`: a tenant has no slash.
-    users: HashMap<Box<str>, [Bucket; Operation::ALL.len()]>,
+    users: HashMap<Box<str>, [Bucket; OPERATIONS]>,
     swept_millis: u64,
     key: String,
 }
