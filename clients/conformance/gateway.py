@@ -9,9 +9,13 @@ import json
 import struct
 import time
 
+import protobuf
+
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 # RFC 6455, section 1.3: appended to the client's key and hashed for the answer.
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# The encodings in which a client may ask to be spoken to; JSON when it asks for none.
+JSON, PROTOBUF = "roomcast.v1.json", "roomcast.v1.protobuf"
 # The longest message that a real gateway takes from a client, bytes.
 CLIENT_MESSAGE_BYTES_MAX = 65536
 
@@ -56,6 +60,8 @@ class Peer:
         self.reader, self.writer, self.at = reader, writer, time.monotonic()
         self.head = None
         self.upgraded = False
+        # What is spoken, and the kind of WebSocket message that carries it.
+        self.encoding, self.kind = JSON, TEXT
         self.violations = []
         self.messages = asyncio.Queue()
         self.pongs = asyncio.Queue()
@@ -76,8 +82,12 @@ class Peer:
         key = self.head.headers.get("sec-websocket-key", "").encode()
         accept = base64.b64encode(hashlib.sha1(key + GUID).digest()).decode()
         answer = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept}"]
-        if "roomcast.v1.json" in self.head.words("sec-websocket-protocol"):
-            answer.append("Sec-WebSocket-Protocol: roomcast.v1.json")
+        # Of several the first that is known, as a gateway chooses.
+        for word in self.head.words("sec-websocket-protocol"):
+            if word in (JSON, PROTOBUF):
+                self.encoding, self.kind = word, TEXT if word == JSON else BINARY
+                answer.append(f"Sec-WebSocket-Protocol: {word}")
+                break
         self.upgraded = True
         await self.raw("\r\n".join([*answer, "", ""]).encode())
         self._pump = asyncio.ensure_future(self._read_frames())
@@ -95,13 +105,17 @@ class Peer:
         except (ConnectionError, OSError):
             pass
 
-    async def text(self, text):
-        """Sends a text message as it is."""
-        await self.raw(encode(TEXT, text.encode()))
+    def written(self, message):
+        """A message as its bytes in what is spoken."""
+        return json.dumps(message, ensure_ascii=False).encode() if self.encoding == JSON else protobuf.encode("ServerFrame", message)
+
+    async def send(self, payload):
+        """Sends a message's bytes as they are."""
+        await self.raw(encode(self.kind, payload))
 
     async def say(self, **message):
         """Sends one message: `say(ping={})`."""
-        await self.text(json.dumps(message))
+        await self.send(self.written(message))
 
     async def close(self, code):
         """Sends a close frame, waits a moment for the answer, and ends the connection."""
@@ -163,15 +177,15 @@ class Peer:
             self.ended.set()
 
     def _take(self, kind, payload):
-        if kind != TEXT:
-            self.violations.append("a binary message, although roomcast.v1.json is spoken")
+        if kind != self.kind:
+            self.violations.append(f"a {'text' if kind == TEXT else 'binary'} message, although {self.encoding} is spoken")
             return
         try:
-            message = json.loads(payload)
+            message = json.loads(payload) if kind == TEXT else protobuf.decode("ClientFrame", payload)
         except ValueError:
-            self.violations.append(f"a message that is not JSON: {payload[:80]!r}")
+            self.violations.append(f"a message that is not what {self.encoding} says: {payload[:80]!r}")
             return
         if not isinstance(message, dict) or len([name for name in message if name != "id"]) != 1:
-            self.violations.append(f"a message must be an object with one member beside id: {payload[:80]!r}")
+            self.violations.append(f"a message must have one member beside id: {payload[:80]!r}")
             return
         self.messages.put_nowait(message)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 
-from gateway import BINARY, PING, TEXT, Failed, encode
+from gateway import BINARY, JSON, PING, TEXT, Failed, encode
 from stage import START_WITHIN, caught_up, cursor, event, offered, returned, send, state, welcome
 
 ALL = []
@@ -296,10 +296,10 @@ RETURNS = (3.0, 5.0, 9.0, 17.0)
 async def garbage(stage):
     """frames that make no sense do not end the client or lose what follows"""
     peer = await settled(stage)
-    for text in ["", "not json", "[1,2]", "42", "null", '"event"', "{}", '{"event":null}', '{"event":7}', '{"event":{}}', '{"caughtUp":[]}']:
-        await peer.text(text)
-    await peer.text(json.dumps({"event": {"room": 5, "cursor": {}, "event": "text"}}))
-    await peer.raw(encode(BINARY, b"\x00\xff\x00"))
+    for payload in JSON_GARBAGE if peer.encoding == JSON else PROTOBUF_GARBAGE:
+        await peer.send(payload)
+    # The other kind of message.
+    await peer.raw(encode(BINARY if peer.kind == TEXT else TEXT, b"\x00\x7f\x00"))
     await send(peer, cursor(12), event(12))
     # Whoever hung up comes back, and gets it then.
     if await hung_up(stage, peer):
@@ -307,6 +307,13 @@ async def garbage(stage):
         await welcome(again, cursor(11), "complete")
         await send(again, cursor(12), event(12))
     await stage.quiet("e12")
+
+
+JSON_GARBAGE = [b"", b"not json", b"[1,2]", b"42", b"null", b'"event"', b"{}", b'{"event":null}', b'{"event":7}', b'{"event":{}}', b'{"caughtUp":[]}']
+JSON_GARBAGE.append(json.dumps({"event": {"room": 5, "cursor": {}, "event": "text"}}).encode())
+# Nothing; no key; a number and a length without an end; an event that is a number, that is empty, whose CloudEvent is no JSON, nothing
+# at all; a group; a text that is not UTF-8.
+PROTOBUF_GARBAGE = [bytes.fromhex(text) for text in ("", "ff", "5aff", "5a05", "5801", "5a00", "5a0d0a08626f6f6b696e67731a017b", "5a0a0a08626f6f6b696e6773", "5b5c", "62040a02fffe")]
 
 
 async def hung_up(stage, peer):
@@ -321,9 +328,10 @@ async def hung_up(stage, peer):
 async def fragments(stage):
     """messages in pieces, with a ping between them; a message of 60 KB and one of 70 KB"""
     peer = await settled(stage)
-    whole = json.dumps({"event": {"room": "bookings", "cursor": cursor(12), "event": event(12, data={"text": "ü" * 50})}}, ensure_ascii=False).encode()
-    # 333 bytes in: between the two bytes of an ü, which is allowed.
-    pieces = [encode(TEXT, whole[:3], final=False), encode(PING, b"x"), encode(0, whole[3:-40], final=False), encode(0, whole[-40:])]
+    whole = peer.written({"event": {"room": "bookings", "cursor": cursor(12), "event": event(12, data={"text": "ü" * 50})}})
+    # The last cut is between the two bytes of an ü, which is allowed.
+    cut = whole.rindex("ü".encode()) - 19
+    pieces = [encode(peer.kind, whole[:3], final=False), encode(PING, b"x"), encode(0, whole[3:cut], final=False), encode(0, whole[cut:])]
     for byte in b"".join(pieces)[:20]:
         await peer.raw(bytes([byte]))
     await peer.raw(b"".join(pieces)[20:])

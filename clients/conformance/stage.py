@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from gateway import Failed, Peer
+from gateway import JSON, PROTOBUF, Failed, Peer
 
 ROOM = "bookings"
 TOKEN = "conformance.token.not-a-real-one"
@@ -191,7 +191,7 @@ def check_request(head):
         "Sec-WebSocket-Key is not 16 bytes in base64": is_key(head.headers.get("sec-websocket-key", "")),
     }
     protocols = head.words("sec-websocket-protocol")
-    rules["a subprotocol is asked for, but not roomcast.v1.json"] = not protocols or "roomcast.v1.json" in protocols
+    rules[f"a subprotocol is asked for, but neither {JSON} nor {PROTOBUF}"] = not protocols or JSON in protocols or PROTOBUF in protocols
     for complaint, kept in rules.items():
         if not kept:
             raise Failed(complaint)

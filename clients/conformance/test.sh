@@ -49,6 +49,7 @@ if have rustc "https://rustup.rs"; then check "publish/rust" rustc --edition 202
 export PYTHONDONTWRITEBYTECODE=1
 check "conformance/self_test.py" python3 conformance/self_test.py
 check "subscribe/python" python3 conformance/run.py -- subscribe/python/run.sh --cursor-file '{cursor_file}'
+check "subscribe/python in Protobuf" python3 conformance/run.py -- python3 conformance/subscribe_protobuf.py --cursor-file '{cursor_file}'
 command -v go >/dev/null && check "subscribe/go" python3 conformance/run.py -- subscribe/go/run.sh --cursor-file '{cursor_file}'
 if [ -f js/dist/index.js ] && [ -d node_modules/ws ]; then check "js" python3 conformance/run.py --browser -- node conformance/sdk.mjs; else echo "SKIPPED: the SDK is not built: make page"; [ "${CI:-}" = true ] && failed=1; fi
 exit $failed
