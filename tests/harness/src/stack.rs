@@ -280,9 +280,11 @@ impl Stack {
     async fn connect(&self, options: async_nats::ConnectOptions) -> async_nats::Client {
         let addresses = self.ready["nats"].as_str().expect("nats");
         let addresses: Vec<&str> = addresses.split(',').collect();
-        // A killed server is back within a second; the default pause between attempts grows beyond that.
+        // A killed server is back within a second; the default pause between attempts grows beyond that. A frozen one takes what is
+        // sent and says nothing: after three pings without an answer the next server is asked.
         let options = options
             .retry_on_initial_connect()
+            .ping_interval(Duration::from_secs(1))
             .reconnect_delay_callback(|_| Duration::from_millis(100));
         options
             .connect(&addresses[..])
