@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod build;
 pub mod config;
+pub mod descriptors;
 pub mod fetch;
 pub mod http;
 pub mod jetstream;

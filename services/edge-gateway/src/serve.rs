@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpListener;
 use roomcast_admin::Audit;
 use roomcast_admin::instance::Running;
+use roomcast_chassis::descriptors;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
 use roomcast_rights::Follower;
@@ -41,6 +42,9 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
 /// # Errors
 /// As [`serve`].
 pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, Failure> {
+    if let Err(why) = descriptors::enough(descriptors::raise(), settings.admission.connections_max) {
+        tracing::warn!("{why}; until then no client comes in when they are used up");
+    }
     let trusted = settings.issuers.load()?;
     trusted.refuse_open_development(&[settings.listen, context.common.admin_listen])?;
     let metrics = GatewayMetrics::new(&context.metrics)?;

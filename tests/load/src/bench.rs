@@ -7,7 +7,7 @@ mod freshness;
 pub mod growth;
 pub mod guard;
 pub mod idle;
-mod ingest;
+pub mod ingest;
 pub mod load;
 mod owned;
 mod publisher;
@@ -72,13 +72,13 @@ const FULL: Effort = Effort {
     rooms: None,
     away_events: 1_000_000,
     long_events: 1_000_000,
-    within: Duration::from_secs(300),
+    within: Duration::from_secs(600),
 };
 const QUICK: Effort = Effort {
     rounds: 1,
-    seconds: 3,
+    seconds: 2,
     many: Some(2_000),
-    rooms: Some(10_000),
+    rooms: Some(5_000),
     away_events: 100_000,
     long_events: 100_000,
     within: Duration::from_secs(120),
@@ -124,10 +124,15 @@ async fn stage(bench: &mut Bench, name: &str, effort: Effort) -> anyhow::Result<
         }
         "P9" => catchup::run(bench, effort.away_events, effort.rounds).await,
         "P10" => catchup::starts(bench, effort.rounds).await,
-        "P11" => slow::run(bench, &many).await,
+        // Long enough for those who do not read to be given up: five seconds after nothing went out any more.
+        "P11" => {
+            let seconds = Some(effort.seconds.max(if effort.many.is_some() { 0 } else { 8 }));
+            slow::run(bench, &Load { seconds, ..many }).await
+        }
         _ => {
             let rooms = Load {
                 rooms: effort.rooms,
+                seconds: Some(effort.seconds.min(3)),
                 ..usual
             };
             growth::rooms(bench, &rooms).await?;

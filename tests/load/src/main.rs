@@ -11,8 +11,9 @@ mod bench;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use bench::ingest::Door;
 use bench::load::Load;
-use bench::{Bench, catchup, fanout, growth, slow, storm};
+use bench::{Bench, catchup, fanout, growth, ingest, slow, storm};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -59,6 +60,18 @@ enum Command {
     },
     /// P6: thousands of sockets are reset and all come back at once with their cursors (5,000 over 50 rooms).
     Storm(Load),
+    /// P7: what an event costs ingest that comes by one door.
+    Ingest {
+        /// The door.
+        #[arg(value_enum)]
+        door: Door,
+        /// How many events.
+        #[arg(long, default_value_t = 20_000)]
+        events: usize,
+        /// Runs `COMMAND PID` beside it (PID: ingest's), e.g. a profiler; waits for its end.
+        #[arg(long)]
+        beside: Option<String>,
+    },
     /// P9: an aggregator comes back that was away; then a gateway with a full ring to read (P10).
     Catchup {
         /// Events that it missed.
@@ -109,6 +122,8 @@ fn run() -> anyhow::Result<ExitCode> {
         }
         command => command,
     };
+    // Before anything is started, because what is started may have as many as this process.
+    roomcast_chassis::descriptors::raise();
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         bench::guard::watch();
@@ -137,6 +152,9 @@ async fn one(command: Command, bench: &mut Bench) -> anyhow::Result<()> {
         Command::Busy(load) => fanout::busy(bench, &load).await,
         Command::Idle { load, beside } => bench::idle(&load, beside.as_deref()).await,
         Command::Storm(load) => storm::run(bench, &load).await,
+        Command::Ingest { door, events, beside } => {
+            ingest::one_door(bench, door, events, beside.as_deref()).await
+        }
         Command::Catchup { events, rounds } => catchup::run(bench, events, rounds).await,
         Command::Start { rounds } => catchup::starts(bench, rounds).await,
         Command::Slow(load) => slow::run(bench, &load).await,

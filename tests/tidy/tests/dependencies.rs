@@ -96,6 +96,7 @@ fn services_never_import_each_other() {
             "roomcast-load",
             &[
                 "roomcast-proto",
+                "roomcast-chassis",
                 "roomcast-harness",
                 "roomcast-metrics-aggregator",
             ],

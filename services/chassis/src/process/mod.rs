@@ -20,7 +20,7 @@ pub use exit::{Exit, Failure};
 use crate::config::{Environment, Listed, Mistakes, Reader};
 use crate::readiness::Latch;
 use crate::shutdown::{Shutdown, Stage};
-use crate::{admin, build, telemetry};
+use crate::{admin, build, descriptors, telemetry};
 use arguments::{Command, command, help, printed};
 
 /// Makes one crypto provider the process's own, for TLS and for tokens; without it both panic at first use.
@@ -94,6 +94,7 @@ where
 {
     telemetry::init(&common.log);
     log_panics();
+    descriptors::raise();
     tracing::info!("{} starts", build::line(service.name));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

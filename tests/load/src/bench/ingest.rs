@@ -74,6 +74,52 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Door {
+    /// HTTP batches of 100.
+    Batches,
+    /// Single POSTs on kept connections.
+    Singles,
+    /// NATS requests.
+    Nats,
+}
+
+/// What an event costs that comes by one door. `beside`: a command that is run with ingest's process id meanwhile, after a first part
+/// that warms up.
+///
+/// # Errors
+/// When a part cannot be started or an event is refused.
+pub async fn one_door(
+    bench: &mut Bench,
+    door: Door,
+    events: usize,
+    beside: Option<&str>,
+) -> anyhow::Result<()> {
+    let system = System::start(None, &[])?;
+    let ingest = system.stack.pid("ingest-1");
+    for (events, beside) in [(events / 10, None), (events, beside)] {
+        let running = beside
+            .map(|command| super::idle::beside(command, ingest))
+            .transpose()?;
+        let before = cpu::read(ingest).cpu_ns;
+        match door {
+            Door::Batches => http_batches(&system, events).await?,
+            Door::Singles => http_singles(&system, events).await?,
+            Door::Nats => nats_requests(&system, events).await?,
+        }
+        let spent = cpu::read(ingest).cpu_ns - before;
+        bench.say(&format!(
+            "  {events} events: {:.2} µs each",
+            spent as f64 / 1000.0 / events as f64
+        ));
+        if let Some(mut running) = running {
+            running.wait()?;
+        }
+    }
+    Ok(())
+}
+
 fn token(system: &System) -> anyhow::Result<String> {
     let rooms: Vec<String> = (0..50).map(|room| room.to_string()).collect();
     system.issuer.token(Algorithm::Eddsa, "loader", "loader", &rooms)

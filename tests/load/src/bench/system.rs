@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use roomcast_chassis::descriptors;
 use roomcast_harness::stack::{Options, Stack};
 use roomcast_load::dashboard::Dashboard;
 use roomcast_load::swarm::{Conduct, Plan, Swarm};
@@ -30,8 +31,9 @@ rooms:
 publishers: [{ nats: main/publisher, roles: [loader] }]
 ";
 
-/// Names of limits that speak of one caller: all clients of a bench have one address, one tenant, and may be one user.
-const OF_ONE_CALLER: [&str; 4] = ["_ADDRESS", "_USER", "_TENANT", "_PUBLISHER"];
+/// Names of limits on connections, and of whom: all clients of a bench have one address, one tenant, and may be one user.
+const OF_CONNECTIONS: [&str; 2] = ["ROOMCAST_CONNECT", "ROOMCAST_UNAUTHENTICATED_"];
+const OF_ONE_CALLER: [&str; 3] = ["_PER_ADDRESS", "_PER_USER", "_PER_TENANT"];
 
 /// The system as `roomcast dev` starts it, with the limits of one caller lifted and all others as they are by default.
 pub struct System {
@@ -42,7 +44,7 @@ pub struct System {
     files: tempfile::TempDir,
 }
 
-/// The settings of a service that limit one caller, as it names them itself, each lifted.
+/// The settings of a service that limit one caller's connections, as it names them itself, each lifted.
 fn lifted(service: &str) -> Vec<String> {
     let help = Command::new(roomcast_harness::binary(service))
         .arg("--help")
@@ -54,7 +56,10 @@ fn lifted(service: &str) -> Vec<String> {
         .lines()
         .filter_map(|line| line.trim().split(' ').next())
         .filter(|word| word.starts_with("ROOMCAST_"));
-    let of_one = |name: &&str| OF_ONE_CALLER.iter().any(|part| name.contains(part)) && !name.contains("NATS");
+    let of_one = |name: &&str| {
+        OF_CONNECTIONS.iter().any(|kind| name.starts_with(kind))
+            && OF_ONE_CALLER.iter().any(|caller| name.contains(caller))
+    };
     names.filter(of_one).map(|name| format!("{name}=20000")).collect()
 }
 
@@ -180,6 +185,21 @@ impl System {
         range: std::ops::Range<usize>,
         rooms: impl Fn(usize) -> Vec<usize>,
     ) -> anyhow::Result<Vec<Dashboard>> {
+        self.clients_named("viewer", load, range, rooms)
+    }
+
+    /// Likewise, with users of another name, who have never been here.
+    ///
+    /// # Errors
+    /// When a token cannot be signed.
+    pub fn clients_named(
+        &self,
+        name: &str,
+        load: &Load,
+        range: std::ops::Range<usize>,
+        rooms: impl Fn(usize) -> Vec<usize>,
+    ) -> anyhow::Result<Vec<Dashboard>> {
+        may_open(range.len())?;
         let one = match load.users {
             Users::Distinct => None,
             Users::One => {
@@ -187,7 +207,7 @@ impl System {
                 all.sort_unstable();
                 all.dedup();
                 let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-                Some(self.issuer.token(load.algorithm, "viewer", "viewer", &all)?)
+                Some(self.issuer.token(load.algorithm, name, "viewer", &all)?)
             }
         };
         let client = |i: usize| {
@@ -196,7 +216,7 @@ impl System {
                 Some(token) => token.clone(),
                 None => self
                     .issuer
-                    .token(load.algorithm, &format!("viewer{i}"), "viewer", &numbers)?,
+                    .token(load.algorithm, &format!("{name}{i}"), "viewer", &numbers)?,
             };
             let rooms = numbers.iter().map(|number| format!("load.{number}"));
             Ok(Dashboard::new(token, rooms))
@@ -227,6 +247,11 @@ impl System {
         swarm.ready(READY_WITHIN)?;
         Ok(swarm)
     }
+}
+
+/// Whether this process may have so many sockets; the gateway and the floor may have as many.
+fn may_open(sockets: usize) -> anyhow::Result<()> {
+    descriptors::enough(descriptors::raise(), sockets).map_err(anyhow::Error::msg)
 }
 
 /// A running floor.
@@ -274,6 +299,7 @@ impl Floor {
     /// # Errors
     /// When not all of them get in.
     pub fn swarm(&self, sockets: usize) -> anyhow::Result<Swarm> {
+        may_open(sockets)?;
         let swarm = Swarm::start(Plan::floor(self.address, sockets, RATE));
         swarm.ready(READY_WITHIN)?;
         Ok(swarm)
