@@ -5,6 +5,7 @@
 mod fields;
 mod parts;
 mod read;
+mod value;
 
 use std::sync::Arc;
 
@@ -40,10 +41,10 @@ pub struct Definition {
     pub tenant: Tenant,
     /// Which shard works it: `fnv1a32(tenant "." name) mod 16`.
     pub shard: u32,
-    /// What is folded: one leg, or two for a ratio (`of`, then `to`).
+    /// What is folded: one leg, or two for what is made of two metrics.
     pub legs: Vec<Leg>,
-    /// Decimals of a ratio; `None` for a metric that is no ratio.
-    pub ratio_scale: Option<u32>,
+    /// How two legs become one number; `None` where there is one.
+    pub join: Option<Join>,
     /// How many values `group_by` names.
     pub group_values: usize,
     /// The windows.
@@ -81,6 +82,8 @@ pub struct Leg {
     pub group_by: Vec<usize>,
     /// What is computed.
     pub aggregate: Aggregate,
+    /// The condition of a gauge.
+    pub holds: Option<Expr>,
     /// The fields this leg needs.
     pub paths: Vec<Path>,
 }
@@ -108,6 +111,21 @@ pub enum Aggregate {
     Percentile(usize, u8),
     /// How many in so many microseconds of the part of the window that is over.
     Rate(i64),
+    /// How many keys there are of whose events the latest satisfies [`Leg::holds`]; of all time only.
+    Gauge(usize),
+}
+
+/// How two metrics make a third.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// The first over the second, with so many decimals.
+    Ratio(u32),
+    /// Both added.
+    Plus,
+    /// The first without the second.
+    Minus,
+    /// The first times the second, 12 decimals.
+    Times,
 }
 
 /// How time is cut.

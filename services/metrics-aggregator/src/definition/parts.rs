@@ -4,15 +4,13 @@ use roomcast_access::yaml::{Node, Value};
 use roomcast_proto::ids::{Audience, Room};
 
 use super::read::{DAY, EVERY_DEFAULT, Found, HOUR, MINUTE, Reader, SECOND};
-use super::{Aggregate, Clock, Compare, Leg, Publish, RoomPattern, STEPS_MAX, Unit, Window};
+use super::{Clock, Compare, Leg, Publish, RoomPattern, STEPS_MAX, Unit, Window};
 use crate::engine::predicate;
 use crate::engine::row::Path;
 
-/// Makes an aggregate of a field's place.
-type OfField = fn(usize) -> Aggregate;
-
 impl Reader<'_> {
-    pub(super) fn leg(&mut self, found: &Found<'_>) -> Option<Leg> {
+    /// What is folded, and the window that comes with it where it has one of its own.
+    pub(super) fn leg(&mut self, found: &Found<'_>) -> Option<(Leg, Option<Window>)> {
         let mut paths: Vec<Path> = Vec::new();
         let condition = found.get("where").and_then(|node| {
             let text = self.text(node, "a condition")?;
@@ -27,22 +25,23 @@ impl Reader<'_> {
                 }
             }
         });
-        let aggregate = found
-            .get("value")
-            .and_then(|node| self.aggregate(node, &mut paths));
+        let valued = found.get("value").and_then(|node| self.value(node, &mut paths));
         let group_by = found
             .get("group_by")
             .map(|node| self.group_by(node, &mut paths))
             .unwrap_or_default();
         let (rooms, types) = found.get("from").and_then(|node| self.from(node))?;
-        Some(Leg {
+        let valued = valued?;
+        let leg = Leg {
             rooms,
             types,
             condition,
             group_by,
-            aggregate: aggregate?,
+            aggregate: valued.aggregate,
+            holds: valued.holds,
             paths,
-        })
+        };
+        Some((leg, valued.window))
     }
 
     pub(super) fn from(&mut self, node: &Node) -> Option<(RoomPattern, Vec<String>)> {
@@ -61,83 +60,6 @@ impl Reader<'_> {
             return None;
         };
         Some((rooms, types.into_iter().map(|(_, text)| text).collect()))
-    }
-
-    pub(super) fn aggregate(&mut self, node: &Node, paths: &mut Vec<Path>) -> Option<Aggregate> {
-        const SUPPORTED: &str = "there are count(), rate(minute), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field";
-        const OF_FIELD: [(&str, OfField); 11] = [
-            ("sum", Aggregate::Sum),
-            ("avg", Aggregate::Avg),
-            ("min", Aggregate::Min),
-            ("max", Aggregate::Max),
-            ("first", Aggregate::First),
-            ("last", Aggregate::Last),
-            ("distinct", Aggregate::Distinct),
-            ("p50", |place| Aggregate::Percentile(place, 50)),
-            ("p90", |place| Aggregate::Percentile(place, 90)),
-            ("p95", |place| Aggregate::Percentile(place, 95)),
-            ("p99", |place| Aggregate::Percentile(place, 99)),
-        ];
-        const LATER: [&str; 3] = ["top", "gauge", "active"];
-        const PER: [(&str, i64); 4] = [
-            ("second", SECOND),
-            ("minute", MINUTE),
-            ("hour", HOUR),
-            ("day", DAY),
-        ];
-        let text = self.text(node, "a value such as sum(data.amount)")?;
-        let Some((name, rest)) = text.split_once('(') else {
-            self.mistakes.add(
-                node.at,
-                format!("expected a function, found {text:?}; {SUPPORTED}"),
-            );
-            return None;
-        };
-        let Some(argument) = rest.strip_suffix(')').map(str::trim) else {
-            self.mistakes
-                .add(node.at, format!("{text:?} has no closing parenthesis"));
-            return None;
-        };
-        let of_field = OF_FIELD.iter().find(|(known, _)| *known == name.trim());
-        match (name.trim(), argument) {
-            ("count", "") => Some(Aggregate::Count),
-            ("count", _) => {
-                self.mistakes.add(
-                    node.at,
-                    "count() takes no field; use `where: has(..)` to count events that have one",
-                );
-                None
-            }
-            ("rate", unit) => {
-                let per = PER.iter().find(|(known, _)| *known == unit);
-                if per.is_none() {
-                    let message = format!("rate takes second, minute, hour or day, not {unit:?}");
-                    let known = PER.iter().map(|(known, _)| *known);
-                    self.mistakes.unknown(node.at, message, unit, known);
-                }
-                per.map(|(_, micros)| Aggregate::Rate(*micros))
-            }
-            (_, field) if of_field.is_some() => {
-                let Some(path) = Path::parse(field) else {
-                    self.mistakes
-                        .add(node.at, format!("{field:?} is not a field such as data.amount"));
-                    return None;
-                };
-                let place = place(paths, path);
-                of_field.map(|(_, aggregate)| aggregate(place))
-            }
-            (name, _) if LATER.contains(&name) => {
-                self.mistakes
-                    .add(node.at, format!("{name}(..) is not built yet; {SUPPORTED}"));
-                None
-            }
-            (name, _) => {
-                let message = format!("no aggregate {name:?}; {SUPPORTED}");
-                let known = OF_FIELD.iter().map(|(known, _)| *known).chain(["count", "rate"]);
-                self.mistakes.unknown(node.at, message, name, known);
-                None
-            }
-        }
     }
 
     pub(super) fn group_by(&mut self, node: &Node, paths: &mut Vec<Path>) -> Vec<usize> {
@@ -293,7 +215,7 @@ impl Reader<'_> {
     }
 }
 
-fn place(paths: &mut Vec<Path>, path: Path) -> usize {
+pub(super) fn place(paths: &mut Vec<Path>, path: Path) -> usize {
     paths.iter().position(|known| *known == path).unwrap_or_else(|| {
         paths.push(path);
         paths.len() - 1

@@ -9,7 +9,7 @@ use roomcast_access::{Mistake, Policy};
 use roomcast_proto::ids::{Tenant, is_token, shard};
 use roomcast_proto::metric::STATUS_PREFIX;
 
-use super::{Aggregate, Clock, Compare, Definition, Definitions, Leg, METRICS_MAX, Unit, Window};
+use super::{Aggregate, Clock, Compare, Definition, Definitions, Join, Leg, METRICS_MAX, Unit, Window};
 use crate::engine::fnv::Fnv;
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -25,7 +25,7 @@ const PUBLISHED_DEFAULT: usize = 100;
 pub(super) const LIST_MAX: usize = 32;
 
 const TOP: [&str; 4] = ["version", "timezone", "metrics", "rules"];
-const METRIC: [&str; 14] = [
+const METRIC: [&str; 15] = [
     "name",
     "from",
     "where",
@@ -40,9 +40,10 @@ const METRIC: [&str; 14] = [
     "groups_max",
     "groups_published_max",
     "ratio",
+    "arithmetic",
 ];
-/// What a ratio takes from the metrics it names.
-const NOT_IN_RATIO: [&str; 4] = ["from", "where", "value", "group_by"];
+/// What a metric made of two takes from those it names.
+const NOT_IN_JOINT: [&str; 4] = ["from", "where", "value", "group_by"];
 
 pub(super) type Found<'a> = HashMap<&'static str, &'a Node>;
 
@@ -50,7 +51,7 @@ pub(super) type Found<'a> = HashMap<&'static str, &'a Node>;
 struct Draft {
     definition: Definition,
     at: At,
-    ratio: Option<Ratio>,
+    joint: Option<Joint>,
     written: Written,
 }
 
@@ -64,9 +65,11 @@ struct Written {
     groups_max: Option<At>,
 }
 
-struct Ratio {
+/// The two metrics that a third is made of.
+struct Joint {
     of: (At, String),
-    to: (At, String),
+    with: (At, String),
+    how: Join,
 }
 
 /// Understands one file.
@@ -207,29 +210,54 @@ impl Reader<'_> {
                 "`status` is the first part of the keys of statuses and no metric's name",
             );
         }
-        let ratio_node = found.get("ratio").copied();
-        let (leg, ratio, scale) = match ratio_node {
-            Some(node) => {
-                for key in NOT_IN_RATIO {
+        let written_joint = match (found.get("ratio").copied(), found.get("arithmetic").copied()) {
+            (Some(_), Some(node)) => {
+                self.mistakes
+                    .add(node.at, "a metric is a `ratio` or `arithmetic`, not both");
+                return None;
+            }
+            (Some(node), None) => Some(("a ratio", self.ratio(node))),
+            (None, Some(node)) => Some(("arithmetic", self.arithmetic(node))),
+            (None, None) => None,
+        };
+        let (leg, joint) = match written_joint {
+            Some((what, joint)) => {
+                for key in NOT_IN_JOINT {
                     if let Some(node) = found.get(key) {
-                        let message = format!("a ratio takes `{key}` from the metrics it names");
+                        let message = format!("{what} takes `{key}` from the metrics it names");
                         self.mistakes.add(node.at, message);
                     }
                 }
-                let (ratio, scale) = self.ratio(node)?;
-                (None, Some(ratio), Some(scale))
+                (None, Some(joint?))
             }
             None => {
-                for key in ["from", "value", "window"] {
+                for key in ["from", "value"] {
                     if !found.contains_key(key) {
                         self.mistakes
                             .add(node.at, format!("the metric {name:?} needs `{key}`"));
                     }
                 }
-                (self.leg(&found), None, None)
+                (self.leg(&found), None)
             }
         };
-        let window = found.get("window").and_then(|node| self.window(node));
+        let (leg, own_window) = leg.unzip();
+        let own_window = own_window.flatten();
+        let window = match (found.get("window"), own_window) {
+            (Some(node), Some(_)) => {
+                self.mistakes
+                    .add(node.at, "active(..) has a window of its own; leave `window` out");
+                None
+            }
+            (Some(node), None) => self.window(node),
+            (None, Some(window)) => Some(window),
+            // A value with a mistake may have one of its own.
+            (None, None) if joint.is_none() && (leg.is_some() || !found.contains_key("value")) => {
+                self.mistakes
+                    .add(node.at, format!("the metric {name:?} needs `window`"));
+                None
+            }
+            (None, None) => None,
+        };
         let lateness = found
             .get("lateness")
             .map(|node| self.duration(node, 0, LATENESS_MAX).unwrap_or(LATENESS_DEFAULT));
@@ -244,7 +272,7 @@ impl Reader<'_> {
         let definition = Definition {
             tenant: Tenant::default(),
             shard: shard(&Tenant::default(), &name),
-            ratio_scale: scale,
+            join: joint.as_ref().map(|joint| joint.how),
             group_values: leg.as_ref().map_or(0, |leg| leg.group_by.len()),
             legs: leg.into_iter().collect(),
             window: window.unwrap_or(Window::Total),
@@ -270,16 +298,16 @@ impl Reader<'_> {
             fingerprint: 0,
             name,
         };
-        let complete = ratio.is_some() || (definition.legs.len() == 1 && window.is_some());
+        let complete = joint.is_some() || (definition.legs.len() == 1 && window.is_some());
         (complete || self.mistakes.len() > before).then_some(Draft {
             definition,
             at: name_node.at,
-            ratio,
+            joint,
             written,
         })
     }
 
-    fn ratio(&mut self, node: &Node) -> Option<(Ratio, u32)> {
+    fn ratio(&mut self, node: &Node) -> Option<Joint> {
         let found = self.fields(node, "`ratio`", &["of", "to", "scale"], &["of", "to"])?;
         let scale = match found.get("scale").map(|node| (node.at, &node.value)) {
             None => 4,
@@ -291,18 +319,42 @@ impl Reader<'_> {
             }
         };
         let (of, to) = (*found.get("of")?, *found.get("to")?);
-        let of = (of.at, self.text(of, "a metric's name")?.to_owned());
-        let to = (to.at, self.text(to, "a metric's name")?.to_owned());
-        Some((Ratio { of, to }, scale))
+        self.joint(of, to, Join::Ratio(scale))
     }
 
-    /// Gives ratios their legs and every definition its fingerprint.
+    fn arithmetic(&mut self, node: &Node) -> Option<Joint> {
+        const KEYS: [(&str, Join); 3] = [
+            ("plus", Join::Plus),
+            ("minus", Join::Minus),
+            ("times", Join::Times),
+        ];
+        let found = self.fields(node, "`arithmetic`", &["of", "plus", "minus", "times"], &["of"])?;
+        let of = *found.get("of")?;
+        let written: Vec<_> = KEYS
+            .into_iter()
+            .filter_map(|(key, how)| Some((*found.get(key)?, how)))
+            .collect();
+        let [(with, how)] = written[..] else {
+            let message = "arithmetic is { of: a, plus: b }, { of: a, minus: b } or { of: a, times: b }";
+            self.mistakes.add(node.at, message);
+            return None;
+        };
+        self.joint(of, with, how)
+    }
+
+    fn joint(&mut self, of: &Node, with: &Node, how: Join) -> Option<Joint> {
+        let of = (of.at, self.text(of, "a metric's name")?.to_owned());
+        let with = (with.at, self.text(with, "a metric's name")?.to_owned());
+        Some(Joint { of, with, how })
+    }
+
+    /// Gives metrics made of two their legs, and every definition its fingerprint.
     fn resolve(&mut self, drafts: Vec<Draft>) -> Vec<Arc<Definition>> {
         let mut metrics = Vec::with_capacity(drafts.len());
         for draft in &drafts {
             let mut definition = draft.definition.clone();
-            if let Some(ratio) = &draft.ratio {
-                self.join(&mut definition, &draft.written, ratio, &drafts);
+            if let Some(joint) = &draft.joint {
+                self.join(&mut definition, &draft.written, joint, &drafts);
             }
             self.fits(&definition, &draft.written, draft.at);
             definition.fingerprint = fingerprint(&definition, &self.zone_name);
@@ -320,6 +372,11 @@ impl Reader<'_> {
                 "`compare: same_weekday` is for { tumbling: day }; there is previous for all windows";
             self.mistakes.add(written.compare.unwrap_or(at), message);
         }
+        let gauge = |leg: &Leg| matches!(leg.aggregate, Aggregate::Gauge(_));
+        if definition.window != Window::Total && definition.legs.iter().any(gauge) {
+            let message = "gauge(..) is how many there are now, of { total: true } only";
+            self.mistakes.add(written.window.unwrap_or(at), message);
+        }
         let rate = |leg: &Leg| matches!(leg.aggregate, Aggregate::Rate(_));
         if definition.window == Window::Total && definition.legs.iter().any(rate) {
             let message = "rate(..) needs a window that begins, and { total: true } never does";
@@ -327,12 +384,13 @@ impl Reader<'_> {
         }
     }
 
-    fn join(&mut self, definition: &mut Definition, written: &Written, ratio: &Ratio, drafts: &[Draft]) {
+    fn join(&mut self, definition: &mut Definition, written: &Written, joint: &Joint, drafts: &[Draft]) {
         let mut named = Vec::new();
-        for (at, name) in [&ratio.of, &ratio.to] {
+        for (at, name) in [&joint.of, &joint.with] {
             match drafts.iter().find(|draft| draft.definition.name == *name) {
-                Some(draft) if draft.ratio.is_some() => {
-                    self.mistakes.add(*at, format!("{name:?} is a ratio itself"));
+                Some(draft) if draft.joint.is_some() => {
+                    self.mistakes
+                        .add(*at, format!("{name:?} is made of two metrics itself"));
                 }
                 Some(draft)
                     if draft
@@ -341,7 +399,8 @@ impl Reader<'_> {
                         .iter()
                         .any(|leg| matches!(leg.aggregate, Aggregate::First(_) | Aggregate::Last(_))) =>
                 {
-                    let message = format!("{name:?} carries values as they are, which have no ratio");
+                    let message =
+                        format!("{name:?} carries values as they are, which nothing is computed from");
                     self.mistakes.add(*at, message);
                 }
                 Some(draft) => named.push(&draft.definition),
@@ -356,10 +415,10 @@ impl Reader<'_> {
         let mut differ = |what: &str, same: bool| {
             if !same {
                 let message = format!(
-                    "{:?} and {:?} differ in `{what}`, so they have no ratio",
+                    "{:?} and {:?} differ in `{what}`, so they make no third",
                     of.name, to.name
                 );
-                self.mistakes.add(ratio.to.0, message);
+                self.mistakes.add(joint.with.0, message);
             }
         };
         differ("window", of.window == to.window);
@@ -383,7 +442,7 @@ impl Reader<'_> {
             if let (Some(at), false) = (at, same) {
                 self.mistakes.add(
                     at,
-                    format!("`{what}` differs from that of the metrics this ratio names; leave it out"),
+                    format!("`{what}` differs from that of the metrics this one names; leave it out"),
                 );
             }
         }
@@ -412,7 +471,7 @@ fn fingerprint(definition: &Definition, zone: &str) -> u64 {
     };
     add("1");
     add(definition.tenant.as_str());
-    add(&format!("{:?}", definition.ratio_scale.is_some()));
+    add(&format!("{:?}", definition.join.is_some()));
     let (window, zone) = match definition.window {
         // As it was named when it was the only unit: its stored state goes on.
         Window::Tumbling(Unit::Day) => ("Day".to_owned(), zone),
@@ -434,6 +493,9 @@ fn fingerprint(definition: &Definition, zone: &str) -> u64 {
             "{:?} {:?} {:?}",
             leg.condition, leg.group_by, leg.aggregate
         ));
+        if let Some(holds) = &leg.holds {
+            add(&format!("{holds:?}"));
+        }
     }
     hash.finish()
 }

@@ -85,6 +85,22 @@ fn the_fingerprint_follows_what_is_folded_and_nothing_else() {
 
 /// Each row: what stands under `metrics:`, then the places and words of all its mistakes.
 #[test]
+fn active_is_distinct_over_a_window_of_its_own() {
+    for (span, expected) in [("1m", 1), ("15m", 1), ("1h", 3), ("24h", 60), ("7d", 420)] {
+        let text = format!(
+            "version: 1\ntimezone: UTC\nmetrics:\n  - {{ name: m, from: {{ room: r }}, value: 'active(data.x, {span})' }}\n"
+        );
+        let definitions = Definitions::parse(&text, "m", None).unwrap();
+        let Window::Sliding { size, step } = definitions.metrics[0].window else {
+            panic!("{span}");
+        };
+        assert_eq!(definitions.metrics[0].legs[0].aggregate, Aggregate::Distinct(0));
+        assert!(size % step == 0 && size / step <= STEPS_MAX, "{span}");
+        assert_eq!(step, expected * 1_000_000, "{span}");
+    }
+}
+
+#[test]
 fn every_mistake_is_told_with_its_place() {
     let metric = |extra: &str| {
         format!(
@@ -148,6 +164,38 @@ fn every_mistake_is_told_with_its_place() {
             vec!["4:62: rate(..) needs a window that begins"],
         ),
         (
+            "  - { name: m, from: { room: r }, value: 'active(data.x, 10s)', window: { total: true } }\n".into(),
+            vec!["4:42: 10s is outside 1m to 366d"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: 'active(data.x, 90001s)' }\n".into(),
+            vec!["4:42: this span has no steps of whole seconds"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: 'active(data.x, 15m)', window: { total: true } }\n".into(),
+            vec!["4:73: active(..) has a window of its own"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: 'gauge(data.x)', window: { total: true } }\n".into(),
+            vec!["4:42: gauge takes what names a thing and a condition"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: 'gauge(data.x, data.y = 1)', window: { total: true } }\n".into(),
+            vec!["4:64: "],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: 'gauge(data.x, data.y == 1)', window: { tumbling: day } }\n".into(),
+            vec!["4:80: gauge(..) is how many there are now, of { total: true } only"],
+        ),
+        (
+            metric("  - { name: n, arithmetic: { of: m, divided: m } }\n"),
+            vec!["8:28: arithmetic is { of: a, plus: b }", "8:37: unknown key \"divided\" in `arithmetic`"],
+        ),
+        (
+            metric("  - { name: n, arithmetic: { of: m, minus: l } }\n"),
+            vec!["8:44: no metric \"l\""],
+        ),
+        (
             metric("    group_by: []\n"),
             vec!["8:15: expected 1 to 32 entries, found 0"],
         ),
@@ -192,7 +240,7 @@ fn every_mistake_is_told_with_its_place() {
             "  - { name: m, from: { room: r }, value: smu(data.x), window: { sliding: 1h, step: 7m } }\n"
                 .into(),
             vec![
-                "4:42: no aggregate \"smu\"; there are count(), rate(minute), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field; did you mean \"sum\"?",
+                "4:42: no aggregate \"smu\"; there are count(), rate(minute), active(data.user, 15m), gauge(data.id, data.status == \"open\"), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field; did you mean \"sum\"?",
                 "4:84: the window's size must be a multiple",
             ],
         ),
@@ -215,11 +263,11 @@ fn every_mistake_is_told_with_its_place() {
             metric(
                 "  - { name: l, from: { room: r }, value: last(data.x), window: { total: true } }\n  - { name: n, ratio: { of: l, to: m } }\n",
             ),
-            vec!["9:29: \"l\" carries values as they are, which have no ratio"],
+            vec!["9:29: \"l\" carries values as they are, which nothing is computed from"],
         ),
         (
             "  - { name: m, ratio: { of: x, to: m } }\n".into(),
-            vec!["4:29: no metric \"x\"", "4:36: \"m\" is a ratio itself"],
+            vec!["4:29: no metric \"x\"", "4:36: \"m\" is made of two metrics itself"],
         ),
         (
             metric("  - { name: n, ratio: { of: m, to: mm }, value: count() }\n"),

@@ -37,7 +37,8 @@ impl From<Aggregate> for How {
             | Aggregate::Rate(_)
             | Aggregate::Sum(_)
             | Aggregate::Avg(_)
-            | Aggregate::Distinct(_) => Self::Add,
+            | Aggregate::Distinct(_)
+            | Aggregate::Gauge(_) => Self::Add,
             Aggregate::Min(_) => Self::Min,
             Aggregate::Max(_) => Self::Max,
             Aggregate::First(_) => Self::First,
@@ -72,7 +73,8 @@ pub struct Rare {
 /// One leg of one group in one slot: 48 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
-    /// Sum, least or greatest in units of 10^-12; of a distinct leg, the number of different values in this slot.
+    /// Sum, least or greatest in units of 10^-12; of a distinct leg, the number of different values in this slot, of a
+    /// gauge that of the keys that hold.
     pub sum: i128,
     /// Which slot.
     pub slot: i64,

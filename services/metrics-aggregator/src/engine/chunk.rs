@@ -1,8 +1,8 @@
 //! State cut into chunks by hash, so that a write carries only what changed.
 //!
-//! Items are: the cells of a group in some slots, one distinct value of a group, the watermarks of a room. Which chunk an
+//! Items are: the cells of a group in some slots, one distinct value of a group, one key of a gauge, the watermarks of a room. Which chunk an
 //! item lives in is decided by the upper bits of its hash (extendible hashing): a chunk that grows too large is split in two by the
-//! next bit, and nothing else moves. Distinct values and watermarks live only here; cells live with their group and are listed here.
+//! next bit, and nothing else moves. Distinct values, keys and watermarks live only here; cells live with their group and are listed here.
 
 use std::collections::HashMap;
 
@@ -30,6 +30,22 @@ pub struct ValueKey {
     pub value: u128,
 }
 
+/// A gauge's key: which leg, and the key's digest.
+pub type GaugeKey = (u8, u128);
+
+/// What the latest event of a gauge's key said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latest {
+    /// Place of the group it was in.
+    pub group: u32,
+    /// Its time.
+    pub time: i64,
+    /// Its position.
+    pub seq: u64,
+    /// Whether it satisfies the condition.
+    pub holds: bool,
+}
+
 /// One chunk.
 #[derive(Debug, Clone, Default)]
 pub struct Chunk {
@@ -43,6 +59,8 @@ pub struct Chunk {
     pub parts: Vec<(u32, i64)>,
     /// Distinct values.
     pub values: HashMap<ValueKey, Slots>,
+    /// Keys of gauges by leg and digest, whichever group they are in.
+    pub keys: HashMap<GaugeKey, Latest>,
     /// Watermarks by room and leg; `i64::MIN` where there is none.
     pub rooms: HashMap<Box<str>, [i64; 2]>,
     /// Digest of the bytes last written; 0 when never.
@@ -220,6 +238,10 @@ impl Chunks {
         (new.values, old.values) = values
             .into_iter()
             .partition(|(key, _)| value_hash(group_hash(key.group), key.leg, key.value) & bit != 0);
+        let keys = std::mem::take(&mut old.keys);
+        (new.keys, old.keys) = keys
+            .into_iter()
+            .partition(|((leg, key), _)| value_hash(0, *leg, *key) & bit != 0);
         let rooms = std::mem::take(&mut old.rooms);
         (new.rooms, old.rooms) = rooms
             .into_iter()
@@ -302,6 +324,11 @@ impl Chunks {
                     Some((ValueKey { group, ..key }, slots))
                 })
                 .collect();
+            chunk.keys.retain(|_, latest| {
+                let group = moved.get(latest.group as usize).copied().flatten();
+                latest.group = group.unwrap_or(latest.group);
+                group.is_some()
+            });
         }
         for (place, group) in groups.iter().enumerate() {
             let place = u32::try_from(place).unwrap_or(u32::MAX);

@@ -72,6 +72,18 @@ impl Decimal {
         self.0.checked_sub(other.0).map(Self)
     }
 
+    /// `self · other`, rounded half even to 12 decimals; `None` beyond 128 bits.
+    #[must_use]
+    pub fn checked_mul(self, other: Self) -> Option<Self> {
+        let product = mul_div(self.0.unsigned_abs(), other.0.unsigned_abs(), ONE.unsigned_abs())?;
+        let units = i128::try_from(product).ok()?;
+        Some(Self(if (self.0 < 0) == (other.0 < 0) {
+            units
+        } else {
+            -units
+        }))
+    }
+
     /// `self / to`, rounded half even to `scale` decimals (at most 12); `None` over zero or beyond 128 bits.
     #[must_use]
     pub fn ratio(self, to: Self, scale: u32) -> Option<Self> {

@@ -12,9 +12,9 @@ use proptest::prelude::*;
 use roomcast_proto::metric::{Group as GroupName, Update, closed_key, current_key};
 use serde_json::value::RawValue;
 
-use crate::definition::{Aggregate, Clock, Compare, Definition, Definitions, Unit, Window};
+use crate::definition::{Aggregate, Clock, Compare, Definition, Definitions, Join, Unit, Window};
 use crate::engine::decimal::Decimal;
-use crate::engine::metric::{DISTINCT_MAX, FUTURE_MICROS};
+use crate::engine::metric::{DISTINCT_MAX, FUTURE_MICROS, KEYS_MAX};
 use crate::engine::ranks::{range_of, shown};
 use crate::engine::row::Event;
 use crate::engine::shard::{Head, Shard};
@@ -139,7 +139,7 @@ const WINDOWS: [(&str, &str, &str); 18] = [
 ];
 
 /// Aggregates with the type they are of.
-const VALUES: [(&str, &str, &str); 11] = [
+const VALUES: [(&str, &str, &str); 13] = [
     ("count", "count()", "new"),
     ("sum", "sum(data.amount)", "done"),
     ("distinct", "distinct(data.customer)", "new"),
@@ -151,16 +151,31 @@ const VALUES: [(&str, &str, &str); 11] = [
     ("rate", "rate(minute)", "done"),
     ("p50", "p50(data.amount)", "done"),
     ("p95", "p95(data.amount)", "new"),
+    ("gauge", "gauge(data.customer, has(data.amount))", "new"),
+    ("gauge2", "gauge(data.customer, has(data.category))", "done"),
 ];
-const RATIOS: [(&str, &str); 5] = [
-    ("sum", "count"),
-    ("distinct", "count"),
-    ("max", "avg"),
-    ("p50", "sum"),
-    ("rate", "count"),
+/// Metrics made of two, where both are there.
+const JOINTS: [(&str, &str, &str); 8] = [
+    ("sum", "ratio: { scale: 3, to: ", "count"),
+    ("distinct", "ratio: { scale: 3, to: ", "count"),
+    ("max", "ratio: { scale: 3, to: ", "avg"),
+    ("p50", "ratio: { scale: 3, to: ", "sum"),
+    ("rate", "arithmetic: { minus: ", "count"),
+    ("sum", "arithmetic: { times: ", "min"),
+    ("avg", "arithmetic: { plus: ", "count"),
+    ("gauge", "arithmetic: { minus: ", "gauge2"),
 ];
 
-/// Some aggregates, their ratios with it, each grouped and not, for some windows.
+/// Whether an aggregate can be computed over a window.
+fn fits(name: &str, window: &str) -> bool {
+    match name {
+        "rate" => window != "total",
+        "gauge" | "gauge2" => window == "total",
+        _ => true,
+    }
+}
+
+/// Some aggregates, what is made of two of them, each grouped and not, for some windows.
 fn definitions(zone: &str, windows: &[usize], values: &[usize]) -> Definitions {
     let mut text = format!("version: 1\ntimezone: {zone}\nmetrics:\n");
     let values: Vec<_> = values.iter().map(|value| VALUES[*value]).collect();
@@ -177,26 +192,26 @@ fn definitions(zone: &str, windows: &[usize], values: &[usize]) -> Definitions {
             ),
         ] {
             for (name, value, kind) in &values {
-                if *name == "rate" && window == "total" {
+                if !fits(name, window) {
                     continue;
                 }
                 text += &format!(
-                    "  - {{ name: {name}_{window}{grouped}, from: {{ room: shop.*, type: {kind} }}, where: 'data.customer != true', value: {value}, window: {spec}, clock: {clock}, compare: {compare}, stalled_after: 1h{group}, publish: {{ room: r, audience: all, at_most_every: 50ms }} }}\n"
+                    "  - {{ name: {name}_{window}{grouped}, from: {{ room: shop.*, type: {kind} }}, where: 'data.customer != true', value: '{value}', window: {spec}, clock: {clock}, compare: {compare}, stalled_after: 1h{group}, publish: {{ room: r, audience: all, at_most_every: 50ms }} }}\n"
                 );
             }
-            let there = |wanted: &str| {
-                let known = values.iter().any(|(name, ..)| *name == wanted);
-                known && !(wanted == "rate" && window == "total")
-            };
-            for (of, to) in RATIOS.into_iter().filter(|(of, to)| there(of) && there(to)) {
-                text += &format!(
-                    "  - {{ name: {of}_{to}_{window}{grouped}, ratio: {{ of: {of}_{window}{grouped}, to: {to}_{window}{grouped}, scale: 3 }}, publish: {{ room: r, audience: all, at_most_every: 50ms }}{} }}\n",
-                    if grouped.is_empty() {
+            let there =
+                |wanted: &str| fits(wanted, window) && values.iter().any(|(name, ..)| *name == wanted);
+            for (of, how, with) in JOINTS {
+                if there(of) && there(with) {
+                    let most = if grouped.is_empty() {
                         ""
                     } else {
                         ", groups_published_max: 2"
-                    }
-                );
+                    };
+                    text += &format!(
+                        "  - {{ name: {of}_{with}_{window}{grouped}, {how}{with}_{window}{grouped}, of: {of}_{window}{grouped} }}, publish: {{ room: r, audience: all, at_most_every: 50ms }}{most} }}\n"
+                    );
+                }
             }
         }
     }
@@ -220,12 +235,24 @@ const NEVER: Range<i64> = i64::MIN..i64::MIN;
 /// A value as it is shown, and as a number if it is one.
 type Number = (String, Option<Decimal>);
 
+/// What is known of a gauge's key.
+#[derive(Debug, Clone)]
+struct Key {
+    rank: (i64, u64),
+    group: String,
+    holds: bool,
+}
+
 /// One metric, recomputed from all its facts.
 struct Naive {
     definition: std::sync::Arc<Definition>,
     facts: Vec<Fact>,
     /// (leg, group, block) in which a distinct value found no room.
     capped: BTreeSet<(usize, String, i64, i64)>,
+    /// Keys of gauges by leg, those that are not forgotten.
+    keys: HashMap<(usize, String), Key>,
+    /// Groups that a key was in, and the event that said so.
+    moves: Vec<(String, u64)>,
     marks: HashMap<(usize, String), i64>,
     highest: Option<i64>,
     last_match: Option<i64>,
@@ -519,7 +546,7 @@ impl Naive {
                     }
                 }
             }
-            Aggregate::Distinct(_) => {
+            Aggregate::Distinct(_) | Aggregate::Gauge(_) => {
                 value = match data.get("customer") {
                     None | Some(serde_json::Value::Null) => return Err("missing"),
                     Some(serde_json::Value::Object(_)) => return Err("not_a_scalar"),
@@ -554,6 +581,34 @@ impl Naive {
                 .collect();
             if !in_block.contains(group.as_str()) && in_block.len() >= self.definition.groups_max {
                 group = GroupName::OTHER.to_owned();
+            }
+        }
+        if matches!(aggregate, Aggregate::Gauge(_)) {
+            // The two gauges are of two types.
+            let field = if event.kind == "new" { "amount" } else { "category" };
+            let holds = data.get(field).is_some();
+            amount = Decimal::from_count(u64::from(holds));
+            let (id, rank) = ((leg, value.clone()), (event.time_micros, event.seq));
+            let known = self.keys.get(&id);
+            if known.is_some_and(|known| known.rank > rank) {
+                return Ok(());
+            }
+            if known.is_none() && self.keys.len() >= KEYS_MAX {
+                let highest = self.highest.unwrap();
+                self.keys
+                    .retain(|_, key| key.holds || key.rank.0 + 10 * MINUTE + DAY >= highest);
+                if self.keys.len() >= KEYS_MAX {
+                    self.capped.insert((leg, group, block, event.time_micros));
+                    return Err("overflow");
+                }
+            }
+            let now = Key {
+                rank,
+                group: group.clone(),
+                holds,
+            };
+            if let Some(before) = self.keys.insert(id, now) {
+                self.moves.push((before.group, event.seq));
             }
         }
         if matches!(aggregate, Aggregate::Distinct(_)) {
@@ -631,6 +686,19 @@ impl Naive {
                     // How near that is to the element is a property of its own.
                     element.map(|number| plain(shown(range_of(number))))
                 }
+                Aggregate::Gauge(_) => {
+                    let of_leg = self.facts.iter().filter(|fact| fact.leg == leg);
+                    let mut latest: BTreeMap<&str, &Fact> = BTreeMap::new();
+                    for fact in of_leg {
+                        let known = latest.entry(&fact.value).or_insert(fact);
+                        if (known.time, known.seq) < (fact.time, fact.seq) {
+                            *known = fact;
+                        }
+                    }
+                    let held = |fact: &&&Fact| fact.group == group && fact.amount != Decimal::ZERO;
+                    let count = latest.values().filter(held).count();
+                    (!facts.is_empty()).then(|| plain(Decimal::from_count(count as u64)))
+                }
                 Aggregate::Distinct(_) => {
                     let values: BTreeSet<_> = facts.iter().map(|fact| &fact.value).collect();
                     Some(plain(Decimal::from_count(values.len() as u64)))
@@ -639,13 +707,21 @@ impl Naive {
             (value, facts.len() as u64)
         };
         let (first, mut events) = leg(0);
-        let value = match self.definition.ratio_scale {
-            Some(scale) => {
+        let value = match self.definition.join {
+            Some(join) => {
                 let (second, more) = leg(1);
                 events += more;
                 let numbers = first.and_then(|of| of.1).zip(second.and_then(|to| to.1));
-                let ratio = numbers.and_then(|(of, to)| of.ratio(to, scale));
-                ratio.map(|ratio| (ratio.to_string(), Some(ratio)))
+                let joined = numbers.and_then(|(of, with)| match join {
+                    Join::Ratio(scale) => of.ratio(with, scale),
+                    Join::Plus => of.checked_add(with),
+                    Join::Minus => of.checked_sub(with),
+                    Join::Times => of.checked_mul(with),
+                });
+                let nothing = events == 0 && !own && !matches!(join, Join::Ratio(_));
+                joined
+                    .filter(|_| !nothing)
+                    .map(|joined| (joined.to_string(), Some(joined)))
             }
             None if events == 0 && !own => None,
             None => first,
@@ -680,6 +756,12 @@ impl Naive {
             .iter()
             .filter(|fact| fact.group == group && (current || shown(fact.time)))
             .map(|fact| fact.seq)
+            .chain(
+                self.moves
+                    .iter()
+                    .filter(|(moved, _)| moved == group)
+                    .map(|(_, seq)| *seq),
+            )
             .max()
             .unwrap_or(0);
         let instant = |at: i64| roomcast_proto::event::rfc3339(at);
@@ -918,6 +1000,8 @@ fn run(zone: &str, start: &str, windows: &[usize], values: &[usize], steps: &[St
                 definition: definition.clone(),
                 facts: Vec::new(),
                 capped: BTreeSet::new(),
+                keys: HashMap::new(),
+                moves: Vec::new(),
                 marks: HashMap::new(),
                 highest: None,
                 last_match: None,
@@ -1062,5 +1146,10 @@ proptest! {
         ],
     ) {
         run("UTC", "2026-06-01T12:00:00Z", &[14, 15, 16], &values, &steps);
+    }
+
+    #[test]
+    fn every_gauge_equals_its_recomputation(steps in prop::collection::vec(prop_oneof![1 => near_step(), 1 => step()], 1..70)) {
+        run("UTC", "2026-06-01T12:00:00Z", &[1], &[0, 11, 12], &steps);
     }
 }

@@ -205,6 +205,101 @@ fn each_aggregate_says_what_its_name_says() {
     }
 }
 
+/// Minutes from now, the row of a ticket, what becomes of it, then how many are open here and there.
+type Ticket = (
+    i64,
+    &'static str,
+    Outcome,
+    Option<&'static str>,
+    Option<&'static str>,
+);
+
+#[test]
+fn a_gauge_counts_the_things_whose_latest_row_satisfies() {
+    let mut bench = Bench::new(
+        "value: 'gauge(data.id, data.status == \"open\")', group_by: [data.shop], window: { total: true }",
+    );
+    let rows: [Ticket; 9] = [
+        (
+            0,
+            r#"{"id":1,"status":"open","shop":"a"}"#,
+            Outcome::Folded,
+            Some("1"),
+            None,
+        ),
+        (
+            0,
+            r#"{"id":2,"status":"open","shop":"a"}"#,
+            Outcome::Folded,
+            Some("2"),
+            None,
+        ),
+        // The same row again, as a second copy from the database.
+        (
+            0,
+            r#"{"id":2,"status":"open","shop":"a"}"#,
+            Outcome::Folded,
+            Some("2"),
+            None,
+        ),
+        // It moves to the other shop, and one is done.
+        (
+            0,
+            r#"{"id":1,"status":"open","shop":"b"}"#,
+            Outcome::Folded,
+            Some("1"),
+            Some("1"),
+        ),
+        (
+            0,
+            r#"{"id":2,"status":"done","shop":"a"}"#,
+            Outcome::Folded,
+            Some("0"),
+            Some("1"),
+        ),
+        // What happened before the latest row changes nothing.
+        (
+            -5,
+            r#"{"id":2,"status":"open","shop":"a"}"#,
+            Outcome::Past,
+            Some("0"),
+            Some("1"),
+        ),
+        (
+            -5,
+            r#"{"id":3,"status":"open","shop":"a"}"#,
+            Outcome::Folded,
+            Some("1"),
+            Some("1"),
+        ),
+        (
+            0,
+            r#"{"id":3,"shop":"a"}"#,
+            Outcome::Skipped(Reason::WhereError),
+            Some("1"),
+            Some("1"),
+        ),
+        (
+            0,
+            r#"{"status":"open","shop":"a"}"#,
+            Outcome::Skipped(Reason::Missing),
+            Some("1"),
+            Some("1"),
+        ),
+    ];
+    let (mut a, mut b) = (None, None);
+    for (minutes, data, outcome, in_a, in_b) in rows {
+        assert_eq!(bench.event(minutes * MINUTE, data), outcome, "{data}");
+        let out = bench.after(SECOND);
+        for (key, shown) in [("m/a", &mut a), ("m/b", &mut b)] {
+            if keys(&out).contains(&key) {
+                *shown = Bench::update(&out, key).value;
+            }
+        }
+        assert_eq!((a.as_deref(), b.as_deref()), (in_a, in_b), "{data}");
+    }
+}
+
 /// Each row: the value, what it is of two sessions, what of the one that a late event makes of them.
 #[test]
 fn a_late_event_joins_two_sessions() {

@@ -2,7 +2,7 @@
 
 use super::{Corrupt, FORMAT, FORMAT_OLDEST, Reader, Writer};
 use crate::engine::cell::{Carried, Cell, Group, How};
-use crate::engine::chunk::{Chunk, Slots, ValueKey};
+use crate::engine::chunk::{Chunk, GaugeKey, Latest, Slots, ValueKey};
 use crate::engine::metric::{Metric, part_cells};
 use crate::engine::ranks::Ranks;
 use crate::engine::session::Session;
@@ -25,15 +25,18 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
     parts.sort_unstable();
     let mut values: Vec<(&ValueKey, &Slots)> = chunk.values.iter().collect();
     values.sort_unstable_by_key(|(key, _)| **key);
+    let mut keys: Vec<(&GaugeKey, &Latest)> = chunk.keys.iter().collect();
+    keys.sort_unstable_by_key(|(id, latest)| (latest.group, **id));
     let mut groups: Vec<u32> = parts
         .iter()
         .map(|(group, _)| *group)
         .chain(values.iter().map(|(key, _)| key.group))
+        .chain(keys.iter().map(|(_, latest)| latest.group))
         .collect();
     groups.sort_unstable();
     groups.dedup();
     out.count(groups.len());
-    let (mut parts, mut values) = (&parts[..], &values[..]);
+    let (mut parts, mut values, mut keys) = (&parts[..], &values[..], &keys[..]);
     for place in groups {
         let (own_parts, rest) = parts.split_at(parts.partition_point(|(group, _)| *group <= place));
         parts = rest;
@@ -56,8 +59,45 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
             out.fixed(&key.value.to_le_bytes());
             write_slots(&mut out, slots);
         }
+        if metric.has_gauge() {
+            let (own_keys, rest) = keys.split_at(keys.partition_point(|(_, latest)| latest.group <= place));
+            keys = rest;
+            write_keys(&mut out, own_keys);
+        }
     }
     out.finish()
+}
+
+/// The keys of a group; only of metrics with a gauge.
+fn write_keys(out: &mut Writer, keys: &[(&GaugeKey, &Latest)]) {
+    out.count(keys.len());
+    for ((leg, key), latest) in keys {
+        out.fixed(&[leg << 1 | u8::from(latest.holds)]);
+        out.fixed(&key.to_le_bytes());
+        out.signed(latest.time.into());
+        out.unsigned(latest.seq.into());
+    }
+}
+
+pub(super) fn read_keys(input: &mut Reader<'_>, group: u32) -> Result<Vec<(GaugeKey, Latest)>, Corrupt> {
+    let count = input.count()?;
+    let mut keys = Vec::with_capacity(count);
+    for _ in 0..count {
+        let flags = input.byte()?;
+        if flags > 3 {
+            return Err(Corrupt("a leg that does not exist"));
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(input.fixed(16)?);
+        let latest = Latest {
+            group,
+            time: input.signed64()?,
+            seq: input.unsigned64()?,
+            holds: flags & 1 == 1,
+        };
+        keys.push(((flags >> 1, u128::from_le_bytes(key)), latest));
+    }
+    Ok(keys)
 }
 
 /// The sessions of a group whose slots are in a part; only of metrics with session windows.
@@ -287,6 +327,10 @@ pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(),
             };
             let slots = read_slots(&mut input)?;
             metric.chunks.get_mut(index).values.insert(key, slots);
+        }
+        if metric.has_gauge() {
+            let keys = read_keys(&mut input, place)?;
+            metric.chunks.get_mut(index).keys.extend(keys);
         }
     }
     if input.is_empty() {

@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::chunk::{read_cells, read_sessions, read_slots, write_slots};
+    use super::chunk::{read_cells, read_keys, read_sessions, read_slots, write_slots};
     use super::*;
     use crate::engine::cell::How;
     use crate::engine::chunk::Slots;
@@ -246,6 +246,7 @@ mod tests {
             let _ = read_metric(&mut Reader::new(&bytes));
             let _ = read_slots(&mut Reader::new(&bytes));
             let _ = read_sessions(&mut Reader::new(&bytes));
+            let _ = read_keys(&mut Reader::new(&bytes), 0);
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Ranked);
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Add);
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT_OLDEST, How::Add);

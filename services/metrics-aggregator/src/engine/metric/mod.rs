@@ -2,6 +2,7 @@
 //!
 //! Called by the shard for each event in stream order and at each advance of time. What it has to say is built in `render`.
 
+mod gauge;
 mod place;
 mod session;
 mod time;
@@ -28,6 +29,8 @@ use value::{carried, digest, number};
 pub const FUTURE_MICROS: i64 = 5 * 60 * 1_000_000;
 /// Distinct values of a group per window; more do not fit. Few in this crate's own tests, so that random events reach it.
 pub const DISTINCT_MAX: u32 = if cfg!(test) { 4 } else { 10_000 };
+/// Keys of the gauges of a metric; what stopped holding long ago makes room for others. Few in this crate's own tests.
+pub const KEYS_MAX: usize = if cfg!(test) { 5 } else { 200_000 };
 /// Longest text that names a group, in bytes.
 pub const GROUP_TEXT_BYTES_MAX: usize = 256;
 /// Longest value of `first` and `last`, in bytes.
@@ -154,6 +157,10 @@ pub struct Metric {
     pub(crate) open: BTreeSet<(i64, u32)>,
     /// When the first of the closed sessions that are state makes room for one that is not.
     pub(crate) room_at: Option<i64>,
+    /// Keys of gauges.
+    keys: usize,
+    /// While no room can be made among them, the highest event time from which on some can.
+    keys_full_until: i64,
     horizon: i64,
     key: String,
     // What is to be published; see `render`.
@@ -204,6 +211,8 @@ impl Metric {
             chunks: Chunks::default(),
             open: BTreeSet::new(),
             room_at: None,
+            keys: 0,
+            keys_full_until: i64::MIN,
             horizon: i64::MIN,
             key: String::new(),
             live: false,
@@ -295,6 +304,14 @@ impl Metric {
             | Aggregate::Percentile(place, _) => Amount::Number(number(field(place))?),
             Aggregate::First(place) | Aggregate::Last(place) => Amount::Carried(carried(field(place))?),
             Aggregate::Distinct(place) => Amount::Value(digest(field(place))?),
+            Aggregate::Gauge(place) => {
+                let key = digest(field(place))?;
+                let holds = leg.holds.as_ref().map(|holds| holds.evaluate(field));
+                return match holds {
+                    Some(Verdict::Error) => Err(Reason::WhereError),
+                    holds => self.put_key(index, event, key, holds == Some(Verdict::True)),
+                };
+            }
         };
         self.put(index, event, amount)
     }

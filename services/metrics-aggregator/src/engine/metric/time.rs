@@ -257,6 +257,7 @@ impl Metric {
             group.last_seq = group.seq_within(&(i64::MIN..i64::MAX));
         }
         self.chunks.count_rooms();
+        self.count_keys();
         if let Some(place) = self.place {
             self.horizon = self.frames.horizon(place, self.definition.lateness_micros);
             self.prune();

@@ -7,7 +7,7 @@ mod parse;
 
 use std::cmp::Ordering;
 
-pub use parse::{Parsed, Wrong, parse};
+pub use parse::{Parsed, Wrong, parse, parse_after};
 
 use crate::engine::decimal::{Decimal, Exact};
 use crate::engine::row::Field;

@@ -44,6 +44,14 @@ enum Token {
 /// # Errors
 /// The first mistake with its place.
 pub fn parse(text: &str) -> Result<Parsed, Wrong> {
+    parse_after(text, Vec::new())
+}
+
+/// Reads a condition whose fields are added to those that are known already.
+///
+/// # Errors
+/// The first mistake with its place.
+pub fn parse_after(text: &str, paths: Vec<Path>) -> Result<Parsed, Wrong> {
     if text.len() > BYTES_MAX {
         return Err(Wrong {
             offset: 0,
@@ -58,7 +66,7 @@ pub fn parse(text: &str) -> Result<Parsed, Wrong> {
     let mut parser = Parser {
         tokens,
         at: 0,
-        paths: Vec::new(),
+        paths,
         depth: 0,
     };
     let expr = parser.any()?;

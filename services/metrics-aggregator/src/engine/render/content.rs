@@ -5,7 +5,7 @@ use std::ops::Range;
 use roomcast_proto::event::rfc3339;
 use roomcast_proto::metric::{Direction, Group as GroupName, Span, Update};
 
-use crate::definition::{Aggregate, Clock, Compare, Leg, SPARK};
+use crate::definition::{Aggregate, Clock, Compare, Join, Leg, SPARK};
 use crate::engine::cell::{Carried, Group, Totals, carried, ranks};
 use crate::engine::decimal::{DECIMALS, Decimal};
 use crate::engine::metric::Metric;
@@ -305,7 +305,8 @@ impl Metric {
         if let Some(carried) = sums.carried {
             return Ok(Some(Value::Carried(carried)));
         }
-        if self.definition.ratio_scale.is_none() && sums.events() == 0 && !own {
+        let ratio = matches!(self.definition.join, Some(Join::Ratio(_)));
+        if !ratio && sums.events() == 0 && !own {
             return Ok(None);
         }
         Ok(self.number(sums)?.map(Value::Number))
@@ -313,14 +314,14 @@ impl Metric {
 
     /// The metric's number, a ratio's included; `None` where there is none.
     fn number(&self, sums: &Sums<'_>) -> Number {
+        let count = |sum: i128| Decimal::from_count(u64::try_from(sum).unwrap_or(0));
         let leg = |index: usize| {
             let totals = &sums.totals[index];
             let there = totals.events > 0;
             match self.definition.legs.get(index).map(|leg| leg.aggregate) {
                 Some(Aggregate::Sum(_)) => Ok(Some(Decimal::from_units(totals.sum))),
-                Some(Aggregate::Distinct(_)) => {
-                    Ok(Some(Decimal::from_count(u64::try_from(totals.sum).unwrap_or(0))))
-                }
+                Some(Aggregate::Distinct(_)) => Ok(Some(count(totals.sum))),
+                Some(Aggregate::Gauge(_)) if there => Ok(Some(count(totals.sum))),
                 Some(Aggregate::Count) => Ok(Some(Decimal::from_count(totals.events))),
                 Some(Aggregate::Avg(_)) if there => Decimal::from_units(totals.sum)
                     .ratio(Decimal::from_count(totals.events), DECIMALS)
@@ -341,12 +342,19 @@ impl Metric {
                 _ => Ok(None),
             }
         };
-        let Some(scale) = self.definition.ratio_scale else {
+        let Some(join) = self.definition.join else {
             return leg(0);
         };
-        match (leg(0)?, leg(1)?) {
-            (Some(of), Some(to)) if to != Decimal::ZERO => of.ratio(to, scale).map(Some).ok_or(Overflow),
-            _ => Ok(None),
-        }
+        let (Some(of), Some(with)) = (leg(0)?, leg(1)?) else {
+            return Ok(None);
+        };
+        let number = match join {
+            Join::Ratio(_) if with == Decimal::ZERO => return Ok(None),
+            Join::Ratio(scale) => of.ratio(with, scale),
+            Join::Plus => of.checked_add(with),
+            Join::Minus => of.checked_sub(with),
+            Join::Times => of.checked_mul(with),
+        };
+        number.map(Some).ok_or(Overflow)
     }
 }
