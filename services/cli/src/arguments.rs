@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Publish(crate::publish::Options),
     /// Follow rooms: every event as a line, across reconnects, nothing missed and nothing twice.
     Tail(crate::tail::Options),
+    /// Show the running system in the terminal: gateways, rates, slow clients, the fullest rooms.
+    Top(crate::top::Options),
     /// Check policies, metric definitions and scenarios without starting anything.
     Check(crate::check::Options),
     /// Create and verify the streams and buckets on a NATS server.

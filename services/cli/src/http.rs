@@ -9,7 +9,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// Largest answer read: the answer to a batch of a hundred events has some twenty kilobytes.
+/// Largest answer read: a page of five hundred connections has some two hundred kilobytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// An answer.
@@ -56,6 +56,18 @@ impl Http {
     /// [`HttpError`]. An answer with an error status is an answer.
     pub(crate) async fn get(&self, url: &str) -> Result<Answer, HttpError> {
         let request = Request::get(url)
+            .body(Full::default())
+            .map_err(|error| unusable(url, &error))?;
+        self.send(url, request).await
+    }
+
+    /// Fetches a page with a bearer token.
+    ///
+    /// # Errors
+    /// [`HttpError`]. An answer with an error status is an answer.
+    pub(crate) async fn get_as(&self, url: &str, token: &str) -> Result<Answer, HttpError> {
+        let request = Request::get(url)
+            .header("authorization", format!("Bearer {token}"))
             .body(Full::default())
             .map_err(|error| unusable(url, &error))?;
         self.send(url, request).await

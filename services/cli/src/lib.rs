@@ -1,6 +1,6 @@
 //! `roomcast`: the hand of developers and operators.
 //!
-//! `dev` runs the whole system on one machine; `simulate` publishes a scenario's events; `token`, `publish`, `tail` and `check` are
+//! `dev` runs the whole system on one machine; `simulate` publishes a scenario's events; `token`, `publish`, `tail`, `top` and `check` are
 //! the tools one reaches for beside it; `streams` creates what the services only verify. Nothing here is part of a running service.
 
 mod arguments;
@@ -18,6 +18,7 @@ mod streams;
 mod tail;
 mod terminal;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 
@@ -65,6 +66,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Token(options) => token::run(&options),
         Command::Publish(options) => Box::pin(publish::run(options)).await,
         Command::Tail(options) => Box::pin(tail::run(options)).await,
+        Command::Top(options) => Box::pin(top::run(options)).await,
         Command::Check(options) => check::run(&options).await,
         Command::Streams(options) => Box::pin(streams::run(options)).await,
     }

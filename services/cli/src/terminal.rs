@@ -57,7 +57,8 @@ impl Stream {
     }
 }
 
-fn paint(coloured: bool, colour: Colour, text: &str) -> String {
+/// `text` in a colour, where there is some.
+pub(crate) fn paint(coloured: bool, colour: Colour, text: &str) -> String {
     if coloured {
         format!("\x1b[{}m{text}\x1b[0m", colour.code())
     } else {

@@ -94,6 +94,12 @@ impl Entry {
     pub fn gathers(&self) -> bool {
         !self.gather.is_empty()
     }
+
+    /// Its name and its number of members.
+    fn counted(&self) -> (Tenant, Room, usize) {
+        let members = self.classes.iter().map(|(_, class)| class.members.len()).sum();
+        (self.tenant.clone(), self.room.clone(), members)
+    }
 }
 
 /// What leaving left behind.
@@ -142,9 +148,16 @@ impl Members {
                 }
             }
         }
-        let members = |entry: &Entry| entry.classes.iter().map(|(_, class)| class.members.len()).sum();
-        let page = first.into_values();
-        page.map(|entry| (entry.tenant.clone(), entry.room.clone(), members(entry)))
+        first.into_values().map(Entry::counted).collect()
+    }
+
+    /// All rooms with their numbers of members, in no order.
+    #[must_use]
+    pub fn counted(&self, tenant: Option<&Tenant>) -> Vec<(Tenant, Room, usize)> {
+        let rooms = self.rooms.iter().map(|(_, entry)| entry);
+        rooms
+            .filter(|entry| tenant.is_none_or(|tenant| *tenant == entry.tenant))
+            .map(Entry::counted)
             .collect()
     }
 

@@ -154,6 +154,7 @@ fn connections_are_listed_whole_whoever_comes_and_goes() {
             ("user=listed", 1),
             ("user=listed", 3),
             ("user=listed", 100),
+            ("user=listed&slow=false", 3),
             ("user=listed&tenant=main&room=lobby&transport=websocket.json", 2),
         ] {
             let found = pages(stack, query, limit).await?;
@@ -165,6 +166,7 @@ fn connections_are_listed_whole_whoever_comes_and_goes() {
             "user=listed&tenant=acme",
             "user=listed&room=vault",
             "user=listed&transport=websocket.protobuf",
+            "user=listed&slow=true",
         ] {
             ensure!(pages(stack, query, 10).await?.is_empty(), "{query}");
         }
@@ -190,6 +192,85 @@ fn connections_are_listed_whole_whoever_comes_and_goes() {
         }
         let unique: BTreeSet<String> = seen.iter().cloned().collect();
         ensure!(unique.len() == seen.len() && names.is_subset(&unique), "{seen:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn who_does_not_read_is_found() {
+    calm(async |stack| {
+        let gateway = &stack.gateways()[0];
+        let token = stack.signer.token("reads-nothing", &["user"]);
+        let mut client = Client::open_narrow(gateway).await?;
+        client.begin(&token, &[], &HashMap::new()).await?;
+        let query = "user=reads-nothing&slow=true";
+        ensure!(pages(stack, query, 10).await?.is_empty());
+        // Less than an outbox holds, more than a socket does.
+        let publisher = stack.signer.token("p", &["desk"]);
+        let event = json!({ "type": "large", "users": "reads-nothing", "data": "x".repeat(40_000) });
+        for _ in 0..20 {
+            ensure!(stack.publish(0, &publisher, &event).await?.status == 200);
+        }
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let found = loop {
+            let path = format!("/admin/v1/connections?{query}");
+            let found = asked(stack, "gateway", &path).await?["connections"][0].clone();
+            if found.is_object() || std::time::Instant::now() > deadline {
+                break found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        ensure!(found["waitingBytes"].as_u64() >= Some(1), "{found}");
+        ensure!(found["user"]["user"] == "reads-nothing", "{found}");
+        let others = pages(stack, "user=reads-nothing&slow=false", 10).await?;
+        ensure!(others.is_empty(), "{others:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn rooms_are_listed_by_their_members() {
+    calm(async |stack| {
+        // Tests share the gateway: others come and go in rooms of theirs, nobody else is in these.
+        let gateway = &stack.gateways()[1];
+        let desks = json!({ "desks": ["most", "more", "few"] });
+        let mut stay = Vec::new();
+        for count in [
+            &["chat.most", "chat.more", "chat.few"][..],
+            &["chat.most", "chat.more"],
+            &["chat.most"],
+        ] {
+            let token = stack.signer.token_with("ordered", &["user"], 600, &desks);
+            let (mut client, _) = Client::connect(gateway, &token, count, &HashMap::new()).await?;
+            for room in count {
+                client.caught_up(room).await?;
+            }
+            stay.push(client);
+        }
+        let path = "/admin/v1/rooms?tenant=main&order=members&limit=500";
+        let answer = stack.admin("gateway", 1, "GET", path, None).await?.json();
+        ensure!(answer.get("next").is_none(), "{answer}");
+        let rooms = answer["rooms"].as_array().cloned().unwrap_or_default();
+        let members = |room: &Value| room["members"].as_u64().unwrap_or_default();
+        ensure!(
+            rooms.is_sorted_by(|one, other| members(one) >= members(other)),
+            "{answer}"
+        );
+        let mine: Vec<(&str, u64)> = rooms
+            .iter()
+            .filter_map(|room| Some((room["room"].as_str()?, members(room))))
+            .filter(|(room, _)| ["chat.most", "chat.more", "chat.few"].contains(room))
+            .collect();
+        ensure!(
+            mine == [("chat.most", 3), ("chat.more", 2), ("chat.few", 1)],
+            "{mine:?}"
+        );
+        let first = stack
+            .admin("gateway", 1, "GET", "/admin/v1/rooms?order=members&limit=1", None)
+            .await?
+            .json();
+        ensure!(first["rooms"].as_array().map(Vec::len) == Some(1), "{first}");
+        ensure!(members(&first["rooms"][0]) >= 3, "{first}");
         Ok(())
     });
 }
@@ -224,7 +305,10 @@ fn queries_that_make_no_sense_are_refused() {
                 "/admin/v1/connections/c0000000000000000/rooms/a%20b",
                 404,
             ),
+            ("GET", "/admin/v1/connections?slow=perhaps", 400),
             ("GET", "/admin/v1/rooms?after=x", 400),
+            ("GET", "/admin/v1/rooms?order=age", 400),
+            ("GET", "/admin/v1/rooms?order=members&after=main.lobby", 400),
             ("PUT", "/admin/v1/rooms", 405),
         ] {
             let answer = stack.admin("gateway", 0, method, path, None).await?;
@@ -351,6 +435,38 @@ fn what_an_administrator_says_goes_the_way_of_every_event() {
         ensure!(
             came["event"]["event"]["source"] == "roomcast://main/admin=2Foperator",
             "{came:?}"
+        );
+        // To a role: those of the room who have it hear it, the others never.
+        let token = stack.signer.token("hears-less", &["user"]);
+        let (mut other, _) = Client::connect(gateway, &token, &["lobby"], &HashMap::new()).await?;
+        other.caught_up("lobby").await?;
+        let after = uuid::Uuid::new_v4().to_string();
+        for (audience, id) in [("staff", &uuid::Uuid::new_v4().to_string()), ("all", &after)] {
+            let notice = json!({ "type": "notification.notice", "id": id, "room": "lobby", "audience": audience, "data": { "title": audience } });
+            let answer = stack
+                .admin("ingest", 0, "POST", "/admin/v1/broadcast", Some(&notice))
+                .await?;
+            ensure!(answer.json()["status"] == "stored", "{}", answer.text());
+            for (name, hears, one) in [
+                ("staff", true, &mut client),
+                ("user", audience == "all", &mut other),
+            ] {
+                if hears {
+                    one.until(name, Duration::from_secs(20), |frame| {
+                        frame["event"]["event"]["id"] == **id
+                    })
+                    .await?;
+                }
+            }
+        }
+        // The later one has come, so the earlier one is not on its way.
+        ensure!(
+            !other
+                .raw
+                .iter()
+                .any(|text| text.contains("\"audience\":\"staff\"")),
+            "{:?}",
+            other.raw
         );
         let to_user = json!({ "type": "notification.notice", "users": "hears", "data": { "title": "You" } });
         let answer = stack

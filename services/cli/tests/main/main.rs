@@ -10,3 +10,4 @@
 mod dev;
 mod offline;
 mod system;
+mod top;

@@ -10,6 +10,7 @@ fn help_and_mistakes_have_their_exit_codes() {
     for (arguments, code, says) in [
         (&["--help"][..], 0, "Examples:"),
         (&["dev", "--help"], 0, "roomcast dev --scenario bookings"),
+        (&["top", "--help"], 0, "roomcast top --once"),
         (&["tail", "--help"], 0, "roomcast tail bookings"),
         (&["--version"], 0, "roomcast"),
         (&[], 64, "Usage"),
@@ -34,6 +35,9 @@ fn help_and_mistakes_have_their_exit_codes() {
             "ROOMCAST_INGEST is neither set nor in .roomcast/dev.env",
         ),
         (&["tail", "a"], 69, "ROOMCAST_GATEWAY"),
+        (&["top"], 69, "ROOMCAST_ADMIN"),
+        (&["top", "--every", "10ms"], 64, "500ms"),
+        (&["top", "--rooms", "0"], 64, "1..=500"),
         (&["token", "--user", "u", "--key", "absent.pem"], 65, "absent.pem"),
         (&["token", "--user", "u u", "--key", "absent.pem"], 64, "--user"),
         (

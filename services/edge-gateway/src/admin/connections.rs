@@ -143,6 +143,7 @@ struct Asked {
     tenant: Option<String>,
     room: Option<String>,
     transport: Option<Transport>,
+    slow: Option<bool>,
     after: Option<String>,
     limit: Option<usize>,
 }
@@ -175,6 +176,7 @@ pub(super) fn routes() -> Routes<AdminDesk> {
     .query("tenant", "Only those of this tenant.", text())
     .query("room", "Only those that are in this room, of the tenant given or of `main`.", text())
     .query("transport", "Only those that speak so.", json!({ "enum": ["websocket.json", "websocket.protobuf"] }))
+    .query("slow", "Only those that do not read as fast as they are written to; `false`: only the others.", json!({ "type": "boolean" }))
     .query("after", "`next` of the page before.", name())
     .query("limit", "Entries of a page.", page_schema())
     .answers_json::<Page>(200, "A page.");
@@ -216,6 +218,7 @@ async fn listed(State(desk): State<AdminDesk>, Query(asked): Query<Asked>) -> Re
         tenant: tenant.map_err(|_| bad("tenant is no tenant's name"))?,
         room: room.map_err(|_| bad("room is no room's name"))?,
         encoding: asked.transport.map(Into::into),
+        slow: asked.slow,
     };
     // One more than the page: whether there is a next one.
     let found = desk

@@ -45,6 +45,8 @@ pub struct Filter {
     pub room: Option<Room>,
     /// Only those that write so.
     pub encoding: Option<Encoding>,
+    /// Only those that do not read as fast as they are written to, or only the others.
+    pub slow: Option<bool>,
 }
 
 /// One connection, as it is at the moment.
@@ -172,6 +174,11 @@ impl Handle {
     ) -> oneshot::Receiver<Vec<(Tenant, Room, usize)>> {
         self.look(move |shard| shard.members.page(tenant.as_ref(), after, limit))
     }
+
+    /// All rooms with their members here, in no order. Costs a look at each room, and its name's copy.
+    pub fn all_rooms(&self, tenant: Option<Tenant>) -> oneshot::Receiver<Vec<(Tenant, Room, usize)>> {
+        self.look(move |shard| shard.members.counted(tenant.as_ref()))
+    }
 }
 
 impl Shard {
@@ -269,6 +276,9 @@ fn means(filter: &Filter, connection: &Connection) -> bool {
         .encoding
         .is_some_and(|encoding| encoding != connection.encoding)
     {
+        return false;
+    }
+    if filter.slow.is_some_and(|slow| slow != connection.is_blocked()) {
         return false;
     }
     let (user, tenant) = (filter.user.as_deref(), filter.tenant.as_ref());
