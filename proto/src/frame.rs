@@ -265,6 +265,7 @@ impl ServerFrame {
             Some(B::Disconnect(m)) => write_frame(self.id, "disconnect", m),
             Some(B::Error(m)) => write_frame(self.id, "error", m),
             Some(B::Ping(m)) => write_frame(self.id, "ping", m),
+            Some(B::Thinned(m)) => write_frame(self.id, "thinned", m),
             None => "{}".to_owned(),
         }
     }
@@ -302,6 +303,7 @@ impl ServerFrame {
             "disconnect" => B::Disconnect(serde_json::from_str(raw)?),
             "error" => B::Error(serde_json::from_str(raw)?),
             "ping" => B::Ping(serde_json::from_str(raw)?),
+            "thinned" => B::Thinned(serde_json::from_str(raw)?),
             _ => {
                 return Ok(Self {
                     id: envelope.id,

@@ -219,9 +219,10 @@ describe('client', () => {
     socket.say(caughtUp('c0'));
     for (const bad of ['', '{', '[]', '{"event":{}}', '{"caughtUp":{"room":"r"}}']) socket.say(bad);
     socket.say({ hologram: { room: 'r' } });
+    for (const thinned of [{ state: 3, ephemeral: 2 }, { state: 'many' }]) socket.say({ thinned });
     socket.say(frame('1', 'c1', { futureattribute: [1, { two: 3 }] }));
     expect(lines).toEqual(['caughtUp', '1 live']);
-    expect(c.counters).toMatchObject({ malformed: 5, unknown: 1 });
+    expect(c.counters).toMatchObject({ malformed: 5, unknown: 1, thinned: 5 });
     expect(c.connection.status).toBe('live');
   });
 

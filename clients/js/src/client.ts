@@ -287,6 +287,9 @@ export class Client<M extends EventMap = EventMap> {
         if (room === undefined) return this.#problem(error);
         return this.#refused(room, error);
       }
+      case 'thinned':
+        this.counters.thinned += frame.count;
+        return;
       case 'unknown':
         this.counters.unknown += 1;
         return;

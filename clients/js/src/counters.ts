@@ -12,6 +12,8 @@ export interface Counters {
   expired: number;
   /** Events of rooms nobody listens to. */
   unheard: number;
+  /** State values and ephemeral events that the server left out because this line was too slow for all of them. */
+  thinned: number;
   /** Well-formed messages of a kind this version does not know. */
   unknown: number;
   /** Messages that could not be read. */
@@ -26,5 +28,5 @@ export interface Counters {
 
 /** All at zero. */
 export function newCounters(): Counters {
-  return { frames: 0, delivered: 0, duplicates: 0, expired: 0, unheard: 0, unknown: 0, malformed: 0, listenerErrors: 0, connects: 0, losses: 0 };
+  return { frames: 0, delivered: 0, duplicates: 0, expired: 0, unheard: 0, thinned: 0, unknown: 0, malformed: 0, listenerErrors: 0, connects: 0, losses: 0 };
 }

@@ -49,6 +49,7 @@ export type ServerFrame =
   | { kind: 'expiring'; expiresAt?: string }
   | { kind: 'refreshed'; id?: number; expiresAt?: string; roles?: string[] }
   | { kind: 'roles'; roles: string[] }
+  | { kind: 'thinned'; count: number }
   | { kind: 'disconnect'; code: number; reason: string; reconnect?: boolean; retryAfterMs?: number }
   /** Well formed, but of no kind this client knows. */
   | { kind: 'unknown'; name: string }
@@ -129,6 +130,7 @@ const READERS: Readonly<Record<string, (body: Json, id: number | undefined) => S
     ...optional('roles', Array.isArray(body['roles']) ? texts(body['roles']) : undefined),
   }),
   roles: (body) => ({ kind: 'roles', roles: texts(body['roles']) }),
+  thinned: (body) => ({ kind: 'thinned', count: count(body['state']) + count(body['ephemeral']) }),
   disconnect(body) {
     const code = body['code'];
     if (typeof code !== 'number') return malformed('disconnect without code');
@@ -201,6 +203,10 @@ function malformed(why: string): ServerFrame {
 
 function text(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
+}
+
+function count(value: unknown): number {
+  return typeof value === 'number' && value > 0 ? value : 0;
 }
 
 function texts(value: unknown): string[] {

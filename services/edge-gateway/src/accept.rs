@@ -50,8 +50,9 @@ use io::Io;
 /// Bytes the kernel may hold for a client that does not read, beside its outbox. The kernel doubles it for itself.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Bytes of it that may be unsent. What waits there can no longer give way to something newer, so a slow client is kept
-/// on the newest state by keeping it short; what is on its way does not count, so a fast one is not held up.
-const UNSENT_BYTES: u32 = 32 * 1024;
+/// on the newest state by keeping it short; what is on its way does not count, so a fast one is not held up. The kernel says
+/// that there is room when half of it is sent: 8 KiB within the 5 s of a write are 13 kbit/s.
+const UNSENT_BYTES: u32 = 16 * 1024;
 /// After this time without an acknowledgement of sent bytes the kernel gives a connection up.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// A request whose first bytes took all of its time has at least this.

@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use mio::net::TcpStream;
+use roomcast_proto::frame::{ServerFrame, Thinned, server_frame};
 
 use crate::admission::{Place, Stranger};
+use crate::beat::Beat;
 use crate::bucket::Bucket;
-use crate::encoding::Encoding;
+use crate::encoding::{self, Encoding};
 use crate::metrics::Tally;
-use crate::outbox::{self, Class, Full, Outbox};
+use crate::outbox::{self, Class, Full, GaveWay, Outbox};
 use crate::session::{Handshake, Now, Opening, Reading, Session, Wish};
 use crate::ws::Decoder;
 
@@ -72,10 +74,8 @@ pub struct Connection {
     pub ingress: Bucket,
     /// When the wheel looks at it next.
     pub wake_at: u64,
-    /// When it is pinged next.
-    pub ping_at: u64,
-    /// When the pong must be there; 0: none is waited for.
-    pub pong_due: u64,
+    /// When it is asked whether it is still there.
+    pub beat: Beat,
     /// Since when bytes wait without any being taken; 0: none wait.
     pub stuck_at: u64,
     /// Rooms being recovered.
@@ -116,7 +116,7 @@ impl Connection {
         socket: TcpStream,
         stage: Stage,
         encoding: Encoding,
-        ping_at: u64,
+        beat: Beat,
         accepted: Instant,
         held: (Place, Option<Stranger>),
     ) -> Self {
@@ -128,8 +128,7 @@ impl Connection {
             outbox: None,
             ingress: Bucket::default(),
             wake_at: 0,
-            ping_at,
-            pong_due: 0,
+            beat,
             stuck_at: 0,
             waiting: None,
             reading: None,
@@ -274,7 +273,9 @@ impl Connection {
                     outbox.wrote(written);
                     self.stuck_at = now.millis;
                     if outbox.is_empty() {
+                        let thinned = outbox.take_thinned();
                         self.outbox = None;
+                        self.tell_thinned(thinned);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -289,6 +290,36 @@ impl Connection {
         }
         self.stuck_at = 0;
         Sent::All
+    }
+
+    /// Tells the client what it was not sent since it was told last, behind what waits: also one that is never without something
+    /// waiting must know.
+    pub fn queue_thinned(&mut self) {
+        if let Some(outbox) = &mut self.outbox {
+            let thinned = outbox.take_thinned();
+            self.tell_thinned(thinned);
+        }
+    }
+
+    fn tell_thinned(&mut self, thinned: GaveWay) {
+        // After a close frame nothing may be said.
+        if thinned == GaveWay::default() || !matches!(self.stage, Stage::Session(_)) {
+            return;
+        }
+        let frame = ServerFrame::push(server_frame::Body::Thinned(Thinned {
+            state: thinned.state,
+            ephemeral: thinned.ephemeral,
+        }));
+        let frame = encoding::message(self.encoding, &frame);
+        let none = outbox::Limits {
+            bytes_max: 0,
+            frames_max: 0,
+        };
+        // A note is not counted against any.
+        let _ = self
+            .outbox
+            .get_or_insert_default()
+            .push(frame, 0, Class::Note, none);
     }
 
     /// Drops what waits, but for a frame that is half out.

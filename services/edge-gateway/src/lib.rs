@@ -9,6 +9,7 @@ pub mod admin;
 pub mod admission;
 pub mod allowance;
 pub mod asking;
+pub mod beat;
 pub mod bucket;
 pub mod client_publish;
 pub mod commands;

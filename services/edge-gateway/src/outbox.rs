@@ -13,6 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use roomcast_proto::ids::Room;
 
+/// Bytes that [`Outbox::next`] gives out at once, and one frame more. What a slow client's kernel holds can no longer give way.
+const NEXT_BYTES: usize = 16 * 1024;
 /// Places of frames that gave way which may stay in a queue before it is packed, beside one per frame.
 const GAPS_MIN: usize = 64;
 
@@ -49,6 +51,8 @@ pub enum Class {
     Recovery,
     /// The last words of a connection: they always fit.
     Last,
+    /// What the client is told about this queue itself: it always fits, and at most one waits.
+    Note,
     /// The answer to a WebSocket ping; only the newest is kept (RFC 6455 §5.5.3).
     Pong,
 }
@@ -75,7 +79,7 @@ struct Entry {
 
 impl Entry {
     fn counts(&self) -> bool {
-        !matches!(self.class, Class::Recovery | Class::Last)
+        !matches!(self.class, Class::Recovery | Class::Last | Class::Note)
     }
 }
 
@@ -95,6 +99,9 @@ pub struct Outbox {
     /// What counts against the limits.
     bytes: usize,
     frames: usize,
+    /// What gave way since the client was told.
+    thinned: GaveWay,
+    has_note: bool,
 }
 
 impl Outbox {
@@ -123,6 +130,27 @@ impl Outbox {
     /// # Errors
     /// [`Full`] when the limits do not allow it even so; the client must be told to come back.
     pub fn push(
+        &mut self,
+        frame: Bytes,
+        written: usize,
+        class: Class,
+        limits: Limits,
+    ) -> Result<GaveWay, Full> {
+        let gave_way = self.push_counted(frame, written, class, limits)?;
+        self.thinned.state = self.thinned.state.saturating_add(gave_way.state);
+        self.thinned.ephemeral = self.thinned.ephemeral.saturating_add(gave_way.ephemeral);
+        Ok(gave_way)
+    }
+
+    /// What gave way since this was asked last; nothing while a note about it waits.
+    pub fn take_thinned(&mut self) -> GaveWay {
+        match self.has_note {
+            true => GaveWay::default(),
+            false => std::mem::take(&mut self.thinned),
+        }
+    }
+
+    fn push_counted(
         &mut self,
         frame: Bytes,
         written: usize,
@@ -172,6 +200,7 @@ impl Outbox {
                     .insert(key.clone(), self.first + self.entries.len() as u64),
             ),
             Class::Ephemeral => self.ephemerals += 1,
+            Class::Note => self.has_note = true,
             _ => {}
         }
         self.entries.push_back(Some(entry));
@@ -185,12 +214,16 @@ impl Outbox {
         self.frames - frames < limits.frames_max && self.bytes - bytes + entry.frame.len() <= limits.bytes_max
     }
 
-    /// The frames to write next, at most as many as `slices` holds. Answers how many slices are filled.
+    /// The frames to write next, at most as many as `slices` holds, and few bytes. Answers how many slices are filled.
     pub fn next<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
+        let (mut filled, mut bytes) = (0, 0);
         for (slice, entry) in slices.iter_mut().zip(self.entries.iter().flatten()) {
+            if bytes >= NEXT_BYTES {
+                break;
+            }
             let skip = if filled == 0 { self.written } else { 0 };
             *slice = IoSlice::new(&entry.frame[skip..]);
+            bytes += slice.len();
             filled += 1;
         }
         filled
@@ -211,6 +244,7 @@ impl Outbox {
 
     /// Drops everything but a frame that is half out, which must be ended for the next one to be readable.
     pub fn abandon(&mut self) {
+        self.thinned = GaveWay::default();
         for at in usize::from(self.written > 0)..self.entries.len() {
             self.take_out(at);
         }
@@ -270,6 +304,7 @@ impl Outbox {
                 self.states.remove(key);
             }
             Class::Ephemeral => self.ephemerals -= 1,
+            Class::Note => self.has_note = false,
             _ => {}
         }
         if at == 0 {

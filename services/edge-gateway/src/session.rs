@@ -6,6 +6,7 @@
 //! there and what is not its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use roomcast_access::{Rights, Subscribe};
 use roomcast_proto::close::Close;
@@ -44,6 +45,8 @@ pub struct Limits {
     pub requests: Rate,
     /// How cursors are read.
     pub cursors: Cursors,
+    /// How often the client is pinged; it is told.
+    pub ping_every: Duration,
 }
 
 /// The two clocks, read once per turn of the shard.
@@ -251,7 +254,7 @@ impl Session {
             user: self.admitted.user.as_ref().to_owned(),
             roles: self.admitted.roles.to_vec(),
             epoch: about.epoch,
-            ping_seconds: u32::try_from(limits::PING_EVERY.as_secs()).unwrap_or(u32::MAX),
+            ping_seconds: u32::try_from(self.limits.ping_every.as_secs()).unwrap_or(u32::MAX),
             expires_at: rfc3339(self.admitted.expires_at.saturating_mul(1000)),
             server_time: rfc3339(now.unix_millis),
             status: status_word(about.stale).to_owned(),

@@ -15,7 +15,7 @@ use crate::allowance::Rates;
 use crate::bucket::Rate;
 use crate::nats_side::NatsSideSettings;
 use crate::upgrade::Origins;
-use crate::{admission, asking, outbox, session, shard, ws};
+use crate::{admission, asking, beat, outbox, session, shard, ws};
 
 /// What this service is.
 pub const SERVICE: Service = Service {
@@ -279,6 +279,20 @@ fn read_admission(reader: &mut Reader<'_>, tenancy: Tenancy) -> admission::Limit
 }
 
 fn read_clients(reader: &mut Reader<'_>, tenancy: Tenancy) -> shard::Limits {
+    let beat = beat::Pace {
+        every: reader.seconds(
+            "ROOMCAST_PING_SECONDS",
+            limits::PING_EVERY.as_secs(),
+            1..=300,
+            "Seconds between two pings of a client; less than what proxies in between wait for a word.",
+        ),
+        within: reader.seconds(
+            "ROOMCAST_PONG_SECONDS",
+            limits::PONG_WITHIN.as_secs(),
+            1..=60,
+            "Seconds in which a client must answer a ping (else 4004).",
+        ),
+    };
     shard::Limits {
         ws: ws::Limits {
             message_bytes_max: limits::CLIENT_MESSAGE_BYTES_MAX,
@@ -300,6 +314,7 @@ fn read_clients(reader: &mut Reader<'_>, tenancy: Tenancy) -> shard::Limits {
         },
         session: session::Limits {
             cursors: tenancy.cursors,
+            ping_every: beat.every,
             subscriptions_max: reader.number(
                 "ROOMCAST_SUBSCRIPTIONS_MAX",
                 limits::SUBSCRIPTIONS_MAX,
@@ -335,6 +350,7 @@ fn read_clients(reader: &mut Reader<'_>, tenancy: Tenancy) -> shard::Limits {
                 "Bytes that one client may send at once; at least two of the longest messages.",
             ),
         },
+        beat,
         write_timeout: reader.seconds(
             "ROOMCAST_WRITE_SECONDS",
             5,
@@ -456,6 +472,8 @@ mod tests {
             "ROOMCAST_INGRESS_BYTES_RATE",
             "ROOMCAST_INGRESS_BYTES_BURST",
             "ROOMCAST_WRITE_SECONDS",
+            "ROOMCAST_PING_SECONDS",
+            "ROOMCAST_PONG_SECONDS",
             "ROOMCAST_RECOVERY_PAGE_EVENTS",
             "ROOMCAST_QUIET_SECONDS",
             "ROOMCAST_SCAN_POSITIONS_MAX",

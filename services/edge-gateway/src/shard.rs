@@ -47,6 +47,7 @@ use tokio::sync::oneshot;
 
 use crate::allowance::Allowance;
 use crate::asking::Asking;
+use crate::beat::{self, Beat};
 use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
 use crate::delivery::Delivery;
@@ -88,6 +89,8 @@ pub struct Limits {
     pub ingress: Rate,
     /// Bytes may wait so long without the socket taking any.
     pub write_timeout: Duration,
+    /// How clients are asked whether they are still there.
+    pub beat: beat::Pace,
     /// Missed events sent before the outbox must be empty again.
     pub page_events: usize,
     /// A quiet room's members are told a newer cursor this often.
@@ -402,8 +405,6 @@ impl Shard {
             self.shared.metrics.ended(Ending::Gone);
             return None;
         }
-        // The first ping comes early and at random, so that clients that came together are not pinged together.
-        let every = timers::ping_every_millis(arrival.encoding);
         let due = self.now.millis + u64::try_from(AUTHENTICATE_WITHIN.as_millis()).unwrap_or(u64::MAX);
         let Arrival {
             mut early,
@@ -419,12 +420,13 @@ impl Shard {
             handshake: Box::new(Handshake { admitted }),
             due,
         };
-        let ping_at = self.now.millis + fastrand::u64(every / 2..=every);
+        let pace = timers::pace(&self.shared.limits, encoding);
+        let beat = Beat::new(self.now.millis, pace, fastrand::u64(..));
         entry.insert(Connection::new(
             socket,
             stage,
             encoding,
-            ping_at,
+            beat,
             accepted,
             (place, stranger),
         ));

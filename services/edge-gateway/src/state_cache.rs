@@ -112,10 +112,11 @@ impl StateCache {
         Some((room.keys.len(), room.bytes))
     }
 
-    /// Whether the room's state is complete here.
+    /// The position of the newest value of a room whose state is complete here; 0 where it has none.
     #[must_use]
-    pub fn is_loaded(&self, key: &str) -> bool {
-        self.rooms.get(key).is_some_and(|room| room.loaded)
+    pub fn loaded_to(&self, key: &str) -> Option<u64> {
+        let room = self.rooms.get(key).filter(|room| room.loaded)?;
+        Some(room.by_rev.last_key_value().map_or(0, |(rev, _)| *rev))
     }
 
     /// Counts one more shard with members in the room: it is not dropped.

@@ -170,7 +170,7 @@ fn server_body() -> impl Strategy<Value = server_frame::Body> {
         json(),
         prop::collection::vec(text(), 0..4),
     );
-    (0..17, given).prop_map(|(which, (room, cursor, number, flag, json, many))| {
+    (0..18, given).prop_map(|(which, (room, cursor, number, flag, json, many))| {
         let wait = flag.then_some(u64::from(number) << 20);
         let error = || ErrorBody {
             code: room.clone(),
@@ -258,6 +258,10 @@ fn server_body() -> impl Strategy<Value = server_frame::Body> {
                 retry_after_ms: wait,
             }),
             14 => B::Error(error()),
+            15 => B::Thinned(crate::frame::Thinned {
+                state: number,
+                ephemeral: number / 2,
+            }),
             _ => B::Ping(Ping {}),
         }
     })

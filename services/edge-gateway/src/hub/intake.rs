@@ -115,13 +115,20 @@ impl Hub {
         stock.position = order.position;
         stock.time_bits = 0;
         stock.ring.note_time(to, 0);
+        let ahead = stock.take_ahead();
+        drop(stock);
+        self.wake(&ahead);
     }
 
     /// `STATE` has nothing up to this position any more.
     pub fn skip_state(&self, to: u64) {
         let mut order = self.order();
         order.position.rev = to;
-        self.stock().position = order.position;
+        let mut stock = self.stock();
+        stock.position = order.position;
+        let ahead = stock.take_ahead();
+        drop(stock);
+        self.wake(&ahead);
     }
 
     /// `EVENTS` begins anew at `next`; it was created at `created` and keeps what is not before `first_seq`. Clients are told, except at

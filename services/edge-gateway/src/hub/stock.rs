@@ -252,10 +252,19 @@ impl Stock {
         Looked::Found((all, head))
     }
 
-    /// Whether the room's state is here; else asks for it.
+    /// Whether the room's state is here, at this cut; else asks for it. A read may have seen values that have not come live yet: who
+    /// were given them now would get them again, and perhaps older ones before.
     pub(super) fn has_state(&mut self, place: &Place, waiter: Waiter) -> bool {
-        if self.state.is_loaded(&place.key) {
-            return true;
+        if let Some(newest) = self.state.loaded_to(&place.key) {
+            if newest <= self.position.rev {
+                return true;
+            }
+            let read = Position {
+                rev: newest,
+                ..Position::default()
+            };
+            self.ahead.insert(waiter, read);
+            return false;
         }
         if self.wants.want_state(place, waiter) {
             self.state.begin(&place.key);

@@ -186,6 +186,38 @@ fn a_cursor_beyond_the_end_waits_for_it() {
     );
 }
 
+/// The stream is read past what has come live: given out now, a value would come again, and an older one of its key after it.
+#[test]
+fn what_a_read_saw_before_it_came_live_is_given_once() {
+    let (hub, told) = hub();
+    let ask = |ticket| hub.recover(&permit("a"), None, waiter(ticket), 0);
+    assert!(matches!(ask(1), Recovery::Wait));
+    let read = hub.old_value(3, 0, &value("a", "k")).unwrap();
+    hub.loaded(&"main.a".into(), hub.life(), Some(vec![read]));
+    let ready = |ticket| {
+        let is = |message: &ToShard| matches!(message, ToShard::Ready { ticket: of } if *of == ticket);
+        told.try_iter().filter(is).count()
+    };
+    assert_eq!(ready(1), 1);
+    assert!(matches!(ask(1), Recovery::Wait));
+    hub.state_value(2, 0, &value("a", "k"));
+    assert_eq!(ready(1), 0);
+    assert!(matches!(ask(2), Recovery::Wait));
+    hub.skip_state(3);
+    assert_eq!(
+        ready(1),
+        1,
+        "it is skipped: another one of its key has come since"
+    );
+    match ask(1) {
+        Recovery::Done(recovered) => {
+            let given: Vec<u64> = recovered.state.iter().map(|value| value.position.rev).collect();
+            assert_eq!((given, recovered.head.position.rev), (vec![3], 3));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn silence_is_told_once_and_ends_in_closing() {
     let (hub, told) = hub();

@@ -114,6 +114,54 @@ fn ephemeral_events_give_way_first_and_events_never() {
 }
 
 #[test]
+fn what_gave_way_is_told_once_and_never_behind_a_note_that_waits() {
+    let mut outbox = Outbox::default();
+    outbox.push(bytes("x;"), 1, Class::Event, LIMITS).unwrap();
+    for n in 0..3 {
+        push(&mut outbox, &format!("k{n};"), state("k")).unwrap();
+    }
+    assert_eq!(
+        outbox.take_thinned(),
+        GaveWay {
+            state: 2,
+            ephemeral: 0
+        }
+    );
+    assert_eq!(outbox.take_thinned(), GaveWay::default());
+    let nothing_fits = Limits {
+        bytes_max: 0,
+        frames_max: 0,
+    };
+    outbox.push(bytes("note;"), 0, Class::Note, nothing_fits).unwrap();
+    push(&mut outbox, "k3;", state("k")).unwrap();
+    assert_eq!(outbox.take_thinned(), GaveWay::default());
+    assert_eq!(write_all(&mut outbox), ";note;k3;");
+    assert_eq!(
+        outbox.take_thinned(),
+        GaveWay {
+            state: 1,
+            ephemeral: 0
+        }
+    );
+}
+
+#[test]
+fn little_is_given_out_at_once() {
+    let mut outbox = Outbox::default();
+    let limits = Limits {
+        bytes_max: usize::MAX,
+        frames_max: usize::MAX,
+    };
+    for _ in 0..40 {
+        outbox
+            .push(bytes(&"x".repeat(1000)), 0, Class::Event, limits)
+            .unwrap();
+    }
+    let mut slices = [IoSlice::new(&[]); 64];
+    assert_eq!(outbox.next(&mut slices), NEXT_BYTES.div_ceil(1000));
+}
+
+#[test]
 fn abandoning_keeps_what_is_half_out() {
     let mut outbox = Outbox::default();
     outbox.push(bytes("half"), 2, Class::Event, LIMITS).unwrap();

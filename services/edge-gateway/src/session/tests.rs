@@ -17,6 +17,7 @@ const NOW: Now = Now {
 };
 const LIMITS: Limits = Limits {
     cursors: Cursors::plain(),
+    ping_every: limits::PING_EVERY,
     subscriptions_max: 3,
     requests: Rate {
         per_second: 20,

@@ -164,7 +164,7 @@ impl Shard {
                         ..
                     })
                 ) {
-                    connection.pong_due = 0;
+                    connection.beat.heard();
                 }
                 let allowance = &self.shared.allowance;
                 let over = frame.as_ref().ok().and_then(|frame| {

@@ -1,9 +1,10 @@
 //! The passing of time: one entry in the wheel per connection, whatever it waits for.
 
 use roomcast_proto::close::Close;
-use roomcast_proto::limits::{COMMENT_EVERY, PING_EVERY, PONG_WITHIN};
+use roomcast_proto::limits::COMMENT_EVERY;
 
 use super::{Limits, NEWCOMER, Shard};
+use crate::beat::{Due, Pace};
 use crate::connection::Stage;
 use crate::encoding::Encoding;
 use crate::metrics::Ending;
@@ -27,12 +28,7 @@ impl Shard {
                     .saturating_sub(self.now.unix_millis)
                     .max(0);
                 let token = self.now.millis.saturating_add(u64::try_from(left).unwrap_or(0));
-                let ping = if connection.pong_due == 0 {
-                    connection.ping_at
-                } else {
-                    connection.pong_due
-                };
-                token.min(ping)
+                token.min(connection.beat.next_at())
             }
         };
         if connection.stuck_at != 0 {
@@ -84,21 +80,23 @@ impl Shard {
             #[cfg(feature = "echo")]
             Stage::Echo => {}
             Stage::Session(_) if stuck => self.ending.push((key, Ending::Closed(Close::TooSlow))),
-            Stage::Session(_) if connection.pong_due != 0 && now.millis >= connection.pong_due => {
-                self.ending.push((key, Ending::Closed(Close::NoPong)));
-            }
             Stage::Session(session) => {
                 let mut wishes = std::mem::take(&mut self.wishes);
                 session.passes(now, &mut wishes);
-                if connection.pong_due == 0 && now.millis >= connection.ping_at {
-                    connection.ping_at = now.millis + ping_every_millis(connection.encoding);
-                    // A stream cannot answer: what is not acknowledged tells the kernel, which ends it.
-                    if connection.encoding != Encoding::Sse {
-                        connection.pong_due =
-                            now.millis + u64::try_from(PONG_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                let waits = connection.is_blocked();
+                let pace = pace(&self.shared.limits, connection.encoding);
+                match connection.beat.look(now.millis, waits, pace) {
+                    Due::Nothing => {}
+                    Due::Ping => {
+                        if connection.encoding == Encoding::Sse {
+                            // A stream cannot answer: what is not acknowledged tells the kernel, which ends it.
+                            connection.beat.heard();
+                        }
+                        let ping = self.ping.in_encoding(connection.encoding).clone();
+                        self.queue(key, ping, outbox::Class::Answer);
                     }
-                    let ping = self.ping.in_encoding(connection.encoding).clone();
-                    self.queue(key, ping, outbox::Class::Answer);
+                    Due::NotNow => connection.queue_thinned(),
+                    Due::NoPong => self.ending.push((key, Ending::Closed(Close::NoPong))),
                 }
                 self.carry_out(key, &mut wishes);
                 self.wishes = wishes;
@@ -107,13 +105,15 @@ impl Shard {
     }
 }
 
-/// How often a connection is told that it is alive.
-pub(super) fn ping_every_millis(encoding: Encoding) -> u64 {
-    let every = match encoding {
-        Encoding::Sse => COMMENT_EVERY,
-        Encoding::Json | Encoding::Protobuf => PING_EVERY,
-    };
-    u64::try_from(every.as_millis()).unwrap_or(u64::MAX)
+/// How often a connection is told that it is alive, and how long it has to say the same.
+pub(super) fn pace(limits: &Limits, encoding: Encoding) -> Pace {
+    match encoding {
+        Encoding::Sse => Pace {
+            every: COMMENT_EVERY,
+            ..limits.beat
+        },
+        Encoding::Json | Encoding::Protobuf => limits.beat,
+    }
 }
 
 fn write_timeout_millis(limits: &Limits) -> u64 {

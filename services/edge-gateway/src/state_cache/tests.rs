@@ -141,7 +141,7 @@ fn older_values_never_replace_newer_ones() {
     let key = Arc::clone(&board.key);
     board.set("a", "staff", 9, false, None);
     assert!(
-        !board.cache.is_loaded(&key) && board.cache.sizes().1 == 0,
+        board.cache.loaded_to(&key).is_none() && board.cache.sizes().1 == 0,
         "nobody asked for this room"
     );
     board.cache.begin(&key);
@@ -184,7 +184,7 @@ fn rooms_with_members_stay_and_others_go_by_use() {
     board.cache.finish(&"main.w".into(), []);
     let loaded: Vec<bool> = ["main.board", "main.x", "main.y", "main.z", "main.w"]
         .iter()
-        .map(|room| board.cache.is_loaded(room))
+        .map(|room| board.cache.loaded_to(room).is_some())
         .collect();
     assert_eq!(loaded, [true, false, false, false, true]);
     board.cache.bytes_max = 0;

@@ -4,60 +4,12 @@ use std::time::Duration;
 
 use roomcast_harness::client::Client;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
 
+use super::raw::{bare, masked, rest};
 use super::{Gateway, ids, resident_kib};
 
 const SOON: Duration = Duration::from_secs(10);
-
-/// An upgraded socket without a WebSocket library around it, connected as a user of the desk.
-async fn bare(gateway: &Gateway) -> TcpStream {
-    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
-    let token = gateway.signer.token("bare", &["staff"]);
-    let request = "GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    stream
-        .write_all(format!("{request}Authorization: Bearer {token}\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101"));
-    stream
-        .write_all(&masked(
-            0x81,
-            br#"{"id":1,"connect":{"client":"bare","rooms":[{"room":"bookings"}]}}"#,
-        ))
-        .await
-        .unwrap();
-    stream
-}
-
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match u8::try_from(payload.len()) {
-        Ok(len @ 0..=125) => frame.push(0x80 | len),
-        _ => {
-            frame.push(0x80 | 126);
-            frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(payload);
-    frame
-}
-
-/// Everything until the server ends the connection.
-async fn rest(stream: &mut TcpStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    let _ = tokio::time::timeout(SOON, stream.read_to_end(&mut all))
-        .await
-        .expect("the server ends the connection");
-    all
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_break_the_protocol_end_with_their_code() {

@@ -15,10 +15,12 @@ mod life;
 mod limits;
 mod polls;
 mod protobuf;
+mod raw;
 mod recovery;
 mod routes;
 mod slow;
 mod streams;
+mod throttled;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
