@@ -7,9 +7,11 @@ use anyhow::Context as _;
 use roomcast_harness::client::Client;
 use roomcast_harness::eventually;
 use roomcast_harness::stack::Stack;
+use roomcast_proto::cursor::{Cursor, Cursors, Epoch};
+use roomcast_proto::ids::Tenant;
 use serde_json::{Value, json};
 
-use crate::world::{calm, faulty, publish};
+use crate::world::{calm, cursors, faulty, publish};
 
 const ROOM: &str = "depth";
 
@@ -28,7 +30,7 @@ async fn furnish(stack: &Stack, name: &str) -> anyhow::Result<String> {
     }
     let last = format!("{name}-4");
     client
-        .until("the last event", Duration::from_secs(10), |frame| {
+        .until("the last event", Duration::from_secs(30), |frame| {
             frame["event"]["event"]["id"] == *last
         })
         .await?;
@@ -58,7 +60,7 @@ async fn come_back(stack: &Stack, gateway: usize, cursor: &str) -> anyhow::Resul
     let id = format!("live-after-{gateway}-{}", uuid::Uuid::new_v4());
     publish(stack, &json!({ "id": id, "room": ROOM, "type": "t", "data": {} })).await?;
     client
-        .until("live", Duration::from_secs(10), |frame| {
+        .until("live", Duration::from_secs(30), |frame| {
             frame["event"]["event"]["id"] == *id
         })
         .await?;
@@ -88,25 +90,42 @@ fn is_a_new_start(frames: &[Value], name: &str) {
 fn a_cursor_that_is_not_ours_is_answered_with_its_reason_and_a_new_start() {
     calm(|stack| async move {
         let good = furnish(stack, "odd").await?;
-        let parts: Vec<&str> = good.split('.').collect();
-        let [epoch, seq, rev, bits] = parts[..] else {
-            anyhow::bail!("{good} is no cursor")
-        };
-        let other_epoch = if epoch == "00000000" {
-            "00000001"
-        } else {
-            "00000000"
-        };
-        let other_bits = if bits == "1" { "2" } else { "1" };
-        let ahead: u64 = seq.parse::<u64>()? + 1_000_000;
+        let (cursors, tenant) = (cursors(), Tenant::default());
+        let place = cursors.read(&tenant, &good)?;
+        let write = |tenant: &Tenant, cursor: Cursor| cursors.write(tenant, &cursor).to_string();
+        let other_epoch = Epoch::of_streams("another", "life");
+        let other_bits = if place.time_bits == 1 { 2 } else { 1 };
+        let mut ahead = place;
+        ahead.position.seq += 1_000_000;
         let rows = [
             ("garbage".to_owned(), "epoch"),
             (String::new(), "epoch"),
             ("x".repeat(300), "epoch"),
-            (format!("{other_epoch}.{seq}.{rev}.{bits}"), "epoch"),
+            // What one tenant was given means nothing to another, and neither does a place that nobody sealed.
+            (write(&Tenant::parse("acme")?, place), "epoch"),
+            (Cursors::plain().write(&tenant, &place).to_string(), "epoch"),
+            (
+                write(
+                    &tenant,
+                    Cursor {
+                        epoch: other_epoch,
+                        ..place
+                    },
+                ),
+                "epoch",
+            ),
             // Our epoch and position, another message there: a life of the stream that is gone.
-            (format!("{epoch}.{seq}.{rev}.{other_bits}"), "epoch"),
-            (format!("{epoch}.{ahead}.{rev}.{bits}"), "ahead"),
+            (
+                write(
+                    &tenant,
+                    Cursor {
+                        time_bits: other_bits,
+                        ..place
+                    },
+                ),
+                "epoch",
+            ),
+            (write(&tenant, ahead), "ahead"),
         ];
         for gateway in [0, 1] {
             for (cursor, reason) in &rows {
@@ -233,7 +252,7 @@ fn a_cursor_older_than_what_is_kept_is_too_old_also_after_a_restart() {
         // A gateway that starts now has no ring that reaches back; the other may still have all of it, and then says so.
         let pid = stack.pid("gateway-2");
         stack.signal("gateway-2", "KILL");
-        eventually("it is started again", Duration::from_secs(20), || async {
+        eventually("it is started again", Duration::from_secs(60), || async {
             let token = stack.signer.token("probe", &["user"]);
             stack.pid("gateway-2") != pid
                 && Client::connect(&stack.gateways()[1], &token, &[ROOM], &HashMap::new())

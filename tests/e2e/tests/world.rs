@@ -12,6 +12,7 @@ use roomcast_harness::nats::Nats;
 use roomcast_harness::repository;
 use roomcast_harness::stack::{Options, Stack};
 use roomcast_harness::traffic::{Maker, Way};
+use roomcast_proto::cursor::Cursors;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -35,8 +36,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
     let file = |name: &str| Some(repository().join("tests/e2e").join(name));
-    // Two tenants are served, so cursors are sealed.
-    let key = format!("ROOMCAST_CURSOR_KEYS={}", "5e".repeat(32));
+    let key = format!("ROOMCAST_CURSOR_KEYS={}", cursor_key());
     let keyed = |service: &str| [format!("--{service}-env"), key.clone()];
     Stack::start(&Options {
         more: [
@@ -57,6 +57,16 @@ fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
         nats_nodes,
         ..Options::default()
     })
+}
+
+/// Two tenants are served, so cursors are sealed.
+fn cursor_key() -> String {
+    "5e".repeat(32)
+}
+
+/// How the systems write and read cursors.
+pub fn cursors() -> Cursors {
+    Cursors::sealed(&cursor_key()).expect("a key")
 }
 
 fn run<Fut: Future<Output = anyhow::Result<()>>>(stack: &Stack, test: Fut) {
