@@ -77,6 +77,18 @@ pub(crate) enum Away {
     TooLate,
 }
 
+impl Away {
+    /// The words in metric labels beside those of the limits.
+    pub(crate) const LABELS: [&'static str; 3] = [DRAIN, DESCRIPTORS, HEAD];
+}
+
+/// Label: the gateway is going down.
+pub(crate) const DRAIN: &str = "drain";
+/// Label: the process has no file descriptor left.
+pub(crate) const DESCRIPTORS: &str = "descriptors";
+/// Label: nothing, or no whole request, came in time.
+pub(crate) const HEAD: &str = "head";
+
 impl From<TooMany> for Away {
     fn from(limit: TooMany) -> Self {
         match limit {
@@ -310,6 +322,7 @@ impl Guest {
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended: {error}");
             if error.is_timeout() {
+                door.desk.metrics.turned_away.with_label_values(&[HEAD]).inc();
                 say_last(&*self.stream, Away::TooLate);
             }
             return last_bytes(&self.stream).await;

@@ -13,28 +13,31 @@ const SPREAD_MILLIS: (u64, u64) = (500, 10_000);
 /// Part of the drain time that may be used; the rest is for close handshakes and for the last bytes.
 const SHARE_PERCENT: u32 = 60;
 
-/// One shard's way to empty.
+/// One shard's way to empty; the pace is that of all of them together.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     started_millis: u64,
     over_millis: u64,
     linger_millis: u64,
     total: usize,
+    everybody: usize,
     closed: usize,
 }
 
 impl Pace {
-    /// Begins to close `total` connections within `window`.
+    /// Begins to close `total` connections of `everybody` that the gateway has, within `window`.
     #[must_use]
-    pub fn new(now_millis: u64, total: usize, window: Duration) -> Self {
+    pub fn new(now_millis: u64, total: usize, everybody: usize, window: Duration) -> Self {
+        let everybody = everybody.max(total);
         let most = u64::try_from((window * SHARE_PERCENT / 100).as_millis()).unwrap_or(u64::MAX);
         let linger_millis = u64::try_from((window / 10).as_millis()).unwrap_or(u64::MAX);
-        let needed = (total as u64).saturating_mul(1000) / PER_SECOND_MIN as u64;
+        let needed = (everybody as u64).saturating_mul(1000) / PER_SECOND_MIN as u64;
         Self {
             started_millis: now_millis,
             over_millis: needed.min(most),
             linger_millis,
             total,
+            everybody,
             closed: 0,
         }
     }
@@ -64,7 +67,7 @@ impl Pace {
     /// gateway takes all of them.
     #[must_use]
     pub fn retry_after_millis(&self, random: u64) -> u64 {
-        let needed = self.total as u64 * 1000 / RETURNS_PER_SECOND as u64;
+        let needed = self.everybody as u64 * 1000 / RETURNS_PER_SECOND as u64;
         100 + random % needed.clamp(SPREAD_MILLIS.0, SPREAD_MILLIS.1)
     }
 }
@@ -74,8 +77,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(total: usize, window_secs: u64, expected: &[(u64, usize)]) {
-        let mut pace = Pace::new(1_000, total, Duration::from_secs(window_secs));
+    fn check(total: usize, everybody: usize, window_secs: u64, expected: &[(u64, usize)]) {
+        let mut pace = Pace::new(1_000, total, everybody, Duration::from_secs(window_secs));
         let mut closed = 0;
         for (after, sum) in expected {
             closed += pace.due(1_000 + after);
@@ -85,16 +88,23 @@ mod tests {
 
     #[test]
     fn a_few_go_at_once_and_many_evenly_within_the_window() {
-        check(0, 30, &[(0, 0), (1_000, 0)]);
-        check(10, 30, &[(0, 0), (10, 5), (20, 10), (30_000, 10)]);
-        check(5_000, 30, &[(1_000, 500), (5_000, 2_500), (10_000, 5_000)]);
-        check(50_000, 30, &[(9_000, 25_000), (18_000, 50_000), (22_000, 50_000)]);
-        check(100, 0, &[(0, 100)]);
+        check(0, 0, 30, &[(0, 0), (1_000, 0)]);
+        check(10, 10, 30, &[(0, 0), (10, 5), (20, 10), (30_000, 10)]);
+        check(5_000, 5_000, 30, &[(1_000, 500), (5_000, 2_500), (10_000, 5_000)]);
+        check(
+            50_000,
+            50_000,
+            30,
+            &[(9_000, 25_000), (18_000, 50_000), (22_000, 50_000)],
+        );
+        check(100, 100, 0, &[(0, 100)]);
+        // One of eight shards takes as long as all of them together need.
+        check(625, 5_000, 30, &[(1_000, 62), (5_000, 312), (10_000, 625)]);
     }
 
     #[test]
     fn hints_are_spread_by_the_number_of_clients() {
-        let pace = |total| Pace::new(0, total, Duration::from_secs(30));
+        let pace = |total: usize| Pace::new(0, total / 8, total, Duration::from_secs(30));
         for (total, most) in [(1, 600), (5_000, 2_100), (1_000_000, 10_100)] {
             let hints: Vec<u64> = (0..20_000)
                 .map(|random| pace(total).retry_after_millis(random))

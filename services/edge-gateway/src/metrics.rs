@@ -9,6 +9,7 @@ use roomcast_proto::close::Close;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::accept::Away;
 use crate::admission::TooMany;
 use crate::allowance::Operation;
 use crate::session::Verdict;
@@ -92,7 +93,8 @@ impl GatewayMetrics {
             turned_away: metrics.counter_vec(
                 "roomcast_gateway_turned_away_total",
                 "New connections that were not taken, by the limit: connections, strangers, rate, address, \
-                 address_strangers, address_rate, tenant, user.",
+                 address_strangers, address_rate, tenant, user; descriptors (none left), head (no whole request in time), \
+                 drain (the gateway goes down).",
                 &["limit"],
             )?,
             rate_limited: metrics.counter_vec(
@@ -191,6 +193,9 @@ impl GatewayMetrics {
         }
         for limit in TooMany::ALL {
             self.turned_away.with_label_values(&[limit.as_str()]);
+        }
+        for label in Away::LABELS {
+            self.turned_away.with_label_values(&[label]);
         }
         for reason in ["ephemeral", "conflated", "unreadable", "inbox"] {
             self.dropped.with_label_values(&[reason]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
+use prometheus::IntGauge;
 use roomcast_admin::Audit;
 use roomcast_admin::instance::Running;
 use roomcast_chassis::descriptors;
@@ -125,7 +126,8 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     latch.ready();
     let control = Control::new(rights, Arc::clone(&hub), shards.clone(), &metrics);
     let draining = context.shutdown.stage(Stage::Drain).token();
-    let drained = drain(shards, ends, draining, context.common.drain);
+    let open = metrics.connections.clone();
+    let drained = drain(shards, ends, draining, context.common.drain, open);
     context.shutdown.spawn_vital(Stage::Drain, "shards", async move {
         let drained = drained.await;
         drop(latch);
@@ -167,6 +169,7 @@ async fn drain(
     ends: Vec<oneshot::Receiver<()>>,
     draining: CancellationToken,
     window: Duration,
+    open: IntGauge,
 ) -> Result<(), Failure> {
     let mut ends = futures_util::future::try_join_all(ends);
     let died = |_| Failure::internal("a shard died; its reason is in the log");
@@ -177,8 +180,9 @@ async fn drain(
         }
         () = draining.cancelled() => {}
     }
+    let everybody = usize::try_from(open.get()).unwrap_or(0);
     for shard in &shards {
-        shard.drain(window);
+        shard.drain(window, everybody);
     }
     ends.await.map(drop).map_err(died)
 }

@@ -373,11 +373,12 @@ impl Shard {
             Inbox::Arrival(arrival) => drop(self.arrive(*arrival)),
             Inbox::Look(question) => question.answer(self),
             Inbox::Answered(answered) => self.answered(*answered),
-            Inbox::Drain(window) => {
+            Inbox::Drain(window, everybody) => {
                 self.draining = true;
                 self.stop_gathering();
                 self.shut_door();
-                self.drain = Some(Pace::new(self.now.millis, self.connections.len(), window));
+                let own = self.connections.len();
+                self.drain = Some(Pace::new(self.now.millis, own, everybody, window));
             }
             Inbox::Hub(ToShard::Ready { ticket }) => self.ticket_ready(ticket),
             Inbox::Hub(ToShard::Status { stale, since_millis }) => self.say_status(stale, since_millis),

@@ -5,7 +5,8 @@
 //! reset the answer away; while the gateway goes down that is everybody.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
@@ -36,6 +37,12 @@ pub(super) struct Door {
     /// Nobody is let in any more.
     pub(super) shut: bool,
     turned_away: VecDeque<(u64, TcpStream)>,
+    /// A file descriptor kept back for the moment when there is no other: with it somebody is told so.
+    spare: Option<File>,
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
 impl Shard {
@@ -46,6 +53,7 @@ impl Shard {
             return tracing::error!(%error, "the listener cannot be watched: {error}");
         }
         self.door.listener = Some(listener);
+        self.door.spare = spare();
         self.door.more = true;
     }
 
@@ -82,8 +90,13 @@ impl Shard {
                         ErrorKind::ConnectionAborted | ErrorKind::Interrupted
                     ) => {}
                 Err(error) => {
+                    if self.door.spare.is_some() {
+                        self.turn_away_one_more(&error);
+                        continue;
+                    }
                     tracing::warn!(%error, "accept failed: {error}");
                     self.door.rests_until = now + REST_MILLIS;
+                    self.door.spare = spare();
                     return;
                 }
             }
@@ -92,6 +105,7 @@ impl Shard {
 
     fn admit(&mut self, socket: TcpStream, address: std::net::IpAddr) {
         if self.door.shut {
+            self.count_away(accept::DRAIN);
             return self.turn_away(socket, Away::Busy);
         }
         let front = &self.shared.front;
@@ -106,11 +120,30 @@ impl Shard {
                 accepted: Instant::now(),
             }),
             Err(limit) => {
-                let counter = &self.shared.metrics.turned_away;
-                counter.with_label_values(&[limit.as_str()]).inc();
+                self.count_away(limit.as_str());
                 self.turn_away(socket, limit.into());
             }
         }
+    }
+
+    /// Accepts one connection where no descriptor is left for it, to tell it so; else it would wait in the kernel without a word.
+    fn turn_away_one_more(&mut self, why: &std::io::Error) {
+        self.door.spare = None;
+        // Those who have had their answer go first.
+        self.door.turned_away.clear();
+        if let Some(Ok((mut socket, _))) = self.door.listener.as_ref().map(TcpListener::accept) {
+            tracing::warn!(error = %why, "a connection is turned away: {why}");
+            self.count_away(accept::DESCRIPTORS);
+            accept::say_last(&socket, Away::Busy);
+            // What it has sent already would reset the answer away.
+            let _ = socket.read(&mut self.scratch);
+        }
+        self.door.spare = spare();
+    }
+
+    pub(super) fn count_away(&self, label: &str) {
+        let counter = &self.shared.metrics.turned_away;
+        counter.with_label_values(&[label]).inc();
     }
 
     /// Says why, and keeps the socket until that has arrived.
@@ -128,6 +161,7 @@ impl Shard {
         for silent in std::mem::take(&mut self.newcomers) {
             let mut socket = silent.1.into_socket();
             let _ = self.poll.registry().deregister(&mut socket);
+            self.count_away(accept::DRAIN);
             self.turn_away(socket, Away::Busy);
         }
     }

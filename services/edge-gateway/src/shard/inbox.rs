@@ -77,7 +77,7 @@ pub(super) enum Inbox {
     Shut,
     Arrival(Box<Arrival>),
     Answered(Box<Answered>),
-    Drain(Duration),
+    Drain(Duration, usize),
     Look(Question),
     Kick(Arc<Kick>),
 }
@@ -145,9 +145,9 @@ impl Handle {
         self.send(Inbox::Arrival(Box::new(arrival)));
     }
 
-    /// Closes all connections with 4001, evenly within `window`, then ends the thread.
-    pub fn drain(&self, window: Duration) {
-        self.send(Inbox::Drain(window));
+    /// Closes all connections with 4001, evenly within `window`, then ends the thread. `everybody`: connections of the gateway.
+    pub fn drain(&self, window: Duration, everybody: usize) {
+        self.send(Inbox::Drain(window, everybody));
     }
 
     /// Ends the connections that are meant.

@@ -158,6 +158,7 @@ impl Shard {
             .is_some_and(|silent| silent.due <= now)
             && let Some(silent) = self.newcomers.try_remove(key as usize)
         {
+            self.count_away(accept::HEAD);
             accept::say_last(&silent.newcomer.socket, Away::TooLate);
         }
     }

@@ -21,6 +21,7 @@ mod routes;
 mod slow;
 mod streams;
 mod throttled;
+mod whole;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
