@@ -69,6 +69,12 @@ impl Acl {
         before != self.entries.len()
     }
 
+    /// What stands under a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
     /// When the next entry ends, Unix seconds.
     #[must_use]
     pub fn next_end(&self) -> Option<i64> {

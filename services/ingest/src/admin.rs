@@ -1,5 +1,7 @@
 //! What operators may ask of ingest, and to say something to everybody.
 
+pub mod rights;
+
 use std::sync::Arc;
 
 use axum::extract::State;

@@ -10,6 +10,7 @@ use roomcast_proto::subject::{self, INBOUND_ALL, INGEST_QUEUE};
 use roomcast_rights::Follower;
 use tokio::net::TcpListener;
 
+use crate::admin::rights::RightsDesk;
 use crate::admin::{self, AdminDesk};
 use crate::bearer::Bearers;
 use crate::body::BodyLimits;
@@ -114,7 +115,9 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         intake: intake.clone(),
         running: Running::new(&context),
     };
-    roomcast_admin::open(&settings.admin, admin::routes(desk), &audit, &context)?;
+    let rights_desk = RightsDesk::new(jetstream.clone(), rights.clone(), &context.metrics)?;
+    let routes = admin::routes(desk).merge(admin::rights::routes(rights_desk));
+    roomcast_admin::open(&settings.admin, routes, &audit, &context)?;
 
     // The doors close with the first stage and finish what is in within the second.
     let (accept, drain) = (

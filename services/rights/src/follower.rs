@@ -38,6 +38,8 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The least between two looks at the buckets, however often we are woken.
 const BREATH: Duration = Duration::from_millis(10);
+/// After so long without an answer both buckets are read anew: the mark that an entry is gone is not kept for ever.
+const READ_ANEW_AFTER: Duration = Duration::from_secs(3_600);
 /// Entries read at once.
 const BATCH: usize = 500;
 /// The key of a message says that it is gone.
@@ -266,6 +268,10 @@ impl Follower {
         self.sources.pass(now());
         self.publish();
         let unsure = self.current.unsure_for();
+        if unsure > READ_ANEW_AFTER {
+            self.acl = Place::default();
+            self.cfg = Place::default();
+        }
         self.metrics.unsure.set(unsure.as_secs_f64());
         if unsure > 4 * ASK_EVERY {
             self.latch

@@ -18,6 +18,7 @@ mod idempotency;
 mod injections;
 mod kills;
 mod languages;
+mod live_rights;
 mod nodes;
 mod openapi;
 mod oracle;

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
+/// How long an answer may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// One frame from the gateway, as JSON.
 pub type Frame = Value;
 
@@ -59,7 +62,7 @@ impl Client {
         let builder = ClientBuilder::from_uri(url)
             .add_header(http::header::SEC_WEBSOCKET_PROTOCOL, protocol)
             .map_err(|error| anyhow::anyhow!("{error}"))?;
-        let (socket, _) = tokio::time::timeout(Duration::from_secs(10), builder.connect_on(stream)).await??;
+        let (socket, _) = tokio::time::timeout(PATIENCE, builder.connect_on(stream)).await??;
         Ok(Self {
             socket,
             next_id: 1,
@@ -123,13 +126,13 @@ impl Client {
     /// Sends a request and reads until its answer; frames that come before are kept in [`Client::raw`] and their cursors noted.
     ///
     /// # Errors
-    /// When the socket ends or nothing answers within 10 s.
+    /// When the socket ends or nothing answers within 20 s.
     pub async fn request(&mut self, name: &str, body: Value) -> anyhow::Result<Frame> {
         let id = self.next_id;
         self.next_id += 1;
         self.send_text(&json!({ "id": id, name: body }).to_string())
             .await?;
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             anyhow::ensure!(!left.is_zero(), "no answer to {name}");
@@ -213,12 +216,10 @@ impl Client {
     /// Reads until the room says `caughtUp`.
     ///
     /// # Errors
-    /// When it does not within 10 s.
+    /// When it does not within 20 s.
     pub async fn caught_up(&mut self, room: &str) -> anyhow::Result<Vec<Frame>> {
-        self.until("caughtUp", Duration::from_secs(10), |frame| {
-            frame["caughtUp"]["room"] == room
-        })
-        .await
+        self.until("caughtUp", PATIENCE, |frame| frame["caughtUp"]["room"] == room)
+            .await
     }
 
     /// Ends the TCP connection without a close frame, as a train does.

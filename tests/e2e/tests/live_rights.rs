@@ -1,0 +1,407 @@
+//! Rights that change while everything runs, on two gateways under traffic: how long until the last byte, and who comes back.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use roomcast_harness::client::Client;
+use roomcast_harness::repository;
+use roomcast_harness::stack::{Options, Stack};
+use serde_json::{Value, json};
+
+use crate::world::{alone, desk, say};
+
+/// How long a change may take on a machine that is busy with other tests; what it took is printed, the promise is two seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A system of its own with its own policy file.
+fn started(policy: &Path) -> Option<Stack> {
+    let original = repository().join("tests/e2e/policy.yaml");
+    std::fs::copy(original, policy).expect("the policy can be copied");
+    Stack::start(&Options {
+        gateways: 2,
+        policy: Some(policy.to_owned()),
+        ..Options::default()
+    })
+}
+
+/// Publishes to the rooms until told to stop.
+async fn traffic(stack: &Stack, stop: &AtomicBool) -> anyhow::Result<u64> {
+    let token = desk(stack);
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let batch: Vec<Value> = ["bookings", "lobby", "vault"]
+            .iter()
+            .map(
+                |room| json!({ "room": room, "type": "t", "data": { "text": format!("traffic in {room}") } }),
+            )
+            .collect();
+        stack.publish(0, &token, &json!(batch)).await?;
+        count += 3;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(count)
+}
+
+/// A user's token that was issued a minute ago.
+fn token(stack: &Stack, user: &str, roles: &[&str]) -> String {
+    let claims = json!({ "jti": format!("token-of-{user}"), "iat": roomcast_harness::token::now() - 60 });
+    stack.signer.token_with(user, roles, 3600, &claims)
+}
+
+/// One user on both gateways.
+async fn both(stack: &Stack, user: &str, roles: &[&str], rooms: &[&str]) -> anyhow::Result<[Client; 2]> {
+    let token = token(stack, user, roles);
+    let gateways = stack.gateways();
+    let (first, _) = Client::connect(&gateways[0], &token, rooms, &HashMap::new()).await?;
+    let (second, _) = Client::connect(&gateways[1], &token, rooms, &HashMap::new()).await?;
+    Ok([first, second])
+}
+
+async fn admin(stack: &Stack, method: &str, path: &str, body: Value) -> anyhow::Result<Value> {
+    let answer = stack.admin("ingest", 0, method, path, Some(&body)).await?;
+    ensure!(
+        answer.status < 300,
+        "{method} {path}: {} {}",
+        answer.status,
+        answer.text()
+    );
+    Ok(if answer.body.is_empty() {
+        Value::Null
+    } else {
+        answer.json()
+    })
+}
+
+/// How long after `start` the first frame came that satisfies `wanted`.
+async fn first(
+    client: &mut Client,
+    start: Instant,
+    what: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> anyhow::Result<Duration> {
+    client.until(what, PATIENCE, |frame| wanted(frame)).await?;
+    Ok(start.elapsed())
+}
+
+/// How long after `start` a client was told that a room is closed; not a byte of it comes after that.
+async fn lost(client: &mut Client, start: Instant, room: &str) -> anyhow::Result<Duration> {
+    let closed = |frame: &Value| frame["unsubscribed"]["room"] == room;
+    client.until("the room is lost", PATIENCE, closed).await?;
+    let told = start.elapsed();
+    let listened = Instant::now();
+    while listened.elapsed() < Duration::from_secs(1) {
+        if let Some(frame) = client.next(Duration::from_millis(100)).await? {
+            ensure!(
+                frame["event"]["room"] != room,
+                "after the room was closed: {frame}"
+            );
+        }
+    }
+    Ok(told)
+}
+
+/// Both clients lose a room.
+async fn both_lose(clients: &mut [Client; 2], start: Instant, room: &str, why: &str) -> anyhow::Result<()> {
+    let [one, two] = clients;
+    let (one, two) = tokio::try_join!(lost(one, start, room), lost(two, start, room))?;
+    say(&format!(
+        "    {why}: the room is closed and silent after {one:?} on one gateway, {two:?} on the other"
+    ));
+    Ok(())
+}
+
+/// When a connection ended, counted from `start`, and with which code.
+async fn end_of(client: &mut Client, start: Instant) -> anyhow::Result<(Duration, u16)> {
+    while client.closed.is_none() && start.elapsed() < PATIENCE {
+        client.next(Duration::from_millis(100)).await?;
+    }
+    let (code, _) = client.closed.clone().context("still open")?;
+    Ok((start.elapsed(), code))
+}
+
+fn is_event_of(room: &'static str) -> impl Fn(&Value) -> bool {
+    move |frame| frame["event"]["room"] == room
+}
+
+async fn metric(stack: &Stack, service: &str, index: usize, name: &str) -> anyhow::Result<f64> {
+    let text = stack.admin_metrics(service, index).await?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(name) && !line.starts_with('#'));
+    let value = line
+        .and_then(|line| line.rsplit(' ').next())
+        .with_context(|| format!("{service}: no {name}"))?;
+    Ok(value.parse()?)
+}
+
+async fn wait_for<T: PartialEq>(
+    what: &str,
+    expected: T,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    while ask().await? != expected {
+        ensure!(start.elapsed() < PATIENCE, "{what} did not become so");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(start.elapsed())
+}
+
+async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
+    let mut clients = both(stack, "climber", &["user"], &["lobby"]).await?;
+    let grant = json!({ "user": "climber", "role": "staff" });
+    let start = Instant::now();
+    let entry = admin(stack, "POST", "/admin/v1/grants", grant).await?;
+    let acknowledged = Instant::now();
+    for (index, client) in clients.iter_mut().enumerate() {
+        let after = first(
+            client,
+            acknowledged,
+            "an event of the new room",
+            is_event_of("bookings"),
+        )
+        .await?;
+        ensure!(
+            client
+                .raw
+                .iter()
+                .any(|raw| raw.contains(r#""roles":{"roles":["staff","user"]"#)),
+            "told its roles"
+        );
+        say(&format!(
+            "    a role granted ({:?} to store): first event of the new room after {after:?}, gateway {}",
+            acknowledged - start,
+            index + 1
+        ));
+    }
+    let key = entry["key"].as_str().context("a key")?.to_owned();
+    admin(stack, "DELETE", &format!("/admin/v1/acl/{key}"), json!(null)).await?;
+    both_lose(&mut clients, Instant::now(), "bookings", "a role taken away").await?;
+
+    for (user, body) in [
+        ("banned", json!({ "user": "banned" })),
+        ("stolen", json!({ "token": "token-of-stolen" })),
+        (
+            "older",
+            json!({ "user": "older", "issuedBefore": roomcast_harness::token::now() - 30 }),
+        ),
+    ] {
+        let mut clients = both(stack, user, &["staff"], &["lobby"]).await?;
+        admin(stack, "POST", "/admin/v1/revocations", body).await?;
+        let revoked = Instant::now();
+        for (index, client) in clients.iter_mut().enumerate() {
+            let (after, code) = end_of(client, revoked).await?;
+            ensure!(code == 4501, "{user}, gateway {index}: {code} after {after:?}");
+            say(&format!(
+                "    {user}: closed with 4501 after {after:?}, gateway {}",
+                index + 1
+            ));
+        }
+        let token = token(stack, user, &["staff"]);
+        for gateway in stack.gateways() {
+            let mut back = Client::open(&gateway).await?;
+            ensure!(
+                back.begin(&token, &[], &HashMap::new()).await.is_err(),
+                "{user} came back"
+            );
+            let (_, code) = end_of(&mut back, Instant::now()).await?;
+            ensure!(code == 4501, "{user}: {code}");
+            let answer = stack
+                .http
+                .get(&format!("{gateway}/v1/state?room=lobby"), Some(&token))
+                .await?;
+            ensure!(answer.status == 401, "{user}: {}", answer.text());
+        }
+        let answer = stack
+            .publish(0, &token, &json!({ "room": "lobby", "type": "t", "data": 1 }))
+            .await?;
+        ensure!(answer.status == 401, "{user}: {}", answer.text());
+    }
+
+    let mut clients = both(stack, "kicked", &["staff"], &["lobby"]).await?;
+    admin(stack, "POST", "/admin/v1/kicks", json!({ "user": "kicked" })).await?;
+    for client in &mut clients {
+        let (_, code) = end_of(client, Instant::now()).await?;
+        ensure!(code == 4007, "{code}");
+    }
+    both(stack, "kicked", &["staff"], &["lobby"])
+        .await
+        .context("who was kicked may come back")?;
+    say("    kicked: closed with 4007 on both gateways, and back");
+    Ok(())
+}
+
+/// Text with one part of it replaced, which must be there.
+fn replaced(text: &str, part: &str, by: &str) -> anyhow::Result<String> {
+    ensure!(
+        text.matches(part).count() == 1,
+        "{part:?} stands once in the policy"
+    );
+    Ok(text.replace(part, by))
+}
+
+async fn policies(stack: &Stack, file: &Path) -> anyhow::Result<()> {
+    let good = std::fs::read_to_string(file)?;
+    let mut clients = both(stack, "clerk", &["staff"], &["lobby"]).await?;
+    let everywhere = [("gateway", 0), ("gateway", 1), ("ingest", 0)];
+    // Half a file, as an editor leaves it behind that dies.
+    std::fs::write(file, &good[..good.len() / 2])?;
+    for (service, index) in everywhere {
+        wait_for("the broken policy is seen", 1.0, async || {
+            metric(stack, service, index, "roomcast_policy_broken").await
+        })
+        .await?;
+    }
+    for client in &mut clients {
+        first(
+            client,
+            Instant::now(),
+            "an event under the old policy",
+            is_event_of("bookings"),
+        )
+        .await?;
+    }
+    say("    a broken policy: counted on all services, the one before stays in force");
+
+    // Another one by a link that is put in place of the old one, as a mounted ConfigMap does it.
+    let other = replaced(
+        &good,
+        "[dashboard.view, bookings.view,",
+        "[dashboard.view, vault.view,",
+    )?;
+    let (vault, opened) = (
+        "subscribe: vault.view,         publish: events.publish",
+        "subscribe: vault.view, publish: events.publish, auto_join: true",
+    );
+    let other = replaced(&other, vault, opened)?;
+    let other = replaced(
+        &other,
+        "{ inherits: [staff], permissions: [",
+        "{ inherits: [staff], permissions: [bookings.view, ",
+    )?;
+    let (data, link) = (file.with_extension("data"), file.with_extension("link"));
+    std::fs::write(&data, &other)?;
+    std::os::unix::fs::symlink(&data, &link)?;
+    std::fs::rename(&link, file)?;
+    let changed = Instant::now();
+    both_lose(&mut clients, changed, "bookings", "another policy file").await?;
+    for client in &mut clients {
+        first(
+            client,
+            Instant::now(),
+            "an event of the room that opened",
+            is_event_of("vault"),
+        )
+        .await?;
+    }
+    // The bucket takes the file's place, and gives it back.
+    let nats = stack.nats_admin().await;
+    let hash = async |index| metric(stack, "gateway", index, "roomcast_policy_hash").await;
+    let of_file = hash(0).await?;
+    nats.publish("$KV.cfg.policy", good.clone().into()).await?;
+    for (service, index) in everywhere {
+        wait_for("the bucket's policy is in force", 1.0, async || {
+            metric(stack, service, index, "roomcast_policy_from_bucket").await
+        })
+        .await?;
+    }
+    let of_bucket = metric(stack, "ingest", 0, "roomcast_policy_hash").await?;
+    ensure!(of_bucket != of_file, "another policy");
+    for index in [0, 1] {
+        wait_for("the same policy everywhere", of_bucket, async || {
+            hash(index).await
+        })
+        .await?;
+    }
+    let mut gone = async_nats::HeaderMap::new();
+    gone.insert("KV-Operation", "DEL");
+    nats.publish_with_headers("$KV.cfg.policy", gone, "".into())
+        .await?;
+    for index in [0, 1] {
+        wait_for("the file is in force again", of_file, async || hash(index).await).await?;
+    }
+    say("    the cfg bucket took the file's place and gave it back");
+    Ok(())
+}
+
+async fn cut_off(stack: &Stack) -> anyhow::Result<()> {
+    let mut clients = both(stack, "patient", &["staff"], &["lobby"]).await?;
+    let token = stack.signer.token("patient", &["staff"]);
+    let gateway = &stack.gateways()[0];
+    let url = format!("{gateway}/v1/state?room=lobby");
+    let ask = async || anyhow::Ok(stack.http.get(&url, Some(&token)).await?.status);
+    ensure!(ask().await? == 200, "served before");
+    stack.signal("nats-1", "STOP");
+    let stopped = Instant::now();
+    let outcome = async {
+        wait_for("nothing is read back", 503, async || ask().await).await?;
+        let unsure = stopped.elapsed();
+        ensure!(
+            clients.iter().all(|client| client.closed.is_none()),
+            "nobody is closed yet"
+        );
+        ensure!(Client::open(gateway).await.is_err(), "nobody is let in");
+        let [one, two] = &mut clients;
+        let (one, two) = tokio::try_join!(end_of(one, stopped), end_of(two, stopped))?;
+        for (after, code) in [one, two] {
+            ensure!(
+                code == 4005 && after > Duration::from_secs(9),
+                "{code} after {after:?}"
+            );
+        }
+        say(&format!(
+            "    cut off from NATS: nothing read back after {unsure:?}, closed with 4005 after {:?}",
+            one.0
+        ));
+        anyhow::Ok(())
+    };
+    let outcome = outcome.await;
+    stack.signal("nats-1", "CONT");
+    outcome?;
+    wait_for("served again", 200, async || ask().await).await?;
+    let back = async || anyhow::Ok(both(stack, "patient", &["staff"], &["lobby"]).await.is_ok());
+    wait_for("let in again", true, back).await?;
+    Ok(())
+}
+
+#[test]
+fn rights_change_under_traffic_and_nobody_keeps_what_is_lost() {
+    alone(async {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("policy.yaml");
+        let Some(stack) = started(&file) else {
+            return Ok(());
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let busy = async {
+            let outcome = async {
+                grants_and_revocations(&stack).await?;
+                policies(&stack, &file).await
+            };
+            let outcome = outcome.await;
+            stop.store(true, Ordering::Relaxed);
+            outcome
+        };
+        let (published, ()) = tokio::try_join!(traffic(&stack, &stop), busy)?;
+        say(&format!("    rights: {published} events published meanwhile"));
+        cut_off(&stack).await?;
+        // An administrator's changes are on record.
+        for (path, times) in [
+            ("/admin/v1/revocations", 3),
+            ("/admin/v1/grants", 1),
+            ("/admin/v1/kicks", 1),
+        ] {
+            let recorded = async || {
+                let audit = stack.audit().await?;
+                let calls = audit.iter().map(|(_, entry)| &entry["call"]["path"]);
+                anyhow::Ok(calls.filter(|called| *called == path).count())
+            };
+            wait_for("the calls are on record", times, recorded).await?;
+        }
+        Ok(())
+    });
+}
