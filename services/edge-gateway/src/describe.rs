@@ -11,8 +11,10 @@ use roomcast_proto::refusal::{Code, problem_schema};
 use serde_json::{Value, json};
 
 mod following;
+mod series;
 
 pub use following::{poll, sse};
+pub use series::{metrics, series};
 
 /// Where the document is.
 pub const PATH: &str = "/openapi.json";

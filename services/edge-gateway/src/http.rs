@@ -38,6 +38,7 @@ mod origin;
 mod poll;
 mod rooms;
 mod route;
+mod series;
 mod sse;
 
 pub(crate) use asked::admit;
@@ -83,6 +84,8 @@ fn routes() -> Routes<Desk> {
         .get("/v1/rooms/{room}/snapshot", describe::snapshot(), rooms::snapshot)
         .get("/v1/rooms/{room}/events", describe::history(), rooms::history)
         .get("/v1/state", describe::state(), rooms::state)
+        .get("/v1/metrics", describe::metrics(), series::list)
+        .get("/v1/metrics/{name}", describe::series(), series::series)
         .post("/v1/commands/{name}", describe::command(), commands_http::command)
         .get("/page.json", describe::page_config(), page_config)
         .described(Get, "/", describe::page())

@@ -358,6 +358,8 @@ fn what_is_absent_and_what_is_forbidden_are_one_answer_byte_for_byte() {
                     "/v1/rooms/ROOM/snapshot?events=5",
                     "/v1/rooms/ROOM/events?limit=5",
                     "/v1/state?room=ROOM",
+                    "/v1/metrics?room=ROOM",
+                    "/v1/metrics/m?room=ROOM",
                 ] {
                     let url = |room: &str| format!("{gateway}{}", path.replace("ROOM", room));
                     let there = stack.http.get(&url(forbidden), Some(&token)).await?;

@@ -153,6 +153,14 @@ impl Gateway {
         self.store(subject, room, audience, &id, more, Vec::new()).await;
     }
 
+    /// Stores an update or a status of a metric under a key.
+    pub async fn metric_value(&self, room: &str, audience: &str, key: &str, kind: &str, data: Value) {
+        let audience_of = Audience::parse(audience).unwrap();
+        let subject = subject::state(&Tenant::default(), &room_of(room), &audience_of, key);
+        let more = json!({ "delivery": "state", "statekey": key, "type": kind, "data": data });
+        self.store(subject, room, audience, key, more, Vec::new()).await;
+    }
+
     async fn store(
         &self,
         subject: String,
