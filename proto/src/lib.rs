@@ -15,6 +15,7 @@ pub mod ids;
 mod json;
 pub mod limits;
 pub mod metric;
+pub mod presence;
 mod raw_json;
 pub mod refusal;
 pub mod stream;

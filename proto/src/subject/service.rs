@@ -80,6 +80,15 @@ pub fn command_tokens(name: &str) -> String {
     parts.join(".")
 }
 
+/// What gateways say to each other about who is in which room.
+pub const PRESENCE_ALL: &str = "prs.>";
+
+/// `prs.<gateway>`: where one gateway says it. The name is escaped here.
+#[must_use]
+pub fn presence(gateway: &str) -> String {
+    format!("prs.{}", escape(gateway))
+}
+
 /// `$KV.commands.<tenant>.<user>.<name>.<key>`: the claim and the result of one command. Free text is escaped here.
 #[must_use]
 pub fn command_key(tenant: &Tenant, user: &str, name: &str, key: &str) -> String {

@@ -47,6 +47,18 @@ impl AudienceSet {
         self.0 & other.0 != 0
     }
 
+    /// Whether two holders have a role in common, inherited ones included: an audience that is not `all`.
+    #[must_use]
+    pub const fn share_role(self, other: Self) -> bool {
+        self.0 & other.0 & !Self::EVERYBODY.0 != 0
+    }
+
+    /// Whether the holder belongs to no audience but `all`.
+    #[must_use]
+    pub const fn without_roles(self) -> bool {
+        self.0 & !Self::EVERYBODY.0 == 0
+    }
+
     /// Both sets together.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use compiled::{Compiled, Entry, PermissionId, PermissionSet};
 
-use crate::audience::AudienceId;
+use crate::audience::{AudienceId, AudienceSet};
 use crate::principal::Principal;
 use crate::rights::Rights;
 use crate::yaml::{self, Mistake, Mistakes};
@@ -139,6 +139,19 @@ impl Policy {
     #[must_use]
     pub fn role_name(&self, token_role: &str) -> Option<&str> {
         self.compiled.role_name(token_role)
+    }
+
+    /// Whether any entry lets anybody see who is in this room. Personal rooms show nobody.
+    #[must_use]
+    pub fn shows_presence(&self, room: &Room) -> bool {
+        !room.is_personal() && self.compiled.shows_presence(room)
+    }
+
+    /// The audiences of somebody with these roles, by the policy's names or as a token spells them.
+    #[must_use]
+    pub fn audiences_of(&self, roles: &[String]) -> AudienceSet {
+        let known = roles.iter().filter_map(|role| self.compiled.role(role));
+        crate::rights::sum_of_roles(&self.compiled, known).1
     }
 
     /// Of a token's claims those that rooms of this policy name: what another service needs to decide as this one does.

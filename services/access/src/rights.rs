@@ -351,7 +351,10 @@ impl fmt::Debug for Rights {
     }
 }
 
-fn sum_of_roles(policy: &Compiled, roles: impl Iterator<Item = usize>) -> (PermissionSet, AudienceSet) {
+pub(crate) fn sum_of_roles(
+    policy: &Compiled,
+    roles: impl Iterator<Item = usize>,
+) -> (PermissionSet, AudienceSet) {
     let mut permissions = PermissionSet::default();
     let mut audiences = AudienceSet::EVERYBODY;
     for role in roles.filter_map(|index| policy.roles.get(index)) {

@@ -31,6 +31,8 @@ pub mod nats_side;
 pub mod outbox;
 pub mod page;
 pub mod place;
+pub mod presence;
+pub mod presence_driver;
 pub mod reads;
 pub mod replay;
 pub mod ring;

@@ -11,6 +11,7 @@ use roomcast_admin::instance::Running;
 use roomcast_chassis::descriptors;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
+use roomcast_proto::subject::PRESENCE_ALL;
 use roomcast_rights::Follower;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use crate::hub::Hub;
 use crate::metrics::GatewayMetrics;
 use crate::nats_side;
 use crate::page::Page;
+use crate::presence_driver::RollCall;
 use crate::settings::Settings;
 use crate::shard::{self, Front, Handle, Shared};
 
@@ -62,6 +64,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let hub = Hub::new(settings.nats.hub, audiences, &context.metrics)?;
     hub.watch(rights.clone());
 
+    let roll_call = RollCall::new(Arc::clone(&gate), &context.metrics)?;
     let asking = Asking::new(settings.asks, &context.metrics)?;
     let origins = Arc::new(settings.origins.clone());
     let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
@@ -81,6 +84,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
             callers,
         },
         asking: Arc::clone(&asking),
+        roll_call: roll_call.clone(),
         runtime: tokio::runtime::Handle::current(),
     };
     let mut shards = Vec::with_capacity(settings.shards);
@@ -125,6 +129,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     }
     latch.ready();
     let control = Control::new(rights, Arc::clone(&hub), shards.clone(), &metrics);
+    let telling = shards.clone();
     let draining = context.shutdown.stage(Stage::Drain).token();
     let open = metrics.connections.clone();
     let drained = drain(shards, ends, draining, context.common.drain, open);
@@ -147,6 +152,11 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     )
     .await?;
     asking.connected(nats.client().clone());
+    let heard = nats.client().subscribe(PRESENCE_ALL).await;
+    let heard = heard
+        .map_err(|error| Failure::unavailable(format!("cannot subscribe to {PRESENCE_ALL}: {error}")))?;
+    let finishing = context.shutdown.stage(Stage::Finish);
+    finishing.spawn(roll_call.run(nats.client().clone(), heard, telling, finishing.token()));
     control.listen(&nats, &context).await?;
     let publisher = nats.publisher().await;
     audit.keep(

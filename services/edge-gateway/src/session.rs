@@ -75,6 +75,10 @@ pub struct OpenRoom {
     pub seat: Seat,
     /// Whether it counts against the limit.
     pub requested: bool,
+    /// Whether the user is counted as present there.
+    pub present: bool,
+    /// Whether the client is told who is there.
+    pub watched: bool,
     /// Set while a long recovery is still being sent: the last cursor that was.
     pub behind: Option<Box<Cursor>>,
 }
@@ -125,6 +129,12 @@ impl Session {
         &self.admitted.user
     }
 
+    /// The user, to be kept.
+    #[must_use]
+    pub fn user_name(&self) -> &Arc<str> {
+        &self.admitted.user
+    }
+
     /// What the user may do.
     #[must_use]
     pub fn rights(&self) -> &Rights {
@@ -155,6 +165,12 @@ impl Session {
             return wishes.push(Wish::End(Close::Rate));
         }
         refuse(id, refusal, wishes);
+    }
+
+    /// Whether the user may see now who is in a room.
+    #[must_use]
+    pub fn presence(&self, room: &Room) -> Option<roomcast_access::Presence> {
+        self.admitted.rights.presence(room).ok()
     }
 
     /// The last second in which this session may live, Unix.
@@ -295,7 +311,8 @@ impl Session {
                     // Who has a place goes on from there.
                     (cursor, _) => self.from(cursor.as_deref()),
                 };
-                self.subscribe(id, &subscribe.room, from, wishes)
+                self.subscribe(id, &subscribe.room, from, wishes);
+                self.watch_asked(&subscribe, wishes);
             }
             Some(Body::Unsubscribe(unsubscribe)) => self.unsubscribe(id, unsubscribe.room, wishes),
             Some(Body::History(history)) => self.history(id, &history, wishes),
@@ -311,8 +328,9 @@ impl Session {
             Some(Body::Activity(activity)) => {
                 self.activity(id, &activity, &gate.rights().now().policy, now, wishes)
             }
+            Some(Body::Presence(query)) => self.presence_asked(id, &query.room, wishes),
             // No policy grants these yet, and what is not granted is refused like what is not there.
-            Some(Body::Presence(_) | Body::Feed(_) | Body::Mark(_) | Body::Preferences(_)) | None => {
+            Some(Body::Feed(_) | Body::Mark(_) | Body::Preferences(_)) | None => {
                 refuse(id, &Refusal::forbidden(), wishes)
             }
         }

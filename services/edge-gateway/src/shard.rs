@@ -17,6 +17,7 @@ mod inbox;
 mod input;
 mod look;
 mod newcomers;
+mod presence;
 mod recovery;
 mod stream;
 mod timers;
@@ -31,7 +32,7 @@ use newcomers::{NEWCOMER, Silent};
 pub use stream::Stream;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -58,6 +59,8 @@ use crate::hub::{Hub, ToShard};
 use crate::members::Members;
 use crate::metrics::{Ending, GatewayMetrics, Tally};
 use crate::outbox;
+use crate::presence::Place;
+use crate::presence_driver::RollCall;
 use crate::session::{self, Handshake, Now, Wish};
 use crate::wheel::Wheel;
 use crate::ws;
@@ -116,6 +119,8 @@ pub struct Shared {
     pub front: Front,
     /// Who is asked for what clients want of others.
     pub asking: Arc<Asking>,
+    /// Who is in which room.
+    pub roll_call: RollCall,
     /// Where that waits.
     pub runtime: tokio::runtime::Handle,
 }
@@ -187,6 +192,8 @@ struct Shard {
     blocked: Vec<u32>,
     /// Connections that may take the next page of their recovery.
     pages: Vec<u32>,
+    /// Who is told when other people are in a room.
+    watchers: HashMap<Place, HashSet<u32>>,
     /// Connections that end for a reason found while others were served.
     ending: Vec<(u32, Ending)>,
     drain: Option<Pace>,
@@ -262,6 +269,7 @@ impl Shard {
             dirty: Vec::new(),
             blocked: Vec::new(),
             pages: Vec::new(),
+            watchers: HashMap::new(),
             ending: Vec::new(),
             drain: None,
             draining: false,
@@ -373,6 +381,7 @@ impl Shard {
             Inbox::Arrival(arrival) => drop(self.arrive(*arrival)),
             Inbox::Look(question) => question.answer(self),
             Inbox::Answered(answered) => self.answered(*answered),
+            Inbox::Presence(places) => self.presence_changed(&places),
             Inbox::Drain(window, everybody) => {
                 self.draining = true;
                 self.stop_gathering();

@@ -23,6 +23,7 @@ mod nodes;
 mod openapi;
 mod oracle;
 mod permissions;
+mod presence;
 mod publishers;
 mod recovery;
 mod rights;

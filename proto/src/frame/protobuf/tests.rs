@@ -230,6 +230,7 @@ fn server_body() -> impl Strategy<Value = server_frame::Body> {
                     ..PresentUser::default()
                 }],
                 room,
+                total: number,
             }),
             7 => B::Feed(FeedPage {
                 notifications: placed(),

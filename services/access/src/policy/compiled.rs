@@ -168,6 +168,11 @@ impl Compiled {
             .map(|index| &self.entries[*index])
     }
 
+    pub(crate) fn shows_presence(&self, room: &Room) -> bool {
+        self.candidates(room)
+            .any(|entry| entry.presence.is_some() && entry.pattern.could_match(room))
+    }
+
     pub(crate) fn could_open(&self, room: &Room) -> bool {
         self.candidates(room).any(|entry| entry.pattern.could_match(room))
     }

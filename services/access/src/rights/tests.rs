@@ -310,6 +310,37 @@ fn commands_and_presence_ask_for_their_permission() {
     }
 }
 
+/// Who shows whom: a role in common, inherited ones included; `all` is everybody's and shows nobody.
+#[test]
+fn rooms_show_presence_where_the_policy_says_so_and_roles_in_common_show_people_to_each_other() {
+    let policy = Policy::parse(EXAMPLE, "policy.yaml").unwrap();
+    for (name, shown) in [
+        ("os_dashboard", true),
+        ("notifications", false),
+        ("nowhere", false),
+        ("user.u1", false),
+    ] {
+        assert_eq!(policy.shows_presence(&room(name)), shown, "{name}");
+    }
+    let of = |roles: &[&str]| {
+        let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+        policy.audiences_of(&roles)
+    };
+    for (one, other, share) in [
+        (&["staff"][..], &["staff"][..], true),
+        (&["staff"], &["property_owner"], true),
+        (&["super_admin"], &["property_owner"], true),
+        (&["staff"], &["no_such_role"], false),
+        (&["staff"], &[], false),
+        (&[], &[], false),
+    ] {
+        assert_eq!(of(one).share_role(of(other)), share, "{one:?} {other:?}");
+        assert_eq!(of(other).share_role(of(one)), share, "{other:?} {one:?}");
+        assert_eq!(of(one), rights(one, json!({})).audiences(), "{one:?}");
+    }
+    assert!(of(&[]).without_roles() && !of(&["staff"]).without_roles());
+}
+
 /// Some permissions stand for rights that no room asks for; they are asked by name.
 #[test]
 fn a_permission_may_be_asked_by_name() {

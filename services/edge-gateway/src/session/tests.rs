@@ -30,7 +30,7 @@ roles:
   user:  { permissions: [see] }
   staff: { inherits: [user], permissions: [work] }
 rooms:
-  - { room: hall,  subscribe: see, auto_join: true }
+  - { room: hall,  presence: work, subscribe: see, auto_join: true }
   - { room: desk,  client_publish: work, subscribe: work }
 commands: [{ command: a.b, allow: work }]
 activity: { room: hall, audience: staff }
@@ -137,6 +137,8 @@ fn short(wish: &Wish) -> String {
             What::Publish(post) => format!("publish {} {}", post.room, post.audience),
             What::Activity(post) => format!("activity {} {}", post.room, post.audience),
         },
+        Wish::Presence(_, room) => format!("presence {room}"),
+        Wish::Watch(room) => format!("watch {room}"),
         Wish::Count(what, code) => format!("count {what} {code}"),
         Wish::End(close) => format!("end {}", close.code()),
     }
@@ -160,6 +162,8 @@ fn opened(session: &mut Session, room: &str, requested: bool) {
         room,
         seat: Seat::NONE,
         requested,
+        present: false,
+        watched: false,
         behind: None,
     });
 }
@@ -673,6 +677,31 @@ fn commands_publishes_and_activity_are_decided_before_anybody_is_asked() {
             "user",
             json!({ "activity": { "kind": "page", "detail": "x" } }),
             vec!["activity hall staff"],
+        ),
+        (
+            "staff",
+            json!({ "presence": { "room": "hall" } }),
+            vec!["presence hall"],
+        ),
+        (
+            "staff",
+            json!({ "subscribe": { "room": "hall", "presence": true } }),
+            vec!["open hall", "watch hall"],
+        ),
+        (
+            "user",
+            json!({ "subscribe": { "room": "hall", "presence": true } }),
+            vec!["open hall"],
+        ),
+        (
+            "user",
+            json!({ "presence": { "room": "hall" } }),
+            vec!["refuse forbidden"],
+        ),
+        (
+            "staff",
+            json!({ "presence": { "room": "desk" } }),
+            vec!["refuse forbidden"],
         ),
         (
             "user",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use roomcast_access::Policy;
 use roomcast_proto::command::{KEY_BYTES_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX};
 use roomcast_proto::event::ACTIVITY_TYPE;
-use roomcast_proto::frame::{Activity, Command, Publish};
+use roomcast_proto::frame::{Activity, Command, Publish, Subscribe};
 use roomcast_proto::ids::{Audience, Room};
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -109,6 +109,23 @@ impl Session {
         } else {
             let refusal = Refusal::new(Code::Rate, "more activity than is taken").retry_after_ms(1_000);
             refuse_ask(id, "activity", &refusal, wishes);
+        }
+    }
+
+    /// Who is in a room, where the policy lets the user see it.
+    pub(super) fn presence_asked(&self, id: Option<u32>, room: &str, wishes: &mut Vec<Wish>) {
+        let room = Room::parse(room).ok();
+        match room.filter(|room| self.presence(room).is_some()) {
+            Some(room) => wishes.push(Wish::Presence(id, room)),
+            None => refuse(id, &Refusal::forbidden(), wishes),
+        }
+    }
+
+    /// A subscription may ask to be told who is there. Without the right to it the room is opened all the same, and nothing is told.
+    pub(super) fn watch_asked(&self, subscribe: &Subscribe, wishes: &mut Vec<Wish>) {
+        let room = Room::parse(&subscribe.room).ok().filter(|_| subscribe.presence);
+        if let Some(room) = room.filter(|room| self.presence(room).is_some()) {
+            wishes.push(Wish::Watch(room));
         }
     }
 

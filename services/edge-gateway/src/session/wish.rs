@@ -28,6 +28,10 @@ pub enum Wish {
     Tell(ServerFrame),
     /// Read history and answer.
     Read(Reading),
+    /// Say who is in a room.
+    Presence(Option<u32>, Room),
+    /// Say so whenever it changes, as long as the room is open.
+    Watch(Room),
     /// Have others do something, and answer when they have.
     Ask(Box<Ask>),
     /// Count something that was asked and refused.

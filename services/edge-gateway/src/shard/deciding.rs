@@ -104,6 +104,9 @@ impl Shard {
                 self.give_up_unsent(key, verdict);
             }
             self.carry_out(key, &mut wishes);
+            if verdict == Verdict::Same {
+                self.count_again(key, &round.in_force.policy);
+            }
         }
         self.wishes = wishes;
         round.at >= self.connections.capacity()

@@ -1,5 +1,6 @@
 //! How other threads reach a shard: a queue, and one wake-up for however much is put into it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,6 +18,7 @@ use crate::encoding::Encoding;
 use crate::gate::Admitted;
 use crate::hub::ToShard;
 use crate::metrics::GatewayMetrics;
+use crate::presence::Place as Somewhere;
 
 /// Messages that may wait in the inbox. A shard that is so far behind has lost contact with the present: its clients
 /// are told to come back (4005) instead of being kept for minutes.
@@ -77,6 +79,7 @@ pub(super) enum Inbox {
     Shut,
     Arrival(Box<Arrival>),
     Answered(Box<Answered>),
+    Presence(Arc<HashSet<Somewhere>>),
     Drain(Duration, usize),
     Look(Question),
     Kick(Arc<Kick>),
@@ -168,6 +171,11 @@ impl Handle {
             return;
         }
         self.send(Inbox::Hub(message));
+    }
+
+    /// These rooms have other people in them than before.
+    pub fn presence_changed(&self, places: Arc<HashSet<Somewhere>>) {
+        self.send(Inbox::Presence(places));
     }
 
     pub(super) fn send(&self, message: Inbox) {

@@ -228,10 +228,14 @@ impl Shard {
                     self.leave(key, &room);
                     continue;
                 }
-                Wish::Exchange(permits) => match self.exchange(key, permits) {
-                    Some(opening) => Wish::Open(opening),
-                    None => continue,
-                },
+                Wish::Exchange(permits) => {
+                    let in_force = self.shared.gate.rights().now();
+                    self.count_again(key, &in_force.policy);
+                    match self.exchange(key, permits) {
+                        Some(opening) => Wish::Open(opening),
+                        None => continue,
+                    }
+                }
                 Wish::Tell(frame) => {
                     self.say(key, &frame);
                     continue;
@@ -254,6 +258,8 @@ impl Shard {
             (None, Wish::Open(opening)) => self.open(key, opening),
             (None, Wish::Leave(room)) => self.leave(key, &room),
             (None, Wish::Read(reading)) => self.read_history(key, reading),
+            (None, Wish::Presence(id, room)) => self.answer_presence(key, id, &room),
+            (None, Wish::Watch(room)) => self.watch(key, &room),
             (None, Wish::Ask(ask)) => self.ask(key, *ask),
             (None, Wish::Count(what, code)) => self.shared.asking.count(what, code.as_str()),
             (None, Wish::End(_) | Wish::Evict(_) | Wish::Exchange(_) | Wish::Tell(_)) => {}

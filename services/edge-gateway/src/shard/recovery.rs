@@ -251,11 +251,14 @@ impl Shard {
             room: permit.room().clone(),
             seat,
             requested,
+            present: false,
+            watched: false,
             behind: None,
         });
         if first {
             self.shared.hub.hold(permit);
         }
+        self.count_in(key, slot);
         Some(slot)
     }
 
@@ -426,11 +429,13 @@ impl Shard {
         };
         let Some(slot) = session.slot(room) else { return };
         let open = session.close(slot);
+        let (tenant, user) = (session.tenant().clone(), Arc::clone(session.user_name()));
         if let Some(moved) = session.rooms.get(slot)
             && let Some(member) = self.members.member_mut(moved.seat)
         {
             member.slot = u32::try_from(slot).unwrap_or(u32::MAX);
         }
+        self.absent(key, &tenant, &user, &open);
         self.give_up(open.seat);
     }
 

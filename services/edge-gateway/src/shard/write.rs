@@ -1,5 +1,7 @@
 //! Bytes out that are not fan-out: answers, pushes of the protocol, and the end of a connection.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use roomcast_proto::close::Close;
 use roomcast_proto::frame::{Disconnect, ServerFrame};
@@ -144,10 +146,13 @@ impl Shard {
         let page = Some(std::mem::take(&mut connection.page_ticket)).filter(|ticket| *ticket != 0);
         let rooms = match &mut connection.stage {
             Stage::Closing { .. } => return false,
-            Stage::Handshake { .. } => Vec::new(),
+            Stage::Handshake { .. } => None,
             #[cfg(feature = "echo")]
-            Stage::Echo => Vec::new(),
-            Stage::Session(session) => std::mem::take(&mut session.rooms),
+            Stage::Echo => None,
+            Stage::Session(session) => {
+                let (tenant, user) = (session.tenant().clone(), Arc::clone(session.user_name()));
+                Some((tenant, user, std::mem::take(&mut session.rooms)))
+            }
         };
         for ticket in [waiting, reading, page].into_iter().flatten() {
             self.tickets.remove(&ticket);
@@ -156,8 +161,12 @@ impl Shard {
                 ticket,
             });
         }
-        for room in rooms {
-            self.give_up(room.seat);
+        let Some((tenant, user, rooms)) = rooms else {
+            return true;
+        };
+        for open in rooms {
+            self.absent(key, &tenant, &user, &open);
+            self.give_up(open.seat);
         }
         true
     }

@@ -14,6 +14,7 @@ mod keys;
 mod life;
 mod limits;
 mod polls;
+mod presence;
 mod protobuf;
 mod raw;
 mod recovery;
@@ -53,6 +54,7 @@ rooms:
   - { room: notifications, subscribe: notifications.view, auto_join: true }
   - { room: money, subscribe: money.view }
   - { room: diary, subscribe: desk.view, history: money.view }
+  - { room: floor, subscribe: notifications.view, presence: desk.view }
   - room: desk
     subscribe: desk.view
     redact: [{ unless: money.view, remove: [/amount] }]
