@@ -47,3 +47,6 @@ pub mod state_cache;
 pub mod upgrade;
 pub mod wheel;
 pub mod ws;
+
+#[cfg(test)]
+mod simulation;

@@ -64,6 +64,8 @@ pub struct Spine<M> {
     probe: Option<Ticket>,
     heard: i64,
     info: Option<Ticket>,
+    /// What came next when the stream's ends were asked for: the answer is as old as the question.
+    asked_at: u64,
     info_due: i64,
     doubt_since: Option<i64>,
     below_since: Option<i64>,
@@ -92,6 +94,7 @@ impl<M> Spine<M> {
             probe: None,
             heard: now_millis,
             info: None,
+            asked_at: 0,
             info_due: now_millis + INFO_EVERY_MILLIS,
             doubt_since: None,
             below_since: None,
@@ -294,7 +297,7 @@ impl<M> Spine<M> {
         if answer.created != self.created {
             self.created = answer.created;
             self.reset(Cause::Recreated, answer.first.max(1), out);
-        } else if answer.last.saturating_add(1) < self.next {
+        } else if answer.last.saturating_add(1) < self.asked_at {
             // A node that has just come back says so for a while; a stream that lost its end says so for ever.
             let since = *self.below_since.get_or_insert(now_millis);
             if now_millis - since >= DOUBT_MILLIS {

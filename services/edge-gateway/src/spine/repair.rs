@@ -149,6 +149,7 @@ impl<M> Spine<M> {
         self.tries = 0;
         self.paused_until = 0;
         self.probe = None;
+        self.info = None;
         self.recent.clear();
         self.doubt_since = None;
         self.below_since = None;
@@ -176,6 +177,7 @@ impl<M> Spine<M> {
         if self.info.is_none() {
             let ticket = self.ticket();
             self.info = Some(ticket);
+            self.asked_at = self.next;
             out.push(Wish::Info { ticket });
         }
     }

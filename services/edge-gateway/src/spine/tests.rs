@@ -361,6 +361,30 @@ fn an_end_that_is_gone_for_ten_seconds_is_gone() {
 }
 
 #[test]
+fn what_came_while_the_ends_were_asked_for_is_not_beyond_them() {
+    let mut spine = current(Holes::Lost, 5);
+    for (n, now) in (0..20).zip((3_000..).step_by(2_000)) {
+        let mut out = Vec::new();
+        spine.on_tick(now, &mut out);
+        let ticket = out.iter().find_map(|wish| match wish {
+            Wish::Info { ticket } => Some(*ticket),
+            _ => None,
+        });
+        let last = 5 + n;
+        // Busy: there is always a message that is faster than the answer.
+        spine.on_live(placed(last + 1), now, &mut out);
+        let answer = InfoAnswer {
+            created: "a".to_owned(),
+            first: 1,
+            last,
+        };
+        spine.on_info(ticket.unwrap(), Some(answer), now + 1, &mut out);
+        let reset = out.iter().find(|wish| matches!(wish, Wish::Reset { .. }));
+        assert_eq!(reset, None, "after {n} answers");
+    }
+}
+
+#[test]
 fn a_position_used_a_second_time_is_seen_at_once() {
     let (mut spine, mut out) = (current(Holes::Lost, 5), Vec::new());
     spine.on_live(placed(4), 100, &mut out);
