@@ -6,9 +6,10 @@ use std::time::Duration;
 use roomcast_harness::client::Client;
 use roomcast_harness::stack::Stack;
 use roomcast_harness::{eventually, repository};
+use roomcast_proto::ids::Tenant;
 use serde_json::{Value, json};
 
-use crate::world::calm;
+use crate::world::{calm, cursors};
 
 /// The event of a type that comes next, as one client saw it.
 async fn next_booking(client: &mut Client) -> anyhow::Result<Value> {
@@ -116,8 +117,8 @@ fn a_nats_request_reaches_a_client() {
             .unwrap_or_default();
         assert!(text.contains(data), "data passes byte for byte: {text}");
         // What the acknowledgement names is what the stream holds.
-        let cursor = answer["cursor"].as_str().unwrap_or_default().to_owned();
-        let place: u64 = cursor.split('.').nth(1).unwrap_or_default().parse()?;
+        let cursor = cursors().read(&Tenant::default(), answer["cursor"].as_str().unwrap_or_default())?;
+        let place = cursor.position.seq;
         assert!(
             stack
                 .stored("bookings")

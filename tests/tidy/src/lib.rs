@@ -87,7 +87,11 @@ pub fn shipped_rust() -> Vec<Source> {
 #[must_use]
 pub fn is_test_file(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    path.contains("/tests/") || name == "tests.rs" || name.ends_with("_tests.rs") || name.starts_with("test_")
+    path.contains("/tests/")
+        || path.contains("/simulation/")
+        || name == "tests.rs"
+        || name.ends_with("_tests.rs")
+        || name.starts_with("test_")
 }
 
 /// The text of one file.

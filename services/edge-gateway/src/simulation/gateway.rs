@@ -334,7 +334,7 @@ impl Gateway {
                 let question = json!({ "what": "room", "stream": "state", "room": place.room.as_str() });
                 self.ask(Asked::State(place.clone(), self.hub.life()), question);
             }
-            Read::Events(place) => {
+            Read::Events(place, _) => {
                 let Some(wanted) = self.hub.wanted_part(&place.key) else {
                     return;
                 };
