@@ -423,11 +423,14 @@ impl Gateway {
                 self.hub.loaded(&place.key, life, values);
             }
             (Asked::Events(place, life, from, to), _) => {
-                let event = |m: Placed<Incoming>| self.hub.old_event(m.sequence, m.time_micros, &m.message);
+                let event = |m: Placed<Incoming>| {
+                    let event = self.hub.old_event(m.sequence, m.time_micros, &m.message)?;
+                    Some((Arc::new(event), m.time_micros))
+                };
                 let part = answer.map(|_| Part {
                     from,
                     to,
-                    events: messages().into_iter().filter_map(event).map(Arc::new).collect(),
+                    events: messages().into_iter().filter_map(event).collect(),
                     cut: false,
                 });
                 self.hub.read_part(&place.key, life, part, unix_millis());
@@ -521,7 +524,7 @@ impl Gateway {
             };
             match self.hub.recover(permit, from, waiter, unix_millis()) {
                 Recovery::Wait => wait = true,
-                Recovery::Unavailable => found.push(None),
+                Recovery::Unavailable | Recovery::Rate(_) => found.push(None),
                 Recovery::Done(recovered) => found.push(Some((Arc::clone(permit), recovered))),
             }
         }
