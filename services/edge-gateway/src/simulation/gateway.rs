@@ -9,7 +9,7 @@ use roomcast_access::KeySet;
 use roomcast_access::{Policy, Principal, TokenRules, Verifier};
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::cursor::{Cursor, Cursors, Position, time_bits};
-use roomcast_proto::frame::{CaughtUp, ClientFrame, Encoding, RoomAnswer, ServerFrame, server_frame};
+use roomcast_proto::frame::{CaughtUp, ClientFrame, RoomAnswer, ServerFrame, server_frame};
 use roomcast_proto::ids::Tenant;
 use roomcast_rights::Current;
 use serde_json::{Value, json};
@@ -496,6 +496,7 @@ impl Gateway {
                 per_second: 1_000,
                 burst: 1_000,
             },
+            ping_every: Duration::from_secs(25),
             cursors: Cursors::plain(),
         };
         let now = Now {
@@ -598,7 +599,7 @@ impl Gateway {
                     _ => recovered.head.position,
                 },
                 behind: false,
-                encoding: Encoding::Json,
+                encoding: crate::encoding::Encoding::Json,
             };
             self.hub.hold(&permit);
             if mistake == Some(Mistake::HistoryBeforeLive) {
@@ -650,7 +651,7 @@ fn say(client: &Client, frame: &ServerFrame) {
 
 fn push(client: &Client, permit: &roomcast_access::Subscribe, delivery: &Arc<Delivery>) {
     let seen = delivery.for_class(permit).unwrap();
-    let frame = seen.frame(Encoding::Json);
+    let frame = seen.frame(crate::encoding::Encoding::Json);
     let header = match frame[1] {
         126 => 4,
         127 => 10,
