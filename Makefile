@@ -26,6 +26,11 @@ help: ## Print this list.
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/python \
 	  schemathesis==$(SCHEMATHESIS_VERSION) openapi-spec-validator==$(VALIDATOR_VERSION)
 
+# promtool tries the alerts; prometheus itself reads what the boards ask.
+.tools/prometheus/promtool:
+	@echo "── promtool"
+	@./deploy/tools/prometheus.sh
+
 clients/node_modules/.package-lock.json: clients/package-lock.json
 	@echo "── packages of the page"
 	@cd clients && npm ci --no-audit --no-fund --loglevel=error
@@ -54,11 +59,12 @@ test: .tools/bin/nats-server page ## Run every test: units, services on real NAT
 	@echo "── the page in a browser"
 	@cd tests/page && ./run.sh
 
-check: page ## Check format, lints, our own rules, licences and advisories.
+check: page ## Check format, lints, our own rules, alerts, licences and advisories.
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@cargo test --locked -p roomcast-tidy
 	@cd clients && npm run --silent check
+	@./deploy/tools/observe.sh
 	@./deploy/tools/deny.sh
 
 bench: .tools/bin/nats-server ## Measure against the floor and write tests/load/RESULTS.md (QUICK=1 for two minutes).
@@ -75,7 +81,7 @@ fuzz: ## Look for inputs that break a reader, led by coverage (TARGET=frame FUZZ
 	@cargo run --quiet --locked -p roomcast-fuzz --bin corpus -- $(TARGET) target/fuzz-corpus/$(TARGET)
 	@cargo +nightly fuzz run --fuzz-dir tests/fuzz --features libfuzzer $(TARGET) target/fuzz-corpus/$(TARGET) -- -max_total_time=$(FUZZ_SECONDS)
 
-tools: .tools/bin/nats-server .tools/python/schemathesis ## Fetch nats-server, what tries the OpenAPI documents, and from Debian what the browser tests need (as root).
+tools: .tools/bin/nats-server .tools/python/schemathesis .tools/prometheus/promtool ## Fetch nats-server, what tries the OpenAPI documents and the alerts, and from Debian what the browser tests need (as root).
 	@./deploy/tools/install-debian.sh
 
 clean: ## Remove what was built; .tools and the registries' caches stay.

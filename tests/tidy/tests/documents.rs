@@ -137,18 +137,93 @@ fn every_metric_is_on_a_board_and_boards_name_only_metrics_that_exist() {
     assert!(metrics.len() > 20, "{metrics:?}");
     let missing: Vec<&String> = metrics.iter().filter(|name| !mentions(&all, name)).collect();
     assert!(missing.is_empty(), "on no board: {missing:?}");
-    let named = all
+    assert_eq!(
+        unknown(&all, &metrics),
+        [""; 0],
+        "named on a board, and nobody exports it"
+    );
+}
+
+/// Metrics that are named in a text and that nobody exports.
+fn unknown<'a>(text: &'a str, metrics: &[String]) -> Vec<&'a str> {
+    let named = text
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
         .filter(|w| w.starts_with("roomcast_"));
-    for name in named {
+    let exported = |name: &str| {
         let base = ["_bucket", "_sum", "_count"]
             .iter()
             .find_map(|s| name.strip_suffix(s))
             .unwrap_or(name);
-        assert!(
-            metrics.iter().any(|m| m == name || m == base),
-            "a board names {name}, which nobody exports"
+        metrics.iter().any(|m| m == name || m == base)
+    };
+    named.filter(|name| !exported(name)).collect()
+}
+
+/// Values of a key in YAML, one a line: `- alert: Name`, `runbook: path`.
+fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = text.lines().map(|line| line.trim().trim_start_matches("- "));
+    lines
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+        .collect()
+}
+
+#[test]
+fn every_alert_has_its_page_and_its_cases_and_names_metrics_that_exist() {
+    let text = |folder| {
+        files(folder, ".yaml")
+            .into_iter()
+            .map(|file| file.text)
+            .collect::<String>()
+    };
+    let (rules, cases) = (text("deploy/prometheus/rules"), text("deploy/prometheus/tests"));
+    let metrics = metrics();
+    assert_eq!(
+        unknown(&rules, &metrics),
+        [""; 0],
+        "named in a rule, and nobody exports it"
+    );
+    let alerts: std::collections::BTreeSet<&str> = values(&rules, "alert").into_iter().collect();
+    assert!(alerts.len() > 20, "{alerts:?}");
+    let cases = values(&cases, "name");
+    for alert in &alerts {
+        for what in ["fires", "stays silent"] {
+            assert!(
+                cases.contains(&format!("{alert} {what}").as_str()),
+                "no case: {alert} {what}"
+            );
+        }
+    }
+    for runbook in values(&rules, "runbook") {
+        assert!(root().join(runbook).exists(), "{runbook}");
+    }
+    let pages = files("deploy/runbooks", ".md");
+    let pages: std::collections::BTreeSet<&str> = pages
+        .iter()
+        .filter_map(|page| page.path.strip_prefix("deploy/runbooks/")?.strip_suffix(".md"))
+        .filter(|page| *page != "README")
+        .collect();
+    assert_eq!(pages, alerts, "pages and alerts");
+    for page in files("deploy/runbooks", ".md") {
+        assert_eq!(
+            unknown(&page.text, &metrics),
+            [""; 0],
+            "{} names it, and nobody exports it",
+            page.path
         );
+        for part in ["\n## Look\n", "\n## Do\n"] {
+            assert!(
+                page.path.ends_with("README.md") || page.text.contains(part),
+                "{}",
+                page.path
+            );
+        }
+        let named = page
+            .text
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|w| w.starts_with("Roomcast") && *w != "Roomcast");
+        for name in named {
+            assert!(alerts.contains(name), "{} names {name}", page.path);
+        }
     }
 }
 
