@@ -49,6 +49,8 @@ pub struct Definition {
     pub group_values: usize,
     /// The windows.
     pub window: Window,
+    /// Whether the current window of the calendar ends now: period to date.
+    pub to_date: bool,
     /// The zone of calendar windows.
     pub zone: TimeZone,
     /// What moves the current window.
@@ -169,6 +171,21 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// The parts in which a window is kept that is compared with as much of the one before, microseconds: 366 in a window at most.
+    #[must_use]
+    pub fn part_micros(self) -> i64 {
+        let minutes = |count: i64| count * 60_000_000;
+        match self {
+            Self::Minute => 1_000_000,
+            Self::Hour => minutes(1),
+            Self::Day => minutes(5),
+            Self::Week => minutes(60),
+            Self::Month => minutes(180),
+            Self::Quarter => minutes(720),
+            Self::Year => minutes(1_440),
+        }
+    }
+
     /// All units with their names.
     pub const ALL: [(&'static str, Self); 7] = [
         ("minute", Self::Minute),
@@ -186,6 +203,8 @@ impl Unit {
 pub enum Compare {
     /// The whole window before.
     Previous,
+    /// As much of the window before as is over of the current one; of the calendar's windows.
+    PreviousElapsed,
     /// The day seven local days earlier; days only.
     SameWeekday,
 }

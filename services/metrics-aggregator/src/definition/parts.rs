@@ -82,47 +82,50 @@ impl Reader<'_> {
         places
     }
 
-    pub(super) fn window(&mut self, node: &Node) -> Option<Window> {
+    /// The window, and whether the current one ends now.
+    pub(super) fn window(&mut self, node: &Node) -> Option<(Window, bool)> {
         let found = self.fields(
             node,
             "`window`",
             &["sliding", "step", "tumbling", "total", "to_date", "session"],
             &[],
         )?;
-        if found.contains_key("to_date") {
-            let message =
-                "`to_date` windows are not built yet; there are sliding, tumbling, session and total";
-            self.mistakes.add(node.at, message);
-            return None;
+        if let (Some(unit), 1) = (found.get("to_date"), found.len()) {
+            return Some((Window::Tumbling(self.unit(unit)?), true));
         }
         if let (Some(gap), 1) = (found.get("session"), found.len()) {
             let gap = self.duration(gap, MINUTE, 7 * DAY)?;
-            return Some(Window::Session { gap });
+            return Some((Window::Session { gap }, false));
         }
-        match (
+        let window = match (
             found.get("sliding"),
             found.get("tumbling"),
             found.get("total"),
             found.get("step"),
         ) {
-            (Some(size), None, None, Some(step)) => self.sliding(size, step),
-            (None, Some(node), None, None) => {
-                let name = self.text(node, "a unit")?;
-                let unit = Unit::ALL.into_iter().find(|(known, _)| *known == name);
-                if unit.is_none() {
-                    let known = Unit::ALL.iter().map(|(known, _)| *known);
-                    self.mistakes
-                        .unknown(node.at, format!("no unit {name:?}"), name, known);
-                }
-                unit.map(|(_, unit)| Window::Tumbling(unit))
+            (Some(size), None, None, Some(step)) if found.len() == 2 => self.sliding(size, step),
+            (None, Some(unit), None, None) if found.len() == 1 => self.unit(unit).map(Window::Tumbling),
+            (None, None, Some(flag), None) if found.len() == 1 && matches!(flag.value, Value::Flag(true)) => {
+                Some(Window::Total)
             }
-            (None, None, Some(flag), None) if matches!(flag.value, Value::Flag(true)) => Some(Window::Total),
             _ => {
-                let message = "a window is { sliding: 24h, step: 1m }, { tumbling: day }, { session: 30m } or { total: true }";
+                let message = "a window is { sliding: 24h, step: 1m }, { tumbling: day }, { to_date: month }, { session: 30m } or { total: true }";
                 self.mistakes.add(node.at, message);
                 None
             }
+        };
+        window.map(|window| (window, false))
+    }
+
+    fn unit(&mut self, node: &Node) -> Option<Unit> {
+        let name = self.text(node, "a unit")?;
+        let unit = Unit::ALL.into_iter().find(|(known, _)| *known == name);
+        if unit.is_none() {
+            let known = Unit::ALL.iter().map(|(known, _)| *known);
+            self.mistakes
+                .unknown(node.at, format!("no unit {name:?}"), name, known);
         }
+        unit.map(|(_, unit)| unit)
     }
 
     pub(super) fn sliding(&mut self, size_node: &Node, step_node: &Node) -> Option<Window> {
@@ -162,19 +165,13 @@ impl Reader<'_> {
         match self.text(node, "previous")? {
             "previous" => Some(Compare::Previous),
             "same_weekday" => Some(Compare::SameWeekday),
-            later @ "previous_elapsed" => {
-                self.mistakes.add(
-                    node.at,
-                    format!("`compare: {later}` is not built yet; there are previous and same_weekday"),
-                );
-                None
-            }
+            "previous_elapsed" => Some(Compare::PreviousElapsed),
             other => {
                 self.mistakes.unknown(
                     node.at,
                     format!("no comparison {other:?}"),
                     other,
-                    ["previous", "same_weekday"],
+                    ["previous", "previous_elapsed", "same_weekday"],
                 );
                 None
             }

@@ -249,7 +249,7 @@ impl Reader<'_> {
                 None
             }
             (Some(node), None) => self.window(node),
-            (None, Some(window)) => Some(window),
+            (None, Some(window)) => Some((window, false)),
             // A value with a mistake may have one of its own.
             (None, None) if joint.is_none() && (leg.is_some() || !found.contains_key("value")) => {
                 self.mistakes
@@ -275,7 +275,8 @@ impl Reader<'_> {
             join: joint.as_ref().map(|joint| joint.how),
             group_values: leg.as_ref().map_or(0, |leg| leg.group_by.len()),
             legs: leg.into_iter().collect(),
-            window: window.unwrap_or(Window::Total),
+            window: window.map_or(Window::Total, |(window, _)| window),
+            to_date: window.is_some_and(|(_, to_date)| to_date),
             zone: self.zone.clone(),
             clock: found
                 .get("clock")
@@ -372,6 +373,22 @@ impl Reader<'_> {
                 "`compare: same_weekday` is for { tumbling: day }; there is previous for all windows";
             self.mistakes.add(written.compare.unwrap_or(at), message);
         }
+        if definition.compare == Some(Compare::PreviousElapsed) {
+            let parts = |leg: &Leg| {
+                use Aggregate::{Avg, Count, Max, Min, Rate, Sum};
+                matches!(leg.aggregate, Count | Sum(_) | Avg(_) | Min(_) | Max(_) | Rate(_))
+            };
+            let message = if !matches!(definition.window, Window::Tumbling(_)) {
+                "`compare: previous_elapsed` is for { tumbling: .. } and { to_date: .. }; there is previous for all windows"
+            } else if !definition.legs.iter().all(parts) {
+                "`compare: previous_elapsed` is for count, sum, avg, min, max and rate; there is previous for all"
+            } else {
+                ""
+            };
+            if !message.is_empty() {
+                self.mistakes.add(written.compare.unwrap_or(at), message);
+            }
+        }
         let gauge = |leg: &Leg| matches!(leg.aggregate, Aggregate::Gauge(_));
         if definition.window != Window::Total && definition.legs.iter().any(gauge) {
             let message = "gauge(..) is how many there are now, of { total: true } only";
@@ -421,12 +438,16 @@ impl Reader<'_> {
                 self.mistakes.add(joint.with.0, message);
             }
         };
-        differ("window", of.window == to.window);
+        differ("window", of.window == to.window && of.to_date == to.to_date);
         differ("group_by", of.group_values == to.group_values);
         differ("lateness", of.lateness_micros == to.lateness_micros);
         differ("clock", of.clock == to.clock);
         for (at, what, same) in [
-            (written.window, "window", definition.window == of.window),
+            (
+                written.window,
+                "window",
+                definition.window == of.window && definition.to_date == of.to_date,
+            ),
             (
                 written.lateness,
                 "lateness",
@@ -447,6 +468,7 @@ impl Reader<'_> {
             }
         }
         definition.window = of.window;
+        definition.to_date = of.to_date;
         definition.lateness_micros = of.lateness_micros;
         definition.clock = of.clock;
         definition.groups_max = of.groups_max.min(to.groups_max);
@@ -461,8 +483,8 @@ impl Reader<'_> {
     }
 }
 
-/// A digest of everything that decides what is folded and into which window. What is only shown (compare, publish, stalled_after)
-/// is left out, so that changing it keeps the numbers.
+/// A digest of everything that decides what is folded and into which window. What is only shown (publish, stalled_after, compare but
+/// for what keeps windows in parts) is left out, so that changing it keeps the numbers.
 fn fingerprint(definition: &Definition, zone: &str) -> u64 {
     let mut hash = Fnv::default();
     let mut add = |text: &str| {
@@ -484,6 +506,9 @@ fn fingerprint(definition: &Definition, zone: &str) -> u64 {
         "{:?} {} {}",
         definition.clock, definition.lateness_micros, definition.groups_max
     ));
+    if definition.compare == Some(Compare::PreviousElapsed) {
+        add("parts");
+    }
     for leg in &definition.legs {
         let paths: Vec<String> = leg.paths.iter().map(ToString::to_string).collect();
         add(leg.rooms.as_str());

@@ -153,7 +153,7 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             metric("    compare: previous_elapsed\n"),
-            vec!["8:14: `compare: previous_elapsed` is not built yet"],
+            vec!["8:14: `compare: previous_elapsed` is for { tumbling: .. } and { to_date: .. }"],
         ),
         (
             "  - { name: m, from: { room: r }, value: rate(minut), window: { tumbling: day } }\n".into(),
@@ -162,6 +162,18 @@ fn every_mistake_is_told_with_its_place() {
         (
             "  - { name: m, from: { room: r }, value: rate(hour), window: { total: true } }\n".into(),
             vec!["4:62: rate(..) needs a window that begins"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: p50(data.x), window: { to_date: month }, compare: previous_elapsed }\n".into(),
+            vec!["4:92: `compare: previous_elapsed` is for count, sum, avg, min, max and rate"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: count(), window: { to_date: moth } }\n".into(),
+            vec!["4:70: no unit \"moth\"; did you mean \"month\"?"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: count(), window: { to_date: month, tumbling: day } }\n".into(),
+            vec!["4:59: a window is"],
         ),
         (
             "  - { name: m, from: { room: r }, value: 'active(data.x, 10s)', window: { total: true } }\n".into(),

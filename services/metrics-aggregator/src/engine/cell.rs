@@ -68,6 +68,8 @@ pub struct Rare {
     pub carried: Option<Carried>,
     /// How many numbers lie where.
     pub ranks: Ranks,
+    /// What came in which part of the window, ascending; only where windows are kept in parts.
+    pub parts: Vec<(u16, Totals)>,
 }
 
 /// One leg of one group in one slot: 48 bytes.
@@ -115,6 +117,34 @@ impl Cell {
     #[must_use]
     pub fn ranks(&self) -> Option<&Ranks> {
         Some(&self.rare.as_ref()?.ranks)
+    }
+
+    /// What came in the first parts of the window; see [`Rare::parts`].
+    #[must_use]
+    pub fn first_parts(&self, count: u16, how: How) -> Totals {
+        let mut totals = Totals::default();
+        let parts = self.rare.as_ref().map_or(&[][..], |rare| &rare.parts);
+        for (_, part) in parts.iter().take_while(|(at, _)| *at < count) {
+            totals.join(*part, how);
+        }
+        totals
+    }
+
+    /// What came in one part of the window.
+    #[must_use]
+    pub fn part(&self, at: u16) -> Totals {
+        let parts = self.rare.as_ref().map_or(&[][..], |rare| &rare.parts);
+        let found = parts.binary_search_by_key(&at, |(known, _)| *known);
+        found.map_or_else(|_| Totals::default(), |found| parts[found].1)
+    }
+
+    /// Counts what came in a part of the window.
+    pub fn add_part(&mut self, at: u16, came: Totals, how: How) {
+        let parts = &mut self.rare().parts;
+        match parts.binary_search_by_key(&at, |(known, _)| *known) {
+            Ok(found) => parts[found].1.join(came, how),
+            Err(free) => parts.insert(free, (at, came)),
+        }
     }
 
     /// What few cells have, for writing.
@@ -298,12 +328,14 @@ pub struct Group {
     pub rolling: Option<Box<Rolling>>,
     /// Session windows only: ascending.
     pub sessions: Vec<Session>,
+    /// Whether each slot is an item of stored state of its own, because its cells are large.
+    pub alone: bool,
 }
 
 impl Group {
     /// A group without cells.
     #[must_use]
-    pub fn new(key: &str, rolls: bool, how: [How; 2]) -> Self {
+    pub fn new(key: &str, rolls: bool, how: [How; 2], in_parts: bool) -> Self {
         let hash = crate::engine::fnv::hash(key.as_bytes());
         let rolling = rolls.then(Box::default);
         Self {
@@ -315,6 +347,7 @@ impl Group {
             legs: [Vec::new(), Vec::new()],
             rolling,
             sessions: Vec::new(),
+            alone: in_parts || how.contains(&How::Ranked),
         }
     }
 
@@ -331,11 +364,7 @@ impl Group {
     }
 
     fn part_slots(&self) -> i64 {
-        if self.how.contains(&How::Ranked) {
-            1
-        } else {
-            PART_SLOTS
-        }
+        if self.alone { 1 } else { PART_SLOTS }
     }
 
     /// Whether any leg has a cell in these slots.

@@ -117,7 +117,7 @@ fn near_step() -> impl Strategy<Value = Step> {
 }
 
 /// Windows; the sliding ones are such that parts of the sparkline cut steps.
-const WINDOWS: [(&str, &str, &str); 18] = [
+const WINDOWS: [(&str, &str, &str); 22] = [
     ("day", "{ tumbling: day }", "wall"),
     ("total", "{ total: true }", "wall"),
     ("slide", "{ sliding: 3h, step: 10m }", "wall"),
@@ -136,6 +136,10 @@ const WINDOWS: [(&str, &str, &str); 18] = [
     ("sessionlong", "{ session: 2h }", "wall"),
     ("sessionevent", "{ session: 15m }", "event"),
     ("weekday", "{ tumbling: day }", "wall"),
+    ("todate", "{ to_date: week }", "wall"),
+    ("elapsed", "{ tumbling: day }", "wall"),
+    ("elapsedhour", "{ to_date: hour }", "event"),
+    ("elapsedmonth", "{ to_date: month }", "wall"),
 ];
 
 /// Aggregates with the type they are of.
@@ -171,6 +175,7 @@ fn fits(name: &str, window: &str) -> bool {
     match name {
         "rate" => window != "total",
         "gauge" | "gauge2" => window == "total",
+        "distinct" | "first" | "last" | "p50" | "p95" => !window.starts_with("elapsed"),
         _ => true,
     }
 }
@@ -182,6 +187,7 @@ fn definitions(zone: &str, windows: &[usize], values: &[usize]) -> Definitions {
     for (window, spec, clock) in windows.iter().map(|window| WINDOWS[*window]) {
         let compare = match window {
             "weekday" => "same_weekday",
+            _ if window.starts_with("elapsed") => "previous_elapsed",
             _ => "previous",
         };
         for (grouped, group) in [
@@ -733,7 +739,17 @@ impl Naive {
         let (value, events) = self.value(group, window.as_ref(), true);
         let previous = window
             .as_ref()
-            .map(|window| self.compared(group, window))
+            .map(|window| {
+                let before = self.compared(group, window);
+                match (self.definition.window, self.definition.compare) {
+                    (Window::Tumbling(unit), Some(Compare::PreviousElapsed)) if current => {
+                        let over = self.newest.unwrap() - window.start;
+                        let part = unit.part_micros();
+                        before.start..before.end.min(before.start + over / part * part)
+                    }
+                    _ => before,
+                }
+            })
             .and_then(|window| self.value(group, Some(&window), false).0);
         let number = |value: &Option<Number>| value.as_ref().and_then(|value| value.1);
         let change = number(&value)
@@ -772,7 +788,12 @@ impl Naive {
             group: GroupName::from_json(group),
             window: roomcast_proto::metric::Span {
                 start: window.as_ref().map(|window| instant(window.start)),
-                end: window.as_ref().map(|window| instant(window.end)),
+                end: window.as_ref().map(|window| {
+                    let newest = self.newest.unwrap();
+                    let inside = i64::from(self.highest == Some(newest));
+                    let now = current && self.definition.to_date;
+                    instant(if now { newest + inside } else { window.end })
+                }),
             },
             value: value.map(|value| value.0),
             previous: previous.map(|value| value.0),
@@ -976,6 +997,16 @@ fn check(naive: &Naive, shown: &Shown, first_newest: Option<i64>, after: &str) {
                     "{key}: the revision went back"
                 );
                 update.revision = wanted.revision;
+            }
+            // A window to date ends when it was published; time alone is no reason to publish it again.
+            if let Some(wanted) = expected
+                .get(key)
+                .filter(|_| naive.definition.to_date && !key.contains('@'))
+            {
+                let instant =
+                    |update: &Update| update.window.end.as_ref().unwrap().parse::<Timestamp>().unwrap();
+                assert!(instant(&update) <= instant(wanted), "{key} ends in the future");
+                update.window.end.clone_from(&wanted.window.end);
             }
             (key.clone(), update)
         })

@@ -432,6 +432,31 @@ fn a_rate_falls_with_time_and_is_told_once_a_second() {
     assert!(bench.after(10 * SECOND).is_empty());
 }
 
+/// Each row: when it is now, hour and minute, then what is compared with: the day before has one event at 10:02 and one at 12:00.
+#[test]
+fn as_much_of_the_day_before_as_is_over_is_compared_with() {
+    let mut bench = Bench::new("value: count(), compare: previous_elapsed, window: { to_date: day }");
+    bench.event(118 * -MINUTE, "{}");
+    bench.event(0, "{}");
+    let midnight = NOON + 12 * 60 * MINUTE;
+    for (hour, minute, previous) in [
+        (0, 0, None),
+        (10, 4, None),
+        (10, 5, Some("1")),
+        (12, 4, Some("1")),
+        (12, 5, Some("2")),
+        (23, 59, Some("2")),
+    ] {
+        let now = midnight + (hour * 60 + minute) * MINUTE;
+        let update = Bench::update(&bench.after(now - bench.now), "m");
+        assert_eq!(update.previous.as_deref(), previous, "{hour}:{minute}");
+        assert_eq!(update.window.end, Some(roomcast_proto::event::rfc3339(now)));
+    }
+    bench.after(MINUTE);
+    let out = bench.after(SECOND);
+    assert!(out.is_empty(), "what is over changes every five minutes: {out:?}");
+}
+
 #[test]
 fn the_same_weekday_is_seven_local_days_earlier() {
     for (days, previous) in [(1, None), (6, None), (7, Some("1")), (8, None)] {

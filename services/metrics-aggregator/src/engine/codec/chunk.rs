@@ -1,7 +1,7 @@
 //! One chunk as it is stored: watermarks of rooms, cells and distinct values of groups.
 
 use super::{Corrupt, FORMAT, FORMAT_OLDEST, Reader, Writer};
-use crate::engine::cell::{Carried, Cell, Group, How};
+use crate::engine::cell::{Carried, Cell, Group, How, Totals};
 use crate::engine::chunk::{Chunk, GaugeKey, Latest, Slots, ValueKey};
 use crate::engine::metric::{Metric, part_cells};
 use crate::engine::ranks::Ranks;
@@ -47,7 +47,8 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
         out.count(own_parts.len());
         for (_, part) in own_parts {
             for leg in 0..2 {
-                write_cells(&mut out, part_cells(group, leg, *part), group.how[leg]);
+                let cells = part_cells(group, leg, *part);
+                write_cells(&mut out, cells, group.how[leg], metric.in_parts());
             }
             if metric.frames.gap().is_some() {
                 write_sessions(&mut out, group, *part);
@@ -132,7 +133,7 @@ pub(super) fn read_sessions(input: &mut Reader<'_>) -> Result<Vec<Session>, Corr
     Ok(sessions)
 }
 
-pub(super) fn write_cells(out: &mut Writer, cells: &[Cell], how: How) {
+pub(super) fn write_cells(out: &mut Writer, cells: &[Cell], how: How, in_parts: bool) {
     out.count(cells.len());
     let (mut slot, mut seq) = (0_i64, 0_i128);
     for cell in cells {
@@ -153,7 +154,37 @@ pub(super) fn write_cells(out: &mut Writer, cells: &[Cell], how: How) {
         if how == How::Ranked {
             write_ranks(out, cell.ranks().unwrap_or(&Ranks::default()));
         }
+        if in_parts {
+            write_parts(out, cell.rare.as_ref().map_or(&[], |rare| &rare.parts));
+        }
     }
+}
+
+fn write_parts(out: &mut Writer, parts: &[(u16, Totals)]) {
+    out.count(parts.len());
+    for (at, totals) in parts {
+        out.unsigned((*at).into());
+        out.unsigned(totals.events.into());
+        out.signed(totals.sum);
+    }
+}
+
+fn read_parts(input: &mut Reader<'_>) -> Result<Vec<(u16, Totals)>, Corrupt> {
+    let count = input.count()?;
+    let mut parts: Vec<(u16, Totals)> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let at = u16::try_from(input.unsigned()?).map_err(|_| Corrupt("a part that does not exist"))?;
+        if parts.last().is_some_and(|(before, _)| *before >= at) {
+            return Err(Corrupt("parts do not ascend"));
+        }
+        let totals = Totals {
+            events: input.unsigned64()?,
+            sum: input.signed()?,
+            capped: 0,
+        };
+        parts.push((at, totals));
+    }
+    Ok(parts)
 }
 
 fn write_ranks(out: &mut Writer, ranks: &Ranks) {
@@ -179,7 +210,12 @@ fn read_ranks(input: &mut Reader<'_>) -> Result<Ranks, Corrupt> {
     Ranks::from_list(list).ok_or(Corrupt("ranges do not ascend"))
 }
 
-pub(super) fn read_cells(input: &mut Reader<'_>, format: u8, how: How) -> Result<Vec<Cell>, Corrupt> {
+pub(super) fn read_cells(
+    input: &mut Reader<'_>,
+    format: u8,
+    how: How,
+    in_parts: bool,
+) -> Result<Vec<Cell>, Corrupt> {
     let count = input.count()?;
     let mut cells = Vec::with_capacity(count);
     let (mut slot, mut seq) = (0_i128, 0_i128);
@@ -213,6 +249,9 @@ pub(super) fn read_cells(input: &mut Reader<'_>, format: u8, how: How) -> Result
         }
         if how == How::Ranked {
             cell.rare().ranks = read_ranks(input)?;
+        }
+        if in_parts {
+            cell.rare().parts = read_parts(input)?;
         }
         cells.push(cell);
     }
@@ -305,7 +344,7 @@ pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(),
         for _ in 0..input.count()? {
             for leg in 0..2 {
                 let how = metric.groups[place as usize].how[leg];
-                let cells = read_cells(&mut input, format, how)?;
+                let cells = read_cells(&mut input, format, how, metric.in_parts())?;
                 metric.groups[place as usize].legs[leg].extend(cells);
             }
             if metric.frames.gap().is_some() {

@@ -209,7 +209,7 @@ mod tests {
             out.signed(sum);
             out.signed(seq);
         }
-        let cells = read_cells(&mut Reader::new(&out.finish()), FORMAT_OLDEST, How::Add).unwrap();
+        let cells = read_cells(&mut Reader::new(&out.finish()), FORMAT_OLDEST, How::Add, false).unwrap();
         let read: Vec<_> = cells
             .iter()
             .map(|cell| (cell.slot, cell.events, cell.capped(), cell.sum, cell.seq))
@@ -247,9 +247,9 @@ mod tests {
             let _ = read_slots(&mut Reader::new(&bytes));
             let _ = read_sessions(&mut Reader::new(&bytes));
             let _ = read_keys(&mut Reader::new(&bytes), 0);
-            let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Ranked);
-            let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Add);
-            let _ = read_cells(&mut Reader::new(&bytes), FORMAT_OLDEST, How::Add);
+            let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Ranked, false);
+            let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Add, true);
+            let _ = read_cells(&mut Reader::new(&bytes), FORMAT_OLDEST, How::Add, false);
         }
     }
 }

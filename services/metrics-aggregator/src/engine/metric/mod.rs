@@ -2,6 +2,7 @@
 //!
 //! Called by the shard for each event in stream order and at each advance of time. What it has to say is built in `render`.
 
+mod elapsed;
 mod gauge;
 mod place;
 mod session;
@@ -178,6 +179,8 @@ pub struct Metric {
     pub(crate) last_status: Option<(i64, Status)>,
     /// When what changes with time alone was last said to have changed, and the highest event time then.
     pub(crate) last_tick: Option<(i64, Option<i64>)>,
+    /// How many parts of the current window were over when that was last said.
+    pub(crate) last_parts: Option<u16>,
     pub(crate) lag: u64,
 }
 
@@ -227,6 +230,7 @@ impl Metric {
             last_published: None,
             last_status: None,
             last_tick: None,
+            last_parts: None,
             lag: 0,
             definition,
         }

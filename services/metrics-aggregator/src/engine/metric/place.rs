@@ -13,6 +13,9 @@ use crate::engine::chunk::{Slots, ValueKey, part_hash, value_hash};
 use crate::engine::ranks::range_of;
 use crate::engine::row::Event;
 
+/// More parts than any window has.
+const PARTS_MAX: i128 = 1_024;
+
 impl Metric {
     pub(super) fn put(&mut self, leg: usize, event: &Event<'_>, amount: Amount) -> Result<Outcome, Reason> {
         let mut slot = self.frames.slot(event.time_micros);
@@ -23,6 +26,7 @@ impl Metric {
         if let Some(gap) = self.frames.gap() {
             slot = self.join(place, slot, gap);
         }
+        let part = self.part_of(slot, event.time_micros);
         let group = &mut self.groups[place as usize];
         let cells = &mut group.legs[leg];
         let found = find(cells, slot);
@@ -48,6 +52,15 @@ impl Metric {
                     before
                         .checked_add(added)
                         .filter(|sum| sum.unsigned_abs() <= limit.unsigned_abs())
+                        .ok_or(Reason::Overflow)?;
+                    // A part may hold more than the whole, where others hold the opposite.
+                    let before = found
+                        .ok()
+                        .zip(part)
+                        .map_or(0, |(at, part)| cells[at].part(part).sum);
+                    before
+                        .checked_add(added)
+                        .filter(|sum| sum.unsigned_abs() <= (i128::MAX / PARTS_MAX).unsigned_abs())
                         .ok_or(Reason::Overflow)?;
                 }
             }
@@ -91,6 +104,9 @@ impl Metric {
         }
         if let Some(range) = range {
             cell.rare().ranks.add(range);
+        }
+        if let Some(part) = part {
+            cell.add_part(part, came, how);
         }
         self.roll(place, leg, slot, came, range);
         self.groups[place as usize].last_seq = event.seq;
@@ -152,7 +168,7 @@ impl Metric {
         for (how, leg) in how.iter_mut().zip(&self.definition.legs) {
             *how = leg.aggregate.into();
         }
-        let group = Group::new(key, self.frames.rolls(), how);
+        let group = Group::new(key, self.frames.rolls(), how, self.in_parts());
         self.by_key.insert(Arc::clone(&group.key), place);
         self.groups.push(group);
         place

@@ -23,6 +23,11 @@ impl Metric {
             self.last_tick = Some((self.as_of, self.highest));
             self.all_changed = true;
         }
+        let parts = self.parts_over();
+        if parts != self.last_parts {
+            self.last_parts = parts;
+            self.all_changed = true;
+        }
         if let Some(after) = self.definition.stalled_after_micros {
             let since = self.last_match.unwrap_or(self.created);
             if !self.stalled && self.as_of.saturating_sub(since) >= after {
@@ -46,6 +51,7 @@ impl Metric {
             .chain(stall)
             .chain(self.room_at)
             .chain(self.next_tick())
+            .chain(self.next_part().filter(|_| self.definition.clock == Clock::Wall))
             .min()
     }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use roomcast_proto::event::rfc3339;
 use roomcast_proto::metric::{Direction, Group as GroupName, Span, Update};
 
-use crate::definition::{Aggregate, Clock, Compare, Join, Leg, SPARK};
-use crate::engine::cell::{Carried, Group, Totals, carried, ranks};
+use crate::definition::{Aggregate, Compare, Join, Leg, SPARK};
+use crate::engine::cell::{Carried, Cell, Group, How, Totals, carried, find, ranks};
 use crate::engine::decimal::{DECIMALS, Decimal};
 use crate::engine::metric::Metric;
 use crate::engine::ranks::shown;
@@ -34,6 +34,8 @@ pub(super) enum Part {
     Previous,
     Spark(usize, Range<i64>),
     Slots(Range<i64>),
+    /// The first parts of one slot.
+    Parts(i64, u16),
 }
 
 /// A number, or the fact that it does not fit.
@@ -112,7 +114,11 @@ impl Metric {
         } else {
             (
                 Part::Slots(self.frames.slots(place)),
-                self.compared(place).map(Part::Slots),
+                self.compared(place)
+                    .map(|slots| match self.parts_over().filter(|_| current) {
+                        Some(over) => Part::Parts(slots.start, over),
+                        None => Part::Slots(slots),
+                    }),
             )
         };
         let spark = self.frames.spark(place).into_iter().enumerate();
@@ -120,10 +126,20 @@ impl Metric {
         let reach = bounds
             .as_ref()
             .map_or(i64::MIN, |bounds| match self.definition.compare {
-                Some(Compare::Previous) => bounds.start - (bounds.end - bounds.start),
+                Some(Compare::Previous | Compare::PreviousElapsed) => {
+                    bounds.start - (bounds.end - bounds.start)
+                }
                 Some(Compare::SameWeekday) => self.frames.bounds(place - 7).map_or(i64::MIN, |day| day.start),
                 None => bounds.start,
             });
+        let bounds =
+            bounds.map(
+                |bounds| match self.newest().filter(|_| current && self.definition.to_date) {
+                    // The highest event lies inside.
+                    Some(newest) => bounds.start..newest + i64::from(self.highest == Some(newest)),
+                    None => bounds,
+                },
+            );
         View {
             current,
             bounds,
@@ -228,6 +244,7 @@ impl Metric {
             Part::Current => Some(self.frames.slots(place)),
             Part::Previous => self.compared(place),
             Part::Spark(_, slots) | Part::Slots(slots) => Some(slots.clone()),
+            Part::Parts(slot, _) => Some(*slot..*slot + 1),
         }
     }
 
@@ -243,6 +260,9 @@ impl Metric {
         let mut sums = match (part, rolling) {
             (Part::Current, Some(rolling)) => rolling.current,
             (Part::Previous, Some(rolling)) => rolling.previous,
+            (Part::Parts(slot, over), _) => {
+                [0, 1].map(|leg| first_parts(&group.legs[leg], *slot, *over, group.how[leg]))
+            }
             _ => [group.totals(0, &slots), group.totals(1, &slots)],
         };
         for (leg, definition) in self.definition.legs.iter().enumerate() {
@@ -252,7 +272,7 @@ impl Metric {
                     Part::Current => Some(spread.current),
                     Part::Previous => Some(spread.previous),
                     Part::Spark(i, _) => Some(spread.spark[*i]),
-                    Part::Slots(_) => None,
+                    Part::Slots(_) | Part::Parts(..) => None,
                 };
                 sums[leg].sum = count.map_or(sums[leg].sum, i128::from);
             }
@@ -269,7 +289,13 @@ impl Metric {
         }
         let rate = |leg: &Leg| matches!(leg.aggregate, Aggregate::Rate(_));
         let lasted = if self.definition.legs.iter().any(rate) {
-            self.lasted(group, &slots)
+            let whole = self.lasted(group, &slots);
+            match (part, self.part_micros()) {
+                (Part::Parts(_, over), Some(micros)) => {
+                    whole.min(i128::from(*over) * i128::from(micros) * i128::from(SPARK))
+                }
+                _ => whole,
+            }
         } else {
             0
         };
@@ -283,10 +309,7 @@ impl Metric {
 
     /// How much of some slots is over, in 24ths of a microsecond; 0 where nothing is.
     fn lasted(&self, group: &Group, slots: &Range<i64>) -> i128 {
-        let newest = match self.definition.clock {
-            Clock::Wall => self.highest.max(Some(self.as_of)),
-            Clock::Event => self.highest,
-        };
+        let newest = self.newest();
         let fine = |micros: i64| i128::from(micros) * i128::from(SPARK);
         let span = match self.frames.gap() {
             Some(gap) => group
@@ -357,4 +380,9 @@ impl Metric {
         };
         number.map(Some).ok_or(Overflow)
     }
+}
+
+/// What came in the first parts of a slot.
+fn first_parts(cells: &[Cell], slot: i64, over: u16, how: How) -> Totals {
+    find(cells, slot).map_or_else(|_| Totals::default(), |at| cells[at].first_parts(over, how))
 }
