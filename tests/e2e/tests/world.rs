@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use roomcast_harness::client::Encoding;
 use roomcast_harness::follower::{Follower, Following};
 use roomcast_harness::nats::Nats;
 use roomcast_harness::repository;
@@ -157,7 +158,8 @@ pub async fn follower(stack: &Stack, first: usize, role: &str, rooms: &[&str]) -
     follower_from(stack, stack.gateways(), first, role, rooms, HashMap::new()).await
 }
 
-/// A follower that begins where `cursors` say, and keeps to these gateways.
+/// A follower that begins where `cursors` say, and keeps to these gateways. Who is an admin speaks Protobuf, so that every trial has
+/// clients of both encodings at each gateway.
 pub async fn follower_from(
     stack: &Stack,
     gateways: Vec<String>,
@@ -171,6 +173,11 @@ pub async fn follower_from(
     Follower::start(Following {
         gateways,
         first,
+        encoding: if role == "admin" {
+            Encoding::Protobuf
+        } else {
+            Encoding::Json
+        },
         token,
         rooms,
         cursors,

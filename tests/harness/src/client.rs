@@ -1,9 +1,11 @@
-//! A dashboard without a page: a WebSocket client that keeps every byte it was sent.
+//! A dashboard without a page: a WebSocket client, in either encoding, that keeps every byte it was sent.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+pub use roomcast_proto::frame::Encoding;
+use roomcast_proto::frame::{ClientFrame, ServerFrame};
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
@@ -11,17 +13,20 @@ use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 /// How long an answer may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One frame from the gateway, as JSON.
+/// One frame from the gateway, as its JSON form whatever was spoken.
 pub type Frame = Value;
 
 /// An open connection.
 pub struct Client {
     socket: WebSocketStream<TcpStream>,
+    encoding: Encoding,
     next_id: u32,
     /// Where this client stands in each room: from `event` and `caughtUp` only.
     pub cursors: HashMap<String, String>,
-    /// Every text frame received, in order, as it came: leaks are found by looking through these.
+    /// Every message received, in order, as it came: leaks are found by looking through these. Of Protobuf what is text in it.
     pub raw: Vec<String>,
+    /// Frames that came while the answer to a request was awaited.
+    pub early: Vec<Frame>,
     /// How the connection ended: close code and reason.
     pub closed: Option<(u16, String)>,
 }
@@ -38,8 +43,16 @@ impl Client {
     /// # Errors
     /// When the gateway refuses the upgrade.
     pub async fn open(gateway: &str) -> anyhow::Result<Self> {
+        Self::open_as(Encoding::Json, gateway).await
+    }
+
+    /// Likewise, to speak the given encoding.
+    ///
+    /// # Errors
+    /// When the gateway refuses the upgrade.
+    pub async fn open_as(encoding: Encoding, gateway: &str) -> anyhow::Result<Self> {
         let address = gateway.trim_start_matches("http://");
-        Self::upgrade(gateway, TcpStream::connect(address).await?).await
+        Self::upgrade(encoding, gateway, TcpStream::connect(address).await?).await
     }
 
     /// Likewise, with the smallest receive buffer the kernel gives: what is not read stays with the gateway.
@@ -52,22 +65,24 @@ impl Client {
         let stream = socket
             .connect(gateway.trim_start_matches("http://").parse()?)
             .await?;
-        Self::upgrade(gateway, stream).await
+        Self::upgrade(Encoding::Json, gateway, stream).await
     }
 
-    async fn upgrade(gateway: &str, stream: TcpStream) -> anyhow::Result<Self> {
+    async fn upgrade(encoding: Encoding, gateway: &str, stream: TcpStream) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
         let url: http::Uri = ws_url(gateway).parse()?;
-        let protocol = http::HeaderValue::from_static("roomcast.v1.json");
+        let protocol = http::HeaderValue::from_static(encoding.subprotocol());
         let builder = ClientBuilder::from_uri(url)
             .add_header(http::header::SEC_WEBSOCKET_PROTOCOL, protocol)
             .map_err(|error| anyhow::anyhow!("{error}"))?;
         let (socket, _) = tokio::time::timeout(PATIENCE, builder.connect_on(stream)).await??;
         Ok(Self {
             socket,
+            encoding,
             next_id: 1,
             cursors: HashMap::new(),
             raw: Vec::new(),
+            early: Vec::new(),
             closed: None,
         })
     }
@@ -82,7 +97,21 @@ impl Client {
         rooms: &[&str],
         cursors: &HashMap<String, String>,
     ) -> anyhow::Result<(Self, Value)> {
-        let mut client = Self::open(gateway).await?;
+        Self::connect_as(Encoding::Json, gateway, token, rooms, cursors).await
+    }
+
+    /// Likewise, speaking the given encoding.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub async fn connect_as(
+        encoding: Encoding,
+        gateway: &str,
+        token: &str,
+        rooms: &[&str],
+        cursors: &HashMap<String, String>,
+    ) -> anyhow::Result<(Self, Value)> {
+        let mut client = Self::open_as(encoding, gateway).await?;
         let connected = client.begin(token, rooms, cursors).await?;
         Ok((client, connected))
     }
@@ -123,22 +152,33 @@ impl Client {
         Ok(self.socket.send(Message::text(text.to_owned())).await?)
     }
 
-    /// Sends a request and reads until its answer; frames that come before are kept in [`Client::raw`] and their cursors noted.
+    /// Sends a frame, given as JSON, in what is spoken.
+    async fn send(&mut self, frame: &str) -> anyhow::Result<()> {
+        match self.encoding {
+            Encoding::Json => self.send_text(frame).await,
+            Encoding::Protobuf => {
+                let frame =
+                    ClientFrame::from_json(frame).map_err(|bad| anyhow::anyhow!("{frame}: {bad:?}"))?;
+                Ok(self.socket.send(Message::binary(frame.to_protobuf())).await?)
+            }
+        }
+    }
+
+    /// Sends a request and reads until its answer; frames that come before are kept in [`Client::early`] and their cursors noted.
     ///
     /// # Errors
     /// When the socket ends or nothing answers within 20 s.
     pub async fn request(&mut self, name: &str, body: Value) -> anyhow::Result<Frame> {
         let id = self.next_id;
         self.next_id += 1;
-        self.send_text(&json!({ "id": id, name: body }).to_string())
-            .await?;
+        self.send(&json!({ "id": id, name: body }).to_string()).await?;
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             anyhow::ensure!(!left.is_zero(), "no answer to {name}");
             match self.next(left).await? {
                 Some(frame) if frame["id"] == id => return Ok(frame),
-                Some(_) => {}
+                Some(frame) => self.early.push(frame),
                 None => anyhow::bail!("no answer to {name}; closed: {:?}", self.closed),
             }
         }
@@ -147,7 +187,7 @@ impl Client {
     /// The next frame, answering pings on the way. `None` when nothing came in time or the connection ended (then `closed` is set).
     ///
     /// # Errors
-    /// When a frame is not JSON.
+    /// When a frame cannot be read, or is not in what is spoken.
     pub async fn next(&mut self, within: Duration) -> anyhow::Result<Option<Frame>> {
         let deadline = tokio::time::Instant::now() + within;
         loop {
@@ -167,11 +207,20 @@ impl Client {
                 self.closed = Some((code.into(), reason.to_owned()));
                 continue;
             }
-            let Some(text) = message.as_text() else { continue };
-            self.raw.push(text.to_owned());
-            let frame: Frame = serde_json::from_str(text)?;
+            if !message.is_text() && !message.is_binary() {
+                continue;
+            }
+            let bytes = message.as_payload();
+            self.raw.push(String::from_utf8_lossy(bytes).into_owned());
+            let frame: Frame = match self.encoding {
+                Encoding::Json if message.is_text() => serde_json::from_slice(bytes)?,
+                Encoding::Protobuf if message.is_binary() => {
+                    serde_json::from_str(&ServerFrame::from_protobuf(bytes)?.to_json())?
+                }
+                _ => anyhow::bail!("the other kind of message: {message:?}"),
+            };
             if frame.get("ping").is_some() {
-                self.send_text("{\"pong\":{}}").await?;
+                self.send("{\"pong\":{}}").await?;
                 continue;
             }
             for name in ["event", "caughtUp"] {

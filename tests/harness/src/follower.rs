@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use roomcast_proto::frame::Encoding;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -21,6 +22,8 @@ pub struct Following {
     pub gateways: Vec<String>,
     /// Which of them comes first.
     pub first: usize,
+    /// What is spoken.
+    pub encoding: Encoding,
     /// The bearer's token.
     pub token: String,
     /// Rooms, beside those the policy joins.
@@ -116,8 +119,8 @@ async fn follow(following: Following, shared: &Mutex<Sighting>) {
                 .map(String::as_str)
                 .filter(|room| following.rooms.iter().all(|asked| asked != room)),
         );
-        let Ok((client, connected)) = Client::connect(gateway, &following.token, &rooms, &cursors).await
-        else {
+        let connecting = Client::connect_as(following.encoding, gateway, &following.token, &rooms, &cursors);
+        let Ok((client, connected)) = connecting.await else {
             // A gateway that is down refuses at once; the pause keeps this from being a busy loop.
             tokio::time::sleep(Duration::from_millis(50)).await;
             gone_since.get_or_insert_with(Instant::now);
@@ -134,11 +137,8 @@ async fn follow(following: Following, shared: &Mutex<Sighting>) {
 async fn listen(mut client: Client, shared: &Mutex<Sighting>) -> Duration {
     let mut hint = Duration::ZERO;
     // What came before the answer to `connect` would be a mistake of the gateway; it is noted all the same.
-    let early: Vec<String> = std::mem::take(&mut client.raw);
-    for text in early {
-        if let Ok(frame) = serde_json::from_str(&text) {
-            lock(shared).frame(&frame);
-        }
+    for frame in std::mem::take(&mut client.early) {
+        lock(shared).frame(&frame);
     }
     loop {
         match client.next(Duration::from_secs(60)).await {

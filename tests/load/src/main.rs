@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use bench::ingest::Door;
 use bench::load::Load;
-use bench::{Bench, catchup, fanout, growth, ingest, slow, storm};
+use bench::{Bench, catchup, fanout, growth, ingest, killed, slow, storm};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -60,6 +60,8 @@ enum Command {
     },
     /// P6: thousands of sockets are reset and all come back at once with their cursors (5,000 over 50 rooms).
     Storm(Load),
+    /// A gateway is killed with all its clients (5,000); they go to another one, where 1,000 others are measured.
+    Kill(Load),
     /// P7: what an event costs ingest that comes by one door.
     Ingest {
         /// The door.
@@ -147,15 +149,16 @@ async fn one(command: Command, bench: &mut Bench) -> anyhow::Result<()> {
     match command {
         Command::Fanout(load) => {
             let (connections, rate) = (load.connections.unwrap_or(1_000), load.rate.unwrap_or(20));
-            fanout::against_floor(bench, &load, connections, rate).await
+            fanout::against_floor(bench, &load, connections, rate, &[load.encoding]).await
         }
         Command::Busy(load) => fanout::busy(bench, &load).await,
         Command::Idle { load, beside } => bench::idle(&load, beside.as_deref()).await,
+        Command::Kill(load) => killed::run(bench, &load).await,
         Command::Storm(load) => storm::run(bench, &load).await,
         Command::Ingest { door, events, beside } => {
             ingest::one_door(bench, door, events, beside.as_deref()).await
         }
-        Command::Catchup { events, rounds } => catchup::run(bench, events, rounds).await,
+        Command::Catchup { events, rounds } => catchup::run(bench, events, rounds, 3).await,
         Command::Start { rounds } => catchup::starts(bench, rounds).await,
         Command::Slow(load) => slow::run(bench, &load).await,
         Command::Growth {

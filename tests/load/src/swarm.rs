@@ -22,6 +22,9 @@ use crate::{heard, wire};
 const UNDER_WAY_MAX: usize = 1_000;
 /// Who is told "later" comes again after a second, give or take a quarter.
 const LATER: Duration = Duration::from_secs(1);
+/// Who lost its server comes back after a time from the first of these to both together: the full jitter of our clients' first attempt.
+const JITTER_FROM: Duration = Duration::from_millis(50);
+const JITTER: Duration = Duration::from_millis(950);
 /// The smallest receive buffer that the kernel gives.
 const NARROW_BYTES: usize = 4_096;
 
@@ -66,7 +69,10 @@ impl Plan {
 
 enum Order {
     Reset,
+    /// All at once, to where they were.
     Return,
+    /// Each after a time of its own, to another server.
+    ReturnTo(SocketAddr),
 }
 
 /// A running swarm; ends when dropped.
@@ -179,6 +185,35 @@ impl Swarm {
         self.order(Order::Return)
     }
 
+    /// Waits until the server's death has reached every client.
+    ///
+    /// # Errors
+    /// When it has not within `within`.
+    pub fn lost(&self, within: Duration) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while self.tally.ended.load(Relaxed) < self.clients {
+            anyhow::ensure!(
+                start.elapsed() < within,
+                "{} of {} sockets ended",
+                self.tally.ended.load(Relaxed),
+                self.clients
+            );
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Lets all whose server is gone come to another one, each with its cursors, and each after a random time, as our clients do.
+    ///
+    /// # Errors
+    /// When the swarm has ended.
+    pub fn come_to(&self, server: SocketAddr) -> anyhow::Result<()> {
+        for count in [&self.tally.back, &self.tally.open, &self.tally.ended] {
+            count.store(0, Relaxed);
+        }
+        self.order(Order::ReturnTo(server))
+    }
+
     fn order(&self, order: Order) -> anyhow::Result<()> {
         self.orders
             .send(order)
@@ -250,6 +285,7 @@ impl Run {
             match orders.try_recv() {
                 Ok(Order::Reset) => self.reset(),
                 Ok(Order::Return) => self.come_back(),
+                Ok(Order::ReturnTo(server)) => self.come_to(server),
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
@@ -468,6 +504,23 @@ impl Run {
         self.pace = None;
         self.due = (0..self.sockets.len()).collect();
         self.wave.began.store(0, Relaxed);
+    }
+}
+
+impl Run {
+    fn come_to(&mut self, server: SocketAddr) {
+        (self.plan.address, self.pace) = (server, None);
+        self.wave.began.store(0, Relaxed);
+        let (now, clients) = (Instant::now(), self.sockets.len().max(1));
+        // A prime step visits all places once, so the times are spread evenly and neighbours lie apart.
+        let of = |index: usize| {
+            JITTER * u32::try_from(index * 7_919 % clients).unwrap_or(0) / u32::try_from(clients).unwrap_or(1)
+        };
+        let mut later: Vec<_> = (0..self.sockets.len())
+            .map(|index| (now + JITTER_FROM + of(index), index))
+            .collect();
+        later.sort_unstable();
+        self.later = later.into();
     }
 }
 

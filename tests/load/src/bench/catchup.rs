@@ -119,12 +119,12 @@ async fn current(system: &System, events: u64) -> anyhow::Result<()> {
     }
 }
 
-/// An aggregator is away while `events` are published, and comes back; several times over. Then, as the stream is full of events, a
-/// gateway is started that has to read the newest of them.
+/// An aggregator is away while `events` are published, and comes back; `rounds` times over. Then, as the stream is full of events, a
+/// gateway is started that has to read the newest of them, `starts` times.
 ///
 /// # Errors
 /// When a part cannot be started, or the number is not exact.
-pub async fn run(bench: &mut Bench, events: usize, rounds: usize) -> anyhow::Result<()> {
+pub async fn run(bench: &mut Bench, events: usize, rounds: usize, starts: usize) -> anyhow::Result<()> {
     let system = System::start(None, &[])?;
     let http = Http::default();
     let aggregator = Service::aggregator(&system, METRICS)?;
@@ -163,7 +163,7 @@ pub async fn run(bench: &mut Bench, events: usize, rounds: usize) -> anyhow::Res
     bench
         .report
         .note("P9", format!("{of}: its CPU per event"), costs, "µs");
-    full_ring(bench, &system, &http, total, rounds).await
+    full_ring(bench, &system, &http, total, starts).await
 }
 
 async fn full_ring(
@@ -176,7 +176,7 @@ async fn full_ring(
     let gateway = Service::like(system, "gateway")?;
     let wanted = RING_EVENTS.min(stored as f64);
     let (mut times, mut in_ring) = (Vec::new(), 0.0);
-    for _ in 0..rounds.max(3) {
+    for _ in 0..rounds {
         let (running, ready) = gateway.start(http).await?;
         in_ring = scrape::value(&gateway.metrics(http).await?, "roomcast_gateway_ring_events", &[]);
         drop(running);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Bench;
-use super::load::Load;
+use super::load::{Load, Written};
 use super::publisher::Publisher;
 use super::system::{Floor, System};
 use super::watch::{Spent, all_well, watch};
@@ -41,7 +41,16 @@ async fn floor(connections: usize, rate: u32, frame_bytes: usize, seconds: u64) 
     Ok(watch(floor.pid(), &swarm, Duration::from_secs(seconds)).await)
 }
 
-/// Gateway and floor in turn, with the same connections, rate and size of frame.
+/// What one way of writing frames cost, round by round.
+struct Cost {
+    encoding: Written,
+    micros: Vec<f64>,
+    ratios: Vec<f64>,
+    lone: Vec<f64>,
+}
+
+/// Gateway, in each of the encodings, and floor in turn, with the same connections and rate; the floor's frames are as large as those
+/// of the first encoding.
 ///
 /// # Errors
 /// When a part cannot be started, or a client missed an event.
@@ -50,42 +59,62 @@ pub async fn against_floor(
     load: &Load,
     connections: usize,
     rate: u32,
+    encodings: &[Written],
 ) -> anyhow::Result<()> {
-    let (mut ours, mut floors, mut ratios, mut lone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let system = System::start(None, &[])?;
+    let mut floors = Vec::new();
+    let mut costs: Vec<Cost> = encodings
+        .iter()
+        .map(|encoding| Cost {
+            encoding: *encoding,
+            micros: Vec::new(),
+            ratios: Vec::new(),
+            lone: Vec::new(),
+        })
+        .collect();
     for round in 1..=load.rounds {
-        let spent = gateway(&system, load, connections, rate).await?;
-        system.nobody().await?;
-        let least = floor(connections, rate, spent.frame_bytes, load.seconds.unwrap_or(10)).await?;
-        let ratio = spent.micros_per_frame / least.micros_per_frame;
-        bench.say(&format!(
-            "  {connections} × {rate}/s, round {round}: {:.2} µs ({} frames of {} B), floor {:.2} µs ({} frames), ratio {ratio:.2}; {}",
-            spent.micros_per_frame,
-            spent.frames,
-            spent.frame_bytes,
-            least.micros_per_frame,
-            least.frames,
-            spent.latencies
-        ));
-        ours.push(spent.micros_per_frame);
+        let mut all = Vec::new();
+        for cost in &costs {
+            let load = Load {
+                encoding: cost.encoding,
+                ..*load
+            };
+            all.push(gateway(&system, &load, connections, rate).await?);
+            system.nobody().await?;
+        }
+        let frame_bytes = all.first().map_or(0, |spent| spent.frame_bytes);
+        let least = floor(connections, rate, frame_bytes, load.seconds.unwrap_or(10)).await?;
+        for (cost, spent) in costs.iter_mut().zip(all) {
+            let ratio = spent.micros_per_frame / least.micros_per_frame;
+            bench.say(&format!(
+                "  {connections} × {rate}/s, {}, round {round}: {:.2} µs ({} frames of {} B), floor {:.2} µs ({} frames), ratio {ratio:.2}; {}",
+                cost.encoding,
+                spent.micros_per_frame,
+                spent.frames,
+                spent.frame_bytes,
+                least.micros_per_frame,
+                least.frames,
+                spent.latencies
+            ));
+            cost.micros.push(spent.micros_per_frame);
+            cost.ratios.push(ratio);
+            cost.lone.push(spent.latencies.millis(0.5));
+        }
         floors.push(least.micros_per_frame);
-        ratios.push(ratio);
-        lone.push(spent.latencies.millis(0.5));
     }
-    let of = format!("{connections} × {rate}/s");
-    bench
-        .report
-        .note("P1", format!("gateway CPU per delivery, {of}"), ours, "µs");
-    bench.report.note("P1", format!("floor, {of}"), floors, "µs");
-    bench
-        .report
-        .at_most("P1", format!("ratio to the floor, {of}"), ratios, "×", 1.25);
-    bench.report.note(
-        "P1",
-        format!("POST → frame of a lone event, p50, {of}"),
-        lone,
-        "ms",
-    );
+    let report = &mut bench.report;
+    report.note("P1", format!("floor, {connections} × {rate}/s"), floors, "µs");
+    for cost in costs {
+        let of = format!("{connections} × {rate}/s, {}", cost.encoding);
+        report.note("P1", format!("gateway CPU per delivery, {of}"), cost.micros, "µs");
+        report.at_most("P1", format!("ratio to the floor, {of}"), cost.ratios, "×", 1.25);
+        report.note(
+            "P1",
+            format!("POST → frame of a lone event, p50, {of}"),
+            cost.lone,
+            "ms",
+        );
+    }
     Ok(())
 }
 

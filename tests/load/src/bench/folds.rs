@@ -12,6 +12,8 @@ use roomcast_proto::event::View;
 use super::Bench;
 
 const GROUPS: usize = 1_000;
+/// CPU time of one measurement.
+const CPU_NS: u64 = 1_000_000_000;
 
 /// Each row: what it is, its definitions, the budget in folds a second (an event that reaches a metric is one fold).
 const CASES: [(&str, &str, f64); 2] = [
@@ -23,15 +25,15 @@ const CASES: [(&str, &str, f64); 2] = [
         1_000_000.0,
     ),
     (
-        "the same over 24 h sliding by 1 min, with a compiled where",
+        "sum and p95 by 1,000 groups over 24 h sliding by 1 min, with a compiled where",
         "  - { name: sum, from: { room: load, type: load }, where: data.currency == \"TRY\", value: sum(data.amount), group_by: [data.group], window: { sliding: 24h, step: 1m } }
-  - { name: count, from: { room: load, type: load }, where: data.currency == \"TRY\", value: count(), group_by: [data.group], window: { sliding: 24h, step: 1m } }
+  - { name: p95, from: { room: load, type: load }, where: data.currency == \"TRY\", value: p95(data.amount), group_by: [data.group], window: { sliding: 24h, step: 1m } }
 ",
         500_000.0,
     ),
 ];
 
-/// Folds as many events as a second or two take, reading each from its JSON as the aggregator does.
+/// Folds as many events as a second takes, reading each from its JSON as the aggregator does.
 ///
 /// # Errors
 /// When the definitions are not accepted.
@@ -81,7 +83,7 @@ fn folds_per_second(definitions: &Definitions, events: &[String], now: i64) -> a
     let mut shard = Shard::load(metrics, None, now).map_err(|_| anyhow::anyhow!("an empty shard loads"))?;
     let (mut seq, mut folded) = (0_u64, 0_u64);
     let began = thread_cpu_ns();
-    while thread_cpu_ns() - began < 1_500_000_000 {
+    while thread_cpu_ns() - began < CPU_NS {
         for json in events {
             let view = View::parse(json.as_bytes())?;
             seq += 1;

@@ -66,11 +66,13 @@ async fn per_delivery(load: &Load, rooms: usize) -> anyhow::Result<f64> {
 /// When a part cannot be started, or a client missed an event.
 pub async fn rooms(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let most = load.rooms.unwrap_or(ROOMS[2]).max(ROOMS[0] + 1);
-    let counts = [ROOMS[0], ROOMS[1].min(most), most];
-    let mut costs = counts.map(|_| Vec::new());
+    let mut counts = vec![ROOMS[0], ROOMS[1], most];
+    counts.retain(|rooms| *rooms <= most);
+    counts.dedup();
+    let mut costs = vec![Vec::new(); counts.len()];
     for round in 1..=load.rounds {
-        for (n, rooms) in counts.into_iter().enumerate() {
-            costs[n].push(per_delivery(load, rooms).await?);
+        for (rooms, costs) in counts.iter().zip(&mut costs) {
+            costs.push(per_delivery(load, *rooms).await?);
         }
         let said: Vec<String> = counts
             .iter()
@@ -84,14 +86,14 @@ pub async fn rooms(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
             .collect();
         bench.say(&format!("  round {round}: {}", said.join(", ")));
     }
-    let [few, rest @ ..] = costs;
+    let few = costs.remove(0);
     bench.report.note(
         "growth",
         format!("gateway CPU per delivery, {} rooms", ROOMS[0]),
         few.clone(),
         "µs",
     );
-    for (rooms, costs) in counts[1..].iter().zip(rest) {
+    for (rooms, costs) in counts[1..].iter().zip(costs) {
         let ratios = costs.iter().zip(&few).map(|(more, few)| more / few).collect();
         bench.report.at_most(
             "growth",

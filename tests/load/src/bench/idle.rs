@@ -8,11 +8,11 @@ use roomcast_load::cpu;
 use roomcast_load::tokens::Algorithm;
 
 use super::Bench;
-use super::load::{Load, Users};
+use super::load::{Load, Users, Written};
 use super::system::{Floor, System};
 
 /// How long a gateway rests before it counts as empty, and before memory counts as settled.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(3);
 /// Connections where memory is measured: as many as a gateway takes. With few, what a process holds for all of them would count.
 const CONNECTIONS: usize = 10_000;
 /// Connections where handshakes are measured.
@@ -114,25 +114,31 @@ pub fn floor(connections: usize) -> anyhow::Result<f64> {
     Ok((cpu::read(floor.pid()).cpu_ns - before) as f64 / 1000.0 / connections as f64)
 }
 
-/// The budget of memory.
+/// The budget of memory, in both encodings.
 ///
 /// # Errors
 /// When the gateway cannot be started.
 pub async fn memory(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
-    let (mut each, mut empty) = (Vec::new(), Vec::new());
     let connections = load.connections.unwrap_or(CONNECTIONS);
+    let encodings = [Written::Json, Written::Protobuf];
+    let (mut each, mut empty) = (encodings.map(|_| Vec::new()), Vec::new());
     for _ in 0..load.rounds {
-        let cost = measure(load, None).await?;
-        bench.say(&format!("  {connections} connections: {cost}"));
-        each.push(cost.connection_bytes);
-        empty.push(cost.empty_bytes / 1_048_576.0);
+        for (encoding, each) in encodings.into_iter().zip(&mut each) {
+            let load = Load { encoding, ..*load };
+            let cost = measure(&load, None).await?;
+            bench.say(&format!("  {connections} connections, {encoding}: {cost}"));
+            each.push(cost.connection_bytes);
+            empty.push(cost.empty_bytes / 1_048_576.0);
+        }
     }
-    let of =
-        format!("RSS per idle connection in {ROOMS} rooms and its user's own, {connections} connections");
-    bench.report.at_most("P3", of, each, "B", 4096.0);
-    bench
-        .report
-        .at_most("P3", "RSS of an empty gateway", empty, "MiB", 20.0);
+    let report = &mut bench.report;
+    for (encoding, each) in encodings.into_iter().zip(each) {
+        let of = format!(
+            "RSS per idle connection in {ROOMS} rooms and its user's own, {connections} connections, {encoding}"
+        );
+        report.at_most("P3", of, each, "B", 4096.0);
+    }
+    report.at_most("P3", "RSS of an empty gateway", empty, "MiB", 20.0);
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Who the clients of a measurement are, and how they speak: the options that all of them share.
 
+use std::fmt;
+
 use clap::{Args, ValueEnum};
 use roomcast_load::tokens::Algorithm;
 use roomcast_proto::frame::Encoding;
@@ -20,6 +22,15 @@ pub enum Written {
     Json,
     /// As Protobuf.
     Protobuf,
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "JSON",
+            Self::Protobuf => "Protobuf",
+        })
+    }
 }
 
 /// Options of every measurement with clients; what is not given is the budget's.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::process::Command;
+use std::time::Duration;
 
 /// What became of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,7 @@ struct Line {
 /// All figures of one run.
 pub struct Report {
     lines: Vec<Line>,
+    transcripts: Vec<(String, String)>,
     quick: bool,
 }
 
@@ -86,6 +88,7 @@ impl Report {
     pub fn new(quick: bool) -> Self {
         Self {
             lines: Vec::new(),
+            transcripts: Vec::new(),
             quick,
         }
     }
@@ -162,6 +165,12 @@ impl Report {
         });
     }
 
+    /// What happened, moment by moment, below the table. Of several with one title the last is kept.
+    pub fn transcript(&mut self, title: &str, lines: &[String]) {
+        self.transcripts.retain(|(known, _)| known != title);
+        self.transcripts.push((title.to_owned(), lines.join("\n")));
+    }
+
     /// How many measurements came to no figure.
     #[must_use]
     pub fn failures(&self) -> usize {
@@ -169,7 +178,7 @@ impl Report {
         self.lines.iter().filter(failed).count()
     }
 
-    /// The table alone.
+    /// Table and transcripts.
     #[must_use]
     pub fn table(&self) -> String {
         let mut out = String::from("| budget | what | measured | held against | |\n|---|---|---|---|---|\n");
@@ -184,10 +193,13 @@ impl Report {
                 line.verdict.word()
             );
         }
+        for (title, text) in &self.transcripts {
+            let _ = write!(out, "\n## {title}\n\n```text\n{text}\n```\n");
+        }
         out
     }
 
-    fn text(&self) -> String {
+    fn text(&self, took: Duration) -> String {
         let said = |program: &str, arguments: &[&str]| {
             let output = Command::new(program).args(arguments).output();
             output
@@ -197,7 +209,7 @@ impl Report {
         let mut out = String::from("# What `make bench` measured last\n\n");
         let _ = writeln!(
             out,
-            "{}, commit {}{}, {} cores, {}, {}. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against.\n",
+            "{}, commit {}{}, {} cores, {}, {}, in {} s. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against.\n",
             said("date", &["-u", "+%Y-%m-%d"]),
             said("git", &["rev-parse", "--short", "HEAD"]),
             if said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() {
@@ -208,6 +220,7 @@ impl Report {
             std::thread::available_parallelism().map_or(0, usize::from),
             said("uname", &["-sr"]),
             said("sh", &["-c", "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"]),
+            took.as_secs(),
             if self.quick {
                 "one short round"
             } else {
@@ -218,12 +231,12 @@ impl Report {
         out
     }
 
-    /// Writes `tests/load/RESULTS.md` and returns its text.
+    /// Writes `tests/load/RESULTS.md` and returns its text; `took`: the whole run.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&self) -> anyhow::Result<String> {
-        let text = self.text();
+    pub fn write(&self, took: Duration) -> anyhow::Result<String> {
+        let text = self.text(took);
         std::fs::write(
             roomcast_harness::repository().join("tests/load/RESULTS.md"),
             &text,
@@ -255,6 +268,18 @@ mod tests {
         let lines: Vec<&str> = table.lines().skip(2).collect();
         assert_eq!(lines, rows);
         assert_eq!(report.failures(), 1);
+    }
+
+    #[test]
+    fn a_transcript_stands_below_the_table_once() {
+        let mut report = Report::new(false);
+        report.note("P1", "a", vec![1.0], "s");
+        for line in ["first", "second"] {
+            report.transcript("What happened", &[line.to_owned(), "end".to_owned()]);
+        }
+        let table = report.table();
+        let (_, below) = table.split_once("| P1 | a | 1.00 s |  |  |\n").unwrap();
+        assert_eq!(below, "\n## What happened\n\n```text\nsecond\nend\n```\n");
     }
 
     #[test]

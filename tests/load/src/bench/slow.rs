@@ -30,6 +30,8 @@ const FILL_BYTES: usize = 30_000;
 const OUTBOX_BYTES: f64 = 1_048_576.0;
 /// A gateway that wrote nothing for so long has nothing left that it could write.
 const SETTLED: Duration = Duration::from_millis(200);
+/// How often the transcript says something.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How often memory is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -37,6 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 struct Seen {
     latencies: Histogram,
     rss_grown_bytes: f64,
+    transcript: Vec<String>,
 }
 
 struct World {
@@ -116,16 +119,29 @@ impl World {
         let before = self.readers.tally.events.load(Relaxed);
         let least = cpu::read(pid).rss_bytes;
         let mut most = least;
+        let (began, closes) = (Instant::now(), self.closes().await?);
+        let mut transcript = Vec::new();
         let looking = async {
+            let mut tell = began;
             loop {
-                most = most.max(cpu::read(pid).rss_bytes);
+                let now = cpu::read(pid).rss_bytes;
+                most = most.max(now);
+                if Instant::now() >= tell {
+                    tell += TELL_EVERY;
+                    transcript.push(format!(
+                        "{:>6.2} s  gateway at {:.1} MiB, {} told to come back (4002)",
+                        began.elapsed().as_secs_f64(),
+                        now as f64 / 1_048_576.0,
+                        self.closes().await? - closes
+                    ));
+                }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
         let publishing = publisher.steady(EVERYBODY..EVERYBODY + 1, rate, |sent| sent >= total);
         tokio::select! {
             published = publishing => drop(published?),
-            () = looking => {}
+            failed = looking => return failed,
         }
         let owed = total * self.fast as u64;
         let start = Instant::now();
@@ -141,10 +157,25 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         all_well(&self.readers)?;
+        let latencies = self.readers.tally.latencies();
+        transcript.push(format!(
+            "{:>6.2} s  all {owed} events are with the {} that read, none missed, none twice: {latencies}",
+            began.elapsed().as_secs_f64(),
+            self.fast
+        ));
         Ok(Seen {
-            latencies: self.readers.tally.latencies(),
+            latencies,
             rss_grown_bytes: (most - least) as f64,
+            transcript,
         })
+    }
+
+    /// How many were told that they are too slow, so far.
+    async fn closes(&self) -> anyhow::Result<f64> {
+        let too_slow = ["reason=\"too_slow\""];
+        self.system
+            .metric("gateway", "roomcast_gateway_closes_total", &too_slow)
+            .await
     }
 
     async fn gone(&self) -> anyhow::Result<()> {
@@ -167,11 +198,8 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let mut p99 = names.map(|_| Vec::new());
     let (mut ratios, mut held, mut closed) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=load.rounds {
-        let too_slow = ["reason=\"too_slow\""];
-        let closes = world
-            .system
-            .metric("gateway", "roomcast_gateway_closes_total", &too_slow)
-            .await?;
+        let closes = world.closes().await?;
+        let mut transcript = Vec::new();
         for (n, conduct) in [None, Some(Conduct::Reads), Some(Conduct::NeverReads)]
             .into_iter()
             .enumerate()
@@ -195,14 +223,16 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
                 seen.rss_grown_bytes / 1_048_576.0
             ));
             p99[n].push(seen.latencies.millis(0.99));
+            transcript.push(format!(
+                "{} clients that read, {never} more: {}",
+                world.fast, names[n]
+            ));
+            transcript.extend(seen.transcript);
             drop(others);
             world.gone().await?;
         }
-        let now = world
-            .system
-            .metric("gateway", "roomcast_gateway_closes_total", &too_slow)
-            .await?;
-        closed.push(now - closes);
+        closed.push(world.closes().await? - closes);
+        bench.report.transcript("Clients that never read", &transcript);
         ratios.push(p99[2][round - 1] / p99[0][round - 1]);
     }
     let of = format!("{} clients that read, {never} more", world.fast);

@@ -70,6 +70,23 @@ impl System {
     /// # Errors
     /// When there is no nats-server.
     pub fn start(metrics: Option<&str>, gateway: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(metrics, gateway, Options::default())
+    }
+
+    /// Two gateways, and what is killed is started again.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn that_restarts() -> anyhow::Result<Self> {
+        let options = Options {
+            gateways: 2,
+            restart: true,
+            ..Options::default()
+        };
+        Self::start_with(None, &[], options)
+    }
+
+    fn start_with(metrics: Option<&str>, gateway: &[&str], options: Options) -> anyhow::Result<Self> {
         let files = super::guard::folder()?;
         let issuer = Issuer::new()?;
         let write = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
@@ -103,7 +120,7 @@ impl System {
             policy: Some(write("policy.yaml", POLICY)?),
             metrics: metrics.map(|text| write("metrics.yaml", text)).transpose()?,
             more,
-            ..Options::default()
+            ..options
         };
         let stack =
             Stack::start(&options).ok_or_else(|| anyhow::anyhow!("nats-server is missing: make tools"))?;
@@ -128,9 +145,17 @@ impl System {
     /// # Errors
     /// When it is not one.
     pub fn gateway(&self) -> anyhow::Result<SocketAddr> {
+        self.gateway_at(0)
+    }
+
+    /// Likewise, of several.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn gateway_at(&self, index: usize) -> anyhow::Result<SocketAddr> {
         let gateways = self.stack.gateways();
-        let first = gateways.first().ok_or_else(|| anyhow::anyhow!("no gateway"))?;
-        Ok(first.trim_start_matches("http://").parse()?)
+        let address = gateways.get(index).ok_or_else(|| anyhow::anyhow!("no gateway"))?;
+        Ok(address.trim_start_matches("http://").parse()?)
     }
 
     /// A service's figure about itself: see [`scrape::value`].
@@ -237,8 +262,21 @@ impl System {
     /// # Errors
     /// When not all of them get in.
     pub fn swarm_at(&self, rate: usize, load: &Load, dashboards: Vec<Dashboard>) -> anyhow::Result<Swarm> {
+        Self::swarm_of(self.gateway()?, rate, load, dashboards)
+    }
+
+    /// Likewise, at one of several gateways.
+    ///
+    /// # Errors
+    /// When not all of them get in.
+    pub fn swarm_of(
+        address: SocketAddr,
+        rate: usize,
+        load: &Load,
+        dashboards: Vec<Dashboard>,
+    ) -> anyhow::Result<Swarm> {
         let swarm = Swarm::start(Plan {
-            address: self.gateway()?,
+            address,
             dashboards,
             rate: Some(rate),
             encoding: load.encoding(),
