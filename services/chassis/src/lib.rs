@@ -5,6 +5,7 @@
 //! product words: no room, no audience, no event.
 
 pub mod admin;
+pub mod bucket;
 pub mod build;
 pub mod config;
 pub mod descriptors;

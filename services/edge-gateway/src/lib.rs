@@ -10,7 +10,6 @@ pub mod admission;
 pub mod allowance;
 pub mod asking;
 pub mod beat;
-pub mod bucket;
 pub mod client_publish;
 pub mod commands;
 pub mod commands_http;
@@ -50,3 +49,4 @@ pub mod ws;
 
 #[cfg(test)]
 mod simulation;
+pub use roomcast_chassis::bucket;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::IngestMetrics;
+use crate::quota::Share;
 
 /// The bound on work in flight. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,6 +28,7 @@ pub struct Full;
 pub struct Place {
     _request: OwnedSemaphorePermit,
     bytes: Option<OwnedSemaphorePermit>,
+    share: Option<Share>,
     kibibytes: Arc<Semaphore>,
     metrics: IngestMetrics,
 }
@@ -56,6 +58,7 @@ impl Capacity {
         Ok(Place {
             _request: request,
             bytes: None,
+            share: None,
             kibibytes,
             metrics,
         })
@@ -68,6 +71,11 @@ impl Capacity {
 }
 
 impl Place {
+    /// Holds the share of its sender as long as the place is held.
+    pub fn hold(&mut self, share: Option<Share>) {
+        self.share = share;
+    }
+
     /// Makes sure that the place covers `bytes` in all, before they are kept.
     ///
     /// # Errors

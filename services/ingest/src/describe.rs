@@ -62,6 +62,8 @@ pub fn publish() -> Operation {
         Code::EventExpired,
         Code::TooManyKeys,
         Code::Conflict,
+        Code::Rate,
+        Code::Quota,
         Code::Unavailable,
         Code::Unknown,
         Code::RequestTimeout,

@@ -152,11 +152,12 @@ impl HttpDoor {
         let sender = self
             .bearers
             .sender(request.headers(), now_micros().div_euclid(1_000_000))?;
-        let place = self
+        let mut place = self
             .intake
             .capacity
             .enter()
             .map_err(|full| self.intake.full(Door::Http, full))?;
+        self.intake.share(Door::Http, &sender, &mut place)?;
         Ok((sender, place))
     }
 

@@ -95,7 +95,13 @@ impl NatsDoor {
             .enter()
             .and_then(|mut place| place.cover(message.payload.len()).map(|()| place));
         let judged = match place {
-            Ok(place) => Ok((self.judge(&message), place)),
+            Ok(mut place) => {
+                let judged = self.judge(&message);
+                judged
+                    .sender()
+                    .map_or(Ok(()), |sender| self.intake.share(Door::Nats, sender, &mut place))
+                    .map(|()| (judged, place))
+            }
             Err(full) => Err(self.intake.full(Door::Nats, full)),
         };
         let (intake, client) = (Arc::clone(&self.intake), self.client.clone());
@@ -196,6 +202,13 @@ enum Judged {
 }
 
 impl Judged {
+    fn sender(&self) -> Option<&Sender> {
+        match self {
+            Self::Sender { sender, .. } => Some(sender),
+            Self::Refused { .. } => None,
+        }
+    }
+
     fn forbidden(tenant: Tenant, headers: Option<&HeaderMap>) -> Self {
         Self::Refused {
             tenant: Some(tenant),

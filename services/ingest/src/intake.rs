@@ -12,11 +12,12 @@ use tokio::sync::watch;
 
 use crate::accept::{Accepted, Arrival, Sender, decide};
 use crate::answer::{Answer, NotTaken, Taken};
-use crate::capacity::{Capacity, Full};
+use crate::capacity::{Capacity, Full, Place};
 use crate::dead_letter::{DeadLetter, DeadLetters, is_kept};
 use crate::error::unavailable;
 use crate::lines::Line;
 use crate::metrics::{Door, IngestMetrics, Outcome};
+use crate::quota::Quotas;
 use crate::store::Store;
 
 /// How the events stand in a request's body.
@@ -71,6 +72,8 @@ pub struct Intake {
     pub dead_letters: DeadLetters,
     /// The bound on work in flight.
     pub capacity: Capacity,
+    /// The bounds on each publisher and tenant.
+    pub quotas: Quotas,
     /// The metrics.
     pub metrics: IngestMetrics,
     /// Whether NATS is connected.
@@ -187,7 +190,24 @@ impl Intake {
     /// Refuses for want of room; nothing was kept.
     #[must_use]
     pub fn full(&self, door: Door, full: Full) -> Refusal {
-        let refusal = unavailable(&full.to_string());
+        self.turned_away(door, unavailable(&full.to_string()))
+    }
+
+    /// Takes a share of the work in flight for a sender; it is held with its place.
+    ///
+    /// # Errors
+    /// `quota`, `rate`; counted, and nothing is to be kept.
+    pub fn share(&self, door: Door, sender: &Sender, place: &mut Place) -> Result<(), Refusal> {
+        match self.quotas.enter(sender) {
+            Ok(share) => {
+                place.hold(share);
+                Ok(())
+            }
+            Err(refusal) => Err(self.turned_away(door, refusal)),
+        }
+    }
+
+    fn turned_away(&self, door: Door, refusal: Refusal) -> Refusal {
         self.metrics.event(door, Outcome::Refused);
         self.metrics.refused(refusal.code);
         refusal
@@ -224,10 +244,26 @@ impl Intake {
 
     /// Stores what was accepted, keeps what was refused, counts both.
     async fn carry_out(&self, request: &Request<'_>, decided: Vec<Decided>) -> Vec<Taken> {
+        let decided = self.within_rate(request.sender, decided);
         let (lines, taken) = self.store_all(decided).await;
         self.count(request.door, &taken);
         self.keep_refused(request, &lines, &taken).await;
         taken
+    }
+
+    /// Nothing of a request is done, and nothing kept, when its sender sends too fast: it has the events still, and a flood of bad ones
+    /// must not become a flood of dead letters.
+    fn within_rate(&self, sender: &Sender, decided: Vec<Decided>) -> Vec<Decided> {
+        let cost = |decided: &Decided| decided.1.as_ref().map_or(1, |event| event.placements.len());
+        let Err(refusal) = self.quotas.take(sender, decided.iter().map(cost).sum()) else {
+            return decided;
+        };
+        let refuse = |(line, decided): Decided| {
+            let id = decided.map_or_else(|not_taken| not_taken.id, |event| Some(event.id));
+            let refusal = refusal.clone();
+            (line, Err(NotTaken { refusal, id }))
+        };
+        decided.into_iter().map(refuse).collect()
     }
 
     /// Stores what was accepted and puts the results back among the refusals, in order.

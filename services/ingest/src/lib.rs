@@ -1,6 +1,7 @@
 //! Ingest: the only writer of business events.
 //!
-//! An event comes in by a door ([`door_http`], [`door_nats`]), passes the limit on work in flight ([`capacity`]), is decided upon
+//! An event comes in by a door ([`door_http`], [`door_nats`]), passes the limits on work in flight ([`capacity`]) and on what each
+//! publisher and tenant may send ([`quota`]), is decided upon
 //! ([`accept`], pure), stored and acknowledged ([`store`]) or refused and kept as a dead letter ([`dead_letter`]), and answered
 //! ([`answer`]). What an HTTP [`body`] may be: JSON, data beside headers ([`binary_mode`]), lines without end ([`long_body`]), packed
 //! ([`inflate`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
@@ -28,6 +29,7 @@ pub mod key_value;
 pub mod lines;
 pub mod long_body;
 pub mod metrics;
+pub mod quota;
 pub mod recent;
 pub mod room_keys;
 pub mod serve;

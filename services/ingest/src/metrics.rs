@@ -91,6 +91,8 @@ pub struct Declared {
     pub in_flight: IntGauge,
     /// Requests refused because the bound on work in flight was reached.
     pub full: IntCounter,
+    /// Requests refused because their publisher or tenant had its share, by whose limit and which.
+    pub over_quota: IntCounterVec,
     /// From the decision to the acknowledgement of one request's events.
     pub store_seconds: Histogram,
     /// Publishes sent again with the same id.
@@ -175,6 +177,12 @@ impl IngestMetrics {
             full: metrics.counter(
                 "roomcast_ingest_full_total",
                 "Requests refused because as much as may be was being worked on.",
+            )?,
+            over_quota: metrics.counter_vec(
+                "roomcast_ingest_over_quota_total",
+                "Requests refused because a publisher or tenant had its share, by whose (publisher, tenant) and what (rate: events a \
+                 second, requests: under way at the same time).",
+                &["whose", "what"],
             )?,
             store_seconds: metrics.histogram(
                 "roomcast_ingest_store_seconds",

@@ -22,6 +22,7 @@ use crate::door_nats::NatsDoor;
 use crate::door_service::{ServiceDoor, Services};
 use crate::intake::Intake;
 use crate::metrics::IngestMetrics;
+use crate::quota::Quotas;
 use crate::settings::Settings;
 use crate::store::{Parts, Store};
 use crate::streams;
@@ -95,6 +96,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
             settings.in_flight_bytes_max,
             metrics.clone(),
         ),
+        quotas: Quotas::new(settings.quotas, metrics.clone()),
         metrics: metrics.clone(),
         nats: nats.status(),
     };

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use roomcast_admin::AdminSettings;
+use roomcast_chassis::bucket::Rate;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::Failure;
 use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits::BATCH_BYTES_MAX;
 use roomcast_rights::PolicySettings;
+
+use crate::quota;
 
 /// The settings of ingest, besides those every service has.
 #[derive(Clone, Debug)]
@@ -36,6 +39,8 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// `ROOMCAST_IN_FLIGHT_BYTES_MAX`: bytes of all requests worked on at the same time.
     pub in_flight_bytes_max: usize,
+    /// `ROOMCAST_PUBLISHER_…`, `ROOMCAST_TENANT_…`: what each publisher and tenant may have done.
+    pub quotas: quota::Limits,
     /// `ROOMCAST_BODY_SECONDS`: time in which a body must have arrived.
     pub body_within: Duration,
     /// `ROOMCAST_ROOM_KEYS_MAX`: state keys of one room.
@@ -89,6 +94,7 @@ impl Settings {
                 1 << 20..=1 << 40,
                 "Bytes of all requests worked on at the same time; beyond, requests are answered 503.",
             ),
+            quotas: read_quotas(reader),
             body_within: reader.seconds(
                 "ROOMCAST_BODY_SECONDS",
                 10,
@@ -128,6 +134,53 @@ impl Settings {
     }
 }
 
+fn read_quotas(reader: &mut Reader<'_>) -> quota::Limits {
+    const MOST: u64 = 10_000_000;
+    let mut rate = |of: [&'static str; 2], usual: [u64; 2], about: [&'static str; 2]| Rate {
+        per_second: reader.number(of[0], usual[0], 1..=MOST, about[0]),
+        // A batch must fit.
+        burst: reader.number(of[1], usual[1], 1_000..=MOST, about[1]),
+    };
+    // More than one instance stores on three nodes: they stop a loop that has gone wild. Where publishers are strangers they are lower.
+    let publisher_rate = rate(
+        [
+            "ROOMCAST_PUBLISHER_EVENTS_RATE",
+            "ROOMCAST_PUBLISHER_EVENTS_BURST",
+        ],
+        [50_000, 100_000],
+        [
+            "Events a second of one publisher at this instance; more is answered 429, rate.",
+            "Events of one publisher at once.",
+        ],
+    );
+    let tenant_rate = rate(
+        ["ROOMCAST_TENANT_EVENTS_RATE", "ROOMCAST_TENANT_EVENTS_BURST"],
+        [100_000, 200_000],
+        [
+            "Events a second of one tenant at this instance; more is answered 429, rate.",
+            "Events of one tenant at once.",
+        ],
+    );
+    let mut requests = |name: &'static str, usual: usize, about: &'static str| {
+        reader.number(name, usual, 1..=1_000_000, about)
+    };
+    quota::Limits {
+        publisher_rate,
+        tenant_rate,
+        publisher_requests_max: requests(
+            "ROOMCAST_PUBLISHER_REQUESTS_MAX",
+            768,
+            "Requests of one publisher worked on at the same time; one more is answered 429, quota. Less than \
+             ROOMCAST_REQUESTS_MAX, so that others find room.",
+        ),
+        tenant_requests_max: requests(
+            "ROOMCAST_TENANT_REQUESTS_MAX",
+            896,
+            "Requests of one tenant worked on at the same time; one more is answered 429, quota.",
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use roomcast_chassis::config::Environment;
@@ -156,6 +209,16 @@ mod tests {
     fn mistakes_are_named_all_at_once() {
         check(&[], &[]);
         check(&[("ROOMCAST_REQUESTS_MAX", "0")], &["ROOMCAST_REQUESTS_MAX"]);
+        for name in [
+            "ROOMCAST_PUBLISHER_EVENTS_RATE",
+            "ROOMCAST_PUBLISHER_EVENTS_BURST",
+            "ROOMCAST_PUBLISHER_REQUESTS_MAX",
+            "ROOMCAST_TENANT_EVENTS_RATE",
+            "ROOMCAST_TENANT_EVENTS_BURST",
+            "ROOMCAST_TENANT_REQUESTS_MAX",
+        ] {
+            check(&[(name, "0")], &[name]);
+        }
         check(&[("ROOMCAST_LISTEN", "8081")], &["ROOMCAST_LISTEN"]);
         check(&[("ROOMCAST_JWT_ISSUER", "")], &["ROOMCAST_JWT_ISSUER"]);
         check(

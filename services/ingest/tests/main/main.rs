@@ -10,6 +10,7 @@ mod fixture;
 mod idempotency;
 mod keys;
 mod modes;
+mod quotas;
 mod refusals;
 mod services;
 mod start;

@@ -41,9 +41,18 @@ impl Bucket {
     /// Milliseconds until one unit is there, rounded up.
     #[must_use]
     pub fn wait_millis(&self, now_millis: u64, rate: Rate) -> u64 {
-        let unit = 1_000_000 / rate.per_second.max(1);
-        let over = (self.full_at + unit).saturating_sub(now_millis * 1000 + unit * rate.burst);
-        over.div_ceil(1000)
+        self.wait_millis_for(now_millis, 1, rate)
+    }
+
+    /// Milliseconds until `cost` units are there, rounded up; they never are when they are more than the burst.
+    #[must_use]
+    pub fn wait_millis_for(&self, now_millis: u64, cost: u64, rate: Rate) -> u64 {
+        let now = now_millis.saturating_mul(1000);
+        let micros = |units: u64| units.saturating_mul(1_000_000) / rate.per_second.max(1);
+        let full_at = self.full_at.max(now).saturating_add(micros(cost));
+        full_at
+            .saturating_sub(now.saturating_add(micros(rate.burst)))
+            .div_ceil(1000)
     }
 }
 
@@ -64,6 +73,8 @@ mod tests {
         let burst = (0..100).filter(|_| bucket.take(5_000, 1, RATE)).count();
         assert_eq!(burst, 60);
         assert_eq!(bucket.wait_millis(5_000, RATE), 50);
+        assert_eq!(bucket.wait_millis_for(5_000, 20, RATE), 1_000);
+        assert_eq!(bucket.wait_millis_for(8_000, 60, RATE), 0);
         let second = (0..100).filter(|n| bucket.take(5_000 + n * 10, 1, RATE)).count();
         assert_eq!(second, 19, "50 ms each, from 5,050 to 5,990");
         assert!(!bucket.take(6_040, 2, RATE), "not both, so none");

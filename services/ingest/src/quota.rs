@@ -1,0 +1,369 @@
+//! How much one publisher and one tenant may have done: so many events a second, and so many requests worked on at the same time.
+//!
+//! Asked by both doors when they know who publishes, and by [`crate::intake`] before anything is stored. One that sends too much is told
+//! which limit it is and when to come back; the others do not notice. Each instance counts for itself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use roomcast_chassis::bucket::{Bucket, Rate};
+use roomcast_proto::refusal::{Code, Refusal};
+
+use crate::accept::{May, Sender};
+use crate::error::RETRY_AFTER_MS;
+use crate::metrics::IngestMetrics;
+
+/// Publishers and tenants counted at the same time. Those that rest are forgotten; where all are busy, newcomers wait.
+const COUNTED_MAX: usize = 20_000;
+
+/// What is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Events of one publisher.
+    pub publisher_rate: Rate,
+    /// Events of one tenant.
+    pub tenant_rate: Rate,
+    /// Requests of one publisher worked on at the same time.
+    pub publisher_requests_max: usize,
+    /// Requests of one tenant worked on at the same time.
+    pub tenant_requests_max: usize,
+}
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Publisher,
+    Tenant,
+}
+
+impl Whose {
+    const ALL: [Whose; 2] = [Whose::Publisher, Whose::Tenant];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Whose::Publisher => "publisher",
+            Whose::Tenant => "tenant",
+        }
+    }
+
+    /// The key in the book; a tenant has no slash.
+    fn key(self, sender: &Sender) -> String {
+        match self {
+            Whose::Publisher => format!("{}/{}", sender.tenant, sender.publisher),
+            Whose::Tenant => sender.tenant.to_string(),
+        }
+    }
+
+    fn named(self, sender: &Sender) -> String {
+        match self {
+            Whose::Publisher => format!("the publisher {}", sender.publisher),
+            Whose::Tenant => format!("the tenant {}", sender.tenant),
+        }
+    }
+}
+
+impl Limits {
+    fn rate(&self, whose: Whose) -> Rate {
+        match whose {
+            Whose::Publisher => self.publisher_rate,
+            Whose::Tenant => self.tenant_rate,
+        }
+    }
+
+    fn requests_max(&self, whose: Whose) -> usize {
+        match whose {
+            Whose::Publisher => self.publisher_requests_max,
+            Whose::Tenant => self.tenant_requests_max,
+        }
+    }
+}
+
+/// What one publisher or tenant has taken.
+#[derive(Debug, Default)]
+struct Account {
+    events: Bucket,
+    requests: usize,
+}
+
+type Book = HashMap<String, Account>;
+
+/// The book of what publishers and tenants have taken. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Quotas {
+    limits: Limits,
+    book: Arc<Mutex<Book>>,
+    began: Instant,
+    metrics: IngestMetrics,
+}
+
+/// A request's place among those of its publisher and its tenant; given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    book: Arc<Mutex<Book>>,
+    keys: [String; 2],
+}
+
+impl Quotas {
+    /// An empty book.
+    #[must_use]
+    pub fn new(limits: Limits, metrics: IngestMetrics) -> Self {
+        for (whose, what) in Whose::ALL.into_iter().zip(["publisher", "tenant"]) {
+            debug_assert_eq!(whose.as_str(), what);
+            metrics.over_quota.with_label_values(&[what, "rate"]);
+            metrics.over_quota.with_label_values(&[what, "requests"]);
+        }
+        Self {
+            limits,
+            book: Arc::default(),
+            began: Instant::now(),
+            metrics,
+        }
+    }
+
+    /// Takes a place for one request. `None`: this sender is not counted.
+    ///
+    /// # Errors
+    /// `quota`: the publisher or tenant has as many requests under way as it may; `rate`: it has no events left now. Nothing was taken.
+    pub fn enter(&self, sender: &Sender) -> Result<Option<Share>, Refusal> {
+        if !is_counted(sender) {
+            return Ok(None);
+        }
+        let now_millis = self.now_millis();
+        let keys = Whose::ALL.map(|whose| whose.key(sender));
+        let mut book = self.book();
+        for (whose, key) in Whose::ALL.into_iter().zip(&keys) {
+            let Some(account) = book.get(key) else { continue };
+            let most = self.limits.requests_max(whose);
+            if account.requests >= most {
+                drop(book);
+                return Err(self.too_many_requests(sender, whose, most));
+            }
+            let (mut events, rate) = (account.events, self.limits.rate(whose));
+            if !events.take(now_millis, 1, rate) {
+                let wait_millis = events.wait_millis(now_millis, rate);
+                drop(book);
+                return Err(self.too_fast(sender, whose, wait_millis));
+            }
+        }
+        if !make_room(&mut book, &keys, now_millis) {
+            drop(book);
+            return Err(self.too_many_requests(sender, Whose::Publisher, 0));
+        }
+        for key in &keys {
+            book.entry(key.clone()).or_default().requests += 1;
+        }
+        Ok(Some(Share {
+            book: Arc::clone(&self.book),
+            keys,
+        }))
+    }
+
+    /// Counts events that are about to be stored. What is more than may be at once costs as much as may be at once.
+    ///
+    /// # Errors
+    /// `rate`, with the publisher or tenant that sends too fast; nothing was counted.
+    pub fn take(&self, sender: &Sender, events: usize) -> Result<(), Refusal> {
+        if !is_counted(sender) {
+            return Ok(());
+        }
+        let now_millis = self.now_millis();
+        let mut book = self.book();
+        let mut taken = Vec::with_capacity(2);
+        for whose in Whose::ALL {
+            let (key, rate) = (whose.key(sender), self.limits.rate(whose));
+            let mut bucket = book.get(&key).map(|account| account.events).unwrap_or_default();
+            let cost = u64::try_from(events).unwrap_or(u64::MAX).min(rate.burst);
+            if !bucket.take(now_millis, cost, rate) {
+                let wait_millis = bucket.wait_millis_for(now_millis, cost, rate);
+                drop(book);
+                return Err(self.too_fast(sender, whose, wait_millis));
+            }
+            taken.push((key, bucket));
+        }
+        for (key, bucket) in taken {
+            // Whoever has a share is listed; without one (a broadcast) there is nothing to keep.
+            if let Some(account) = book.get_mut(&key) {
+                account.events = bucket;
+            }
+        }
+        Ok(())
+    }
+
+    fn too_fast(&self, sender: &Sender, whose: Whose, wait_millis: u64) -> Refusal {
+        self.metrics
+            .over_quota
+            .with_label_values(&[whose.as_str(), "rate"])
+            .inc();
+        let Rate { per_second, burst } = self.limits.rate(whose);
+        let detail = format!(
+            "{} sends more than {per_second} events a second, {burst} at once",
+            whose.named(sender)
+        );
+        Refusal::new(Code::Rate, detail).retry_after_ms(wait_millis.max(1))
+    }
+
+    fn too_many_requests(&self, sender: &Sender, whose: Whose, most: usize) -> Refusal {
+        self.metrics
+            .over_quota
+            .with_label_values(&[whose.as_str(), "requests"])
+            .inc();
+        let detail = match most {
+            0 => "more publishers than can be counted send at the same time".to_owned(),
+            most => format!(
+                "{} has {most} requests under way, which is its share",
+                whose.named(sender)
+            ),
+        };
+        Refusal::new(Code::Quota, detail).retry_after_ms(RETRY_AFTER_MS)
+    }
+
+    fn now_millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The system's own notifications and what administrators say are not held up by what others send.
+fn is_counted(sender: &Sender) -> bool {
+    match sender.may {
+        May::Service(_) | May::User(_) => true,
+        May::Aggregator | May::Administrator => false,
+    }
+}
+
+/// Whether these keys are in the book or fit into it; those that rest make room.
+fn make_room(book: &mut Book, keys: &[String; 2], now_millis: u64) -> bool {
+    let fits = |book: &Book| {
+        let new = keys.iter().filter(|key| !book.contains_key(*key)).count();
+        book.len() + new <= COUNTED_MAX
+    };
+    if !fits(book) {
+        book.retain(|_, account| account.requests > 0 || !account.events.is_full(now_millis));
+    }
+    fits(book)
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in &self.keys {
+            if let Some(account) = book.get_mut(key) {
+                account.requests -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roomcast_access::{Policy, Principal};
+    use roomcast_proto::ids::Tenant;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        publisher_rate: Rate {
+            per_second: 1,
+            burst: 1_000,
+        },
+        tenant_rate: Rate {
+            per_second: 1,
+            burst: 1_500,
+        },
+        publisher_requests_max: 2,
+        tenant_requests_max: 3,
+    };
+
+    fn sender(tenant: &str, publisher: &str) -> Sender {
+        let policy = Policy::parse(
+            "version: 1\nroles: { r: { permissions: [p] } }\nrooms: []\n",
+            "policy.yaml",
+        )
+        .unwrap();
+        let principal = Principal {
+            tenant: Tenant::parse(tenant).unwrap(),
+            subject: publisher.into(),
+            roles: vec!["r".to_owned()],
+            claims: serde_json::Map::new(),
+            expires_at: i64::MAX,
+            issued_at: None,
+            token_id: None,
+        };
+        let rights = policy.rights(&principal);
+        Sender::of_token(&principal, rights)
+    }
+
+    #[test]
+    fn a_publisher_and_a_tenant_have_their_rates() {
+        let quotas = Quotas::new(LIMITS, IngestMetrics::for_tests());
+        let (one, two, other) = (
+            sender("main", "one"),
+            sender("main", "two"),
+            sender("acme", "one"),
+        );
+        let _held: Vec<_> = [&one, &two, &other]
+            .map(|sender| quotas.enter(sender).unwrap())
+            .into();
+        quotas.take(&one, 1_000).unwrap();
+        let refusal = quotas.take(&one, 500).unwrap_err();
+        assert_eq!(refusal.code, Code::Rate);
+        assert!(
+            refusal
+                .detail
+                .starts_with("the publisher one sends more than 1 events"),
+            "{}",
+            refusal.detail
+        );
+        assert!((400_000..=500_000).contains(&refusal.retry_after_ms.unwrap()));
+        quotas.take(&two, 500).unwrap();
+        let refusal = quotas.take(&two, 400).unwrap_err();
+        assert!(
+            refusal.detail.starts_with("the tenant main sends"),
+            "{}",
+            refusal.detail
+        );
+        // More than may be at once costs all of it, once.
+        quotas.take(&other, 1_000_000).unwrap();
+        assert_eq!(quotas.take(&other, 500).unwrap_err().code, Code::Rate);
+        let aggregator = Sender::aggregator(&one.tenant);
+        assert!(quotas.enter(&aggregator).unwrap().is_none());
+        quotas.take(&aggregator, 1_000).unwrap();
+    }
+
+    #[test]
+    fn requests_under_way_are_shared_and_come_back() {
+        let quotas = Quotas::new(LIMITS, IngestMetrics::for_tests());
+        let (one, two) = (sender("main", "one"), sender("main", "two"));
+        let first = quotas.enter(&one).unwrap();
+        let _second = quotas.enter(&one).unwrap();
+        let refusal = quotas.enter(&one).unwrap_err();
+        assert_eq!(refusal.code, Code::Quota);
+        assert_eq!(
+            refusal.detail,
+            "the publisher one has 2 requests under way, which is its share"
+        );
+        let third = quotas.enter(&two).unwrap();
+        assert!(
+            quotas
+                .enter(&two)
+                .unwrap_err()
+                .detail
+                .starts_with("the tenant main has 3")
+        );
+        drop((first, third));
+        drop((quotas.enter(&one).unwrap(), quotas.enter(&two).unwrap()));
+    }
+
+    #[test]
+    fn those_that_rest_are_forgotten() {
+        let quotas = Quotas::new(LIMITS, IngestMetrics::for_tests());
+        for n in 0..COUNTED_MAX + 10 {
+            drop(quotas.enter(&sender("main", &format!("p{n}"))).unwrap());
+        }
+        assert!(quotas.book().len() <= COUNTED_MAX);
+    }
+}
