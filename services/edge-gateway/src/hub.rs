@@ -20,7 +20,7 @@ mod watches;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use roomcast_access::AudienceId;
@@ -44,6 +44,7 @@ use crate::delivery::{Delivery, Meter};
 use crate::ring::{Ring, RingLimits};
 use crate::spine_driver::Which;
 use crate::state_cache::StateCache;
+use crate::sync::{Mutex, MutexGuard, RwLock};
 use behind::Behind;
 use intake::Order;
 use stock::Stock;
@@ -67,7 +68,7 @@ pub struct HubSettings {
     pub warm_events_max: u64,
     /// Positions of the stream that are looked through for one room at most.
     pub scan_positions_max: u64,
-    /// Bytes of state values; rooms without members are dropped beyond it.
+    /// Bytes of the state of rooms without members; those not used for longest are dropped beyond it.
     pub state_bytes_max: usize,
     /// How cursors are written and read.
     pub cursors: Cursors,

@@ -43,6 +43,7 @@ pub mod spine;
 pub mod spine_driver;
 pub mod sse;
 pub mod state_cache;
+mod sync;
 pub mod upgrade;
 pub mod wheel;
 pub mod ws;

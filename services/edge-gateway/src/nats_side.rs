@@ -81,7 +81,7 @@ impl NatsSideSettings {
                     "ROOMCAST_STATE_BYTES",
                     usual.state_bytes_max,
                     1 << 20..=1 << 40,
-                    "Bytes of state values kept in memory; rooms without members go first.",
+                    "Bytes of the state of rooms without members that are kept in memory; rooms with members are, whatever they weigh.",
                 ),
                 cursors,
             },

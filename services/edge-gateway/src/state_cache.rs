@@ -25,6 +25,8 @@ const ROOM_VALUES_MAX: usize = 4 * ROOM_KEYS_MAX;
 pub struct StateCache {
     rooms: HashMap<Arc<str>, RoomState>,
     bytes: usize,
+    /// Those of rooms that nobody holds, and how many they may be.
+    idle_bytes: usize,
     bytes_max: usize,
     values: usize,
     uses: u64,
@@ -44,6 +46,8 @@ struct RoomState {
     loaded: bool,
     loading: bool,
     holders: usize,
+    /// Whether it may be dropped.
+    is_idle: bool,
     used: u64,
     bytes: usize,
     keys: HashMap<Arc<str>, SmallVec<[Value; 1]>>,
@@ -83,6 +87,7 @@ impl StateCache {
         Self {
             rooms: HashMap::new(),
             bytes: 0,
+            idle_bytes: 0,
             bytes_max,
             values: 0,
             uses: 0,
@@ -123,8 +128,7 @@ impl StateCache {
     pub fn hold(&mut self, key: &Arc<str>) {
         let room = self.room(key);
         room.holders += 1;
-        let used = room.used;
-        self.idle.remove(&used);
+        self.touch(key);
     }
 
     /// The opposite of [`StateCache::hold`].
@@ -187,7 +191,7 @@ impl StateCache {
             .filter(|(_, room)| room.holders > 0)
             .map(|(key, room)| (Arc::clone(key), room.holders))
             .collect();
-        (self.bytes, self.values) = (0, 0);
+        (self.bytes, self.idle_bytes, self.values) = (0, 0, 0);
         self.rooms.clear();
         self.idle.clear();
         self.ends.clear();
@@ -219,6 +223,7 @@ impl StateCache {
             Self::forget_end(&mut self.ends, &old);
             room.bytes -= old.cost();
             self.bytes -= old.cost();
+            self.idle_bytes -= if room.is_idle { old.cost() } else { 0 };
             self.values -= 1;
         } else if room.by_rev.len() >= ROOM_VALUES_MAX {
             self.refused += 1;
@@ -232,6 +237,7 @@ impl StateCache {
         };
         room.bytes += value.cost();
         self.bytes += value.cost();
+        self.idle_bytes += if room.is_idle { value.cost() } else { 0 };
         self.values += 1;
         values.push(value);
         if let Some(ends) = ends_millis {
@@ -259,6 +265,7 @@ impl StateCache {
                 room.by_rev.remove(&rev);
                 room.bytes -= old.cost();
                 self.bytes -= old.cost();
+                self.idle_bytes -= if room.is_idle { old.cost() } else { 0 };
                 self.values -= 1;
             }
             if values.is_empty() {
@@ -327,17 +334,24 @@ impl StateCache {
         };
         self.idle.remove(&room.used);
         self.uses += 1;
-        let (uses, idle, name) = (self.uses, room.holders == 0 && room.loaded, Arc::clone(name));
-        if idle {
+        let (uses, is_idle, name) = (self.uses, room.holders == 0 && room.loaded, Arc::clone(name));
+        if is_idle {
             self.idle.insert(uses, name);
         }
         if let Some(room) = self.rooms.get_mut(key) {
             room.used = uses;
+            match (room.is_idle, is_idle) {
+                (false, true) => self.idle_bytes += room.bytes,
+                (true, false) => self.idle_bytes -= room.bytes,
+                _ => {}
+            }
+            room.is_idle = is_idle;
         }
     }
 
+    /// Drops rooms nobody holds. What was read last stays, whatever it weighs: somebody waits for it and has not come for it yet.
     fn make_room(&mut self) {
-        while self.bytes > self.bytes_max {
+        while self.idle_bytes > self.bytes_max && self.idle.len() > 1 {
             let Some((_, key)) = self.idle.pop_first() else {
                 return;
             };
@@ -352,6 +366,7 @@ impl StateCache {
         };
         self.idle.remove(&room.used);
         self.bytes -= room.bytes;
+        self.idle_bytes -= if room.is_idle { room.bytes } else { 0 };
         self.values -= room.by_rev.len();
         for value in room.keys.values().flatten() {
             Self::forget_end(&mut self.ends, value);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use roomcast_access::{History as HistoryPermit, Subscribe};
@@ -20,6 +20,7 @@ use super::wants::{Part, Read, WantedPart};
 use crate::delivery::{Delivery, Kind};
 use crate::place::Place;
 use crate::state_cache;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The longest a task waits for a read, a little more than the hub gives it.
 pub(super) const READ_WITHIN: Duration = Duration::from_millis(WAIT_MILLIS.unsigned_abs() + 1_000);
@@ -382,7 +383,7 @@ impl Hub {
 }
 
 impl Tasks {
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,3 +1,5 @@
+mod model;
+
 use std::sync::mpsc::{Receiver, channel};
 
 use roomcast_access::{Policy, Principal, Subscribe};

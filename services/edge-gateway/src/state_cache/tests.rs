@@ -180,7 +180,7 @@ fn rooms_with_members_stay_and_others_go_by_use() {
         board.cache.finish(&room.into(), []);
     }
     board.cache.values_after("main.x", 0);
-    board.cache.bytes_max = 2 * ROOM_BYTES;
+    board.cache.bytes_max = ROOM_BYTES;
     board.cache.finish(&"main.w".into(), []);
     let loaded: Vec<bool> = ["main.board", "main.x", "main.y", "main.z", "main.w"]
         .iter()
@@ -189,5 +189,21 @@ fn rooms_with_members_stay_and_others_go_by_use() {
     assert_eq!(loaded, [true, false, false, false, true]);
     board.cache.bytes_max = 0;
     board.cache.release(&key);
-    assert_eq!(board.cache.sizes(), (0, 0, 0));
+    assert_eq!(board.cache.loaded_to("main.w"), None);
+    assert_eq!(board.cache.sizes(), (1, 0, ROOM_BYTES), "the last one stays");
+}
+
+/// Rooms with members weigh more than all others may: who asks for one more room still finds it when it has been read.
+#[test]
+fn a_room_that_was_read_is_there_for_who_waits_for_it() {
+    let mut board = Board::new();
+    let key = Arc::clone(&board.key);
+    board.cache.hold(&key);
+    board.set("a", "staff", 1, false, None);
+    board.cache.bytes_max = 1;
+    let asked: Arc<str> = "main.asked".into();
+    board.cache.begin(&asked);
+    let read = board.value("k", "staff", 2, false);
+    board.cache.finish(&asked, [(read, None)]);
+    assert_eq!(board.cache.loaded_to(&asked), Some(2));
 }
