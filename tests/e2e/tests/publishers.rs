@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use crate::world::{calm, cursors};
 
+/// How long an answer may take on a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(60);
+
 /// The event of a type that comes next, as one client saw it.
 async fn next_booking(client: &mut Client) -> anyhow::Result<Value> {
     let is_booking = |frame: &Value| {
@@ -18,9 +21,7 @@ async fn next_booking(client: &mut Client) -> anyhow::Result<Value> {
             .as_str()
             .is_some_and(|kind| kind.starts_with("booking:"))
     };
-    let frames = client
-        .until("a booking", Duration::from_secs(10), is_booking)
-        .await?;
+    let frames = client.until("a booking", SOON, is_booking).await?;
     Ok(frames
         .last()
         .map(|frame| frame["event"]["event"].clone())
@@ -51,7 +52,7 @@ fn example_publishes(language: &'static str) {
             .current_dir(stack.folder())
             .stdin(Stdio::null())
             .output();
-        let output = tokio::time::timeout(Duration::from_secs(20), run).await??;
+        let output = tokio::time::timeout(SOON, run).await??;
         let said = format!(
             "{}{}",
             String::from_utf8_lossy(&output.stdout),
@@ -105,7 +106,7 @@ fn a_nats_request_reaches_a_client() {
         assert_eq!(answer["status"], "stored", "{answer}");
         assert_eq!(answer["dedupSeconds"], 120, "{answer}");
         client
-            .until("the event", Duration::from_secs(10), |frame| {
+            .until("the event", SOON, |frame| {
                 frame["event"]["event"]["id"] == "nats-1"
             })
             .await?;
@@ -186,7 +187,7 @@ fn who_may_not_publish_is_refused_and_nothing_is_stored() {
         .await;
         assert!(!matches!(asked, Ok(Ok(_))), "{asked:?}");
         crate::world::publish(stack, &json!({ "id": "after-intruder", "room": "bookings", "audience": "staff", "type": "t", "data": {} })).await?;
-        eventually("the event after it is stored", Duration::from_secs(5), || async {
+        eventually("the event after it is stored", SOON, || async {
             stack
                 .stored("bookings")
                 .await
