@@ -21,6 +21,7 @@ use crate::json;
 use crate::limits::{
     ATTRIBUTE_BYTES_MAX, BATCH_EVENTS_MAX, EVENT_BYTES_MAX, EVENT_ID_BYTES_MAX, EXTENSIONS_MAX, USERS_MAX,
 };
+use crate::notification;
 use crate::refusal::{Code, Refusal};
 
 /// The type of the events in which gateways say what a user is doing.
@@ -391,8 +392,11 @@ impl<'a> Draft<'a> {
         if self.room.is_some() && self.users.is_some() {
             return Err(bad("users", "stands instead of room, not beside it"));
         }
-        let state = self.delivery == Some(Delivery::State);
-        if state && self.statekey.is_none() {
+        if notification::is_notification(&self.kind) {
+            self.check_notification()?;
+        }
+        let state = self.final_delivery() == Delivery::State;
+        if state && self.statekey.is_none() && !notification::is_notification(&self.kind) {
             return Err(bad("statekey", "is required for delivery state"));
         }
         if !state && self.statekey.is_some() {
@@ -405,6 +409,58 @@ impl<'a> Draft<'a> {
             return Err(bad("withdrawn", "a withdrawn value has no data"));
         }
         Ok(self)
+    }
+
+    fn final_delivery(&self) -> Delivery {
+        match self.delivery {
+            Some(given) => given,
+            None if notification::is_notification(&self.kind) => Delivery::State,
+            None => Delivery::Event,
+        }
+    }
+
+    fn check_notification(&self) -> Result<(), Refusal> {
+        if self.final_delivery() != Delivery::State {
+            return Err(bad("delivery", "of a notification is state"));
+        }
+        let dedup = self.dedup_key()?;
+        let key = self.statekey.as_deref();
+        let given = key.map(|key| {
+            let key = key.strip_prefix(notification::KEY_PREFIX);
+            key.filter(|key| !key.is_empty())
+                .ok_or_else(|| bad("statekey", "of a notification begins with notification/"))
+        });
+        match (given.transpose()?, dedup) {
+            (Some(given), Some(dedup)) if given != dedup => {
+                return Err(bad("dedupkey", "says another key than statekey"));
+            }
+            (None, None) if self.withdrawn => {
+                return Err(bad("dedupkey", "is required to withdraw a notification"));
+            }
+            _ => {}
+        }
+        match self.withdrawn {
+            true => Ok(()),
+            false => notification::check_data(self.data.map(RawValue::get)),
+        }
+    }
+
+    /// The de-duplication key of a notification, where one was given.
+    fn dedup_key(&self) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let name = notification::DEDUP_ATTRIBUTE;
+        let given = self.extensions.iter().find(|(known, _)| known == name);
+        let max = ATTRIBUTE_BYTES_MAX - notification::KEY_PREFIX.len();
+        given.map(|(_, raw)| text(name, raw, max)).transpose()
+    }
+
+    /// The key of a state event. A notification that names none has its own.
+    fn final_statekey(&self, id: &str) -> Result<Option<String>, Refusal> {
+        if !notification::is_notification(&self.kind) || self.statekey.is_some() {
+            return Ok(self.statekey.as_deref().map(str::to_owned));
+        }
+        let dedup = self.dedup_key()?;
+        let key = dedup.as_deref().unwrap_or(id);
+        Ok(Some(format!("{}{key}", notification::KEY_PREFIX)))
     }
 
     /// The `id`, where one was given.
@@ -443,25 +499,34 @@ impl<'a> Draft<'a> {
             ),
         };
         let content_hash = self.hash(&destination, &audience, &source);
+        let id = self.id.as_deref().map_or_else(new_event_id, str::to_owned);
+        let statekey = self.final_statekey(&id)?;
+        let delivery = self.final_delivery();
         let (time_text, time_micros) = match self.time {
             Some((given, micros)) => (given.into_owned(), micros),
             None => (rfc3339(from.now_micros), from.now_micros),
         };
         let (expires_text, expires_micros) = match self.expires {
             Some((given, micros)) => (Some(given.into_owned()), Some(micros)),
+            None if notification::is_notification(&self.kind) && !self.withdrawn => {
+                let life = notification::life(self.priority.unwrap_or_default());
+                let life = i64::try_from(life.as_micros()).unwrap_or(i64::MAX);
+                let at = from.now_micros.saturating_add(life);
+                (Some(rfc3339(at)), Some(at))
+            }
             None => (None, None),
         };
         Ok(Event {
             id_was_given: self.id.is_some(),
-            id: self.id.map_or_else(new_event_id, Cow::into_owned),
+            id,
             source,
             kind: self.kind.into_owned(),
             time_micros,
             destination,
             audience,
             priority: self.priority.unwrap_or_default(),
-            delivery: self.delivery.unwrap_or_default(),
-            statekey: self.statekey.map(Cow::into_owned),
+            delivery,
+            statekey,
             withdrawn: self.withdrawn,
             expires_micros,
             time_text,

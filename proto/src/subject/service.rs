@@ -8,17 +8,20 @@ use crate::ids::{Tenant, escape, is_token};
 pub enum Service {
     /// Keys and results of commands.
     Commands,
+    /// What users have done with notifications.
+    ReadState,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: &'static [Service] = &[Service::Commands];
+    pub const ALL: &'static [Service] = &[Service::Commands, Service::ReadState];
 
     /// The token in subjects, and the label in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Service::Commands => "commands",
+            Service::ReadState => "readstate",
         }
     }
 
@@ -98,6 +101,12 @@ pub fn command_key(tenant: &Tenant, user: &str, name: &str, key: &str) -> String
         escape(name),
         escape(key)
     )
+}
+
+/// `$KV.readstate.<tenant>.<user>`: a user's marks. The user is escaped here.
+#[must_use]
+pub fn read_state_key(tenant: &Tenant, user: &str) -> String {
+    format!("$KV.readstate.{tenant}.{}", escape(user))
 }
 
 #[cfg(test)]

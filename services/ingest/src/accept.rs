@@ -13,11 +13,9 @@ use roomcast_proto::ascii_json;
 use roomcast_proto::event::{ACTIVITY_TYPE, Completion, Delivery, Destination, Draft, Event};
 use roomcast_proto::ids::{Audience, Room, Tenant, time_of_id};
 use roomcast_proto::limits::{DEDUP_SAFETY, DEDUP_WINDOW, WITHDRAWN_TTL};
+use roomcast_proto::notification::is_notification;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{self, header};
-
-/// Types that the aggregator's account may publish without being listed.
-pub const NOTIFICATION_PREFIX: &str = "notification.";
 
 /// On whose authority a sender publishes.
 #[derive(Debug, Clone)]
@@ -132,7 +130,7 @@ impl Sender {
 pub const BACKFILL_PERMISSION: &str = "events.backfill";
 
 fn aggregator_permit(kind: &str, room: &Room, audience: &Audience, policy: &Policy) -> Result<(), Refusal> {
-    if !kind.starts_with(NOTIFICATION_PREFIX) || !policy.knows_room(room) {
+    if !is_notification(kind) || !policy.knows_room(room) {
         return Err(Refusal::forbidden());
     }
     known_audience(audience, policy)

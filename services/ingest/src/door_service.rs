@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::Commands;
 use crate::error::unavailable;
 use crate::metrics::IngestMetrics;
+use crate::readstate::ReadStates;
 
 /// What a service answers: JSON, or a refusal.
 pub type Answer = Result<String, Refusal>;
@@ -30,12 +31,15 @@ pub type Answer = Result<String, Refusal>;
 pub struct Services {
     /// Keys and results of commands.
     pub commands: Commands,
+    /// What users have done with notifications.
+    pub read_states: ReadStates,
 }
 
 impl Services {
     async fn answer(&self, request: &ServiceRequest<'_>, body: &[u8]) -> Answer {
         match request.what {
             Service::Commands => self.commands.answer(&request.tenant, request.verb, body).await,
+            Service::ReadState => self.read_states.answer(&request.tenant, request.verb, body).await,
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod lines;
 pub mod long_body;
 pub mod metrics;
 pub mod quota;
+pub mod readstate;
 pub mod recent;
 pub mod room_keys;
 pub mod serve;

@@ -23,6 +23,7 @@ use crate::door_service::{ServiceDoor, Services};
 use crate::intake::Intake;
 use crate::metrics::IngestMetrics;
 use crate::quota::Quotas;
+use crate::readstate::ReadStates;
 use crate::settings::Settings;
 use crate::store::{Parts, Store};
 use crate::streams;
@@ -129,6 +130,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     drain.spawn(NatsDoor::new(intake.clone(), nats.client().clone()).run(requests, accept.token()));
     let services = Services {
         commands: Commands::new(jetstream.clone(), metrics.clone()),
+        read_states: ReadStates::new(jetstream.clone(), metrics.clone()),
     };
     let service_door = ServiceDoor::new(
         services,

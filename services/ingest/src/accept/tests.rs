@@ -65,7 +65,7 @@ fn decided(who: &str, event: &serde_json::Value, backfill: bool) -> Result<Accep
 fn rights_decide_who_publishes_where() {
     #[track_caller]
     fn check(who: &str, room: &str, audience: &str, kind: &str, expected: Option<Code>) {
-        let event = json!({ "type": kind, "room": room, "audience": audience });
+        let event = json!({ "type": kind, "room": room, "audience": audience, "data": { "title": "t" } });
         assert_eq!(
             decided(who, &event, false).err().map(|refusal| refusal.code),
             expected,

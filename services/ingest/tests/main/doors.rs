@@ -351,7 +351,7 @@ async fn gateways_speak_for_users_and_the_aggregator_notifies() {
         if let Some(user) = user {
             headers.insert("Rc-User", user);
         }
-        let body = json!({ "type": kind }).to_string();
+        let body = json!({ "type": kind, "data": { "title": "t" } }).to_string();
         let answer = client
             .request_with_headers(subject, headers, body.into())
             .await
@@ -401,7 +401,8 @@ async fn gateways_speak_for_users_and_the_aggregator_notifies() {
     assert_eq!(ingest.metric("roomcast_ingest_forged_user_total"), 2.0);
     // A tenant's publisher cannot reach another tenant, nor pose as a gateway: the server puts its own account in.
     check(&publisher, "in.GW.main.chat.all", staff, "chat", "forbidden").await;
-    assert_eq!(ingest.stored("EVENTS").await.len(), 2);
+    assert_eq!(ingest.stored("EVENTS").await.len(), 1);
+    assert_eq!(ingest.stored("STATE").await.len(), 1, "a notification is state");
 }
 
 #[tokio::test]

@@ -27,6 +27,57 @@ fn claim(key: &str, hash: char) -> Value {
     json!({ "user": "u1", "name": "delivery.update", "key": key, "hash": hash.to_string().repeat(22) })
 }
 
+/// Devices mark through several gateways at once; nothing of it is lost, and of two marks the higher counts.
+#[tokio::test]
+async fn devices_that_mark_at_the_same_time_agree() {
+    let Some(ingest) = Ingest::start().await else {
+        return;
+    };
+    let gateway = ingest.nats.connect("gw").await;
+    let ask = async |verb: &str, body: Value| -> Value {
+        let subject = format!("svc.main.readstate.{verb}");
+        let answer = gateway.request(subject, body.to_string().into()).await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    };
+    let levels = ["seen", "read", "archived"];
+    let mark = |user: &str, device: usize| {
+        let ids = (0..6).map(|n| json!({ "id": format!("n{}", device + n), "at": device + n }));
+        json!({ "user": user, "as": levels[device % 3], "notifications": ids.collect::<Vec<_>>() })
+    };
+    assert_eq!(
+        ask("read", json!({ "user": "u/1" })).await,
+        json!({ "version": 0, "marks": {} })
+    );
+    let asked = (0..12).map(|device| ask("mark", mark("u/1", device)));
+    let answers = futures_util::future::join_all(asked).await;
+    assert!(
+        answers.iter().all(|answer| answer["version"].is_u64()),
+        "{answers:?}"
+    );
+    let kept = ask("read", json!({ "user": "u/1" })).await;
+    let changes = answers.iter().filter(|answer| answer["changed"] == true).count();
+    assert_eq!(
+        kept["version"], changes,
+        "one version for each change: {answers:?}"
+    );
+    for n in 0..17 {
+        let marked = (0..12).filter(|device| (*device..device + 6).contains(&n));
+        let highest = marked.map(|device| device % 3).max().unwrap();
+        let expected = json!({ "as": levels[highest], "at": n });
+        assert_eq!(kept["marks"][format!("n{n}")], expected, "n{n}");
+    }
+    let again = ask("mark", mark("u/1", 11)).await;
+    assert_eq!(again, json!({ "version": changes, "changed": false }));
+    // Another user's are another's.
+    assert_eq!(ask("mark", mark("u2", 0)).await["version"], 1);
+    let strange = json!({ "user": "u2", "as": "unread", "notifications": [] });
+    assert_eq!(ask("mark", strange).await["code"], "bad_request");
+    assert_eq!(
+        ask("forget", json!({ "user": "u2" })).await["code"],
+        "bad_request"
+    );
+}
+
 #[tokio::test]
 async fn a_key_is_claimed_once_and_its_first_result_is_kept() {
     let Some(ingest) = Ingest::start().await else {
