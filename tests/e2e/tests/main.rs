@@ -11,6 +11,7 @@
 
 mod admin;
 mod agreement;
+mod crossing;
 mod drain;
 mod expiry;
 mod gate;

@@ -52,6 +52,10 @@ fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
                 "--gateway-env".to_owned(),
                 "ROOMCAST_OPERATION_RATES=subscribe=1000/1000,history=1000/1000,read=1000/1000".to_owned(),
             ],
+            [
+                "--gateway-env".to_owned(),
+                "ROOMCAST_CONNECT_BURST_PER_ADDRESS=100000".to_owned(),
+            ],
         ]
         .concat(),
         gateways: 2,

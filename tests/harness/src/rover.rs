@@ -144,6 +144,11 @@ impl Rover {
         while self.count() < enough && tokio::time::Instant::now() < deadline {
             let url = format!("{gateway}{}&wait=1", self.path("poll"));
             let answer = self.http.get(&url, Some(&self.token)).await?;
+            if answer.status == 429 {
+                let millis = answer.json()["retryAfterMs"].as_u64().unwrap_or(1_000);
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                continue;
+            }
             anyhow::ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
             let answer = answer.json();
             self.began(&answer["rooms"]);
