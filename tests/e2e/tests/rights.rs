@@ -8,7 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use roomcast_harness::client::Client;
+use roomcast_harness::rover::Way;
 use roomcast_harness::stack::Stack;
+use roomcast_harness::stream::{Stream, path};
 use serde_json::{Value, json};
 
 use crate::world::calm;
@@ -78,11 +80,14 @@ const ROOMS: [&str; 6] = [
     "os_dashboard",
 ];
 
-/// A person with a token, and every byte that reached them.
+/// A person with a token, and every byte that reached them, by the way it came.
 struct Actor {
     name: &'static str,
     token: String,
+    /// Over sockets, and of rooms read over HTTP.
     bytes: String,
+    streamed: String,
+    polled: String,
 }
 
 fn actors(stack: &Stack) -> Vec<Actor> {
@@ -90,6 +95,8 @@ fn actors(stack: &Stack) -> Vec<Actor> {
         name,
         token: stack.signer.token_with(name, roles, 3600, &claims),
         bytes: String::new(),
+        streamed: String::new(),
+        polled: String::new(),
     };
     vec![
         person("nobody", &[], json!({})),
@@ -182,6 +189,49 @@ impl Actor {
         Ok(())
     }
 
+    /// Follows every room as a stream. `None`: refused.
+    async fn stream(&mut self, gateway: &str, cursor: Option<&str>) -> Option<Stream> {
+        match Stream::follow(gateway, &self.token, &ROOMS, cursor).await {
+            Ok(stream) => {
+                self.streamed.push_str(&stream.head);
+                Some(stream)
+            }
+            Err(error) => {
+                self.streamed.push_str(&error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Reads what a stream says until it is silent.
+    async fn read(&mut self, stream: &mut Stream) -> anyhow::Result<()> {
+        while stream.next(Duration::from_millis(300)).await?.is_some() {}
+        self.streamed.push_str(&std::mem::take(&mut stream.raw));
+        Ok(())
+    }
+
+    /// Polls every room from a cursor until nothing more comes; answers where it stands then.
+    async fn poll(
+        &mut self,
+        stack: &Stack,
+        gateway: &str,
+        cursor: Option<&str>,
+    ) -> anyhow::Result<Option<String>> {
+        let mut cursor = cursor.map(str::to_owned);
+        loop {
+            let cursors: Vec<&str> = cursor.as_deref().into_iter().collect();
+            let url = format!("{gateway}{}&wait=0", path("poll", &ROOMS, &cursors));
+            let answer = stack.http.get(&url, Some(&self.token)).await?;
+            self.polled
+                .push_str(&format!("{:?}{}", answer.headers, answer.text()));
+            let answer = answer.json();
+            cursor = answer["cursor"].as_str().map(str::to_owned);
+            if answer["more"] != true {
+                return Ok(cursor);
+            }
+        }
+    }
+
     /// Connects with every room (and cursors, which may be another's), subscribes again, asks for history.
     async fn knock(&mut self, gateway: &str, cursors: &HashMap<String, String>) -> anyhow::Result<Client> {
         let (mut client, connected) = Client::connect(gateway, &self.token, &ROOMS, cursors).await?;
@@ -214,9 +264,9 @@ impl Actor {
         Ok(client)
     }
 
-    /// Which marks are in what it received.
-    fn has(&self, mark: &str) -> bool {
-        self.bytes.contains(mark)
+    /// On which ways it received a mark.
+    fn has(&self, mark: &str) -> [bool; 3] {
+        [&self.bytes, &self.streamed, &self.polled].map(|bytes| bytes.contains(mark))
     }
 }
 
@@ -235,11 +285,17 @@ fn nobody_receives_a_byte_of_what_is_not_theirs_on_any_gate() {
         }
         let mut stolen = probe.cut();
         stolen.insert("property.42".to_owned(), stolen["vault"].clone());
+        // Their own ones.
+        let mut places = Vec::new();
+        for actor in &mut actors {
+            places.push(actor.poll(stack, &gateways[0], None).await?);
+        }
         publish_all(stack, "before").await?;
 
         // Connect, subscribe, history; live while more is published; state and history and snapshot after it.
-        let mut sockets = Vec::new();
+        let (mut sockets, mut streams) = (Vec::new(), Vec::new());
         for (index, actor) in actors.iter_mut().enumerate() {
+            streams.push(actor.stream(&gateways[(index + 1) % 2], None).await);
             sockets.push(actor.knock(&gateways[index % 2], &HashMap::new()).await?);
         }
         publish_all(stack, "live").await?;
@@ -262,9 +318,28 @@ fn nobody_receives_a_byte_of_what_is_not_theirs_on_any_gate() {
             while socket.next(Duration::from_millis(300)).await?.is_some() {}
             actor.take(socket);
         }
+        for (actor, stream) in actors.iter_mut().zip(&mut streams) {
+            if let Some(stream) = stream {
+                let rings = |frame: &Value| frame["event"]["event"]["id"] == "bell";
+                if actor.name != "stranger" && actor.name != "publisher" {
+                    stream.until("the bell", Duration::from_secs(20), rings).await?;
+                }
+                actor.read(stream).await?;
+            }
+        }
         for (index, actor) in actors.iter_mut().enumerate() {
             for gateway in &gateways {
                 actor.ask(stack, gateway, &stolen["vault"]).await?;
+                actor.poll(stack, gateway, None).await?;
+                actor.poll(stack, gateway, Some(&stolen["vault"])).await?;
+                actor.poll(stack, gateway, places[index].as_deref()).await?;
+            }
+            for cursor in [Some(&stolen["vault"]), places[index].as_ref()] {
+                let gateway = &gateways[index % 2];
+                if let Some(mut stream) = actor.stream(gateway, cursor.map(String::as_str)).await {
+                    stream.caught_up(&["lobby"]).await?;
+                    actor.read(&mut stream).await?;
+                }
             }
             // Coming back with somebody else's cursors, to the other gateway.
             let mut back = actor.knock(&gateways[(index + 1) % 2], &stolen).await?;
@@ -290,23 +365,37 @@ fn nobody_receives_a_byte_of_what_is_not_theirs_on_any_gate() {
                             }
                             _ => actor.name == "stranger",
                         };
-                        checked += 1;
-                        match (may, actor.has(&mark)) {
-                            (false, true) => leaked.push(format!("{} received {mark}", actor.name)),
-                            (true, false) => missing.push(format!("{} did not receive {mark}", actor.name)),
-                            _ => {}
+                        for (way, has) in WAYS.into_iter().zip(actor.has(&mark)) {
+                            checked += 1;
+                            match (may, has) {
+                                (false, true) => {
+                                    leaked.push(format!("{} received {mark}: {way}", actor.name))
+                                }
+                                (true, false) => {
+                                    missing.push(format!("{} did not receive {mark}: {way}", actor.name));
+                                }
+                                _ => {}
+                            }
                         }
                     }
                 }
             }
             // What redaction takes out of a room is nowhere either, for those without the permission.
             let may_see_hidden = ["boss", "stranger"].contains(&actor.name);
-            let hidden = actor.has("hidden-mark-main-property") || actor.has("hidden-mark-acme-property");
-            if hidden != may_see_hidden {
-                leaked.push(format!(
-                    "{}: sees the redacted member of a property: {hidden}",
-                    actor.name
-                ));
+            let (main, acme) = (
+                actor.has("hidden-mark-main-property"),
+                actor.has("hidden-mark-acme-property"),
+            );
+            for (way, hidden) in WAYS
+                .into_iter()
+                .zip(main.into_iter().zip(acme).map(|(main, acme)| main || acme))
+            {
+                if hidden != may_see_hidden {
+                    leaked.push(format!(
+                        "{}: sees the redacted member of a property: {hidden}, {way}",
+                        actor.name
+                    ));
+                }
             }
         }
         assert!(leaked.is_empty(), "leaked:\n{}", leaked.join("\n"));
@@ -315,7 +404,10 @@ fn nobody_receives_a_byte_of_what_is_not_theirs_on_any_gate() {
             "the search proves nothing, not received:\n{}",
             missing.join("\n")
         );
-        let bytes: usize = actors.iter().map(|actor| actor.bytes.len()).sum();
+        let bytes = actors
+            .iter()
+            .flat_map(|actor| [&actor.bytes, &actor.streamed, &actor.polled]);
+        let bytes: usize = bytes.map(String::len).sum();
         crate::world::say(&format!(
             "    rights: {} actors, {checked} marks looked for in {bytes} bytes, none leaked",
             actors.len()
@@ -323,6 +415,8 @@ fn nobody_receives_a_byte_of_what_is_not_theirs_on_any_gate() {
         Ok(())
     });
 }
+
+const WAYS: [&str; 3] = ["socket and HTTP", "stream", "poll"];
 
 /// The whole answer as bytes, without the clock.
 fn shape(answer: &roomcast_harness::http::Answer, room: &str) -> String {
@@ -360,12 +454,29 @@ fn what_is_absent_and_what_is_forbidden_are_one_answer_byte_for_byte() {
                     "/v1/state?room=ROOM",
                     "/v1/metrics?room=ROOM",
                     "/v1/metrics/m?room=ROOM",
+                    "/v1/sse?room=ROOM",
+                    "/v1/poll?room=ROOM",
                 ] {
                     let url = |room: &str| format!("{gateway}{}", path.replace("ROOM", room));
                     let there = stack.http.get(&url(forbidden), Some(&token)).await?;
                     let not = stack.http.get(&url(absent), Some(&token)).await?;
                     assert_eq!(there.status, 403, "{forbidden} {path}: {}", there.text());
                     assert_eq!(shape(&there, forbidden), shape(&not, absent), "{path}");
+                }
+                // Beside a room that is open: what streams and polls say of the other.
+                if !roles.is_empty() {
+                    for gate in [Way::Stream, Way::Poll] {
+                        let there = beside(stack, gate, &token, forbidden).await?;
+                        assert_eq!(
+                            there,
+                            beside(stack, gate, &token, absent).await?,
+                            "{forbidden} {gate:?}"
+                        );
+                        assert!(
+                            there.contains("forbidden") && !there.contains("\"cursor\""),
+                            "{there}"
+                        );
+                    }
                 }
                 let mut texts = Vec::new();
                 for room in [forbidden, absent] {
@@ -390,6 +501,25 @@ fn what_is_absent_and_what_is_forbidden_are_one_answer_byte_for_byte() {
         assert_eq!(answers[0], answers[1]);
         Ok(())
     });
+}
+
+/// All that is said of a room by one who follows it beside the lobby.
+async fn beside(stack: &Stack, gate: Way, token: &str, room: &str) -> anyhow::Result<String> {
+    let (gateway, rooms) = (&stack.gateways()[1], ["lobby", room]);
+    let said: Vec<Value> = if gate == Way::Stream {
+        let mut stream = Stream::follow(gateway, token, &rooms, None).await?;
+        let frames = stream.caught_up(&["lobby"]).await?;
+        let connected = frames[0]["connected"]["rooms"].as_array().cloned();
+        [connected.unwrap_or_default(), frames[1..].to_vec()].concat()
+    } else {
+        let url = format!("{gateway}{}&wait=0", path("poll", &rooms, &[]));
+        let answer = stack.http.get(&url, Some(token)).await?.json();
+        let list = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
+        [list("rooms"), list("frames")].concat()
+    };
+    let said = said.iter().map(Value::to_string);
+    let of_room = said.filter(|text| text.contains(&format!("\"{room}\"")));
+    Ok(of_room.collect::<String>().replace(room, "ROOM"))
 }
 
 /// The refusals among frames, without what differs by connection.
