@@ -32,5 +32,6 @@ pub use permit::{Command, Denied, History, Presence, Publish, Subscribe};
 pub use policy::Policy;
 pub use principal::Principal;
 pub use rights::Rights;
+pub use rights::why::Why;
 pub use token::{TokenError, TokenRules, Verifier};
 pub use yaml::Mistake;

@@ -65,6 +65,15 @@ impl Pattern {
         self.tokens.iter().map(plain).collect()
     }
 
+    /// As the policy writes it. `claims`: the policy's list of used claims.
+    pub(crate) fn text(&self, claims: &[String]) -> String {
+        let tokens = self.tokens.iter().map(|token| match token {
+            Token::Plain(plain) => plain.to_string(),
+            Token::Claim(claim) => format!("{{{}}}", claims.get(*claim).map_or("", String::as_str)),
+        });
+        tokens.collect::<Vec<_>>().join(".")
+    }
+
     /// Whether there is no `{claim}` in it, so that it names one room.
     pub(crate) fn is_plain(&self) -> bool {
         self.tokens.iter().all(|token| matches!(token, Token::Plain(_)))

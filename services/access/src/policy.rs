@@ -135,6 +135,14 @@ impl Policy {
         self.compiled.audience_names()
     }
 
+    /// The roles whose holders belong to an audience, in the order of the policy.
+    pub(crate) fn roles_with(&self, audience: AudienceId) -> impl Iterator<Item = &str> {
+        let roles = self.compiled.roles.iter().zip(self.compiled.role_names());
+        roles
+            .filter(move |(role, _)| role.audiences.contains(audience))
+            .map(|(_, name)| name)
+    }
+
     /// The policy's name for a role as a token spells it, aliases included; `None` for one that is not in the policy.
     #[must_use]
     pub fn role_name(&self, token_role: &str) -> Option<&str> {

@@ -312,11 +312,16 @@ impl Rights {
 
     /// The rooms, and how many were left off. Tries at most [`AUTO_JOIN_MAX`] names, so a token full of values stays cheap.
     fn auto_joined(&self) -> (Vec<Room>, usize) {
+        self.opened(|entry| entry.auto_join)
+    }
+
+    /// The rooms that these entries open, each once, and how many were left off.
+    fn opened(&self, meant: impl Fn(&Entry) -> bool) -> (Vec<Room>, usize) {
         let mut rooms: Vec<Room> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         let (mut tried, mut left_off) = (0, 0_usize);
         let may = |entry: &&Entry| {
-            entry.auto_join
+            meant(entry)
                 && entry
                     .subscribe
                     .is_some_and(|asked| self.0.permissions.holds(asked))
@@ -385,6 +390,8 @@ fn token(value: &Value, skipped: &mut usize) -> Option<Box<str>> {
     *skipped += usize::from(token.is_none());
     token.map(Into::into)
 }
+
+pub mod why;
 
 #[cfg(test)]
 mod tests;

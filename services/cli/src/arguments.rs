@@ -35,6 +35,10 @@ pub(crate) enum Command {
     Tail(crate::tail::Options),
     /// Show the running system in the terminal: gateways, rates, slow clients, the fullest rooms.
     Top(crate::top::Options),
+    /// Say who gets an event and why, and who does not and why not.
+    Explain(crate::explain::Options),
+    /// Try a policy against who is connected now: who would lose and gain which rooms.
+    Try(crate::trial::Options),
     /// Check policies, metric definitions and scenarios without starting anything.
     Check(crate::check::Options),
     /// Create and verify the streams and buckets on a NATS server.

@@ -1,6 +1,6 @@
 //! `roomcast`: the hand of developers and operators.
 //!
-//! `dev` runs the whole system on one machine; `simulate` publishes a scenario's events; `token`, `publish`, `tail`, `top` and `check` are
+//! `dev` runs the whole system on one machine; `simulate` publishes a scenario's events; `token`, `publish`, `tail`, `top`, `explain`, `try` and `check` are
 //! the tools one reaches for beside it; `streams` creates what the services only verify. Nothing here is part of a running service.
 
 mod arguments;
@@ -8,7 +8,9 @@ mod check;
 mod dev;
 mod dev_env;
 mod duration;
+mod explain;
 mod find;
+mod gateways;
 mod http;
 mod ingest;
 mod publish;
@@ -19,6 +21,7 @@ mod tail;
 mod terminal;
 mod token;
 mod top;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -67,6 +70,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Publish(options) => Box::pin(publish::run(options)).await,
         Command::Tail(options) => Box::pin(tail::run(options)).await,
         Command::Top(options) => Box::pin(top::run(options)).await,
+        Command::Explain(options) => Box::pin(explain::run(options)).await,
+        Command::Try(options) => Box::pin(trial::run(options)).await,
         Command::Check(options) => check::run(&options).await,
         Command::Streams(options) => Box::pin(streams::run(options)).await,
     }

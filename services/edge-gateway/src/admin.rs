@@ -4,8 +4,10 @@
 //! gateway: looking must not cost those who are looked at more than a look. Whatever does not come in time is refused.
 
 mod connections;
+mod explain;
 mod rooms;
 mod statistics;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +92,8 @@ fn described() -> Routes<AdminDesk> {
     statistics::routes()
         .merge(connections::routes())
         .merge(rooms::routes())
+        .merge(explain::routes())
+        .merge(trial::routes())
 }
 
 /// How many entries a page has.

@@ -123,6 +123,12 @@ impl Session {
         }
     }
 
+    /// Who was let in, and under what.
+    #[must_use]
+    pub fn admitted(&self) -> &Admitted {
+        &self.admitted
+    }
+
     /// The user.
     #[must_use]
     pub fn user(&self) -> &str {

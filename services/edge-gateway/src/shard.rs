@@ -26,7 +26,7 @@ mod write;
 use door::{Door, LISTENER};
 pub use inbox::{Arrival, Caller, Handle, Newcomer};
 use inbox::{INBOX_MAX, Inbox, Signal};
-pub use look::{Counts, Filter, Known, Seen, SeenWhole};
+pub use look::{Counts, Filter, Holder, Known, Seen, SeenWhole};
 pub use newcomers::Front;
 use newcomers::{NEWCOMER, Silent};
 pub use stream::Stream;

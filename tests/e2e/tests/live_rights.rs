@@ -244,6 +244,39 @@ fn replaced(text: &str, part: &str, by: &str) -> anyhow::Result<String> {
     Ok(text.replace(part, by))
 }
 
+/// What is said about a policy before it is in force is what becomes of everybody afterwards; and nothing becomes of it.
+async fn tried(stack: &Stack, policy: &str) -> anyhow::Result<()> {
+    for gateway in [0, 1] {
+        let ask = async |policy: &str| {
+            let body = json!({ "policy": policy });
+            let answer = stack
+                .admin("gateway", gateway, "POST", "/admin/v1/policy/trial", Some(&body))
+                .await?;
+            ensure!(answer.status == 200, "{}", answer.text());
+            anyhow::Ok(answer.json())
+        };
+        let outcome = ask(policy).await?;
+        let of_clerk = |change: &&Value| change["user"] == "clerk";
+        let change = outcome["changes"].as_array().into_iter().flatten().find(of_clerk);
+        let change = change.with_context(|| format!("the clerk is listed: {outcome}"))?;
+        ensure!(
+            change["loses"] == json!([{ "room": "bookings", "closed": true }])
+                // Another room asks for the same permission and does not open by itself.
+                && change["gains"] == json!([{ "room": "vault", "opened": true }, { "room": "doings", "opened": false }]),
+            "{change}"
+        );
+        let broken = ask(&policy[..policy.len() / 2]).await?;
+        ensure!(
+            broken["mistakes"][0]
+                .as_str()
+                .is_some_and(|mistake| mistake.starts_with("policy:")),
+            "{broken}"
+        );
+    }
+    say("    another policy, tried first: the clerk would lose bookings and gain vault");
+    Ok(())
+}
+
 async fn policies(stack: &Stack, file: &Path) -> anyhow::Result<()> {
     let good = std::fs::read_to_string(file)?;
     let mut clients = both(stack, "clerk", &["staff"], &["lobby"]).await?;
@@ -283,6 +316,7 @@ async fn policies(stack: &Stack, file: &Path) -> anyhow::Result<()> {
         "{ inherits: [staff], permissions: [",
         "{ inherits: [staff], permissions: [bookings.view, ",
     )?;
+    tried(stack, &other).await?;
     let (data, link) = (file.with_extension("data"), file.with_extension("link"));
     std::fs::write(&data, &other)?;
     std::os::unix::fs::symlink(&data, &link)?;

@@ -14,6 +14,7 @@ mod agreement;
 mod crossing;
 mod drain;
 mod expiry;
+mod explain;
 mod gate;
 mod idempotency;
 mod injections;

@@ -6,6 +6,7 @@ use roomcast_proto::ids::{Room, Tenant};
 use serde_json::{Map, json};
 
 use super::*;
+use crate::rights::why::Why;
 
 const NOW: i64 = 1_000;
 const ROLES: [&str; 4] = ["user", "staff", "owner", "admin"];
@@ -177,6 +178,39 @@ proptest! {
         }
         let decided = new.decide(&who, NOW).map(|decided| told(&decided, &new.policy)).map_err(|Revoked(cause)| cause);
         prop_assert_eq!(decided, expected);
+    }
+
+    /// What operators are told is what was decided: why a room is open or closed, all rooms that are open, all roles of an audience.
+    #[test]
+    fn what_operators_are_told_is_what_was_decided(text in policies(), acl in entries(), who in principals()) {
+        let in_force = in_force(&text, &acl, 1, None);
+        let Ok(decided) = in_force.decide(&who, NOW) else { return Ok(()) };
+        let (open, left_off) = decided.rights.rooms();
+        prop_assert_eq!(left_off, 0);
+        for name in ["hall", "desk", "flat.1", "flat.2", "flat.3", "flat.4", "vault", "user.u1", "user.u2", "other"] {
+            let room = Room::parse(name).unwrap();
+            let (why, may) = (decided.rights.why(&room), decided.rights.subscribe(&room).is_ok());
+            prop_assert_eq!(why.is_open(), may, "{}: {:?}\n{}", name, why, text);
+            prop_assert_eq!(open.contains(&room), may && name != "user.u1", "{}", name);
+            // Whoever is told what is missing has it with that permission.
+            if let Why::Permission { lacks } = &why {
+                for lacking in lacks {
+                    let more = format!("  more: {{ permissions: [{lacking}] }}\nrooms:\n");
+                    let more = Policy::parse(&text.replace("rooms:\n", &more), "p").unwrap();
+                    let mut richer = who.clone();
+                    richer.roles.push("more".to_owned());
+                    let granted = in_force.acl.granted(&who, NOW);
+                    let why = more.rights_with(&richer, granted).why(&room);
+                    prop_assert!(!matches!(why, Why::Permission { .. } | Why::Nobody), "{}: {:?}", name, why);
+                }
+            }
+        }
+        for audience in in_force.policy.audiences() {
+            let belongs = decided.rights.audiences().contains(in_force.policy.audience(audience).unwrap());
+            let roles = in_force.policy.roles_of_audience(audience);
+            let by_role = decided.roles.iter().any(|role| roles.contains(&role.as_str()));
+            prop_assert_eq!(belongs, by_role || audience == "all", "{} {:?}\n{}", audience, roles, text);
+        }
     }
 
     /// An event that was given its number under one policy means the same audience under the next.

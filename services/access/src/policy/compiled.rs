@@ -144,7 +144,12 @@ impl Compiled {
     }
 
     pub(crate) fn audience_names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(AUDIENCE_ALL).chain(self.role_names.iter().map(String::as_str))
+        std::iter::once(AUDIENCE_ALL).chain(self.role_names())
+    }
+
+    /// In the order of [`Compiled::roles`].
+    pub(crate) fn role_names(&self) -> impl Iterator<Item = &str> {
+        self.role_names.iter().map(String::as_str)
     }
 
     /// The role that a token's text means, aliases included.

@@ -310,7 +310,7 @@ fn not_open() -> Problem {
 }
 
 /// A connection's number from its name.
-fn number(name: &str) -> Result<u64, Problem> {
+pub(super) fn number(name: &str) -> Result<u64, Problem> {
     let hex = name.strip_prefix('c').filter(|hex| {
         hex.len() == 16
             && hex

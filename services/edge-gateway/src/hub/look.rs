@@ -1,6 +1,12 @@
 //! What operators ask about memory.
 
+use std::sync::Arc;
+
 use super::Hub;
+use crate::delivery::Delivery;
+
+/// Events of one room that are looked through at most, the newest first.
+const LOOKED_THROUGH_MAX: usize = 10_000;
 
 /// Sizes of what the gateway holds in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,5 +63,18 @@ impl Hub {
             events,
             state: stock.state.room_sizes(key),
         }
+    }
+
+    /// What is held of one room, by its key: its newest events, and the values of its state. Costs a pointer for each.
+    #[must_use]
+    pub fn held(&self, key: &str) -> Vec<Arc<Delivery>> {
+        let mut stock = self.stock();
+        let newest = stock.ring.newest(key).take(LOOKED_THROUGH_MAX);
+        let mut held: Vec<_> = newest.map(|(event, _)| Arc::clone(event)).collect();
+        let state = stock.state.values_after(key, 0);
+        // Counting pointers takes its time; those who deliver wait for the lock.
+        drop(stock);
+        held.extend(state.iter().take(LOOKED_THROUGH_MAX).map(Arc::clone));
+        held
     }
 }

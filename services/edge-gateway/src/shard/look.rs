@@ -17,6 +17,7 @@ use super::inbox::{Handle, Inbox};
 use super::{Shard, input};
 use crate::connection::{Connection, Stage};
 use crate::encoding::Encoding;
+use crate::gate::Admitted;
 use crate::session::{Now, Session};
 
 /// A function to run on the shard's thread.
@@ -91,6 +92,25 @@ impl Seen {
     }
 }
 
+/// The user of a connection, with all that decides what it gets.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// The connection's number.
+    pub number: u64,
+    /// Who it is, and what it may.
+    pub admitted: Admitted,
+    /// Its rooms, each with whether its recovery still runs.
+    pub rooms: Vec<(Room, bool)>,
+}
+
+impl Holder {
+    /// What clients know the connection by.
+    #[must_use]
+    pub fn name(&self) -> String {
+        input::shown(self.number)
+    }
+}
+
 /// A connection with its rooms.
 #[derive(Clone, Debug)]
 pub struct SeenWhole {
@@ -143,6 +163,17 @@ impl Handle {
         limit: usize,
     ) -> oneshot::Receiver<Vec<Seen>> {
         self.look(move |shard| shard.seen_page(&filter, after, limit))
+    }
+
+    /// The first `limit` users after connection `after`, ascending, that `filter` means, with their rights. Costs a look at each
+    /// connection, and some pointers for each that is answered.
+    pub fn holders(
+        &self,
+        filter: Filter,
+        after: Option<u64>,
+        limit: usize,
+    ) -> oneshot::Receiver<Vec<Holder>> {
+        self.look(move |shard| shard.holders_page(&filter, after, limit))
     }
 
     /// One connection.
@@ -200,6 +231,34 @@ impl Shard {
     }
 
     fn seen_page(&self, filter: &Filter, after: Option<u64>, limit: usize) -> Vec<Seen> {
+        let page = self.first_of(filter, after, limit);
+        page.filter_map(|connection| seen(connection, self.now)).collect()
+    }
+
+    fn holders_page(&self, filter: &Filter, after: Option<u64>, limit: usize) -> Vec<Holder> {
+        let holder = |connection: &Connection| match &connection.stage {
+            Stage::Session(session) => Some(Holder {
+                number: connection.name,
+                admitted: session.admitted().clone(),
+                rooms: session
+                    .rooms
+                    .iter()
+                    .map(|open| (open.room.clone(), open.behind.is_some()))
+                    .collect(),
+            }),
+            _ => None,
+        };
+        let page = self.first_of(filter, after, limit);
+        page.filter_map(holder).collect()
+    }
+
+    /// The first connections after a number, ascending.
+    fn first_of(
+        &self,
+        filter: &Filter,
+        after: Option<u64>,
+        limit: usize,
+    ) -> impl Iterator<Item = &Connection> {
         let mut first: BTreeMap<u64, usize> = BTreeMap::new();
         let mut look = |key: usize| {
             let Some(connection) = self.connections.get(key) else {
@@ -228,8 +287,7 @@ impl Shard {
                 members.for_each(|member| look(member.connection as usize));
             }
         }
-        let page = first.values().filter_map(|key| self.connections.get(*key));
-        page.filter_map(|connection| seen(connection, self.now)).collect()
+        first.into_values().filter_map(|key| self.connections.get(key))
     }
 
     /// A connection that is open, by its number.
