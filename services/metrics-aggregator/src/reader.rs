@@ -31,7 +31,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Frame {
     /// An event.
     Event(Delivered),
-    /// Every matching event up to this position has been given out.
+    /// The consumer's node has given out every matching event up to this position that it has. It may lag behind the node that said
+    /// where the stream ends, and give out an older one later.
     Reached(u64),
     /// Nothing is waiting.
     Quiet,
@@ -166,8 +167,8 @@ impl Reader {
         }
     }
 
-    /// Asks whether anything is waiting. If nothing is, a later [`Frame::Reached`] says that all up to `last_seq`, which must have
-    /// been the stream's last position before this call, has been given out.
+    /// Asks whether anything is waiting. If nothing is, a later [`Frame::Reached`] says so with `last_seq`, which must have been the
+    /// stream's last position before this call.
     ///
     /// # Errors
     /// [`Broken`].

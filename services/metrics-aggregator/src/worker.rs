@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use roomcast_chassis::jetstream::{ApiError, At, JetStream, Publisher, StreamInfo};
+use roomcast_chassis::jetstream::{ApiError, At, JetStream, Publisher, StreamInfo, StreamState};
 use roomcast_proto::event::View;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::subject::{EVENTS_ALL, parse_placed, stream};
@@ -153,7 +153,7 @@ async fn session(
     let mut reader = Reader::open(shared.jetstream.client(), &shared.api_prefix, &wanted, start).await?;
     session.pending = reader.pending_at_start;
     if reader.pending_at_start == 0 {
-        session.shard.reached(session.target);
+        session.shard.believe(session.target);
         session.idle = true;
     }
     let result = session.work(&mut reader, caught_up, stop).await;
@@ -225,42 +225,46 @@ impl<'a> Session<'a> {
     /// Where the stream ends, and whether it still holds what comes next.
     async fn find_place(&mut self) -> Result<(), Ended> {
         let position = self.shard.position();
+        let mut kept = StreamState::default();
         for look in 1.. {
-            let last = self.last_seq().await?;
-            if last >= position {
-                self.target = last;
+            kept = self.kept().await?;
+            if kept.last_seq >= position {
+                self.target = kept.last_seq;
                 break;
             }
             // A node that has just come back may answer less than is true for some seconds.
             if look >= BEHIND_LOOKS {
+                let last = kept.last_seq;
                 return Err(Ended::Behind { last, position });
             }
             tokio::time::sleep(BEHIND_PAUSE).await;
         }
+        // What is gone is gone on every node; that a node finds no later message says nothing, it may lag.
+        let first = kept.first_seq;
+        if first <= self.shard.believed() + 1 {
+            return Ok(());
+        }
         let next = At::Next {
-            from: position + 1,
+            from: first,
             subject: EVENTS_ALL,
         };
-        let (first, until) = match self.shared.jetstream.message(stream::EVENTS, next).await? {
-            Some(message) => (message.sequence, message.time_micros),
-            None => (self.target + 1, now_micros()),
-        };
-        if first > position + 1 {
-            let count = self.shard.missed(first, until);
-            self.shared.counters.incomplete.inc_by(count as u64);
-            tracing::warn!(
-                shard = self.number,
-                metrics = count,
-                "shard {}: the stream no longer holds events {} to {}; {count} metrics say since when they are incomplete",
-                self.number,
-                position + 1,
-                first - 1
-            );
-        }
+        let oldest = self.shared.jetstream.message(stream::EVENTS, next).await?;
+        let until = oldest.map_or_else(now_micros, |message| message.time_micros);
+        let count = self.shard.missed(first, until);
+        self.shared.counters.incomplete.inc_by(count as u64);
+        tracing::warn!(
+            shard = self.number,
+            metrics = count,
+            "shard {}: the stream no longer holds events {} to {}; {count} metrics say since when they are incomplete",
+            self.number,
+            position + 1,
+            first - 1
+        );
         Ok(())
     }
 
-    async fn last_seq(&self) -> Result<u64, Ended> {
+    /// What the stream holds.
+    async fn kept(&self) -> Result<StreamState, Ended> {
         let info = self.shared.jetstream.stream_info(stream::EVENTS).await?;
         let created = info.as_ref().and_then(created_micros);
         if let (Some(known), Some(created)) = (self.shard.stream(), created)
@@ -268,7 +272,7 @@ impl<'a> Session<'a> {
         {
             return Err(Ended::Renewed);
         }
-        Ok(info.map_or(0, |info| info.state.last_seq))
+        Ok(info.map(|info| info.state).unwrap_or_default())
     }
 
     async fn work(
@@ -278,14 +282,14 @@ impl<'a> Session<'a> {
         stop: &CancellationToken,
     ) -> Result<(), Ended> {
         loop {
-            if !self.live && self.shard.position() >= self.target {
+            if !self.live && self.shard.believed() >= self.target {
                 self.go_live();
                 caught_up.store(true, Ordering::Relaxed);
                 tracing::info!(
                     shard = self.number,
                     "shard {} is current at position {}",
                     self.number,
-                    self.shard.position()
+                    self.shard.believed()
                 );
             }
             if self.must_flush() {
@@ -293,7 +297,7 @@ impl<'a> Session<'a> {
             }
             if self.wants_probe() {
                 self.probed = Instant::now();
-                let last = self.last_seq().await?;
+                let last = self.kept().await?.last_seq;
                 reader.probe(last).await?;
             }
             tokio::select! {
@@ -302,7 +306,7 @@ impl<'a> Session<'a> {
                 frame = reader.next() => match frame? {
                     Frame::Event(event) => self.fold(&event),
                     Frame::Reached(seq) => {
-                        self.shard.reached(seq);
+                        self.shard.believe(seq);
                         self.quiet();
                     }
                     Frame::Quiet => self.quiet(),
@@ -358,7 +362,7 @@ impl<'a> Session<'a> {
 
     /// Whether the position may have fallen behind the stream's end although nothing is waiting.
     fn wants_probe(&self) -> bool {
-        let waiting = !self.live && self.shard.position() < self.target;
+        let waiting = !self.live && self.shard.believed() < self.target;
         let since = self.probed.elapsed();
         self.idle && (since >= PROBE_EVERY || (waiting && since >= FLUSH_EVERY))
     }

@@ -756,6 +756,29 @@ fn state_is_cut_into_chunks_and_a_fold_rewrites_one() {
 }
 
 #[test]
+fn what_a_node_that_lags_gives_out_later_is_folded() {
+    let again = |bench: &mut Bench| {
+        let flush = bench.shard.flush();
+        let chunks: HashMap<String, Vec<u8>> = flush.chunks.into_iter().collect();
+        let head = Head::read(&flush.head).unwrap();
+        Shard::load(bench.definitions.metrics.clone(), Some((head, &chunks)), NOON).unwrap()
+    };
+    let mut bench = Bench::new("value: count(), window: { total: true }");
+    bench.event(0, "{}");
+    bench.shard.believe(9);
+    assert_eq!((bench.shard.position(), bench.shard.believed()), (1, 9));
+    // Event 2 lies before what was believed, here and after a restart.
+    assert_eq!(bench.event(0, "{}"), Outcome::Folded);
+    bench.shard = again(&mut bench);
+    assert_eq!((bench.shard.position(), bench.shard.believed()), (2, 9));
+    assert_eq!(bench.event(0, "{}"), Outcome::Folded);
+    // What the stream drops up to there was not missed; what it drops behind it was.
+    assert_eq!(bench.shard.missed(10, NOON), 0);
+    assert_eq!(bench.shard.position(), 9);
+    assert_eq!(bench.shard.missed(12, NOON), 1);
+}
+
+#[test]
 fn a_chunk_of_another_moment_is_found() {
     let (bench, flush) = large();
     let mut chunks: HashMap<String, Vec<u8>> = flush.chunks.iter().cloned().collect();

@@ -16,6 +16,8 @@ use crate::engine::metric::{Due, Metric};
 pub struct Head {
     pub(super) as_of: i64,
     pub(super) seq: u64,
+    /// See [`super::Shard::believe`].
+    pub(super) believed: u64,
     pub(super) last_stored: Option<i64>,
     /// When the stream was made that all this was folded from.
     pub(super) stream: Option<i64>,
@@ -61,6 +63,8 @@ impl Head {
         } else {
             (input.optional()?, input.unsigned64()?)
         };
+        // Before, the position itself was what a node had said.
+        let believed = if format < 3 { seq } else { input.unsigned64()? };
         let mut targets = Vec::new();
         for _ in 0..input.count()? {
             let room = Room::parse(input.text()?).map_err(|_| Corrupt("a room that is none"))?;
@@ -89,6 +93,7 @@ impl Head {
             Ok(Self {
                 as_of,
                 seq,
+                believed,
                 last_stored,
                 stream,
                 generation,

@@ -67,6 +67,7 @@ pub struct Shard {
     fresh: BTreeSet<usize>,
     paths: Paths,
     seq: u64,
+    believed: u64,
     as_of: i64,
     last_stored: Option<i64>,
     stream: Option<i64>,
@@ -94,6 +95,7 @@ impl Shard {
                 let head = Head {
                     as_of: now,
                     seq: 0,
+                    believed: 0,
                     last_stored: None,
                     stream: None,
                     generation: 0,
@@ -179,11 +181,14 @@ impl Shard {
                 unsaved = Unsaved::Content;
             }
         }
+        // What was said of the metrics before says nothing of new ones.
+        let believed = if fresh.is_empty() { head.believed } else { 0 };
         let mut shard = Self {
             metrics,
             fresh,
             paths,
             seq,
+            believed,
             as_of,
             last_stored: head.last_stored.filter(|_| !head.anew),
             stream: head.stream,
@@ -213,10 +218,16 @@ impl Shard {
         self.metrics.is_empty()
     }
 
-    /// Everything up to here is folded.
+    /// Everything up to here is folded, for certain: reading begins behind it.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.seq
+    }
+
+    /// Everything up to here is folded, as far as is known: [`Shard::position`], or further, see [`Shard::believe`].
+    #[must_use]
+    pub fn believed(&self) -> u64 {
+        self.seq.max(self.believed)
     }
 
     /// When the last event that was read was stored.
@@ -275,6 +286,16 @@ impl Shard {
         }
     }
 
+    /// A node said that nothing of interest lies at or before this position. It may lag behind the others and give out an older event
+    /// yet, which is folded then; so this is enough to speak, and to know later that what the stream dropped was not missed, and never
+    /// moves the position.
+    pub fn believe(&mut self, seq: u64) {
+        if seq > self.believed() {
+            self.believed = seq;
+            self.unsaved = self.unsaved.max(Unsaved::Position);
+        }
+    }
+
     /// Moves time.
     pub fn advance(&mut self, now: i64) {
         self.as_of = self.as_of.max(now);
@@ -291,8 +312,9 @@ impl Shard {
             .unwrap_or(until)
             .min(until);
         let mut count = 0;
+        let believed = self.believed();
         for metric in &mut self.metrics {
-            if metric.folded_to.max(self.seq) + 1 < first_seq {
+            if metric.folded_to.max(believed) + 1 < first_seq {
                 // A metric that never read anything misses what lies before the oldest event it is filled from.
                 let since = if metric.last_match.is_none() { until } else { since };
                 metric.missed(Hole { since, until });

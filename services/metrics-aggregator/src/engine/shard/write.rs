@@ -53,6 +53,7 @@ impl Shard {
         out.optional(self.last_stored);
         out.optional(self.stream);
         out.unsigned(self.generation.into());
+        out.unsigned(self.believed.into());
         out.count(self.targets.len());
         for (room, audience) in &self.targets {
             out.bytes(room.as_str().as_bytes());
