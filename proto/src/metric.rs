@@ -84,6 +84,15 @@ pub enum Direction {
     Flat,
 }
 
+/// A key of `top`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// A text as it is, a number in one form, `true` or `false`.
+    pub key: String,
+    /// How often it came; at most, where the update is `approximate`.
+    pub count: u64,
+}
+
 /// `data` of a `metric.updated` event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Update {
@@ -106,6 +115,9 @@ pub struct Update {
     pub direction: Option<Direction>,
     /// The last 24 windows, oldest first, this one last; of a sliding window its 24 equal parts. Null: nothing was folded there.
     pub sparkline: Vec<Option<String>>,
+    /// Of `top`: the keys that came most often, counts descending, then by their bytes; `value` is the first one's count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<Vec<Counted>>,
     /// Events folded into this window and group.
     pub events: u64,
     /// The instant the value is true for, RFC 3339 in UTC.
@@ -284,6 +296,7 @@ mod tests {
             change_percent: None,
             direction: None,
             sparkline: vec![None, Some("1.5".into())],
+            top: None,
             events: 0,
             as_of: "2026-01-01T00:00:00Z".into(),
             revision: 7,

@@ -115,6 +115,8 @@ pub enum Aggregate {
     Rate(i64),
     /// How many keys there are of whose events the latest satisfies [`Leg::holds`]; of all time only.
     Gauge(usize),
+    /// The values of a field that came most often, and how many of them are shown.
+    Top(usize, usize),
 }
 
 /// How two metrics make a third.

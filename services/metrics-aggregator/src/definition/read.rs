@@ -410,14 +410,15 @@ impl Reader<'_> {
                         .add(*at, format!("{name:?} is made of two metrics itself"));
                 }
                 Some(draft)
-                    if draft
-                        .definition
-                        .legs
-                        .iter()
-                        .any(|leg| matches!(leg.aggregate, Aggregate::First(_) | Aggregate::Last(_))) =>
+                    if draft.definition.legs.iter().any(|leg| {
+                        matches!(
+                            leg.aggregate,
+                            Aggregate::First(_) | Aggregate::Last(_) | Aggregate::Top(..)
+                        )
+                    }) =>
                 {
                     let message =
-                        format!("{name:?} carries values as they are, which nothing is computed from");
+                        format!("{name:?} says more than a number, and nothing is computed from it");
                     self.mistakes.add(*at, message);
                 }
                 Some(draft) => named.push(&draft.definition),

@@ -176,6 +176,14 @@ fn every_mistake_is_told_with_its_place() {
             vec!["4:59: a window is"],
         ),
         (
+            "  - { name: m, from: { room: r }, value: 'top(101, data.x)', window: { total: true } }\n".into(),
+            vec!["4:42: top takes a number from 1 to 100 and a field"],
+        ),
+        (
+            "  - { name: m, from: { room: r }, value: top(data.x), window: { total: true } }\n".into(),
+            vec!["4:42: top takes a number from 1 to 100 and a field"],
+        ),
+        (
             "  - { name: m, from: { room: r }, value: 'active(data.x, 10s)', window: { total: true } }\n".into(),
             vec!["4:42: 10s is outside 1m to 366d"],
         ),
@@ -239,20 +247,20 @@ fn every_mistake_is_told_with_its_place() {
             vec!["4:13: `status` is the first part"],
         ),
         (
-            "  - { name: a.b, from: { room: '>' }, value: 'top(3, data.x)', window: { session: 3s } }\n"
+            "  - { name: a.b, from: { room: '>' }, value: 'top(3, data.x y)', window: { session: 3s } }\n"
                 .into(),
             vec![
                 "4:13: bad metric name",
                 "4:32: bad room \">\"",
-                "4:46: top(..) is not built yet",
-                "4:83: 3s is outside 1m to 7d",
+                "4:46: \"data.x y\" is not a field",
+                "4:85: 3s is outside 1m to 7d",
             ],
         ),
         (
             "  - { name: m, from: { room: r }, value: smu(data.x), window: { sliding: 1h, step: 7m } }\n"
                 .into(),
             vec![
-                "4:42: no aggregate \"smu\"; there are count(), rate(minute), active(data.user, 15m), gauge(data.id, data.status == \"open\"), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field; did you mean \"sum\"?",
+                "4:42: no aggregate \"smu\"; there are count(), rate(minute), active(data.user, 15m), gauge(data.id, data.status == \"open\"), top(5, data.category), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field; did you mean \"sum\"?",
                 "4:84: the window's size must be a multiple",
             ],
         ),
@@ -275,7 +283,7 @@ fn every_mistake_is_told_with_its_place() {
             metric(
                 "  - { name: l, from: { room: r }, value: last(data.x), window: { total: true } }\n  - { name: n, ratio: { of: l, to: m } }\n",
             ),
-            vec!["9:29: \"l\" carries values as they are, which nothing is computed from"],
+            vec!["9:29: \"l\" says more than a number, and nothing is computed from it"],
         ),
         (
             "  - { name: m, ratio: { of: x, to: m } }\n".into(),

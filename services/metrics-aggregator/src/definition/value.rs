@@ -11,8 +11,8 @@ use crate::engine::row::Path;
 /// Makes an aggregate of a field's place.
 type OfField = fn(usize) -> Aggregate;
 
-const SUPPORTED: &str = "there are count(), rate(minute), active(data.user, 15m), gauge(data.id, data.status == \"open\"), and sum, avg, \
-     min, max, first, last, distinct, p50, p90, p95 and p99 of a field";
+const SUPPORTED: &str = "there are count(), rate(minute), active(data.user, 15m), gauge(data.id, data.status == \"open\"), top(5, \
+     data.category), and sum, avg, min, max, first, last, distinct, p50, p90, p95 and p99 of a field";
 const OF_FIELD: [(&str, OfField); 11] = [
     ("sum", Aggregate::Sum),
     ("avg", Aggregate::Avg),
@@ -32,6 +32,9 @@ const PER: [(&str, i64); 4] = [
     ("hour", HOUR),
     ("day", DAY),
 ];
+
+/// Most keys that a top shows.
+const TOP_MAX: usize = 100;
 
 /// A value, understood.
 pub(super) struct Valued {
@@ -95,14 +98,20 @@ impl Reader<'_> {
                 let place = self.field(node, field, paths)?;
                 of_field.map(|(_, aggregate)| aggregate(place).into())
             }
-            ("top", _) => {
-                self.mistakes
-                    .add(node.at, format!("top(..) is not built yet; {SUPPORTED}"));
-                None
+            ("top", rest) => {
+                let written = rest.split_once(',').map(|(n, field)| (n.trim().parse(), field));
+                let Some((Ok(n @ 1..=TOP_MAX), field)) = written else {
+                    let message =
+                        format!("top takes a number from 1 to {TOP_MAX} and a field: top(5, data.category)");
+                    self.mistakes.add(node.at, message);
+                    return None;
+                };
+                let place = self.field(node, field.trim(), paths)?;
+                Some(Aggregate::Top(place, n).into())
             }
             (name, _) => {
                 let message = format!("no aggregate {name:?}; {SUPPORTED}");
-                let more = ["count", "rate", "active", "gauge"];
+                let more = ["count", "rate", "active", "gauge", "top"];
                 let known = OF_FIELD.iter().map(|(known, _)| *known).chain(more);
                 self.mistakes.unknown(node.at, message, name, known);
                 None

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::definition::{Aggregate, SPARK_PARTS};
 use crate::engine::ranks::Ranks;
 use crate::engine::session::Session;
+use crate::engine::top::{Top, most};
 
 /// Slots that one item of stored state holds; what a fold changes is written in pieces of this size. Where cells have ranks it is one.
 const PART_SLOTS: i64 = 128;
@@ -28,6 +29,8 @@ pub enum How {
     Last,
     /// Percentiles are read from [`Rare::ranks`]; [`Cell::sum`] means nothing.
     Ranked,
+    /// Keys are read from [`Rare::top`]; [`Cell::sum`] means nothing.
+    Top,
 }
 
 impl From<Aggregate> for How {
@@ -44,6 +47,7 @@ impl From<Aggregate> for How {
             Aggregate::First(_) => Self::First,
             Aggregate::Last(_) => Self::Last,
             Aggregate::Percentile(..) => Self::Ranked,
+            Aggregate::Top(..) => Self::Top,
         }
     }
 }
@@ -62,7 +66,7 @@ pub struct Carried {
 /// What few cells have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rare {
-    /// Whether a distinct value found no room.
+    /// Whether a distinct value, or a key of a top, found no room.
     pub capped: bool,
     /// The first or last value.
     pub carried: Option<Carried>,
@@ -70,6 +74,8 @@ pub struct Rare {
     pub ranks: Ranks,
     /// What came in which part of the window, ascending; only where windows are kept in parts.
     pub parts: Vec<(u16, Totals)>,
+    /// How often each key came.
+    pub top: Top,
 }
 
 /// One leg of one group in one slot: 48 bytes.
@@ -197,7 +203,7 @@ impl Totals {
             _ if self.events == 0 => came.sum,
             How::Min => self.sum.min(came.sum),
             How::Max => self.sum.max(came.sum),
-            How::First | How::Last | How::Ranked => 0,
+            How::First | How::Last | How::Ranked | How::Top => 0,
         };
         self.events += came.events;
         self.capped += came.capped;
@@ -215,7 +221,7 @@ impl Totals {
                 true
             }
             How::Min | How::Max => left.events == 0 || left.sum != self.sum,
-            How::First | How::Last | How::Ranked => true,
+            How::First | How::Last | How::Ranked | How::Top => true,
         }
     }
 }
@@ -255,7 +261,7 @@ pub fn carried<'a>(cells: &'a [Cell], slots: &Range<i64>, how: How) -> Option<&'
     match how {
         How::First => cells.iter().find_map(Cell::carried),
         How::Last => cells.iter().rev().find_map(Cell::carried),
-        How::Add | How::Min | How::Max | How::Ranked => None,
+        How::Add | How::Min | How::Max | How::Ranked | How::Top => None,
     }
 }
 
@@ -267,6 +273,13 @@ pub fn ranks(cells: &[Cell], slots: &Range<i64>) -> Ranks {
         ranks.join(cell.ranks().unwrap_or(&Ranks::default()));
     }
     ranks
+}
+
+/// The keys that came most often in a range of slots.
+#[must_use]
+pub fn top<'a>(cells: &'a [Cell], slots: &Range<i64>, n: usize) -> Vec<(&'a str, u64)> {
+    let cells = cells[within(cells, slots)].iter();
+    most(cells.filter_map(|cell| Some(&cell.rare.as_ref()?.top)), n)
 }
 
 /// Different values per range of a sliding window; values cannot be added up, so each range has its own count.
@@ -347,7 +360,7 @@ impl Group {
             legs: [Vec::new(), Vec::new()],
             rolling,
             sessions: Vec::new(),
-            alone: in_parts || how.contains(&How::Ranked),
+            alone: in_parts || how.contains(&How::Ranked) || how.contains(&How::Top),
         }
     }
 

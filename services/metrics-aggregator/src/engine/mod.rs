@@ -1,5 +1,5 @@
 //! The pure core, in the order of an event's path: `row` (the fields that metrics name) → `predicate` (`where`) → `metric` (tests,
-//! fold, windows) with `window`, `calendar`, `session`, `cell`, `ranks`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
+//! fold, windows) with `window`, `calendar`, `session`, `cell`, `ranks`, `top`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
 //!
 //! It reads no clock, awaits nothing and knows no NATS: the worker drives it.
 
@@ -20,4 +20,5 @@ pub mod row;
 mod rules;
 pub mod session;
 pub mod shard;
+pub mod top;
 pub mod window;

@@ -6,6 +6,7 @@ use crate::engine::chunk::{Chunk, GaugeKey, Latest, Slots, ValueKey};
 use crate::engine::metric::{Metric, part_cells};
 use crate::engine::ranks::Ranks;
 use crate::engine::session::Session;
+use crate::engine::top::Top;
 
 /// One chunk of a metric as it is stored.
 #[must_use]
@@ -154,6 +155,14 @@ pub(super) fn write_cells(out: &mut Writer, cells: &[Cell], how: How, in_parts: 
         if how == How::Ranked {
             write_ranks(out, cell.ranks().unwrap_or(&Ranks::default()));
         }
+        if how == How::Top {
+            let list = cell.rare.as_ref().map_or(&[][..], |rare| rare.top.list());
+            out.count(list.len());
+            for (key, count) in list {
+                out.bytes(key.as_bytes());
+                out.unsigned((*count).into());
+            }
+        }
         if in_parts {
             write_parts(out, cell.rare.as_ref().map_or(&[], |rare| &rare.parts));
         }
@@ -167,6 +176,15 @@ fn write_parts(out: &mut Writer, parts: &[(u16, Totals)]) {
         out.unsigned(totals.events.into());
         out.signed(totals.sum);
     }
+}
+
+fn read_top(input: &mut Reader<'_>) -> Result<Top, Corrupt> {
+    let count = input.count()?;
+    let mut list = Vec::with_capacity(count);
+    for _ in 0..count {
+        list.push((input.text()?.into(), input.unsigned64()?));
+    }
+    Top::from_list(list).ok_or(Corrupt("keys do not ascend"))
 }
 
 fn read_parts(input: &mut Reader<'_>) -> Result<Vec<(u16, Totals)>, Corrupt> {
@@ -249,6 +267,9 @@ pub(super) fn read_cells(
         }
         if how == How::Ranked {
             cell.rare().ranks = read_ranks(input)?;
+        }
+        if how == How::Top {
+            cell.rare().top = read_top(input)?;
         }
         if in_parts {
             cell.rare().parts = read_parts(input)?;

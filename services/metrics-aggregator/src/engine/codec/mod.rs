@@ -249,6 +249,7 @@ mod tests {
             let _ = read_keys(&mut Reader::new(&bytes), 0);
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Ranked, false);
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Add, true);
+            let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Top, false);
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT_OLDEST, How::Add, false);
         }
     }

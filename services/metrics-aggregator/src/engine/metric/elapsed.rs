@@ -27,8 +27,9 @@ impl Metric {
 
     /// The part of its window that an instant lies in.
     pub(super) fn part_of(&self, slot: i64, at: i64) -> Option<u16> {
+        let part = self.part_micros()?;
         let start = self.frames.bounds(slot)?.start;
-        u16::try_from((at - start) / self.part_micros()?).ok()
+        u16::try_from((at - start) / part).ok()
     }
 
     /// How many whole parts of the current window are over.
@@ -38,7 +39,8 @@ impl Metric {
 
     /// When the next part is over.
     pub(super) fn next_part(&self) -> Option<i64> {
+        let part = self.part_micros()?;
         let start = self.frames.bounds(self.place?)?.start;
-        Some(start + (i64::from(self.parts_over()?) + 1) * self.part_micros()?)
+        Some(start + (i64::from(self.parts_over()?) + 1) * part)
     }
 }

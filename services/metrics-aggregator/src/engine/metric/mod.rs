@@ -24,7 +24,7 @@ use crate::engine::render::Outgoing;
 use crate::engine::row::{Event, Field, Paths};
 use crate::engine::window::Frames;
 pub(crate) use session::ALL_SESSIONS;
-use value::{carried, digest, number};
+use value::{carried, digest, key, number};
 
 /// An event may be this much ahead of the time it was stored.
 pub const FUTURE_MICROS: i64 = 5 * 60 * 1_000_000;
@@ -115,6 +115,7 @@ enum Amount {
     Number(Decimal),
     Value(u128),
     Carried(Box<str>),
+    Key(Box<str>),
 }
 
 /// Groups of a closed window that are to be published.
@@ -308,6 +309,7 @@ impl Metric {
             | Aggregate::Percentile(place, _) => Amount::Number(number(field(place))?),
             Aggregate::First(place) | Aggregate::Last(place) => Amount::Carried(carried(field(place))?),
             Aggregate::Distinct(place) => Amount::Value(digest(field(place))?),
+            Aggregate::Top(place, _) => Amount::Key(key(field(place))?),
             Aggregate::Gauge(place) => {
                 let key = digest(field(place))?;
                 let holds = leg.holds.as_ref().map(|holds| holds.evaluate(field));

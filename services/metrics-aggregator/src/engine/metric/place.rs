@@ -31,9 +31,10 @@ impl Metric {
         let cells = &mut group.legs[leg];
         let found = find(cells, slot);
         let how = group.how[leg];
-        let (mut added, mut carried, mut range) = (0, None, None);
+        let (mut added, mut carried, mut range, mut key) = (0, None, None, None);
         match amount {
             Amount::One => {}
+            Amount::Key(text) => key = Some(text),
             Amount::Number(number) if how == How::Ranked => {
                 range = Some(range_of(number));
                 let full = |cell: &Cell| {
@@ -105,6 +106,15 @@ impl Metric {
         if let Some(range) = range {
             cell.rare().ranks.add(range);
         }
+        let gave_way = key.is_some_and(|key| cell.rare().top.add(key, 1));
+        let capped = gave_way && !cell.capped();
+        if capped {
+            cell.rare().capped = true;
+        }
+        let came = Totals {
+            capped: u32::from(capped),
+            ..came
+        };
         if let Some(part) = part {
             cell.add_part(part, came, how);
         }

@@ -84,6 +84,9 @@ impl Metric {
             if let Some(rare) = gone.rare {
                 target.rare().capped |= rare.capped;
                 target.rare().ranks.join(&rare.ranks);
+                if target.rare().top.join(rare.top) {
+                    target.rare().capped = true;
+                }
                 if let Some(carried) = rare.carried {
                     target.carry(how, carried);
                 }

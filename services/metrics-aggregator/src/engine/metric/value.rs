@@ -39,6 +39,17 @@ pub(super) fn carried(field: &Field<'_>) -> Result<Box<str>, Reason> {
     Ok(text.into())
 }
 
+/// A key of a top: a text, a number in one form, `true` or `false`.
+pub(super) fn key(field: &Field<'_>) -> Result<Box<str>, Reason> {
+    match field {
+        Field::Number(text) => match Decimal::parse(text) {
+            Ok(number) => Ok(number.to_string().into()),
+            Err(_) => Err(Reason::OutOfRange),
+        },
+        other => carried(other),
+    }
+}
+
 /// A value's identity: type and value, so that 1 and 1.0 are one and "1" is another. 128 bits of SHA-256.
 pub(super) fn digest(field: &Field<'_>) -> Result<u128, Reason> {
     let (kind, text): (u8, std::borrow::Cow<'_, str>) = match field {

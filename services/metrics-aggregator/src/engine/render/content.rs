@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use roomcast_proto::event::rfc3339;
-use roomcast_proto::metric::{Direction, Group as GroupName, Span, Update};
+use roomcast_proto::metric::{Counted, Direction, Group as GroupName, Span, Update};
 
 use crate::definition::{Aggregate, Compare, Join, Leg, SPARK};
-use crate::engine::cell::{Carried, Cell, Group, How, Totals, carried, find, ranks};
+use crate::engine::cell::{Carried, Cell, Group, How, Totals, carried, find, ranks, top};
 use crate::engine::decimal::{DECIMALS, Decimal};
 use crate::engine::metric::Metric;
 use crate::engine::ranks::shown;
@@ -49,6 +49,8 @@ pub(super) struct Sums<'a> {
     carried: Option<&'a Carried>,
     /// Of legs that are percentiles.
     percentiles: [Option<Decimal>; 2],
+    /// Of a metric that is a top.
+    top: Option<Vec<(&'a str, u64)>>,
     /// How much of the time is over, in 24ths of a microsecond; for rates.
     lasted: i128,
 }
@@ -196,6 +198,7 @@ impl Metric {
                 std::cmp::Ordering::Equal => Direction::Flat,
             }),
             sparkline: self.sparkline(group, &view),
+            top: self.shown_top(&sums),
             events: sums.events(),
             as_of: rfc3339(self.as_of),
             revision: self.revision(key, group, &view),
@@ -206,6 +209,21 @@ impl Metric {
             no_data: current && self.last_match.is_none(),
             incomplete_since: self.incomplete(&view),
         }
+    }
+
+    /// What a top shows; empty where nothing came.
+    fn shown_top(&self, sums: &Sums<'_>) -> Option<Vec<Counted>> {
+        let is_top = |leg: &Leg| matches!(leg.aggregate, Aggregate::Top(..));
+        self.definition.legs.first().filter(|leg| is_top(leg))?;
+        let shown = sums.top.iter().flatten();
+        Some(
+            shown
+                .map(|(key, count)| Counted {
+                    key: (*key).to_owned(),
+                    count: *count,
+                })
+                .collect(),
+        )
     }
 
     fn revision(&self, key: &str, group: Option<&Group>, view: &View) -> u64 {
@@ -299,7 +317,12 @@ impl Metric {
         } else {
             0
         };
+        let top = match self.definition.legs.first().map(|leg| leg.aggregate) {
+            Some(Aggregate::Top(_, n)) => Some(top(&group.legs[0], &slots, n)),
+            _ => None,
+        };
         Sums {
+            top,
             lasted,
             percentiles,
             totals: sums,
@@ -362,6 +385,10 @@ impl Metric {
                     .map(Some)
                     .ok_or(Overflow),
                 Some(Aggregate::Percentile(..)) => Ok(sums.percentiles[index]),
+                Some(Aggregate::Top(..)) => {
+                    let first = sums.top.as_ref().and_then(|top| top.first());
+                    Ok(first.map(|(_, count)| Decimal::from_count(*count)))
+                }
                 _ => Ok(None),
             }
         };
