@@ -8,9 +8,10 @@ FUZZ_SECONDS ?= 60
 NATS_VERSION := 2.15.1
 SCHEMATHESIS_VERSION := 4.32.5
 VALIDATOR_VERSION := 0.9.0
+KUBERNETES_VALIDATE_VERSION := 1.37.0
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
-.PHONY: help demo test check bench profile fuzz tools build page clean
+.PHONY: help demo test check k8s-check bench profile fuzz tools build page clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +26,13 @@ help: ## Print this list.
 	@echo "── schemathesis, openapi-spec-validator"
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/python \
 	  schemathesis==$(SCHEMATHESIS_VERSION) openapi-spec-validator==$(VALIDATOR_VERSION)
+
+# What renders and checks the manifests.
+.tools/kubernetes/kubernetes_validate:
+	@echo "── kubernetes-validate, kubectl"
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/kubernetes \
+	  kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION)
+	@./deploy/tools/kubectl.sh --fetch
 
 # promtool tries the alerts; prometheus itself reads what the boards ask.
 .tools/prometheus/promtool:
@@ -65,7 +73,11 @@ check: page ## Check format, lints, our own rules, alerts, licences and advisori
 	@cargo test --locked -p roomcast-tidy
 	@cd clients && npm run --silent check
 	@./deploy/tools/observe.sh
+	@$(MAKE) --no-print-directory k8s-check
 	@./deploy/tools/deny.sh
+
+k8s-check: .tools/bin/nats-server ## Render the manifests and check them against Kubernetes 1.30 and 1.37 and against the code.
+	@./deploy/tools/k8s.sh
 
 bench: .tools/bin/nats-server ## Measure against the floor and write tests/load/RESULTS.md (QUICK=1 for two minutes).
 	@cargo build --release --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway -p roomcast-load
@@ -81,7 +93,7 @@ fuzz: ## Look for inputs that break a reader, led by coverage (TARGET=frame FUZZ
 	@cargo run --quiet --locked -p roomcast-fuzz --bin corpus -- $(TARGET) target/fuzz-corpus/$(TARGET)
 	@cargo +nightly fuzz run --fuzz-dir tests/fuzz --features libfuzzer $(TARGET) target/fuzz-corpus/$(TARGET) -- -max_total_time=$(FUZZ_SECONDS)
 
-tools: .tools/bin/nats-server .tools/python/schemathesis .tools/prometheus/promtool ## Fetch nats-server, what tries the OpenAPI documents and the alerts, and from Debian what the browser tests need (as root).
+tools: .tools/bin/nats-server .tools/python/schemathesis .tools/prometheus/promtool .tools/kubernetes/kubernetes_validate ## Fetch nats-server, what tries the OpenAPI documents, the alerts and the manifests, and from Debian what the browser tests need (as root).
 	@./deploy/tools/install-debian.sh
 
 clean: ## Remove what was built; .tools and the registries' caches stay.

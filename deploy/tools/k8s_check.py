@@ -1,0 +1,287 @@
+#!/usr/bin/env python3
+"""Checks a rendering of k8s against the schemas of Kubernetes and against itself and the code.
+
+Usage: k8s_check.py RENDERED.yaml [--try] [--binaries FOLDER]
+
+--binaries has each service check the settings and files that its pods would have. --try breaks the rendering in each way that a check is for, and fails where no check sees it.
+"""
+import copy
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import kubernetes_validate
+import yaml
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+# The oldest and the newest that the manifests are for.
+VERSIONS = ["1.30", "1.37"]
+# Kinds of others, of which no schema is here.
+FOREIGN = {"HTTPRoute", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
+# Seconds left after the drain.
+MARGIN = 10
+SOURCES = "\n".join(path.read_text() for path in (ROOT / "services").rglob("*.rs"))
+BINARIES = pathlib.Path(sys.argv[sys.argv.index("--binaries") + 1]).absolute() if "--binaries" in sys.argv else None
+README = (ROOT / "k8s" / "README.md").read_text()
+
+
+def pods(docs):
+    """Everything that makes pods, with its template."""
+    for doc in docs:
+        if doc["kind"] in ("Deployment", "StatefulSet", "Job"):
+            yield doc, doc["spec"]["template"]
+
+
+def name(doc):
+    return f'{doc["kind"]} {doc["metadata"]["name"]}'
+
+
+def chosen(docs, selector):
+    """Templates that a selector of labels means."""
+    wanted = selector.get("matchLabels", {})
+    for doc, template in pods(docs):
+        labels = template["metadata"].get("labels", {})
+        among = all(labels.get(e["key"]) in e["values"] for e in selector.get("matchExpressions", []))
+        if among and all(labels.get(key) == value for key, value in wanted.items()):
+            yield doc, template
+
+
+def ports(template):
+    return {port["name"]: port["containerPort"] for c in template["spec"]["containers"] for port in c.get("ports", [])}
+
+
+def has_port(template, port):
+    known = ports(template)
+    return port in known if isinstance(port, str) else port in known.values()
+
+
+def schemas(docs):
+    for doc in docs:
+        if doc["kind"] in FOREIGN:
+            continue
+        for version in VERSIONS:
+            try:
+                kubernetes_validate.validate(doc, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                yield f"{name(doc)}: {version}: {error.message}"
+            except (kubernetes_validate.SchemaNotFoundError, kubernetes_validate.InvalidSchemaError) as error:
+                yield f"{name(doc)}: {version}: {error}"
+
+
+def selectors(docs):
+    for doc, template in pods(docs):
+        if "selector" in doc["spec"] and doc not in [d for d, _ in chosen(docs, doc["spec"]["selector"])]:
+            yield f"{name(doc)}: does not choose its own pods"
+    for doc in docs:
+        spec = doc.get("spec", {})
+        if doc["kind"] == "Service":
+            found = list(chosen(docs, {"matchLabels": spec["selector"]}))
+            if not found:
+                yield f"{name(doc)}: chooses no pods"
+            for _, template in found:
+                for port in spec["ports"]:
+                    if not has_port(template, port["targetPort"]):
+                        yield f'{name(doc)}: no port {port["targetPort"]}'
+        if doc["kind"] == "PodDisruptionBudget" and len(list(chosen(docs, spec["selector"]))) != 1:
+            yield f"{name(doc)}: does not mean one workload"
+        if doc["kind"] == "NetworkPolicy":
+            found = list(chosen(docs, spec["podSelector"]))
+            if not found:
+                yield f"{name(doc)}: means no pods"
+            for rule in spec.get("ingress", []):
+                for port in rule.get("ports", []):
+                    for _, template in found:
+                        if not has_port(template, port["port"]):
+                            yield f'{name(doc)}: no port {port["port"]}'
+                for source in rule.get("from", []):
+                    if "podSelector" in source and not list(chosen(docs, source["podSelector"])):
+                        yield f"{name(doc)}: lets in nobody"
+        if doc["kind"] == "ServiceMonitor":
+            wanted = spec["selector"]["matchLabels"].items()
+            found = [d for d in docs if d["kind"] == "Service" and wanted <= d["metadata"].get("labels", {}).items()]
+            for endpoint in spec["endpoints"]:
+                if not found or any(endpoint["port"] not in [p["name"] for p in d["spec"]["ports"]] for d in found):
+                    yield f'{name(doc)}: finds no port {endpoint["port"]}'
+
+
+def targets(docs):
+    workloads = {doc["metadata"]["name"] for doc, _ in pods(docs)}
+    services = {doc["metadata"]["name"]: doc for doc in docs if doc["kind"] == "Service"}
+    scaled = [doc for doc in docs if doc["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]
+    for doc in scaled:
+        target = doc["spec"]["scaleTargetRef"]["name"]
+        if target not in workloads:
+            yield f"{name(doc)}: no {target}"
+        if [d["spec"]["scaleTargetRef"]["name"] for d in scaled].count(target) > 1:
+            yield f"{name(doc)}: {target} is scaled twice"
+        if any("replicas" in d["spec"] for d, _ in pods(docs) if d["metadata"]["name"] == target):
+            yield f"{name(doc)}: an apply would set the replicas of {target} back"
+    for doc in docs:
+        if doc["kind"] == "Ingress":
+            backends = [(p["backend"]["service"]["name"], p["backend"]["service"]["port"]["name"]) for r in doc["spec"]["rules"] for p in r["http"]["paths"]]
+        elif doc["kind"] == "HTTPRoute":
+            backends = [(b["name"], b["port"]) for r in doc["spec"]["rules"] for b in r["backendRefs"]]
+        else:
+            continue
+        for service, port in backends:
+            known = services.get(service, {"spec": {"ports": []}})["spec"]["ports"]
+            if port not in [p["name"] for p in known] + [p["port"] for p in known]:
+                yield f"{name(doc)}: no port {port} of a service {service}"
+
+
+def references(docs):
+    maps = {doc["metadata"]["name"]: doc for doc in docs if doc["kind"] == "ConfigMap"}
+    accounts = {doc["metadata"]["name"] for doc in docs if doc["kind"] == "ServiceAccount"}
+    for doc, template in pods(docs):
+        spec = template["spec"]
+        if spec["serviceAccountName"] not in accounts:
+            yield f'{name(doc)}: no account {spec["serviceAccountName"]}'
+        volumes = {volume["name"] for volume in spec.get("volumes", [])}
+        volumes |= {claim["metadata"]["name"] for claim in doc["spec"].get("volumeClaimTemplates", [])}
+        mounts = {mount["name"] for c in spec["containers"] for mount in c.get("volumeMounts", [])}
+        if volumes != mounts:
+            yield f"{name(doc)}: volumes {sorted(volumes)}, mounts {sorted(mounts)}"
+        used = [v["configMap"]["name"] for v in spec.get("volumes", []) if "configMap" in v]
+        needed = [v["secret"]["secretName"] for v in spec.get("volumes", []) if "secret" in v]
+        for container in spec["containers"]:
+            used += [f["configMapRef"]["name"] for f in container.get("envFrom", []) if "configMapRef" in f]
+            froms = [e["valueFrom"] for e in container.get("env", []) if "valueFrom" in e]
+            needed += [f["secretKeyRef"]["name"] for f in froms if "secretKeyRef" in f]
+        yield from (f"{name(doc)}: no config map {one}" for one in used if one not in maps)
+        # Secrets are made by hand, as the page says.
+        yield from (f"{name(doc)}: k8s/README.md does not say how to make {one}" for one in needed if f"secret generic {one} " not in README)
+
+
+def settings(docs):
+    names = set()
+    for _, template in pods(docs):
+        names |= {e["name"] for c in template["spec"]["containers"] for e in c.get("env", [])}
+    for doc in docs:
+        if doc["kind"] == "ConfigMap" and doc["metadata"]["name"].startswith("roomcast-settings"):
+            names |= doc["data"].keys()
+        for trigger in doc.get("spec", {}).get("triggers", []) if doc["kind"] == "ScaledObject" else []:
+            names |= set(re.findall(r"roomcast_\w+", trigger["metadata"]["query"]))
+    ours = {one for one in names if one.upper().startswith("ROOMCAST_")}
+    # A password's file is made of the password's name.
+    bare = {one: one.removesuffix("_FILE") for one in ours}
+    yield from (f"{one} is not in the code" for one, short in bare.items() if f'"{one}"' not in SOURCES and f'"{short}"' not in SOURCES)
+
+
+def restricted(docs):
+    for doc, template in pods(docs):
+        spec = template["spec"]
+        whole = spec.get("securityContext", {})
+        if not whole.get("runAsNonRoot") or whole.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+            yield f"{name(doc)}: not restricted"
+        if spec.get("automountServiceAccountToken") is not False:
+            yield f"{name(doc)}: has a token of the cluster"
+        for container in spec["containers"]:
+            own = container.get("securityContext", {})
+            if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities", {}).get("drop") != ["ALL"] or not own.get("readOnlyRootFilesystem"):
+                yield f"{name(doc)}: {container['name']} is not restricted"
+            if "memory" not in container.get("resources", {}).get("limits", {}):
+                yield f"{name(doc)}: {container['name']} has no limit of memory"
+            tag = container["image"].rsplit("/", 1)[-1].partition(":")[2]
+            if tag in ("", "latest"):
+                yield f"{name(doc)}: {container['image']} may be anything"
+
+
+def times(docs):
+    for doc, template in pods(docs):
+        for container in template["spec"]["containers"]:
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                if probe in container and not has_port(template, container[probe]["httpGet"]["port"]):
+                    yield f"{name(doc)}: {probe} asks a port that is not there"
+            values = {e["name"]: e.get("value") for e in container.get("env", [])}
+            drain = values.get("ROOMCAST_DRAIN_SECONDS")
+            before = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+            if drain and template["spec"].get("terminationGracePeriodSeconds", 30) < before + int(drain) + MARGIN:
+                yield f"{name(doc)}: is killed before it has drained"
+
+
+def accepted(docs):
+    """What each service itself says of its settings: it refuses those that it does not know."""
+    maps = {doc["metadata"]["name"]: doc["data"] for doc in docs if doc["kind"] == "ConfigMap"}
+    for doc, template in pods(docs):
+        binary = BINARIES and BINARIES / f'roomcast-{doc["metadata"]["name"]}'
+        if doc["kind"] != "Deployment" or not binary:
+            continue
+        spec, container = template["spec"], template["spec"]["containers"][0]
+        with tempfile.TemporaryDirectory() as folder:
+            env = {}
+            for source in container.get("envFrom", []):
+                env |= maps.get(source["configMapRef"]["name"], {})
+            env |= {e["name"]: e.get("value", "x") for e in container.get("env", [])}
+            for volume in spec.get("volumes", []):
+                files = maps.get(volume["configMap"]["name"], {}) if "configMap" in volume else {"password": "x"}
+                for mount in (m for m in container["volumeMounts"] if m["name"] == volume["name"]):
+                    place = pathlib.Path(folder + mount["mountPath"])
+                    place.mkdir(parents=True)
+                    for file, text in files.items():
+                        (place / file).write_text(text)
+            # Files of the pod are in the folder.
+            env = {key: folder + value if key.endswith("_FILE") else value for key, value in env.items()}
+            said = subprocess.run([binary, "--check-config"], env=env, capture_output=True, text=True, check=False)
+            if said.returncode:
+                yield f"{name(doc)}: {said.stderr.strip()}"
+
+
+CHECKS = [schemas, selectors, targets, references, settings, restricted, times, accepted]
+
+
+def complaints(docs):
+    return [complaint for check in CHECKS for complaint in check(docs)]
+
+
+def ways(docs):
+    """Ways to break it, each as what was done and the broken rendering."""
+
+    def broken(what, change):
+        copied = copy.deepcopy(docs)
+        change({(doc["kind"], doc["metadata"]["name"]): doc for doc in copied}, copied)
+        return what, copied
+
+    gateway = ("Deployment", "edge-gateway")
+    pod = lambda d: d[gateway]["spec"]["template"]["spec"]
+    container = lambda d: pod(d)["containers"][0]
+    yield broken("a field with a slip", lambda d, _: d[gateway]["spec"].update(replica=3))
+    yield broken("a number as text", lambda d, _: d[gateway]["spec"].update(minReadySeconds="10"))
+    yield broken("another label", lambda d, _: d[gateway]["spec"]["template"]["metadata"]["labels"].update({"app.kubernetes.io/name": "x"}))
+    yield broken("another port", lambda d, _: d[("Service", "edge-gateway")]["spec"]["ports"][0].update(targetPort="web"))
+    yield broken("a probe of nothing", lambda d, _: container(d)["readinessProbe"]["httpGet"].update(port="web"))
+    yield broken("a policy for nobody", lambda d, _: d[("NetworkPolicy", "admin")]["spec"].update(podSelector={"matchLabels": {"a": "b"}}))
+    yield broken("a policy's port", lambda d, _: d[("NetworkPolicy", "public")]["spec"]["ingress"][0]["ports"][0].update(port="web"))
+    yield broken("nobody disrupted", lambda d, _: d[("PodDisruptionBudget", "ingest")]["spec"].update(selector={"matchLabels": {"a": "b"}}))
+    yield broken("a map that is not there", lambda d, all: all.remove(d[("ConfigMap", "roomcast-policy")]))
+    yield broken("a secret nobody makes", lambda d, _: pod(d)["volumes"][0]["secret"].update(secretName="other"))
+    yield broken("a mount too few", lambda d, _: container(d)["volumeMounts"].pop())
+    yield broken("an account that is not there", lambda d, _: pod(d).update(serviceAccountName="other"))
+    yield broken("a setting with a slip", lambda d, _: container(d)["env"].append({"name": "ROOMCAST_LISTENS", "value": "x"}))
+    if BINARIES:
+        yield broken("a setting of another service", lambda d, _: container(d)["env"].append({"name": "ROOMCAST_METRICS_FILE", "value": "/x"}))
+        yield broken("a policy with a slip", lambda d, _: d[("ConfigMap", "roomcast-policy")]["data"].update({"policy.yaml": "version: one"}))
+    yield broken("root", lambda d, _: pod(d)["securityContext"].update(runAsNonRoot=False))
+    yield broken("a way to more rights", lambda d, _: container(d)["securityContext"].update(allowPrivilegeEscalation=True))
+    yield broken("memory without end", lambda d, _: container(d).pop("resources"))
+    yield broken("any image", lambda d, _: container(d).update(image="roomcast/edge-gateway:latest"))
+    yield broken("too little time", lambda d, _: pod(d).update(terminationGracePeriodSeconds=60))
+    yield broken("replicas that are scaled", lambda d, _: d[("Deployment", "ingest")]["spec"].update(replicas=2))
+    if ("HorizontalPodAutoscaler", "ingest") in [(doc["kind"], doc["metadata"]["name"]) for doc in docs]:
+        yield broken("nothing to scale", lambda d, _: d[("HorizontalPodAutoscaler", "ingest")]["spec"]["scaleTargetRef"].update(name="x"))
+
+
+def main():
+    docs = [doc for doc in yaml.safe_load_all(pathlib.Path(sys.argv[1]).read_text()) if doc]
+    found = complaints(docs)
+    if found:
+        sys.exit("\n".join(found))
+    if "--try" in sys.argv[2:]:
+        unseen = [what for what, rendering in ways(docs) if not complaints(rendering)]
+        if unseen:
+            sys.exit("no check sees: " + ", ".join(unseen))
+    print(f"{len(docs)} objects: as Kubernetes {' and '.join(VERSIONS)} and the code want them")
+
+
+main()
