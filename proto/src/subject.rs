@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 pub use control::{ACL_LIVE_ALL, CFG_LIVE_ALL, CONTROL_ALL, KICK, POLICY, acl_entry, acl_key};
 pub use service::{
     PRESENCE_ALL, Service, ServiceRequest, command, command_key, command_tokens, parse_service, presence,
-    read_state_key, service,
+    read_state_key, replay_key, service,
 };
 
 use crate::ids::{Audience, Room, Tenant, escape, partition};
@@ -153,6 +153,30 @@ pub fn pattern_events_filter(tenant: &Tenant, pattern: &str) -> Option<String> {
 #[must_use]
 pub fn dead_letter(tenant: &Tenant, reason: crate::refusal::Code) -> String {
     format!("dlq.{tenant}.{}", reason.as_str())
+}
+
+/// All dead letters, or those of a tenant, a reason or both. A reason that is no token means all.
+#[must_use]
+pub fn dead_letters(tenant: Option<&Tenant>, reason: Option<&str>) -> String {
+    let token = |reason: &&str| {
+        !reason.is_empty()
+            && reason
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    match (tenant, reason.filter(token)) {
+        (None, None) => DEAD_LETTERS_ALL.to_owned(),
+        (Some(tenant), None) => format!("dlq.{tenant}.*"),
+        (None, Some(reason)) => format!("dlq.*.{reason}"),
+        (Some(tenant), Some(reason)) => format!("dlq.{tenant}.{reason}"),
+    }
+}
+
+/// Whose dead letter it is and why; `None`: it is none.
+#[must_use]
+pub fn parse_dead_letter(subject: &str) -> Option<(Tenant, &str)> {
+    let (tenant, reason) = subject.strip_prefix("dlq.")?.split_once('.')?;
+    Some((Tenant::parse(tenant).ok()?, reason))
 }
 
 /// `in.<tenant>.<room…>.<audience>`: what gateways and aggregators publish; it arrives at ingest with their account put in.

@@ -109,6 +109,13 @@ pub fn read_state_key(tenant: &Tenant, user: &str) -> String {
     format!("$KV.readstate.{tenant}.{}", escape(user))
 }
 
+/// `$KV.commands.CORE.replay.<position>-<time>`: that a dead letter was taken again. No tenant is called so; the time tells letters of
+/// another life of the stream apart.
+#[must_use]
+pub fn replay_key(position: u64, time_micros: i64) -> String {
+    format!("$KV.commands.CORE.replay.{position}-{time_micros}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

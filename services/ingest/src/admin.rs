@@ -1,5 +1,6 @@
 //! What operators may ask of ingest, and to say something to everybody.
 
+pub mod letters;
 pub mod rights;
 
 use std::sync::Arc;

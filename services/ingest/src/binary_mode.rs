@@ -3,8 +3,8 @@
 //! Called by [`crate::door_http`]; how headers and body become an event is [`roomcast_proto::binary`]'s.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue};
 use roomcast_proto::binary::{PREFIX, structured};
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -50,4 +50,27 @@ pub fn original(headers: &HeaderMap, body: &[u8]) -> Bytes {
     out.put_slice(b"\r\n");
     out.put_slice(body);
     out.freeze()
+}
+
+/// The event of what [`original`] made; `None`: these bytes are not of binary mode.
+///
+/// # Errors
+/// As [`event`].
+#[must_use]
+pub fn from_original(bytes: &Bytes) -> Option<Result<Bytes, Refusal>> {
+    let is_head = [PREFIX.as_bytes(), CONTENT_TYPE.as_str().as_bytes()]
+        .iter()
+        .any(|name| bytes.starts_with(name));
+    let end = is_head
+        .then(|| bytes.windows(4).position(|four| four == b"\r\n\r\n"))
+        .flatten()?;
+    let mut headers = HeaderMap::new();
+    for line in bytes[..end].split(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let value = line.get(colon + 2..)?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        headers.append(name, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some(event(&headers, &bytes[end + 4..]))
 }

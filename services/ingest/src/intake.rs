@@ -173,7 +173,8 @@ impl Intake {
     ) -> Answer {
         self.metrics.event(door, Outcome::Refused);
         self.metrics.refused(refusal.code);
-        if is_kept(refusal.code) {
+        // What is a letter already stays one.
+        if is_kept(refusal.code) && door != Door::Replay {
             let letter = DeadLetter {
                 tenant,
                 publisher,
@@ -308,6 +309,10 @@ impl Intake {
     }
 
     async fn keep_refused(&self, request: &Request<'_>, lines: &[Line], taken: &[Taken]) {
+        // A letter that is refused again stays what it is; of one that was a batch, what is refused becomes a letter of its own.
+        if request.door == Door::Replay && !taken.iter().any(Result::is_ok) {
+            return;
+        }
         let letters = lines.iter().zip(taken).filter_map(|(line, taken)| {
             let refusal = &taken.as_ref().err()?.refusal;
             let original = || request.body.slice(line.place.clone());

@@ -5,7 +5,8 @@
 //! ([`accept`], pure), stored and acknowledged ([`store`]) or refused and kept as a dead letter ([`dead_letter`]), and answered
 //! ([`answer`]). What an HTTP [`body`] may be: JSON, data beside headers ([`binary_mode`]), lines without end ([`long_body`]), packed
 //! ([`inflate`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
-//! Beside that path, gateways ask for services ([`door_service`]): [`commands`], on keys that only [`key_value`] writes.
+//! Beside that path, gateways ask for services ([`door_service`]): [`commands`], on keys that only [`key_value`] writes;
+//! and administrators look at what was refused and have it taken again ([`letters`]).
 
 pub mod accept;
 pub mod admin;
@@ -26,6 +27,7 @@ pub mod inflate;
 pub mod intake;
 pub mod key_limit;
 pub mod key_value;
+pub mod letters;
 pub mod lines;
 pub mod long_body;
 pub mod metrics;

@@ -18,11 +18,13 @@ pub enum Door {
     Nats,
     /// A broadcast of an administrator.
     Admin,
+    /// A dead letter that an administrator has taken again.
+    Replay,
 }
 
 impl Door {
     /// All of them.
-    pub const ALL: [Door; 3] = [Door::Http, Door::Nats, Door::Admin];
+    pub const ALL: [Door; 4] = [Door::Http, Door::Nats, Door::Admin, Door::Replay];
 
     /// The label.
     #[must_use]
@@ -31,6 +33,7 @@ impl Door {
             Door::Http => "http",
             Door::Nats => "nats",
             Door::Admin => "admin",
+            Door::Replay => "replay",
         }
     }
 }
@@ -138,7 +141,7 @@ impl IngestMetrics {
         let declared = Declared {
             requests: metrics.counter_vec(
                 "roomcast_ingest_requests_total",
-                "Requests that asked to publish, by door (http, nats, admin).",
+                "Requests that asked to publish, by door (http, nats, admin, replay).",
                 &["door"],
             )?,
             events: metrics.counter_vec(

@@ -21,6 +21,7 @@ use crate::door_http::{HttpDoor, router};
 use crate::door_nats::NatsDoor;
 use crate::door_service::{ServiceDoor, Services};
 use crate::intake::Intake;
+use crate::letters::Letters;
 use crate::metrics::IngestMetrics;
 use crate::quota::Quotas;
 use crate::readstate::ReadStates;
@@ -118,8 +119,11 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         intake: intake.clone(),
         running: Running::new(&context),
     };
+    let letters = Letters::new(jetstream.clone(), intake.clone());
     let rights_desk = RightsDesk::new(jetstream.clone(), rights.clone(), &context.metrics)?;
-    let routes = admin::routes(desk).merge(admin::rights::routes(rights_desk));
+    let routes = admin::routes(desk)
+        .merge(admin::rights::routes(rights_desk))
+        .merge(admin::letters::routes(letters));
     roomcast_admin::open(&settings.admin, routes, &audit, &context)?;
 
     // The doors close with the first stage and finish what is in within the second.

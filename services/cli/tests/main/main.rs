@@ -9,5 +9,6 @@
 
 mod dev;
 mod offline;
+mod replay;
 mod system;
 mod top;
