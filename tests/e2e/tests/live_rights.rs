@@ -10,12 +10,22 @@ use anyhow::{Context as _, ensure};
 use roomcast_harness::client::Client;
 use roomcast_harness::repository;
 use roomcast_harness::stack::{Options, Stack};
+use roomcast_harness::stream::Stream;
 use serde_json::{Value, json};
 
 use crate::world::{alone, desk, say};
 
 /// How long a change may take on a machine that is busy with other tests; what it took is printed, the promise is two seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Every way of reading over HTTP.
+const READS: [&str; 5] = [
+    "/v1/state?room=lobby",
+    "/v1/rooms/lobby/events?limit=5",
+    "/v1/rooms/lobby/snapshot?events=5",
+    "/v1/poll?room=lobby",
+    "/v1/sse?room=lobby",
+];
 
 /// A system of its own with its own policy file.
 fn started(policy: &Path) -> Option<Stack> {
@@ -123,6 +133,14 @@ async fn end_of(client: &mut Client, start: Instant) -> anyhow::Result<(Duration
     Ok((start.elapsed(), code))
 }
 
+/// A stream of server-sent events says why it ends, and ends.
+async fn ends_with(stream: &mut Stream, code: u16) -> anyhow::Result<()> {
+    let said = |frame: &Value| frame["disconnect"]["code"] == code;
+    stream.until("its last words", PATIENCE, said).await?;
+    ensure!(stream.next(PATIENCE).await?.is_none() && stream.ended, "it ends");
+    Ok(())
+}
+
 fn is_event_of(room: &'static str) -> impl Fn(&Value) -> bool {
     move |frame| frame["event"]["room"] == room
 }
@@ -191,6 +209,8 @@ async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
         ),
     ] {
         let mut clients = both(stack, user, &["staff"], &["lobby"]).await?;
+        let held = token(stack, user, &["staff"]);
+        let mut stream = Stream::follow(&stack.gateways()[0], &held, &["lobby"], None).await?;
         admin(stack, "POST", "/admin/v1/revocations", body).await?;
         let revoked = Instant::now();
         for (index, client) in clients.iter_mut().enumerate() {
@@ -201,6 +221,7 @@ async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
                 index + 1
             ));
         }
+        ends_with(&mut stream, 4501).await.context(user)?;
         let token = token(stack, user, &["staff"]);
         for gateway in stack.gateways() {
             let mut back = Client::open(&gateway).await?;
@@ -210,11 +231,10 @@ async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
             );
             let (_, code) = end_of(&mut back, Instant::now()).await?;
             ensure!(code == 4501, "{user}: {code}");
-            let answer = stack
-                .http
-                .get(&format!("{gateway}/v1/state?room=lobby"), Some(&token))
-                .await?;
-            ensure!(answer.status == 401, "{user}: {}", answer.text());
+            for path in READS {
+                let answer = stack.http.get(&format!("{gateway}{path}"), Some(&token)).await?;
+                ensure!(answer.status == 401, "{user} {path}: {}", answer.text());
+            }
         }
         let answer = stack
             .publish(0, &token, &json!({ "room": "lobby", "type": "t", "data": 1 }))
@@ -223,7 +243,10 @@ async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
     }
 
     let mut clients = both(stack, "kicked", &["staff"], &["lobby"]).await?;
+    let held = token(stack, "kicked", &["staff"]);
+    let mut stream = Stream::follow(&stack.gateways()[1], &held, &["lobby"], None).await?;
     admin(stack, "POST", "/admin/v1/kicks", json!({ "user": "kicked" })).await?;
+    ends_with(&mut stream, 4007).await?;
     for client in &mut clients {
         let (_, code) = end_of(client, Instant::now()).await?;
         ensure!(code == 4007, "{code}");
@@ -378,6 +401,26 @@ async fn cut_off(stack: &Stack) -> anyhow::Result<()> {
             clients.iter().all(|client| client.closed.is_none()),
             "nobody is closed yet"
         );
+        for (name, body) in [
+            ("history", json!({ "room": "lobby", "limit": 5 })),
+            ("subscribe", json!({ "room": "lobby" })),
+            ("presence", json!({ "room": "floor" })),
+        ] {
+            let answer = clients[0].request(name, body).await?;
+            ensure!(
+                answer["error"]["code"] == "unavailable" && answer["error"]["temporary"] == true,
+                "{name}: {answer}"
+            );
+        }
+        for path in READS {
+            let answer = stack.http.get(&format!("{gateway}{path}"), Some(&token)).await?;
+            ensure!(
+                answer.status == 503,
+                "{path}: {} {}",
+                answer.status,
+                answer.text()
+            );
+        }
         ensure!(Client::open(gateway).await.is_err(), "nobody is let in");
         let [one, two] = &mut clients;
         let (one, two) = tokio::try_join!(end_of(one, stopped), end_of(two, stopped))?;
