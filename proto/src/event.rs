@@ -53,7 +53,9 @@ impl Priority {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// The priority with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
         [Self::Critical, Self::High, Self::Medium, Self::Low]
             .into_iter()
             .find(|p| p.as_str() == name)

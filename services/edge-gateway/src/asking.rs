@@ -14,6 +14,7 @@ use prometheus::{Histogram, IntCounterVec, IntGauge};
 use roomcast_access::permit::Command;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::metrics::Metrics;
+use roomcast_proto::frame::FeedPage;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{Service, service};
@@ -21,7 +22,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{client_publish, commands};
+use crate::hub::Hub;
+use crate::{client_publish, commands, feed};
 
 /// How long ingest may take: longer than all its own attempts to write.
 const INGEST_WITHIN: Duration = Duration::from_secs(8);
@@ -98,6 +100,8 @@ pub enum What {
     Publish(client_publish::Post),
     /// What it is doing.
     Activity(client_publish::Post),
+    /// Its notifications.
+    Feed(feed::Request),
 }
 
 impl What {
@@ -106,6 +110,10 @@ impl What {
             Self::Command(_) => "command",
             Self::Publish(_) => "publish",
             Self::Activity(_) => "activity",
+            Self::Feed(request) => match request.want {
+                feed::Want::Page { .. } => "feed",
+                feed::Want::Mark { .. } => "mark",
+            },
         }
     }
 }
@@ -117,6 +125,8 @@ pub enum Done {
     Result(Bytes),
     /// The id of the stored event.
     Published(String),
+    /// Notifications and counters.
+    Feed(FeedPage),
 }
 
 /// Metrics of what is asked.
@@ -135,7 +145,7 @@ impl AskMetrics {
         Ok(Self {
             asks: metrics.counter_vec(
                 "roomcast_gateway_asks_total",
-                "Commands, publishes and activity of clients by outcome: done, or the refusal's code.",
+                "Commands, publishes, activity, feeds and marks of clients by outcome: done, or the refusal's code.",
                 &["what", "outcome"],
             )?,
             in_flight: metrics.gauge(
@@ -236,7 +246,7 @@ impl Asking {
     ///
     /// # Cancel safety
     /// Dropped, the outcome is unknown.
-    pub async fn carry_out(self: Arc<Self>, who: Who, what: What) -> Result<Done, Refusal> {
+    pub async fn carry_out(self: Arc<Self>, hub: &Hub, who: Who, what: What) -> Result<Done, Refusal> {
         let start = tokio::time::Instant::now();
         let label = what.label();
         let done = match self.enter(&who) {
@@ -246,6 +256,7 @@ impl Asking {
                 What::Publish(post) | What::Activity(post) => {
                     client_publish::run(&self, &who, post).await.map(Done::Published)
                 }
+                What::Feed(request) => feed::run(&self, hub, &who, request).await.map(Done::Feed),
             },
         };
         let outcome = done

@@ -78,12 +78,13 @@ async fn carried_out(desk: &Desk, name: Name, request: Request) -> Result<Bytes,
             }
         })?;
     let done = Arc::clone(&desk.asking).carry_out(
+        &desk.hub,
         session::who(&admitted, &desk.gate.rights().now().policy),
         What::Command(order),
     );
     match done.await? {
         Done::Result(data) => Ok(data),
-        Done::Published(_) => Err(Refusal::new(Code::Internal, "a command has a result")),
+        Done::Published(_) | Done::Feed(_) => Err(Refusal::new(Code::Internal, "a command has a result")),
     }
 }
 

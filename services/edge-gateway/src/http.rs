@@ -194,7 +194,7 @@ pub fn unix_secs() -> i64 {
     unix_millis().div_euclid(1000)
 }
 
-fn unix_millis() -> i64 {
+pub(crate) fn unix_millis() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -20,6 +20,7 @@ pub mod describe;
 pub mod drain;
 pub mod encoding;
 pub mod error;
+pub mod feed;
 pub mod gate;
 pub mod gather;
 pub mod http;

@@ -335,10 +335,10 @@ impl Session {
                 self.activity(id, &activity, &gate.rights().now().policy, now, wishes)
             }
             Some(Body::Presence(query)) => self.presence_asked(id, &query.room, wishes),
-            // No policy grants these yet, and what is not granted is refused like what is not there.
-            Some(Body::Feed(_) | Body::Mark(_) | Body::Preferences(_)) | None => {
-                refuse(id, &Refusal::forbidden(), wishes)
-            }
+            Some(Body::Feed(query)) => self.feed(id, &query, &gate.rights().now().policy, wishes),
+            Some(Body::Mark(mark)) => self.mark(id, mark, &gate.rights().now().policy, wishes),
+            // Nobody grants these yet, and what is not granted is refused like what is not there.
+            Some(Body::Preferences(_)) | None => refuse(id, &Refusal::forbidden(), wishes),
         }
     }
 

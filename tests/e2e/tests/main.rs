@@ -22,6 +22,7 @@ mod kills;
 mod languages;
 mod live_rights;
 mod nodes;
+mod notifications;
 mod openapi;
 mod oracle;
 mod permissions;

@@ -236,6 +236,7 @@ fn server_body() -> impl Strategy<Value = server_frame::Body> {
                 notifications: placed(),
                 counters: flag.then_some(counters),
                 version: u64::from(number),
+                marks: Vec::new(),
             }),
             8 => B::Event(EventPush {
                 room,

@@ -137,6 +137,14 @@ fn short(wish: &Wish) -> String {
                 format!("command {} {} ms", order.permit.name(), order.timeout.as_millis())
             }
             What::Publish(post) => format!("publish {} {}", post.room, post.audience),
+            What::Feed(request) => {
+                let rooms: Vec<_> = request
+                    .permits
+                    .iter()
+                    .map(|permit| permit.room().as_str())
+                    .collect();
+                format!("feed {}", rooms.join(" "))
+            }
             What::Activity(post) => format!("activity {} {}", post.room, post.audience),
         },
         Wish::Presence(_, room) => format!("presence {room}"),
@@ -244,7 +252,7 @@ fn messages_become_wishes() {
     let issuer = Issuer::new();
     let (mut session, _) = issuer.session("user", 60);
     opened(&mut session, "hall", false);
-    let rows: [(Value, &[&str]); 17] = [
+    let rows: [(Value, &[&str]); 18] = [
         (
             json!({ "id": 1, "subscribe": { "room": "hall" } }),
             &["open hall"],
@@ -291,7 +299,11 @@ fn messages_become_wishes() {
             &["refuse forbidden"],
         ),
         (json!({ "pong": {} }), &[]),
-        (json!({ "id": 1, "feed": { "limit": 1 } }), &["refuse forbidden"]),
+        (json!({ "id": 1, "feed": { "limit": 1 } }), &["feed hall user.u1"]),
+        (
+            json!({ "id": 1, "preferences": { "set": {} } }),
+            &["refuse forbidden"],
+        ),
         (json!({ "id": 1, "fly": {} }), &["refuse unknown_message"]),
         (json!({ "id": 1, "subscribe": 7 }), &["refuse bad_frame"]),
         (json!([]), &["refuse bad_frame", "end 4503"]),
@@ -704,6 +716,31 @@ fn commands_publishes_and_activity_are_decided_before_anybody_is_asked() {
             "staff",
             json!({ "presence": { "room": "desk" } }),
             vec!["refuse forbidden"],
+        ),
+        (
+            "user",
+            json!({ "feed": { "limit": 5 } }),
+            vec!["feed hall user.u1"],
+        ),
+        (
+            "user",
+            json!({ "mark": { "ids": ["a"], "as": "read" } }),
+            vec!["feed hall user.u1"],
+        ),
+        (
+            "user",
+            json!({ "mark": { "ids": ["a"], "as": "unread" } }),
+            vec!["count mark bad_request", "refuse bad_request"],
+        ),
+        (
+            "user",
+            json!({ "feed": { "filter": { "colour": 1 } } }),
+            vec!["count feed bad_request", "refuse bad_request"],
+        ),
+        (
+            "user",
+            json!({ "feed": { "before": "garbage" } }),
+            vec!["count feed bad_request", "refuse bad_request"],
         ),
         (
             "user",

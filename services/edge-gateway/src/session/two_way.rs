@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use roomcast_access::Policy;
 use roomcast_proto::command::{KEY_BYTES_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX};
+use roomcast_proto::cursor::Cursor;
 use roomcast_proto::event::ACTIVITY_TYPE;
-use roomcast_proto::frame::{Activity, Command, Publish, Subscribe};
+use roomcast_proto::frame::{Activity, Command, FeedQuery, Mark, Publish, Subscribe};
 use roomcast_proto::ids::{Audience, Room};
 use roomcast_proto::refusal::{Code, Refusal};
 
-use super::{Now, Session, Wish, refuse};
+use super::{Now, Session, Wish, joined_by_policy, refuse};
 use crate::asking::{Ask, What, Who};
 use crate::bucket::Rate;
 use crate::client_publish::{ACTIVITY_BYTES_MAX, Post};
 use crate::commands::Order;
+use crate::feed::{self, Want};
 use crate::gate::Admitted;
 
 /// Activity of one connection; what is more is dropped and counted. A page that is clicked through is below it.
@@ -126,6 +128,37 @@ impl Session {
         let room = Room::parse(&subscribe.room).ok().filter(|_| subscribe.presence);
         if let Some(room) = room.filter(|room| self.presence(room).is_some()) {
             wishes.push(Wish::Watch(room));
+        }
+    }
+
+    /// A page of notifications. Of those rooms that open by themselves, so that it is the same on all of the user's devices.
+    pub(super) fn feed(&self, id: Option<u32>, query: &FeedQuery, policy: &Policy, wishes: &mut Vec<Wish>) {
+        match Want::page(query, |text| self.cursor(text)) {
+            Ok(want) => self.ask(id, What::Feed(self.notifications(want)), policy, wishes),
+            Err(refusal) => refuse_ask(id, "feed", &refusal, wishes),
+        }
+    }
+
+    /// Marks notifications.
+    pub(super) fn mark(&self, id: Option<u32>, mark: Mark, policy: &Policy, wishes: &mut Vec<Wish>) {
+        match Want::mark(mark, |text| self.cursor(text)) {
+            Ok(want) => self.ask(id, What::Feed(self.notifications(want)), policy, wishes),
+            Err(refusal) => refuse_ask(id, "mark", &refusal, wishes),
+        }
+    }
+
+    fn cursor(&self, text: &str) -> Option<Cursor> {
+        let tenant = self.admitted.rights.tenant();
+        self.limits.cursors.read(tenant, text).ok()
+    }
+
+    fn notifications(&self, want: Want) -> feed::Request {
+        let rights = &self.admitted.rights;
+        let rooms = joined_by_policy(rights);
+        let permits = rooms.filter_map(|room| rights.subscribe(&room).ok().map(Arc::new));
+        feed::Request {
+            permits: permits.collect(),
+            want,
         }
     }
 

@@ -7,7 +7,7 @@ use roomcast_proto::refusal::Refusal;
 
 use super::Shard;
 use super::inbox::Inbox;
-use crate::asking::{Ask, Done, What, too_many};
+use crate::asking::{Ask, Done, What, too_many, unavailable};
 
 /// The end of what one connection asked for.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) struct Answered {
     pub(super) name: u64,
     /// What to say, if anybody waits for it.
     pub(super) frame: Option<ServerFrame>,
+    /// Of what shows something: under which generation of rights, and what to refuse.
+    pub(super) shows: Option<(u64, Option<u32>)>,
 }
 
 impl Shard {
@@ -31,12 +33,21 @@ impl Shard {
         }
         connection.asks += 1;
         let (name, handle) = (connection.name, self.handle.clone());
+        let generation = connection.session().map(|session| session.rights_generation());
+        let hub = Arc::clone(&self.shared.hub);
         let silent = matches!(ask.what, What::Activity(_));
         let Ask { id, who, what } = ask;
+        let shows = matches!(what, What::Feed(_)).then_some(generation.unwrap_or_default());
+        let shows = shows.map(|generation| (generation, id));
         self.shared.runtime.spawn(async move {
-            let done = asking.carry_out(who, what).await;
+            let done = asking.carry_out(&hub, who, what).await;
             let frame = (id.is_some() && !(silent && done.is_ok())).then(|| answer(id, done));
-            handle.send(Inbox::Answered(Box::new(Answered { key, name, frame })));
+            handle.send(Inbox::Answered(Box::new(Answered {
+                key,
+                name,
+                frame,
+                shows,
+            })));
         });
     }
 
@@ -46,6 +57,13 @@ impl Shard {
             return;
         };
         connection.asks = connection.asks.saturating_sub(1);
+        let generation = connection.session().map(|session| session.rights_generation());
+        if let Some((shown, id)) = answered.shows
+            && Some(shown) != generation
+        {
+            // What was read for it may be somebody else's by now.
+            return self.refuse(answered.key, id, &unavailable("rights have changed; ask again"));
+        }
         if let Some(frame) = answered.frame {
             self.say(answered.key, &frame);
         }
@@ -58,6 +76,7 @@ fn answer(id: Option<u32>, done: Result<Done, Refusal>) -> ServerFrame {
         Ok(Done::Published(event_id)) => {
             ServerFrame::answer(id, server_frame::Body::Published(Published { event_id }))
         }
+        Ok(Done::Feed(page)) => ServerFrame::answer(id, server_frame::Body::Feed(page)),
         Err(refusal) => ServerFrame::refuse(id, &refusal),
     }
 }
