@@ -171,7 +171,7 @@ impl World {
         what: &str,
         holds: impl Fn(&BTreeMap<String, Value>) -> bool,
     ) -> BTreeMap<String, Value> {
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
             let values = self.values().await;
             if holds(&values) {
