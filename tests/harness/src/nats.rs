@@ -218,6 +218,14 @@ impl Nats {
         }
     }
 
+    /// Ends the server in good order: what it holds is on disk.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+
     /// Sends a signal by its `kill` name: `STOP`, `CONT`, `TERM`.
     pub fn signal(&self, name: &str) {
         if let Some(child) = &self.child {

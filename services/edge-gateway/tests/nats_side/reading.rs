@@ -1,14 +1,16 @@
 //! Following the streams: kills, lost messages, streams made anew.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use roomcast_edge_gateway::hub::{HubSettings, ToShard};
+use roomcast_edge_gateway::hub::{Gap, HubSettings, Outcome, ToShard};
+use roomcast_edge_gateway::nats_side::now_millis;
 use roomcast_edge_gateway::spine_driver::{LiveFilter, Which};
 use roomcast_harness::nats::Nats;
 
-use super::rig::{Follower, Writer};
+use super::rig::{Follower, Writer, subscribe};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_events_over_three_kills_reach_two_gateways_once_in_order() {
@@ -169,4 +171,58 @@ async fn warming_a_ring_of_many_events_takes_little_time() {
     println!("20,000 events in the ring after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(10));
     follower.stop().await;
+}
+
+/// The disk of every node lost the last seconds, as a restored copy has: the stream ends before what clients have seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_lost_its_tail_is_told_and_its_new_events_are_not_taken_for_old_ones() {
+    let Some(mut nats) = Nats::start().await else {
+        return;
+    };
+    let follower = Follower::start(&nats, HubSettings::default(), None).await;
+    let writer = Writer::connect(&nats).await;
+    writer.events(&["a"], 0..20).await;
+    follower.reaches(20, 0).await;
+    let store = nats.dir().join("store");
+    let copy = nats.dir().join("copy");
+    // Stopped in good order, so that the copy is whole.
+    nats.stop();
+    copy_all(&store, &copy);
+    nats.launch().await;
+    writer.events(&["a"], 20..30).await;
+    follower.reaches(30, 0).await;
+    let seen = follower.hub.head();
+    nats.kill();
+    std::fs::remove_dir_all(&store).unwrap();
+    std::fs::rename(&copy, &store).unwrap();
+    nats.launch().await;
+    // Positions 21 to 30 are given out a second time, to other events.
+    writer.events(&["a"], 100..115).await;
+    follower
+        .until("everybody is told to begin anew", |follower| {
+            let told = follower.told.lock().unwrap();
+            told.iter().any(|told| matches!(told, ToShard::Reset))
+        })
+        .await;
+    follower.reaches(35, 0).await;
+    let page = follower
+        .hub
+        .recover_async(&subscribe("staff", "a"), Some(seen), now_millis)
+        .await
+        .unwrap();
+    assert_eq!(page.recovery, Outcome::Incomplete { reason: Gap::Epoch });
+    follower.stop().await;
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
