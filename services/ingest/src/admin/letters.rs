@@ -164,7 +164,12 @@ pub(super) fn described() -> Routes<Letters> {
              whose first attempt has no known end. What is refused again may be mended again.",
         )
         .takes("application/json", json!({ "type": "object" }))
-        .answers(200, "It was taken.", "application/json", answer::receipt_shape())
+        .answers(
+            200,
+            "It was taken; of a batch, what became of each event.",
+            "application/json",
+            answer::whole_shape(),
+        )
         .refuses(refusals.map(Code::listed));
     let many = guarded(Operation::new(
         "dead letters",
