@@ -59,7 +59,7 @@ impl Process {
             .env("ROOMCAST_UNAUTHENTICATED_PER_ADDRESS_MAX", "5000")
             .envs(more.iter().copied())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(Stdio::inherit());
         let process = Self {
             child: command.spawn().unwrap(),
             address,
@@ -67,7 +67,8 @@ impl Process {
             admin: format!("http://{admin_address}"),
             _files: files,
         };
-        eventually("the process is ready", SOON, || async {
+        // Beside many other tests a start takes its time.
+        eventually("the process is ready", Duration::from_secs(60), || async {
             process.ready().await == Some(200)
         })
         .await;
