@@ -40,6 +40,10 @@ impl Process {
         std::fs::write(&policy, POLICY).unwrap();
         std::fs::write(&keys, beside.signer.jwks()).unwrap();
         let mut command = Command::new("sh");
+        // Settings of the tests are none of the service's.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROOMCAST_")) {
+            command.env_remove(name);
+        }
         command
             .args(["-c", "ulimit -n \"$0\" && exec \"$1\"", &files_max.to_string()])
             .arg(env!("CARGO_BIN_EXE_roomcast-edge-gateway"))
