@@ -19,6 +19,7 @@ mod look;
 mod newcomers;
 mod presence;
 mod recovery;
+mod strangers;
 mod stream;
 mod timers;
 mod write;
@@ -28,7 +29,8 @@ pub use inbox::{Arrival, Caller, Handle, Newcomer};
 use inbox::{INBOX_MAX, Inbox, Signal};
 pub use look::{Counts, Filter, Holder, Known, Seen, SeenWhole};
 pub use newcomers::Front;
-use newcomers::{NEWCOMER, Silent};
+use newcomers::Silent;
+use strangers::Strangers;
 pub use stream::Stream;
 
 use std::cmp::Reverse;
@@ -165,6 +167,7 @@ struct Shard {
     connections: Slab<Connection>,
     door: Door,
     newcomers: Slab<Silent>,
+    strangers: Strangers,
     /// How many of the connections are streams of server-sent events.
     streams: usize,
     members: Members,
@@ -254,6 +257,7 @@ impl Shard {
             connections: Slab::new(),
             door: Door::default(),
             newcomers: Slab::new(),
+            strangers: Strangers::default(),
             streams: 0,
             members: Members::default(),
             wheel: Wheel::new(now.millis),
@@ -298,19 +302,20 @@ impl Shard {
                     self.door.more = true;
                 } else if event.token() != WAKE {
                     let key = u32::try_from(event.token().0).unwrap_or(u32::MAX);
-                    if key & NEWCOMER != 0 {
-                        self.hear(key & !NEWCOMER);
-                        continue;
-                    }
                     let closed = event.is_read_closed() || event.is_error();
-                    self.ready(key, event.is_readable() || closed, closed, event.is_writable());
+                    let readable = event.is_readable() || closed;
+                    let patient = readable && self.is_stranger(key);
+                    if patient {
+                        self.strangers.heard(key, closed);
+                    }
+                    self.ready(key, readable && !patient, closed, event.is_writable());
                 }
             }
             self.read_deferred();
-            self.answer_door();
             self.settle();
             more = self.take_inbox();
             self.flush_due();
+            self.let_in();
             self.timers();
             self.sweep_quiet_rooms();
             self.next_pages();
@@ -327,6 +332,7 @@ impl Shard {
             || self.is_deciding()
             || !self.unread.is_empty()
             || !self.pages.is_empty()
+            || !self.strangers.is_empty()
             || (self.door.more && resting == 0)
         {
             return Duration::ZERO;
@@ -389,7 +395,7 @@ impl Shard {
                 let own = self.connections.len();
                 self.drain = Some(Pace::new(self.now.millis, own, everybody, window));
             }
-            Inbox::Hub(ToShard::Ready { ticket }) => self.ticket_ready(ticket),
+            Inbox::Hub(ToShard::Ready { ticket }) => self.strangers.can_go_on(ticket),
             Inbox::Hub(ToShard::Status { stale, since_millis }) => self.say_status(stale, since_millis),
             Inbox::Hub(ToShard::CloseAll | ToShard::Reset) => self.close_all(Close::Resync),
             Inbox::Kick(kick) => self.kick(&kick),

@@ -70,6 +70,8 @@ pub struct Spine<M> {
     doubt_since: Option<i64>,
     below_since: Option<i64>,
     recent: VecDeque<(u64, i64)>,
+    /// Delivered, and to be read again: whether it is still what it was is not known since something was interrupted.
+    again: Option<u64>,
     tickets: u64,
     counts: Counts,
     #[cfg(test)]
@@ -99,6 +101,7 @@ impl<M> Spine<M> {
             doubt_since: None,
             below_since: None,
             recent: VecDeque::new(),
+            again: None,
             tickets: 0,
             counts: Counts::default(),
             #[cfg(test)]
@@ -155,9 +158,11 @@ impl<M> Spine<M> {
         self.go_on(now_millis, out);
     }
 
-    /// The connection came back, or the client dropped messages: everything up to the end may be missing.
+    /// The connection came back, or the client dropped messages: everything up to the end may be missing, and the stream may have
+    /// lost its end and written over it meanwhile.
     pub fn on_interrupted(&mut self, now_millis: i64, out: &mut Vec<Wish<M>>) {
         self.to_end = true;
+        self.doubt_newest();
         self.tries = 0;
         self.paused_until = 0;
         self.info_due = now_millis;
@@ -209,8 +214,19 @@ impl<M> Spine<M> {
         let Some(answer) = answer else {
             return self.nothing_new(now_millis, out);
         };
+        if let Some(reused) = answer.messages.iter().find(|placed| self.is_reused(placed)) {
+            let from = reused.sequence;
+            self.reset(Cause::Regressed, from, out);
+            return self.go_on(now_millis, out);
+        }
+        // A replica that says nothing from there on may be behind: asked again.
+        let last = answer.messages.last().map_or(0, |last| last.sequence);
+        let again = self.again.take_if(|again| *again <= last);
         let mut gap = false;
         for placed in answer.messages {
+            if again == Some(placed.sequence) {
+                continue;
+            }
             if placed.sequence < self.next && !self.mistaken_repeat() {
                 self.counts.duplicates += 1;
             } else if placed.sequence <= self.next {
@@ -304,14 +320,22 @@ impl<M> Spine<M> {
                 self.reset(Cause::Regressed, answer.last + 1, out);
             }
         } else {
-            self.below_since = None;
+            if self.below_since.take().is_some() {
+                self.doubt_newest();
+            }
             match checking {
                 Some(to) => self.checked(to, &answer, out),
                 // Found out by reading, where what is on its way to us still counts.
-                None => self.to_end |= answer.first > self.next,
+                None => self.to_end |= answer.first > self.next || self.again.is_some(),
             }
         }
         self.go_on(now_millis, out);
+    }
+
+    /// Has the newest message that was delivered read again with the next read. A stream loses its end only, and that is the first
+    /// thing it would lose. Of a stream that keeps the latest value alone the position may be empty; then what follows it speaks.
+    fn doubt_newest(&mut self) {
+        self.again = self.recent.back().map(|(sequence, _)| *sequence);
     }
 
     /// Whether a position is used for another message than the one that was delivered.

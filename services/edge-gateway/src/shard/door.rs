@@ -57,15 +57,15 @@ impl Shard {
         self.door.more = true;
     }
 
-    /// Accepts a bounded number of connections, if any wait.
-    pub(super) fn answer_door(&mut self) {
+    /// Accepts a bounded number of connections, if any wait, until the turn of those who want in is `over`.
+    pub(super) fn answer_door(&mut self, over: impl Fn() -> bool) {
         let now = self.now.millis;
-        let over = |since: &u64| now >= since + TURNED_AWAY_MILLIS;
+        let gone = |since: &u64| now >= since + TURNED_AWAY_MILLIS;
         while self
             .door
             .turned_away
             .front()
-            .is_some_and(|(since, _)| over(since))
+            .is_some_and(|(since, _)| gone(since))
         {
             self.door.turned_away.pop_front();
         }
@@ -78,7 +78,12 @@ impl Shard {
                 return;
             };
             match accepted {
-                Ok((socket, peer)) => self.admit(socket, peer.ip()),
+                Ok((socket, peer)) => {
+                    self.admit(socket, peer.ip());
+                    if over() {
+                        return;
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.door.more = false;
                     return;

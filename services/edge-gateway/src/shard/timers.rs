@@ -3,7 +3,8 @@
 use roomcast_proto::close::Close;
 use roomcast_proto::limits::COMMENT_EVERY;
 
-use super::{Limits, NEWCOMER, Shard};
+use super::newcomers::NEWCOMER;
+use super::{Limits, Shard};
 use crate::beat::{Due, Pace};
 use crate::connection::Stage;
 use crate::encoding::Encoding;

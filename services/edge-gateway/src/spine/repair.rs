@@ -151,6 +151,7 @@ impl<M> Spine<M> {
         self.probe = None;
         self.info = None;
         self.recent.clear();
+        self.again = None;
         self.doubt_since = None;
         self.below_since = None;
         out.push(Wish::Reset { cause, next });
@@ -167,7 +168,7 @@ impl<M> Spine<M> {
             self.work = Work::Reading(ticket);
             out.push(Wish::Read {
                 ticket,
-                from: self.next,
+                from: self.again.unwrap_or(self.next),
             });
         }
     }

@@ -405,6 +405,59 @@ fn a_position_used_a_second_time_is_seen_at_once() {
 }
 
 #[test]
+fn after_an_interruption_the_newest_is_read_again() {
+    // What the read from 5 on finds, and what follows: the first position after a reset, the last one delivered, whether 5 is still
+    // to be read again.
+    #[track_caller]
+    fn check(holes: Holes, found: Vec<Placed<u64>>, reset: Option<u64>, delivered: u64, open: bool) {
+        let (mut spine, mut out) = (current(holes, 5), Vec::new());
+        spine.on_interrupted(1_000, &mut out);
+        let [Wish::Read { ticket, from: 5 }, .., Wish::Info { ticket: ends }] = out[..] else {
+            panic!("{out:?}")
+        };
+        out.clear();
+        let (messages, more) = (found, false);
+        spine.on_read(ticket, Some(ReadAnswer { messages, more }), 1_100, &mut out);
+        let told = out.iter().find_map(|wish| match wish {
+            Wish::Reset { cause, next } => Some((*cause, *next)),
+            _ => None,
+        });
+        assert_eq!(told, reset.map(|next| (Cause::Regressed, next)), "{out:?}");
+        let last = out.iter().rev().find_map(|wish| match wish {
+            Wish::Deliver { placed, .. } => Some(placed.sequence),
+            _ => None,
+        });
+        assert_eq!(last.unwrap_or(5), delivered, "{out:?}");
+        let (created, first, last) = ("a".to_owned(), 1, 8);
+        spine.on_info(ends, Some(InfoAnswer { created, first, last }), 1_200, &mut out);
+        let read = out.iter().any(|wish| matches!(wish, Wish::Read { from: 5, .. }));
+        assert_eq!(read, open, "{out:?}");
+    }
+    let other = |sequence| Placed {
+        time_micros: 99_000 + time_of(sequence),
+        ..placed(sequence)
+    };
+    for holes in [Holes::Lost, Holes::Replaced] {
+        check(holes, vec![placed(5)], None, 5, false);
+        check(holes, vec![placed(5), placed(6), placed(7)], None, 7, false);
+        // Lost, and written over.
+        check(holes, vec![other(5), other(6), other(7)], Some(5), 5, true);
+        // A replica that is behind; asked again.
+        check(holes, vec![], None, 5, true);
+    }
+    // Replaced meanwhile: what follows is the proof that the replica is not behind.
+    check(Holes::Replaced, vec![placed(6), placed(8)], None, 8, false);
+}
+
+#[test]
+fn an_end_that_was_too_low_and_grew_again_is_read_again() {
+    let mut spine = current(Holes::Lost, 5);
+    assert_eq!(info(&mut spine, 3_000, "a", 1, 3), []);
+    let out = info(&mut spine, 6_000, "a", 1, 7);
+    assert!(matches!(out[0], Wish::Read { from: 5, .. }), "{out:?}");
+}
+
+#[test]
 fn history_that_is_no_longer_kept_is_never_skipped_silently() {
     let (mut spine, mut out) = (current(Holes::Lost, 5), Vec::new());
     spine.on_live(placed(9), 100, &mut out);
