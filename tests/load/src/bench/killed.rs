@@ -33,9 +33,9 @@ const GROWTH_MAX: f64 = 1.2;
 
 /// What one kill did.
 struct Seen {
-    /// Latencies of the others: before; while as many come back to a floor instead, which is what the load client itself costs; from the
-    /// kill until the last is back.
-    latencies: [Histogram; 3],
+    /// Latencies of the others: before; while as many come back to a floor instead, which is what the load client itself costs; while
+    /// the dead process's sockets end, which is the kernel's work; from then until the last is back.
+    latencies: [Histogram; 4],
     back: Duration,
     turned_away: u64,
     transcript: Vec<String>,
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// Kills, and watches until all are back. The publisher goes on meanwhile.
-    async fn kill(&self, transcript: &mut Vec<String>) -> anyhow::Result<(Duration, Histogram)> {
+    async fn kill(&self, transcript: &mut Vec<String>) -> anyhow::Result<(Duration, [Histogram; 2])> {
         let (tally, clients) = (Arc::clone(&self.killed.tally), self.killed.clients());
         drop(self.others.tally.latencies());
         let pid = self.system.stack.pid("gateway-1");
@@ -79,6 +79,7 @@ impl World {
             "SIGKILL to gateway-1 (process {pid}) with {clients} clients"
         ));
         tokio::task::block_in_place(|| self.killed.lost(LOST_WITHIN))?;
+        let dying = self.others.tally.latencies();
         said("all sockets have ended; each client waits 50 ms to 1 s and goes to gateway-2".to_owned());
         self.killed.come_to(self.system.gateway_at(1)?)?;
         let mut look = Instant::now() + LOOK_EVERY;
@@ -96,7 +97,7 @@ impl World {
         }
         let took = begun.elapsed();
         said(format!("all {clients} are back"));
-        Ok((took, self.others.tally.latencies()))
+        Ok((took, [dying, self.others.tally.latencies()]))
     }
 
     async fn run(&self, load: &Load) -> anyhow::Result<Seen> {
@@ -125,7 +126,7 @@ impl World {
             || [&tally.complete, &tally.incomplete, &tally.turned_away].map(|count| count.load(Relaxed));
         let (before, events) = (counts(), tally.events.load(Relaxed));
         let mut transcript = Vec::new();
-        let (back, storm) = self.kill(&mut transcript).await?;
+        let (back, [dying, storm]) = self.kill(&mut transcript).await?;
         let after = counts();
         let [complete, incomplete, turned_away] = [0, 1, 2].map(|n| after[n] - before[n]);
         // What was on its way has arrived.
@@ -145,12 +146,13 @@ impl World {
         for (when, latencies) in [
             ("before", &quiet),
             ("while as many open sockets at a floor", &beside),
-            ("from the kill until the last is back", &storm),
+            ("while the dead process's sockets end", &dying),
+            ("from then until the last is back", &storm),
         ] {
             transcript.push(format!("the {clients} of gateway-2, {when}: {latencies}"));
         }
         Ok(Seen {
-            latencies: [quiet, beside, storm],
+            latencies: [quiet, beside, dying, storm],
             back,
             turned_away,
             transcript,
@@ -183,7 +185,8 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let names = [
         "before",
         "while as many open sockets at a floor",
-        "until all are back",
+        "while the dead process's sockets end",
+        "from then until all are back",
     ];
     let mut p99 = names.map(|_| Vec::new());
     let (mut ratios, mut times, mut turned_away) = (Vec::new(), Vec::new(), Vec::new());
@@ -193,15 +196,18 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
         for (values, latencies) in p99.iter_mut().zip(&seen.latencies) {
             values.push(latencies.millis(0.99));
         }
-        ratios.push(seen.latencies[2].millis(0.99) / seen.latencies[0].millis(0.99));
+        let mut since = seen.latencies[2].clone();
+        since.merge(&seen.latencies[3]);
+        ratios.push(since.millis(0.99) / seen.latencies[0].millis(0.99));
         times.push(seen.back.as_secs_f64());
         turned_away.push(seen.turned_away as f64);
         bench.say(&format!(
-            "  round {round}: all back after {:.2} s; the others' p99: {:.2} ms before, {:.2} ms beside a floor's storm, {:.2} ms until then",
+            "  round {round}: all back after {:.2} s; the others' p99: {:.2} ms before, {:.2} ms beside a floor's storm, {:.2} ms while sockets end, {:.2} ms until then",
             seen.back.as_secs_f64(),
             seen.latencies[0].millis(0.99),
             seen.latencies[1].millis(0.99),
-            seen.latencies[2].millis(0.99)
+            seen.latencies[2].millis(0.99),
+            seen.latencies[3].millis(0.99)
         ));
         bench
             .report
