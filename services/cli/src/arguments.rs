@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Explain(crate::explain::Options),
     /// Try a policy against who is connected now: who would lose and gain which rooms.
     Try(crate::trial::Options),
+    /// Try metric definitions against past events: what they would have shown, and what they cost.
+    Metrics(crate::metrics::Options),
     /// Show what was refused, and take it again, as it was sent or mended; each at most once.
     Replay(crate::replay::Options),
     /// Check policies, metric definitions and scenarios without starting anything.

@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// A scenario, by name or folder: its scenario.yaml, policy.yaml and metrics.yaml.
     #[arg(long, value_name = "NAME|DIR")]
     scenario: Option<String>,
-    /// Print one JSON object {"files":[{"file","mistakes":[…]}]}.
+    /// Print one JSON object {"files":[{"file","mistakes":[…],"warnings":[…]}]}.
     #[arg(long)]
     json: bool,
 }
@@ -42,6 +42,7 @@ pub(crate) struct Options {
 struct Checked {
     file: PathBuf,
     mistakes: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// Checks.
@@ -68,12 +69,18 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
         checked.push(Checked {
             file: path.clone(),
             mistakes: policy_mistakes(path),
+            warnings: Vec::new(),
         });
     }
     if let Some(path) = &metrics {
+        let (mistakes, warnings) = match metrics_checked(path, policy.as_deref()).await? {
+            Ok(warnings) => (Vec::new(), warnings),
+            Err(mistakes) => (mistakes, Vec::new()),
+        };
         checked.push(Checked {
             file: path.clone(),
-            mistakes: metrics_mistakes(path, policy.as_deref()).await?,
+            mistakes,
+            warnings,
         });
     }
     if let Some(path) = scenario {
@@ -81,6 +88,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
         checked.push(Checked {
             file: path,
             mistakes: found.map(|failure| failure.message).into_iter().collect(),
+            warnings: Vec::new(),
         });
     }
     if checked.is_empty() {
@@ -109,11 +117,14 @@ fn policy_mistakes(path: &Path) -> Vec<String> {
     }
 }
 
-/// Asks the aggregator.
+/// Asks the aggregator: what it warns of where all is right, else the mistakes.
 ///
 /// # Errors
 /// 69: there is no aggregator to ask, or it finds fault with something else than the file.
-pub(crate) async fn metrics_mistakes(metrics: &Path, policy: Option<&Path>) -> Result<Vec<String>, Failure> {
+pub(crate) async fn metrics_checked(
+    metrics: &Path,
+    policy: Option<&Path>,
+) -> Result<Result<Vec<String>, Vec<String>>, Failure> {
     let aggregator = find::service("roomcast-metrics-aggregator")?;
     let mut command = Command::new(&aggregator);
     command
@@ -139,8 +150,11 @@ pub(crate) async fn metrics_mistakes(metrics: &Path, policy: Option<&Path>) -> R
     });
     let lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
     match output.status.code() {
-        Some(0) => Ok(Vec::new()),
-        Some(65) => Ok(lines),
+        Some(0) => {
+            let warnings = lines.iter().filter_map(|line| line.strip_prefix("warning: "));
+            Ok(Ok(warnings.map(str::to_owned).collect()))
+        }
+        Some(65) => Ok(Err(lines)),
         _ => Err(failed(&lines.join("\n"))),
     }
 }
@@ -149,7 +163,7 @@ fn report(checked: &[Checked], json: bool) {
     if json {
         let files = checked
             .iter()
-            .map(|found| json!({ "file": found.file.to_string_lossy(), "mistakes": found.mistakes }));
+            .map(|found| json!({ "file": found.file.to_string_lossy(), "mistakes": found.mistakes, "warnings": found.warnings }));
         print(&json!({ "files": files.collect::<Vec<_>>() }).to_string());
         return;
     }
@@ -159,6 +173,12 @@ fn report(checked: &[Checked], json: bool) {
                 "{} {}",
                 Stream::Out.paint(Colour::Green, "good"),
                 found.file.display()
+            ));
+        }
+        for warning in &found.warnings {
+            print(&format!(
+                "{} {warning}",
+                Stream::Out.paint(Colour::Yellow, "look at")
             ));
         }
         for mistake in &found.mistakes {

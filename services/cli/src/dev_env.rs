@@ -36,6 +36,11 @@ pub(crate) const NATS_BACKEND_USER: &str = "ROOMCAST_NATS_BACKEND_USER";
 /// Its password.
 pub(crate) const NATS_BACKEND_PASSWORD: &str = "ROOMCAST_NATS_BACKEND_PASSWORD";
 
+/// The NATS user that may read streams and nothing else.
+pub(crate) const NATS_READER_USER: &str = "ROOMCAST_NATS_READER_USER";
+/// Its password.
+pub(crate) const NATS_READER_PASSWORD: &str = "ROOMCAST_NATS_READER_PASSWORD";
+
 /// Largest file read: ours has about two kilobytes.
 const BYTES_MAX: usize = 64 * 1024;
 

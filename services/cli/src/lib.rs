@@ -1,7 +1,7 @@
 //! `roomcast`: the hand of developers and operators.
 //!
 //! `dev` runs the whole system on one machine; `simulate` publishes a scenario's events; `token`, `publish`, `tail`, `top`, `explain`, `try`,
-//! `replay` and `check` are
+//! `metrics`, `replay` and `check` are
 //! the tools one reaches for beside it; `streams` creates what the services only verify. Nothing here is part of a running service.
 
 mod arguments;
@@ -14,6 +14,7 @@ mod find;
 mod gateways;
 mod http;
 mod ingest;
+mod metrics;
 mod publish;
 mod replay;
 mod scenario;
@@ -74,6 +75,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Top(options) => Box::pin(top::run(options)).await,
         Command::Explain(options) => Box::pin(explain::run(options)).await,
         Command::Try(options) => Box::pin(trial::run(options)).await,
+        Command::Metrics(options) => Box::pin(metrics::run(options)).await,
         Command::Replay(options) => Box::pin(replay::run(options)).await,
         Command::Check(options) => check::run(&options).await,
         Command::Streams(options) => Box::pin(streams::run(options)).await,

@@ -43,6 +43,8 @@ pub struct Counters {
     pub restarts: IntCounterVec,
     /// Events behind, by shard.
     pub lag: IntGaugeVec,
+    /// Events behind in what is being filled, by shard.
+    pub filling: IntGaugeVec,
     /// Shards worked here.
     pub shards: IntGauge,
     /// State values published.
@@ -55,6 +57,11 @@ pub struct Counters {
     pub rooms_untracked: IntGaugeVec,
     /// Metrics that miss events the stream no longer held.
     pub incomplete: IntCounter,
+    /// Groups of rules that fire, by shard.
+    pub firing: IntGaugeVec,
+    /// Groups that no rule had room for.
+    pub unwatched: IntCounter,
+    notified: IntCounterVec,
 }
 
 impl Counters {
@@ -110,6 +117,11 @@ impl Counters {
                 "Stored events that match a shard's filters and are not yet read.",
                 &["shard"],
             )?,
+            filling: metrics.gauge_vec(
+                "roomcast_aggregator_filling_events",
+                "Stored events that new and changed metrics of a shard have yet to read, while its others go on.",
+                &["shard"],
+            )?,
             shards: metrics.gauge("roomcast_aggregator_shards", "Shards this instance works.")?,
             published: metrics.counter(
                 "roomcast_aggregator_published_total",
@@ -132,6 +144,20 @@ impl Counters {
                 "roomcast_aggregator_incomplete_total",
                 "Times a metric was found to miss events that the stream no longer held.",
             )?,
+            firing: metrics.gauge_vec(
+                "roomcast_aggregator_rules_firing",
+                "Groups of rules that fire at the moment.",
+                &["shard"],
+            )?,
+            unwatched: metrics.counter(
+                "roomcast_aggregator_rule_groups_refused_total",
+                "Looks at groups that a rule had no room to watch.",
+            )?,
+            notified: metrics.counter_vec(
+                "roomcast_aggregator_notifications_total",
+                "Notifications of rules handed to ingest, by outcome: stored, before (by another instance), again (not taken yet), refused.",
+                &["outcome"],
+            )?,
         })
     }
 
@@ -152,6 +178,11 @@ impl Counters {
             conflicts: self.conflicts.get(),
             unreadable: self.unreadable.get(),
         }
+    }
+
+    /// Counts what became of a notification.
+    pub fn notified(&self, outcome: &str) {
+        self.notified.with_label_values(&[outcome]).inc();
     }
 
     /// Counts what became of one event.

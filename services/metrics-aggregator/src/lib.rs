@@ -1,7 +1,8 @@
 //! Events in, numbers out: the only keeper of windows.
 //!
-//! `definition` says what is counted; `engine` counts (pure); `reader` → `worker` → `store` → `publish` drive it, one task per shard;
-//! `lease` spreads the shards over the instances.
+//! `definition` says what is counted; `engine` counts (pure); `reader` → `worker` → `store` → `publish` drive it, one task per shard, `filler` beside
+//! it for new and changed metrics;
+//! `notify` says what rules have to say; `lease` spreads the shards over the instances.
 
 pub mod admin;
 pub mod board;
@@ -9,13 +10,16 @@ pub mod counters;
 pub mod cover;
 pub mod definition;
 pub mod engine;
+pub mod filler;
 pub mod holder;
 pub mod lease;
+pub mod notify;
 pub mod publish;
 pub mod reader;
 pub mod serve;
 pub mod settings;
 pub mod store;
+pub mod trial;
 pub mod worker;
 
 pub use serve::{SERVICE, serve};

@@ -9,10 +9,15 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap, Message, Request, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use roomcast_proto::event::View;
+use roomcast_proto::ids::Tenant;
+use roomcast_proto::subject::parse_placed;
 use roomcast_proto::subject::stream::EVENTS;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
+
+use crate::engine::row::Event;
 
 /// Events asked for at once. 1,000 of the largest are 64 MB; usual ones 300 KB.
 const BATCH: u64 = 1_000;
@@ -51,6 +56,29 @@ pub struct Delivered {
     pub subject: String,
     /// The event.
     pub payload: Bytes,
+}
+
+impl Delivered {
+    /// Reads it as an event of a tenant; `None` where it is none.
+    pub fn read<T>(&self, tenant: &Tenant, use_it: impl FnOnce(&Event<'_>) -> T) -> Option<T> {
+        let placed = parse_placed(&self.subject).filter(|placed| placed.tenant == tenant.as_str())?;
+        let view = View::parse(&self.payload).ok()?;
+        let time_micros = view.time_micros()?;
+        let event = Event {
+            seq: self.seq,
+            stored_micros: self.stored_micros,
+            time_micros,
+            room: placed.room,
+            audience: placed.audience,
+            kind: &view.kind,
+            source: &view.source,
+            id: &view.id,
+            subject: view.subject.as_deref(),
+            priority: view.priority.as_deref().unwrap_or("medium"),
+            data: view.data,
+        };
+        Some(use_it(&event))
+    }
 }
 
 /// Why the reader cannot go on; open another one from the stored position.

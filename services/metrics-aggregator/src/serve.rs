@@ -50,6 +50,9 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
     let counters = Counters::new(&context.metrics)?;
     let audit = Audit::new(&context, "aggregator")?;
     let definitions = settings.definitions()?;
+    for warning in &definitions.warnings {
+        tracing::warn!("{warning}");
+    }
     let nats = context.nats.connect("aggregator").await?;
     let jetstream = nats.jetstream();
     verify(&jetstream, context.common.replicas, &streams).await?;

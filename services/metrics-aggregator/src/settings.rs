@@ -1,5 +1,6 @@
 //! What an operator may set, and the two files the settings name.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use roomcast_access::Policy;
@@ -52,7 +53,11 @@ impl Settings {
     /// Exit code 65 with every mistake as `file:line:column`.
     pub fn check(&self) -> Result<(), Failure> {
         self.admin.check()?;
-        self.definitions().map(drop)
+        for warning in self.definitions()?.warnings {
+            // Beside the answer, which is that all is right.
+            let _ = writeln!(std::io::stderr(), "warning: {warning}");
+        }
+        Ok(())
     }
 
     /// Reads the definitions.

@@ -1,21 +1,22 @@
 //! Works one shard: reads, folds, flushes, publishes; begins anew from what is stored whenever anything is odd.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use roomcast_chassis::jetstream::{ApiError, At, JetStream, Publisher, StreamInfo, StreamState};
-use roomcast_proto::event::View;
 use roomcast_proto::ids::Tenant;
-use roomcast_proto::subject::{EVENTS_ALL, parse_placed, stream};
+use roomcast_proto::subject::{EVENTS_ALL, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::cover::filters;
 use crate::definition::Definitions;
-use crate::engine::row::Event;
 use crate::engine::shard::{DIRTY_MAX, Known, Shard, Unsaved};
+use crate::filler::Filler;
+use crate::notify::Speaker;
 use crate::publish::{PublishFailed, Values, now_micros};
 use crate::reader::{Broken, Delivered, Frame, Reader};
 use crate::store::{self, StoreError};
@@ -118,12 +119,19 @@ struct Session<'a> {
     shard: Shard,
     head_seq: u64,
     values: Values,
+    speaker: Speaker,
+    /// Notices that were written by whoever worked the shard before.
+    taken_over: HashSet<String>,
+    /// Looks at groups that no rule had room for, as far as counted.
+    unwatched: u64,
     /// Values stored before, until what is no longer produced has been withdrawn.
     known: Option<Vec<Known>>,
     /// Where the stream ended when the session began; from there on there is something to say.
     target: u64,
     live: bool,
     pending: u64,
+    /// Events behind in what is being filled.
+    filling: u64,
     idle: bool,
     flushed: Instant,
     probed: Instant,
@@ -143,28 +151,57 @@ async fn session(
         session.go_live();
         caught_up.store(true, Ordering::Relaxed);
         session.flush().await?;
-        while session.shard.unsaved() > Unsaved::Nothing {
+        // What is defined no longer ends what it has said.
+        while session.shard.unsaved() > Unsaved::Nothing || session.shard.notices().next().is_some() {
+            if session.shard.unsaved() == Unsaved::Nothing {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    id = session.speaker.said() => session.shard.said(&id),
+                }
+            }
             session.flush().await?;
         }
         return Ok(());
     }
-    let wanted = filters(&shared.tenant, session.shard.definitions().map(AsRef::as_ref));
-    let start = session.shard.position() + 1;
-    let mut reader = Reader::open(shared.jetstream.client(), &shared.api_prefix, &wanted, start).await?;
+    let reader = session.reader().await?;
     session.pending = reader.pending_at_start;
     if reader.pending_at_start == 0 {
         session.shard.believe(session.target);
         session.idle = true;
     }
-    let result = session.work(&mut reader, caught_up, stop).await;
-    reader.close().await;
+    let filler = session.filler(false).await?;
+    session.filling = filler.as_ref().map_or(0, |filler| filler.pending);
+    let mut readers = Readers { reader, filler };
+    if readers.filler.as_ref().is_some_and(|filler| filler.pending == 0) {
+        session.nothing_to_fill(&mut readers).await?;
+    }
+    let result = session.work(&mut readers, caught_up, stop).await;
+    readers.close().await;
     result
+}
+
+/// Where a shard's events come from.
+struct Readers {
+    /// Those of the metrics that go on.
+    reader: Reader,
+    /// Those of the metrics that are being filled.
+    filler: Option<Filler>,
+}
+
+impl Readers {
+    async fn close(self) {
+        self.reader.close().await;
+        if let Some(filler) = self.filler {
+            filler.reader.close().await;
+        }
+    }
 }
 
 impl<'a> Session<'a> {
     /// Reads what is stored. `None`: there is nothing to do for this shard.
     async fn load(shared: &'a Shared, number: u32) -> Result<Option<Self>, Ended> {
         let definitions = shared.definitions.of_shard(number);
+        let rules = shared.definitions.rules_of_shard(number);
         // Looked at first: a stream made anew after this is noticed when the session looks for its place.
         let info = shared.jetstream.stream_info(stream::EVENTS).await?;
         let created = info.as_ref().and_then(created_micros);
@@ -185,8 +222,8 @@ impl<'a> Session<'a> {
         }
         let (head_seq, now) = (stored.head_seq, now_micros());
         let mut shard = match &stored.state {
-            Some((head, chunks)) => Shard::load(definitions, Some((head.clone(), chunks)), now),
-            None => Shard::load(definitions, None, now),
+            Some((head, chunks)) => Shard::load_with(definitions, rules, Some((head.clone(), chunks)), now),
+            None => Shard::load_with(definitions, rules, None, now),
         }
         .map_err(StoreError::from)?;
         let mut values = Values::new(
@@ -203,13 +240,21 @@ impl<'a> Session<'a> {
         let mut session = Self {
             shared,
             number,
-            shard,
             head_seq,
             values,
+            taken_over: shard.notices().map(|notice| notice.id.clone()).collect(),
+            unwatched: 0,
+            speaker: Speaker::start(
+                shared.jetstream.clone(),
+                shared.tenant.clone(),
+                shared.counters.clone(),
+            ),
+            shard,
             known: Some(known),
             target: 0,
             live: false,
             pending: 0,
+            filling: 0,
             idle: false,
             flushed: Instant::now()
                 .checked_sub(FLUSH_EVERY)
@@ -241,7 +286,8 @@ impl<'a> Session<'a> {
         }
         // What is gone is gone on every node; that a node finds no later message says nothing, it may lag.
         let first = kept.first_seq;
-        if first <= self.shard.believed() + 1 {
+        let filled = self.shard.filled_to().unwrap_or(u64::MAX - 1);
+        if first <= self.shard.believed() + 1 && first <= filled + 1 {
             return Ok(());
         }
         let next = At::Next {
@@ -277,7 +323,7 @@ impl<'a> Session<'a> {
 
     async fn work(
         &mut self,
-        reader: &mut Reader,
+        readers: &mut Readers,
         caught_up: &AtomicBool,
         stop: &CancellationToken,
     ) -> Result<(), Ended> {
@@ -298,12 +344,13 @@ impl<'a> Session<'a> {
             if self.wants_probe() {
                 self.probed = Instant::now();
                 let last = self.kept().await?.last_seq;
-                reader.probe(last).await?;
+                readers.reader.probe(last).await?;
             }
+            let wake = self.wake();
+            // By turns: neither what is new nor what is being filled waits for all of the other.
             tokio::select! {
-                biased;
                 () = stop.cancelled() => break,
-                frame = reader.next() => match frame? {
+                frame = readers.reader.next() => match frame? {
                     Frame::Event(event) => self.fold(&event),
                     Frame::Reached(seq) => {
                         self.shard.believe(seq);
@@ -311,7 +358,12 @@ impl<'a> Session<'a> {
                     }
                     Frame::Quiet => self.quiet(),
                 },
-                () = tokio::time::sleep_until(self.wake()) => {}
+                frame = Filler::next(&mut readers.filler) => {
+                    let frame = frame?;
+                    self.filled(frame, readers).await?;
+                }
+                id = self.speaker.said() => self.shard.said(&id),
+                () = tokio::time::sleep_until(wake) => {}
             }
         }
         self.shard.advance(now_micros());
@@ -335,29 +387,97 @@ impl<'a> Session<'a> {
         self.pending = delivered.pending;
         self.idle = delivered.pending == 0;
         let counters = &self.shared.counters;
-        let placed =
-            parse_placed(&delivered.subject).filter(|placed| placed.tenant == self.shared.tenant.as_str());
-        let view = View::parse(&delivered.payload).ok();
-        let time = view.as_ref().and_then(View::time_micros);
-        let (Some(placed), Some(view), Some(time_micros)) = (placed, &view, time) else {
+        let shard = &mut self.shard;
+        let read = delivered.read(&self.shared.tenant, |event| {
+            shard.fold(event, &mut |outcome| counters.count(outcome));
+        });
+        if read.is_none() {
             counters.unreadable.inc();
             self.shard.reached(delivered.seq);
-            return;
+        }
+    }
+
+    async fn filler(&self, whole: bool) -> Result<Option<Filler>, Broken> {
+        let shared = self.shared;
+        let client = shared.jetstream.client();
+        Filler::open(client, &shared.api_prefix, &shared.tenant, &self.shard, whole).await
+    }
+
+    /// What came for the metrics that are being filled.
+    async fn filled(&mut self, frame: Frame, readers: &mut Readers) -> Result<(), Ended> {
+        let Some(filler) = &mut readers.filler else {
+            return Ok(());
         };
-        let event = Event {
-            seq: delivered.seq,
-            stored_micros: delivered.stored_micros,
-            time_micros,
-            room: placed.room,
-            audience: placed.audience,
-            kind: &view.kind,
-            source: &view.source,
-            id: &view.id,
-            subject: view.subject.as_deref(),
-            priority: view.priority.as_deref().unwrap_or("medium"),
-            data: view.data,
+        let mut met = false;
+        if let Frame::Event(delivered) = &frame {
+            filler.pending = delivered.pending;
+            let counters = &self.shared.counters;
+            let shard = &mut self.shard;
+            let read = delivered.read(&self.shared.tenant, |event| {
+                shard.fill(event, &mut |outcome| counters.count(outcome))
+            });
+            // What is no event was counted when the others met it.
+            met = read.unwrap_or(delivered.seq >= shard.position());
+        } else {
+            filler.pending = 0;
+        }
+        self.filling = filler.pending;
+        if met {
+            self.join(readers).await
+        } else if filler.pending == 0 {
+            self.nothing_to_fill(readers).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// In the rooms that the filler reads nothing is waiting.
+    async fn nothing_to_fill(&mut self, readers: &mut Readers) -> Result<(), Ended> {
+        let wider = match &readers.filler {
+            Some(filler) if !filler.whole => self.filler(true).await?,
+            _ => None,
         };
-        self.shard.fold(&event, &mut |outcome| counters.count(outcome));
+        if let Some(wider) = wider {
+            let pending = wider.pending;
+            if let Some(narrow) = readers.filler.replace(wider) {
+                narrow.reader.close().await;
+            }
+            if pending > 0 {
+                return Ok(());
+            }
+        }
+        self.shard.believe_filled();
+        Ok(())
+    }
+
+    /// What was filled is as far as the others: from here on one reader serves all.
+    async fn join(&mut self, readers: &mut Readers) -> Result<(), Ended> {
+        let filled: Vec<String> = self.shard.filling().map(|metric| metric.name.clone()).collect();
+        tracing::info!(
+            shard = self.number,
+            "shard {}: {} filled from history up to position {}",
+            self.number,
+            filled.join(", "),
+            self.shard.position()
+        );
+        self.shard.join();
+        self.filling = 0;
+        let reader = self.reader().await?;
+        self.pending = reader.pending_at_start;
+        std::mem::replace(&mut readers.reader, reader).close().await;
+        if let Some(filler) = readers.filler.take() {
+            filler.reader.close().await;
+        }
+        Ok(())
+    }
+
+    /// The reader of what goes on, from the position on.
+    async fn reader(&self) -> Result<Reader, Broken> {
+        let shared = self.shared;
+        let settled = self.shard.settled_definitions().map(AsRef::as_ref);
+        let wanted = filters(&shared.tenant, settled);
+        let start = self.shard.position() + 1;
+        Reader::open(shared.jetstream.client(), &shared.api_prefix, &wanted, start).await
     }
 
     /// Whether the position may have fallen behind the stream's end although nothing is waiting.
@@ -379,8 +499,13 @@ impl<'a> Session<'a> {
         match self.shard.unsaved() {
             Unsaved::Content => true,
             Unsaved::Position if since >= POSITION_EVERY => true,
-            _ => self.shard.is_due() || (self.live && self.known.is_some()),
+            _ => self.shard.is_due() || self.may_sweep(),
         }
+    }
+
+    /// Whether what nothing produces any more may be taken back: while something is being filled nobody knows yet.
+    fn may_sweep(&self) -> bool {
+        self.live && self.known.is_some() && !self.shard.is_filling()
     }
 
     /// Writes the state, then publishes what was rendered from it.
@@ -394,6 +519,10 @@ impl<'a> Session<'a> {
             .with_label_values(&[&label])
             .set(i64::try_from(self.pending).unwrap_or(i64::MAX));
         counters
+            .filling
+            .with_label_values(&[&label])
+            .set(i64::try_from(self.filling).unwrap_or(i64::MAX));
+        counters
             .rooms_untracked
             .with_label_values(&[&label])
             .set(i64::try_from(self.shard.rooms_untracked()).unwrap_or(i64::MAX));
@@ -402,7 +531,8 @@ impl<'a> Session<'a> {
         } else {
             Vec::new()
         };
-        let sweeping = self.known.take_if(|_| self.live);
+        let may_sweep = self.may_sweep();
+        let sweeping = self.known.take_if(|_| may_sweep);
         if let Some(known) = &sweeping {
             values.extend(self.shard.orphans(self.number, &self.shared.tenant, known));
         }
@@ -414,6 +544,7 @@ impl<'a> Session<'a> {
         counters.flushes.inc();
         counters.flush_bytes.inc_by(bytes as u64);
         counters.flush_seconds.observe(begun.elapsed().as_secs_f64());
+        self.speak(&label);
         if !values.is_empty() {
             self.values.publish(values).await?;
             self.shard.settled();
@@ -422,6 +553,17 @@ impl<'a> Session<'a> {
             self.shard.swept();
         }
         Ok(())
+    }
+
+    /// Hands over what rules have to say, now that it is written.
+    fn speak(&mut self, label: &str) {
+        self.speaker.hand(self.shard.notices(), &self.taken_over);
+        let (firing, unwatched) = self.shard.firing();
+        let counters = &self.shared.counters;
+        let firing = i64::try_from(firing).unwrap_or(i64::MAX);
+        counters.firing.with_label_values(&[label]).set(firing);
+        counters.unwatched.inc_by(unwatched - self.unwatched);
+        self.unwatched = unwatched;
     }
 
     /// When to look again although nothing came.

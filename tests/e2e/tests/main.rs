@@ -11,6 +11,7 @@
 
 mod admin;
 mod agreement;
+mod alerts;
 mod crossing;
 mod drain;
 mod expiry;

@@ -93,6 +93,9 @@ impl System<'_> {
         let backend = &self.users.backend;
         env.set(dev_env::NATS_BACKEND_USER, backend.name.clone());
         env.set(dev_env::NATS_BACKEND_PASSWORD, backend.password.clone());
+        let reader = &self.users.reader;
+        env.set(dev_env::NATS_READER_USER, reader.name.clone());
+        env.set(dev_env::NATS_READER_PASSWORD, reader.password.clone());
         Ok(env)
     }
 

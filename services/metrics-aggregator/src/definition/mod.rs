@@ -5,7 +5,10 @@
 mod fields;
 mod parts;
 mod read;
+pub mod rule;
+mod rules;
 mod value;
+mod warnings;
 
 use std::sync::Arc;
 
@@ -30,6 +33,10 @@ pub const SPARK_PARTS: usize = 24;
 pub struct Definitions {
     /// The metrics, in the order of the file.
     pub metrics: Vec<Arc<Definition>>,
+    /// The rules, in the order of the file.
+    pub rules: Vec<Arc<rule::Rule>>,
+    /// What is no mistake and may be one: numbers that show some what is hidden from them.
+    pub warnings: Vec<Mistake>,
 }
 
 /// One metric.
@@ -296,6 +303,16 @@ impl Definitions {
     /// Every mistake that can be found, in the order of the file.
     pub fn parse(text: &str, file: &str, policy: Option<&Policy>) -> Result<Self, Vec<Mistake>> {
         read::definitions(text, file, policy)
+    }
+
+    /// The rules of one shard.
+    #[must_use]
+    pub fn rules_of_shard(&self, shard: u32) -> Vec<Arc<rule::Rule>> {
+        self.rules
+            .iter()
+            .filter(|rule| rule.shard == shard)
+            .cloned()
+            .collect()
     }
 
     /// The metrics of one shard.

@@ -188,7 +188,20 @@ impl Reader<'_> {
         let every = found
             .get("at_most_every")
             .map_or(Some(EVERY_DEFAULT), |node| self.duration(node, 50_000, HOUR));
-        let (room_node, audience_node) = (*found.get("room")?, *found.get("audience")?);
+        let (room, audience) = self.room_and_audience(found.get("room")?, found.get("audience")?)?;
+        Some(Publish {
+            room,
+            audience,
+            at_most_every_micros: every?,
+        })
+    }
+
+    /// Where something is published and for whom; the audience is one of the policy's, where there is one.
+    pub(super) fn room_and_audience(
+        &mut self,
+        room_node: &Node,
+        audience_node: &Node,
+    ) -> Option<(Room, Audience)> {
         let room = self.text(room_node, "a room").map(Room::parse);
         if let Some(Err(bad)) = &room {
             self.mistakes.add(room_node.at, bad.to_string());
@@ -204,11 +217,7 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        Some(Publish {
-            room: room?.ok()?,
-            audience: audience.ok()?,
-            at_most_every_micros: every?,
-        })
+        Some((room?.ok()?, audience.ok()?))
     }
 }
 

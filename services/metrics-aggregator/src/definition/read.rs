@@ -74,9 +74,11 @@ struct Joint {
 
 /// Understands one file.
 pub(super) struct Reader<'a> {
+    /// The name that mistakes carry.
+    pub(super) file: &'a str,
     pub(super) mistakes: Mistakes<'a>,
     pub(super) policy: Option<&'a Policy>,
-    zone: TimeZone,
+    pub(super) zone: TimeZone,
     zone_name: String,
 }
 
@@ -94,30 +96,36 @@ pub(super) fn definitions(
         }
     };
     let mut reader = Reader {
+        file,
         mistakes,
         policy,
         zone: TimeZone::UTC,
         zone_name: "UTC".to_owned(),
     };
-    let metrics = reader.file(&root);
+    let definitions = reader.file(&root);
     if reader.mistakes.is_empty() {
-        Ok(Definitions { metrics })
+        Ok(definitions)
     } else {
         Err(reader.mistakes.finish())
     }
 }
 
 impl Reader<'_> {
-    fn file(&mut self, root: &Node) -> Vec<Arc<Definition>> {
+    fn file(&mut self, root: &Node) -> Definitions {
+        let none = Definitions {
+            metrics: Vec::new(),
+            rules: Vec::new(),
+            warnings: Vec::new(),
+        };
         if matches!(root.value, Value::Nothing) {
             self.mistakes.add(
                 root.at,
                 "the file is empty; it needs `version: 1`, `timezone` and `metrics`",
             );
-            return Vec::new();
+            return none;
         }
         let Some(top) = self.fields(root, "the file", &TOP, &["version", "timezone", "metrics"]) else {
-            return Vec::new();
+            return none;
         };
         if let Some(node) = top
             .get("version")
@@ -129,21 +137,22 @@ impl Reader<'_> {
         if let Some(node) = top.get("timezone") {
             self.timezone(node);
         }
-        if let Some(node) = top.get("rules") {
-            let empty = matches!(&node.value, Value::Nothing)
-                || matches!(&node.value, Value::List(list) if list.is_empty());
-            if !empty {
-                self.mistakes.add(
-                    node.at,
-                    "rules are not built yet; leave `rules` out until a version that has them",
-                );
-            }
-        }
         let drafts = top
             .get("metrics")
             .map(|node| self.metrics(node))
             .unwrap_or_default();
-        self.resolve(drafts)
+        let places: Vec<At> = drafts.iter().map(|draft| draft.at).collect();
+        let metrics = self.resolve(drafts);
+        let warnings = self.warnings(&metrics, &places);
+        let rules = top
+            .get("rules")
+            .map(|node| self.rules(node, &metrics))
+            .unwrap_or_default();
+        Definitions {
+            metrics,
+            rules,
+            warnings,
+        }
     }
 
     fn timezone(&mut self, node: &Node) {

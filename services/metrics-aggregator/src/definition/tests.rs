@@ -311,7 +311,7 @@ fn every_mistake_is_told_with_its_place() {
         ),
         (
             metric("rules: [{ alert: x }]\n"),
-            vec!["8:8: rules are not built yet"],
+            vec!["8:9: a rule needs `when`", "8:9: a rule needs `notify`"],
         ),
         (
             "  - [1]\n".into(),
@@ -335,6 +335,121 @@ fn every_mistake_is_told_with_its_place() {
             assert!(got.contains(expected), "{text}\n{got}\nshould hold {expected}");
         }
     }
+}
+
+/// Each row: what stands behind a rule's name, and the mistakes that are found in it.
+#[test]
+fn mistakes_in_rules_are_told_with_their_place() {
+    let notify = "notify: { room: bell, audience: staff, title: t }";
+    let rows: [(String, &[&str]); 22] = [
+        (format!("when: m > 1, {notify}"), &[]),
+        (
+            format!(
+                "when: 'change_percent( m.value , 10m ) <= -20.5', until: 'change_percent(m.value, 10m) > -10', {notify}"
+            ),
+            &[],
+        ),
+        (
+            format!("when: 'absent(m, 30m)', hours: [{{ days: mon, from: '09:00', to: '24:00' }}], {notify}"),
+            &[],
+        ),
+        (
+            format!("when: mm > 1, {notify}"),
+            &["12:23: no metric \"mm\"; did you mean \"m\"?"],
+        ),
+        (
+            format!("when: m.valu > 1, {notify}"),
+            &["12:23: a metric has no \"valu\"; a condition is"],
+        ),
+        (
+            format!("when: m.change > 1, {notify}"),
+            &["12:23: \"m\" has no `compare`, so it has no change"],
+        ),
+        (format!("when: c.change > 1, {notify}"), &[]),
+        (
+            format!("when: m is 1, {notify}"),
+            &["12:23: \"m is 1\" compares nothing"],
+        ),
+        (
+            format!("when: m > much, {notify}"),
+            &["12:27: \"much\" is no number"],
+        ),
+        (
+            format!("when: s > 1, {notify}"),
+            &["12:23: rules look at metrics whose window is always there"],
+        ),
+        (
+            format!("when: m > 1, until: c < 1, {notify}"),
+            &["12:37: `until` compares the same number"],
+        ),
+        (
+            format!("when: m > 1, for: 8d, {notify}"),
+            &["12:35: 8d is outside"],
+        ),
+        (
+            format!("when: m > 1, no_data: oki, {notify}"),
+            &["12:39: no_data is ok, alert or keep, not \"oki\"; did you mean \"ok\"?"],
+        ),
+        (
+            format!("when: m > 1, hours: {{ days: [mon, tu], from: '18:00', to: '9:00' }}, {notify}"),
+            &["12:51: no day \"tu\"", "12:75: \"9:00\" is no time"],
+        ),
+        (
+            format!("when: m > 1, hours: {{ days: mon, from: '18:00', to: '09:00' }}, {notify}"),
+            &["12:69: `from` is before `to`"],
+        ),
+        (
+            format!(
+                "when: m > 1, silences: [{{ from: 2026-06-02T00:00:00Z, until: 2026-06-01T00:00:00Z }}], {notify}"
+            ),
+            &["12:41: `from` is before `until`"],
+        ),
+        (
+            "when: m > 1, notify: { room: bell, audience: boss, title: t }".into(),
+            &["12:62: no role \"boss\" in the policy"],
+        ),
+        (
+            "when: m > 1, notify: { room: bell, audience: staff, title: '{{ m.valeu }}' }".into(),
+            &["12:76: nothing is called \"m.valeu\" here"],
+        ),
+        (
+            "when: m > 1, notify: { room: bell, audience: staff, title: 'up {{ m.value' }".into(),
+            &["12:82: `{{` without its `}}`"],
+        ),
+        (
+            "when: m > 1, notify: { room: bell, audience: staff, title: t, link: 'javascript:x' }".into(),
+            &["12:85: data/link"],
+        ),
+        (
+            "when: m > 1, notify: { room: bell, audience: staff, title: t, per: groups }".into(),
+            &["12:84: a notification is per group or rule, not \"groups\"; did you mean \"group\"?"],
+        ),
+        (
+            "when: m > 1, notify: { room: bell, audience: staff, title: t, priority: urgent }".into(),
+            &["12:89: a priority is critical, high, medium or low"],
+        ),
+    ];
+    let metrics = "  - { name: m, from: { room: r }, value: count(), window: { total: true } }\n  - { name: c, from: { room: r }, value: count(), compare: previous, window: { tumbling: day } }\n  - { name: s, from: { room: r }, value: count(), window: { session: 5m } }\n\n\n\n\nrules:\n";
+    let policy = policy();
+    for (rule, expected) in rows {
+        let text = format!("{HEAD}{metrics}  - {{ alert: x, {rule} }}\n");
+        let got: Vec<String> = match Definitions::parse(&text, "m.yaml", Some(&policy)) {
+            Ok(_) => Vec::new(),
+            Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(got.len(), expected.len(), "{rule}\n{got:#?}");
+        for (got, expected) in got.iter().zip(expected) {
+            assert!(got.contains(expected), "{rule}\n{got}\nshould hold {expected}");
+        }
+    }
+    let twice = format!(
+        "{HEAD}{metrics}  - {{ alert: x, when: m > 1, {notify} }}\n  - {{ alert: x, when: m > 1, {notify} }}\n"
+    );
+    let mistakes = Definitions::parse(&twice, "m.yaml", Some(&policy)).unwrap_err();
+    assert_eq!(
+        mistakes[0].to_string(),
+        "m.yaml:13:14: there is a rule \"x\" already"
+    );
 }
 
 #[test]
@@ -362,4 +477,27 @@ fn broken_and_empty_files_are_told_too() {
             .join("\n");
         assert!(told.contains(expected), "{text}: {told}");
     }
+}
+
+#[test]
+fn a_number_that_tells_what_is_hidden_is_warned_of() {
+    let policy = "version: 1\nroles:\n  staff: { permissions: [a.b] }\n  admin: { inherits: [staff], permissions: [money] }\nrooms:\n  - { room: bookings, subscribe: a.b, redact: [{ unless: money, remove: [/amount] }] }\n  - { room: board, subscribe: a.b }\n";
+    let policy = Policy::parse(policy, "policy.yaml").unwrap();
+    let check = |value: &str, audience: &str, expected: &[&str]| {
+        let text = format!(
+            "{HEAD}  - {{ name: m, from: {{ room: bookings }}, value: {value}, window: {{ total: true }}, publish: {{ room: board, audience: {audience} }} }}\n"
+        );
+        let file = Definitions::parse(&text, "m.yaml", Some(&policy)).unwrap();
+        let got: Vec<String> = file.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(got, expected, "{value} {audience}");
+    };
+    check("sum(data.amount)", "admin", &[]);
+    check("sum(data.guests)", "staff", &[]);
+    check(
+        "sum(data.amount)",
+        "staff",
+        &[
+            "m.yaml:4:13: \"m\" is made of data.amount, which the policy takes out of bookings for staff; they see this number in board",
+        ],
+    );
 }

@@ -1,8 +1,9 @@
 //! The pure core, in the order of an event's path: `row` (the fields that metrics name) → `predicate` (`where`) → `metric` (tests,
-//! fold, windows) with `window`, `calendar`, `session`, `cell`, `ranks`, `top`, `chunk` → `render` (updates) → `codec` (stored form), all held together by `shard`.
+//! fold, windows) with `window`, `calendar`, `session`, `cell`, `ranks`, `top`, `chunk` → `render` (updates), `alert` (rules) → `codec` (stored form), all held together by `shard`.
 //!
 //! It reads no clock, awaits nothing and knows no NATS: the worker drives it.
 
+pub mod alert;
 pub mod calendar;
 pub mod cell;
 pub mod chunk;
@@ -12,8 +13,12 @@ pub mod fnv;
 pub mod metric;
 #[cfg(test)]
 mod naive;
+#[cfg(test)]
+mod page;
 pub mod predicate;
 pub mod ranks;
+#[cfg(test)]
+mod refill;
 pub mod render;
 pub mod row;
 #[cfg(test)]
@@ -21,4 +26,6 @@ mod rules;
 pub mod session;
 pub mod shard;
 pub mod top;
+#[cfg(test)]
+mod upgrade;
 pub mod window;

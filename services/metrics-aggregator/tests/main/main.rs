@@ -5,11 +5,13 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod ears;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use ears::Ears;
 use roomcast_chassis::jetstream::JetStream;
 use roomcast_harness::nats::Nats;
 use roomcast_metrics_aggregator::definition::Definitions;
@@ -511,4 +513,132 @@ async fn streams_that_differ_end_the_start() {
         failure.contains("stream EVENTS does not exist") && failure.contains("stream KV_agg"),
         "{failure}"
     );
+}
+
+/// What rules say is said once: of every episode one notice that it fires and one that it is over, through kills of aggregators and an
+/// ingest that answers late, not at all, or after it has stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rules_say_is_said_once_through_kills() {
+    let Some(world) = world().await else { return };
+    let ingest = Ears::listen(&world).await;
+    let metrics = "version: 1\ntimezone: UTC\nmetrics:\n  - { name: load, from: { room: bookings, type: done }, value: last(data.x), group_by: [data.desk], window: { total: true } }\nrules:\n  - { alert: busy, when: load > 10, notify: { room: bell, audience: staff, title: 'Desk {{ group }} has {{ measured }}' } }\n";
+    let mut a = world.start("a", metrics);
+    let mut b = world.start("b", metrics);
+    a.ready().await;
+    let mut id = 0;
+    for round in 0..6_usize {
+        for x in [20, 3] {
+            for desk in ["north", "south"] {
+                id += 1;
+                world
+                    .event(id, "done", &json!({ "x": x, "desk": desk }), now())
+                    .await;
+            }
+            match round {
+                1 | 3 if x == 20 => {
+                    a.kill();
+                    a = world.start("a", metrics);
+                }
+                2 | 4 if x == 3 => {
+                    b.kill();
+                    b = world.start("b", metrics);
+                }
+                _ => {}
+            }
+            // Each desk's line says what is so, before it changes again.
+            let wanted = if x == 20 { "firing" } else { "resolved" };
+            ingest
+                .eventually(|lines| {
+                    ["alert/busy/north", "alert/busy/south"]
+                        .iter()
+                        .all(|line| lines.get(*line).is_some_and(|state| state == wanted))
+                })
+                .await;
+        }
+    }
+    let heard = ingest.heard();
+    assert_eq!(
+        heard.len(),
+        6 * 2 * 2,
+        "one id for each beginning and each end: {:#?}",
+        heard.keys()
+    );
+    for (id, bodies) in &heard {
+        assert!(
+            bodies.iter().all(|body| body == &bodies[0]),
+            "{id} is the same whenever it is said: {bodies:#?}"
+        );
+    }
+    let first = heard
+        .values()
+        .flatten()
+        .find(|body| body["data"]["state"] == "firing")
+        .unwrap();
+    assert_eq!(first["type"], "notification.alert");
+    assert!(first["data"]["title"].as_str().unwrap().starts_with("Desk "));
+    assert_eq!(a.stop(), 0);
+    assert_eq!(b.stop(), 0);
+    // The rule goes: nothing fires, so nothing is said, and nothing of it is left.
+    let without = metrics.split("rules:").next().unwrap();
+    let c = world.start("c", without);
+    c.ready().await;
+    assert_eq!(ingest.heard().len(), heard.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_metric_is_filled_while_the_others_go_on() {
+    let Some(world) = world().await else { return };
+    let mut truth = Truth::default();
+    truth.publish(&world, 300).await;
+    let mut a = world.start("a", METRICS);
+    world
+        .eventually("all numbers", |values| truth.holds(values))
+        .await;
+    a.kill();
+    truth.publish(&world, 30).await;
+    // Two more in every shard that has any: of the same room, of a room without events, of another one.
+    let mut more = METRICS.to_owned();
+    for number in 0..24 {
+        let (room, value) = [
+            ("bookings", "count()"),
+            ("nothing", "count()"),
+            ("*", "sum(data.amount)"),
+        ][number % 3];
+        more += &format!(
+            "  - {{ name: more{number}, from: {{ room: {room:?}, type: [new, done] }}, value: {value}, window: {{ total: true }}, publish: {{ room: board, audience: staff, at_most_every: 50ms }} }}\n"
+        );
+    }
+    a = world.start("a", &more);
+    a.ready().await;
+    truth.publish(&world, 30).await;
+    let cents = truth.cents;
+    let sum = format!("{}.{:02}", cents / 100, cents % 100);
+    let sum = sum.trim_end_matches('0').trim_end_matches('.').to_owned();
+    world
+        .eventually("old and new numbers", |values| {
+            truth.holds(values)
+                && (0..24).all(|number| {
+                    let wanted = [truth.events.to_string(), "0".to_owned(), sum.clone()];
+                    values
+                        .get(&format!("more{number}"))
+                        .is_some_and(|data| data["value"] == wanted[number % 3])
+                })
+        })
+        .await;
+    assert_eq!(a.counter("roomcast_aggregator_incomplete_total"), 0);
+    world
+        .eventually("nothing is left to fill", |values| {
+            a.counter("roomcast_aggregator_filling_events") == 0
+                && values["status/more2"]["skipped"]["missing"] == truth.new
+        })
+        .await;
+    // And again from what was stored, with nothing left to fill.
+    a.kill();
+    truth.publish(&world, 10).await;
+    let _a = world.start("a", &more);
+    world
+        .eventually("all of them after a restart", |values| {
+            truth.holds(values) && values["more0"]["value"] == json!(truth.events.to_string())
+        })
+        .await;
 }

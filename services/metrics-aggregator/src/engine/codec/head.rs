@@ -3,7 +3,7 @@
 use super::{Corrupt, Reader, Writer};
 use crate::engine::metric::{Hole, Metric};
 
-/// What the head says about one metric.
+/// What the head says about one metric, which has folded everything up to `position` and perhaps more.
 pub fn write_metric(out: &mut Writer, metric: &Metric, position: u64) {
     out.bytes(metric.definition.name.as_bytes());
     out.fixed(&metric.definition.fingerprint.to_le_bytes());

@@ -9,8 +9,9 @@ pub use chunk::{read_chunk, write_chunk};
 pub use head::{StoredMetric, read_metric, write_metric};
 
 /// The version of heads and chunks as they are written.
-pub const FORMAT: u8 = 3;
-/// The oldest version that is still read: 1 had no carried values and did not say which stream it was folded from.
+pub const FORMAT: u8 = 4;
+/// The oldest version that is still read: 1 had no carried values and did not say which stream it was folded from, 2 nothing that was
+/// only believed, 3 no rules.
 pub const FORMAT_OLDEST: u8 = 1;
 
 /// Stored bytes that are not what this version writes.

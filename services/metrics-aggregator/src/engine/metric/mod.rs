@@ -135,8 +135,10 @@ pub struct Metric {
     pub(crate) frames: Frames,
     /// Places of each leg's fields in the shard's row.
     places: Vec<Vec<usize>>,
-    /// Events up to here are folded already; more than the shard's position while others catch up.
+    /// Events up to here are folded already: of a metric that is being filled all there is to say, else behind the shard's position.
     pub(crate) folded_to: u64,
+    /// Whether it is being filled from what the stream keeps, beside the others; see `shard::fill`.
+    pub(crate) filling: bool,
     pub(crate) created: i64,
     pub(crate) as_of: i64,
     /// The current window; `None` before the first event when the clock is `event`.
@@ -198,6 +200,7 @@ impl Metric {
             frames: Frames::new(&definition),
             places,
             folded_to: 0,
+            filling: false,
             created: as_of,
             as_of,
             place: None,

@@ -6,6 +6,7 @@ use roomcast_proto::event::rfc3339;
 use roomcast_proto::metric::{Counted, Direction, Group as GroupName, Span, Update};
 
 use crate::definition::{Aggregate, Compare, Join, Leg, SPARK};
+use crate::engine::alert::Reading;
 use crate::engine::cell::{Carried, Cell, Group, How, Totals, carried, find, ranks, top};
 use crate::engine::decimal::{DECIMALS, Decimal};
 use crate::engine::metric::Metric;
@@ -111,18 +112,7 @@ impl Metric {
         }
         let current = self.place == Some(place);
         let rolls = self.frames.rolls();
-        let (own, before) = if current && rolls {
-            (Part::Current, Some(Part::Previous))
-        } else {
-            (
-                Part::Slots(self.frames.slots(place)),
-                self.compared(place)
-                    .map(|slots| match self.parts_over().filter(|_| current) {
-                        Some(over) => Part::Parts(slots.start, over),
-                        None => Part::Slots(slots),
-                    }),
-            )
-        };
+        let (own, before) = self.own_and_before(place);
         let spark = self.frames.spark(place).into_iter().enumerate();
         let bounds = self.frames.bounds(place);
         let reach = bounds
@@ -157,6 +147,51 @@ impl Metric {
                 })
                 .collect(),
             reach,
+        }
+    }
+
+    /// The window's own slots, and those it is compared with.
+    fn own_and_before(&self, place: i64) -> (Part, Option<Part>) {
+        let current = self.place == Some(place);
+        if current && self.frames.rolls() {
+            return (Part::Current, Some(Part::Previous));
+        }
+        let before = self
+            .compared(place)
+            .map(|slots| match self.parts_over().filter(|_| current) {
+                Some(over) => Part::Parts(slots.start, over),
+                None => Part::Slots(slots),
+            });
+        (Part::Slots(self.frames.slots(place)), before)
+    }
+
+    /// The numbers of a group's current window, as its update says them; of windows that are always there.
+    pub(crate) fn reading(&self, key: &str) -> Reading {
+        let Some(place) = self.place else {
+            return Reading::default();
+        };
+        let group = self.group(key);
+        let (own, before) = self.own_and_before(place);
+        let sums = self.part(group, &own);
+        let value = self.value(&sums, true).ok().flatten();
+        let value = value.as_ref().and_then(Value::number);
+        let previous = before
+            .filter(|_| self.definition.compare.is_some())
+            .and_then(|part| {
+                let value = self.value(&self.part(group, &part), false).ok().flatten();
+                value.as_ref().and_then(Value::number)
+            });
+        let change = value
+            .zip(previous)
+            .and_then(|(value, previous)| value.checked_sub(previous));
+        Reading {
+            value,
+            previous,
+            change,
+            change_percent: change
+                .zip(previous)
+                .and_then(|(change, previous)| change.percent_of(previous)),
+            events: sums.events(),
         }
     }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use roomcast_proto::ids::{Audience, Room};
 
 use crate::definition::Definition;
+use crate::engine::alert::codec::FORMAT_FIRST as RULES_SINCE;
+use crate::engine::alert::{self, StoredRule};
 use crate::engine::chunk::Chunks;
 use crate::engine::codec::{Corrupt, FORMAT, FORMAT_OLDEST, Reader, StoredMetric, read_chunk, read_metric};
 use crate::engine::fnv;
@@ -28,6 +30,7 @@ pub struct Head {
     pub(super) targets: Vec<(Room, Audience)>,
     pub(super) retired: Vec<Retired>,
     pub(super) metrics: Vec<(StoredMetric, u64)>,
+    pub(super) rules: Vec<StoredRule>,
 }
 
 /// Chunks of a metric that is no longer defined so: numbers `next..count` are still stored.
@@ -89,6 +92,14 @@ impl Head {
             bytes.copy_from_slice(digest);
             metrics.push((metric, u64::from_le_bytes(bytes)));
         }
+        let mut rules = Vec::new();
+        let count = if format < RULES_SINCE { 0 } else { input.count()? };
+        for _ in 0..count {
+            let name = input.text()?.to_owned();
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(input.fixed(8)?);
+            rules.push((name, u64::from_le_bytes(bytes)));
+        }
         if input.is_empty() {
             Ok(Self {
                 as_of,
@@ -101,6 +112,7 @@ impl Head {
                 targets,
                 retired,
                 metrics,
+                rules,
             })
         } else {
             Err(Corrupt("more bytes than expected"))
@@ -118,10 +130,10 @@ impl Head {
     /// Whether anything is left to do for a shard without metrics.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.metrics.is_empty() && self.targets.is_empty() && self.retired.is_empty()
+        self.metrics.is_empty() && self.targets.is_empty() && self.retired.is_empty() && self.rules.is_empty()
     }
 
-    /// The chunks to read for these definitions; state of others is not needed.
+    /// The chunks to read for these definitions, state of others is not needed; and those of all rules.
     #[must_use]
     pub fn chunk_names(&self, definitions: &[Arc<Definition>]) -> Vec<String> {
         let wanted = |stored: &StoredMetric| {
@@ -136,6 +148,7 @@ impl Head {
                 let prefix = chunk_prefix(&stored.name, stored.fingerprint, self.generation);
                 (0..stored.directory.len()).map(move |index| format!("{prefix}-{index}"))
             })
+            .chain(self.rules.iter().map(|(rule, _)| alert::chunk_name(rule)))
             .collect()
     }
 

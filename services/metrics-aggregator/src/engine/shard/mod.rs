@@ -3,6 +3,7 @@
 //! The worker reads events into [`Shard::fold`], moves time with [`Shard::advance`], writes what [`Shard::flush`] gives and then
 //! publishes what [`Shard::render`] gave. Whatever goes wrong outside, the shard is dropped and loaded again.
 
+mod fill;
 mod head;
 mod write;
 
@@ -13,6 +14,8 @@ use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::metric::{UPDATED, metric_of_key};
 
 use crate::definition::Definition;
+use crate::definition::rule::Rule;
+use crate::engine::alert::{Alerts, Notice};
 use crate::engine::codec::Corrupt;
 use crate::engine::metric::{Hole, Metric, Outcome};
 use crate::engine::render::Outgoing;
@@ -74,17 +77,31 @@ pub struct Shard {
     generation: u64,
     targets: Vec<(Room, Audience)>,
     retired: Vec<Retired>,
+    alerts: Alerts,
     unsaved: Unsaved,
 }
 
 impl Shard {
-    /// Makes a shard from its definitions and what is stored, if anything is. New and changed metrics begin empty at position 0;
-    /// the others keep what they have, and skip what they folded already while the new ones catch up.
+    /// Makes a shard from its definitions and what is stored, if anything is. New and changed metrics begin empty; where others keep
+    /// what they have, the new ones are filled beside them, see [`Shard::fill`].
     ///
     /// # Errors
     /// [`Corrupt`], also when a chunk is not the one the head was written with: read again.
     pub fn load(
         definitions: Vec<Arc<Definition>>,
+        stored: Option<(Head, &HashMap<String, Vec<u8>>)>,
+        now: i64,
+    ) -> Result<Self, Corrupt> {
+        Self::load_with(definitions, Vec::new(), stored, now)
+    }
+
+    /// As [`Shard::load`], with the rules on these metrics. A rule keeps what it has said whatever else has changed of it.
+    ///
+    /// # Errors
+    /// As [`Shard::load`].
+    pub fn load_with(
+        definitions: Vec<Arc<Definition>>,
+        rules: Vec<Arc<Rule>>,
         stored: Option<(Head, &HashMap<String, Vec<u8>>)>,
         now: i64,
     ) -> Result<Self, Corrupt> {
@@ -103,11 +120,14 @@ impl Shard {
                     targets: Vec::new(),
                     retired: Vec::new(),
                     metrics: Vec::new(),
+                    rules: Vec::new(),
                 };
                 (head, None)
             }
         };
         let as_of = head.as_of.max(now);
+        let none = HashMap::new();
+        let alerts = Alerts::load(rules, &head.rules, chunks.unwrap_or(&none), as_of)?;
         let generation = match head.stream.filter(|_| head.anew) {
             Some(created) => created.cast_unsigned(),
             None => head.generation,
@@ -165,11 +185,14 @@ impl Shard {
                 .iter()
                 .any(|m| chunk_prefix(&m.definition.name, m.definition.fingerprint, generation) == old.prefix)
         });
-        let seq = metrics
-            .iter()
-            .map(|metric| metric.folded_to)
-            .min()
-            .unwrap_or(head.seq);
+        // Those that have come furthest go on; the others, new or not yet filled when the state was written, are filled beside them.
+        let seq = match metrics.iter().map(|metric| metric.folded_to).max() {
+            Some(furthest) => furthest,
+            None => head.seq,
+        };
+        for metric in &mut metrics {
+            metric.filling = metric.folded_to < seq;
+        }
         let mut targets = head.targets;
         for publish in metrics
             .iter()
@@ -181,8 +204,12 @@ impl Shard {
                 unsaved = Unsaved::Content;
             }
         }
-        // What was said of the metrics before says nothing of new ones.
-        let believed = if fresh.is_empty() { head.believed } else { 0 };
+        // What was said of the metrics before says nothing where none of them is left.
+        let believed = if fresh.len() < metrics.len() || metrics.is_empty() {
+            head.believed
+        } else {
+            0
+        };
         let mut shard = Self {
             metrics,
             fresh,
@@ -195,6 +222,7 @@ impl Shard {
             generation,
             targets,
             retired,
+            alerts,
             unsaved,
         };
         shard.advance(now);
@@ -263,7 +291,7 @@ impl Shard {
         }
         let row = self.paths.row(event);
         let mut concerned = false;
-        for metric in &mut self.metrics {
+        for metric in self.metrics.iter_mut().filter(|metric| !metric.filling) {
             metric.fold(event, &row, &mut |outcome| {
                 concerned |= outcome != Outcome::NotOurs;
                 told(outcome);
@@ -296,12 +324,13 @@ impl Shard {
         }
     }
 
-    /// Moves time.
+    /// Moves time, and has rules look.
     pub fn advance(&mut self, now: i64) {
         self.as_of = self.as_of.max(now);
         for metric in &mut self.metrics {
             metric.advance(self.as_of);
         }
+        self.alerts.look(&self.metrics, self.as_of);
     }
 
     /// The stream no longer holds what lies before `first_seq`, which was stored at `until`. Answers how many metrics miss events.
@@ -314,11 +343,20 @@ impl Shard {
         let mut count = 0;
         let believed = self.believed();
         for metric in &mut self.metrics {
-            if metric.folded_to.max(believed) + 1 < first_seq {
+            // What a node said was of the rooms of those that are filled.
+            let known = if metric.filling { 0 } else { believed };
+            if metric.folded_to.max(known) + 1 < first_seq {
                 // A metric that never read anything misses what lies before the oldest event it is filled from.
-                let since = if metric.last_match.is_none() { until } else { since };
+                let since = match metric.last_match {
+                    None => until,
+                    Some(last) if metric.filling => last.min(until),
+                    Some(_) => since,
+                };
                 metric.missed(Hole { since, until });
                 count += 1;
+            }
+            if metric.filling {
+                metric.folded_to = metric.folded_to.max(first_seq.saturating_sub(1));
             }
         }
         if count > 0 {
@@ -343,16 +381,16 @@ impl Shard {
         }
     }
 
-    /// From now on there is something to say.
+    /// From now on there is something to say, of all that is not being filled.
     pub fn go_live(&mut self) {
-        for metric in &mut self.metrics {
+        for metric in self.metrics.iter_mut().filter(|metric| !metric.filling) {
             metric.live = true;
         }
     }
 
     /// Events that are stored and not yet read.
     pub fn set_lag(&mut self, lag: u64) {
-        for metric in &mut self.metrics {
+        for metric in self.metrics.iter_mut().filter(|metric| !metric.filling) {
             metric.lag = lag;
         }
     }
@@ -362,12 +400,29 @@ impl Shard {
     pub fn next_wake(&self) -> Option<i64> {
         let changes = self.metrics.iter().filter_map(Metric::next_change);
         changes
+            .chain(self.alerts.next_look())
             .chain(
                 self.metrics
                     .iter()
                     .filter_map(|metric| metric.render_at(self.seq)),
             )
             .min()
+    }
+
+    /// What rules have to say, once it is written; the same until [`Shard::said`].
+    pub fn notices(&self) -> impl Iterator<Item = &Notice> {
+        self.alerts.waiting()
+    }
+
+    /// A notice is stored, or refused for good.
+    pub fn said(&mut self, id: &str) {
+        self.alerts.said(id);
+    }
+
+    /// How many groups of rules fire, and how many found no room to be watched since this was loaded.
+    #[must_use]
+    pub fn firing(&self) -> (usize, u64) {
+        (self.alerts.firing(), self.alerts.refused())
     }
 
     /// Whether anything is to be published now.

@@ -11,7 +11,7 @@ impl Shard {
     #[must_use]
     pub fn unsaved(&self) -> Unsaved {
         let dirty = self.metrics.iter().any(|metric| metric.chunks.dirty() > 0);
-        if dirty || !self.retired.is_empty() {
+        if dirty || self.alerts.is_dirty() || !self.retired.is_empty() {
             Unsaved::Content
         } else {
             self.unsaved
@@ -30,6 +30,7 @@ impl Shard {
         for metric in &mut self.metrics {
             write_dirty(metric, self.generation, &mut chunks);
         }
+        chunks.extend(self.alerts.flush(FLUSH_MAX.saturating_sub(chunks.len() + 1)));
         for old in &mut self.retired {
             let end = old.count.min(old.next + RETIRED_PER_FLUSH);
             while old.next < end && chunks.len() < FLUSH_MAX - 1 {
@@ -67,12 +68,18 @@ impl Shard {
         }
         out.count(self.metrics.len());
         for metric in &self.metrics {
-            write_metric(&mut out, metric, self.seq);
+            let position = if metric.filling { 0 } else { self.seq };
+            write_metric(&mut out, metric, position);
             let digest = metric
                 .chunks
                 .list()
                 .iter()
                 .fold(0_u64, |sum, chunk| sum.wrapping_add(chunk.written));
+            out.fixed(&digest.to_le_bytes());
+        }
+        out.count(self.alerts.stored().count());
+        for (name, digest) in self.alerts.stored() {
+            out.bytes(name.as_bytes());
             out.fixed(&digest.to_le_bytes());
         }
         out.finish()

@@ -1,0 +1,182 @@
+//! Hands what rules say to ingest, one after the other, until each is stored.
+//!
+//! A notice comes here only after the state that made it is written, under an id that whoever works the shard next makes again. Ingest
+//! finds a repeat within its window; what was taken over from another's state is looked up first, because the window may be over.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_nats::{Client, Request};
+use roomcast_chassis::jetstream::{At, JetStream};
+use roomcast_proto::event::{View, rfc3339};
+use roomcast_proto::ids::Tenant;
+use roomcast_proto::notification::{DEDUP_ATTRIBUTE, KEY_PREFIX};
+use roomcast_proto::subject::{inbound_for_tenant, state, stream};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::counters::Counters;
+use crate::engine::alert::{ALERT, Notice};
+
+/// How long ingest may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before a notice is tried again; doubles up to the maximum.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Notices on their way here; the rest waits in the shard.
+const QUEUE_MAX: usize = 64;
+
+/// Says the notices of one shard. Dropped, it stops.
+#[derive(Debug)]
+pub struct Speaker {
+    queue: mpsc::Sender<(Notice, bool)>,
+    said: mpsc::Receiver<String>,
+    /// Handed over and not yet stored.
+    under_way: HashSet<String>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Speaker {
+    /// Begins with nothing to say.
+    #[must_use]
+    pub fn start(jetstream: JetStream, tenant: Tenant, counters: Counters) -> Self {
+        let (queue, mut notices) = mpsc::channel::<(Notice, bool)>(QUEUE_MAX);
+        let (tell, said) = mpsc::channel(QUEUE_MAX);
+        let mouth = Mouth {
+            client: jetstream.client().clone(),
+            jetstream,
+            tenant,
+            counters,
+        };
+        let task = tokio::spawn(async move {
+            while let Some((notice, taken_over)) = notices.recv().await {
+                mouth.say(&notice, taken_over).await;
+                if tell.send(notice.id).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            queue,
+            said,
+            under_way: HashSet::new(),
+            task,
+        }
+    }
+
+    /// Hands over what is not under way yet, as far as there is room. `taken_over`: it may have been said by whoever wrote it.
+    pub fn hand<'n>(&mut self, notices: impl Iterator<Item = &'n Notice>, taken_over: &HashSet<String>) {
+        for notice in notices {
+            if self.under_way.contains(&notice.id) {
+                continue;
+            }
+            let known = taken_over.contains(&notice.id);
+            if self.queue.try_send((notice.clone(), known)).is_err() {
+                return;
+            }
+            self.under_way.insert(notice.id.clone());
+        }
+    }
+
+    /// The id of the next notice that is stored, or refused for good; never, while nothing is under way.
+    ///
+    /// # Cancel safety
+    /// Safe: what is not taken comes again.
+    pub async fn said(&mut self) -> String {
+        match self.said.recv().await {
+            Some(id) => {
+                self.under_way.remove(&id);
+                id
+            }
+            // The task ends with this alone.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+struct Mouth {
+    client: Client,
+    jetstream: JetStream,
+    tenant: Tenant,
+    counters: Counters,
+}
+
+/// What ingest answers: `status` where it took the event, else a refusal.
+#[derive(Deserialize)]
+struct Answer {
+    status: Option<String>,
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    temporary: bool,
+}
+
+impl Mouth {
+    /// Says one until it is stored, or refused for good, which is counted and logged: nobody can mend it but the file's author.
+    async fn say(&self, notice: &Notice, taken_over: bool) {
+        let mut pause = AGAIN.0;
+        loop {
+            if taken_over && self.is_stored(notice).await {
+                self.counters.notified("before");
+                return;
+            }
+            match self.ask(notice).await {
+                Ok(answer) if answer.status.is_some() => {
+                    self.counters.notified("stored");
+                    return;
+                }
+                Ok(answer) if !answer.temporary => {
+                    self.counters.notified("refused");
+                    tracing::error!(
+                        room = %notice.room,
+                        "a rule's notification is refused with {}: {}; mend `notify`, or the policy",
+                        answer.code,
+                        answer.message
+                    );
+                    return;
+                }
+                Ok(answer) => tracing::debug!("a notification is not taken yet: {}", answer.code),
+                Err(reason) => tracing::debug!("a notification is not taken yet: {reason}"),
+            }
+            self.counters.notified("again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(AGAIN.1);
+        }
+    }
+
+    async fn ask(&self, notice: &Notice) -> Result<Answer, String> {
+        let subject = inbound_for_tenant(&self.tenant, &notice.room, &notice.audience);
+        let body = self.body(notice).ok_or("it is no JSON")?;
+        let request = Request::new().payload(body.into()).timeout(Some(ANSWER_TIMEOUT));
+        let answer = self.client.send_request(subject, request).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())
+    }
+
+    fn body(&self, notice: &Notice) -> Option<String> {
+        let data: serde_json::Value = serde_json::from_str(&notice.data).ok()?;
+        let event = serde_json::json!({
+            "id": notice.id, "source": format!("roomcast://{}/rules", self.tenant), "type": ALERT,
+            "time": rfc3339(notice.time_micros), "priority": notice.priority.as_str(), DEDUP_ATTRIBUTE: notice.dedup,
+            "data": data,
+        });
+        Some(event.to_string())
+    }
+
+    /// Whether this is the newest that is stored of its line.
+    async fn is_stored(&self, notice: &Notice) -> bool {
+        let key = format!("{KEY_PREFIX}{}", notice.dedup);
+        let subject = state(&self.tenant, &notice.room, &notice.audience, &key);
+        let stored = self.jetstream.message(stream::STATE, At::Last(&subject)).await;
+        let Ok(Some(message)) = stored else { return false };
+        View::parse(&message.payload).is_ok_and(|view| view.id == notice.id)
+    }
+}
