@@ -178,8 +178,12 @@ fn planted_mistakes_are_found() {
         Mistake::NoSkip,
         Mistake::CursorBeforeWrite,
     ] {
-        let found = (0..40).find_map(|seed| run(seed, Some(mistake)).err());
+        let found = (0..40).find_map(|seed| run(seed, Some(mistake)).err().map(|why| (seed, why)));
         println!("{mistake:?}: {found:?}");
-        assert!(found.is_some(), "{mistake:?} goes unnoticed");
+        let (seed, why) = found.unwrap_or_else(|| panic!("{mistake:?} goes unnoticed"));
+        // It is the mistake that was found, not the seed.
+        assert!(run(seed, None).is_ok(), "seed {seed} is red without a mistake");
+        let clients = why.starts_with("client ");
+        assert!(clients, "{mistake:?} shows otherwise than by what clients have: {why}");
     }
 }

@@ -148,6 +148,8 @@ struct Case {
     users: Users,
     /// The users were never here: what their own rooms hold is read from the stream first.
     strangers: bool,
+    /// They come all at once instead of at a pace: nothing sleeps between two of them.
+    at_once: bool,
     costs: Vec<f64>,
 }
 
@@ -157,15 +159,24 @@ impl Case {
             algorithm,
             users,
             strangers,
+            at_once: false,
             costs: Vec::new(),
         }
     }
 
+    fn at_once(self) -> Self {
+        Self {
+            at_once: true,
+            ..self
+        }
+    }
+
     fn whose(&self) -> &'static str {
-        match (self.users, self.strangers) {
-            (Users::One, _) => "all one user",
-            (Users::Distinct, true) => "each a user who was never here",
-            (Users::Distinct, false) => "each its own user",
+        match (self.users, self.strangers, self.at_once) {
+            (_, _, true) => "each its own user, all at once",
+            (Users::One, ..) => "all one user",
+            (Users::Distinct, true, _) => "each a user who was never here",
+            (Users::Distinct, false, _) => "each its own user",
         }
     }
 
@@ -184,11 +195,18 @@ impl Case {
         };
         let clients = system.clients_named(&name, &load, 0..connections, rooms(ROOMS_IN_ALL))?;
         let before = cpu::read(system.gateway_pid()).cpu_ns;
-        let swarm = system.swarm(&load, clients)?;
+        let swarm = if self.at_once {
+            system.swarm_at_once(&load, clients)?
+        } else {
+            system.swarm(&load, clients)?
+        };
         let spent = cpu::read(system.gateway_pid()).cpu_ns - before;
         super::watch::all_well(&swarm)?;
         drop(swarm);
         system.nobody().await?;
+        if self.at_once {
+            tokio::time::sleep(super::storm::REST).await;
+        }
         Ok(spent as f64 / 1000.0 / connections as f64)
     }
 }
@@ -203,6 +221,7 @@ pub async fn handshakes(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let mut cases: Vec<Case> = Algorithm::ALL.map(usual).into();
     cases.push(Case::of(Algorithm::Eddsa, Users::One, false));
     cases.push(Case::of(Algorithm::Eddsa, Users::Distinct, true));
+    cases.push(usual(Algorithm::Eddsa).at_once());
     let mut floors = Vec::new();
     // The first wave finds everything cold.
     usual(Algorithm::Eddsa).wave(&system, load, 0).await?;
@@ -238,7 +257,7 @@ pub async fn handshakes(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
             case.algorithm,
             case.whose()
         );
-        if case.users == Users::Distinct && !case.strangers {
+        if case.users == Users::Distinct && !case.strangers && !case.at_once {
             let bound = HANDSHAKE_MICROS + check;
             bench.report.at_most("P4", what, case.costs, "µs", bound);
         } else {

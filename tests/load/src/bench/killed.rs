@@ -57,7 +57,7 @@ impl World {
         let others = OTHERS.min(clients);
         let swarm = |index: usize, name: &str, count: usize| {
             let clients = system.clients_named(name, load, 0..count, |i| vec![i % rooms])?;
-            System::swarm_of(system.gateway_at(index)?, RATE, load, clients)
+            System::swarm_of(system.gateway_at(index)?, Some(RATE), load, clients)
         };
         Ok(Self {
             killed: swarm(0, "viewer", clients)?,

@@ -30,6 +30,26 @@ impl Verdict {
     }
 }
 
+/// Why a budget is missed where it is, as profiles of a two-core machine showed it, and what would mend it.
+const WHY: [(&str, &str); 4] = [
+    (
+        "P4",
+        "at this pace the kernel's own part is about 50 µs: the floor's accept and write, a second write, two reads and two wake-ups of an idle thread, which cost a virtual machine 15 µs (none when all come at once). The rest is spread thin: the token's JSON, read strictly, 9 µs; memory touched for the first time 7 µs; frames 5 µs. A reader of claims that builds no tree would save half of the first; a client that sends `connect` right behind its request, as the gateway lets it, saves a write and a wake-up.",
+    ),
+    (
+        "P6",
+        "publisher, NATS, ingest, gateway and all clients share two cores here, and a storm of half a second takes both: the slowest of a hundred answers waits for the scheduler. Ingest on another machine does not.",
+    ),
+    (
+        "P7",
+        "an event that comes by itself has an answer of its own from the stream, two messages at NATS; a batch of 100 shares them.",
+    ),
+    (
+        "kill",
+        "the slowest of about a hundred events decides: it waits for the kernel to end the dead process's sockets, or in ingest or NATS for one of two cores that the return takes.",
+    ),
+];
+
 /// One figure.
 struct Line {
     budget: &'static str,
@@ -193,6 +213,13 @@ impl Report {
                 line.verdict.word()
             );
         }
+        let missed = |budget: &str| {
+            let of = |line: &Line| line.budget == budget && line.verdict == Verdict::Missed;
+            self.lines.iter().any(of)
+        };
+        for (budget, why) in WHY.iter().filter(|(budget, _)| missed(budget)) {
+            let _ = write!(out, "\nWhere {budget} is missed: {why}\n");
+        }
         for (title, text) in &self.transcripts {
             let _ = write!(out, "\n## {title}\n\n```text\n{text}\n```\n");
         }
@@ -280,6 +307,18 @@ mod tests {
         let table = report.table();
         let (_, below) = table.split_once("| P1 | a | 1.00 s |  |  |\n").unwrap();
         assert_eq!(below, "\n## What happened\n\n```text\nsecond\nend\n```\n");
+    }
+
+    #[test]
+    fn a_missed_budget_says_why() {
+        for (value, says) in [(2.0, false), (2.1, true)] {
+            let mut report = Report::new(false);
+            report.at_most("P4", "a", vec![value], "µs", 2.0);
+            report.at_most("P1", "b", vec![value], "µs", 2.0);
+            let table = report.table();
+            assert_eq!(table.contains("\nWhere P4 is missed: "), says, "{table}");
+            assert!(!table.contains("P1 is missed"), "{table}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ const ACKS_RATE: u32 = 200;
 /// How long it publishes into the quiet.
 const QUIET: Duration = Duration::from_secs(3);
 /// A gateway lets 5,000 in at once and 2,500 a second after that. A storm uses that up; the next one is measured as the first was.
-const REST: Duration = Duration::from_millis(2_200);
+pub(super) const REST: Duration = Duration::from_millis(2_200);
 
 /// What a storm cost.
 struct Storm {

@@ -262,7 +262,15 @@ impl System {
     /// # Errors
     /// When not all of them get in.
     pub fn swarm_at(&self, rate: usize, load: &Load, dashboards: Vec<Dashboard>) -> anyhow::Result<Swarm> {
-        Self::swarm_of(self.gateway()?, rate, load, dashboards)
+        Self::swarm_of(self.gateway()?, Some(rate), load, dashboards)
+    }
+
+    /// Likewise, all at once.
+    ///
+    /// # Errors
+    /// When not all of them get in.
+    pub fn swarm_at_once(&self, load: &Load, dashboards: Vec<Dashboard>) -> anyhow::Result<Swarm> {
+        Self::swarm_of(self.gateway()?, None, load, dashboards)
     }
 
     /// Likewise, at one of several gateways.
@@ -271,14 +279,14 @@ impl System {
     /// When not all of them get in.
     pub fn swarm_of(
         address: SocketAddr,
-        rate: usize,
+        rate: Option<usize>,
         load: &Load,
         dashboards: Vec<Dashboard>,
     ) -> anyhow::Result<Swarm> {
         let swarm = Swarm::start(Plan {
             address,
             dashboards,
-            rate: Some(rate),
+            rate,
             encoding: load.encoding(),
             conduct: Conduct::Reads,
         });
