@@ -102,7 +102,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Connects as an administrator, once.
+/// Connects as an administrator, once; with the certificate of `ROOMCAST_NATS_CERT_FILE` and `ROOMCAST_NATS_KEY_FILE`, where both are
+/// set, as the services do.
 ///
 /// # Errors
 /// 69 with the address and the reason.
@@ -121,6 +122,11 @@ pub(crate) async fn connect(url: &str, login: Option<(&str, &str)>) -> Result<as
             .user_and_password(user.to_owned(), password.to_owned())
             .custom_inbox_prefix(inbox_prefix(user)),
         None => options,
+    };
+    let file = |name| std::env::var_os(name).map(std::path::PathBuf::from);
+    let options = match (file("ROOMCAST_NATS_CERT_FILE"), file("ROOMCAST_NATS_KEY_FILE")) {
+        (Some(certificate), Some(key)) => options.add_client_certificate(certificate, key),
+        _ => options,
     };
     options
         .connect(&addresses[..])

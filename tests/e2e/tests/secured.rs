@@ -2,7 +2,9 @@
 
 use futures_util::StreamExt as _;
 use roomcast_harness::nats::{Nats, PASSWORD};
-use roomcast_harness::secured::{PUBLISHER_KEY, authority, publisher, security};
+use roomcast_harness::secured::{
+    INGEST_SEED, PUBLISHER_KEY, authority, certificate, publisher, security, verifying,
+};
 use roomcast_harness::token::Signer;
 use roomcast_harness::{binary, folder};
 use serde_json::Value;
@@ -40,6 +42,60 @@ fn a_service_and_a_command_come_through_tls_with_an_authority_of_ones_own() {
         let (code, said) = run(&mut apply(Some(authority()))).await?;
         assert_eq!(code, Some(0), "{said}");
         assert!(said.contains("created") && said.contains("EVENTS"), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn services_log_in_with_a_key_and_show_a_certificate() {
+    alone(async {
+        let Some(nats) = Nats::start_secured(verifying()).await else {
+            return Ok(());
+        };
+        let url = nats.url().replace("nats://", "tls://");
+        let [shown, key] = certificate();
+        let folder = folder();
+        std::fs::write(folder.path().join("keys.json"), Signer::new().jwks())?;
+        let seed = folder.path().join("ingest.nk");
+        std::fs::write(&seed, INGEST_SEED)?;
+        // Whoever comes through finds no stream.
+        for (name, user) in [
+            ("roomcast-ingest", "ingest"),
+            ("roomcast-metrics-aggregator", "agg"),
+        ] {
+            let mut command = service(name, user, &url, folder.path());
+            if user == "ingest" {
+                command
+                    .env_remove("ROOMCAST_NATS_PASSWORD")
+                    .env("ROOMCAST_NATS_NKEY_FILE", &seed);
+            }
+            command
+                .env("SSL_CERT_FILE", authority())
+                .env("ROOMCAST_NATS_CERT_FILE", &shown)
+                .env("ROOMCAST_NATS_KEY_FILE", &key);
+            let (code, said) = run(&mut command).await?;
+            assert_eq!(code, Some(UNAVAILABLE), "{said}");
+            assert!(said.contains("EVENTS does not exist"), "{said}");
+            assert!(!said.contains(INGEST_SEED), "a secret in the log: {said}");
+        }
+        let apply = |shows: bool| {
+            let mut command = Command::new(binary("roomcast"));
+            command
+                .args(["streams", "apply", "--replicas", "1", "--nats", &url])
+                .env("ROOMCAST_NATS_USER", "admin")
+                .env("ROOMCAST_NATS_PASSWORD", PASSWORD)
+                .env("SSL_CERT_FILE", authority());
+            if shows {
+                command
+                    .env("ROOMCAST_NATS_CERT_FILE", &shown)
+                    .env("ROOMCAST_NATS_KEY_FILE", &key);
+            }
+            command
+        };
+        let (code, said) = run(&mut apply(false)).await?;
+        assert_eq!(code, Some(UNAVAILABLE), "nothing shown: {said}");
+        let (code, said) = run(&mut apply(true)).await?;
+        assert_eq!(code, Some(0), "{said}");
         Ok(())
     });
 }

@@ -228,10 +228,17 @@ impl Connector {
                 let listener = Arc::clone(&listener);
                 async move { listener.heard(event) }
             });
-        match (&self.settings.user, &self.settings.password) {
-            (Some(user), Some(password)) => {
-                options.user_and_password(user.clone(), password.expose().to_owned())
-            }
+        let options = match &self.settings.certificate {
+            Some((certificate, key)) => options.add_client_certificate(certificate.clone(), key.clone()),
+            None => options,
+        };
+        match &*self.settings {
+            NatsSettings { nkey: Some(seed), .. } => options.nkey(seed.expose().to_owned()),
+            NatsSettings {
+                user: Some(user),
+                password: Some(password),
+                ..
+            } => options.user_and_password(user.clone(), password.expose().to_owned()),
             _ => options,
         }
     }

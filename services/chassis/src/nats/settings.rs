@@ -1,5 +1,7 @@
 //! Where NATS is and who we are there.
 
+use std::path::PathBuf;
+
 use async_nats::ServerAddr;
 
 use crate::config::{Reader, Secret};
@@ -13,6 +15,10 @@ pub struct NatsSettings {
     pub user: Option<String>,
     /// Its password.
     pub password: Option<Secret>,
+    /// The secret half of its nkey (`SU…`), with which it signs the server's challenge; instead of the password.
+    pub nkey: Option<Secret>,
+    /// Certificate and key to show to a server that verifies its clients.
+    pub certificate: Option<(PathBuf, PathBuf)>,
     /// Prefix of reply subjects; the user's permissions name it, so that nobody reads another's replies.
     pub inbox_prefix: String,
     /// Prefix of the JetStream API as this account sees it: `$JS.API`, or an import such as `core.JS.API`.
@@ -49,12 +55,42 @@ impl NatsSettings {
             "ROOMCAST_NATS_PASSWORD_FILE",
             "Password of the NATS user.",
         );
-        if user.is_some() != password.is_some() {
+        let nkey = reader.secret(
+            "ROOMCAST_NATS_NKEY",
+            "ROOMCAST_NATS_NKEY_FILE",
+            "Secret half of the user's nkey (SU…), where the server knows the user by a key instead of a password.",
+        );
+        if nkey.as_ref().is_some_and(|seed| !is_seed(seed.expose())) {
             reader.mistake(
-                "ROOMCAST_NATS_USER",
-                "a user together with a password, or neither",
+                "ROOMCAST_NATS_NKEY",
+                "the secret half of a user's nkey: SU and 56 more",
             );
         }
+        let ways = usize::from(password.is_some()) + usize::from(nkey.is_some());
+        if ways != usize::from(user.is_some()) {
+            reader.mistake(
+                "ROOMCAST_NATS_USER",
+                "a user together with a password or an nkey, or none of them",
+            );
+        }
+        let certificate = (
+            reader.optional_path(
+                "ROOMCAST_NATS_CERT_FILE",
+                "Certificate (PEM) to show to a server that verifies its clients.",
+            ),
+            reader.optional_path("ROOMCAST_NATS_KEY_FILE", "Key (PEM) of the certificate above."),
+        );
+        let certificate = match certificate {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                reader.mistake(
+                    "ROOMCAST_NATS_CERT_FILE",
+                    "a certificate together with its key, or neither",
+                );
+                None
+            }
+        };
         let inbox_default = user
             .as_ref()
             .map_or_else(|| "_INBOX".to_owned(), |user| format!("_INBOX_{user}"));
@@ -84,6 +120,8 @@ impl NatsSettings {
             servers,
             user,
             password,
+            nkey,
+            certificate,
             inbox_prefix,
             api_prefix,
             pending_max: reader.number(
@@ -110,6 +148,12 @@ impl NatsSettings {
             .collect();
         addresses.join(", ")
     }
+}
+
+/// Whether it looks like the secret half of a user's nkey: base32 of two bytes that say so, 32 of the key and two of a check sum.
+fn is_seed(text: &str) -> bool {
+    let base32 = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
+    text.len() == 58 && text.starts_with("SU") && text.bytes().all(base32)
 }
 
 /// Tokens joined by dots, nothing that a subject gives a meaning to.
@@ -164,6 +208,17 @@ mod tests {
             &[(user, "gw"), (password, "x"), ("ROOMCAST_NATS_INBOX", "_R")],
             Ok("127.0.0.1:4222 _R"),
         );
+        let seed = format!("SU{}", "A2".repeat(28));
+        let (nkey, certificate) = ("ROOMCAST_NATS_NKEY", "ROOMCAST_NATS_CERT_FILE");
+        check(&[(user, "gw"), (nkey, &seed)], Ok("127.0.0.1:4222 _INBOX_gw"));
+        check(
+            &[(certificate, "c.pem"), ("ROOMCAST_NATS_KEY_FILE", "k.pem")],
+            Ok("127.0.0.1:4222 _INBOX"),
+        );
+        check(&[(nkey, &seed)], Err(&[user]));
+        check(&[(user, "gw"), (nkey, &seed), (password, "x")], Err(&[user]));
+        check(&[(user, "gw"), (nkey, "UA2")], Err(&[nkey]));
+        check(&[(certificate, "c.pem")], Err(&[certificate]));
         check(&[(url, "nats://a:1,,b")], Err(&[url]));
         check(&[(url, "nats://u:p@a:1")], Err(&[url]));
         check(&[(url, "http://a:1")], Err(&[url]));

@@ -184,6 +184,9 @@ fn planted_mistakes_are_found() {
         // It is the mistake that was found, not the seed.
         assert!(run(seed, None).is_ok(), "seed {seed} is red without a mistake");
         let clients = why.starts_with("client ");
-        assert!(clients, "{mistake:?} shows otherwise than by what clients have: {why}");
+        assert!(
+            clients,
+            "{mistake:?} shows otherwise than by what clients have: {why}"
+        );
     }
 }
