@@ -12,12 +12,18 @@ use std::fmt::Write as _;
 pub use security::{Security, Tls};
 
 use crate::ids::{Room, Tenant};
-use crate::subject::{command_tokens, stream as names};
+use crate::subject::{SERVERS_HEALTH, SERVERS_JETSTREAM, command_tokens, stream as names};
 
 /// Prefix of the JetStream API inside `CORE`.
 pub const API_IN_CORE: &str = "$JS.API";
 /// Prefix of the JetStream API everywhere else.
 pub const API_OUTSIDE_CORE: &str = "core.JS.API";
+
+/// What `CORE` may ask the servers themselves, and under which name.
+const SYSTEM_QUESTIONS: [(&str, &str); 2] = [
+    ("$SYS.REQ.SERVER.PING.JSZ", SERVERS_JETSTREAM),
+    ("$SYS.REQ.SERVER.PING.HEALTHZ", SERVERS_HEALTH),
+];
 
 /// A NATS user with its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -213,7 +219,7 @@ impl ServerConfig {
         let mut out = String::with_capacity(16 * 1024);
         self.server(&mut out);
         out.push_str("accounts {\n");
-        let _ = writeln!(out, "  SYS {{ users: [ {} ] }}", self.user(&self.system, None));
+        self.system_account(&mut out);
         self.core(&mut out);
         self.account(
             &mut out,
@@ -240,6 +246,23 @@ impl ServerConfig {
         }
         out.push_str("}\nsystem_account: SYS\n");
         out
+    }
+
+    /// Every server tells `CORE` how it stores and how it is, and nothing else of what it tells its own account.
+    fn system_account(&self, out: &mut String) {
+        let _ = writeln!(
+            out,
+            "  SYS {{\n    users: [ {} ]\n    exports: [",
+            self.user(&self.system, None)
+        );
+        for (question, _) in SYSTEM_QUESTIONS {
+            let _ = writeln!(
+                out,
+                "      {{ service: {}, accounts: [ CORE ], response_type: Stream }}",
+                quoted(question)
+            );
+        }
+        out.push_str("    ]\n  }\n");
     }
 
     fn server(&self, out: &mut String) {
@@ -298,6 +321,8 @@ impl ServerConfig {
             "$JS.API.STREAM.INFO.*",
             "$JS.API.STREAM.MSG.GET.*",
             "$JS.API.DIRECT.GET.>",
+            SERVERS_JETSTREAM,
+            SERVERS_HEALTH,
         ];
         let inbox = format!("{}.>", inbox_prefix(&self.ingest.name));
         let ingest_hears = ["in.*.> ingest", "svc.*.> ingest", "kvl.>", &inbox];
@@ -328,8 +353,17 @@ impl ServerConfig {
         }
         let _ = writeln!(
             out,
-            "      {{ stream: \"kvl.cfg.>\", accounts: [ AGG ] }}\n    ]\n  }}"
+            "      {{ stream: \"kvl.cfg.>\", accounts: [ AGG ] }}\n    ]\n    imports: ["
         );
+        for (question, name) in SYSTEM_QUESTIONS {
+            let _ = writeln!(
+                out,
+                "      {{ service: {{ account: SYS, subject: {} }}, to: {} }}",
+                quoted(question),
+                quoted(name)
+            );
+        }
+        out.push_str("    ]\n  }\n");
     }
 
     fn account(

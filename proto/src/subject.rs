@@ -30,6 +30,15 @@ pub const EPHEMERAL_ALL: &str = "eph.>";
 pub const DEAD_LETTERS_ALL: &str = "dlq.>";
 /// Audit entries (captured by stream `AUDIT`).
 pub const AUDIT_ALL: &str = "audit.>";
+/// Asks every server, inside `CORE`, how its JetStream is configured; each answers for itself.
+pub const SERVERS_JETSTREAM: &str = "servers.jetstream";
+/// Asks every server, inside `CORE`, whether anything is wrong with it; each answers for itself.
+pub const SERVERS_HEALTH: &str = "servers.health";
+/// Captured by `EVENTS`, and nothing is ever stored there: publishes on it ask for another stream, so that only a leader that works
+/// refuses them.
+pub const EVENTS_PROBE: &str = "evt.probe";
+/// The same of `STATE`.
+pub const STATE_PROBE: &str = "st.probe";
 /// What ingest listens on, in account CORE: the server puts the publisher's account in as second token.
 pub const INBOUND_ALL: &str = "in.*.>";
 /// The queue group of the ingest instances.

@@ -5,6 +5,7 @@
 //! ([`accept`], pure), stored and acknowledged ([`store`]) or refused and kept as a dead letter ([`dead_letter`]), and answered
 //! ([`answer`]). What an HTTP [`body`] may be: JSON, data beside headers ([`binary_mode`]), lines without end ([`long_body`]), packed
 //! ([`inflate`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
+//! Nothing is acknowledged that a power cut would take ([`durability`]) and nothing is sent where writes [`hang`] ([`standing`]).
 //! Beside that path, gateways ask for services ([`door_service`]): [`commands`], on keys that only [`key_value`] writes;
 //! and administrators look at what was refused and have it taken again ([`letters`]).
 
@@ -22,7 +23,9 @@ pub mod describe;
 pub mod door_http;
 pub mod door_nats;
 pub mod door_service;
+pub mod durability;
 pub mod error;
+pub mod hang;
 pub mod inflate;
 pub mod intake;
 pub mod key_limit;
@@ -37,6 +40,7 @@ pub mod recent;
 pub mod room_keys;
 pub mod serve;
 pub mod settings;
+pub mod standing;
 pub mod store;
 pub mod streams;
 

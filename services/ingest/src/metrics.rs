@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::refusal::Code;
 use schemars::JsonSchema;
@@ -107,6 +107,9 @@ pub struct Declared {
     /// From a service request to its answer.
     pub service_seconds: Histogram,
     key_values: IntCounterVec,
+    /// 1 while acknowledged events may not be on disk.
+    pub may_lose: IntGauge,
+    hanging: IntGaugeVec,
 }
 
 /// What an ingest has counted since it started.
@@ -222,6 +225,15 @@ impl IngestMetrics {
                  wrote), resolved (an answer was lost, the key itself told), unknown, unavailable.",
                 &["bucket", "outcome"],
             )?,
+            may_lose: metrics.gauge(
+                "roomcast_ingest_may_lose",
+                "1 while NATS writes to disk later than it acknowledges: a power cut would lose acknowledged events.",
+            )?,
+            hanging: metrics.gauge_vec(
+                "roomcast_ingest_writes_hang",
+                "1 from the moment a stream's writes are taken to hang until it stores something again.",
+                &["stream"],
+            )?,
         };
         Ok(Self(Arc::new(declared)))
     }
@@ -294,6 +306,16 @@ impl IngestMetrics {
     pub fn key_value(&self, stream: &'static str, outcome: &'static str) {
         let bucket = stream.strip_prefix("KV_").unwrap_or(stream);
         self.key_values.with_label_values(&[bucket, outcome]).inc();
+    }
+
+    /// Whether a stream's writes hang; `stream` is one of ours.
+    pub fn hanging(&self, stream: &'static str, hanging: bool) {
+        self.hanging.with_label_values(&[stream]).set(i64::from(hanging));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hanging_now(&self, stream: &'static str) -> i64 {
+        self.hanging.with_label_values(&[stream]).get()
     }
 
     #[cfg(test)]

@@ -20,12 +20,14 @@ use crate::dead_letter::DeadLetters;
 use crate::door_http::{HttpDoor, router};
 use crate::door_nats::NatsDoor;
 use crate::door_service::{ServiceDoor, Services};
+use crate::durability;
 use crate::intake::Intake;
 use crate::letters::Letters;
 use crate::metrics::IngestMetrics;
 use crate::quota::Quotas;
 use crate::readstate::ReadStates;
 use crate::settings::Settings;
+use crate::standing::Standing;
 use crate::store::{Parts, Store};
 use crate::streams;
 
@@ -57,8 +59,10 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
 /// # Errors
 /// As [`serve`].
 pub async fn serve_on(listener: TcpListener, settings: Settings, context: Context) -> Result<(), Failure> {
-    let (streams_latch, listening) = (
+    let (streams_latch, durability_latch, writes_latch, listening) = (
         context.readiness.latch("streams", "not yet looked at"),
+        context.readiness.latch("durability", "not yet asked for"),
+        context.readiness.latch("writes", "not yet"),
         context.readiness.latch("listening", "not yet"),
     );
     let metrics = IngestMetrics::new(&context.metrics)?;
@@ -76,6 +80,16 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
 
     let nats = context.nats.connect("ingest").await?;
     let jetstream = nats.jetstream();
+    let standing = Standing::new(settings.write_hang, metrics.clone());
+    let durability = durability::Watch {
+        client: nats.client().clone(),
+        status: nats.status(),
+        wanted: settings.durability,
+        latch: durability_latch,
+        standing: standing.clone(),
+        metrics: metrics.clone(),
+    };
+    durability.verify().await?;
     let replicas = context.common.replicas;
     let epoch = streams::verify(&jetstream, replicas, &streams_latch).await?;
     let inbox = |error| Failure::unavailable(format!("no inbox at NATS: {error}"));
@@ -87,6 +101,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         cursors: settings.tenancy.cursors,
         replicas,
         room_keys_max: settings.room_keys_max,
+        standing: standing.clone(),
         metrics: metrics.clone(),
     });
     let intake = Intake {
@@ -171,6 +186,8 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         accept.token(),
     ));
     let finish = context.shutdown.stage(Stage::Finish);
+    finish.spawn(durability.run(finish.token()));
+    finish.spawn(standing.watch(jetstream.clone(), writes_latch, finish.token()));
     finish.spawn(streams::watch(
         jetstream,
         replicas,

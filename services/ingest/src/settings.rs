@@ -12,6 +12,7 @@ use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits::BATCH_BYTES_MAX;
 use roomcast_rights::PolicySettings;
 
+use crate::durability::{self, Durability};
 use crate::quota;
 
 /// The settings of ingest, besides those every service has.
@@ -45,6 +46,10 @@ pub struct Settings {
     pub body_within: Duration,
     /// `ROOMCAST_ROOM_KEYS_MAX`: state keys of one room.
     pub room_keys_max: u64,
+    /// `ROOMCAST_DURABILITY`: what an acknowledgement promises.
+    pub durability: Durability,
+    /// `ROOMCAST_WRITE_HANG_SECONDS`: publishes without an answer for so long mean that writes hang.
+    pub write_hang: Duration,
     /// `ROOMCAST_SCHEMAS_DIR`: not checked against yet; its being set is warned of.
     pub schemas_dir: Option<PathBuf>,
 }
@@ -106,6 +111,21 @@ impl Settings {
                 roomcast_proto::limits::ROOM_KEYS_MAX as u64,
                 1..=1_000_000,
                 "State keys one room may hold.",
+            ),
+            durability: reader
+                .choice(
+                    durability::SETTING,
+                    &[("synced", Durability::Synced), ("may_lose", Durability::MayLose)],
+                    "synced: runs only on NATS servers with sync_interval: always, so that what is acknowledged survives a power cut. \
+                     may_lose: runs on others too and says so in /readyz and as a metric.",
+                )
+                .unwrap_or(Durability::Synced),
+            write_hang: reader.seconds(
+                "ROOMCAST_WRITE_HANG_SECONDS",
+                10,
+                1..=600,
+                "Seconds in which a stream answers no publish, and at least 8 of them, after which ingest is not ready and refuses at once. \
+                 More than an election takes, 4 to 7.",
             ),
             schemas_dir: reader.optional_path(
                 "ROOMCAST_SCHEMAS_DIR",

@@ -22,6 +22,7 @@ use crate::error::{not_stored, unavailable, unknown};
 use crate::key_limit::KeyLimit;
 use crate::metrics::{IngestMetrics, Outcome};
 use crate::recent::Recent;
+use crate::standing::Standing;
 use crate::streams::CurrentEpoch;
 
 /// Events of one atomic batch: a quarter of what the server takes, so that one batch holds up the stream for a few ms only.
@@ -53,6 +54,7 @@ struct Inner {
     batch_places: Semaphore,
     recent: Recent,
     key_limit: KeyLimit,
+    standing: Standing,
     metrics: IngestMetrics,
 }
 
@@ -73,6 +75,8 @@ pub struct Parts {
     pub replicas: u8,
     /// State keys of one room.
     pub room_keys_max: u64,
+    /// Whether anything may be stored at the moment.
+    pub standing: Standing,
     /// The metrics.
     pub metrics: IngestMetrics,
 }
@@ -98,6 +102,7 @@ impl Store {
             batched: parts.replicas == 1,
             batch_places: Semaphore::new(BATCHES_MAX),
             recent: Recent::default(),
+            standing: parts.standing,
             metrics: parts.metrics,
         };
         Self {
@@ -132,7 +137,15 @@ impl Store {
 
 impl Inner {
     async fn place_all(&self, placements: &[Placement]) -> Vec<Result<Placed, Refusal>> {
+        if let Some(why) = self.standing.closed() {
+            let place = |placement| self.place_while_closed(placement, why);
+            return join_all(placements.iter().map(place)).await;
+        }
         if let [only] = placements {
+            if self.batched && only.class == Delivery::Event {
+                // A batch with a repeat of it would go apart.
+                self.recent.is_new(&only.msg_id);
+            }
             return vec![self.place(only, false).await];
         }
         let mut results: Vec<Option<Result<Placed, Refusal>>> = vec![None; placements.len()];
@@ -161,6 +174,14 @@ impl Inner {
             .into_iter()
             .map(|result| result.unwrap_or_else(|| Err(unavailable("not tried"))))
             .collect()
+    }
+
+    /// Only what no stream keeps goes out.
+    async fn place_while_closed(&self, placement: &Placement, why: &str) -> Result<Placed, Refusal> {
+        match placement.class {
+            Delivery::Ephemeral => self.send(placement).await,
+            Delivery::Event | Delivery::State => Err(unavailable(why)),
+        }
     }
 
     /// Which placements go together in atomic batches: events whose id is new to this instance, at least two.
@@ -200,6 +221,7 @@ impl Inner {
         match acknowledged {
             Ok(PubAck { seq, batch_count, .. }) if batch_count == count && seq >= count => {
                 self.metrics.batch(true);
+                self.standing.stored(Delivery::Event);
                 for (seq, index) in (seq + 1 - count..).zip(group) {
                     results[*index] = Some(Ok(Placed {
                         outcome: Outcome::Stored,
@@ -211,6 +233,9 @@ impl Inner {
                 self.metrics.batch(false);
                 tracing::debug!(?other, count, "a batch of {count} goes one by one: {other:?}");
                 let unanswered = matches!(other, Ok(_) | Err(PublishError::Timeout));
+                if other == Err(PublishError::Timeout) {
+                    self.standing.timed_out(Delivery::Event, Instant::now());
+                }
                 group.iter().for_each(|index| perhaps_stored[*index] = unanswered);
             }
         }
@@ -261,15 +286,20 @@ impl Inner {
                     duplicate: false,
                     ..
                 }) => {
+                    self.standing.stored(placement.class);
                     return Ok(Placed {
                         outcome: Outcome::Stored,
                         seq,
                     });
                 }
+                // That says nothing of the stream's writes: nothing was written.
                 Ok(PubAck { seq, .. }) => return self.compare(placement, stream, seq, perhaps_stored).await,
                 Err(error) => error,
             };
-            perhaps_stored |= error == PublishError::Timeout;
+            if error == PublishError::Timeout {
+                perhaps_stored = true;
+                self.standing.timed_out(placement.class, Instant::now());
+            }
             if attempt == ATTEMPTS || !error.retryable() {
                 if !error.retryable() {
                     tracing::error!(%error, stream, "stream {stream} refused an event: {error}");

@@ -108,7 +108,11 @@ const SUBJECTS: &[Row] = &[
     ("_INBOX_reader.guessed", &[]),
     ("_INBOX_publisher.guessed", &[]),
     ("anything.else", &[]),
+    ("servers.jetstream", &[("ingest", SAME)]),
+    ("servers.health", &[("ingest", SAME)]),
+    ("servers.other", &[]),
     ("$SYS.REQ.SERVER.PING", &[]),
+    ("$SYS.REQ.SERVER.PING.JSZ", &[]),
     ("$SYS.REQ.ACCOUNT.CORE.CONNZ", &[]),
 ];
 

@@ -236,6 +236,33 @@ impl Nats {
         }
     }
 
+    /// Changes the configuration; the server reads it when it is launched again.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn reconfigure(&self, change: impl FnOnce(&str) -> String) {
+        let file = self.dir.path().join("nats.conf");
+        let before = std::fs::read_to_string(&file).expect("the configuration can be read");
+        std::fs::write(file, change(&before)).expect("the folder is writable");
+    }
+
+    /// Bounds the size of the files the server may write: beyond, its writes fail as on a full disk. `None`: no bound again.
+    ///
+    /// # Panics
+    /// When that cannot be set.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let child = self.child.as_ref().expect("the server runs");
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let set = Command::new("prlimit")
+            .args([
+                "--pid",
+                &child.id().to_string(),
+                &format!("--fsize={limit}:unlimited"),
+            ])
+            .status();
+        assert!(set.is_ok_and(|set| set.success()), "prlimit sets a limit");
+    }
+
     /// `nats://127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {

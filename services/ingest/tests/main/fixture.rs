@@ -56,8 +56,12 @@ impl Ingest {
 
     /// With another policy and more settings.
     pub async fn start_with(policy: &str, more: &[(&str, &str)]) -> Option<Self> {
+        Some(Self::on(Nats::start().await?, policy, more).await)
+    }
+
+    /// On this server.
+    pub async fn on(nats: Nats, policy: &str, more: &[(&str, &str)]) -> Self {
         process::install_crypto();
-        let nats = Nats::start().await?;
         let dir = tempfile::tempdir().unwrap();
         let signer = Signer::new();
         std::fs::write(dir.path().join("policy.yaml"), policy).unwrap();
@@ -80,12 +84,18 @@ impl Ingest {
             dir,
         };
         ingest.until_listening().await;
-        Some(ingest)
+        ingest
     }
 
     /// A second ingest on the same server, with the same files; it ends with its context.
     pub async fn another(&self) -> Context {
-        run(environment(&self.nats.url(), self.dir.path())).await.1
+        self.another_at().await.0
+    }
+
+    /// The same, and where its HTTP door is.
+    pub async fn another_at(&self) -> (Context, String) {
+        let (url, context, _) = run(environment(&self.nats.url(), self.dir.path())).await;
+        (context, url)
     }
 
     async fn until_listening(&self) {

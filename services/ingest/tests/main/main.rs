@@ -4,9 +4,12 @@
     reason = "a test stops at the first surprise, and measurements are printed"
 )]
 
+mod batches;
 mod doors;
+mod durability;
 mod faults;
 mod fixture;
+mod hang;
 mod idempotency;
 mod keys;
 mod modes;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::fixture::{POLICY, environment};
 
-fn run(dir: &std::path::Path, nats: &str, more: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
+pub fn run(dir: &std::path::Path, nats: &str, more: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast-ingest"));
     command
         .env_clear()
@@ -25,7 +25,7 @@ fn run(dir: &std::path::Path, nats: &str, more: &[(&str, &str)], arguments: &[&s
     (status.code().unwrap_or(-1), said)
 }
 
-fn files(policy: &str) -> tempfile::TempDir {
+pub fn files(policy: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("policy.yaml"), policy).unwrap();
     std::fs::write(dir.path().join("keys.json"), Signer::new().jwks()).unwrap();
