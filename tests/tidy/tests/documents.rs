@@ -61,6 +61,7 @@ fn architecture_names_every_crate_and_the_files_of_the_path() {
         "tests/e2e",
         "tests/tidy",
         "tests/load",
+        "tests/faults",
     ] {
         assert!(
             text.contains(&format!("`{crate_dir}`")) || text.contains(&format!("`{crate_dir}/")),
