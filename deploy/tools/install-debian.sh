@@ -8,6 +8,8 @@ command -v strace >/dev/null || wanted+=(strace)
 # The publishers in Go and Java, and the subscriber in Go.
 command -v go >/dev/null || wanted+=(golang-go)
 command -v javac >/dev/null || wanted+=(default-jdk-headless)
+# Whose changes become events.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || wanted+=(postgresql)
 [ ${#wanted[@]} -gt 0 ] || { echo "all tools are here"; exit 0; }
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "missing: ${wanted[*]}; as root on Debian: apt-get install ${wanted[*]}"

@@ -317,6 +317,7 @@ impl ServerConfig {
             "$KV.acl.>",
             "$KV.commands.>",
             "$KV.tickets.>",
+            "$KV.capture.>",
             "$JS.API.INFO",
             "$JS.API.STREAM.INFO.*",
             "$JS.API.STREAM.MSG.GET.*",

@@ -163,6 +163,11 @@ pub fn definitions(sizing: &Sizing) -> Vec<Definition> {
             "$KV.tickets.>",
             json!({ "allow_msg_ttl": true, "max_msg_size": 16_384, "max_bytes": 64_u64 << 20 }),
         ),
+        bucket(
+            names::CAPTURE,
+            "$KV.capture.>",
+            json!({ "max_msg_size": 16_384, "max_bytes": 16_u64 << 20 }),
+        ),
     ]
 }
 

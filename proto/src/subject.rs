@@ -66,6 +66,8 @@ pub mod stream {
     pub const COMMANDS: &str = "KV_commands";
     /// Tickets that stand for a token once.
     pub const TICKETS: &str = "KV_tickets";
+    /// How far each database's changes are stored.
+    pub const CAPTURE: &str = "KV_capture";
 }
 
 /// Names of our own message headers. Everything else that begins with `Rc-` or `Nats-` is dropped at ingest.
@@ -350,6 +352,12 @@ pub fn shard_lease(shard: u32) -> String {
 /// The filter of all leases.
 pub const SHARD_LEASES: &str = "$KV.agg.lease.*";
 
+/// `$KV.capture.<tenant>.<source>`: how far a database's changes are stored. `source` is escaped here.
+#[must_use]
+pub fn capture_position(tenant: &Tenant, source: &str) -> String {
+    format!("$KV.capture.{tenant}.{}", escape(source))
+}
+
 /// `audit.<service>.<instance>`.
 #[must_use]
 pub fn audit(service: &str, instance: &str) -> String {
@@ -395,6 +403,7 @@ mod tests {
         assert_eq!(shard_head(3), "$KV.agg.shard.03.head");
         assert_eq!(shard_chunk(3, "a.b"), "$KV.agg.shard.03.c.a=2Eb");
         assert_eq!(shard_lease(11), "$KV.agg.lease.11");
+        assert_eq!(capture_position(&tenant, "shop"), "$KV.capture.main.shop");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::fmt;
 use serde::de::{self, Deserialize, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-pub use mistake::{At, MISTAKES_MAX, Mistake, Mistakes};
-pub(crate) use mistake::{distance, nearest};
+pub(crate) use mistake::distance;
+pub use mistake::{At, MISTAKES_MAX, Mistake, Mistakes, nearest};
 
 /// Largest file in bytes: some thousand rooms or metrics.
 const FILE_BYTES_MAX: usize = 1024 * 1024;

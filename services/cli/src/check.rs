@@ -5,6 +5,10 @@ use std::process::Stdio;
 
 use clap::Args;
 use roomcast_access::Policy;
+use roomcast_capture::Mapping;
+use roomcast_capture::checks::judge;
+use roomcast_capture::database::Database;
+use roomcast_capture::session::Session;
 use roomcast_chassis::process::Failure;
 use serde_json::json;
 use tokio::process::Command;
@@ -15,13 +19,14 @@ use crate::terminal::{Colour, Stream, print};
 
 /// Checks files: every mistake as file:line:column, and exit code 65 if there is one.
 ///
-/// Without a flag, checks the policy, the metric definitions and the scenario in the working directory, those that are there. Metric
+/// Without a flag, checks the policy, the metric definitions, the mapping of a database and the scenario in the working directory, those that are there. Metric
 /// definitions are the aggregator's: its binary is asked (roomcast-metrics-aggregator --check-config), with the policy if there is
 /// one, so that audiences are checked too.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     roomcast check --policy policy.yaml --metrics metrics.yaml\n  \
     roomcast check --scenario bookings\n  \
+    roomcast check --capture capture.yaml --database postgres://capture:secret@db/shop\n  \
     roomcast check --policy policy.yaml --json")]
 pub(crate) struct Options {
     /// A policy.
@@ -30,6 +35,17 @@ pub(crate) struct Options {
     /// Metric definitions.
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
+    /// A mapping of a database's tables to events (capture.yaml).
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
+    /// Also ask this database (postgres://user:password@host/database) whether it is as the mapping needs it: what is not says what to run.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "ROOMCAST_CAPTURE_DATABASE",
+        hide_env_values = true
+    )]
+    database: Option<String>,
     /// A scenario, by name or folder: its scenario.yaml, policy.yaml and metrics.yaml.
     #[arg(long, value_name = "NAME|DIR")]
     scenario: Option<String>,
@@ -52,7 +68,9 @@ struct Checked {
 pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     let folder = match &options.scenario {
         Some(name) => Some(find::scenario(name)?),
-        None if options.policy.is_none() && options.metrics.is_none() => Some(PathBuf::from(".")),
+        None if options.policy.is_none() && options.metrics.is_none() && options.capture.is_none() => {
+            Some(PathBuf::from("."))
+        }
         None => None,
     };
     let lying = |name: &str| {
@@ -63,6 +81,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     };
     let policy = options.policy.clone().or_else(|| lying("policy.yaml"));
     let metrics = options.metrics.clone().or_else(|| lying("metrics.yaml"));
+    let capture = options.capture.clone().or_else(|| lying("capture.yaml"));
     let scenario = lying("scenario.yaml");
     let mut checked = Vec::new();
     if let Some(path) = &policy {
@@ -81,6 +100,13 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
             file: path.clone(),
             mistakes,
             warnings,
+        });
+    }
+    if let Some(path) = &capture {
+        checked.push(Checked {
+            file: path.clone(),
+            mistakes: mapping_mistakes(path, policy.as_deref(), options.database.as_deref()).await?,
+            warnings: Vec::new(),
         });
     }
     if let Some(path) = scenario {
@@ -115,6 +141,50 @@ fn policy_mistakes(path: &Path) -> Vec<String> {
             .collect(),
         Err(error) => vec![format!("{name}: {error}")],
     }
+}
+
+/// Mistakes in the file; where there are none and a database is given, what is wrong there.
+///
+/// # Errors
+/// 64: not an address. 69: the database cannot be asked.
+async fn mapping_mistakes(
+    path: &Path,
+    policy: Option<&Path>,
+    database: Option<&str>,
+) -> Result<Vec<String>, Failure> {
+    let name = path.to_string_lossy();
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return Ok(vec![format!("{name}: {error}")]),
+    };
+    // A policy with mistakes has been told about already.
+    let policy = policy.and_then(|path| Policy::parse(&std::fs::read_to_string(path).ok()?, "policy").ok());
+    let mapping = match Mapping::parse(&text, &name, policy.as_ref()) {
+        Ok(mapping) => mapping,
+        Err(mistakes) => return Ok(mistakes.iter().map(ToString::to_string).collect()),
+    };
+    let Some(address) = database else {
+        return Ok(Vec::new());
+    };
+    let database = Database::parse(address).map_err(|bad| Failure::settings(format!("--database: {bad}")))?;
+    let asked = async {
+        let mut session = Session::open(&database, &mapping).await?;
+        session.facts(&mapping).await
+    };
+    let facts = asked
+        .await
+        .map_err(|error| Failure::unavailable(error.to_string()))?;
+    let problems = judge(&mapping, &facts);
+    Ok(problems
+        .iter()
+        .map(|problem| match problem.at.line {
+            0 => format!("{name}: {}; to mend it: {}", problem.what, problem.run),
+            line => format!(
+                "{name}:{line}:{}: {}; to mend it: {}",
+                problem.at.column, problem.what, problem.run
+            ),
+        })
+        .collect())
 }
 
 /// Asks the aggregator: what it warns of where all is right, else the mistakes.

@@ -28,6 +28,8 @@ pub enum May {
     Aggregator,
     /// An administrator: anything, to any room and audience the policy knows.
     Administrator,
+    /// What an operator's mapping file makes of a database's changes: as an administrator.
+    Capture,
 }
 
 /// Who publishes.
@@ -93,13 +95,23 @@ impl Sender {
         }
     }
 
+    /// A database, by its name in the mapping file.
+    #[must_use]
+    pub fn capture(tenant: &Tenant, source: &str) -> Self {
+        Self {
+            tenant: tenant.clone(),
+            publisher: source.into(),
+            may: May::Capture,
+        }
+    }
+
     /// Whether ids that are too old to be de-duplicated may be published (`Roomcast-Backfill: 1`).
     #[must_use]
     pub fn may_backfill(&self) -> bool {
         match &self.may {
             May::Service(rights) => rights.permits(BACKFILL_PERMISSION),
             // Replayed letters are older than their ids may be.
-            May::Administrator => true,
+            May::Administrator | May::Capture => true,
             May::User(_) | May::Aggregator => false,
         }
     }
@@ -111,7 +123,7 @@ impl Sender {
             May::User(_) if kind == ACTIVITY_TYPE => return activity_permit(room, audience, policy),
             May::User(rights) => &|audience| rights.client_publish(room, audience),
             May::Aggregator => return aggregator_permit(kind, room, audience, policy),
-            May::Administrator => return administrator_permit(room, audience, policy),
+            May::Administrator | May::Capture => return administrator_permit(room, audience, policy),
         };
         if publish(audience).is_ok() {
             return Ok(());

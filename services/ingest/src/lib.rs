@@ -6,6 +6,7 @@
 //! ([`answer`]). What an HTTP [`body`] may be: JSON, data beside headers ([`binary_mode`]), lines without end ([`long_body`]), packed
 //! ([`inflate`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
 //! Nothing is acknowledged that a power cut would take ([`durability`]) and nothing is sent where writes [`hang`] ([`standing`]).
+//! A third door is a database whose changes are followed ([`capture`]).
 //! Beside that path, gateways ask for services ([`door_service`]): [`commands`], on keys that only [`key_value`] writes;
 //! and administrators look at what was refused and have it taken again ([`letters`]).
 
@@ -16,6 +17,7 @@ pub mod bearer;
 pub mod binary_mode;
 pub mod body;
 pub mod capacity;
+pub mod capture;
 pub mod claim;
 pub mod commands;
 pub mod dead_letter;

@@ -20,11 +20,13 @@ pub enum Door {
     Admin,
     /// A dead letter that an administrator has taken again.
     Replay,
+    /// A change in a database.
+    Capture,
 }
 
 impl Door {
     /// All of them.
-    pub const ALL: [Door; 4] = [Door::Http, Door::Nats, Door::Admin, Door::Replay];
+    pub const ALL: [Door; 5] = [Door::Http, Door::Nats, Door::Admin, Door::Replay, Door::Capture];
 
     /// The label.
     #[must_use]
@@ -34,6 +36,7 @@ impl Door {
             Door::Nats => "nats",
             Door::Admin => "admin",
             Door::Replay => "replay",
+            Door::Capture => "capture",
         }
     }
 }
@@ -144,7 +147,7 @@ impl IngestMetrics {
         let declared = Declared {
             requests: metrics.counter_vec(
                 "roomcast_ingest_requests_total",
-                "Requests that asked to publish, by door (http, nats, admin, replay).",
+                "Requests that asked to publish, by door (http, nats, admin, replay, capture).",
                 &["door"],
             )?,
             events: metrics.counter_vec(

@@ -231,7 +231,7 @@ impl Quotas {
 fn is_counted(sender: &Sender) -> bool {
     match sender.may {
         May::Service(_) | May::User(_) => true,
-        May::Aggregator | May::Administrator => false,
+        May::Aggregator | May::Administrator | May::Capture => false,
     }
 }
 

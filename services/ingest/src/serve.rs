@@ -15,6 +15,7 @@ use crate::admin::{self, AdminDesk};
 use crate::bearer::Bearers;
 use crate::body::BodyLimits;
 use crate::capacity::Capacity;
+use crate::capture::{Capture, CaptureMetrics};
 use crate::commands::Commands;
 use crate::dead_letter::DeadLetters;
 use crate::door_http::{HttpDoor, router};
@@ -74,6 +75,10 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         .tenancy
         .restrict(trusted.verifier.clone(), &rights.now().policy)?;
     trusted.keep_fetching(&context)?;
+    let mapping = match &settings.capture {
+        Some(capture) => Some((capture.load(&rights.now().policy)?, capture.database.clone())),
+        None => None,
+    };
     if let Some(folder) = &settings.schemas_dir {
         tracing::warn!(folder = %folder.display(), "events are not checked against schemas by this version: {} is not read", folder.display());
     }
@@ -147,6 +152,23 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         context.shutdown.stage(Stage::Drain),
     );
     drain.spawn(NatsDoor::new(intake.clone(), nats.client().clone()).run(requests, accept.token()));
+    if let Some((mapping, database)) = mapping {
+        let metrics = CaptureMetrics::new(&context.metrics)?;
+        let capture = Capture::new(
+            mapping,
+            database.clone(),
+            intake.clone(),
+            jetstream.clone(),
+            metrics.clone(),
+        );
+        drain.spawn(Capture::watch(
+            capture.mapping(),
+            database,
+            metrics,
+            accept.token(),
+        ));
+        drain.spawn(capture.run(accept.token()));
+    }
     let services = Services {
         commands: Commands::new(jetstream.clone(), metrics.clone()),
         read_states: ReadStates::new(jetstream.clone(), metrics.clone()),

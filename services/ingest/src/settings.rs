@@ -12,6 +12,7 @@ use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits::BATCH_BYTES_MAX;
 use roomcast_rights::PolicySettings;
 
+use crate::capture::CaptureSettings;
 use crate::durability::{self, Durability};
 use crate::quota;
 
@@ -50,6 +51,8 @@ pub struct Settings {
     pub durability: Durability,
     /// `ROOMCAST_WRITE_HANG_SECONDS`: publishes without an answer for so long mean that writes hang.
     pub write_hang: Duration,
+    /// `ROOMCAST_CAPTURE_…`: the database whose changes are followed.
+    pub capture: Option<CaptureSettings>,
     /// `ROOMCAST_SCHEMAS_DIR`: not checked against yet; its being set is warned of.
     pub schemas_dir: Option<PathBuf>,
 }
@@ -127,6 +130,7 @@ impl Settings {
                 "Seconds in which a stream answers no publish, and at least 8 of them, after which ingest is not ready and refuses at once. \
                  More than an election takes, 4 to 7.",
             ),
+            capture: CaptureSettings::read(reader),
             schemas_dir: reader.optional_path(
                 "ROOMCAST_SCHEMAS_DIR",
                 "Folder of JSON Schemas. This version does not check events against them, and says so at start.",
@@ -147,6 +151,9 @@ impl Settings {
     /// Exit code 65 for a file, 64 for a development key on a listener that is not loopback.
     pub fn check(&self) -> Result<(), Failure> {
         let policy = self.policy.load()?;
+        if let Some(capture) = &self.capture {
+            capture.load(&policy)?;
+        }
         let trusted = self.issuers.load()?;
         self.tenancy.restrict(trusted.verifier.clone(), &policy)?;
         self.admin.check()?;
@@ -245,6 +252,23 @@ mod tests {
             &[("ROOMCAST_IN_FLIGHT_BYTES_MAX", "1048576")],
             &["ROOMCAST_IN_FLIGHT_BYTES_MAX"],
         );
+        check(
+            &[("ROOMCAST_CAPTURE_FILE", "capture.yaml")],
+            &["ROOMCAST_CAPTURE_DATABASE"],
+        );
+        for (address, expected) in [
+            ("postgres://u:p@db/shop", &["ROOMCAST_CAPTURE_FILE"][..]),
+            ("db", &["ROOMCAST_CAPTURE_FILE"]),
+        ] {
+            check(&[("ROOMCAST_CAPTURE_DATABASE", address)], expected);
+        }
+        for address in ["db", "postgres://u@db/shop?sslmode=require"] {
+            let settings = [
+                ("ROOMCAST_CAPTURE_FILE", "capture.yaml"),
+                ("ROOMCAST_CAPTURE_DATABASE", address),
+            ];
+            check(&settings, &["ROOMCAST_CAPTURE_DATABASE"]);
+        }
         check(
             &[("ROOMCAST_LISTN", "x"), ("ROOMCAST_BODY_SECONDS", "-1")],
             &["ROOMCAST_BODY_SECONDS", "ROOMCAST_LISTN"],

@@ -12,7 +12,13 @@ use roomcast_proto::subject::stream as names;
 use tokio_util::sync::CancellationToken;
 
 /// The streams ingest writes to.
-const WRITTEN: [&str; 4] = [names::EVENTS, names::STATE, names::DLQ, names::COMMANDS];
+const WRITTEN: [&str; 5] = [
+    names::EVENTS,
+    names::STATE,
+    names::DLQ,
+    names::COMMANDS,
+    names::CAPTURE,
+];
 /// How often they are looked at while ingest runs.
 const WATCH_EVERY: Duration = Duration::from_secs(10);
 /// Pause before NATS is asked again while it does not answer.

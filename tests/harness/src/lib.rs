@@ -17,6 +17,7 @@ pub mod http;
 pub mod jwks;
 pub mod nats;
 pub mod outsider;
+pub mod postgres;
 pub mod rover;
 pub mod secured;
 pub mod stack;

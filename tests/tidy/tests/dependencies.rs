@@ -30,7 +30,7 @@ fn ours(package: &Value, kind: Option<&str>) -> BTreeSet<String> {
 
 #[test]
 fn services_never_import_each_other() {
-    let allowed: [(&str, &[&str]); 16] = [
+    let allowed: [(&str, &[&str]); 18] = [
         (
             "roomcast-faults",
             &["roomcast-chassis", "roomcast-harness", "roomcast-proto"],
@@ -38,6 +38,11 @@ fn services_never_import_each_other() {
         ("roomcast-proto", &[]),
         ("roomcast-chassis", &[]),
         ("roomcast-access", &["roomcast-proto"]),
+        ("roomcast-cel", &[]),
+        (
+            "roomcast-capture",
+            &["roomcast-proto", "roomcast-access", "roomcast-cel"],
+        ),
         (
             "roomcast-issuers",
             &["roomcast-proto", "roomcast-access", "roomcast-chassis"],
@@ -66,6 +71,7 @@ fn services_never_import_each_other() {
                 "roomcast-proto",
                 "roomcast-access",
                 "roomcast-admin",
+                "roomcast-capture",
                 "roomcast-chassis",
                 "roomcast-issuers",
                 "roomcast-rights",
@@ -77,6 +83,7 @@ fn services_never_import_each_other() {
                 "roomcast-proto",
                 "roomcast-access",
                 "roomcast-admin",
+                "roomcast-cel",
                 "roomcast-chassis",
             ],
         ),
@@ -93,7 +100,12 @@ fn services_never_import_each_other() {
         ),
         (
             "roomcast-cli",
-            &["roomcast-proto", "roomcast-access", "roomcast-chassis"],
+            &[
+                "roomcast-proto",
+                "roomcast-access",
+                "roomcast-capture",
+                "roomcast-chassis",
+            ],
         ),
         ("roomcast-harness", &["roomcast-proto"]),
         (

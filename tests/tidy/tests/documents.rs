@@ -47,6 +47,8 @@ fn architecture_names_every_crate_and_the_files_of_the_path() {
     for crate_dir in [
         "proto",
         "services/access",
+        "services/capture",
+        "services/cel",
         "services/chassis",
         "services/issuers",
         "services/rights",

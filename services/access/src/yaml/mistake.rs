@@ -140,7 +140,8 @@ impl<'a> Mistakes<'a> {
 }
 
 /// The known name that differs from `name` in about a third of its letters, the nearest if there are several.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = name.chars().count().div_ceil(3).clamp(1, 3);
     known
         .into_iter()

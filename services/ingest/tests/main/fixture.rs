@@ -94,8 +94,13 @@ impl Ingest {
 
     /// The same, and where its HTTP door is.
     pub async fn another_at(&self) -> (Context, String) {
-        let (url, context, _) = run(environment(&self.nats.url(), self.dir.path())).await;
+        let (url, context, _) = run(self.environment()).await;
         (context, url)
+    }
+
+    /// The settings of one more ingest on the same server, with the same files.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        environment(&self.nats.url(), self.dir.path())
     }
 
     async fn until_listening(&self) {

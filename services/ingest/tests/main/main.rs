@@ -5,6 +5,7 @@
 )]
 
 mod batches;
+mod capture;
 mod doors;
 mod durability;
 mod faults;

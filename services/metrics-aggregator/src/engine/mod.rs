@@ -3,24 +3,23 @@
 //!
 //! It reads no clock, awaits nothing and knows no NATS: the worker drives it.
 
+pub use roomcast_cel::{decimal, predicate, row};
+
 pub mod alert;
 pub mod calendar;
 pub mod cell;
 pub mod chunk;
 pub mod codec;
-pub mod decimal;
 pub mod fnv;
 pub mod metric;
 #[cfg(test)]
 mod naive;
 #[cfg(test)]
 mod page;
-pub mod predicate;
 pub mod ranks;
 #[cfg(test)]
 mod refill;
 pub mod render;
-pub mod row;
 #[cfg(test)]
 mod rules;
 pub mod session;

@@ -1,8 +1,8 @@
 //! From the text of a `where` to an [`Expr`]; whatever is not in the subset is refused with its place and what there is instead.
 
-use super::{Comparison, Expr, Literal, Operand};
-use crate::engine::decimal::{Decimal, Exact};
-use crate::engine::row::{Attribute, Path};
+use super::{Comparison, Computed, Expr, Literal, Operand};
+use crate::decimal::{Decimal, Exact};
+use crate::row::{Attribute, Path};
 
 /// Longest condition in bytes.
 const BYTES_MAX: usize = 4096;
@@ -52,23 +52,7 @@ pub fn parse(text: &str) -> Result<Parsed, Wrong> {
 /// # Errors
 /// The first mistake with its place.
 pub fn parse_after(text: &str, paths: Vec<Path>) -> Result<Parsed, Wrong> {
-    if text.len() > BYTES_MAX {
-        return Err(Wrong {
-            offset: 0,
-            message: format!("a condition has at most {BYTES_MAX} bytes"),
-        });
-    }
-    let tokens = Lexer {
-        rest: text,
-        offset: 0,
-    }
-    .run()?;
-    let mut parser = Parser {
-        tokens,
-        at: 0,
-        paths,
-        depth: 0,
-    };
+    let mut parser = Parser::of(text, paths)?;
     let expr = parser.any()?;
     match parser.peek() {
         Token::End => Ok(Parsed {
@@ -76,6 +60,20 @@ pub fn parse_after(text: &str, paths: Vec<Path>) -> Result<Parsed, Wrong> {
             paths: parser.paths,
         }),
         _ => Err(parser.unexpected("&&, || or the end")),
+    }
+}
+
+/// Reads a value that is computed: a field, a literal, a condition, or `condition ? value : value`. Its fields are added to those that
+/// are known already.
+///
+/// # Errors
+/// The first mistake with its place.
+pub fn parse_computed(text: &str, paths: Vec<Path>) -> Result<(Computed, Vec<Path>), Wrong> {
+    let mut parser = Parser::of(text, paths)?;
+    let computed = parser.computed()?;
+    match parser.peek() {
+        Token::End => Ok((computed, parser.paths)),
+        _ => Err(parser.unexpected("&&, ||, ? or the end")),
     }
 }
 
@@ -108,8 +106,8 @@ impl<'a> Lexer<'a> {
     }
 
     fn next(&mut self) -> Result<Token, Wrong> {
-        const SIGNS: [&str; 14] = [
-            "==", "!=", "<=", ">=", "&&", "||", "<", ">", "!", "(", ")", "[", "]", ",",
+        const SIGNS: [&str; 16] = [
+            "==", "!=", "<=", ">=", "&&", "||", "<", ">", "!", "(", ")", "[", "]", ",", "?", ":",
         ];
         let Some(first) = self.rest.bytes().next() else {
             return Ok(Token::End);
@@ -211,6 +209,51 @@ struct Parser {
 }
 
 impl Parser {
+    fn of(text: &str, paths: Vec<Path>) -> Result<Self, Wrong> {
+        if text.len() > BYTES_MAX {
+            return Err(Wrong {
+                offset: 0,
+                message: format!("a condition has at most {BYTES_MAX} bytes"),
+            });
+        }
+        let lexer = Lexer {
+            rest: text,
+            offset: 0,
+        };
+        Ok(Self {
+            tokens: lexer.run()?,
+            at: 0,
+            paths,
+            depth: 0,
+        })
+    }
+
+    fn computed(&mut self) -> Result<Computed, Wrong> {
+        self.deeper()?;
+        let value = match self.any()? {
+            condition if self.take_sign("?") => {
+                let then = self.computed()?;
+                self.expect(":")?;
+                Computed::Choice(condition, Box::new(then), Box::new(self.computed()?))
+            }
+            Expr::Truth(operand) => Computed::Operand(operand),
+            condition => Computed::Condition(condition),
+        };
+        self.depth -= 1;
+        Ok(value)
+    }
+
+    fn deeper(&mut self) -> Result<(), Wrong> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(Wrong {
+                offset: self.offset(),
+                message: format!("nested deeper than {DEPTH_MAX}"),
+            });
+        }
+        Ok(())
+    }
+
     fn peek(&self) -> &Token {
         self.tokens.get(self.at).map_or(&Token::End, |(_, token)| token)
     }
@@ -264,13 +307,7 @@ impl Parser {
     }
 
     fn one(&mut self) -> Result<Expr, Wrong> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(Wrong {
-                offset: self.offset(),
-                message: format!("nested deeper than {DEPTH_MAX}"),
-            });
-        }
+        self.deeper()?;
         let result = if self.take_sign("!") {
             self.one().map(|part| Expr::Not(Box::new(part)))
         } else if self.take_sign("(") {

@@ -7,10 +7,10 @@ mod parse;
 
 use std::cmp::Ordering;
 
-pub use parse::{Parsed, Wrong, parse, parse_after};
+pub use parse::{Parsed, Wrong, parse, parse_after, parse_computed};
 
-use crate::engine::decimal::{Decimal, Exact};
-use crate::engine::row::Field;
+use crate::decimal::{Decimal, Exact};
+use crate::row::Field;
 
 /// A condition. Fields are places in the definition's own list of paths.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +68,50 @@ pub enum Literal {
     Number(String, Option<Decimal>),
     /// A text.
     Text(String),
+}
+
+/// A value that is computed from an event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Computed {
+    /// A field or a literal as it is.
+    Operand(Operand),
+    /// Whether this holds.
+    Condition(Expr),
+    /// The first value if this holds, else the second.
+    Choice(Expr, Box<Computed>, Box<Computed>),
+}
+
+/// What was computed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome<'a> {
+    /// The field at this place.
+    Field(usize),
+    /// What is written in the file.
+    Literal(&'a Literal),
+    /// A condition's.
+    Flag(bool),
+    /// A condition that cannot be decided.
+    Error,
+}
+
+impl Computed {
+    /// Computes. `field` gives the field at a place.
+    pub fn evaluate<'f, 'r: 'f>(&self, field: &impl Fn(usize) -> &'f Field<'r>) -> Outcome<'_> {
+        match self {
+            Self::Operand(Operand::Field(place)) => Outcome::Field(*place),
+            Self::Operand(Operand::Literal(literal)) => Outcome::Literal(literal),
+            Self::Condition(condition) => match condition.evaluate(field) {
+                Verdict::True => Outcome::Flag(true),
+                Verdict::False => Outcome::Flag(false),
+                Verdict::Error => Outcome::Error,
+            },
+            Self::Choice(condition, then, otherwise) => match condition.evaluate(field) {
+                Verdict::True => then.evaluate(field),
+                Verdict::False => otherwise.evaluate(field),
+                Verdict::Error => Outcome::Error,
+            },
+        }
+    }
 }
 
 /// What a condition says about an event.
@@ -215,7 +259,7 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::engine::row::{Event, Paths};
+    use crate::row::{Event, Paths};
 
     fn check(text: &str, data: &str) -> Verdict {
         let parsed = parse(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"));
@@ -239,6 +283,36 @@ mod tests {
         };
         let row = paths.row(&event);
         parsed.expr.evaluate(&|place| &row[place])
+    }
+
+    #[test]
+    fn computed_values() {
+        let fields = [Field::Text("done".into()), Field::Absent, Field::Number("7")];
+        let names = ["data.s", "data.a", "data.n"].map(|name| crate::row::Path::parse(name).unwrap());
+        let check = |text: &str, expected: Option<&str>| {
+            let (computed, paths) = parse_computed(text, names.to_vec()).unwrap();
+            assert_eq!(paths.len(), 3, "{text}");
+            let found = match computed.evaluate(&|place| &fields[place]) {
+                Outcome::Field(place) => Some(format!("field {place}")),
+                Outcome::Literal(Literal::Text(text)) => Some(text.clone()),
+                Outcome::Literal(other) => Some(format!("{other:?}")),
+                Outcome::Flag(flag) => Some(flag.to_string()),
+                Outcome::Error => None,
+            };
+            assert_eq!(found.as_deref(), expected, "{text}");
+        };
+        check("data.s", Some("field 0"));
+        check("'x'", Some("x"));
+        check("data.s != 'done'", Some("false"));
+        check("data.s == 'done' ? 'closed' : 'open'", Some("closed"));
+        check("data.n > 8 ? 'a' : data.n > 6 ? 'b' : 'c'", Some("b"));
+        check("data.n > 8 ? 'a' : data.n", Some("field 2"));
+        check("data.a == 1 ? 'a' : 'b'", None);
+        check("data.a == 1", None);
+        for wrong in ["", "data.s ?", "data.s ? 1", "data.s ? 1 : ", "1 2", "data.s : 1"] {
+            assert!(parse_computed(wrong, Vec::new()).is_err(), "{wrong}");
+        }
+        assert!(parse("data.s ? 1 : 2").is_err(), "a condition is no choice");
     }
 
     #[test]

@@ -1,0 +1,325 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::mapping::Mapping;
+use crate::pgoutput::Column;
+use crate::pgoutput::tests::text;
+
+const MAPPING: &str = r#"version: 1
+source: shop
+tables:
+  - table: tickets
+    room: "shop.{shop}"
+    audience: staff
+    types: { insert: t:new, update: t:changed, delete: t:gone, snapshot: t:there }
+    columns: [id, status, total, body]
+    old: [status]
+    where: data.row.internal == false
+    fields:
+      open: data.op != "delete" && data.row.status != "done"
+      was: data.old.status
+      size: "data.row.total > 99.5 ? 'large' : 'small'"
+      ticket: data.row.id
+      kind: type
+  - table: prices
+    room: prices
+    audience: all
+    types: { insert: price, update: price, delete: price, truncate: prices:none }
+    columns: all
+"#;
+
+fn table(index: usize) -> Arc<Table> {
+    let mapping = Mapping::parse(MAPPING, "m.yaml", None).unwrap();
+    Arc::new(mapping.tables[index].clone())
+}
+
+fn relation(columns: &[(&str, u32, bool)]) -> Relation {
+    let columns = columns.iter().map(|(name, type_oid, key)| Column {
+        name: (*name).to_owned(),
+        type_oid: *type_oid,
+        key: *key,
+    });
+    Relation {
+        oid: 1,
+        schema: "public".to_owned(),
+        name: "tickets".to_owned(),
+        columns: columns.collect(),
+    }
+}
+
+fn tickets() -> Relation {
+    relation(&[
+        ("id", 20, true),
+        ("status", 25, false),
+        ("shop", 23, false),
+        ("internal", 16, false),
+        ("total", 1700, false),
+        ("body", 25, false),
+    ])
+}
+
+fn row(cells: &[&str]) -> Row {
+    let cell = |value: &&str| match *value {
+        "NULL" => Cell::Null,
+        "UNCHANGED" => Cell::Unchanged,
+        other => text(other),
+    };
+    cells.iter().map(cell).collect()
+}
+
+const STAMP: Stamp<'_> = Stamp {
+    id: "1-0-1",
+    time: "2026-11-21T17:00:00Z",
+    source: "postgres/shop",
+};
+
+fn written(bound: &Bound, change: Change<'_>) -> Result<Value, Made> {
+    let mut out = Vec::new();
+    match bound.write(&change, &STAMP, &mut out) {
+        Made::Event => Ok(serde_json::from_slice(&out).unwrap()),
+        other => {
+            assert!(out.is_empty());
+            Err(other)
+        }
+    }
+}
+
+fn check(op: Op, now: Option<&[&str]>, before: Option<Before>, expected: Result<Value, Made>) {
+    let bound = Bound::new(table(0), &tickets(), &[]).unwrap();
+    let now = now.map(row);
+    let change = Change {
+        op,
+        row: now.as_ref(),
+        before: before.as_ref(),
+    };
+    assert_eq!(
+        written(&bound, change).map(|event| event["data"].clone()),
+        expected
+    );
+}
+
+#[test]
+fn an_insert_keeps_the_columns_that_are_named() {
+    let bound = Bound::new(table(0), &tickets(), &[]).unwrap();
+    let now = row(&["7", "new", "42", "f", "100.00", "NULL"]);
+    let change = Change {
+        op: Op::Insert,
+        row: Some(&now),
+        before: None,
+    };
+    let expected = json!({
+        "specversion": "1.0", "id": "1-0-1", "source": "postgres/shop", "type": "t:new", "time": "2026-11-21T17:00:00Z",
+        "room": "shop.42", "audience": "staff",
+        "data": {
+            "op": "insert", "table": "public.tickets",
+            "row": { "id": 7, "status": "new", "total": "100.00", "body": null },
+            "open": true, "size": "large", "ticket": 7, "kind": "t:new",
+        },
+    });
+    assert_eq!(written(&bound, change), Ok(expected));
+}
+
+#[test]
+fn updates_say_what_was_and_what_is_not_known() {
+    let full = || Some(Before::Full(row(&["7", "new", "42", "f", "5", "long"])));
+    let row = |unchanged: bool| {
+        if unchanged {
+            json!({ "id": 7, "status": "done", "total": "5" })
+        } else {
+            json!({ "id": 7, "status": "done", "total": "5", "body": "long" })
+        }
+    };
+    let now: &[&str] = &["7", "done", "42", "f", "5", "UNCHANGED"];
+    check(
+        Op::Update,
+        Some(now),
+        full(),
+        Ok(json!({
+            "op": "update", "table": "public.tickets", "row": row(false), "old": { "status": "new" },
+            "open": false, "was": "new", "size": "small", "ticket": 7, "kind": "t:changed",
+        })),
+    );
+    // Without the old row the database does not say the large value: it is named instead.
+    check(
+        Op::Update,
+        Some(now),
+        None,
+        Ok(json!({
+            "op": "update", "table": "public.tickets", "row": row(true), "unchanged": ["body"],
+            "open": false, "size": "small", "ticket": 7, "kind": "t:changed",
+        })),
+    );
+}
+
+#[test]
+fn a_row_that_is_gone_is_what_it_was() {
+    check(
+        Op::Delete,
+        None,
+        Some(Before::Full(row(&["7", "new", "42", "f", "5", "NULL"]))),
+        Ok(json!({
+            "op": "delete", "table": "public.tickets", "row": { "id": 7, "status": "new", "total": "5", "body": null },
+            "open": false, "was": "new", "size": "small", "ticket": 7, "kind": "t:gone",
+        })),
+    );
+    // Of the other columns the key says nothing, so the condition cannot be decided: nothing is published.
+    check(
+        Op::Delete,
+        None,
+        Some(Before::Key(row(&["7", "NULL", "NULL", "NULL", "NULL", "NULL"]))),
+        Err(Made::Undecided),
+    );
+}
+
+#[test]
+fn what_is_not_mapped_or_filtered_makes_nothing() {
+    check(Op::Truncate, None, None, Err(Made::NotMapped));
+    check(
+        Op::Insert,
+        Some(&["7", "new", "42", "t", "5", "x"]),
+        None,
+        Err(Made::Filtered),
+    );
+    check(
+        Op::Insert,
+        Some(&["7", "new", "42", "NULL", "5", "x"]),
+        None,
+        Err(Made::Filtered),
+    );
+}
+
+#[test]
+fn an_emptied_table_has_no_row() {
+    let bound = Bound::new(table(1), &relation(&[("id", 23, true)]), &[]).unwrap();
+    let change = Change {
+        op: Op::Truncate,
+        row: None,
+        before: None,
+    };
+    let data = json!({ "op": "truncate", "table": "public.prices" });
+    assert_eq!(written(&bound, change).unwrap()["data"], data);
+}
+
+#[test]
+fn state_is_withdrawn_when_the_row_is_gone() {
+    let mut state = (*table(1)).clone();
+    state.state = vec![crate::mapping::Named {
+        name: "id".to_owned(),
+        at: state.name.at,
+    }];
+    let bound = Bound::new(
+        Arc::new(state),
+        &relation(&[("id", 23, true), ("price", 1700, false)]),
+        &[],
+    )
+    .unwrap();
+    let (now, gone) = (row(&["5", "9.90"]), Before::Key(row(&["5", "NULL"])));
+    let put = written(
+        &bound,
+        Change {
+            op: Op::Insert,
+            row: Some(&now),
+            before: None,
+        },
+    )
+    .unwrap();
+    assert_eq!(
+        (&put["delivery"], &put["statekey"], &put["data"]["row"]),
+        (&json!("state"), &json!("5"), &json!({ "id": 5, "price": "9.90" }))
+    );
+    let withdrawn = written(
+        &bound,
+        Change {
+            op: Op::Delete,
+            row: None,
+            before: Some(&gone),
+        },
+    )
+    .unwrap();
+    assert_eq!(
+        (
+            &withdrawn["withdrawn"],
+            &withdrawn["statekey"],
+            withdrawn.get("data")
+        ),
+        (&json!(true), &json!("5"), None)
+    );
+}
+
+#[test]
+fn changes_of_the_definition() {
+    // A column that is only kept may go; a new one changes nothing; one that is needed may not go.
+    let mut fewer = tickets();
+    fewer.columns.remove(5);
+    fewer.columns.insert(
+        0,
+        Column {
+            name: "added".to_owned(),
+            type_oid: 25,
+            key: false,
+        },
+    );
+    let bound = Bound::new(table(0), &fewer, &[]).unwrap();
+    assert_eq!(bound.missing(), ["body"]);
+    let now = row(&["x", "7", "new", "42", "f", "5"]);
+    let change = Change {
+        op: Op::Insert,
+        row: Some(&now),
+        before: None,
+    };
+    let event = written(&bound, change).unwrap();
+    assert_eq!(
+        event["data"]["row"],
+        json!({ "id": 7, "status": "new", "total": "5" })
+    );
+    fewer
+        .columns
+        .retain(|column| column.name != "shop" && column.name != "internal");
+    let unbound = Bound::new(table(0), &fewer, &[]).unwrap_err();
+    assert_eq!(unbound.columns, ["shop", "internal"]);
+}
+
+#[test]
+fn all_changes_of_a_row_have_one_identity() {
+    let bound = Bound::new(table(0), &tickets(), &[]).unwrap();
+    let identity = |op, now: Option<&Row>, before: Option<&Before>| {
+        let mut out = Vec::new();
+        let change = Change { op, row: now, before };
+        bound.write_identity(&change, &mut out);
+        out
+    };
+    let now = row(&["7", "done", "42", "f", "5", "UNCHANGED"]);
+    let key = Before::Key(row(&["7", "NULL", "NULL", "NULL", "NULL", "NULL"]));
+    let inserted = identity(Op::Insert, Some(&now), None);
+    assert_eq!(inserted, identity(Op::Update, Some(&now), None));
+    assert_eq!(inserted, identity(Op::Delete, None, Some(&key)));
+    let moved = row(&["8", "done", "42", "f", "5", "x"]);
+    assert_eq!(inserted, identity(Op::Update, Some(&moved), Some(&key)));
+    assert_ne!(inserted, identity(Op::Update, Some(&moved), None));
+}
+
+#[test]
+fn a_row_that_is_sent_whole_is_told_by_its_primary_key() {
+    let mut full = tickets();
+    full.columns.iter_mut().for_each(|column| column.key = true);
+    let first = row(&["7", "new", "42", "f", "5", "x"]);
+    let second = Before::Full(row(&["7", "done", "42", "f", "5", "x"]));
+    let identities = |primary: &[String]| {
+        let bound = Bound::new(table(0), &full, primary).unwrap();
+        [
+            (Op::Insert, Some(&first), None),
+            (Op::Delete, None, Some(&second)),
+        ]
+        .map(|(op, row, before)| {
+            let mut out = Vec::new();
+            bound.write_identity(&Change { op, row, before }, &mut out);
+            out
+        })
+    };
+    let [inserted, deleted] = identities(&["id".to_owned()]);
+    assert_eq!(
+        (inserted.as_slice(), deleted.as_slice()),
+        (&b"7\0"[..], &b"7\0"[..])
+    );
+    assert_eq!(identities(&[])[0], b"", "nothing tells its rows apart");
+}

@@ -1,0 +1,556 @@
+//! The door of databases: follows the changes of one PostgreSQL database and takes them in like everybody's events.
+//!
+//! Everything about PostgreSQL is in the crate `roomcast_capture`; here is what has to do with NATS: where it goes on ([`kept`]), how much
+//! leaves at once ([`batches`]), that a change is confirmed to the database only after it is stored. Where several ingests have the same
+//! database, one follows it, and the others wait for its lock there.
+
+mod batches;
+mod kept;
+mod metrics;
+mod snapshot;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use roomcast_access::Policy;
+use roomcast_capture::Mapping;
+use roomcast_capture::begin::{Begin, begin};
+use roomcast_capture::checks::judge;
+use roomcast_capture::database::Database;
+use roomcast_capture::follow::{Follow, From, Item, Line};
+use roomcast_capture::position::{Numbers, Place, Position};
+use roomcast_capture::session::{self, Session, Stream, primary_keys};
+use roomcast_chassis::config::Reader;
+use roomcast_chassis::jetstream::JetStream;
+use roomcast_chassis::process::Failure;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::Sender;
+use crate::intake::{Intake, Request, Shape};
+use crate::lines;
+use crate::metrics::Door;
+use crate::now_micros;
+
+use batches::Batches;
+use kept::Kept;
+pub use metrics::CaptureMetrics;
+
+/// Items between the reader of the stream and the one who stores them.
+const ITEMS_MAX: usize = 512;
+/// How often the position is stored while changes come.
+const POSITION_EVERY: Duration = Duration::from_secs(1);
+/// First and longest pause before it is begun again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(15)];
+/// How often one that waits for another asks for the lock.
+const WAIT: Duration = Duration::from_secs(2);
+/// Time in which a batch must be stored; less than the stream remembers ids, so that none is stored twice.
+const STORED_WITHIN: Duration = Duration::from_secs(60);
+/// Time to write the position when asked to end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How often the slot is looked at.
+const LAG_EVERY: Duration = Duration::from_secs(15);
+
+/// `ROOMCAST_CAPTURE_…`
+#[derive(Clone, Debug)]
+pub struct CaptureSettings {
+    /// `ROOMCAST_CAPTURE_FILE`: which tables' changes become which events.
+    pub file: PathBuf,
+    /// `ROOMCAST_CAPTURE_DATABASE`, with its password.
+    pub database: Database,
+}
+
+impl CaptureSettings {
+    /// Reads them; `None` where no database is followed.
+    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let file = reader.optional_path(
+            "ROOMCAST_CAPTURE_FILE",
+            "Mapping file (capture.yaml): which tables of a PostgreSQL database become which events. None: no database is followed.",
+        );
+        let address = reader.secret(
+            "ROOMCAST_CAPTURE_DATABASE",
+            "ROOMCAST_CAPTURE_DATABASE_FILE",
+            "The database of the mapping file: postgres://user:password@host:5432/database; the user needs REPLICATION.",
+        );
+        let database = match (&address, &file) {
+            (None, None) => return None,
+            (Some(_), None) => {
+                reader.mistake(
+                    "ROOMCAST_CAPTURE_FILE",
+                    "a mapping file for ROOMCAST_CAPTURE_DATABASE",
+                );
+                return None;
+            }
+            (None, Some(_)) => {
+                reader.mistake(
+                    "ROOMCAST_CAPTURE_DATABASE",
+                    "the address of the database to follow",
+                );
+                return None;
+            }
+            (Some(address), Some(_)) => Database::parse(address.expose()),
+        };
+        match database {
+            Ok(database) => file.map(|file| Self { file, database }),
+            Err(bad) => {
+                reader.mistake("ROOMCAST_CAPTURE_DATABASE", bad.to_string());
+                None
+            }
+        }
+    }
+
+    /// Reads the mapping file.
+    ///
+    /// # Errors
+    /// Exit code 65 with every mistake as `file:line:column`.
+    pub fn load(&self, policy: &Policy) -> Result<Mapping, Failure> {
+        let name = self.file.display().to_string();
+        let text = std::fs::read_to_string(&self.file)
+            .map_err(|error| Failure::file(format!("{name}:1:1: {error}")))?;
+        Mapping::parse(&text, &name, Some(policy)).map_err(|mistakes| {
+            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            Failure::file(lines.join("\n"))
+        })
+    }
+}
+
+/// Why a session has ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    /// Asked to.
+    #[error("asked to end")]
+    Asked,
+    /// Another instance follows this database.
+    #[error("another instance follows the database")]
+    Standby,
+    /// The database is not as the mapping needs it.
+    #[error("the database is not as the mapping needs it:\n  {0}")]
+    Problems(String),
+    /// An operator has to decide.
+    #[error("{0}")]
+    Stopped(String),
+    /// The database, or the way there.
+    #[error(transparent)]
+    Database(#[from] session::Error),
+    /// What was read could not be stored in time.
+    #[error("changes could not be stored for a minute: {0}")]
+    Store(String),
+    /// The position could not be read or written.
+    #[error("the position: {0}")]
+    Position(String),
+}
+
+impl Ended {
+    /// The label; a closed set.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Asked | Self::Standby => "none",
+            Self::Problems(_) => "problems",
+            Self::Stopped(_) => "stopped",
+            Self::Database(session::Error::Unreachable(..)) => "unreachable",
+            Self::Database(session::Error::Stuck(_) | session::Error::RowTooLarge { .. }) => "stuck",
+            Self::Database(_) => "refused",
+            Self::Store(_) => "store",
+            Self::Position(_) => "position",
+        }
+    }
+}
+
+/// How far a capture is.
+#[derive(Debug)]
+struct GoingOn {
+    kept: Kept,
+    position: Position,
+    /// Whether the position covers everything that is stored.
+    covered: bool,
+}
+
+/// Follows one database.
+#[derive(Debug)]
+pub struct Capture {
+    mapping: Arc<Mapping>,
+    database: Database,
+    intake: Intake,
+    jetstream: JetStream,
+    sender: Sender,
+    origin: String,
+    metrics: CaptureMetrics,
+}
+
+impl Capture {
+    /// Makes it; nothing is connected.
+    #[must_use]
+    pub fn new(
+        mapping: Mapping,
+        database: Database,
+        intake: Intake,
+        jetstream: JetStream,
+        metrics: CaptureMetrics,
+    ) -> Self {
+        let source = mapping.event_source();
+        Self {
+            sender: Sender::capture(&mapping.tenant, &source),
+            origin: source,
+            mapping: Arc::new(mapping),
+            database,
+            intake,
+            jetstream,
+            metrics,
+        }
+    }
+
+    /// Follows the database until `ending`, beginning again whenever a session ends.
+    pub async fn run(self, ending: CancellationToken) {
+        let mut pause = PAUSES[0];
+        let mut said = String::new();
+        loop {
+            let began = Instant::now();
+            let ended = match self.session(&ending).await {
+                Ok(never) => match never {},
+                Err(ended) => ended,
+            };
+            self.metrics.following.set(0);
+            let wait = match &ended {
+                Ended::Asked => return,
+                Ended::Standby => WAIT,
+                other => {
+                    self.metrics.failed(other.reason());
+                    // What holds for long is said once.
+                    let text = other.to_string();
+                    if text == said {
+                        tracing::debug!(%text, "capture still cannot go on: {text}");
+                    } else {
+                        tracing::error!(
+                            source = self.mapping.source,
+                            database = %self.database,
+                            "capture of {} cannot go on, and is tried again: {text}",
+                            self.mapping.source
+                        );
+                    }
+                    said = text;
+                    if began.elapsed() > PAUSES[1] {
+                        pause = PAUSES[0];
+                    }
+                    let wait = pause;
+                    pause = (pause * 2).min(PAUSES[1]);
+                    wait
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = ending.cancelled() => return,
+            }
+        }
+    }
+
+    /// Looks at the slot until `ending`, whoever follows it: a database that nobody follows keeps its log.
+    pub async fn watch(
+        mapping: Arc<Mapping>,
+        database: Database,
+        metrics: CaptureMetrics,
+        ending: CancellationToken,
+    ) {
+        loop {
+            let lag = async {
+                let mut session = Session::open(&database, &mapping).await?;
+                session.lag(&mapping).await
+            };
+            match lag.await {
+                Ok(lag) => {
+                    let (held, unconfirmed) = lag.unwrap_or_default();
+                    metrics.lag(held, unconfirmed);
+                }
+                Err(error) => tracing::debug!(%error, "the slot cannot be looked at: {error}"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LAG_EVERY) => {}
+                () = ending.cancelled() => return,
+            }
+        }
+    }
+
+    /// The mapping it goes by.
+    #[must_use]
+    pub fn mapping(&self) -> Arc<Mapping> {
+        Arc::clone(&self.mapping)
+    }
+
+    async fn session(&self, ending: &CancellationToken) -> Result<std::convert::Infallible, Ended> {
+        tokio::select! {
+            ended = self.follow(ending) => ended,
+            // Following ends by itself, and writes how far it came; whatever else is under way is found again by its ids.
+            () = async {
+                ending.cancelled().await;
+                tokio::time::sleep(LAST_WORDS).await;
+            } => Err(Ended::Asked),
+        }
+    }
+
+    async fn follow(&self, ending: &CancellationToken) -> Result<std::convert::Infallible, Ended> {
+        let mapping = &self.mapping;
+        let mut session = Session::open(&self.database, mapping).await?;
+        if !session.lock(mapping).await? {
+            return Err(Ended::Standby);
+        }
+        let facts = session.facts(mapping).await?;
+        let problems = judge(mapping, &facts);
+        if !problems.is_empty() {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            return Err(Ended::Problems(lines.join("\n  ")));
+        }
+        let (system, timelines) = session.identity().await?;
+        let mut kept = Kept::new(self.jetstream.clone(), mapping);
+        let (stored, written) = kept.read().await?;
+        let slot = session.slot(mapping).await?;
+        let before = stored.clone().zip(written);
+        let decided = begin(
+            mapping,
+            stored,
+            slot.as_ref(),
+            &system,
+            &self.database.name,
+            &timelines,
+        );
+        let fresh = |outbox: Numbers, snapshot_done: bool, place: Place| Position {
+            system: system.clone(),
+            timeline: timelines.now(),
+            place,
+            events_seq: 0,
+            snapshot_done,
+            outbox,
+        };
+        let mut from = From::default();
+        let mut position = match decided {
+            Begin::Stop(why) => return Err(Ended::Stopped(why)),
+            Begin::Resume(position) => {
+                if let Some((_, micros)) = before {
+                    from = kept.beyond(&position, micros, &self.origin, &timelines).await?;
+                }
+                let mut position = position;
+                from.numbers
+                    .iter()
+                    .for_each(|number| position.outbox.insert(*number));
+                position
+            }
+            Begin::Adopt => {
+                let name = &mapping.slot;
+                tracing::warn!(
+                    slot = name,
+                    "the slot {name} was there before: its changes are followed, and no snapshot is made"
+                );
+                fresh(Numbers::default(), true, Place::default())
+            }
+            Begin::Fresh {
+                drop,
+                mut outbox,
+                why,
+            } => {
+                if let Some((before, micros)) = &before {
+                    let beyond = kept.beyond(before, *micros, &self.origin, &timelines).await?;
+                    beyond
+                        .numbers
+                        .into_iter()
+                        .for_each(|number| outbox.insert(number));
+                }
+                if !why.is_empty() {
+                    tracing::warn!(
+                        "{why}: a new slot is made, and rows that are there now are published again where tables have a snapshot"
+                    );
+                }
+                let mut position = fresh(outbox, false, Place::default());
+                kept.write(&mut position, true).await?;
+                if drop {
+                    session.drop_slot(mapping).await?;
+                }
+                let lsn = session.create_slot(mapping).await?;
+                position.place = Place {
+                    lsn: 0,
+                    index: Place::WHOLE,
+                };
+                self.snapshot(&mut session, &facts, &mut kept, &mut position, lsn)
+                    .await?;
+                session.end_snapshot().await?;
+                position.snapshot_done = true;
+                position
+            }
+        };
+        from.place = position.place;
+        let covered = from.is_covered();
+        kept.write(&mut position, covered).await?;
+        let follow = Follow::new(Arc::clone(mapping), timelines, from, primary_keys(&facts));
+        let stream = session.start(follow).await?;
+        self.metrics.following.set(1);
+        tracing::info!(
+            source = mapping.source,
+            database = %self.database,
+            "capture follows {} at {}",
+            mapping.source,
+            self.database
+        );
+        let going_on = GoingOn {
+            kept,
+            position,
+            covered,
+        };
+        self.store_stream(stream, going_on, ending).await
+    }
+
+    /// Reads and stores at the same time, with a bounded queue in between.
+    async fn store_stream(
+        &self,
+        stream: Stream,
+        going_on: GoingOn,
+        ending: &CancellationToken,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let (items, received) = mpsc::channel(ITEMS_MAX);
+        let (confirm, confirmed) = watch::channel(0);
+        let reader = tokio::spawn(read(stream, items, confirmed, self.metrics.clone()));
+        let stored = self.store_items(received, confirm, going_on, ending).await;
+        // Without the queue, the reader ends by itself, and says why if it did before.
+        match (stored, reader.await) {
+            (Err(Ended::Asked), Ok(Err(error))) => Err(error.into()),
+            (Err(Ended::Asked), Err(failed)) => {
+                Err(Ended::Stopped(format!("the reader has failed: {failed}")))
+            }
+            (stored, _) => stored,
+        }
+    }
+
+    /// Ends with `Asked` when nothing comes any more.
+    async fn store_items(
+        &self,
+        mut received: mpsc::Receiver<Item>,
+        confirm: watch::Sender<u64>,
+        going_on: GoingOn,
+        ending: &CancellationToken,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let GoingOn {
+            mut kept,
+            mut position,
+            mut covered,
+        } = going_on;
+        let mut batches = Batches::default();
+        let mut passed = None;
+        let mut changed = false;
+        let mut tick = tokio::time::interval(POSITION_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut items = Vec::with_capacity(ITEMS_MAX);
+        loop {
+            tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    if changed {
+                        kept.write(&mut position, covered).await?;
+                        changed = false;
+                    }
+                    if let Some(lsn) = passed.take() {
+                        confirm.send_replace(lsn);
+                    }
+                }
+                () = ending.cancelled() => {
+                    kept.write(&mut position, covered).await?;
+                    confirm.send_replace(passed.unwrap_or(0));
+                    return Err(Ended::Asked);
+                }
+                count = received.recv_many(&mut items, ITEMS_MAX) => {
+                    if count == 0 {
+                        return Err(Ended::Asked);
+                    }
+                    batches.extend(items.drain(..));
+                    while let Some(batch) = batches.next() {
+                        self.store(batch.lines.iter().collect()).await?;
+                        for number in batch.lines.iter().filter_map(|line| line.number) {
+                            position.outbox.insert(number);
+                        }
+                        if batch.place > position.place {
+                            position.place = batch.place;
+                            changed = true;
+                        }
+                        if let Some(lsn) = batch.confirm {
+                            passed = Some(lsn);
+                        }
+                        covered |= batch.caught_up;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes events in until each is stored, known, or refused for good and kept as a dead letter.
+    async fn store(&self, mut left: Vec<&Line>) -> Result<(), Ended> {
+        let began = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        while !left.is_empty() {
+            let mut body = BytesMut::with_capacity(left.iter().map(|line| line.bytes.len()).sum());
+            let place = |line: &&Line| {
+                let start = body.len();
+                body.extend_from_slice(&line.bytes);
+                lines::Line {
+                    place: start..body.len(),
+                    original_bytes: line.original_bytes,
+                }
+            };
+            let places: Vec<lines::Line> = left.iter().map(place).collect();
+            let request = Request {
+                door: Door::Capture,
+                sender: &self.sender,
+                room: None,
+                audience: None,
+                backfill: true,
+                origin: &self.origin,
+                shape: Shape::Batch,
+                body: body.freeze(),
+                original: None,
+            };
+            self.intake.metrics.request(Door::Capture);
+            let taken = self.intake.take_lines(&request, &places, now_micros()).await;
+            let mut last = None;
+            let again = left.iter().zip(&taken).filter_map(|(line, taken)| {
+                let refusal = &taken.as_ref().err()?.refusal;
+                refusal.code.temporary().then(|| {
+                    last = Some(refusal.to_string());
+                    *line
+                })
+            });
+            left = again.collect();
+            if let Some(reason) = last {
+                if began.elapsed() > STORED_WITHIN {
+                    return Err(Ended::Store(reason));
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the stream until it ends, or nobody takes what is read.
+async fn read(
+    mut stream: Stream,
+    items: mpsc::Sender<Item>,
+    mut confirmed: watch::Receiver<u64>,
+    metrics: CaptureMetrics,
+) -> Result<(), session::Error> {
+    let mut ready = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            changed = confirmed.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                stream.confirm(*confirmed.borrow_and_update());
+            }
+            next = stream.next(&mut ready) => next?,
+        }
+        metrics.left(stream.left());
+        for item in ready.drain(..) {
+            if items.send(item).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! How much of what a database says is taken in at once. Pure.
+//!
+//! A batch may be stored event by event, and some of it later than the rest; so no two changes of one row are in the same one.
+
+use std::collections::{HashSet, VecDeque};
+
+use roomcast_capture::follow::{Item, Line};
+use roomcast_capture::position::Place;
+
+/// Events of one batch: those of one atomic batch of the store.
+const EVENTS_MAX: usize = 256;
+/// Bytes of one batch.
+const BYTES_MAX: usize = 2 << 20;
+
+/// What is taken in at once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// The events, in order.
+    pub(super) lines: Vec<Line>,
+    /// Everything up to here is in this batch or before it.
+    pub(super) place: Place,
+    /// What may be confirmed once it is stored.
+    pub(super) confirm: Option<u64>,
+    /// Whether everything that was stored beyond the beginning has come by.
+    pub(super) caught_up: bool,
+}
+
+/// Items that wait.
+#[derive(Debug, Default)]
+pub(super) struct Batches(VecDeque<Item>);
+
+impl Batches {
+    pub(super) fn extend(&mut self, items: impl Iterator<Item = Item>) {
+        self.0.extend(items);
+    }
+
+    /// The next batch; `None` when nothing waits.
+    pub(super) fn next(&mut self) -> Option<Batch> {
+        let mut batch = Batch::default();
+        let mut rows = HashSet::new();
+        let (mut bytes, mut alone) = (0, false);
+        while let Some(item) = self.0.pop_front() {
+            match item {
+                Item::Passed {
+                    place,
+                    confirm,
+                    caught_up,
+                } => {
+                    batch.place = batch.place.max(place);
+                    batch.confirm = Some(confirm);
+                    batch.caught_up = caught_up;
+                }
+                Item::Event(line) => {
+                    bytes += line.bytes.len();
+                    let apart = match line.row {
+                        Some(row) => alone || !rows.insert(row),
+                        None => !batch.lines.is_empty(),
+                    };
+                    if !batch.lines.is_empty()
+                        && (apart || bytes > BYTES_MAX || batch.lines.len() == EVENTS_MAX)
+                    {
+                        self.0.push_front(Item::Event(line));
+                        return Some(batch);
+                    }
+                    alone = line.row.is_none();
+                    batch.place = batch.place.max(line.place);
+                    batch.lines.push(line);
+                }
+            }
+        }
+        (batch != Batch::default()).then_some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(index: u64, row: Option<u64>, len: usize) -> Item {
+        Item::Event(Line {
+            bytes: Bytes::from(vec![b'x'; len]),
+            original_bytes: len,
+            place: Place { lsn: 1, index },
+            row,
+            number: None,
+        })
+    }
+
+    fn all(items: Vec<Item>) -> Vec<Batch> {
+        let mut batches = Batches::default();
+        batches.extend(items.into_iter());
+        std::iter::from_fn(|| batches.next()).collect()
+    }
+
+    #[test]
+    fn a_row_is_in_a_batch_once_and_nothing_passes_an_emptied_table() {
+        let lens = |items| {
+            all(items)
+                .iter()
+                .map(|batch| batch.lines.len())
+                .collect::<Vec<_>>()
+        };
+        let row = |index, row| line(index, Some(row), 1);
+        assert_eq!(lens(vec![row(0, 1), row(1, 2), row(2, 1), row(3, 2)]), [2, 2]);
+        assert_eq!(lens(vec![row(0, 1), line(1, None, 1), row(2, 2)]), [1, 1, 1]);
+        assert_eq!(lens((0..600).map(|i| row(i, i)).collect()), [256, 256, 88]);
+        assert_eq!(
+            lens((0..3).map(|i| line(i, Some(i), BYTES_MAX / 2)).collect()),
+            [2, 1]
+        );
+        assert_eq!(lens(vec![line(0, Some(1), BYTES_MAX + 1), row(1, 2)]), [1, 1]);
+        assert_eq!(lens(Vec::new()), [0; 0]);
+    }
+
+    #[test]
+    fn what_passed_goes_with_what_was_before_it() {
+        let passed = |lsn| Item::Passed {
+            place: Place::through(lsn),
+            confirm: lsn + 1,
+            caught_up: lsn > 1,
+        };
+        let batches = all(vec![
+            line(0, Some(1), 1),
+            passed(1),
+            line(0, Some(1), 1),
+            passed(2),
+            passed(3),
+        ]);
+        assert_eq!(batches.len(), 2);
+        assert_eq!(
+            (batches[0].place, batches[0].confirm),
+            (Place::through(1), Some(2))
+        );
+        assert_eq!(
+            (batches[1].place, batches[1].confirm),
+            (Place::through(3), Some(4))
+        );
+        assert_eq!((batches[0].caught_up, batches[1].caught_up), (false, true));
+        let only = all(vec![passed(9)]);
+        assert_eq!((only[0].lines.len(), only[0].confirm), (0, Some(10)));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_or_moved(rows in proptest::collection::vec(proptest::option::of(0..20_u64), 0..400)) {
+            let items: Vec<Item> = rows.iter().enumerate().map(|(index, row)| line(index as u64, *row, 1)).collect();
+            let mut next = 0;
+            for batch in all(items) {
+                prop_assert!(!batch.lines.is_empty() && batch.lines.len() <= EVENTS_MAX);
+                let mut seen = HashSet::new();
+                for line in &batch.lines {
+                    prop_assert_eq!(line.place.index, next);
+                    next += 1;
+                    prop_assert!(line.row.is_none_or(|row| seen.insert(row)));
+                    prop_assert!(line.row.is_some() || batch.lines.len() == 1);
+                }
+            }
+            prop_assert_eq!(next, rows.len() as u64);
+        }
+    }
+}
