@@ -1,16 +1,21 @@
 //! The file that lists the issuers whose tokens are accepted, where there is more than one.
 //!
 //! ```yaml
-//! - { issuer: "https://login.example", jwks_url: "https://login.example/jwks.json" }
-//! - { issuer: back-office, keys_file: back-office.json }
+//! - { issuer: "https://login.example", jwks_url: "https://login.example/jwks.json", tenants: [main, acme] }
+//! - { issuer: back-office, keys_file: back-office.json, tenants: [main] }
 //! ```
+//! `tenants` is whom an issuer may speak for. Without it that is everybody, which only one issuer or only one tenant allows.
 //! Read at start by the services; only understood here, nothing is opened.
+
+use roomcast_proto::ids::Tenant;
 
 use crate::policy::draft::{each, fields, text};
 use crate::yaml::{self, Mistake, Mistakes, Node, Value};
 
 /// Most issuers of one file: each of them may cost a signature check where key ids are the same.
 pub const ISSUERS_MAX: usize = 16;
+/// Most tenants of one issuer.
+pub const TENANTS_MAX: usize = 1_024;
 /// Longest `issuer`, bytes.
 pub const ISSUER_BYTES_MAX: usize = 512;
 
@@ -21,6 +26,8 @@ pub struct Issuer {
     pub issuer: String,
     /// Where its keys come from.
     pub source: Source,
+    /// The tenants it may speak for; `None`: any.
+    pub tenants: Option<Vec<Tenant>>,
 }
 
 /// Where an issuer's keys come from.
@@ -82,13 +89,14 @@ pub fn parse(text: &str, file: &str, allowed: &Allowed<'_>) -> Result<Vec<Issuer
 }
 
 fn issuer(node: &Node, allowed: &Allowed<'_>, mistakes: &mut Mistakes<'_>) -> Option<Issuer> {
-    const KEYS: [&str; 4] = ["issuer", "keys_file", "jwks_url", "allow_hs"];
-    let (mut name, mut path, mut url, mut allow_hs) = (None, None, None, None);
+    const KEYS: [&str; 5] = ["issuer", "keys_file", "jwks_url", "allow_hs", "tenants"];
+    let (mut name, mut path, mut url, mut allow_hs, mut tenants) = (None, None, None, None, None);
     for (key, node) in fields(node, "an issuer", &KEYS, &["issuer"], mistakes)? {
         match key {
             "issuer" => name = text(node, "an issuer's name", mistakes),
             "keys_file" => path = text(node, "a path", mistakes),
             "jwks_url" => url = text(node, "an address", mistakes),
+            "tenants" => tenants = Some(read_tenants(node, mistakes)),
             _ => match node.value {
                 Value::Flag(flag) => allow_hs = flag.then_some(node.at),
                 _ => mistakes.add(
@@ -130,7 +138,24 @@ fn issuer(node: &Node, allowed: &Allowed<'_>, mistakes: &mut Mistakes<'_>) -> Op
     Some(Issuer {
         issuer: name.text,
         source,
+        tenants,
     })
+}
+
+/// An empty list is a mistake: an issuer that may speak for nobody is one that should not stand here.
+fn read_tenants(node: &Node, mistakes: &mut Mistakes<'_>) -> Vec<Tenant> {
+    let tenants = each(node, "a list of tenants", mistakes, |node, mistakes| {
+        let name = text(node, "a tenant", mistakes)?;
+        let tenant = Tenant::parse(&name.text).ok();
+        if tenant.is_none() {
+            mistakes.add(node.at, format!("{:?} is no name of a tenant", name.text));
+        }
+        tenant
+    });
+    if matches!(&node.value, Value::List(list) if !(1..=TENANTS_MAX).contains(&list.len())) {
+        mistakes.add(node.at, format!("expected 1 to {TENANTS_MAX} tenants"));
+    }
+    tenants
 }
 
 #[cfg(test)]
@@ -160,7 +185,7 @@ mod tests {
             Ok(&["a", "b"]),
         );
         check(
-            r#"[{"issuer":"a","keys_file":"a.json","allow_hs":false}]"#,
+            r#"[{"issuer":"a","keys_file":"a.json","allow_hs":false,"tenants":["main","acme"]}]"#,
             false,
             Ok(&["a"]),
         );
@@ -168,7 +193,7 @@ mod tests {
 
     #[test]
     fn mistakes_have_their_place() {
-        let rows: [(&str, &[&str]); 11] = [
+        let rows: [(&str, &[&str]); 15] = [
             ("[]", &["issuers.yaml:1:1: expected 1 to 16 issuers, found 0"]),
             (
                 "- { issuer: a }",
@@ -194,6 +219,16 @@ mod tests {
                 "- { issuer: '', keys_file: a }",
                 &["issuers.yaml:1:13: an issuer has 1 to 512 bytes"],
             ),
+            (
+                "- { issuer: a, keys_file: a, tenants: [] }",
+                &["issuers.yaml:1:39: expected 1 to 1024 tenants"],
+            ),
+            (
+                "- { issuer: a, keys_file: a, tenants: [main, 'a b'] }",
+                &["issuers.yaml:1:46: \"a b\" is no name of a tenant"],
+            ),
+            ("- { issuer: a, keys_file: a, tenants: main }", &[]),
+            ("- { issuer: a, keys_file: a, tenants: [7] }", &[]),
             ("- { isuer: a, keys_file: a }", &[]),
             ("- 7", &[]),
             ("issuer: a", &[]),

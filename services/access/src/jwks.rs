@@ -2,10 +2,21 @@
 //!
 //! Only decides: the time is an argument and fetching is for the service that asks [`Endpoint::begin`] now and then and
 //! brings back what was answered. The address comes from the settings; nothing here or anywhere follows one from a token.
+//!
+//! A token with an unknown key id may be honest: its key was published a moment ago. So it is refused for good only when
+//! a fetch that began after the token came has been answered without its key. That is remembered by token, not by key id:
+//! else a stranger who guesses the next key id would have it refused in advance.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use crate::keys::{KeySet, KeysError, VerifyKey};
+
+/// Most tokens with unknown keys that are remembered, of those that wait for a fetch and of those that had theirs (8 bytes
+/// each). One more is told to come back, as if it were the first time.
+pub const MISSED_MAX: usize = 4_096;
 
 /// How often keys are fetched, seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +32,7 @@ pub struct Schedule {
 pub enum Hope {
     /// Keys will be fetched, or what is known of them is out of date: the token may be good.
     Soon,
-    /// They were fetched lately, without that key.
+    /// They were fetched after this token came, without its key.
     None,
 }
 
@@ -49,14 +60,21 @@ struct State {
     /// The answer the keys were read from.
     answer: Vec<u8>,
     changes: u64,
-    began_at: Option<i64>,
-    good_at: Option<i64>,
+    began_at: Option<Duration>,
+    good_at: Option<Duration>,
     /// Whether a fetch has begun and not ended.
     under_way: bool,
     /// Whether the last fetch brought no keys.
     failed: bool,
     /// Whether a key was asked for that is not there.
     wanted: bool,
+    hashing: RandomState,
+    /// Tokens without a key since the last fetch began.
+    waiting: HashSet<u64>,
+    /// Those that the fetch under way is for.
+    asked: HashSet<u64>,
+    /// Those whose key was not in an answer that was asked for after they came.
+    absent: HashSet<u64>,
 }
 
 impl Endpoint {
@@ -73,27 +91,34 @@ impl Endpoint {
             under_way: false,
             failed: false,
             wanted: false,
+            hashing: RandomState::new(),
+            waiting: HashSet::new(),
+            asked: HashSet::new(),
+            absent: HashSet::new(),
         })))
     }
 
-    /// Whether to fetch now; if so, the fetch counts as begun and [`Endpoint::finish`] must follow. `now`: seconds.
+    /// Whether to fetch now; if so, the fetch counts as begun and [`Endpoint::finish`] must follow. `now`: since any fixed
+    /// moment, by a clock that nobody sets.
     #[must_use]
-    pub fn begin(&self, now: i64) -> bool {
+    pub fn begin(&self, now: Duration) -> bool {
         let mut state = self.write();
-        let aged = state
-            .good_at
-            .is_none_or(|at| now.abs_diff(at) >= state.schedule.refresh_secs);
+        let refresh = Duration::from_secs(state.schedule.refresh_secs);
+        let aged = state.good_at.is_none_or(|at| now.saturating_sub(at) >= refresh);
         let due = !state.under_way && state.rested(now) && (state.wanted || state.failed || aged);
         if due {
             state.under_way = true;
             state.wanted = false;
             state.began_at = Some(now);
+            // A fetch that failed has answered nobody: those it was for are asked for again.
+            let waiting = std::mem::take(&mut state.waiting);
+            remember(&mut state.asked, waiting);
         }
         due
     }
 
     /// Ends the fetch that began: with the answer's body, or nothing where none came.
-    pub fn finish(&self, now: i64, answer: Option<&[u8]>) -> Fetched {
+    pub fn finish(&self, now: Duration, answer: Option<&[u8]>) -> Fetched {
         // Read before the lock is taken: tokens are checked meanwhile.
         let read = answer.map(|bytes| {
             let text = std::str::from_utf8(bytes).map_err(|e| KeysError::Unreadable(e.to_string()))?;
@@ -107,6 +132,11 @@ impl Endpoint {
             Some(Err(error)) => Fetched::Unusable(error),
             Some(Ok((bytes, keys))) => {
                 state.good_at = Some(now);
+                let asked = std::mem::take(&mut state.asked);
+                if state.absent.len() + asked.len() > MISSED_MAX {
+                    state.absent.clear();
+                }
+                remember(&mut state.absent, asked);
                 if state.keys.is_some() && state.answer == bytes {
                     return Fetched::Same;
                 }
@@ -118,18 +148,23 @@ impl Endpoint {
         }
     }
 
-    /// Says that a token came with a key id that is not here.
+    /// Says that this token came with a key id that is not here. A fetch will follow, no sooner than the interval allows,
+    /// unless one did already.
     #[must_use]
-    pub fn missed(&self, now: i64) -> Hope {
+    pub fn missed(&self, token: &str) -> Hope {
         let mut state = self.write();
-        if state.rested(now) {
+        let token = state.hashing.hash_one(token);
+        if state.failed || state.keys.is_none() {
+            return Hope::Soon;
+        }
+        if state.absent.contains(&token) {
+            return Hope::None;
+        }
+        if !state.asked.contains(&token) {
+            remember(&mut state.waiting, [token]);
             state.wanted = true;
         }
-        if state.wanted || state.under_way || state.failed || state.keys.is_none() {
-            Hope::Soon
-        } else {
-            Hope::None
-        }
+        Hope::Soon
     }
 
     /// Whether keys were fetched once.
@@ -158,12 +193,17 @@ impl Endpoint {
 }
 
 impl State {
-    /// Whether the interval since the last beginning is over. Differences count in both directions: a clock that was set
-    /// back must not stop fetching for as long as it was wrong.
-    fn rested(&self, now: i64) -> bool {
-        self.began_at
-            .is_none_or(|at| now.abs_diff(at) >= self.schedule.interval_secs)
+    /// Whether the interval since the last beginning is over.
+    fn rested(&self, now: Duration) -> bool {
+        let interval = Duration::from_secs(self.schedule.interval_secs);
+        self.began_at.is_none_or(|at| now.saturating_sub(at) >= interval)
     }
+}
+
+/// Adds as many as there is room for.
+fn remember(set: &mut HashSet<u64>, tokens: impl IntoIterator<Item = u64>) {
+    let room = MISSED_MAX.saturating_sub(set.len());
+    set.extend(tokens.into_iter().take(room));
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! `Expired` or `Invalid`: which check failed is a label for a counter, never an answer. The signature is checked before
 //! any claim is looked at. `now` is an argument; the clock is never read here.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use roomcast_proto::ids::Tenant;
@@ -90,12 +92,21 @@ impl Keys {
     }
 }
 
+/// One issuer, its keys, and whom it may speak for.
+#[derive(Debug, Clone)]
+struct Trust {
+    issuer: String,
+    keys: Keys,
+    /// The tenants whose users it may name; `None`: any.
+    tenants: Option<BTreeSet<Tenant>>,
+}
+
 /// Checks tokens against the keys of the issuers it trusts. Clones see the same fetched keys.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     audience: String,
     /// A key vouches only for the issuer it came from, so keys stay apart by issuer even when key ids are the same.
-    trusted: Vec<(String, Keys)>,
+    trusted: Vec<Trust>,
     /// The one tenant served; `None`: any.
     tenant: Option<Tenant>,
 }
@@ -119,16 +130,40 @@ impl Verifier {
 
     /// Trusts one more issuer with keys of its own, for the same audience.
     #[must_use]
-    pub fn trusting(mut self, issuer: String, keys: KeySet) -> Self {
-        self.trusted.push((issuer, Keys::Fixed(keys)));
-        self
+    pub fn trusting(self, issuer: String, keys: KeySet) -> Self {
+        self.trust(issuer, Keys::Fixed(keys))
     }
 
     /// Trusts one more issuer, whose keys are fetched into `endpoint`.
     #[must_use]
-    pub fn fetching(mut self, issuer: String, endpoint: Endpoint) -> Self {
-        self.trusted.push((issuer, Keys::Fetched(endpoint)));
+    pub fn fetching(self, issuer: String, endpoint: Endpoint) -> Self {
+        self.trust(issuer, Keys::Fetched(endpoint))
+    }
+
+    fn trust(mut self, issuer: String, keys: Keys) -> Self {
+        self.trusted.push(Trust {
+            issuer,
+            keys,
+            tenants: None,
+        });
         self
+    }
+
+    /// Lets an issuer speak for users of these tenants alone.
+    #[must_use]
+    pub fn bound(mut self, issuer: &str, tenants: impl IntoIterator<Item = Tenant>) -> Self {
+        let tenants: BTreeSet<Tenant> = tenants.into_iter().collect();
+        for trust in self.trusted.iter_mut().filter(|trust| trust.issuer == issuer) {
+            trust.tenants = Some(tenants.clone());
+        }
+        self
+    }
+
+    /// The first of several issuers that may speak for any tenant: whoever holds its keys is every tenant's user.
+    #[must_use]
+    pub fn unbound(&self) -> Option<&str> {
+        let unbound = self.trusted.iter().find(|trust| trust.tenants.is_none())?;
+        (self.trusted.len() > 1).then_some(&unbound.issuer)
     }
 
     /// Refuses tokens of every other tenant.
@@ -143,13 +178,13 @@ impl Verifier {
     pub fn is_development(&self) -> bool {
         self.trusted
             .iter()
-            .any(|(_, keys)| matches!(keys, Keys::Fixed(keys) if keys.is_development()))
+            .any(|trust| matches!(&trust.keys, Keys::Fixed(keys) if keys.is_development()))
     }
 
     /// Whether there is a key to check any token with.
     #[must_use]
     pub fn has_keys(&self) -> bool {
-        self.trusted.iter().any(|(_, keys)| match keys {
+        self.trusted.iter().any(|trust| match &trust.keys {
             Keys::Fixed(_) => true,
             Keys::Fetched(endpoint) => endpoint.has_keys(),
         })
@@ -159,7 +194,7 @@ impl Verifier {
     /// before [`Verifier::verify`], keep it with the result.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        let fetched = self.trusted.iter().filter_map(|(_, keys)| match keys {
+        let fetched = self.trusted.iter().filter_map(|trust| match &trust.keys {
             Keys::Fixed(_) => None,
             Keys::Fetched(endpoint) => Some(endpoint.changes()),
         });
@@ -174,13 +209,13 @@ impl Verifier {
     /// [`TokenError::Expired`] only for a token that is right in every other way; [`TokenError::Unready`] for a key id that
     /// nobody knows while fetching may help; else [`TokenError::Invalid`].
     pub fn verify(&self, token: &str, now: i64) -> Result<Principal, TokenError> {
-        let (issuer, claims) = self.open(token).map_err(|flaw| self.explain(flaw, now))?;
-        let principal = read_claims(claims, issuer, &self.audience, now).map_err(TokenError::Invalid)?;
-        if self
-            .tenant
-            .as_ref()
-            .is_some_and(|tenant| *tenant != principal.tenant)
-        {
+        let (trust, claims) = self.open(token).map_err(|flaw| self.explain(flaw, token))?;
+        let principal =
+            read_claims(claims, &trust.issuer, &self.audience, now).map_err(TokenError::Invalid)?;
+        let tenant = &principal.tenant;
+        let served = self.tenant.as_ref().is_none_or(|only| only == tenant);
+        let own = trust.tenants.as_ref().is_none_or(|own| own.contains(tenant));
+        if !(served && own) {
             return Err(TokenError::Invalid(Flaw("other_tenant")));
         }
         if now >= principal.ends_at() {
@@ -190,12 +225,12 @@ impl Verifier {
     }
 
     /// A key id that nobody knows may be a new one: the issuers' endpoints are asked again, as often as they may be.
-    fn explain(&self, flaw: Flaw, now: i64) -> TokenError {
+    fn explain(&self, flaw: Flaw, token: &str) -> TokenError {
         let mut hope = false;
         if flaw == UNKNOWN_KEY {
-            for (_, keys) in &self.trusted {
-                if let Keys::Fetched(endpoint) = keys {
-                    hope |= endpoint.missed(now) == Hope::Soon;
+            for trust in &self.trusted {
+                if let Keys::Fetched(endpoint) = &trust.keys {
+                    hope |= endpoint.missed(token) == Hope::Soon;
                 }
             }
         }
@@ -207,7 +242,7 @@ impl Verifier {
     }
 
     /// Everything up to and including the signature; answers with the issuer whose key signed, and the claims.
-    fn open(&self, token: &str) -> Result<(&str, Map<String, Value>), Flaw> {
+    fn open(&self, token: &str) -> Result<(&Trust, Map<String, Value>), Flaw> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Flaw("too_large"));
         }
@@ -215,21 +250,22 @@ impl Verifier {
         let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| Flaw("encoding"))?;
         let kid = read_header(&json::object(&header).map_err(|_| Flaw("header"))?)?;
         let signed = &token[..token.len() - signature.len() - 1];
-        let issuer = self.signer(&kid, signed, signature)?;
+        let trust = self.signer(&kid, signed, signature)?;
         let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Flaw("encoding"))?;
-        Ok((issuer, json::object(&claims).map_err(|_| Flaw("claims"))?))
+        Ok((trust, json::object(&claims).map_err(|_| Flaw("claims"))?))
     }
 
     /// The issuer whose key `kid` made the signature. Issuers may use the same key id, so each of theirs is tried.
-    fn signer(&self, header: &Header, signed: &str, signature: &str) -> Result<&str, Flaw> {
+    fn signer(&self, header: &Header, signed: &str, signature: &str) -> Result<&Trust, Flaw> {
         let mut flaw = UNKNOWN_KEY;
-        for (issuer, keys) in &self.trusted {
-            match keys
+        for trust in &self.trusted {
+            match trust
+                .keys
                 .get(&header.kid)
                 .map(|key| check_signature(&key, header, signed, signature))
             {
                 None => {}
-                Some(Ok(())) => return Ok(issuer),
+                Some(Ok(())) => return Ok(trust),
                 Some(Err(worse)) => flaw = worse,
             }
         }

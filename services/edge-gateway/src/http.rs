@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::header::ALLOW;
+use http::header::{ALLOW, CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use roomcast_chassis::routes::Method::Get;
 use roomcast_chassis::routes::Routes;
@@ -107,7 +107,8 @@ pub fn router(desk: Desk) -> Router {
 /// Answers one request, with everything that is the same for all of them: URL, `Host`, origin, method, CORS, count.
 pub async fn answer(desk: &Desk, router: Router, request: Request<hyper::body::Incoming>) -> Response {
     let route = Route::of(request.uri().path());
-    let response = match checked(desk, &request, route) {
+    let encoded = request.headers().contains_key(TRANSFER_ENCODING);
+    let mut response = match checked(desk, &request, route) {
         Err(refusal) => problem(&refusal),
         Ok(origin) => {
             let mut response = routed(route, router, request, origin.is_some()).await;
@@ -117,6 +118,12 @@ pub async fn answer(desk: &Desk, router: Router, request: Request<hyper::body::I
             response
         }
     };
+    if encoded {
+        // A length that stood behind the encoding was left out by the HTTP library: what follows may be the body to somebody
+        // before us, so nothing more is read (RFC 9112 §6.1).
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
     desk.metrics
         .http
         .with_label_values(&[route.label(), class_of(response.status())])
@@ -166,7 +173,8 @@ fn class_of(status: StatusCode) -> &'static str {
 /// The origin to allow, for requests to the API that name one.
 fn checked<B>(desk: &Desk, request: &Request<B>, route: Route) -> Result<Option<HeaderValue>, Refusal> {
     upgrade::check_url(request.uri())?;
-    upgrade::check_host(request.headers())?;
+    upgrade::check_host(request.uri(), request.headers())?;
+    upgrade::check_framing(request.method(), request.headers())?;
     if !route.is_api() {
         return Ok(None);
     }

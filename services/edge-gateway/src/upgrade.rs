@@ -114,7 +114,7 @@ pub fn check(
     if version != Version::HTTP_11 {
         return Err(bad("a WebSocket begins with HTTP/1.1"));
     }
-    check_host(headers)?;
+    check_host(uri, headers)?;
     origins.check(headers)?;
     check_no_body(headers)?;
     if !has_token(headers, &CONNECTION, "upgrade") || !has_token(headers, &UPGRADE, "websocket") {
@@ -226,15 +226,39 @@ pub fn check_url(uri: &Uri) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Exactly one `Host`, as RFC 9112 §3.2 has it.
+/// Exactly one `Host`, as RFC 9112 §3.2 has it, and no other in an address that names its host itself.
 ///
 /// # Errors
 /// `bad_request`.
-pub fn check_host(headers: &HeaderMap) -> Result<(), Refusal> {
-    match one(headers, &HOST)? {
-        Some(host) if !host.is_empty() => Ok(()),
-        _ => Err(bad("expected one `Host`")),
+pub fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    let host = match one(headers, &HOST)? {
+        Some(host) if !host.is_empty() => host,
+        _ => return Err(bad("expected one `Host`")),
+    };
+    // Whoever stands before us may have looked at the one and we at the other.
+    match uri.authority() {
+        Some(other) if !other.as_str().eq_ignore_ascii_case(host) => Err(bad(
+            "the request names one host in its address and another in `Host`",
+        )),
+        _ => Ok(()),
     }
+}
+
+/// That a body, if there is one, ends where everybody who reads the request thinks it ends.
+///
+/// # Errors
+/// `bad_request` for a length beside `Transfer-Encoding`, and for a `Transfer-Encoding` where no body belongs.
+pub fn check_framing(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    if !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(bad("a body has a `Content-Length` or a `Transfer-Encoding`"));
+    }
+    if *method != Method::POST {
+        return Err(bad("only a POST has a body"));
+    }
+    Ok(())
 }
 
 /// Undoes percent-encoding; what is no encoding stays as it is.

@@ -1,8 +1,7 @@
 //! Brings the keys that issuers publish: one small task per address, which asks when to fetch and tells what came.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use prometheus::IntCounterVec;
 use roomcast_access::jwks::Fetched;
 use roomcast_access::{Endpoint, Verifier};
@@ -77,11 +76,12 @@ impl Trusted {
 
 impl Fetching {
     async fn run(mut self, ending: CancellationToken) {
+        let started = Instant::now();
         while !ending.is_cancelled() {
-            if self.published.endpoint.begin(now()) {
+            if self.published.endpoint.begin(started.elapsed()) {
                 tokio::select! {
                     answer = self.fetcher.get(&self.published.url) => {
-                        let fetched = self.published.endpoint.finish(now(), answer.as_deref().ok());
+                        let fetched = self.published.endpoint.finish(started.elapsed(), answer.as_deref().ok());
                         self.tell(fetched, answer.err());
                     }
                     () = ending.cancelled() => return,
@@ -123,8 +123,4 @@ impl Fetching {
             self.latch.not_ready(words);
         }
     }
-}
-
-fn now() -> i64 {
-    Timestamp::now().as_second()
 }

@@ -51,7 +51,7 @@ impl IssuerSettings {
         );
         let file = reader.optional_path(
             ISSUERS_FILE,
-            "Instead of the three above: a list of {issuer, keys_file | jwks_url, allow_hs?}, YAML or JSON.",
+            "Instead of the three above: a list of {issuer, keys_file | jwks_url, allow_hs?, tenants?}, YAML or JSON; with several issuers and sealed cursors (several tenants) each says whose tenants' users it names.",
         );
         let settings = Self {
             audience: reader.text("ROOMCAST_JWT_AUDIENCE", "roomcast", "What a token's aud must contain."),
@@ -119,9 +119,11 @@ impl IssuerSettings {
                 None
             }
         };
-        let one = issuer
-            .zip(source)
-            .map(|(issuer, source)| Issuer { issuer, source });
+        let one = issuer.zip(source).map(|(issuer, source)| Issuer {
+            issuer,
+            source,
+            tenants: None,
+        });
         Self { one, ..settings }
     }
 
@@ -178,6 +180,7 @@ pub struct Trusted {
 
 impl Trusted {
     fn with(mut self, issuer: Issuer, schedule: Schedule) -> Result<Self, Failure> {
+        let name = issuer.issuer.clone();
         match issuer.source {
             Source::File { path, allow_hs } => {
                 let keys = KeySet::from_file(&read(Path::new(&path))?, allow_hs)
@@ -198,6 +201,9 @@ impl Trusted {
                     endpoint,
                 });
             }
+        }
+        if let Some(tenants) = issuer.tenants {
+            self.verifier = self.verifier.bound(&name, tenants);
         }
         Ok(self)
     }

@@ -1,6 +1,8 @@
 //! One tenant or several: with several, cursors are sealed, because positions in streams that all share tell what the others do.
 //!
-//! Without keys for that, one tenant is served and every token of another is refused, so nothing can be told by mistake.
+//! Where several issuers serve several tenants, each says for whom it speaks: else the one of a tenant could name another's users.
+//!
+//! Without keys for cursors, one tenant is served and every token of another is refused, so nothing can be told by mistake.
 
 use std::collections::BTreeSet;
 
@@ -43,10 +45,17 @@ impl Tenancy {
     /// lists, else `main`.
     ///
     /// # Errors
-    /// The policy knows several tenants and there are no keys: exit code 64.
+    /// The policy knows several tenants and there are no keys; or there are, and several issuers of whom one may speak for any
+    /// tenant: exit code 64.
     pub fn restrict(&self, verifier: Verifier, policy: &Policy) -> Result<Verifier, Failure> {
         if self.cursors.is_sealed() {
-            return Ok(verifier);
+            return match verifier.unbound() {
+                None => Ok(verifier),
+                Some(issuer) => Err(Failure::settings(format!(
+                    "ROOMCAST_JWT_ISSUERS_FILE: the issuer {issuer:?} has no `tenants`: with {KEYS_FILE} several tenants are served, and \
+                     each of several issuers must say whose users it may name"
+                ))),
+            };
         }
         let known: BTreeSet<&str> = policy
             .publishers()
@@ -67,6 +76,8 @@ impl Tenancy {
 
 #[cfg(test)]
 mod tests {
+    use roomcast_access::Endpoint;
+    use roomcast_access::jwks::Schedule;
     use roomcast_chassis::config::Environment;
 
     use super::*;
@@ -112,6 +123,45 @@ mod tests {
         for (tenancy, publishers, fine) in rows {
             let restricted = tenancy.restrict(Verifier::of("roomcast".to_owned()), &policy(publishers));
             assert_eq!(restricted.is_ok(), fine, "{tenancy:?} {publishers:?}");
+        }
+    }
+
+    /// With one issuer for each tenant, none of them may name the other's users.
+    #[test]
+    fn several_issuers_of_several_tenants_say_whose() {
+        let key = "0f".repeat(32);
+        let (plain, sealed) = (read(&[]).unwrap(), read(&[(KEYS, &key)]).unwrap());
+        let schedule = Schedule {
+            interval_secs: 1,
+            refresh_secs: 1,
+        };
+        let of = |issuers: &[(&str, Option<&str>)]| {
+            let nobody = Verifier::of("roomcast".to_owned());
+            issuers.iter().fold(nobody, |verifier, (issuer, tenant)| {
+                let verifier = verifier.fetching((*issuer).to_owned(), Endpoint::new(schedule));
+                match tenant {
+                    Some(tenant) => verifier.bound(issuer, Tenant::parse(tenant).ok()),
+                    None => verifier,
+                }
+            })
+        };
+        let rows = [
+            (sealed, of(&[("a", None)]), true),
+            (sealed, of(&[("a", Some("main"))]), true),
+            (sealed, of(&[("a", Some("main")), ("b", Some("acme"))]), true),
+            (sealed, of(&[("a", Some("main")), ("b", None)]), false),
+            (sealed, of(&[("a", None), ("b", Some("main"))]), false),
+            (sealed, of(&[("a", None), ("b", None)]), false),
+            (plain, of(&[("a", None), ("b", None)]), true),
+        ];
+        for (tenancy, verifier, fine) in rows {
+            let restricted = tenancy.restrict(verifier.clone(), &policy(&[]));
+            assert_eq!(restricted.is_ok(), fine, "{tenancy:?} {verifier:?}");
+            let words = restricted
+                .err()
+                .map(|failure| failure.message)
+                .unwrap_or_default();
+            assert!(fine || words.contains("has no `tenants`"), "{words}");
         }
     }
 

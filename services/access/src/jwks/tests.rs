@@ -13,6 +13,11 @@ const SCHEDULE: Schedule = Schedule {
     refresh_secs: 600,
 };
 
+/// A time, seconds.
+fn at(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
 fn jwks(kids: &[&str]) -> Vec<u8> {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
     let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
@@ -26,8 +31,8 @@ fn jwks(kids: &[&str]) -> Vec<u8> {
 /// An endpoint whose first fetch, at 0, was good.
 fn endpoint(kids: &[&str]) -> Endpoint {
     let endpoint = Endpoint::new(SCHEDULE);
-    assert!(endpoint.begin(0));
-    assert_eq!(endpoint.finish(0, Some(&jwks(kids))), Fetched::Changed);
+    assert!(endpoint.begin(at(0)));
+    assert_eq!(endpoint.finish(at(0), Some(&jwks(kids))), Fetched::Changed);
     endpoint
 }
 
@@ -35,16 +40,16 @@ fn endpoint(kids: &[&str]) -> Endpoint {
 fn nothing_is_known_before_the_first_answer() {
     let endpoint = Endpoint::new(SCHEDULE);
     assert!(!endpoint.has_keys());
-    assert_eq!(endpoint.missed(0), Hope::Soon);
-    assert!(endpoint.begin(0));
-    assert!(!endpoint.begin(100), "one at a time");
-    assert_eq!(endpoint.finish(103, None), Fetched::Away);
-    assert_eq!(endpoint.missed(103), Hope::Soon);
+    assert_eq!(endpoint.missed("t"), Hope::Soon);
+    assert!(endpoint.begin(at(0)));
+    assert!(!endpoint.begin(at(100)), "one at a time");
+    assert_eq!(endpoint.finish(at(103), None), Fetched::Away);
+    assert_eq!(endpoint.missed("t"), Hope::Soon);
     assert!(
-        endpoint.begin(103),
+        endpoint.begin(at(103)),
         "the interval counts from beginning to beginning"
     );
-    assert_eq!(endpoint.finish(104, Some(&jwks(&["a"]))), Fetched::Changed);
+    assert_eq!(endpoint.finish(at(104), Some(&jwks(&["a"]))), Fetched::Changed);
     assert!(endpoint.has_keys() && endpoint.key("a").is_some());
 }
 
@@ -52,24 +57,92 @@ fn nothing_is_known_before_the_first_answer() {
 fn keys_are_refreshed_when_they_are_old() {
     let endpoint = endpoint(&["a"]);
     for (now, expected) in [(1, false), (599, false), (600, true)] {
-        assert_eq!(endpoint.begin(now), expected, "{now}");
+        assert_eq!(endpoint.begin(at(now)), expected, "{now}");
     }
-    assert_eq!(endpoint.finish(601, Some(&jwks(&["a"]))), Fetched::Same);
+    assert_eq!(endpoint.finish(at(601), Some(&jwks(&["a"]))), Fetched::Same);
     assert_eq!(endpoint.changes(), 1);
-    assert!(!endpoint.begin(700));
+    assert!(!endpoint.begin(at(700)));
 }
 
 #[test]
 fn an_unknown_key_fetches_once_per_interval() {
     let endpoint = endpoint(&["a"]);
-    assert_eq!(endpoint.missed(9), Hope::None);
-    assert!(!endpoint.begin(9));
-    assert_eq!(endpoint.missed(10), Hope::Soon);
-    assert!(endpoint.begin(10));
-    assert_eq!(endpoint.missed(11), Hope::Soon, "under way");
-    assert_eq!(endpoint.finish(11, Some(&jwks(&["a"]))), Fetched::Same);
-    assert_eq!(endpoint.missed(12), Hope::None);
-    assert!(!endpoint.begin(20) && !endpoint.begin(500));
+    assert_eq!(endpoint.missed("t"), Hope::Soon);
+    assert!(!endpoint.begin(at(9)), "not yet");
+    assert!(endpoint.begin(at(10)));
+    assert_eq!(endpoint.missed("t"), Hope::Soon, "under way");
+    assert_eq!(endpoint.finish(at(11), Some(&jwks(&["a"]))), Fetched::Same);
+    assert_eq!(endpoint.missed("t"), Hope::None);
+    assert!(
+        !endpoint.begin(at(20)) && !endpoint.begin(at(500)),
+        "what is known to be absent fetches nothing"
+    );
+}
+
+/// A key that was published just after a fetch: its tokens wait for the next one, whatever strangers sent before.
+#[test]
+fn a_token_is_refused_only_by_a_fetch_that_began_after_it() {
+    let endpoint = endpoint(&["a"]);
+    assert_eq!(
+        endpoint.missed("a stranger's, with the key id of tomorrow"),
+        Hope::Soon
+    );
+    assert!(endpoint.begin(at(10)));
+    // Rotated while the fetch is under way, which brings what was true before.
+    assert_eq!(endpoint.missed("honest"), Hope::Soon);
+    assert_eq!(endpoint.finish(at(11), Some(&jwks(&["a"]))), Fetched::Same);
+    assert_eq!(
+        endpoint.missed("a stranger's, with the key id of tomorrow"),
+        Hope::None
+    );
+    assert_eq!(
+        endpoint.missed("honest"),
+        Hope::Soon,
+        "that fetch began too early"
+    );
+    assert!(endpoint.begin(at(20)));
+    assert_eq!(endpoint.finish(at(21), None), Fetched::Away);
+    assert_eq!(endpoint.missed("honest"), Hope::Soon, "nothing was answered");
+    assert!(endpoint.begin(at(30)));
+    assert_eq!(endpoint.finish(at(31), Some(&jwks(&["a"]))), Fetched::Same);
+    assert_eq!(
+        endpoint.missed("honest"),
+        Hope::None,
+        "asked for after it came, and not there"
+    );
+    assert_eq!(
+        endpoint.missed("the next one"),
+        Hope::Soon,
+        "by token, not by key id"
+    );
+    assert!(endpoint.begin(at(40)));
+    assert_eq!(
+        endpoint.finish(at(41), Some(&jwks(&["a", "b"]))),
+        Fetched::Changed
+    );
+    assert!(endpoint.key("b").is_some());
+}
+
+/// Strangers may send as many tokens as they like: what is remembered of them has a bound, and none of them is refused
+/// before its time because of it.
+#[test]
+fn what_is_remembered_of_strangers_is_bounded() {
+    let endpoint = endpoint(&["a"]);
+    for round in 1..4 {
+        for n in 0..2 * MISSED_MAX {
+            assert_eq!(endpoint.missed(&format!("{round} {n}")), Hope::Soon);
+        }
+        assert!(endpoint.begin(at(10 * round)));
+        assert_eq!(
+            endpoint.finish(at(10 * round + 1), Some(&jwks(&["a"]))),
+            Fetched::Same
+        );
+        assert_eq!(endpoint.missed(&format!("{round} 0")), Hope::None);
+        let state = endpoint.read();
+        for set in [&state.waiting, &state.asked, &state.absent] {
+            assert!(set.len() <= MISSED_MAX);
+        }
+    }
 }
 
 #[test]
@@ -79,20 +152,16 @@ fn the_last_good_keys_outlive_a_bad_endpoint() {
         .into_iter()
         .enumerate()
     {
-        let now = 600 + 10 * i64::try_from(round).unwrap();
-        assert!(endpoint.begin(now), "tried again after each interval");
-        let fetched = endpoint.finish(now + 3, answer);
+        let now = 600 + 10 * u64::try_from(round).unwrap();
+        assert!(endpoint.begin(at(now)), "tried again after each interval");
+        let fetched = endpoint.finish(at(now + 3), answer);
         assert!(
             matches!(fetched, Fetched::Away | Fetched::Unusable(_)),
             "{fetched:?}"
         );
         assert!(endpoint.key("a").is_some());
-        assert_eq!(
-            endpoint.missed(now + 4),
-            Hope::Soon,
-            "what is known is out of date"
-        );
-        assert!(!endpoint.begin(now + 5));
+        assert_eq!(endpoint.missed("t"), Hope::Soon, "what is known is out of date");
+        assert!(!endpoint.begin(at(now + 5)));
     }
     assert_eq!(endpoint.changes(), 1);
 }
@@ -100,33 +169,25 @@ fn the_last_good_keys_outlive_a_bad_endpoint() {
 #[test]
 fn a_key_that_was_taken_back_is_gone() {
     let endpoint = endpoint(&["a", "b"]);
-    assert!(endpoint.begin(600));
-    assert_eq!(endpoint.finish(600, Some(&jwks(&["b"]))), Fetched::Changed);
+    assert!(endpoint.begin(at(600)));
+    assert_eq!(endpoint.finish(at(600), Some(&jwks(&["b"]))), Fetched::Changed);
     assert!(endpoint.key("a").is_none() && endpoint.key("b").is_some());
     assert_eq!(endpoint.changes(), 2);
-}
-
-#[test]
-fn a_clock_that_was_set_back_does_not_stop_fetching() {
-    let endpoint = Endpoint::new(SCHEDULE);
-    assert!(endpoint.begin(1_000_000));
-    assert_eq!(endpoint.finish(1_000_000, Some(&jwks(&["a"]))), Fetched::Changed);
-    assert!(endpoint.begin(5));
 }
 
 proptest! {
     /// Whatever happens in whatever order, two fetches do not begin within one interval.
     #[test]
-    fn fetches_keep_their_distance(steps in prop::collection::vec((0_i64..8, 0_u8..4), 1..200)) {
+    fn fetches_keep_their_distance(steps in prop::collection::vec((0_u64..8, 0_u8..4), 1..200)) {
         let endpoint = Endpoint::new(SCHEDULE);
-        let (mut now, mut last) = (0, None::<i64>);
+        let (mut now, mut last) = (0, None::<u64>);
         for (pause, what) in steps {
             now += pause;
             match what {
-                0 => drop(endpoint.missed(now)),
-                1 => drop(endpoint.finish(now, None)),
-                2 => drop(endpoint.finish(now, Some(&jwks(&["a"])))),
-                _ => if endpoint.begin(now) {
+                0 => drop(endpoint.missed("t")),
+                1 => drop(endpoint.finish(at(now), None)),
+                2 => drop(endpoint.finish(at(now), Some(&jwks(&["a"])))),
+                _ => if endpoint.begin(at(now)) {
                     prop_assert!(last.is_none_or(|last| now - last >= 10));
                     last = Some(now);
                 },

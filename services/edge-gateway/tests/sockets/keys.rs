@@ -79,9 +79,10 @@ async fn each_issuer_has_keys_of_its_own() {
     }
 
     // Taken back: no longer within the time that the settings say.
+    let taken_back = of_other(&published);
     jwks.say(Says::Body(Signer::named("k3").jwks()));
     eventually("the key is gone", SOON, || async {
-        get(of_other(&published)).await.status == 401
+        get(taken_back.clone()).await.status == 401
     })
     .await;
     assert_eq!(get(mine).await.status, 200);

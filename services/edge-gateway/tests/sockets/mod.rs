@@ -23,6 +23,8 @@ mod routes;
 mod slow;
 mod streams;
 mod throttled;
+mod tokens;
+mod vectors;
 mod whole;
 
 use std::collections::HashMap;

@@ -1,9 +1,12 @@
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RsaEncoding};
+
+use roomcast_proto::ids::Tenant;
 
 use super::*;
 use crate::jwks::{Endpoint, Fetched, Schedule};
@@ -212,6 +215,100 @@ fn the_same_key_id_at_two_issuers_is_two_keys() {
     }
 }
 
+/// An identity provider for each tenant: a good signature does not make one of them the other's.
+#[test]
+fn an_issuer_speaks_for_its_tenants_alone() {
+    let (one, two) = (Issuer::new(1), Issuer::new(2));
+    let tenant = |name: &str| Tenant::parse(name).unwrap();
+    let verifier = Verifier::new(rules("https://issuer"), one.keys())
+        .trusting("https://two".to_owned(), two.keys())
+        .bound("https://issuer", [tenant("main"), tenant("acme")])
+        .bound("https://two", [tenant("other")]);
+    let only = verifier.clone().serving(tenant("acme"));
+    let claims = |iss: &str, name: Option<&str>| {
+        let mut claims = good_claims();
+        claims["iss"] = json!(iss);
+        if let Some(name) = name {
+            claims["tenant"] = json!(name);
+        }
+        claims.to_string()
+    };
+    let (a, b) = ("https://issuer", "https://two");
+    for (what, token, expected, where_one_is_served) in [
+        (
+            "its own",
+            one.sign(ED, &claims(a, Some("acme"))),
+            "accepted",
+            "accepted",
+        ),
+        (
+            "its own, unsaid",
+            one.sign(ED, &claims(a, None)),
+            "accepted",
+            "other_tenant",
+        ),
+        (
+            "the other's own",
+            two.sign(ED, &claims(b, Some("other"))),
+            "accepted",
+            "other_tenant",
+        ),
+        (
+            "the other's tenant",
+            one.sign(ED, &claims(a, Some("other"))),
+            "other_tenant",
+            "other_tenant",
+        ),
+        (
+            "one's tenant",
+            two.sign(ED, &claims(b, Some("acme"))),
+            "other_tenant",
+            "other_tenant",
+        ),
+        (
+            "one's tenant, unsaid",
+            two.sign(ED, &claims(b, None)),
+            "other_tenant",
+            "other_tenant",
+        ),
+        (
+            "nobody's tenant",
+            one.sign(ED, &claims(a, Some("third"))),
+            "other_tenant",
+            "other_tenant",
+        ),
+        (
+            "one's tenant in one's name",
+            two.sign(ED, &claims(a, Some("acme"))),
+            "issuer",
+            "issuer",
+        ),
+        (
+            "its own in another's name",
+            two.sign(ED, &claims(a, Some("other"))),
+            "issuer",
+            "issuer",
+        ),
+        (
+            "a tenant that is none",
+            one.sign(ED, &claims(a, Some("a.b"))),
+            "tenant",
+            "tenant",
+        ),
+    ] {
+        assert_eq!(verdict(&verifier, &token), expected, "{what}");
+        assert_eq!(verdict(&only, &token), where_one_is_served, "{what}, one served");
+    }
+    // Late as well as another's: nobody learns that it would have been good.
+    let mut late = good_claims();
+    (late["tenant"], late["exp"]) = (json!("other"), json!(NOW - 60));
+    assert_eq!(
+        verdict(&verifier, &one.sign(ED, &late.to_string())),
+        "other_tenant"
+    );
+    assert_eq!(verifier.unbound(), None);
+}
+
 #[test]
 fn weak_keys_are_refused() {
     #[track_caller]
@@ -338,19 +435,20 @@ fn fetched_keys_count_as_long_as_they_are_published() {
     );
     assert_eq!((verifier.has_keys(), verdict(&verifier, &rs)), (false, "unready"));
     let answer = |now, keys: &[Value], expected| {
+        let now = Duration::from_secs(now);
         assert!(endpoint.begin(now));
         assert_eq!(endpoint.finish(now, Some(file(keys).as_bytes())), expected);
     };
-    answer(NOW - 20, &[rsa_jwk()], Fetched::Changed);
+    answer(0, &[rsa_jwk()], Fetched::Changed);
     assert_eq!((verifier.has_keys(), verdict(&verifier, &rs)), (true, "accepted"));
     // The key is new to us: it may come with the next fetch, and it does not.
     assert_eq!(verdict(&verifier, &ed), "unready");
-    answer(NOW, &[rsa_jwk()], Fetched::Same);
+    answer(20, &[rsa_jwk()], Fetched::Same);
     assert_eq!(
         (verdict(&verifier, &ed), verifier.generation()),
         ("unknown_key", 1)
     );
-    answer(NOW + 600, &[issuer.jwks()["keys"][0].clone()], Fetched::Changed);
+    answer(620, &[issuer.jwks()["keys"][0].clone()], Fetched::Changed);
     assert_eq!((verdict(&verifier, &ed), verifier.generation()), ("accepted", 2));
     assert_ne!(verdict(&verifier, &rs), "accepted");
     assert!(!verifier.is_development());
