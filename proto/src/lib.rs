@@ -22,5 +22,6 @@ pub mod readstate;
 pub mod refusal;
 pub mod stream;
 pub mod subject;
+pub mod ticket;
 
 pub use json::ascii_json;

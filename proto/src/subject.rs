@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 pub use control::{ACL_LIVE_ALL, CFG_LIVE_ALL, CONTROL_ALL, KICK, POLICY, acl_entry, acl_key};
 pub use service::{
     PRESENCE_ALL, Service, ServiceRequest, command, command_key, command_tokens, parse_service, presence,
-    read_state_key, replay_key, service,
+    read_state_key, replay_key, service, ticket_key,
 };
 
 use crate::ids::{Audience, Room, Tenant, escape, partition};

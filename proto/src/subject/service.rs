@@ -10,11 +10,13 @@ pub enum Service {
     Commands,
     /// What users have done with notifications.
     ReadState,
+    /// Tickets of browsers that cannot set a header.
+    Tickets,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: &'static [Service] = &[Service::Commands, Service::ReadState];
+    pub const ALL: &'static [Service] = &[Service::Commands, Service::ReadState, Service::Tickets];
 
     /// The token in subjects, and the label in metrics.
     #[must_use]
@@ -22,6 +24,7 @@ impl Service {
         match self {
             Service::Commands => "commands",
             Service::ReadState => "readstate",
+            Service::Tickets => "tickets",
         }
     }
 
@@ -114,6 +117,12 @@ pub fn read_state_key(tenant: &Tenant, user: &str) -> String {
 #[must_use]
 pub fn replay_key(position: u64, time_micros: i64) -> String {
     format!("$KV.commands.CORE.replay.{position}-{time_micros}")
+}
+
+/// `$KV.tickets.<tenant>.<id>`: what stands behind one ticket. `id` is one plain token of ours.
+#[must_use]
+pub fn ticket_key(tenant: &Tenant, id: &str) -> String {
+    format!("$KV.tickets.{tenant}.{id}")
 }
 
 #[cfg(test)]

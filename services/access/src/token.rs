@@ -201,6 +201,12 @@ impl Verifier {
         fetched.fold(0, u64::saturating_add)
     }
 
+    /// Whether users of this tenant come in here.
+    #[must_use]
+    pub fn serves(&self, tenant: &Tenant) -> bool {
+        self.tenant.as_ref().is_none_or(|served| served == tenant)
+    }
+
     /// Turns a token into the principal it speaks for. `now` is in seconds since the Unix epoch.
     ///
     /// Costs one signature check and a few microseconds; a token without a known `kid` costs no signature check.
@@ -213,7 +219,7 @@ impl Verifier {
         let principal =
             read_claims(claims, &trust.issuer, &self.audience, now).map_err(TokenError::Invalid)?;
         let tenant = &principal.tenant;
-        let served = self.tenant.as_ref().is_none_or(|only| only == tenant);
+        let served = self.serves(tenant);
         let own = trust.tenants.as_ref().is_none_or(|own| own.contains(tenant));
         if !(served && own) {
             return Err(TokenError::Invalid(Flaw("other_tenant")));

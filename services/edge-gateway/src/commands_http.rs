@@ -1,27 +1,22 @@
 //! `POST /v1/commands/{name}`: a command for those without a socket. The rights, the words and the way are those of the socket.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
+use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderValue};
 use roomcast_proto::frame::{self, ClientFrame, client_frame};
-use roomcast_proto::limits::CLIENT_MESSAGE_BYTES_MAX;
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::allowance::{self, Operation};
 use crate::asking::{Done, What};
 use crate::error::problem;
-use crate::http::{Desk, admit};
+use crate::http::{Desk, admit, posted};
 use crate::session;
-
-/// Time in which a body must have arrived.
-const BODY_WITHIN: Duration = Duration::from_secs(5);
 
 type Name = Result<Path<String>, PathRejection>;
 
@@ -49,23 +44,9 @@ async fn carried_out(desk: &Desk, name: Name, request: Request) -> Result<Bytes,
     desk.allowance
         .take(admitted.rights.tenant(), &admitted.user, Operation::Command)
         .map_err(allowance::too_many)?;
-    is_json(request.headers())?;
     // A name that is none is refused like a command that is not there.
     let Path(name) = name.map_err(|_| Refusal::forbidden())?;
-    let body = axum::body::to_bytes(request.into_body(), CLIENT_MESSAGE_BYTES_MAX);
-    let body = match tokio::time::timeout(BODY_WITHIN, body).await {
-        Err(_) => {
-            return Err(Refusal::new(
-                Code::RequestTimeout,
-                "the body did not arrive in time",
-            ));
-        }
-        Ok(Err(_)) => {
-            let detail = format!("a command has at most {CLIENT_MESSAGE_BYTES_MAX} bytes");
-            return Err(Refusal::new(Code::TooLarge, detail));
-        }
-        Ok(Ok(body)) => body,
-    };
+    let body = posted::json(request).await?;
     let command = read(&body)?;
     let order =
         session::order(&admitted, frame::Command { name, ..command }).map_err(|refusal| {
@@ -86,18 +67,6 @@ async fn carried_out(desk: &Desk, name: Name, request: Request) -> Result<Bytes,
         Done::Result(data) => Ok(data),
         Done::Published(_) | Done::Feed(_) => Err(Refusal::new(Code::Internal, "a command has a result")),
     }
-}
-
-fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
-    let kind = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim();
-    essence
-        .eq_ignore_ascii_case("application/json")
-        .then_some(())
-        .ok_or_else(|| Refusal::new(Code::UnsupportedType, "a command is application/json"))
 }
 
 /// The body is the message of the socket, without its name: `{data, key, timeoutMs?}`.

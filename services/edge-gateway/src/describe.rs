@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 mod following;
 mod series;
 
-pub use following::{poll, sse};
+pub use following::{poll, sse, ticket};
 pub use series::{metrics, series};
 
 /// Where the document is.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use roomcast_access::in_force::Again;
 use roomcast_access::{Decided, InForce, Principal, Revoked, Rights, TokenError, Verifier};
 use roomcast_proto::close::Close;
+use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_rights::Current;
 
@@ -94,6 +95,23 @@ impl Gate {
     pub fn admit(&self, token: &str, now_secs: i64) -> Result<Admitted, NotAdmitted> {
         let principal = self.verifier.verify(token, now_secs)?;
         Ok(Admitted::new(principal.into(), &self.rights.now(), now_secs)?)
+    }
+
+    /// Looks up the rights of a user whose token was verified before, here or at another gateway.
+    ///
+    /// # Errors
+    /// That the token has ended or was revoked since.
+    pub fn admit_again(&self, principal: Principal, now_secs: i64) -> Result<Admitted, NotAdmitted> {
+        if now_secs >= principal.ends_at() {
+            return Err(TokenError::Expired.into());
+        }
+        Ok(Admitted::new(principal.into(), &self.rights.now(), now_secs)?)
+    }
+
+    /// Whether users of this tenant come in here.
+    #[must_use]
+    pub fn serves(&self, tenant: &Tenant) -> bool {
+        self.verifier.serves(tenant)
     }
 }
 

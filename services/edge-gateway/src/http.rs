@@ -36,15 +36,18 @@ mod following;
 mod held;
 mod origin;
 mod poll;
+pub(crate) mod posted;
 mod rooms;
 mod route;
 mod series;
 mod sse;
+mod tickets;
 
 pub(crate) use asked::admit;
 pub use following::Following;
 pub use held::Holds;
 use route::Route;
+pub use tickets::Tickets;
 
 /// What the routes answer from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -65,6 +68,8 @@ pub struct Desk {
     pub asking: Arc<Asking>,
     /// Where answers are counted.
     pub metrics: GatewayMetrics,
+    /// Tickets of browsers that cannot set a header.
+    pub tickets: Tickets,
     /// Polls that are held.
     pub holds: Holds,
     /// Rooms that one request may name.
@@ -86,6 +91,7 @@ fn routes() -> Routes<Desk> {
         .get("/v1/state", describe::state(), rooms::state)
         .get("/v1/metrics", describe::metrics(), series::list)
         .get("/v1/metrics/{name}", describe::series(), series::series)
+        .post("/v1/tickets", describe::ticket(), tickets::give)
         .post("/v1/commands/{name}", describe::command(), commands_http::command)
         .get("/page.json", describe::page_config(), page_config)
         .described(Get, "/", describe::page())

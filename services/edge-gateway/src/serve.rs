@@ -23,7 +23,7 @@ use crate::allowance::Allowance;
 use crate::asking::Asking;
 use crate::control::Control;
 use crate::gate::Gate;
-use crate::http::{Desk, Holds};
+use crate::http::{Desk, Holds, Tickets};
 use crate::hub::Hub;
 use crate::metrics::GatewayMetrics;
 use crate::nats_side;
@@ -113,6 +113,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         origins,
         page,
         asking: Arc::clone(&asking),
+        tickets: Tickets::new(Arc::clone(&asking)),
         holds: Holds::new(settings.polls_max, metrics.polls.clone()),
         metrics: metrics.clone(),
         rooms_max: settings.clients.session.subscriptions_max,

@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::Commands;
 use crate::error::unavailable;
 use crate::metrics::IngestMetrics;
+use crate::now_micros;
 use crate::readstate::ReadStates;
+use crate::tickets::Tickets;
 
 /// What a service answers: JSON, or a refusal.
 pub type Answer = Result<String, Refusal>;
@@ -33,6 +35,8 @@ pub struct Services {
     pub commands: Commands,
     /// What users have done with notifications.
     pub read_states: ReadStates,
+    /// Tickets.
+    pub tickets: Tickets,
 }
 
 impl Services {
@@ -40,6 +44,12 @@ impl Services {
         match request.what {
             Service::Commands => self.commands.answer(&request.tenant, request.verb, body).await,
             Service::ReadState => self.read_states.answer(&request.tenant, request.verb, body).await,
+            Service::Tickets => {
+                let now_millis = now_micros().div_euclid(1_000);
+                self.tickets
+                    .answer(&request.tenant, request.verb, body, now_millis)
+                    .await
+            }
         }
     }
 }

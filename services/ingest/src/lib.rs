@@ -45,6 +45,7 @@ pub mod settings;
 pub mod standing;
 pub mod store;
 pub mod streams;
+pub mod tickets;
 
 pub use serve::{SERVICE, serve};
 pub use settings::Settings;

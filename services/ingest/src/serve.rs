@@ -31,6 +31,7 @@ use crate::settings::Settings;
 use crate::standing::Standing;
 use crate::store::{Parts, Store};
 use crate::streams;
+use crate::tickets::Tickets;
 
 /// What ingest is, for the process around it.
 pub static SERVICE: Service = Service {
@@ -172,6 +173,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     let services = Services {
         commands: Commands::new(jetstream.clone(), metrics.clone()),
         read_states: ReadStates::new(jetstream.clone(), metrics.clone()),
+        tickets: Tickets::new(jetstream.clone(), metrics.clone()),
     };
     let service_door = ServiceDoor::new(
         services,

@@ -33,6 +33,7 @@ mod recovery;
 mod rights;
 mod secured;
 mod slow;
+mod tickets;
 mod trial;
 mod two_way;
 mod world;

@@ -2,6 +2,7 @@
 
 use roomcast_chassis::openapi::Operation;
 use roomcast_proto::limits::POLL_WAIT_MAX;
+use roomcast_proto::refusal::Code;
 use serde_json::{Value, json};
 
 use super::{api, cursor, object, text};
@@ -25,7 +26,43 @@ pub fn sse() -> Operation {
             "text/event-stream",
             text(),
         );
-    following(operation)
+    let operation = operation.token_optional().query(
+        "ticket",
+        "Instead of a token, where no header can be set; see `POST /v1/tickets`.",
+        text(),
+    );
+    following(operation).refuses([Code::Unknown, Code::Internal].map(Code::listed))
+}
+
+/// `POST /v1/tickets`
+#[must_use]
+pub fn ticket() -> Operation {
+    let body = json!({
+        "type": "object",
+        "required": ["rooms"],
+        "properties": { "rooms": { "type": "array", "items": text(), "description": "The rooms that it opens, beside those that the policy joins." } },
+        "additionalProperties": false,
+    });
+    let refusals = [
+        Code::BadJson,
+        Code::TooLarge,
+        Code::UnsupportedType,
+        Code::RequestTimeout,
+        Code::Conflict,
+        Code::Unknown,
+        Code::Internal,
+    ];
+    let seconds = json!({ "type": "integer" });
+    api(Operation::new("rooms", "ticket", "Gives a ticket that opens one stream."))
+        .about("For `EventSource`, which cannot set a header. It is good once, at any gateway, for pages of the origin that asked.")
+        .takes("application/json", body)
+        .answers(
+            200,
+            "The ticket.",
+            "application/json",
+            object(&[("ticket", text()), ("goodForSeconds", seconds)]),
+        )
+        .refuses(refusals.map(Code::listed))
 }
 
 /// `GET /v1/poll`

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderName;
+use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, Uri};
 use roomcast_proto::cursor::Cursors;
 use roomcast_proto::refusal::{Code, Refusal};
@@ -38,12 +38,40 @@ impl Following {
         operation: Option<Operation>,
     ) -> Result<Self, Refusal> {
         let admitted = admit(desk, headers)?;
+        let request = request(uri, headers, desk.rooms_max)?;
+        Self::of(desk, admitted, request, operation)
+    }
+
+    /// The same for a request with a ticket instead of a token; everything that can be wrong with it is found before the ticket is
+    /// taken.
+    pub(super) async fn read_with(
+        desk: &Desk,
+        ticket: &str,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Self, Refusal> {
+        if headers.contains_key(AUTHORIZATION) {
+            return Err(bad("a token and a ticket"));
+        }
+        let mut request = request(uri, headers, desk.rooms_max)?;
+        let opened = desk.tickets.take(desk, ticket, headers).await?;
+        let admitted = opened.admitted.clone();
+        request.rooms = opened.rooms(request.rooms)?;
+        Self::of(desk, admitted, request, Some(Operation::Subscribe))
+    }
+
+    fn of(
+        desk: &Desk,
+        admitted: Admitted,
+        request: StreamRequest,
+        operation: Option<Operation>,
+    ) -> Result<Self, Refusal> {
         if let Some(operation) = operation {
             allow_one(desk, &admitted, operation)?;
         }
         let following = Self {
             admitted,
-            request: request(uri, headers, desk.rooms_max)?,
+            request,
             cursors: desk.hub.cursors(),
             resident: None,
         };

@@ -13,6 +13,7 @@ pub(super) enum Route {
     Metrics,
     Series,
     Command,
+    Ticket,
     PageConfig,
     Page,
     /// A path below `/v1/` where nothing is.
@@ -25,6 +26,7 @@ impl Route {
             Some("sse") => Self::Sse,
             Some("poll") => Self::Poll,
             Some("state") => Self::State,
+            Some("tickets") => Self::Ticket,
             Some("metrics") => Self::Metrics,
             Some(rest) if rest.starts_with("metrics/") => Self::Series,
             Some(rest) if rest.starts_with("rooms/") && rest.ends_with("/snapshot") => Self::Snapshot,
@@ -46,7 +48,7 @@ impl Route {
         match self {
             // Whatever the method, there is nothing.
             Self::Nothing => true,
-            Self::Command => *method == Method::POST,
+            Self::Command | Self::Ticket => *method == Method::POST,
             _ => *method == Method::GET || *method == Method::HEAD,
         }
     }
@@ -54,7 +56,7 @@ impl Route {
     /// The method that does something.
     pub(super) fn method(self) -> &'static str {
         match self {
-            Self::Command => "POST",
+            Self::Command | Self::Ticket => "POST",
             _ => "GET",
         }
     }
@@ -62,7 +64,7 @@ impl Route {
     /// All methods, as `Allow` lists them.
     pub(super) fn allowed(self) -> &'static str {
         match self {
-            Self::Command => "POST, OPTIONS",
+            Self::Command | Self::Ticket => "POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -78,6 +80,7 @@ impl Route {
             Self::Metrics => "metrics",
             Self::Series => "series",
             Self::Command => "command",
+            Self::Ticket => "ticket",
             Self::PageConfig => "page_config",
             Self::Page => "page",
             Self::Nothing => "other",

@@ -7,7 +7,10 @@ use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, X_CONTEN
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::Desk;
+use super::asked::{bad, parameter};
 use super::following::Following;
+use roomcast_proto::refusal::Code;
+
 use crate::allowance::Operation;
 use crate::error::problem;
 
@@ -20,7 +23,13 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 pub(super) async fn sse(State(desk): State<Desk>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     // HEAD wants to know what GET would say; it follows nothing.
     let stays = method == Method::GET;
-    let read = Following::read(&desk, &uri, &headers, Some(Operation::Subscribe));
+    let read = match parameter(&uri, "ticket") {
+        Err(refusal) => Err(refusal),
+        Ok(None) => Following::read(&desk, &uri, &headers, Some(Operation::Subscribe)),
+        // HEAD would take it for nothing.
+        Ok(Some(_)) if !stays => Err(bad("a ticket is for GET")),
+        Ok(Some(ticket)) => Following::read_with(&desk, &ticket, &uri, &headers).await,
+    };
     let following = read.and_then(|mut following| {
         if stays {
             following.stay(&desk)?;
@@ -29,7 +38,15 @@ pub(super) async fn sse(State(desk): State<Desk>, method: Method, uri: Uri, head
     });
     let following = match following {
         Ok(following) => following,
-        Err(refusal) => return problem(&refusal),
+        Err(refusal) => {
+            let mut response = problem(&refusal);
+            if refusal.code == Code::Unauthenticated {
+                // Who tries tickets opens a connection for each, and of those there are so many a second.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            return response;
+        }
     };
     let mut response = Response::new(Body::empty());
     let fixed: [(HeaderName, &'static str); 5] = [
