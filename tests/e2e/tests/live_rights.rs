@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use roomcast_harness::client::Client;
 use roomcast_harness::repository;
 use roomcast_harness::stack::{Options, Stack};
-use roomcast_harness::stream::Stream;
+use roomcast_harness::stream::{Stream, path};
 use serde_json::{Value, json};
 
 use crate::world::{alone, desk, say};
@@ -169,6 +169,89 @@ async fn wait_for<T: PartialEq>(
     Ok(start.elapsed())
 }
 
+/// A poll that a gateway holds, in rooms where nothing happens.
+struct HeldPoll(tokio::task::JoinHandle<anyhow::Result<(Instant, u16, Value)>>);
+
+impl HeldPoll {
+    /// Asks for what is there, then for more; comes back when that is held.
+    async fn begin(stack: &Stack, token: &str, rooms: &[&str]) -> anyhow::Result<Self> {
+        let (gateway, http) = (stack.gateways()[1].clone(), stack.http.clone());
+        let url = format!("{gateway}{}", path("poll", rooms, &[]));
+        let first = http.get(&format!("{url}&wait=0"), Some(token)).await?.json();
+        let cursor = first["cursor"].as_str().context("a cursor")?.to_owned();
+        let polls = async || Ok(metric(stack, "gateway", 1, "roomcast_gateway_polls_held").await? >= 1.0);
+        ensure!(!polls().await?, "another poll is held");
+        let (url, token) = (format!("{url}&cursor={cursor}&wait=25"), token.to_owned());
+        let held = tokio::spawn(async move {
+            let answer = http.get(&url, Some(&token)).await?;
+            Ok((Instant::now(), answer.status, answer.json()))
+        });
+        wait_for("the poll is held", true, polls).await?;
+        Ok(Self(held))
+    }
+
+    /// How long after `start` it was answered, and how: long before its own time is over.
+    async fn answered(self, start: Instant) -> anyhow::Result<(Duration, u16, Value)> {
+        let (at, status, said) = tokio::time::timeout(PATIENCE, self.0)
+            .await
+            .context("it is still held")???;
+        Ok((at.saturating_duration_since(start), status, said))
+    }
+}
+
+/// A held poll is answered when its rooms become others, with those it has now.
+async fn held_polls(stack: &Stack) -> anyhow::Result<()> {
+    let claims = json!({ "property_ids": ["42"] });
+    let token = stack.signer.token_with("tenant-of-42", &["user"], 3600, &claims);
+    let owner = json!({ "user": "tenant-of-42", "role": "owner" });
+    let room = |said: &Value, name: &str| {
+        let rooms = said["rooms"].as_array().cloned().unwrap_or_default();
+        rooms
+            .into_iter()
+            .find(|room| room["room"] == name)
+            .unwrap_or_default()
+    };
+
+    let poll = HeldPoll::begin(stack, &token, &["floor", "property.42"]).await?;
+    let entry = admin(stack, "POST", "/admin/v1/grants", owner).await?;
+    let (after, status, said) = poll.answered(Instant::now()).await?;
+    ensure!(
+        status == 200 && room(&said, "property.42")["error"].is_null(),
+        "{status} {said}"
+    );
+    say(&format!(
+        "    a room gained: a held poll answered after {after:?}"
+    ));
+
+    let both = HeldPoll::begin(stack, &token, &["floor", "property.42"]).await?;
+    let key = entry["key"].as_str().context("a key")?.to_owned();
+    admin(stack, "DELETE", &format!("/admin/v1/acl/{key}"), json!(null)).await?;
+    let (after, status, said) = both.answered(Instant::now()).await?;
+    ensure!(
+        status == 200
+            && room(&said, "property.42")["error"]["code"] == "forbidden"
+            && room(&said, "floor")["recovery"] == "complete",
+        "{status} {said}"
+    );
+    say(&format!(
+        "    a room taken away: a held poll answered after {after:?}"
+    ));
+
+    // Nothing is left to follow.
+    let owner = json!({ "user": "tenant-of-42", "role": "owner" });
+    admin(stack, "POST", "/admin/v1/grants", owner).await?;
+    let granted = async || {
+        let url = format!("{}/v1/state?room=property.42", stack.gateways()[1]);
+        Ok(stack.http.get(&url, Some(&token)).await?.status)
+    };
+    wait_for("granted again", 200, granted).await?;
+    let alone = HeldPoll::begin(stack, &token, &["property.42"]).await?;
+    admin(stack, "DELETE", &format!("/admin/v1/acl/{key}"), json!(null)).await?;
+    let (_, status, said) = alone.answered(Instant::now()).await?;
+    ensure!(status == 403 && said["code"] == "forbidden", "{status} {said}");
+    Ok(())
+}
+
 async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
     let mut clients = both(stack, "climber", &["user"], &["lobby"]).await?;
     let grant = json!({ "user": "climber", "role": "staff" });
@@ -211,8 +294,15 @@ async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
         let mut clients = both(stack, user, &["staff"], &["lobby"]).await?;
         let held = token(stack, user, &["staff"]);
         let mut stream = Stream::follow(&stack.gateways()[0], &held, &["lobby"], None).await?;
+        let poll = HeldPoll::begin(stack, &token(stack, user, &["user"]), &["floor"]).await?;
         admin(stack, "POST", "/admin/v1/revocations", body).await?;
         let revoked = Instant::now();
+        let (after, status, said) = poll.answered(revoked).await.context(user)?;
+        ensure!(
+            status == 401 && said["code"] == "unauthenticated",
+            "{user}: {status} {said}"
+        );
+        say(&format!("    {user}: a held poll answered 401 after {after:?}"));
         for (index, client) in clients.iter_mut().enumerate() {
             let (after, code) = end_of(client, revoked).await?;
             ensure!(code == 4501, "{user}, gateway {index}: {code} after {after:?}");
@@ -457,6 +547,7 @@ fn rights_change_under_traffic_and_nobody_keeps_what_is_lost() {
         let busy = async {
             let outcome = async {
                 grants_and_revocations(&stack).await?;
+                held_polls(&stack).await?;
                 policies(&stack, &file).await
             };
             let outcome = outcome.await;
@@ -469,7 +560,7 @@ fn rights_change_under_traffic_and_nobody_keeps_what_is_lost() {
         // An administrator's changes are on record.
         for (path, times) in [
             ("/admin/v1/revocations", 3),
-            ("/admin/v1/grants", 1),
+            ("/admin/v1/grants", 3),
             ("/admin/v1/kicks", 1),
         ] {
             let recorded = async || {

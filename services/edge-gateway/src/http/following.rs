@@ -1,17 +1,20 @@
 //! A request that follows rooms with one cursor: what `/v1/sse` and `/v1/poll` have in common.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, Uri};
+use roomcast_access::{Subscribe, TokenError};
 use roomcast_proto::cursor::Cursors;
 use roomcast_proto::refusal::{Code, Refusal};
+use roomcast_rights::Current;
 
-use super::Desk;
 use super::asked::{admit, allow_one, bad, parameters};
+use super::{Desk, unix_secs};
 use crate::admission::Resident;
 use crate::allowance::Operation;
-use crate::gate::Admitted;
+use crate::gate::{self, Admitted};
 use crate::session::{Asked, StreamRequest, stream_rooms};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -75,21 +78,70 @@ impl Following {
             cursors: desk.hub.cursors(),
             resident: None,
         };
-        let rooms = following.rooms();
-        let refused = |(name, _): &(String, Option<String>)| {
-            let asked = rooms.iter().find(|asked| asked.name == *name);
-            asked.is_none_or(|asked| asked.permit.is_err())
-        };
-        let named = &following.request.rooms;
-        if !named.is_empty() && named.iter().all(refused) {
-            return Err(Refusal::forbidden());
-        }
+        following.has_any(&following.rooms())?;
         desk.hub.accepting().map_err(|wait| {
             let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             Refusal::new(Code::Unavailable, "this gateway takes no requests at the moment")
                 .retry_after_ms(millis)
         })?;
         Ok(following)
+    }
+
+    /// Where none of the rooms that it names is open to it, there is nothing to follow.
+    fn has_any(&self, rooms: &[Asked]) -> Result<(), Refusal> {
+        let refused = |(name, _): &(String, Option<String>)| {
+            let asked = rooms.iter().find(|asked| asked.name == *name);
+            asked.is_none_or(|asked| asked.permit.is_err())
+        };
+        let named = &self.request.rooms;
+        match !named.is_empty() && named.iter().all(refused) {
+            true => Err(Refusal::forbidden()),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits until its rooms are others than now; answers them. `rights`: what is in force, as of any moment before.
+    ///
+    /// # Errors
+    /// `expired`, `unauthenticated`: its token has ended or was revoked. `forbidden`: none of its rooms is left.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn changed(&self, desk: &Desk, rights: &mut Current) -> Result<Self, Refusal> {
+        let mut now = self.clone();
+        loop {
+            let left = now.admitted.ends_at.saturating_sub(unix_secs());
+            let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                changed = rights.changed() => if changed.is_none() {
+                    // The process ends, and with it what is held.
+                    std::future::pending::<()>().await;
+                }
+            }
+            if now.decide_again(desk)? {
+                return Ok(now);
+            }
+        }
+    }
+
+    /// Decides again under what is in force now. Whether its rooms are others.
+    ///
+    /// # Errors
+    /// As [`Following::changed`].
+    pub(super) fn decide_again(&mut self, desk: &Desk) -> Result<bool, Refusal> {
+        let now = unix_secs();
+        if now >= self.admitted.ends_at {
+            return Err(gate::refusal(TokenError::Expired.into()));
+        }
+        let before = permits(&self.rooms());
+        let decided = self.admitted.decide_again(&desk.gate.rights().now(), now);
+        if !decided.map_err(|revoked| gate::refusal(revoked.into()))? {
+            return Ok(false);
+        }
+        let rooms = self.rooms();
+        self.has_any(&rooms)?;
+        Ok(permits(&rooms) != before)
     }
 
     /// Takes a place among the connections of its tenant and its user, for a request that stays open.
@@ -113,6 +165,14 @@ impl Following {
     pub(super) fn rooms(&self) -> Vec<Asked> {
         stream_rooms(&self.request, &self.admitted.rights, self.cursors)
     }
+}
+
+/// The permits of the rooms that are open.
+pub(super) fn permits(rooms: &[Asked]) -> Vec<Arc<Subscribe>> {
+    rooms
+        .iter()
+        .filter_map(|asked| asked.permit.clone().ok())
+        .collect()
 }
 
 /// Rooms and cursors: one for all, or as many as rooms, each for its own.

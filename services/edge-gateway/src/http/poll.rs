@@ -1,10 +1,11 @@
 //! `GET /v1/poll`: what is new in rooms with one cursor; held until there is something, or answered at once.
 //!
 //! The answer holds the frames that a socket would have been sent. While a request is held there is one entry in the hub's watches and a
-//! sleeping task; both go when the client does.
+//! sleeping task; both go when the client does. It is answered at once when its token ends or is revoked, and when its rooms become
+//! others.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -19,10 +20,11 @@ use roomcast_proto::frame::{Disconnect, ServerFrame, Status, server_frame};
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::limits::POLL_WAIT_MAX;
 use roomcast_proto::refusal::Refusal;
+use tokio::time::Instant;
 
 use super::answered::{json, unavailable};
 use super::asked::{bad, parameter};
-use super::following::Following;
+use super::following::{Following, permits};
 use super::{Desk, unix_millis};
 use crate::allowance::Operation;
 use crate::error::problem;
@@ -33,8 +35,6 @@ use crate::session::{self, Asked, From};
 const EVENT_BYTES_MAX: usize = 1 << 20;
 /// A cursor so far behind is replaced by a newer one even if nothing is new: it is a fifth of what may be looked through.
 const RENEW_POSITIONS: u64 = 10_000;
-/// Who was held for less than this is answered by the rights that were read at its beginning.
-const RIGHTS_HOLD: Duration = Duration::from_millis(500);
 
 pub(super) async fn poll(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Response {
     answered(&desk, &uri, &headers)
@@ -43,7 +43,7 @@ pub(super) async fn poll(State(desk): State<Desk>, uri: Uri, headers: HeaderMap)
 }
 
 async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Response, Refusal> {
-    let mut hold = wait(uri)?;
+    let hold = wait(uri)?;
     let known = entity_tag(headers);
     let mut following = Following::read(desk, uri, headers, Some(Operation::Read))?;
     let held = if hold.is_zero() {
@@ -52,21 +52,27 @@ async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Respons
         following.stay(desk)?;
         Some((desk.holds.take()?, following.take_resident()))
     };
+    let mut rights = desk.gate.rights().clone();
+    let mut until = Instant::now() + hold;
     loop {
-        let began = Instant::now();
         let rooms = following.rooms();
         let permits = permits(&rooms);
+        let left = until.saturating_duration_since(Instant::now());
         let news = tokio::select! {
-            news = news(desk, &following, known.as_deref(), &permits, hold) => news?,
+            biased;
             () = desk.draining.cancelled() => return Ok(drained(following.request.cursor.as_deref())),
-        };
-        if began.elapsed() >= RIGHTS_HOLD {
-            // The token may have ended since, or its rights; then what was found is not for this client.
-            following = Following::read(desk, uri, headers, None)?;
-            if self::permits(&following.rooms()) != permits {
-                hold = Duration::ZERO;
+            others = following.changed(desk, &mut rights) => {
+                following = others?;
+                // Told at once what it has now.
+                until = Instant::now();
                 continue;
             }
+            news = news(desk, &following, known.as_deref(), &permits, left) => news?,
+        };
+        if following.decide_again(desk)? {
+            // What was found was for who it was before.
+            until = Instant::now();
+            continue;
         }
         drop(held);
         return Ok(match news {
@@ -140,13 +146,6 @@ async fn news(
         Some(tag) if known == asked && !found.is_news() && near => News::None(tag.to_owned()),
         _ => News::Some(found),
     })
-}
-
-fn permits(rooms: &[Asked]) -> Vec<Arc<Subscribe>> {
-    rooms
-        .iter()
-        .filter_map(|asked| asked.permit.clone().ok())
-        .collect()
 }
 
 /// `{"rooms":[…],"frames":[…],"cursor":"…","more":false}`.

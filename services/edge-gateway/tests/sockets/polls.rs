@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use roomcast_harness::http::{Answer, Http};
 use roomcast_harness::stream::path;
+use roomcast_harness::token::now;
 use serde_json::json;
 
 use super::Gateway;
@@ -119,6 +120,30 @@ async fn a_poll_is_held_until_there_is_something_for_this_client() {
         .ask(&rooms, &[body["cursor"].as_str().unwrap()], "&wait=0", None)
         .await;
     assert_eq!((at_once.status, ids(&at_once).len()), (200, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_poll_ends_with_its_token() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let mut poller = Poller::new(&gateway, "u1", &["staff"]);
+    let cursor = poller.ask(&["bookings"], &[], "&wait=0", None).await.json()["cursor"].clone();
+    // It has passed its end, and two thirds of the leeway.
+    let claims = json!({ "iat": now() - 100 });
+    poller.token = gateway.signer.token_with("u1", &["staff"], -20, &claims);
+    let begun = Instant::now();
+    let answer = poller
+        .ask(&["bookings"], &[cursor.as_str().unwrap()], "&wait=25", None)
+        .await;
+    assert_eq!(
+        (answer.status, &answer.json()["code"]),
+        (401, &json!("expired")),
+        "{}",
+        answer.text()
+    );
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(gateway.metric("roomcast_gateway_polls_held"), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
