@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 
 mod following;
 mod series;
+mod two_way;
 
-pub use following::{poll, sse, ticket};
+pub use following::{poll, refresh, sse, ticket};
 pub use series::{metrics, series};
+pub use two_way::{command, feed, marks};
 
 /// Where the document is.
 pub const PATH: &str = "/openapi.json";
@@ -126,48 +128,6 @@ pub fn state() -> Operation {
     )
 }
 
-/// `POST /v1/commands/{name}`
-#[must_use]
-pub fn command() -> Operation {
-    let body = json!({
-        "type": "object",
-        "required": ["key"],
-        "properties": {
-            "data": { "description": "What the handler gets." },
-            "key": { "type": "string", "minLength": 1, "description": "Names this command: sent again under it, it is carried out once." },
-            "timeoutMs": { "type": "integer", "minimum": 0, "description": "How long to wait for the result." },
-        },
-    });
-    let refusals = [
-        Code::BadJson,
-        Code::BadEncoding,
-        Code::TooDeep,
-        Code::TooLarge,
-        Code::UnsupportedType,
-        Code::Conflict,
-        Code::RequestTimeout,
-        Code::Unknown,
-        Code::Internal,
-    ];
-    api(Operation::new(
-        "commands",
-        "command",
-        "Has a command carried out, and answers its result.",
-    ))
-    .path("name", "The command.", text())
-    .takes("application/json", body)
-    .answers(
-        200,
-        "The result.",
-        "application/json",
-        object(&[(
-            "data",
-            json!({ "description": "What the handler answered: any JSON." }),
-        )]),
-    )
-    .refuses(refusals.map(Code::listed))
-}
-
 /// `GET /page.json`
 #[must_use]
 pub fn page_config() -> Operation {
@@ -206,6 +166,16 @@ fn api(operation: Operation) -> Operation {
     ];
     operation.refuses(refusals.map(Code::listed))
 }
+
+/// What is refused of a body.
+const BODY: [Code; 6] = [
+    Code::BadJson,
+    Code::BadEncoding,
+    Code::TooDeep,
+    Code::TooLarge,
+    Code::UnsupportedType,
+    Code::RequestTimeout,
+];
 
 /// What may be refused where no token is asked for.
 fn page_like(operation: Operation) -> Operation {

@@ -28,15 +28,18 @@ use crate::gate::Gate;
 use crate::hub::Hub;
 use crate::metrics::GatewayMetrics;
 use crate::page::Page;
+use crate::shard::Handle;
 use crate::upgrade::{self, Origins};
 
 mod answered;
 mod asked;
+mod feed;
 mod following;
 mod held;
 mod origin;
 mod poll;
 pub(crate) mod posted;
+mod refresh;
 mod rooms;
 mod route;
 mod series;
@@ -72,6 +75,8 @@ pub struct Desk {
     pub tickets: Tickets,
     /// Polls that are held.
     pub holds: Holds,
+    /// Who owns the streams whose tokens are refreshed.
+    pub shards: Arc<[Handle]>,
     /// Rooms that one request may name.
     pub rooms_max: usize,
     /// Events of one answer.
@@ -91,6 +96,9 @@ fn routes() -> Routes<Desk> {
         .get("/v1/state", describe::state(), rooms::state)
         .get("/v1/metrics", describe::metrics(), series::list)
         .get("/v1/metrics/{name}", describe::series(), series::series)
+        .get("/v1/feed", describe::feed(), feed::feed)
+        .post("/v1/marks", describe::marks(), feed::marks)
+        .post("/v1/refresh", describe::refresh(), refresh::refresh)
         .post("/v1/tickets", describe::ticket(), tickets::give)
         .post("/v1/commands/{name}", describe::command(), commands_http::command)
         .get("/page.json", describe::page_config(), page_config)

@@ -115,6 +115,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         asking: Arc::clone(&asking),
         tickets: Tickets::new(Arc::clone(&asking)),
         holds: Holds::new(settings.polls_max, metrics.polls.clone()),
+        shards: shards.clone().into(),
         metrics: metrics.clone(),
         rooms_max: settings.clients.session.subscriptions_max,
         page_events: settings.clients.page_events,

@@ -30,7 +30,7 @@ mod wish;
 
 pub use again::Verdict;
 pub use handshake::{Failed, Handshake, stream_rooms};
-pub use two_way::{order, who};
+pub use two_way::{notifications, order, who};
 pub use wish::{Asked, From, Kind, Opening, Reading, StreamRequest, Wish};
 
 /// Longest `client` text kept of a `connect`, bytes.
@@ -430,20 +430,38 @@ impl Session {
             Ok(admitted) => admitted,
             Err(error) => return refuse(id, &gate::refusal(error), wishes),
         };
+        match self.refreshed(admitted) {
+            Ok(refreshed) => {
+                answer_to(id, server_frame::Body::Refreshed(refreshed), wishes);
+                self.decide_again(wishes);
+            }
+            Err(refusal) => refuse(id, &refusal, wishes),
+        }
+    }
+
+    /// Goes on under a newer token that somebody else has verified, for a stream, which says nothing itself.
+    ///
+    /// # Errors
+    /// `forbidden`: it is another user's.
+    pub fn refresh_with(&mut self, admitted: Admitted, wishes: &mut Vec<Wish>) -> Result<Refreshed, Refusal> {
+        let refreshed = self.refreshed(admitted)?;
+        self.decide_again(wishes);
+        Ok(refreshed)
+    }
+
+    fn refreshed(&mut self, admitted: Admitted) -> Result<Refreshed, Refusal> {
         let same =
             admitted.user == self.admitted.user && admitted.rights.tenant() == self.admitted.rights.tenant();
         if !same {
-            return refuse(id, &Refusal::forbidden(), wishes);
+            return Err(Refusal::forbidden());
         }
         self.admitted = admitted;
         self.expiring_said = false;
         self.generation += 1;
-        let refreshed = Refreshed {
+        Ok(Refreshed {
             expires_at: rfc3339(self.admitted.expires_at.saturating_mul(1000)),
             roles: self.admitted.roles.to_vec(),
-        };
-        answer_to(id, server_frame::Body::Refreshed(refreshed), wishes);
-        self.decide_again(wishes);
+        })
     }
 }
 

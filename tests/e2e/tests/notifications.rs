@@ -170,3 +170,114 @@ fn what_is_marked_on_one_device_is_marked_on_all() {
         Ok(())
     });
 }
+
+/// A page that polls asks at one gateway, a socket at the other: they are told the same, and refused in the same words.
+#[test]
+fn a_device_without_a_socket_reads_and_marks_as_one_with_it_does() {
+    calm(|stack| async move {
+        let of = "notification.plain";
+        let mut phone = device(stack, 0, "n-eve").await?;
+        let token = stack.signer.token("n-eve", &["user"]);
+        let base = stack.gateways()[1].clone();
+        let get = async |query: &str| {
+            let url = format!("{base}/v1/feed?{query}");
+            let answer = stack.http.get(&url, Some(&token)).await?;
+            anyhow::Ok((answer.status, answer.json()))
+        };
+        let post = async |token: &str, body: String| {
+            let url = format!("{base}/v1/marks");
+            let answer = stack.http.post(&url, token, "application/json", body).await?;
+            anyhow::Ok((answer.status, answer.json()))
+        };
+        for (id, title) in [("p-1", "one"), ("p-2", "two"), ("p-3", "three")] {
+            let event = json!({ "id": id, "type": of, "data": { "title": title }, "users": "n-eve" });
+            publish(stack, &event).await?;
+        }
+        // `{"type":"notification.plain"}`
+        let filter = "filter=%7B%22type%22%3A%22notification.plain%22%7D";
+        let expected = pairs(&[("three", ""), ("two", ""), ("one", "")]);
+        let page = async |query: &str| {
+            let (status, body) = get(query).await?;
+            anyhow::ensure!(status == 200, "{status} {body}");
+            anyhow::Ok(json!({ "feed": body }))
+        };
+        eventually("all are there", SOON, async || {
+            shown(&page(filter).await.expect("a feed"), of) == expected
+        })
+        .await;
+
+        // Marked here, marked there, and the other way round.
+        let (status, marked) =
+            post(&token, json!({ "ids": ["p-1/n-eve"], "as": "read" }).to_string()).await?;
+        anyhow::ensure!(
+            status == 200 && marked["notifications"] == json!([]) && marked["counters"]["unread"].is_u64(),
+            "{status} {marked}"
+        );
+        let over_socket = feed(&mut phone, json!({ "type": of })).await?;
+        assert_eq!(
+            shown(&over_socket, of),
+            pairs(&[("three", ""), ("two", ""), ("one", "read")])
+        );
+        phone
+            .request("mark", json!({ "ids": ["p-2/n-eve"], "as": "archived" }))
+            .await?;
+        assert_eq!(
+            shown(&page(filter).await?, of),
+            pairs(&[("three", ""), ("one", "read")])
+        );
+        // Page by page, and all up to a place.
+        let first = page(&format!("{filter}&limit=1")).await?;
+        assert_eq!(shown(&first, of), pairs(&[("three", "")]));
+        let cursor = first["feed"]["notifications"][0]["cursor"]
+            .as_str()
+            .unwrap_or_default();
+        let rest = page(&format!("{filter}&limit=5&before={cursor}")).await?;
+        assert_eq!(shown(&rest, of), pairs(&[("one", "read")]));
+        let (status, all) = post(&token, json!({ "upTo": cursor, "as": "read" }).to_string()).await?;
+        anyhow::ensure!(status == 200 && all["counters"]["unread"] == 0, "{status} {all}");
+
+        // Somebody else's is answered like what is not there.
+        let other = stack.signer.token("n-mallory", &["user"]);
+        let mut answers = Vec::new();
+        for id in ["p-3/n-eve", "no-such"] {
+            let (status, mut body) = post(&other, json!({ "ids": [id], "as": "read" }).to_string()).await?;
+            // It tells of other tests' state, too.
+            body["counters"]["version"] = Value::Null;
+            answers.push((status, body));
+        }
+        assert_eq!(answers[0], answers[1]);
+
+        // A refusal says the same over both, and where.
+        for (body, pointer) in [
+            (json!({ "ids": [], "as": "unread" }), "/as"),
+            (json!({ "ids": ["a"], "upTo": cursor, "as": "read" }), ""),
+            (json!({ "upTo": "garbage", "as": "read" }), "/upTo"),
+            (json!({ "ids": vec!["x"; 201], "as": "read" }), "/ids"),
+        ] {
+            let (status, over_http) = post(&token, body.to_string()).await?;
+            let over_socket = phone.request("mark", body.clone()).await?;
+            anyhow::ensure!(
+                status == 400
+                    && over_http["code"] == over_socket["error"]["code"]
+                    && over_http["detail"] == over_socket["error"]["message"]
+                    && over_http["pointer"] == pointer,
+                "{body}: {over_http} {over_socket}"
+            );
+        }
+        for query in [
+            "before=garbage",
+            "limit=x",
+            "limit=-1",
+            "filter=%5B%5D",
+            "filter=x",
+            "limit=1&limit=2",
+        ] {
+            let (status, body) = get(query).await?;
+            anyhow::ensure!(
+                status == 400 && body["code"] == "bad_request",
+                "{query}: {status} {body}"
+            );
+        }
+        Ok(())
+    });
+}

@@ -50,7 +50,7 @@ fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
             ],
             [
                 "--gateway-env".to_owned(),
-                "ROOMCAST_OPERATION_RATES=subscribe=1000/1000,history=1000/1000,read=1000/1000".to_owned(),
+                "ROOMCAST_OPERATION_RATES=subscribe=1000/1000,history=1000/1000,read=1000/1000,feed=1000/1000".to_owned(),
             ],
             [
                 "--gateway-env".to_owned(),

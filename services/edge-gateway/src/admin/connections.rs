@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{AdminDesk, bad, nothing, page_schema, page_size};
 use crate::encoding::Encoding;
 use crate::session::rfc3339;
-use crate::shard::{Filter, Seen};
+use crate::shard::{self, Filter, Seen};
 
 const ALL: &str = "/admin/v1/connections";
 const ONE: &str = "/admin/v1/connections/{connection}";
@@ -311,14 +311,7 @@ fn not_open() -> Problem {
 
 /// A connection's number from its name.
 pub(super) fn number(name: &str) -> Result<u64, Problem> {
-    let hex = name.strip_prefix('c').filter(|hex| {
-        hex.len() == 16
-            && hex
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    });
-    hex.and_then(|hex| u64::from_str_radix(hex, 16).ok())
-        .ok_or_else(not_here)
+    shard::number(name).ok_or_else(not_here)
 }
 
 fn described(seen: Seen) -> Connection {

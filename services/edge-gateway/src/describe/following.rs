@@ -5,7 +5,7 @@ use roomcast_proto::limits::POLL_WAIT_MAX;
 use roomcast_proto::refusal::Code;
 use serde_json::{Value, json};
 
-use super::{api, cursor, object, text};
+use super::{BODY, api, cursor, object, text};
 
 /// `GET /v1/sse`
 #[must_use]
@@ -43,15 +43,7 @@ pub fn ticket() -> Operation {
         "properties": { "rooms": { "type": "array", "items": text(), "description": "The rooms that it opens, beside those that the policy joins." } },
         "additionalProperties": false,
     });
-    let refusals = [
-        Code::BadJson,
-        Code::TooLarge,
-        Code::UnsupportedType,
-        Code::RequestTimeout,
-        Code::Conflict,
-        Code::Unknown,
-        Code::Internal,
-    ];
+    let refusals = [Code::Conflict, Code::Unknown, Code::Internal];
     let seconds = json!({ "type": "integer" });
     api(Operation::new("rooms", "ticket", "Gives a ticket that opens one stream."))
         .about("For `EventSource`, which cannot set a header. It is good once, at any gateway, for pages of the origin that asked.")
@@ -62,7 +54,34 @@ pub fn ticket() -> Operation {
             "application/json",
             object(&[("ticket", text()), ("goodForSeconds", seconds)]),
         )
-        .refuses(refusals.map(Code::listed))
+        .refuses(BODY.into_iter().chain(refusals).map(Code::listed))
+}
+
+/// `POST /v1/refresh`
+#[must_use]
+pub fn refresh() -> Operation {
+    let body = json!({
+        "type": "object",
+        "required": ["connection"],
+        "properties": { "connection": { "type": "string", "description": "What `connected` called it." } },
+        "additionalProperties": false,
+    });
+    let instant = json!({ "type": "string", "format": "date-time" });
+    let roles = json!({ "type": "array", "items": text() });
+    api(Operation::new("rooms", "refresh", "Goes on with a stream under a newer token."))
+        .about(
+            "The token of this request takes the place of the one that the stream was opened with, of the same user. It may open rooms \
+             and close rooms. A stream that is not at this gateway, or not the user's, is `forbidden`: it ends with its token, and its \
+             cursor brings it back.",
+        )
+        .takes("application/json", body)
+        .answers(
+            200,
+            "It goes on.",
+            "application/json",
+            object(&[("expiresAt", instant), ("roles", roles)]),
+        )
+        .refuses(BODY.into_iter().chain([Code::Internal]).map(Code::listed))
 }
 
 /// `GET /v1/poll`

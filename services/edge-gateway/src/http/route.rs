@@ -13,6 +13,9 @@ pub(super) enum Route {
     Metrics,
     Series,
     Command,
+    Feed,
+    Marks,
+    Refresh,
     Ticket,
     PageConfig,
     Page,
@@ -26,6 +29,9 @@ impl Route {
             Some("sse") => Self::Sse,
             Some("poll") => Self::Poll,
             Some("state") => Self::State,
+            Some("feed") => Self::Feed,
+            Some("marks") => Self::Marks,
+            Some("refresh") => Self::Refresh,
             Some("tickets") => Self::Ticket,
             Some("metrics") => Self::Metrics,
             Some(rest) if rest.starts_with("metrics/") => Self::Series,
@@ -48,25 +54,27 @@ impl Route {
         match self {
             // Whatever the method, there is nothing.
             Self::Nothing => true,
-            Self::Command | Self::Ticket => *method == Method::POST,
+            _ if self.is_post() => *method == Method::POST,
             _ => *method == Method::GET || *method == Method::HEAD,
         }
     }
 
     /// The method that does something.
     pub(super) fn method(self) -> &'static str {
-        match self {
-            Self::Command | Self::Ticket => "POST",
-            _ => "GET",
-        }
+        if self.is_post() { "POST" } else { "GET" }
     }
 
     /// All methods, as `Allow` lists them.
     pub(super) fn allowed(self) -> &'static str {
-        match self {
-            Self::Command | Self::Ticket => "POST, OPTIONS",
-            _ => "GET, HEAD, OPTIONS",
+        if self.is_post() {
+            "POST, OPTIONS"
+        } else {
+            "GET, HEAD, OPTIONS"
         }
+    }
+
+    fn is_post(self) -> bool {
+        matches!(self, Self::Command | Self::Marks | Self::Refresh | Self::Ticket)
     }
 
     /// The word in metric labels.
@@ -80,6 +88,9 @@ impl Route {
             Self::Metrics => "metrics",
             Self::Series => "series",
             Self::Command => "command",
+            Self::Feed => "feed",
+            Self::Marks => "marks",
+            Self::Refresh => "refresh",
             Self::Ticket => "ticket",
             Self::PageConfig => "page_config",
             Self::Page => "page",

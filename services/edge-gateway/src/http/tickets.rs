@@ -57,9 +57,7 @@ async fn given(desk: &Desk, request: Request) -> Result<Bytes, Refusal> {
     let admitted = admit(desk, request.headers())?;
     allow_one(desk, &admitted, Operation::Ticket)?;
     let origin = origin(request.headers());
-    let body = posted::json(request).await?;
-    let wanted: Wanted = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::new(Code::BadJson, format!("the body: {error}")))?;
+    let wanted: Wanted = posted::object(&posted::json(request).await?)?;
     if wanted.rooms.len() > desk.rooms_max {
         return Err(Refusal::new(Code::Limit, format!("at most {} rooms", desk.rooms_max)).at("/rooms"));
     }

@@ -66,6 +66,18 @@ pub fn order(admitted: &Admitted, command: Command) -> Result<Order, Refusal> {
     })
 }
 
+/// What a user wants of its notifications, over whichever transport it came: those of the rooms that open by themselves.
+#[must_use]
+pub fn notifications(admitted: &Admitted, want: Want) -> feed::Request {
+    let rights = &admitted.rights;
+    let rooms = joined_by_policy(rights);
+    let permits = rooms.filter_map(|room| rights.subscribe(&room).ok().map(Arc::new));
+    feed::Request {
+        permits: permits.collect(),
+        want,
+    }
+}
+
 impl Session {
     pub(super) fn command(&self, id: Option<u32>, command: Command, policy: &Policy, wishes: &mut Vec<Wish>) {
         match order(&self.admitted, command) {
@@ -134,7 +146,12 @@ impl Session {
     /// A page of notifications. Of those rooms that open by themselves, so that it is the same on all of the user's devices.
     pub(super) fn feed(&self, id: Option<u32>, query: &FeedQuery, policy: &Policy, wishes: &mut Vec<Wish>) {
         match Want::page(query, |text| self.cursor(text)) {
-            Ok(want) => self.ask(id, What::Feed(self.notifications(want)), policy, wishes),
+            Ok(want) => self.ask(
+                id,
+                What::Feed(notifications(&self.admitted, want)),
+                policy,
+                wishes,
+            ),
             Err(refusal) => refuse_ask(id, "feed", &refusal, wishes),
         }
     }
@@ -142,7 +159,12 @@ impl Session {
     /// Marks notifications.
     pub(super) fn mark(&self, id: Option<u32>, mark: Mark, policy: &Policy, wishes: &mut Vec<Wish>) {
         match Want::mark(mark, |text| self.cursor(text)) {
-            Ok(want) => self.ask(id, What::Feed(self.notifications(want)), policy, wishes),
+            Ok(want) => self.ask(
+                id,
+                What::Feed(notifications(&self.admitted, want)),
+                policy,
+                wishes,
+            ),
             Err(refusal) => refuse_ask(id, "mark", &refusal, wishes),
         }
     }
@@ -150,16 +172,6 @@ impl Session {
     fn cursor(&self, text: &str) -> Option<Cursor> {
         let tenant = self.admitted.rights.tenant();
         self.limits.cursors.read(tenant, text).ok()
-    }
-
-    fn notifications(&self, want: Want) -> feed::Request {
-        let rights = &self.admitted.rights;
-        let rooms = joined_by_policy(rights);
-        let permits = rooms.filter_map(|room| rights.subscribe(&room).ok().map(Arc::new));
-        feed::Request {
-            permits: permits.collect(),
-            want,
-        }
     }
 
     fn ask(&self, id: Option<u32>, what: What, policy: &Policy, wishes: &mut Vec<Wish>) {

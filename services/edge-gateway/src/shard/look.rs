@@ -120,6 +120,16 @@ pub struct SeenWhole {
     pub rooms: Vec<(Room, bool, bool)>,
 }
 
+/// A connection's number from its name. `None`: it is the name of none.
+#[must_use]
+pub fn number(name: &str) -> Option<u64> {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let hex = name
+        .strip_prefix('c')
+        .filter(|hex| hex.len() == 16 && hex.bytes().all(is_hex))?;
+    u64::from_str_radix(hex, 16).ok()
+}
+
 /// What a shard holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -137,7 +147,7 @@ pub struct Counts {
 
 impl Handle {
     /// Runs a function on the shard's thread. The receiver fails when the shard is gone.
-    fn look<T: Send + 'static>(
+    pub(super) fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut Shard) -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
@@ -291,7 +301,7 @@ impl Shard {
     }
 
     /// A connection that is open, by its number.
-    fn seen_one(&self, number: u64) -> Option<(u32, Seen)> {
+    pub(super) fn seen_one(&self, number: u64) -> Option<(u32, Seen)> {
         let (key, connection) = self
             .connections
             .iter()

@@ -19,6 +19,7 @@ mod presence;
 mod protobuf;
 mod raw;
 mod recovery;
+mod refresh;
 mod routes;
 mod slow;
 mod streams;
@@ -61,6 +62,9 @@ rooms:
   - room: desk
     subscribe: desk.view
     redact: [{ unless: money.view, remove: [/amount] }]
+commands:
+  - { command: desk.ring,  allow: desk.view }
+  - { command: money.move, allow: money.view }
 ";
 
 /// A gateway that runs in this process, with its NATS.

@@ -1,0 +1,87 @@
+//! `GET /v1/feed` and `POST /v1/marks`: notifications of those without a socket. The rights, the limits and the words are the socket's.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, Uri};
+use roomcast_proto::frame::{FeedQuery, client_frame};
+use roomcast_proto::refusal::{Code, Refusal};
+
+use super::answered::finish;
+use super::asked::{admit, allow_one, bad, parameter};
+use super::{Desk, posted, unix_secs};
+use crate::allowance::Operation;
+use crate::asking::{Done, What, unavailable};
+use crate::feed::Want;
+use crate::gate::{self, Admitted};
+use crate::session;
+
+/// `GET /v1/feed`
+pub(super) async fn feed(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Response {
+    finish(async {
+        let admitted = admit(&desk, &headers)?;
+        allow_one(&desk, &admitted, Operation::Feed)?;
+        let limit = match parameter(&uri, "limit")? {
+            None => 0,
+            Some(text) => text.parse().map_err(|_| bad("limit is a number"))?,
+        };
+        let query = FeedQuery {
+            before: parameter(&uri, "before")?,
+            limit,
+            filter: parameter(&uri, "filter")?.unwrap_or_default().into(),
+        };
+        let want = Want::page(&query, |text| {
+            desk.hub.cursors().read(admitted.rights.tenant(), text).ok()
+        });
+        // An address has no places to point at.
+        let want = want.map_err(|refusal| Refusal {
+            pointer: None,
+            ..refusal
+        });
+        told(&desk, admitted, "feed", want).await
+    })
+    .await
+}
+
+/// `POST /v1/marks`
+pub(super) async fn marks(State(desk): State<Desk>, request: Request) -> Response {
+    finish(async {
+        let admitted = admit(&desk, request.headers())?;
+        allow_one(&desk, &admitted, Operation::Mark)?;
+        let body = posted::json(request).await?;
+        let client_frame::Body::Mark(mark) = posted::message("mark", &body)? else {
+            return Err(posted::not_one_object());
+        };
+        let want = Want::mark(mark, |text| {
+            desk.hub.cursors().read(admitted.rights.tenant(), text).ok()
+        });
+        told(&desk, admitted, "mark", want.map_err(posted::in_body)).await
+    })
+    .await
+}
+
+/// The message `feed` of the socket, without its name.
+async fn told(
+    desk: &Desk,
+    mut admitted: Admitted,
+    what: &'static str,
+    want: Result<Want, Refusal>,
+) -> Result<Bytes, Refusal> {
+    let want = want.inspect_err(|refusal| desk.asking.count(what, refusal.code.as_str()))?;
+    let who = session::who(&admitted, &desk.gate.rights().now().policy);
+    let asked = What::Feed(session::notifications(&admitted, want));
+    let Done::Feed(page) = Arc::clone(&desk.asking).carry_out(&desk.hub, who, asked).await? else {
+        return Err(Refusal::new(Code::Internal, "notifications are a feed"));
+    };
+    // What was read for this user may be somebody else's by now.
+    match admitted.decide_again(&desk.gate.rights().now(), unix_secs()) {
+        Ok(false) => {}
+        Ok(true) => return Err(unavailable("rights have changed; ask again")),
+        Err(revoked) => return Err(gate::refusal(revoked.into())),
+    }
+    serde_json::to_vec(&page)
+        .map(Bytes::from)
+        .map_err(|_| Refusal::new(Code::Internal, "the feed cannot be written"))
+}
