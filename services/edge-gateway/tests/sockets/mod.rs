@@ -10,6 +10,7 @@ mod autobahn;
 mod cursors;
 mod doors;
 mod following;
+mod gates;
 mod hostile;
 mod keys;
 mod life;

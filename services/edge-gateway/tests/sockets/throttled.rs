@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::Gateway;
 use super::raw::{bare, bare_narrow, masked, message, rest, take_frames};
@@ -143,6 +143,76 @@ async fn who_reads_24_kbit_a_second_stays_and_gets_the_newest() {
         seen.pings,
         seen.events.len(),
     );
+}
+
+/// A stream is told what it was spared, as a socket is: what waits gives way to newer values while nothing is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_reads_late_gets_the_newest_and_is_told_what_was_left_out() {
+    let Some(gateway) = Gateway::start(&[("ROOMCAST_WRITE_SECONDS", "120")]).await else {
+        return;
+    };
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(gateway.address).await.unwrap();
+    let token = gateway.signer.token("late", &["staff"]);
+    let request =
+        format!("GET /v1/sse?room=bookings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !text.contains(r#"{"caughtUp":{"room":"bookings""#) {
+        read_some(&mut stream, &mut text, until).await;
+    }
+    text.clear();
+    let (rounds, padding) = (200, "x".repeat(1_000));
+    for round in 1..=rounds {
+        for key in 0..KEYS {
+            let value = json!({ "n": round, "padding": padding });
+            gateway.state("bookings", "all", &format!("k{key}"), value).await;
+        }
+    }
+    let mut frames: Vec<serde_json::Value> = Vec::new();
+    let sum = |frames: &[serde_json::Value]| {
+        let spared = frames
+            .iter()
+            .filter_map(|frame| frame["thinned"]["state"].as_u64());
+        let came = frames
+            .iter()
+            .filter(|frame| frame["event"]["event"]["statekey"].is_string());
+        (spared.sum::<u64>(), came.count() as u64)
+    };
+    let all = KEYS as u64 * rounds;
+    // Each value came, or is among those that were left out.
+    while sum(&frames).0 + sum(&frames).1 < all {
+        read_some(&mut stream, &mut text, until).await;
+        while let Some(end) = text.find("\n\n") {
+            let event: String = text.drain(..end + 2).collect();
+            let data = event.lines().find_map(|line| line.strip_prefix("data: "));
+            frames.extend(data.and_then(|data| serde_json::from_str(data).ok()));
+        }
+        let last = frames.last();
+        assert!(last.is_none_or(|frame| frame["disconnect"].is_null()), "{last:?}");
+    }
+    let (spared, came) = sum(&frames);
+    assert!(
+        spared > all / 2 && spared + came == all,
+        "{spared} {came} of {all}"
+    );
+    let values = frames
+        .iter()
+        .map(|frame| &frame["event"]["event"]["data"]["value"]["n"]);
+    let newest = values.filter(|n| **n == json!(rounds)).count();
+    assert_eq!(newest, KEYS, "of each key the newest value");
+}
+
+async fn read_some(stream: &mut TcpStream, text: &mut String, until: Instant) {
+    let mut piece = [0; 4096];
+    let came = tokio::time::timeout_at(until.into(), stream.read(&mut piece))
+        .await
+        .expect("more comes")
+        .unwrap();
+    assert!(came > 0, "sent away: {text}");
+    text.push_str(std::str::from_utf8(&piece[..came]).unwrap());
 }
 
 /// A notebook that was closed: the socket is open, the kernel takes what comes, nobody answers.
