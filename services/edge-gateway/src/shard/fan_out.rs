@@ -397,3 +397,6 @@ fn outbox_class(delivery: &Delivery) -> Class {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod policies;
