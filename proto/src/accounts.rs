@@ -12,7 +12,9 @@ use std::fmt::Write as _;
 pub use security::{Security, Tls};
 
 use crate::ids::{Room, Tenant};
-use crate::subject::{SERVERS_HEALTH, SERVERS_JETSTREAM, command_tokens, stream as names};
+use crate::subject::{
+    QUEUED_ALL, SERVERS_HEALTH, SERVERS_JETSTREAM, command_tokens, queue_stream, stream as names,
+};
 
 /// Prefix of the JetStream API inside `CORE`.
 pub const API_IN_CORE: &str = "$JS.API";
@@ -320,13 +322,19 @@ impl ServerConfig {
             "$KV.capture.>",
             "$JS.API.INFO",
             "$JS.API.STREAM.INFO.*",
+            "$JS.API.STREAM.NAMES",
             "$JS.API.STREAM.MSG.GET.*",
             "$JS.API.DIRECT.GET.>",
             SERVERS_JETSTREAM,
             SERVERS_HEALTH,
         ];
+        let purges = self.queue_purges();
+        let ingest_publishes: Vec<&str> = ingest_publishes
+            .into_iter()
+            .chain(purges.iter().map(String::as_str))
+            .collect();
         let inbox = format!("{}.>", inbox_prefix(&self.ingest.name));
-        let ingest_hears = ["in.*.> ingest", "svc.*.> ingest", "kvl.>", &inbox];
+        let ingest_hears = ["in.*.> ingest", "svc.*.> ingest", QUEUED_ALL, "kvl.>", &inbox];
         let _ = writeln!(
             out,
             "  CORE {{\n    jetstream: enabled\n    users: [\n      {}\n      {}\n    ]\n    exports: [",
@@ -365,6 +373,18 @@ impl ServerConfig {
             );
         }
         out.push_str("    ]\n  }\n");
+    }
+
+    /// The calls with which ingest empties queues, stream by stream: no pattern of subjects means queues alone.
+    fn queue_purges(&self) -> Vec<String> {
+        let of_tenant = |account: &TenantAccount| {
+            let queue = |publisher: &Publisher| queue_stream(&account.tenant, self.known_as(&publisher.user));
+            account.publishers.iter().filter_map(queue).collect::<Vec<_>>()
+        };
+        let queues = self.tenants.iter().flat_map(of_tenant);
+        queues
+            .map(|(stream, _)| format!("{API_IN_CORE}.STREAM.PURGE.{stream}"))
+            .collect()
     }
 
     fn account(
@@ -434,7 +454,7 @@ impl ServerConfig {
                     .flat_map(|room| [format!("in.{room}.*"), format!("in.{room}.>")])
                     .collect(),
             };
-            publishes.push(format!("inq.{}.>", publisher.user.name));
+            publishes.push(format!("inq.{}.>", self.known_as(&publisher.user)));
             let hears = [format!("{}.>", inbox_prefix(&publisher.user.name))];
             let _ = writeln!(
                 out,
@@ -483,6 +503,11 @@ impl ServerConfig {
             self.login(&backend.user),
             hears.join(", ")
         )
+    }
+
+    /// The name by which the server, and so the policy, knows a user: its key where it has one.
+    fn known_as<'a>(&'a self, user: &'a User) -> &'a str {
+        self.security.nkeys.get(&user.name).map_or(&user.name, |key| key)
     }
 
     fn login(&self, user: &User) -> String {
@@ -623,6 +648,10 @@ mod tests {
         assert!(block(&text, "ingest").contains("\"evt.>\""));
         assert!(block(&text, "erp").contains("\"in.bookings.*\", \"in.bookings.>\""));
         assert!(!block(&text, "erp").contains("\"in.>\""));
+        assert!(block(&text, "erp").contains("\"inq.erp.>\""));
+        let purges: Vec<&str> = text.matches("STREAM.PURGE.").collect();
+        assert_eq!(purges.len(), 2, "ingest empties queues, nobody anything else");
+        assert!(block(&text, "ingest").contains("\"$JS.API.STREAM.PURGE.INQ_main_erp\""));
         assert!(text.contains("sync_interval: always"));
     }
 
@@ -664,7 +693,10 @@ mod tests {
         );
         let expected = without
             .render()
-            .replace("user: \"erp\", password: \"erp-password\"", "nkey: \"UKEY\"");
+            .replace("user: \"erp\", password: \"erp-password\"", "nkey: \"UKEY\"")
+            // The policy names it by its key, and so does its queue.
+            .replace("inq.erp.>", "inq.UKEY.>")
+            .replace("INQ_main_erp", "INQ_main_UKEY");
         assert_eq!(with.render(), expected);
         assert_ne!(with.render(), without.render());
     }

@@ -105,6 +105,7 @@ pub enum Destination {
 #[derive(Debug, Clone)]
 pub struct Draft<'a> {
     id: Option<Cow<'a, str>>,
+    made_id: Option<String>,
     source: Option<Cow<'a, str>>,
     kind: Cow<'a, str>,
     subject: Option<Cow<'a, str>>,
@@ -277,6 +278,7 @@ impl<'a> Draft<'a> {
     fn empty() -> Self {
         Self {
             id: None,
+            made_id: None,
             source: None,
             kind: Cow::Borrowed(""),
             subject: None,
@@ -471,6 +473,13 @@ impl<'a> Draft<'a> {
         self.id.as_deref()
     }
 
+    /// The id it gets where none was given, instead of a new one: who reads the same draft twice makes the same event twice.
+    #[must_use]
+    pub fn or_id(mut self, made: String) -> Self {
+        self.made_id = Some(made);
+        self
+    }
+
     /// The `type`.
     #[must_use]
     pub fn kind(&self) -> &str {
@@ -501,7 +510,12 @@ impl<'a> Draft<'a> {
             ),
         };
         let content_hash = self.hash(&destination, &audience, &source);
-        let id = self.id.as_deref().map_or_else(new_event_id, str::to_owned);
+        let made_id = self.made_id.as_deref();
+        let id = self
+            .id
+            .as_deref()
+            .or(made_id)
+            .map_or_else(new_event_id, str::to_owned);
         let statekey = self.final_statekey(&id)?;
         let delivery = self.final_delivery();
         let (time_text, time_micros) = match self.time {

@@ -333,6 +333,21 @@ pub fn new_event_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
+/// The id of an event that was given none, made from a name of its own: a UUIDv7 of that instant, the same each time.
+///
+/// `millis`: Unix milliseconds; what is beyond 48 bits is cut.
+#[must_use]
+pub fn event_id_of(millis: u64, name: &str) -> String {
+    let digest = digest::digest(&digest::SHA256, name.as_bytes());
+    let mut rest = [0_u8; 10];
+    for (to, from) in rest.iter_mut().zip(digest.as_ref()) {
+        *to = *from;
+    }
+    uuid::Builder::from_unix_timestamp_millis(millis & 0xffff_ffff_ffff, &rest)
+        .into_uuid()
+        .to_string()
+}
+
 /// The instant an id carries, in milliseconds since the Unix epoch: UUIDv7 and ULID do, other ids give `None`.
 #[must_use]
 pub fn time_of_id(id: &str) -> Option<i64> {
@@ -465,6 +480,15 @@ mod tests {
             assert_eq!(time_of_id(id), millis, "{id}");
         }
         assert!(time_of_id(&new_event_id()).is_some());
+    }
+
+    #[test]
+    fn a_made_id_is_the_same_each_time_and_anothers_is_another() {
+        let id = event_id_of(1_700_000_000_123, "life.7.0");
+        assert_eq!(time_of_id(&id), Some(1_700_000_000_123));
+        assert_eq!(id, event_id_of(1_700_000_000_123, "life.7.0"));
+        assert_ne!(id, event_id_of(1_700_000_000_123, "life.7.1"));
+        assert!(time_of_id(&event_id_of(u64::MAX, "x")).is_some());
     }
 
     proptest! {

@@ -4,9 +4,12 @@
 
 use serde_json::{Value, json};
 
+use crate::ids::Tenant;
 use crate::limits::{DEDUP_WINDOW, EVENTS_MAX_AGE};
 use crate::subject::stream as names;
-use crate::subject::{AUDIT_ALL, DEAD_LETTERS_ALL, EVENTS_ALL, LIVE_ALL, STATE_ALL, STATE_LIVE_ALL};
+use crate::subject::{
+    AUDIT_ALL, DEAD_LETTERS_ALL, EVENTS_ALL, LIVE_ALL, STATE_ALL, STATE_LIVE_ALL, queue_stream,
+};
 
 /// What an operator decides about storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct Sizing {
     pub events_bytes: u64,
     /// Bytes kept of `STATE`, and of each bucket.
     pub state_bytes: u64,
+    /// Bytes that may wait in each queue.
+    pub queue_bytes: u64,
 }
 
 impl Sizing {
@@ -25,15 +30,18 @@ impl Sizing {
         replicas: 1,
         events_bytes: 1 << 30,
         state_bytes: 256 << 20,
+        queue_bytes: 64 << 20,
     };
     /// Three nodes in production.
     pub const PRODUCTION: Sizing = Sizing {
         replicas: 3,
         events_bytes: 4 << 30,
         state_bytes: 512 << 20,
+        queue_bytes: 256 << 20,
     };
 
-    /// Bytes that all streams together may take; the server's `max_file` must not be smaller.
+    /// Bytes that all streams together may take, queues left out; the server's `max_file` must not be smaller than that and
+    /// [`Sizing::queue_bytes`] for each queue.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         definitions(self)
@@ -171,6 +179,35 @@ pub fn definitions(sizing: &Sizing) -> Vec<Definition> {
     ]
 }
 
+/// A queue's largest message: what the server takes at all, so that what may be sent as a request may be queued.
+const QUEUED_BYTES_MAX: u64 = 262_144;
+/// The least the server takes: the same id in a queue is no repeat yet, ids are looked at when it is drained.
+const QUEUE_DEDUP_NANOS: u64 = SECOND / 10;
+
+/// The stream of a publisher's queue; `None`: the publisher's name is no token.
+///
+/// Nothing in it gets too old, and when it is full the publisher is told so: what it has accepted is there until it is drained.
+#[must_use]
+pub fn queue(sizing: &Sizing, tenant: &Tenant, publisher: &str) -> Option<Value> {
+    let (name, subjects) = queue_stream(tenant, publisher)?;
+    Some(json!({
+        "name": name,
+        "subjects": [subjects],
+        "retention": "workqueue",
+        "storage": "file",
+        "num_replicas": sizing.replicas,
+        "discard": "new",
+        "duplicate_window": QUEUE_DEDUP_NANOS,
+        "allow_direct": true,
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_bytes": sizing.queue_bytes,
+        "max_msg_size": QUEUED_BYTES_MAX,
+        "max_consumers": -1,
+        "metadata": { "roomcast.schema": "1" },
+    }))
+}
+
 /// What an operator may size; the contract does not depend on it beyond its being a bound.
 const SIZED_BY_OPERATOR: [&str; 2] = ["max_bytes", "max_age"];
 
@@ -237,6 +274,24 @@ mod tests {
             differences(&json!({ "max_age": 0 }), &json!({})),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn a_queue_keeps_what_it_has_and_says_when_it_is_full() {
+        let queue = queue(&Sizing::PRODUCTION, &Tenant::default(), "erp").unwrap();
+        assert_eq!(
+            (
+                queue["name"].as_str(),
+                queue["discard"].as_str(),
+                queue["max_age"].as_u64()
+            ),
+            (Some("INQ_main_erp"), Some("new"), Some(0))
+        );
+        let mut forgets = queue.clone();
+        forgets["max_age"] = json!(1);
+        assert_eq!(differences(&queue, &forgets).len(), 1);
+        assert!(differences(&queue, &queue).is_empty());
+        assert_eq!(super::queue(&Sizing::PRODUCTION, &Tenant::default(), "a.b"), None);
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! come from outside. Parsers borrow from the subject and allocate nothing: gateways call them once per event.
 
 mod control;
+mod queue;
 mod service;
 
 use std::fmt::Write as _;
 
 pub use control::{ACL_LIVE_ALL, CFG_LIVE_ALL, CONTROL_ALL, KICK, POLICY, acl_entry, acl_key};
+pub use queue::{QUEUED_ALL, QUEUES_LEASE, parse_queued, queue_stream, queued};
 pub use service::{
     PRESENCE_ALL, Service, ServiceRequest, command, command_key, command_tokens, parse_service, presence,
     read_state_key, replay_key, service, ticket_key,
@@ -100,6 +102,8 @@ pub mod header {
     pub const PUBLISHER: &str = "Rc-Publisher";
     /// The end user a gateway publishes for, JSON string. Believed only from account GW.
     pub const USER: &str = "Rc-User";
+    /// Where a message stood in the queue it came from: `<life>.<position>.<index>`. On state values and dead letters.
+    pub const QUEUED: &str = "Rc-Queued";
     /// On dead letters: the closed reason again, beside the subject.
     pub const REASON: &str = "Rc-Reason";
     /// On dead letters: what was wrong, in words, JSON string.

@@ -178,7 +178,8 @@ fn example() -> String {
         listen: "0.0.0.0:4222".into(),
         monitor: Some("127.0.0.1:8222".into()),
         store_dir: "/var/lib/nats".into(),
-        max_file_bytes: sizing.total_bytes() + (1 << 30),
+        // A queue for each of the two publishers below, and room for what the server keeps beside.
+        max_file_bytes: sizing.total_bytes() + 2 * sizing.queue_bytes + (1 << 30),
         admin: change("admin"),
         ingest: change("ingest"),
         aggregator: change("agg"),

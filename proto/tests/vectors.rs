@@ -6,8 +6,9 @@ use roomcast_proto::binary;
 use roomcast_proto::cursor::Cursors;
 use roomcast_proto::event::{Completion, Draft};
 use roomcast_proto::frame::{ClientFrame, ServerFrame};
-use roomcast_proto::ids::{Audience, Room, Tenant, escape, partition};
+use roomcast_proto::ids::{Audience, Room, Tenant, escape, event_id_of, partition};
 use roomcast_proto::refusal::Code;
+use roomcast_proto::subject::{parse_inbound, parse_queued, queue_stream};
 use serde_json::Value;
 
 fn vectors(file: &str) -> Vec<Value> {
@@ -190,6 +191,20 @@ fn names_and_cursors_are_as_written_down() {
     for vector in vectors("names.json") {
         if let Some(text) = vector["escape"].as_str() {
             assert_eq!(escape(text), vector["token"].as_str().unwrap(), "{text:?}");
+        } else if let Some(queue) = vector["queue"].as_str() {
+            let (tenant, publisher) = queue.split_once('/').unwrap();
+            let found = queue_stream(&Tenant::parse(tenant).unwrap(), publisher);
+            let (stream, captures) = found.unzip();
+            assert_eq!(stream.as_deref(), vector["stream"].as_str(), "{queue}");
+            assert_eq!(captures.as_deref(), vector["captures"].as_str(), "{queue}");
+        } else if let Some(queued) = vector["queued"].as_str() {
+            let (inbound, publisher) = parse_queued(queued).ok().unzip();
+            assert_eq!(publisher, vector["publisher"].as_str(), "{queued}");
+            let direct = vector["in"].as_str();
+            assert_eq!(inbound, direct.map(|direct| parse_inbound(direct).unwrap()));
+        } else if let Some(place) = vector["place"].as_str() {
+            let made = event_id_of(vector["millis"].as_u64().unwrap(), place);
+            assert_eq!(Some(made.as_str()), vector["id"].as_str(), "{place}");
         } else if let Some(room) = vector["room"].as_str() {
             let parsed = Room::parse(room);
             assert_eq!(parsed.is_ok(), vector["valid"].as_bool().unwrap(), "{room:?}");

@@ -6,7 +6,9 @@ use clap::{Args, Subcommand};
 use roomcast_chassis::jetstream::{ApiError, JetStream};
 use roomcast_chassis::process::Failure;
 use roomcast_proto::accounts::{API_IN_CORE, inbox_prefix};
-use roomcast_proto::stream::{Definition, Sizing, definitions, differences};
+use roomcast_proto::ids::Tenant;
+use roomcast_proto::stream::{Sizing, definitions, differences, queue};
+use roomcast_proto::subject::queue_stream;
 
 use crate::terminal::{Colour, Stream, print};
 
@@ -18,7 +20,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connects as the administrator of account CORE: ROOMCAST_NATS_USER and ROOMCAST_NATS_PASSWORD in the environment.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  \
-    ROOMCAST_NATS_USER=admin ROOMCAST_NATS_PASSWORD=… roomcast streams apply --nats nats://127.0.0.1:4222 --replicas 3")]
+    ROOMCAST_NATS_USER=admin ROOMCAST_NATS_PASSWORD=… roomcast streams apply --nats nats://127.0.0.1:4222 --replicas 3 --queue main/erp")]
 pub(crate) struct Options {
     #[command(subcommand)]
     action: Action,
@@ -40,6 +42,30 @@ struct Target {
     /// Copies of everything: 3, or 1 on one machine.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3))]
     replicas: u32,
+    /// A publisher that has a queue (inq.), as in the NATS configuration; may be given several times.
+    #[arg(long = "queue", value_name = "TENANT/PUBLISHER", value_parser = queue_owner)]
+    queues: Vec<QueueOwner>,
+}
+
+/// Whose queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueueOwner {
+    pub(crate) tenant: Tenant,
+    pub(crate) publisher: String,
+}
+
+fn queue_owner(text: &str) -> Result<QueueOwner, String> {
+    let (tenant, publisher) = text
+        .split_once('/')
+        .ok_or("a tenant and one of its publishers, like main/erp")?;
+    let tenant = Tenant::parse(tenant).map_err(|bad| bad.to_string())?;
+    if queue_stream(&tenant, publisher).is_none() {
+        return Err("the publisher's name is one token of letters, digits, - or _".to_owned());
+    }
+    Ok(QueueOwner {
+        tenant,
+        publisher: publisher.to_owned(),
+    })
 }
 
 /// What became of one stream.
@@ -92,7 +118,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             Sizing::PRODUCTION
         }
     };
-    for (name, outcome) in apply(&client, &sizing, create).await? {
+    for (name, outcome) in apply(&client, &sizing, &target.queues, create).await? {
         let word = match outcome {
             Outcome::Created => Stream::Out.paint(Colour::Green, "created"),
             Outcome::Present => Stream::Out.paint(Colour::Dim, "present"),
@@ -141,30 +167,33 @@ pub(crate) async fn connect(url: &str, login: Option<(&str, &str)>) -> Result<as
 pub(crate) async fn apply(
     client: &async_nats::Client,
     sizing: &Sizing,
+    queues: &[QueueOwner],
     create: bool,
-) -> Result<Vec<(&'static str, Outcome)>, ApplyError> {
+) -> Result<Vec<(String, Outcome)>, ApplyError> {
     let jetstream = JetStream::new(client.clone(), API_IN_CORE).with_timeout(CALL_TIMEOUT);
     let mut outcomes = Vec::new();
     let mut wrong = Vec::new();
-    for definition in definitions(sizing) {
-        let failed = |error: ApiError| ApplyError::Unanswered(format!("stream {}: {error}", definition.name));
-        let (config, outcome) = match jetstream.stream_info(definition.name).await.map_err(failed)? {
+    let of_owner = |owner: &QueueOwner| queue(sizing, &owner.tenant, &owner.publisher);
+    let wanted = definitions(sizing)
+        .into_iter()
+        .map(|definition| definition.config)
+        .chain(queues.iter().filter_map(of_owner));
+    for wanted in wanted {
+        let name = wanted["name"].as_str().unwrap_or_default().to_owned();
+        let failed = |error: ApiError| ApplyError::Unanswered(format!("stream {name}: {error}"));
+        let (config, outcome) = match jetstream.stream_info(&name).await.map_err(failed)? {
             Some(found) => (found.config, Outcome::Present),
             None if create => (
-                jetstream
-                    .create_stream(&definition.config)
-                    .await
-                    .map_err(failed)?
-                    .config,
+                jetstream.create_stream(&wanted).await.map_err(failed)?.config,
                 Outcome::Created,
             ),
             None => {
-                wrong.push(format!("{} is missing", definition.name));
+                wrong.push(format!("{name} is missing"));
                 continue;
             }
         };
-        wrong.extend(described(&definition, &config));
-        outcomes.push((definition.name, outcome));
+        wrong.extend(described(&name, &wanted, &config));
+        outcomes.push((name, outcome));
     }
     if wrong.is_empty() {
         Ok(outcomes)
@@ -173,10 +202,10 @@ pub(crate) async fn apply(
     }
 }
 
-fn described(definition: &Definition, config: &serde_json::Value) -> Vec<String> {
-    differences(&definition.config, config)
+fn described(name: &str, wanted: &serde_json::Value, config: &serde_json::Value) -> Vec<String> {
+    differences(wanted, config)
         .iter()
-        .map(|difference| format!("{}: {difference}", definition.name))
+        .map(|difference| format!("{name}: {difference}"))
         .collect()
 }
 
@@ -186,13 +215,25 @@ mod tests {
 
     #[test]
     fn differences_name_their_stream() {
-        let events = definitions(&Sizing::DEVELOPMENT).remove(0);
-        assert_eq!(described(&events, &events.config), Vec::<String>::new());
-        let mut other = events.config.clone();
+        let events = definitions(&Sizing::DEVELOPMENT).remove(0).config;
+        assert_eq!(described("EVENTS", &events, &events), Vec::<String>::new());
+        let mut other = events.clone();
         other["num_replicas"] = 3.into();
         assert_eq!(
-            described(&events, &other),
+            described("EVENTS", &events, &other),
             ["EVENTS: num_replicas is 3, must be 1"]
         );
+    }
+
+    #[test]
+    fn queues_are_named_by_tenant_and_publisher() {
+        let erp = QueueOwner {
+            tenant: Tenant::default(),
+            publisher: "erp".to_owned(),
+        };
+        assert_eq!(queue_owner("main/erp"), Ok(erp));
+        for bad in ["erp", "main/", "/erp", "GW/erp", "main/a.b", "main/*", "main/a/b"] {
+            assert!(queue_owner(bad).is_err(), "{bad}");
+        }
     }
 }

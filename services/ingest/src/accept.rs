@@ -17,6 +17,8 @@ use roomcast_proto::notification::is_notification;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{self, header};
 
+use crate::queues::place::Place;
+
 /// On whose authority a sender publishes.
 #[derive(Debug, Clone)]
 pub enum May {
@@ -194,8 +196,19 @@ pub struct Arrival<'a> {
     pub audience: Option<&'a Audience>,
     /// Whether this is a back-fill that the sender may do: then no id is too old.
     pub backfill: bool,
-    /// Now, Unix microseconds.
+    /// Now, Unix microseconds; of what waited in a queue, when it was queued.
     pub now_micros: i64,
+    /// For what waited in a queue.
+    pub queued: Option<Queued<'a>>,
+}
+
+/// What is known about an event that waited in a queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Queued<'a> {
+    /// Where it stood.
+    pub place: &'a Place,
+    /// Now, Unix microseconds.
+    pub drained_micros: i64,
 }
 
 /// An event that will be stored or sent.
@@ -229,6 +242,7 @@ pub struct Placement {
     withdrawn: bool,
     expires_millis: Option<i64>,
     ttl_secs: Option<u64>,
+    queued: Option<String>,
 }
 
 impl Placement {
@@ -252,6 +266,9 @@ impl Placement {
         }
         if let Some(secs) = self.ttl_secs {
             headers.insert(header::TTL, secs.to_string().as_str());
+        }
+        if let Some(place) = &self.queued {
+            headers.insert(header::QUEUED, place.as_str());
         }
         Outgoing {
             subject: self.subject.clone(),
@@ -290,7 +307,11 @@ pub fn decide(draft: Draft<'_>, arrival: &Arrival<'_>, policy: &Policy) -> Resul
     if event.id_was_given() && event.delivery != Delivery::Ephemeral && !arrival.backfill {
         check_age(&event.id, arrival.now_micros)?;
     }
-    let place = |event: &Event| placement(event, sender, arrival.now_micros);
+    if arrival.queued.is_some() && event.delivery == Delivery::Ephemeral {
+        let detail = "an event that is not stored does not wait in a queue; send it as a request on in.…";
+        return Err(Refusal::new(Code::BadEvent, detail).at("/delivery"));
+    }
+    let place = |event: &Event| placement(event, sender, arrival);
     let placements = copies.map_or_else(
         || place(&event).into_iter().collect(),
         |copies| copies.iter().filter_map(place).collect(),
@@ -321,7 +342,10 @@ fn check_age(id: &str, now_micros: i64) -> Result<(), Refusal> {
 }
 
 /// `None` only for `users`, which have been turned into copies before.
-fn placement(event: &Event, sender: &Sender, now_micros: i64) -> Option<Placement> {
+fn placement(event: &Event, sender: &Sender, arrival: &Arrival<'_>) -> Option<Placement> {
+    let now_micros = arrival
+        .queued
+        .map_or(arrival.now_micros, |queued| queued.drained_micros);
     let room = event.room()?;
     let tenant = &sender.tenant;
     let key = event.statekey.as_deref();
@@ -347,6 +371,10 @@ fn placement(event: &Event, sender: &Sender, now_micros: i64) -> Option<Placemen
         } else {
             None
         },
+        queued: arrival
+            .queued
+            .filter(|_| state)
+            .map(|queued| queued.place.to_string()),
     })
 }
 

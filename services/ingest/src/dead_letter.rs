@@ -13,6 +13,7 @@ use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{self, header};
 
 use crate::metrics::IngestMetrics;
+use crate::queues::place::Place;
 
 /// Bytes kept of a dead letter. The stream takes 128 KiB a message; the rest is for headers.
 pub const KEPT_BYTES_MAX: usize = 96 * 1024;
@@ -91,6 +92,30 @@ impl DeadLetters {
     pub async fn keep(&self, letters: Vec<DeadLetter<'_>>) {
         let keep = letters.iter().map(|letter| self.keep_one(letter));
         futures_util::future::join_all(keep).await;
+    }
+
+    /// Keeps one that waited in a queue, under the name of its place: kept twice within the stream's window, it is one. Whether it is kept.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may be kept.
+    pub async fn keep_surely(&self, letter: &DeadLetter<'_>, place: &Place) -> bool {
+        let mut message = letter.outgoing();
+        let place = place.to_string();
+        message.headers.insert(header::MSG_ID, place.as_str());
+        message.headers.insert(header::QUEUED, place.as_str());
+        let publish = async { self.publisher.send(message).await?.acknowledged().await };
+        match tokio::time::timeout(WITHIN, publish).await {
+            Ok(Ok(acknowledged)) => {
+                if !acknowledged.duplicate {
+                    self.metrics.dead_letter(letter.refusal.code);
+                }
+                true
+            }
+            other => {
+                tracing::debug!(?other, "a dead letter is not kept yet: {other:?}");
+                false
+            }
+        }
     }
 
     async fn keep_one(&self, letter: &DeadLetter<'_>) {

@@ -32,7 +32,9 @@ pub enum Shape {
 }
 
 impl Shape {
-    fn is_batch(self, body: &[u8]) -> bool {
+    /// Whether this body is an array of events.
+    #[must_use]
+    pub fn is_batch(self, body: &[u8]) -> bool {
         let first = || body.iter().find(|byte| !byte.is_ascii_whitespace());
         self == Shape::Batch || self == Shape::OneOrBatch && first() == Some(&b'[')
     }
@@ -237,7 +239,15 @@ impl Intake {
         Ok(drafts.into_iter().map(decide).collect())
     }
 
-    fn decide(&self, draft: Result<Draft<'_>, Refusal>, arrival: &Arrival<'_>) -> Result<Accepted, NotTaken> {
+    /// Decides about one draft by the policy in force.
+    ///
+    /// # Errors
+    /// As [`decide`], with the id where it was given; what made the draft unreadable.
+    pub fn decide(
+        &self,
+        draft: Result<Draft<'_>, Refusal>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Accepted, NotTaken> {
         let draft = draft.map_err(|refusal| NotTaken { refusal, id: None })?;
         let id = draft.id().map(str::to_owned);
         decide(draft, arrival, &self.rights.now().policy).map_err(|refusal| NotTaken { refusal, id })
@@ -340,6 +350,7 @@ fn arrival<'a>(request: &Request<'a>, now_micros: i64) -> Arrival<'a> {
         audience: request.audience,
         backfill: request.backfill,
         now_micros,
+        queued: None,
     }
 }
 

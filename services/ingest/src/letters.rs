@@ -274,7 +274,8 @@ impl Letters {
             publisher: letter.publisher.as_str().into(),
             may: May::Administrator,
         };
-        let inbound = subject::parse_inbound(&letter.origin).ok();
+        let queued = || subject::parse_queued(&letter.origin).map(|(inbound, _)| inbound);
+        let inbound = subject::parse_inbound(&letter.origin).or_else(|_| queued()).ok();
         let request = Request {
             door: Door::Replay,
             sender: &sender,

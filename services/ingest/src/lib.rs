@@ -7,6 +7,7 @@
 //! ([`inflate`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
 //! Nothing is acknowledged that a power cut would take ([`durability`]) and nothing is sent where writes [`hang`] ([`standing`]).
 //! A third door is a database whose changes are followed ([`capture`]).
+//! What publishers have left in NATS while nobody listened comes by [`queues`].
 //! Beside that path, gateways ask for services ([`door_service`]): [`commands`], on keys that only [`key_value`] writes;
 //! and administrators look at what was refused and have it taken again ([`letters`]).
 
@@ -36,6 +37,7 @@ pub mod letters;
 pub mod lines;
 pub mod long_body;
 pub mod metrics;
+pub mod queues;
 pub mod quota;
 pub mod readstate;
 pub mod recent;

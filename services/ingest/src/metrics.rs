@@ -22,11 +22,20 @@ pub enum Door {
     Replay,
     /// A change in a database.
     Capture,
+    /// A message of a queue.
+    Queue,
 }
 
 impl Door {
     /// All of them.
-    pub const ALL: [Door; 5] = [Door::Http, Door::Nats, Door::Admin, Door::Replay, Door::Capture];
+    pub const ALL: [Door; 6] = [
+        Door::Http,
+        Door::Nats,
+        Door::Admin,
+        Door::Replay,
+        Door::Capture,
+        Door::Queue,
+    ];
 
     /// The label.
     #[must_use]
@@ -37,6 +46,7 @@ impl Door {
             Door::Admin => "admin",
             Door::Replay => "replay",
             Door::Capture => "capture",
+            Door::Queue => "queue",
         }
     }
 }
@@ -113,6 +123,11 @@ pub struct Declared {
     /// 1 while acknowledged events may not be on disk.
     pub may_lose: IntGauge,
     hanging: IntGaugeVec,
+    /// Messages that wait in queues, as the instance that drains them sees it; 0 at the others.
+    pub queue_waiting: IntGauge,
+    /// How long the oldest message at the head of a queue has waited, seconds.
+    pub queue_oldest_seconds: IntGauge,
+    queue_pauses: IntCounterVec,
 }
 
 /// What an ingest has counted since it started.
@@ -147,7 +162,7 @@ impl IngestMetrics {
         let declared = Declared {
             requests: metrics.counter_vec(
                 "roomcast_ingest_requests_total",
-                "Requests that asked to publish, by door (http, nats, admin, replay, capture).",
+                "Requests that asked to publish, by door (http, nats, admin, replay, capture, queue).",
                 &["door"],
             )?,
             events: metrics.counter_vec(
@@ -237,6 +252,20 @@ impl IngestMetrics {
                 "1 from the moment a stream's writes are taken to hang until it stores something again.",
                 &["stream"],
             )?,
+            queue_waiting: metrics.gauge(
+                "roomcast_ingest_queue_waiting",
+                "Messages that wait in queues (inq.), at the instance that drains them.",
+            )?,
+            queue_oldest_seconds: metrics.gauge(
+                "roomcast_ingest_queue_oldest_seconds",
+                "Seconds the oldest queued message has waited, at the instance that drains the queues.",
+            )?,
+            queue_pauses: metrics.counter_vec(
+                "roomcast_ingest_queue_pauses_total",
+                "Times a queue was left for a moment with messages in it, by reason: unavailable (a stream takes or answers nothing), rate (its \
+                 publisher or tenant has its share), not_listed (its publisher is not in the policy).",
+                &["reason"],
+            )?,
         };
         Ok(Self(Arc::new(declared)))
     }
@@ -264,6 +293,11 @@ impl IngestMetrics {
             retries: self.retries.get(),
             full: self.full.get(),
         }
+    }
+
+    /// A queue is left for a moment; `reason` comes from a closed set.
+    pub fn queue_pause(&self, reason: &'static str) {
+        self.queue_pauses.with_label_values(&[reason]).inc();
     }
 
     /// A request has come.

@@ -25,6 +25,7 @@ use crate::durability;
 use crate::intake::Intake;
 use crate::letters::Letters;
 use crate::metrics::IngestMetrics;
+use crate::queues::Queues;
 use crate::quota::Quotas;
 use crate::readstate::ReadStates;
 use crate::settings::Settings;
@@ -153,6 +154,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         context.shutdown.stage(Stage::Drain),
     );
     drain.spawn(NatsDoor::new(intake.clone(), nats.client().clone()).run(requests, accept.token()));
+    drain.spawn(Queues::new(jetstream.clone(), intake.clone()).run(accept.token()));
     if let Some((mapping, database)) = mapping {
         let metrics = CaptureMetrics::new(&context.metrics)?;
         let capture = Capture::new(

@@ -4,11 +4,13 @@
 //! Called by [`crate::intake`] with whole requests. A batch is a speed path, never a promise: on any error of it the same
 //! events go one by one with the same ids, and their acknowledgements decide.
 
+mod in_order;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use roomcast_chassis::jetstream::{At, JetStream, PubAck, PublishError, Publisher};
+use roomcast_chassis::jetstream::{At, JetStream, Outgoing, PubAck, PublishError, Publisher};
 use roomcast_proto::cursor::{Cursor, Cursors, Position};
 use roomcast_proto::event::Delivery;
 use roomcast_proto::ids::Tenant;
@@ -83,9 +85,11 @@ pub struct Parts {
 
 /// One placement that is where it belongs.
 #[derive(Clone, Copy, Debug)]
-struct Placed {
-    outcome: Outcome,
-    seq: u64,
+pub struct Placed {
+    /// Stored now or before, or sent.
+    pub outcome: Outcome,
+    /// Its position in its stream; 0 for what is not stored.
+    pub seq: u64,
 }
 
 impl Store {
@@ -216,27 +220,35 @@ impl Inner {
             return;
         };
         let messages = group.iter().map(|index| placements[*index].outgoing()).collect();
-        let acknowledged = self.batches.publish_batch(messages).await;
-        let count = group.len() as u64;
-        match acknowledged {
+        match self.batch(messages).await {
+            Ok(placed) => {
+                for (placed, index) in placed.zip(group) {
+                    results[*index] = Some(Ok(placed));
+                }
+            }
+            Err(unanswered) => group.iter().for_each(|index| perhaps_stored[*index] = unanswered),
+        }
+    }
+
+    /// Stores all or none of some messages of `EVENTS`; where they are not surely stored, whether they may be.
+    async fn batch(&self, messages: Vec<Outgoing>) -> Result<impl Iterator<Item = Placed> + use<>, bool> {
+        let count = messages.len() as u64;
+        match self.batches.publish_batch(messages).await {
             Ok(PubAck { seq, batch_count, .. }) if batch_count == count && seq >= count => {
                 self.metrics.batch(true);
                 self.standing.stored(Delivery::Event);
-                for (seq, index) in (seq + 1 - count..).zip(group) {
-                    results[*index] = Some(Ok(Placed {
-                        outcome: Outcome::Stored,
-                        seq,
-                    }));
-                }
+                Ok((seq + 1 - count..=seq).map(|seq| Placed {
+                    outcome: Outcome::Stored,
+                    seq,
+                }))
             }
             other => {
                 self.metrics.batch(false);
                 tracing::debug!(?other, count, "a batch of {count} goes one by one: {other:?}");
-                let unanswered = matches!(other, Ok(_) | Err(PublishError::Timeout));
                 if other == Err(PublishError::Timeout) {
                     self.standing.timed_out(Delivery::Event, Instant::now());
                 }
-                group.iter().for_each(|index| perhaps_stored[*index] = unanswered);
+                Err(matches!(other, Ok(_) | Err(PublishError::Timeout)))
             }
         }
     }

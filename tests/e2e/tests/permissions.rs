@@ -153,6 +153,8 @@ const CALLS: &[(&str, &[&str])] = &[
     ("STREAM.CREATE.MINE", &[]),
     ("STREAM.UPDATE.EVENTS", &[]),
     ("STREAM.PURGE.EVENTS", &[]),
+    ("STREAM.PURGE.DLQ", &[]),
+    ("STREAM.PURGE.INQ_main_publisher", &[]),
     ("STREAM.DELETE.EVENTS", &[]),
     ("STREAM.MSG.DELETE.EVENTS", &[]),
     ("STREAM.SNAPSHOT.EVENTS", &[]),
@@ -160,8 +162,15 @@ const CALLS: &[(&str, &[&str])] = &[
     ("STREAM.LEADER.STEPDOWN.EVENTS", &[]),
 ];
 
-/// What of the API ingest has, which lives in `CORE`: it looks and never changes anything.
-const INGEST_CALLS: [&str; 4] = ["INFO", "STREAM.INFO.", "STREAM.MSG.GET.", "DIRECT.GET."];
+/// What of the API ingest has, which lives in `CORE`: it looks, and changes nothing but queues.
+const INGEST_CALLS: [&str; 6] = [
+    "INFO",
+    "STREAM.INFO.",
+    "STREAM.NAMES",
+    "STREAM.MSG.GET.",
+    "DIRECT.GET.",
+    "STREAM.PURGE.INQ_",
+];
 
 /// A subscription, its queue group, a subject in `CORE` that it would catch, who may have it, and who of those hears it.
 type Ear = (
@@ -221,6 +230,20 @@ const EARS: &[Ear] = &[
     ("in.*.>", "", "in.main.bookings.staff", &[], &[]),
     ("in.*.>", "thief", "in.main.bookings.staff", &[], &[]),
     ("in.>", "", "in.main.bookings.staff", &[], &[]),
+    (
+        "inq.>",
+        "",
+        "inq.main.publisher.bookings.staff",
+        &["ingest"],
+        &["ingest"],
+    ),
+    (
+        "inq.*.publisher.>",
+        "thief",
+        "inq.main.publisher.bookings.staff",
+        &["ingest"],
+        &["ingest"],
+    ),
     (
         "svc.*.*.commands.*",
         "ingest",

@@ -23,6 +23,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
                 "in.main.bookings.all",
                 "in.GW.main.user.u1.all",
                 "in.AGG.main.a.b.c.staff",
+                "inq.main.erp.property.42.staff",
                 "evt.13.main.property.42.staff",
                 "slive.03.main.bookings.all.revenue=2Ftry",
             ]),

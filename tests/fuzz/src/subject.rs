@@ -9,6 +9,9 @@ pub fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
+    if let Ok((_, publisher)) = subject::parse_queued(text) {
+        assert!(!publisher.contains('.'), "{text:?}");
+    }
     if let Ok(inbound) = subject::parse_inbound(text) {
         let again = match inbound.origin {
             Origin::Tenant => format!("in.{}.{}.{}", inbound.tenant, inbound.room, inbound.audience),

@@ -32,6 +32,8 @@ use stream::some_subject;
 
 /// Subjects `multi_last` answers at most; more is [`LastMessages::TooMany`].
 pub const MULTI_LAST_MAX: usize = 1_024;
+/// Names [`JetStream::stream_names`] gives at most.
+pub const STREAM_NAMES_MAX: usize = 10_000;
 /// Default time for one call.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// A read of many messages may take this many times the time-out in all; each message must come within one.
@@ -102,6 +104,45 @@ impl JetStream {
             .await
     }
 
+    /// The names of the streams that capture a subject which `subject` (wildcards allowed) matches; at most [`STREAM_NAMES_MAX`].
+    ///
+    /// # Errors
+    /// See [`ApiError`]. An empty subject is refused here, because the server would take it for "all".
+    pub async fn stream_names(&self, subject: &str) -> Result<Vec<String>, ApiError> {
+        #[derive(Deserialize)]
+        struct Names {
+            #[serde(default)]
+            total: usize,
+            streams: Option<Vec<String>>,
+        }
+        let mut found = Vec::new();
+        loop {
+            let request = json!({ "subject": some_subject(subject)?, "offset": found.len() });
+            let page: Names = self.call("STREAM.NAMES", request.to_string().into()).await?;
+            let streams = page.streams.unwrap_or_default();
+            let last = streams.is_empty();
+            found.extend(streams);
+            if last || found.len() >= page.total.min(STREAM_NAMES_MAX) {
+                found.truncate(STREAM_NAMES_MAX);
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Takes every message below a position out of a stream for ever; the rest stays.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; after a time-out they may be gone. Asking again is harmless.
+    pub async fn purge_below(&self, stream: &str, sequence: u64) -> Result<(), ApiError> {
+        #[derive(Deserialize)]
+        struct Purged {}
+        // The server takes 0 for "all of it".
+        let request = json!({ "seq": sequence.max(1) });
+        self.call::<Purged>(&format!("STREAM.PURGE.{stream}"), request.to_string().into())
+            .await
+            .map(drop)
+    }
+
     /// Reads one message from the stream's leader, so never an old answer; `None` if there is none.
     ///
     /// # Errors
@@ -159,7 +200,55 @@ impl JetStream {
         if let Some(filter) = filter {
             request["next_by_subj"] = some_subject(filter)?.into();
         }
-        match self.streamed(stream, &request).await? {
+        self.batch(stream, &request).await
+    }
+
+    /// The same without a filter, within about `bytes_max` bytes: the message that reaches them is the last.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    ///
+    /// # Cancel safety
+    /// Safe; the inbox goes with the future.
+    pub async fn direct_portion(
+        &self,
+        stream: &str,
+        from_seq: u64,
+        batch: usize,
+        bytes_max: usize,
+    ) -> Result<Batch, ApiError> {
+        let request = json!({ "seq": from_seq.max(1), "batch": batch.max(1), "max_bytes": bytes_max.max(1) });
+        self.batch(stream, &request).await
+    }
+
+    /// Reads up to `batch` messages stored at or after an instant (Unix microseconds), from any replica.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    ///
+    /// # Cancel safety
+    /// Safe; the inbox goes with the future.
+    pub async fn direct_since(
+        &self,
+        stream: &str,
+        since_micros: i64,
+        batch: usize,
+    ) -> Result<Batch, ApiError> {
+        let since = jiff::Timestamp::from_microsecond(since_micros)
+            .map_err(|error| ApiError::Client(error.to_string()))?;
+        let request = json!({ "start_time": since.to_string(), "batch": batch.max(1) });
+        let found = self.batch(stream, &request).await?;
+        // Where nothing is as young, the server begins at the beginning.
+        let none = |first: &StoredMessage| first.time_micros < since_micros;
+        Ok(if found.messages.first().is_some_and(none) {
+            Batch::default()
+        } else {
+            found
+        })
+    }
+
+    async fn batch(&self, stream: &str, request: &Value) -> Result<Batch, ApiError> {
+        match self.streamed(stream, request).await? {
             Streamed {
                 status: status::NONE, ..
             } => Ok(Batch::default()),

@@ -226,6 +226,63 @@ async fn batches_come_in_order_with_what_is_left() {
 }
 
 #[tokio::test]
+async fn portions_end_by_bytes_and_begin_at_an_instant() {
+    let Some((_server, jetstream)) = start().await else {
+        return;
+    };
+    fill(&jetstream, (0..20).map(|number| format!("t.{number}"))).await;
+    let all = jetstream.direct_portion("T", 3, 100, 1 << 20).await.unwrap();
+    assert_eq!((positions(&all.messages), all.pending), ((3..=20).collect(), 0));
+    let some = jetstream.direct_portion("T", 1, 100, 20).await.unwrap();
+    let count = some.messages.len() as u64;
+    assert!((1..20).contains(&count), "{count}");
+    assert_eq!(some.pending, 20 - count);
+    let tenth = all.messages[7].time_micros;
+    let later = jetstream.direct_since("T", tenth, 3).await.unwrap();
+    assert!(
+        later.messages[0].sequence <= 10,
+        "{:?}",
+        positions(&later.messages)
+    );
+    assert!(later.messages[0].time_micros >= tenth);
+    assert_eq!(later.messages.len(), 3);
+    // Nothing is as young: nothing, and not everything.
+    let none = jetstream
+        .direct_since("T", tenth + 3_600_000_000, 3)
+        .await
+        .unwrap();
+    assert!(none.messages.is_empty() && none.pending == 0);
+}
+
+#[tokio::test]
+async fn streams_are_found_by_subject_and_emptied_up_to_a_position() {
+    let Some((_server, jetstream)) = start().await else {
+        return;
+    };
+    fill(&jetstream, (0..5).map(|number| format!("t.{number}"))).await;
+    assert_eq!(jetstream.stream_names("t.>").await.unwrap(), ["T"]);
+    assert_eq!(
+        jetstream.stream_names("nobody.>").await.unwrap(),
+        Vec::<String>::new()
+    );
+    assert!(matches!(
+        jetstream.stream_names("").await,
+        Err(ApiError::Client(_))
+    ));
+    for (below, first) in [(0, 1), (1, 1), (4, 4), (2, 4), (100, 6)] {
+        jetstream.purge_below("T", below).await.unwrap();
+        let found = jetstream.direct_batch("T", 1, 10, None).await.unwrap();
+        assert_eq!(
+            positions(&found.messages),
+            (first..6).collect::<Vec<u64>>(),
+            "below {below}"
+        );
+    }
+    let none = jetstream.purge_below("NONE", 1).await.unwrap_err();
+    assert_eq!(none.err_code(), Some(code::NO_STREAM));
+}
+
+#[tokio::test]
 async fn the_last_of_many_subjects_is_one_cut_or_too_many() {
     let Some((_server, jetstream)) = start().await else {
         return;

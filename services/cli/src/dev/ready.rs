@@ -11,7 +11,7 @@ use super::child::Spec;
 use super::family::Family;
 use crate::duration::shown;
 use crate::http::Http;
-use crate::streams::{self, ApplyError, Outcome};
+use crate::streams::{self, ApplyError, Outcome, QueueOwner};
 use crate::terminal::{Colour, Stream, harmless, say};
 
 /// Pause between two looks.
@@ -66,10 +66,11 @@ pub(crate) async fn nats(url: &str, admin: &User) -> Result<async_nats::Client, 
 pub(crate) async fn streams(
     client: &async_nats::Client,
     sizing: &Sizing,
-) -> Result<Vec<(&'static str, Outcome)>, Failure> {
+    queues: &[QueueOwner],
+) -> Result<Vec<(String, Outcome)>, Failure> {
     let since = Instant::now();
     loop {
-        match streams::apply(client, sizing, true).await {
+        match streams::apply(client, sizing, queues, true).await {
             Ok(outcomes) => return Ok(outcomes),
             Err(ApplyError::Unanswered(_)) if since.elapsed() < GIVE_UP_AFTER => {
                 tokio::time::sleep(LOOK_EVERY).await

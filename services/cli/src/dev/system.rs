@@ -8,6 +8,7 @@ use roomcast_access::keys::DEVELOPMENT_KID;
 use roomcast_chassis::jetstream::JetStream;
 use roomcast_chassis::process::{Exit, Failure};
 use roomcast_proto::accounts::API_IN_CORE;
+use roomcast_proto::ids::Tenant;
 use roomcast_proto::stream::Sizing;
 use roomcast_proto::subject::stream::EVENTS;
 use tokio::task::JoinHandle;
@@ -163,6 +164,10 @@ impl System<'_> {
     async fn nats_and_streams(&self, family: &mut Family, nodes: u32) -> Result<(bool, u32), Failure> {
         let since = Instant::now();
         let mut replicas = nodes.max(1);
+        let queues = [streams::QueueOwner {
+            tenant: Tenant::default(),
+            publisher: self.users.publisher.name.clone(),
+        }];
         let sizing = Sizing {
             replicas,
             ..Sizing::DEVELOPMENT
@@ -175,7 +180,7 @@ impl System<'_> {
             let client = ready::unless_died(family, ready::nats(&self.nats_url, &self.users.admin)).await?;
             step(&format!("NATS {}", server.version), &self.nats_url, since);
             let since = Instant::now();
-            let outcomes = ready::unless_died(family, ready::streams(&client, &sizing)).await?;
+            let outcomes = ready::unless_died(family, ready::streams(&client, &sizing, &queues)).await?;
             let created = outcomes
                 .iter()
                 .filter(|(_, outcome)| *outcome == streams::Outcome::Created)
@@ -203,6 +208,7 @@ impl System<'_> {
                 replicas,
                 ..Sizing::DEVELOPMENT
             },
+            &queues,
             true,
         )
         .await

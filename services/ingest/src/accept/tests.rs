@@ -57,6 +57,7 @@ fn decided(who: &str, event: &serde_json::Value, backfill: bool) -> Result<Accep
         audience: None,
         backfill,
         now_micros: NOW,
+        queued: None,
     };
     decide(Draft::parse(text.as_bytes())?, &arrival, &policy())
 }
@@ -239,4 +240,77 @@ fn an_expired_event_is_refused() {
         decided("staff", &event, false).unwrap_err().code,
         Code::EventExpired
     );
+}
+
+/// What waited is judged as of when it was queued, and what it leaves behind ends when it should from now on.
+#[test]
+fn what_waited_in_a_queue_is_decided_as_of_when_it_was_queued() {
+    let sender = sender("nats:erp");
+    let place = Place {
+        life: "a1".into(),
+        position: 7,
+        index: 0,
+    };
+    let decided = |event: &serde_json::Value, waited_secs: i64| {
+        let text = event.to_string();
+        let arrival = Arrival {
+            sender: &sender,
+            room: None,
+            audience: None,
+            backfill: false,
+            now_micros: NOW,
+            queued: Some(Queued {
+                place: &place,
+                drained_micros: NOW + waited_secs * 1_000_000,
+            }),
+        };
+        let draft = Draft::parse(text.as_bytes()).unwrap().or_id("made".to_owned());
+        decide(draft, &arrival, &policy())
+    };
+    let event = |name: &str, value: serde_json::Value| {
+        let mut event = json!({ "type": "t", "room": "bookings" });
+        event[name] = value;
+        event
+    };
+    let plain = decided(&event("data", json!(1)), 3_600).unwrap();
+    let stored: serde_json::Value = serde_json::from_slice(&plain.placements[0].payload).unwrap();
+    assert_eq!(
+        (plain.id.as_str(), &stored["time"]),
+        ("made", &json!("2026-01-01T00:00:00Z"))
+    );
+    assert!(
+        plain.placements[0]
+            .outgoing()
+            .headers
+            .get_last(header::QUEUED)
+            .is_none()
+    );
+    assert_eq!(decided(&event("id", json!("given")), 0).unwrap().id, "given");
+    // Ids of that minute, however long they waited, and not older ones.
+    let id = |secs: i64| {
+        let millis = u64::try_from(NOW / 1_000 - secs * 1_000).unwrap();
+        event("id", json!(roomcast_proto::ids::event_id_of(millis, "x")))
+    };
+    assert!(decided(&id(60), 3_600).is_ok());
+    assert_eq!(decided(&id(100), 0).unwrap_err().code, Code::Late);
+    assert!(decided(&event("expirytime", json!("2026-01-01T00:00:10Z")), 3_600).is_ok());
+    let ephemeral = decided(&event("delivery", json!("ephemeral")), 0).unwrap_err();
+    assert_eq!(
+        (ephemeral.code, ephemeral.pointer.as_deref()),
+        (Code::BadEvent, Some("/delivery"))
+    );
+    let mut state = event("expirytime", json!("2026-01-01T00:01:00Z"));
+    state["delivery"] = json!("state");
+    state["statekey"] = json!("k");
+    for (waited_secs, ttl) in [(0, "60"), (20, "40"), (3_600, "1")] {
+        let headers = decided(&state, waited_secs).unwrap().placements[0]
+            .outgoing()
+            .headers;
+        assert_eq!(
+            headers.get_last(header::TTL).unwrap().as_str(),
+            ttl,
+            "{waited_secs}"
+        );
+        assert_eq!(headers.get_last(header::QUEUED).unwrap().as_str(), "a1.7.0");
+    }
 }

@@ -103,6 +103,16 @@ impl Ingest {
         environment(&self.nats.url(), self.dir.path())
     }
 
+    /// Where its files lie, for another one with the same.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// Puts another policy into the file; ingest follows it.
+    pub fn write_policy(&self, policy: &str) {
+        std::fs::write(self.dir.path().join("policy.yaml"), policy).unwrap();
+    }
+
     async fn until_listening(&self) {
         roomcast_harness::eventually("the door answers", Duration::from_secs(10), || async {
             self.http

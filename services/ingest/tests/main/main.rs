@@ -14,6 +14,8 @@ mod hang;
 mod idempotency;
 mod keys;
 mod modes;
+mod process;
+mod queues;
 mod quotas;
 mod refusals;
 mod services;

@@ -1,0 +1,145 @@
+//! One queued message, read and decided upon: who sent it, and what each of its events is. No I/O.
+
+use bytes::Bytes;
+use roomcast_chassis::jetstream::StoredMessage;
+use roomcast_proto::event::Draft;
+use roomcast_proto::ids::{Tenant, event_id_of};
+use roomcast_proto::refusal::{Code, Refusal};
+use roomcast_proto::subject::{self, BadInbound};
+
+use super::place::Place;
+use crate::accept::{Accepted, Arrival, Queued, Sender};
+use crate::claim::last;
+use crate::door_http::BACKFILL;
+use crate::intake::{Intake, Shape};
+
+/// One event of a queued message.
+#[derive(Debug)]
+pub struct Element {
+    /// Where it stood.
+    pub place: Place,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// What was decided about it.
+    pub decided: Result<Accepted, Refusal>,
+}
+
+/// A queued message.
+#[derive(Debug)]
+pub struct Read {
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Who sent it, as dead letters and the streams name it.
+    pub publisher: String,
+    /// Its subject.
+    pub origin: String,
+    /// Whose share its events are counted against; `None`: nobody who may publish.
+    pub sender: Option<Sender>,
+    /// Its events, or one that stands for the whole.
+    pub elements: Vec<Element>,
+}
+
+/// The publisher is not in the policy: what it has queued waits until it is, or until somebody takes it away.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("NATS user {user} of tenant {tenant} is not among the policy's publishers")]
+pub struct NotListed {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The NATS user.
+    pub user: String,
+}
+
+/// Reads one message of the queue `life`.
+///
+/// Everything is decided as of the instant at which it was queued, so that whoever reads it again decides the same.
+///
+/// # Errors
+/// [`NotListed`].
+pub fn read(
+    intake: &Intake,
+    life: &Place,
+    message: &StoredMessage,
+    now_micros: i64,
+) -> Result<Read, NotListed> {
+    let place = |index| Place {
+        position: message.sequence,
+        index,
+        ..life.clone()
+    };
+    let whole = |tenant: Option<Tenant>, user: &str, refusal| Read {
+        // Without a tenant there is nobody to keep it for; only a stream with strange subjects leads here.
+        tenant: tenant.unwrap_or_default(),
+        publisher: format!("nats/{user}"),
+        origin: message.subject.clone(),
+        sender: None,
+        elements: vec![Element {
+            place: place(0),
+            bytes: message.payload.clone(),
+            decided: Err(refusal),
+        }],
+    };
+    let (inbound, user) = match subject::parse_queued(&message.subject) {
+        Ok(read) => read,
+        Err(bad) => {
+            let detail = bad.to_string();
+            let user = message.subject.split('.').nth(2).unwrap_or("?");
+            let (tenant, code) = match bad {
+                BadInbound::Shape => (None, Code::BadRequest),
+                BadInbound::Tenant(_) => (None, Code::Forbidden),
+                BadInbound::Room(tenant, _) => (Some(tenant), Code::BadRoom),
+                BadInbound::Audience(tenant, _) => (Some(tenant), Code::UnknownAudience),
+            };
+            return Ok(whole(tenant, user, Refusal::new(code, detail)));
+        }
+    };
+    let tenant = inbound.tenant.clone();
+    let policy = intake.rights.now();
+    let Some(sender) = Sender::of_nats_user(&tenant, user, &policy.policy) else {
+        let user = user.to_owned();
+        return Err(NotListed { tenant, user });
+    };
+    let backfill = last(Some(&message.headers), BACKFILL) == Some("1");
+    if backfill && !sender.may_backfill() {
+        return Ok(whole(Some(tenant), user, Refusal::forbidden()));
+    }
+    let drafts = if Shape::OneOrBatch.is_batch(&message.payload) {
+        match Draft::parse_batch(&message.payload) {
+            Ok(drafts) => drafts,
+            Err(refusal) => return Ok(whole(Some(tenant), user, refusal)),
+        }
+    } else {
+        vec![(0..message.payload.len(), Draft::parse(&message.payload))]
+    };
+    let queued_millis = u64::try_from(message.time_micros.div_euclid(1_000)).unwrap_or_default();
+    let decide = |(index, (range, draft)): (usize, (std::ops::Range<usize>, Result<Draft<'_>, Refusal>))| {
+        let place = place(index);
+        let draft = draft.map(|draft| draft.or_id(event_id_of(queued_millis, &place.to_string())));
+        let arrival = Arrival {
+            sender: &sender,
+            room: Some(&inbound.room),
+            audience: Some(&inbound.audience),
+            backfill,
+            now_micros: message.time_micros,
+            queued: Some(Queued {
+                place: &place,
+                drained_micros: now_micros,
+            }),
+        };
+        let decided = intake
+            .decide(draft, &arrival)
+            .map_err(|not_taken| not_taken.refusal);
+        Element {
+            bytes: message.payload.slice(range),
+            decided,
+            place,
+        }
+    };
+    let elements = drafts.into_iter().enumerate().map(decide).collect();
+    Ok(Read {
+        tenant,
+        publisher: sender.publisher.to_string(),
+        origin: message.subject.clone(),
+        sender: Some(sender),
+        elements,
+    })
+}
