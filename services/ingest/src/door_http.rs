@@ -22,6 +22,7 @@ use crate::binary_mode;
 use crate::body::{self, BodyLimits, Content, Media, Source, Unread};
 use crate::capacity::Place;
 use crate::describe;
+use crate::error::RETRY_AFTER_MS;
 use crate::intake::{self, Intake, Shape};
 use crate::long_body::{LongBody, Reply};
 use crate::metrics::{Door, Outcome};
@@ -268,10 +269,8 @@ impl HttpDoor {
             )),
             Unread::Late => {
                 let within = self.body.within.as_secs();
-                self.counted(Refusal::new(
-                    Code::RequestTimeout,
-                    format!("the body did not arrive within {within} s"),
-                ))
+                let detail = format!("the body did not arrive within {within} s");
+                self.counted(Refusal::new(Code::RequestTimeout, detail).retry_after_ms(RETRY_AFTER_MS))
             }
         }
     }

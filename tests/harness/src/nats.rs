@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::ConnectOptions;
 pub use async_nats::HeaderMap;
 use roomcast_proto::accounts::{
-    Backend, Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix,
+    Backend, Cluster, Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix,
 };
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::stream::{Sizing, definitions};
@@ -146,12 +146,56 @@ impl Nats {
     /// # Panics
     /// When the server does not start.
     pub async fn start_secured(security: Security) -> Option<Self> {
+        let mut nats = Self::configured(free_port(), security, None)?;
+        nats.launch().await;
+        Some(nats)
+    }
+
+    /// Starts three servers that are one cluster, and creates every stream and bucket on all of them.
+    ///
+    /// # Panics
+    /// When a server does not start, or nobody leads within 30 s.
+    pub async fn start_three() -> Option<Vec<Self>> {
+        let routes: Vec<String> = (0..3).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        let mut nodes = Vec::new();
+        for listen in &routes {
+            let cluster = Cluster {
+                listen: listen.clone(),
+                routes: routes.clone(),
+                user: user("route"),
+            };
+            nodes.push(Self::configured(free_port(), Security::default(), Some(cluster))?);
+        }
+        for node in &mut nodes {
+            node.launch().await;
+        }
+        let admin = nodes[0].connect("admin").await;
+        let sizing = Sizing {
+            replicas: 3,
+            ..Sizing::DEVELOPMENT
+        };
+        for definition in definitions(&sizing) {
+            let subject = format!("$JS.API.STREAM.CREATE.{}", definition.name);
+            crate::eventually("a stream is created", Duration::from_secs(30), || async {
+                let body = definition.config.to_string();
+                let answer = admin.request(subject.clone(), body.into()).await;
+                answer.is_ok_and(|answer| {
+                    let answer: serde_json::Value =
+                        serde_json::from_slice(&answer.payload).unwrap_or_default();
+                    answer["config"].is_object()
+                })
+            })
+            .await;
+        }
+        Some(nodes)
+    }
+
+    fn configured(port: u16, security: Security, cluster: Option<Cluster>) -> Option<Self> {
         let server = server_binary()?;
         let dir = tempfile::Builder::new()
             .prefix("roomcast-nats-")
             .tempdir()
             .expect("a temporary folder");
-        let port = free_port();
         let config = ServerConfig {
             server_name: format!("test-{port}"),
             listen: format!("127.0.0.1:{port}"),
@@ -165,18 +209,22 @@ impl Nats {
             reader: Some(user("reader")),
             system: user("sys"),
             tenants: tenants(),
-            cluster: None,
+            cluster,
             security,
         };
         std::fs::write(dir.path().join("nats.conf"), config.render()).expect("the folder is writable");
-        let mut nats = Self {
+        Some(Self {
             dir,
             port,
             child: None,
             server,
-        };
-        nats.launch().await;
-        Some(nats)
+        })
+    }
+
+    /// The server's name among the nodes.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("test-{}", self.port)
     }
 
     /// Starts the server again after [`Nats::kill`], on the same port, with the same store.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fixture::{Ingest, JSON, aged_id, event};
+use crate::process::Process;
 
 #[tokio::test]
 async fn a_repeat_is_a_duplicate_and_other_content_a_conflict() {
@@ -132,4 +133,130 @@ async fn users_get_a_copy_each_and_a_repeat_completes_them() {
         "stored"
     );
     assert_eq!(ingest.stored("EVENTS").await.len(), 1002);
+}
+
+/// Whichever instance is asked, by whichever door, and whatever was restarted in between: the same id is the same event.
+#[tokio::test]
+async fn the_same_id_is_one_event_across_instances_doors_and_restarts() {
+    let Some(mut ingest) = Ingest::start().await else {
+        return;
+    };
+    let (nats, dir) = (ingest.nats.url(), ingest.dir().to_owned());
+    let mut other = event("e1");
+    other["data"] = json!("another");
+    let ask = async |url: &str, event: &Value| {
+        let url = format!("{url}/v1/events");
+        let token = ingest.token("desk");
+        ingest
+            .http
+            .post(&url, &token, JSON, event.to_string())
+            .await
+            .unwrap()
+    };
+    let first = ingest.publish(&event("e1")).await;
+    assert_eq!(first["status"], "stored", "{first}");
+    let check = async |url: &str| {
+        let again = ask(url, &event("e1")).await.json();
+        assert_eq!(
+            (&again["status"], &again["id"], &again["cursor"]),
+            (&json!("duplicate"), &json!("e1"), &first["cursor"]),
+            "{again}"
+        );
+        let answer = ask(url, &other).await;
+        assert_eq!(
+            (answer.status, &answer.json()["code"], &answer.json()["pointer"]),
+            (409, &json!("conflict"), &json!("/id"))
+        );
+    };
+    check(&ingest.url).await;
+    let second = Process::start(&nats, &dir, &[]).await;
+    check(&second.url).await;
+    // A batch with a repeat of another instance's goes apart, and says of each what it is.
+    let batch = ask(
+        &second.url,
+        &json!([event("e2"), event("e1"), event("e3"), other]),
+    )
+    .await
+    .json();
+    let said = |result: &Value| result["status"].as_str().unwrap().to_owned();
+    let found: Vec<String> = batch["results"].as_array().unwrap().iter().map(said).collect();
+    assert_eq!(found, ["stored", "duplicate", "stored", "refused"], "{batch}");
+    second.kill().await;
+    let third = Process::start(&nats, &dir, &[]).await;
+    check(&third.url).await;
+    let nats = ingest.nats.connect("publisher").await;
+    for (id, status) in [("n1", "stored"), ("n1", "duplicate")] {
+        let body = json!({ "type": "t", "id": id });
+        let answer = nats
+            .request("in.bookings.staff", body.to_string().into())
+            .await
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!(answer["status"], status, "{answer}");
+    }
+    drop(nats);
+    // NATS itself, killed and started again, remembers.
+    ingest.nats.kill();
+    ingest.nats.launch().await;
+    let ask = async |url: &str, event: &Value| {
+        let url = format!("{url}/v1/events");
+        let token = ingest.token("desk");
+        ingest
+            .http
+            .post(&url, &token, JSON, event.to_string())
+            .await
+            .unwrap()
+    };
+    for url in [&ingest.url, &third.url] {
+        roomcast_harness::eventually("it is answered", std::time::Duration::from_secs(20), || async {
+            ask(url, &event("e1")).await.status == 200
+        })
+        .await;
+        let again = ask(url, &event("e1")).await.json();
+        assert_eq!(
+            (&again["status"], &again["cursor"]),
+            (&json!("duplicate"), &first["cursor"])
+        );
+        assert_eq!(ask(url, &other).await.status, 409);
+    }
+    let stored = ingest.stored("EVENTS").await;
+    assert_eq!(stored.len(), 4, "e1, e2, e3, n1");
+}
+
+/// An event's own time is history, and history may be published: as it is, whenever it was. Only an id that says how old it is needs the
+/// permission to be that old.
+#[tokio::test]
+async fn what_happened_long_ago_is_stored_as_it_is() {
+    let Some(ingest) = Ingest::start().await else {
+        return;
+    };
+    for (id, time) in [
+        ("past", "1999-12-31T23:59:59.5+02:00"),
+        ("future", "2999-01-01T00:00:00Z"),
+        ("first", "0001-01-01T00:00:00Z"),
+        ("last", "9999-12-30T21:59:59Z"),
+    ] {
+        let mut event = event(id);
+        event["time"] = json!(time);
+        let answer = ingest.publish(&event).await;
+        assert_eq!(answer["status"], "stored", "{time}: {answer}");
+    }
+    for message in ingest.stored("EVENTS").await {
+        let stored: Value = serde_json::from_slice(&message.payload).unwrap();
+        assert!(stored["time"].as_str().unwrap().len() >= 20, "{stored}");
+        if stored["id"] == "past" {
+            assert_eq!(stored["time"], "1999-12-31T23:59:59.5+02:00");
+        }
+    }
+    // A back-fill over NATS is the policy's to allow, too.
+    let nats = ingest.nats.connect("publisher").await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Roomcast-Backfill", "1");
+    let body = json!({ "type": "t", "id": aged_id(3_600) }).to_string();
+    let answer = nats
+        .request_with_headers("in.bookings.staff", headers, body.into())
+        .await
+        .unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert_eq!(answer["code"], "forbidden", "{answer}");
 }

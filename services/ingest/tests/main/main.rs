@@ -6,6 +6,7 @@
 
 mod batches;
 mod capture;
+mod classes;
 mod doors;
 mod durability;
 mod faults;
@@ -13,6 +14,7 @@ mod fixture;
 mod hang;
 mod idempotency;
 mod keys;
+mod leaders;
 mod modes;
 mod process;
 mod queues;
