@@ -11,6 +11,7 @@ mod doors;
 mod durability;
 mod faults;
 mod fixture;
+mod flood;
 mod hang;
 mod idempotency;
 mod keys;
