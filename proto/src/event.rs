@@ -794,6 +794,27 @@ impl Event {
         self.id_was_given
     }
 
+    /// The data as JSON text, where there is any.
+    #[must_use]
+    pub fn data(&self) -> Option<&str> {
+        self.data.as_deref()
+    }
+
+    /// Whether the data are bytes (`data_base64`).
+    #[must_use]
+    pub fn holds_bytes(&self) -> bool {
+        self.data_base64.is_some()
+    }
+
+    /// `dataschema`: the name of the schema that the data follows.
+    #[must_use]
+    pub fn dataschema(&self) -> Option<Cow<'_, str>> {
+        let (_, given) = self.extensions.iter().find(|(name, _)| name == "dataschema")?;
+        serde_json::from_str::<json::Text<'_>>(given)
+            .ok()
+            .map(|text| text.0)
+    }
+
     /// The copy for one of the `users`: id `<id>/<user>`, in the personal room.
     #[must_use]
     pub fn for_user(&self, user: &str) -> Self {

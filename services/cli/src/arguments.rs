@@ -27,6 +27,7 @@ pub(crate) enum Command {
     Dev(Box<crate::dev::Options>),
     /// Publish a scenario's events: first its history if asked to, then live.
     Simulate(crate::simulate::Options),
+    /// Write what was published to a file, for `simulate --from`.
     /// Sign a token with a key file and print it.
     Token(crate::token::Options),
     /// Publish one event.
@@ -43,8 +44,10 @@ pub(crate) enum Command {
     Metrics(crate::metrics::Options),
     /// Show what was refused, and take it again, as it was sent or mended; each at most once.
     Replay(crate::replay::Options),
-    /// Check policies, metric definitions and scenarios without starting anything.
+    /// Check policies, metric definitions, schemas and scenarios without starting anything.
     Check(crate::check::Options),
+    /// Write TypeScript from the schemas of events.
+    Types(crate::types::Options),
     /// Create and verify the streams and buckets on a NATS server.
     Streams(crate::streams::Options),
 }

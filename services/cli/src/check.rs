@@ -19,7 +19,7 @@ use crate::terminal::{Colour, Stream, print};
 
 /// Checks files: every mistake as file:line:column, and exit code 65 if there is one.
 ///
-/// Without a flag, checks the policy, the metric definitions, the mapping of a database and the scenario in the working directory, those that are there. Metric
+/// Without a flag, checks the policy, the metric definitions, the mapping of a database, the schemas and the scenario in the working directory, those that are there. Metric
 /// definitions are the aggregator's: its binary is asked (roomcast-metrics-aggregator --check-config), with the policy if there is
 /// one, so that audiences are checked too.
 #[derive(Args, Debug)]
@@ -46,7 +46,10 @@ pub(crate) struct Options {
         hide_env_values = true
     )]
     database: Option<String>,
-    /// A scenario, by name or folder: its scenario.yaml, policy.yaml and metrics.yaml.
+    /// A folder of schemas.
+    #[arg(long, value_name = "DIR")]
+    schemas: Option<PathBuf>,
+    /// A scenario, by name or folder: its scenario.yaml, policy.yaml, metrics.yaml and schemas.
     #[arg(long, value_name = "NAME|DIR")]
     scenario: Option<String>,
     /// Print one JSON object {"files":[{"file","mistakes":[…],"warnings":[…]}]}.
@@ -66,11 +69,15 @@ struct Checked {
 /// # Errors
 /// 64: nothing to check. 65: a mistake. 69: the aggregator's binary is not here.
 pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
+    let named = [
+        &options.policy,
+        &options.metrics,
+        &options.capture,
+        &options.schemas,
+    ];
     let folder = match &options.scenario {
         Some(name) => Some(find::scenario(name)?),
-        None if options.policy.is_none() && options.metrics.is_none() && options.capture.is_none() => {
-            Some(PathBuf::from("."))
-        }
+        None if named.iter().all(|path| path.is_none()) => Some(PathBuf::from(".")),
         None => None,
     };
     let lying = |name: &str| {
@@ -83,6 +90,8 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     let metrics = options.metrics.clone().or_else(|| lying("metrics.yaml"));
     let capture = options.capture.clone().or_else(|| lying("capture.yaml"));
     let scenario = lying("scenario.yaml");
+    let schemas = folder.as_ref().map(|folder| folder.join("schemas"));
+    let schemas = options.schemas.clone().or(schemas.filter(|path| path.is_dir()));
     let mut checked = Vec::new();
     if let Some(path) = &policy {
         checked.push(Checked {
@@ -109,6 +118,14 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
             warnings: Vec::new(),
         });
     }
+    if let Some(path) = schemas {
+        let found = roomcast_schemas::folder::load(&path).err().unwrap_or_default();
+        checked.push(Checked {
+            file: path,
+            mistakes: found.iter().map(ToString::to_string).collect(),
+            warnings: Vec::new(),
+        });
+    }
     if let Some(path) = scenario {
         let found = path.parent().and_then(|folder| Scenario::load(folder).err());
         checked.push(Checked {
@@ -119,7 +136,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     }
     if checked.is_empty() {
         return Err(Failure::settings(
-            "nothing to check here; name files with --policy, --metrics or --scenario",
+            "nothing to check here; name files with --policy, --metrics, --schemas or --scenario",
         ));
     }
     report(&checked, options.json);

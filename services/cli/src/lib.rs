@@ -25,6 +25,7 @@ mod terminal;
 mod token;
 mod top;
 mod trial;
+mod types;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Metrics(options) => Box::pin(metrics::run(options)).await,
         Command::Replay(options) => Box::pin(replay::run(options)).await,
         Command::Check(options) => check::run(&options).await,
+        Command::Types(options) => types::run(&options),
         Command::Streams(options) => Box::pin(streams::run(options)).await,
     }
 }

@@ -16,6 +16,7 @@ use roomcast_proto::limits::{DEDUP_SAFETY, DEDUP_WINDOW, WITHDRAWN_TTL};
 use roomcast_proto::notification::is_notification;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{self, header};
+use roomcast_schemas::{Breach, Catalog, Data, Mode};
 
 use crate::queues::place::Place;
 
@@ -216,10 +217,14 @@ pub struct Queued<'a> {
 pub struct Accepted {
     /// The event's id, given or made.
     pub id: String,
+    /// Its type.
+    pub kind: String,
     /// Whose it is.
     pub tenant: Tenant,
     /// One placement, or one for each of `users`.
     pub placements: Vec<Placement>,
+    /// How its data breaks its schema, where that only warns.
+    pub breach: Option<Breach>,
 }
 
 /// One message to be published.
@@ -282,8 +287,13 @@ impl Placement {
 ///
 /// # Errors
 /// The refusal, with the event's id where it was given: `bad_room`, `unknown_audience`, `event_expired`, `forbidden`,
-/// `unknown_room`, `late`, or what makes the draft incomplete.
-pub fn decide(draft: Draft<'_>, arrival: &Arrival<'_>, policy: &Policy) -> Result<Accepted, Refusal> {
+/// `unknown_room`, `late`, `schema`, or what makes the draft incomplete.
+pub fn decide(
+    draft: Draft<'_>,
+    arrival: &Arrival<'_>,
+    policy: &Policy,
+    schemas: &Catalog,
+) -> Result<Accepted, Refusal> {
     let sender = arrival.sender;
     let event = draft.complete(&Completion {
         tenant: &sender.tenant,
@@ -311,6 +321,8 @@ pub fn decide(draft: Draft<'_>, arrival: &Arrival<'_>, policy: &Policy) -> Resul
         let detail = "an event that is not stored does not wait in a queue; send it as a request on in.…";
         return Err(Refusal::new(Code::BadEvent, detail).at("/delivery"));
     }
+    // After the rights: what a type's data looks like is told to those who may publish it.
+    let breach = check_data(&event, schemas)?;
     let place = |event: &Event| placement(event, sender, arrival);
     let placements = copies.map_or_else(
         || place(&event).into_iter().collect(),
@@ -319,8 +331,27 @@ pub fn decide(draft: Draft<'_>, arrival: &Arrival<'_>, policy: &Policy) -> Resul
     Ok(Accepted {
         tenant: sender.tenant.clone(),
         id: event.id,
+        kind: event.kind,
         placements,
+        breach,
     })
+}
+
+/// Checks the data against the schemas of the event's type; a withdrawn value has none.
+fn check_data(event: &Event, schemas: &Catalog) -> Result<Option<Breach>, Refusal> {
+    if schemas.is_empty() || event.withdrawn {
+        return Ok(None);
+    }
+    let data = match event.holds_bytes() {
+        true => Data::Bytes,
+        false => Data::Json(event.data().unwrap_or("null")),
+    };
+    let dataschema = event.dataschema();
+    match schemas.check(&event.kind, dataschema.as_deref(), data) {
+        Ok(()) => Ok(None),
+        Err(breach) if breach.mode == Mode::Warn => Ok(Some(breach)),
+        Err(breach) => Err(Refusal::new(Code::Schema, breach.detail).at(breach.pointer)),
+    }
 }
 
 /// An id that tells its own age must be young enough for a repeat of it to be found.

@@ -88,6 +88,7 @@ fn described() -> Routes<Arc<AdminDesk>> {
                 Code::UnsupportedType,
                 Code::UnknownRoom,
                 Code::UnknownAudience,
+                Code::Schema,
                 Code::Late,
                 Code::EventExpired,
                 Code::TooManyKeys,

@@ -18,6 +18,7 @@ use crate::error::unavailable;
 use crate::lines::Line;
 use crate::metrics::{Door, IngestMetrics, Outcome};
 use crate::quota::Quotas;
+use crate::schemas::Schemas;
 use crate::store::Store;
 
 /// How the events stand in a request's body.
@@ -68,6 +69,8 @@ pub struct Request<'a> {
 pub struct Intake {
     /// The policy, grants and revocations in force.
     pub rights: Current,
+    /// What the data of an event of each type looks like.
+    pub schemas: Schemas,
     /// Where accepted events go.
     pub store: Store,
     /// Where refused ones go.
@@ -250,7 +253,12 @@ impl Intake {
     ) -> Result<Accepted, NotTaken> {
         let draft = draft.map_err(|refusal| NotTaken { refusal, id: None })?;
         let id = draft.id().map(str::to_owned);
-        decide(draft, arrival, &self.rights.now().policy).map_err(|refusal| NotTaken { refusal, id })
+        let accepted = decide(draft, arrival, &self.rights.now().policy, &self.schemas.now())
+            .map_err(|refusal| NotTaken { refusal, id })?;
+        if let Some(breach) = &accepted.breach {
+            self.schemas.warn(&accepted.kind, breach);
+        }
+        Ok(accepted)
     }
 
     /// Stores what was accepted, keeps what was refused, counts both.

@@ -2,7 +2,7 @@
 //!
 //! An event comes in by a door ([`door_http`], [`door_nats`]), passes the limits on work in flight ([`capacity`]) and on what each
 //! publisher and tenant may send ([`quota`]), is decided upon
-//! ([`accept`], pure), stored and acknowledged ([`store`]) or refused and kept as a dead letter ([`dead_letter`]), and answered
+//! ([`accept`], pure; [`schemas`] says what data looks like), stored and acknowledged ([`store`]) or refused and kept as a dead letter ([`dead_letter`]), and answered
 //! ([`answer`]). What an HTTP [`body`] may be: JSON, data beside headers ([`binary_mode`]), lines without end ([`long_body`]), packed
 //! ([`inflate`]). [`intake`] leads it along that path; [`serve`] starts everything and ends it in order.
 //! Nothing is acknowledged that a power cut would take ([`durability`]) and nothing is sent where writes [`hang`] ([`standing`]).
@@ -42,6 +42,7 @@ pub mod quota;
 pub mod readstate;
 pub mod recent;
 pub mod room_keys;
+pub mod schemas;
 pub mod serve;
 pub mod settings;
 pub mod standing;

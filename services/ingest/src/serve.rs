@@ -28,6 +28,7 @@ use crate::metrics::IngestMetrics;
 use crate::queues::Queues;
 use crate::quota::Quotas;
 use crate::readstate::ReadStates;
+use crate::schemas::Schemas;
 use crate::settings::Settings;
 use crate::standing::Standing;
 use crate::store::{Parts, Store};
@@ -81,9 +82,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         Some(capture) => Some((capture.load(&rights.now().policy)?, capture.database.clone())),
         None => None,
     };
-    if let Some(folder) = &settings.schemas_dir {
-        tracing::warn!(folder = %folder.display(), "events are not checked against schemas by this version: {} is not read", folder.display());
-    }
+    let schemas = Schemas::follow(settings.schemas_dir.clone(), &audit, &context)?;
 
     let nats = context.nats.connect("ingest").await?;
     let jetstream = nats.jetstream();
@@ -113,6 +112,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     });
     let intake = Intake {
         rights: rights.clone(),
+        schemas,
         store,
         dead_letters: DeadLetters::new(nats.publisher().await.map_err(inbox)?, metrics.clone()),
         capacity: Capacity::new(

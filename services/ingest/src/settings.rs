@@ -15,6 +15,7 @@ use roomcast_rights::PolicySettings;
 use crate::capture::CaptureSettings;
 use crate::durability::{self, Durability};
 use crate::quota;
+use crate::schemas;
 
 /// The settings of ingest, besides those every service has.
 #[derive(Clone, Debug)]
@@ -53,7 +54,7 @@ pub struct Settings {
     pub write_hang: Duration,
     /// `ROOMCAST_CAPTURE_…`: the database whose changes are followed.
     pub capture: Option<CaptureSettings>,
-    /// `ROOMCAST_SCHEMAS_DIR`: not checked against yet; its being set is warned of.
+    /// `ROOMCAST_SCHEMAS_DIR`: what the data of events looks like; without it nothing is checked.
     pub schemas_dir: Option<PathBuf>,
 }
 
@@ -133,7 +134,8 @@ impl Settings {
             capture: CaptureSettings::read(reader),
             schemas_dir: reader.optional_path(
                 "ROOMCAST_SCHEMAS_DIR",
-                "Folder of JSON Schemas. This version does not check events against them, and says so at start.",
+                "Folder of JSON Schemas (*.json), one for each version of an event's type. Events that break theirs are refused, or warned \
+                 of where it says so. Changes are put in force at once; without a folder nothing is checked.",
             ),
         };
         if settings.in_flight_bytes_max < settings.body_bytes_max {
@@ -154,6 +156,7 @@ impl Settings {
         if let Some(capture) = &self.capture {
             capture.load(&policy)?;
         }
+        schemas::load(self.schemas_dir.as_deref())?;
         let trusted = self.issuers.load()?;
         self.tenancy.restrict(trusted.verifier.clone(), &policy)?;
         self.admin.check()?;

@@ -152,3 +152,109 @@ fn an_old_nats_server_is_refused_with_how_to_get_another() {
     );
     assert!(!folder.path().join(".roomcast").exists());
 }
+
+/// The types of the scenarios as the TypeScript compiler reads them, together with the client's own.
+#[test]
+fn types_are_the_same_each_time_and_compile() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenarios = repository().join("deploy/scenarios");
+    let mut uses = String::new();
+    for entry in std::fs::read_dir(&scenarios).unwrap() {
+        let entry = entry.unwrap();
+        if !entry.path().join("schemas").is_dir() {
+            continue;
+        }
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let file = folder.path().join(format!("{name}.ts"));
+        let schemas = entry.path().join("schemas");
+        let arguments = ["types", "--schemas", schemas.to_str().unwrap()];
+        let printed = roomcast(folder.path(), &arguments);
+        assert!(printed.status.success(), "{}", complaint(&printed));
+        let written = roomcast(
+            folder.path(),
+            &[&arguments[..], &["--out", file.to_str().unwrap()]].concat(),
+        );
+        assert!(written.status.success(), "{}", complaint(&written));
+        assert_eq!(std::fs::read(&file).unwrap(), printed.stdout);
+        uses += &format!(
+            "import type {{ EventData as {name} }} from './{name}';\nexport type Of{name} = EventOf<{name}>;\n"
+        );
+    }
+    assert!(uses.contains("bookings"), "{uses}");
+    let client = repository().join("clients/js/src/event");
+    let text = format!(
+        "import type {{ EventOf }} from '{}';\n{uses}
+export function title(event: EventOf<bookings>): string {{
+  switch (event.type) {{
+    case 'booking:new': return event.data.title + event.data.amount.toFixed(2);
+    default: return event.data.id;
+  }}
+}}
+// @ts-expect-error: an amount is no text
+export const wrong: bookings['booking:new']['amount'] = '1';
+// @ts-expect-error: there is no such category
+export const none: bookings['booking:new']['category'] = 'boat';
+",
+        client.display()
+    );
+    std::fs::write(folder.path().join("use.ts"), text).unwrap();
+    let compiler = repository().join("clients/node_modules/.bin/tsc");
+    if !compiler.is_file() {
+        assert!(
+            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "no TypeScript: make page"
+        );
+        eprintln!("SKIPPED: the TypeScript compiler is not here: make page");
+        return;
+    }
+    let arguments = [
+        "--strict",
+        "--noEmit",
+        "--skipLibCheck",
+        "--target",
+        "es2022",
+        "--module",
+        "esnext",
+        "--moduleResolution",
+        "bundler",
+        "use.ts",
+    ];
+    let output = std::process::Command::new(&compiler)
+        .current_dir(folder.path())
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+#[test]
+fn types_of_broken_schemas_are_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("schemas")).unwrap();
+    let run = || {
+        roomcast(
+            folder.path(),
+            &["types", "--schemas", "schemas", "--out", "out.ts"],
+        )
+    };
+    assert_eq!(run().status.code(), Some(65));
+    std::fs::write(
+        folder.path().join("schemas/a.json"),
+        "{\"x-roomcast-type\":\"a\",\n\"typ\":1}",
+    )
+    .unwrap();
+    let output = run();
+    assert_eq!(output.status.code(), Some(65));
+    assert!(
+        complaint(&output).contains("schemas/a.json:2:7: unknown word \"typ\""),
+        "{}",
+        complaint(&output)
+    );
+    assert!(!folder.path().join("out.ts").exists());
+    let output = roomcast(folder.path(), &["check", "--schemas", "schemas"]);
+    assert_eq!(output.status.code(), Some(65));
+}

@@ -25,6 +25,15 @@ fn policy() -> Policy {
     Policy::parse(POLICY, "policy.yaml").unwrap()
 }
 
+fn schemas() -> Catalog {
+    let texts = [
+        r#"{"x-roomcast-type":"checked","type":"object","required":["n"],"properties":{"n":{"type":"integer"}}}"#,
+        r#"{"x-roomcast-type":"watched","x-roomcast-mode":"warn","type":"object","required":["n"]}"#,
+    ];
+    let parse = |text: &&str| roomcast_schemas::Schema::parse("s.json", text).unwrap();
+    Catalog::new(texts.iter().map(parse).collect()).unwrap()
+}
+
 fn principal(role: &str) -> Principal {
     Principal {
         tenant: Tenant::default(),
@@ -59,7 +68,7 @@ fn decided(who: &str, event: &serde_json::Value, backfill: bool) -> Result<Accep
         now_micros: NOW,
         queued: None,
     };
-    decide(Draft::parse(text.as_bytes())?, &arrival, &policy())
+    decide(Draft::parse(text.as_bytes())?, &arrival, &policy(), &schemas())
 }
 
 #[test]
@@ -265,7 +274,7 @@ fn what_waited_in_a_queue_is_decided_as_of_when_it_was_queued() {
             }),
         };
         let draft = Draft::parse(text.as_bytes()).unwrap().or_id("made".to_owned());
-        decide(draft, &arrival, &policy())
+        decide(draft, &arrival, &policy(), &schemas())
     };
     let event = |name: &str, value: serde_json::Value| {
         let mut event = json!({ "type": "t", "room": "bookings" });
@@ -313,4 +322,56 @@ fn what_waited_in_a_queue_is_decided_as_of_when_it_was_queued() {
         );
         assert_eq!(headers.get_last(header::QUEUED).unwrap().as_str(), "a1.7.0");
     }
+}
+
+#[test]
+fn data_is_checked_after_the_rights() {
+    #[track_caller]
+    fn check(who: &str, event: &serde_json::Value, expected: Result<bool, (Code, Option<&str>)>) {
+        let mut whole = json!({ "room": "bookings" });
+        whole
+            .as_object_mut()
+            .unwrap()
+            .extend(event.as_object().unwrap().clone());
+        let found = decided(who, &whole, false);
+        let found = found.as_ref().map(|accepted| accepted.breach.is_some());
+        let found = found.map_err(|refusal| (refusal.code, refusal.pointer.as_deref()));
+        assert_eq!(found, expected, "{who} {event}");
+    }
+    let schema = |pointer| Err((Code::Schema, Some(pointer)));
+    check(
+        "staff",
+        &json!({ "type": "checked", "data": { "n": 1 } }),
+        Ok(false),
+    );
+    check(
+        "staff",
+        &json!({ "type": "checked", "data": { "n": "1" } }),
+        schema("/data/n"),
+    );
+    check(
+        "staff",
+        &json!({ "type": "checked", "data": {} }),
+        schema("/data"),
+    );
+    check("staff", &json!({ "type": "checked" }), schema("/data"));
+    check(
+        "staff",
+        &json!({ "type": "checked", "data_base64": "AA==" }),
+        schema("/data_base64"),
+    );
+    check(
+        "user",
+        &json!({ "type": "checked", "data": {} }),
+        Err((Code::Forbidden, None)),
+    );
+    check("staff", &json!({ "type": "watched", "data": {} }), Ok(true));
+    check(
+        "staff",
+        &json!({ "type": "watched", "data": { "n": null } }),
+        Ok(false),
+    );
+    check("staff", &json!({ "type": "unknown" }), Ok(false));
+    let withdrawn = json!({ "type": "checked", "delivery": "state", "statekey": "k", "withdrawn": true });
+    check("staff", &withdrawn, Ok(false));
 }

@@ -149,6 +149,7 @@ pub(super) fn described() -> Routes<Letters> {
         Code::UnsupportedType,
         Code::UnknownRoom,
         Code::UnknownAudience,
+        Code::Schema,
         Code::Forbidden,
         Code::Late,
         Code::EventExpired,

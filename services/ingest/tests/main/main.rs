@@ -21,5 +21,6 @@ mod process;
 mod queues;
 mod quotas;
 mod refusals;
+mod schemas;
 mod services;
 mod start;
