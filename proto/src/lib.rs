@@ -23,5 +23,6 @@ pub mod refusal;
 pub mod stream;
 pub mod subject;
 pub mod ticket;
+pub mod trigger;
 
 pub use json::ascii_json;

@@ -9,6 +9,7 @@ use roomcast_proto::frame::{ClientFrame, ServerFrame};
 use roomcast_proto::ids::{Audience, Room, Tenant, escape, event_id_of, partition};
 use roomcast_proto::refusal::Code;
 use roomcast_proto::subject::{parse_inbound, parse_queued, queue_stream};
+use roomcast_proto::trigger::Trigger;
 use serde_json::Value;
 
 fn vectors(file: &str) -> Vec<Value> {
@@ -98,6 +99,30 @@ fn refused_events_are_refused_for_the_reason_written_down() {
         let (code, pointer) = complete(&input(&vector), &vector).expect_err(name);
         assert_eq!(code.as_str(), vector["code"].as_str().unwrap(), "{name}");
         assert_eq!(pointer.as_deref(), vector["pointer"].as_str(), "{name}");
+    }
+}
+
+#[test]
+fn triggers_become_the_events_written_down() {
+    for vector in vectors("triggers.json") {
+        let name = vector["name"].as_str().unwrap();
+        let room = vector["roleRoom"].as_str().map(|room| Room::parse(room).unwrap());
+        let trigger = Trigger::parse(&input(&vector), room.as_ref())
+            .unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"));
+        assert_eq!(serde_json::json!(trigger.events), vector["events"], "{name}");
+        for event in &trigger.events {
+            Draft::parse(event.as_bytes()).unwrap_or_else(|refusal| panic!("{name}: {refusal:?}"));
+        }
+    }
+}
+
+#[test]
+fn refused_triggers_are_refused_for_the_reason_written_down() {
+    for vector in vectors("triggers_refused.json") {
+        let name = vector["name"].as_str().unwrap();
+        let refusal = Trigger::parse(&input(&vector), None).expect_err(name);
+        assert_eq!(refusal.code.as_str(), vector["code"].as_str().unwrap(), "{name}");
+        assert_eq!(refusal.pointer.as_deref(), vector["pointer"].as_str(), "{name}");
     }
 }
 

@@ -170,6 +170,12 @@ impl Policy {
         self.compiled.claims.iter().filter_map(named).collect()
     }
 
+    /// Where a trigger goes that names a role and no room; `None`: it must name one.
+    #[must_use]
+    pub fn trigger_room(&self) -> Option<&Room> {
+        self.compiled.trigger_room.as_ref()
+    }
+
     /// Where activity goes; `None` means that clients may not send any.
     #[must_use]
     pub fn activity(&self) -> Option<&Activity> {

@@ -40,36 +40,39 @@ pub fn itself() -> Operation {
         )
 }
 
+/// What an event over HTTP may be refused with.
+const REFUSALS: [Code; 26] = [
+    Code::BadJson,
+    Code::BadEncoding,
+    Code::BadEvent,
+    Code::BadRoom,
+    Code::BadTime,
+    Code::TooDeep,
+    Code::TooLarge,
+    Code::BadRequest,
+    Code::UnsupportedType,
+    Code::Unauthenticated,
+    Code::Expired,
+    Code::Forbidden,
+    Code::UnknownRoom,
+    Code::UnknownAudience,
+    Code::Schema,
+    Code::Late,
+    Code::EventExpired,
+    Code::TooManyKeys,
+    Code::Conflict,
+    Code::Rate,
+    Code::Quota,
+    Code::Unavailable,
+    Code::Unknown,
+    Code::RequestTimeout,
+    Code::BadOrigin,
+    Code::Internal,
+];
+
 /// `POST /v1/events`
 #[must_use]
 pub fn publish() -> Operation {
-    let refusals = [
-        Code::BadJson,
-        Code::BadEncoding,
-        Code::BadEvent,
-        Code::BadRoom,
-        Code::BadTime,
-        Code::TooDeep,
-        Code::TooLarge,
-        Code::BadRequest,
-        Code::UnsupportedType,
-        Code::Unauthenticated,
-        Code::Expired,
-        Code::Forbidden,
-        Code::UnknownRoom,
-        Code::UnknownAudience,
-        Code::Late,
-        Code::EventExpired,
-        Code::TooManyKeys,
-        Code::Conflict,
-        Code::Rate,
-        Code::Quota,
-        Code::Unavailable,
-        Code::Unknown,
-        Code::RequestTimeout,
-        Code::BadOrigin,
-        Code::Internal,
-    ];
     let batch = || json!({ "type": "array", "items": event_schema(), "maxItems": 1_000 });
     Operation::new("events", "publish", "Publishes events.")
         .about(
@@ -89,7 +92,53 @@ pub fn publish() -> Operation {
             "application/x-ndjson",
             answer::line_shape(),
         )
-        .refuses(refusals.map(Code::listed))
+        .refuses(REFUSALS.map(Code::listed))
+}
+
+/// `POST /v1/triggers`
+#[must_use]
+pub fn trigger() -> Operation {
+    Operation::new("events", "trigger", "Publishes one event to a room, a role, users, or several of them.")
+        .about(
+            "One call says what happened and whom it concerns: `room` (everybody in it, or those of `role`), `role` alone (in the room that the \
+             policy names for that), `users` (their personal rooms). All of it is taken, or none; who is reached twice has two events, \
+             `<id>` in the room and `<id>/<user>` in the personal one. Send it again with the same `id` when no answer came.",
+        )
+        .header("Roomcast-Backfill", "`1`: the id may be older than the de-duplication window.", json!({ "const": "1" }))
+        .takes("application/json", trigger_schema())
+        .answers(200, "It was taken; `cursor` is that of the room's event.", "application/json", answer::receipt_shape())
+        .refuses(REFUSALS.map(Code::listed))
+}
+
+/// JSON Schema of a trigger: an event whose destination is said in other words.
+fn trigger_schema() -> Value {
+    let mut schema = event_schema();
+    schema["description"] = json!("An event, and whom it concerns.");
+    let Some(properties) = schema["properties"].as_object_mut() else {
+        return schema;
+    };
+    properties.remove("audience");
+    properties.insert("role".to_owned(), json!({ "type": "string", "description": "A role of the policy: who of the room's members gets it." }));
+    let users = json!({
+        "type": "array", "items": { "type": "string", "minLength": 1, "maxLength": 1024 }, "minItems": 1, "maxItems": 1_000,
+        "description": "Subjects; one copy each in their personal rooms.",
+    });
+    properties.insert("users".to_owned(), users);
+    schema["anyOf"] = json!([{ "required": ["room"] }, { "required": ["role"] }, { "required": ["users"] }]);
+    schema
+}
+
+/// The preflight of `POST /v1/triggers`.
+#[must_use]
+pub fn trigger_preflight() -> Operation {
+    Operation::new(
+        "events",
+        "triggerPreflight",
+        "Tells a browser whether a page may send a trigger.",
+    )
+    .open()
+    .answers_nothing(204, "It may.")
+    .refuses([Code::BadOrigin.listed()])
 }
 
 /// The preflight of `POST /v1/events`.

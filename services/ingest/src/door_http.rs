@@ -1,4 +1,4 @@
-//! The HTTP door: `POST /v1/events`.
+//! The HTTP door: `POST /v1/events`, and `POST /v1/triggers`, which is made into events ([`crate::trigger`]).
 //!
 //! What may be refused without reading the body is; the body is read with a bound and a deadline, and only from who has a valid
 //! token. Everything refused after that is kept as a dead letter.
@@ -27,8 +27,9 @@ use crate::intake::{self, Intake, Shape};
 use crate::long_body::{LongBody, Reply};
 use crate::metrics::{Door, Outcome};
 use crate::now_micros;
+use crate::trigger;
 
-/// The one path.
+/// Where events are posted.
 pub const PATH: &str = "/v1/events";
 /// On either door: ids that are too old to be de-duplicated are meant.
 pub const BACKFILL: &str = "Roomcast-Backfill";
@@ -46,14 +47,35 @@ pub struct HttpDoor {
     pub body: BodyLimits,
 }
 
+/// What is posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Posted {
+    Events,
+    Trigger,
+}
+
+impl Posted {
+    /// The path, also the origin of a dead letter.
+    const fn path(self) -> &'static str {
+        match self {
+            Posted::Events => PATH,
+            Posted::Trigger => trigger::PATH,
+        }
+    }
+}
+
 /// All routes with what they do. What is added here is in the document.
 fn routes() -> Routes<Arc<HttpDoor>> {
-    Routes::new().post(PATH, describe::publish(), publish).on(
-        Method::Options,
-        PATH,
-        describe::preflight(),
-        preflight,
-    )
+    Routes::new()
+        .post(PATH, describe::publish(), publish)
+        .on(Method::Options, PATH, describe::preflight(), preflight)
+        .post(trigger::PATH, describe::trigger(), post_trigger)
+        .on(
+            Method::Options,
+            trigger::PATH,
+            describe::trigger_preflight(),
+            preflight,
+        )
 }
 
 /// The routes.
@@ -70,16 +92,11 @@ pub fn router(door: HttpDoor) -> Router {
 }
 
 async fn publish(State(door): State<Arc<HttpDoor>>, request: Request) -> Response {
-    door.intake.metrics.request(Door::Http);
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut response = match door.admit(&request) {
-        Ok((sender, place)) => Arc::clone(&door).answer(sender, place, request).await,
-        Err(refusal) => door.turned_away(&refusal),
-    };
-    if let Some(origin) = origin.filter(|origin| door.allows(origin)) {
-        allow_origin(response.headers_mut(), origin);
-    }
-    response
+    door.post(Posted::Events, request).await
+}
+
+async fn post_trigger(State(door): State<Arc<HttpDoor>>, request: Request) -> Response {
+    door.post(Posted::Trigger, request).await
 }
 
 async fn preflight(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
@@ -103,7 +120,7 @@ async fn preflight(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Res
 
 async fn wrong_method(uri: Uri) -> Response {
     let (takes, allow) = match uri.path() {
-        PATH => ("POST", "POST, OPTIONS"),
+        PATH | trigger::PATH => ("POST", "POST, OPTIONS"),
         _ => ("GET", "GET, HEAD"),
     };
     let detail = format!("{} takes {takes}", uri.path());
@@ -131,6 +148,19 @@ fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
 }
 
 impl HttpDoor {
+    async fn post(self: Arc<Self>, posted: Posted, request: Request) -> Response {
+        self.intake.metrics.request(Door::Http);
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let mut response = match self.admit(&request) {
+            Ok((sender, place)) => Arc::clone(&self).answer(posted, sender, place, request).await,
+            Err(refusal) => self.turned_away(&refusal),
+        };
+        if let Some(origin) = origin.filter(|origin| self.allows(origin)) {
+            allow_origin(response.headers_mut(), origin);
+        }
+        response
+    }
+
     fn allows(&self, origin: &HeaderValue) -> bool {
         self.allowed_origins
             .iter()
@@ -171,10 +201,22 @@ impl HttpDoor {
         closing(problem(refusal))
     }
 
-    async fn answer(self: Arc<Self>, sender: Arc<Sender>, mut place: Place, request: Request) -> Response {
+    async fn answer(
+        self: Arc<Self>,
+        posted: Posted,
+        sender: Arc<Sender>,
+        mut place: Place,
+        request: Request,
+    ) -> Response {
         let (head, body) = request.into_parts();
         let backfill = head.headers.get(BACKFILL).is_some_and(|value| value == "1");
-        let content = body::content(&head.headers);
+        let content = body::content(&head.headers).and_then(|content| match (posted, content.media) {
+            (Posted::Events, _) | (Posted::Trigger, Media::Json(_)) => Ok(content),
+            (Posted::Trigger, _) => Err(Refusal::new(
+                Code::UnsupportedType,
+                "a trigger is application/json",
+            )),
+        });
         if let Ok(Content {
             gzip,
             media: Media::Lines,
@@ -195,7 +237,10 @@ impl HttpDoor {
         let answer = match (refusal, content) {
             (None, Ok(content)) => {
                 let (headers, bytes) = (&head.headers, read.bytes);
-                self.take(&sender, headers, content.media, backfill, bytes).await
+                match posted {
+                    Posted::Events => self.take(&sender, headers, content.media, backfill, bytes).await,
+                    Posted::Trigger => trigger::take(&self.intake, &sender, backfill, bytes).await,
+                }
             }
             (refusal, content) => {
                 let (tenant, publisher) = (&sender.tenant, &sender.publisher);
@@ -208,7 +253,7 @@ impl HttpDoor {
                 };
                 let refusal = refusal.unwrap_or_else(|| body::too_large(self.body.bytes_max));
                 self.intake
-                    .refuse(door, tenant, publisher, PATH, bytes, original, refusal)
+                    .refuse(door, tenant, publisher, posted.path(), bytes, original, refusal)
                     .await
             }
         };

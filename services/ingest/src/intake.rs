@@ -11,7 +11,7 @@ use roomcast_rights::Current;
 use tokio::sync::watch;
 
 use crate::accept::{Accepted, Arrival, Sender, decide};
-use crate::answer::{Answer, NotTaken, Taken};
+use crate::answer::{Answer, NotTaken, Receipt, Taken};
 use crate::capacity::{Capacity, Full, Place};
 use crate::dead_letter::{DeadLetter, DeadLetters, is_kept};
 use crate::error::unavailable;
@@ -30,6 +30,8 @@ pub enum Shape {
     Batch,
     /// Either; the first character decides.
     OneOrBatch,
+    /// A JSON array of events that are one to who sent them: when one is refused, none is taken.
+    Together,
 }
 
 impl Shape {
@@ -37,7 +39,7 @@ impl Shape {
     #[must_use]
     pub fn is_batch(self, body: &[u8]) -> bool {
         let first = || body.iter().find(|byte| !byte.is_ascii_whitespace());
-        self == Shape::Batch || self == Shape::OneOrBatch && first() == Some(&b'[')
+        matches!(self, Shape::Batch | Shape::Together) || self == Shape::OneOrBatch && first() == Some(&b'[')
     }
 }
 
@@ -102,7 +104,15 @@ impl Intake {
             Ok(decided) => decided,
             Err(refusal) => return self.refused_whole(&request, refusal).await,
         };
+        if request.shape == Shape::Together
+            && let Some(not_taken) = decided.iter().find_map(|(_, decided)| decided.as_ref().err())
+        {
+            return self.refused_whole(&request, not_taken.refusal.clone()).await;
+        }
         let taken = self.carry_out(&request, decided).await;
+        if request.shape == Shape::Together {
+            return Answer::One(together(taken));
+        }
         if batch {
             return Answer::Batch(taken);
         }
@@ -349,6 +359,30 @@ impl Intake {
             self.dead_letters.keep(letters).await;
         }
     }
+}
+
+/// What became of events that are one: refused when one of them is, because sending it again finds those that were stored.
+fn together(taken: Vec<Taken>) -> Taken {
+    let mut whole: Option<Receipt> = None;
+    for one in taken {
+        let receipt = one?;
+        whole = Some(match whole {
+            None => receipt,
+            Some(first) => Receipt {
+                // Stored now, where one of them was.
+                outcome: if receipt.outcome == Outcome::Stored {
+                    receipt.outcome
+                } else {
+                    first.outcome
+                },
+                ..first
+            },
+        });
+    }
+    whole.ok_or_else(|| NotTaken {
+        refusal: unavailable("nothing was done"),
+        id: None,
+    })
 }
 
 fn arrival<'a>(request: &Request<'a>, now_micros: i64) -> Arrival<'a> {

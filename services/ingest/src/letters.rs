@@ -22,6 +22,7 @@ use crate::intake::{Intake, Request, Shape};
 use crate::key_value::{Decision, KeyValue};
 use crate::metrics::Door;
 use crate::now_micros;
+use crate::trigger;
 
 /// Letters read at once: they have up to 128 KiB each.
 const BATCH: usize = 32;
@@ -276,6 +277,13 @@ impl Letters {
         };
         let queued = || subject::parse_queued(&letter.origin).map(|(inbound, _)| inbound);
         let inbound = subject::parse_inbound(&letter.origin).or_else(|_| queued()).ok();
+        let (shape, body) = match letter.origin == trigger::PATH {
+            false => (Shape::OneOrBatch, body),
+            true => match trigger::events(&self.intake, &body) {
+                Ok(events) => (Shape::Together, events),
+                Err(refusal) => return Answer::Refused(refusal),
+            },
+        };
         let request = Request {
             door: Door::Replay,
             sender: &sender,
@@ -283,7 +291,7 @@ impl Letters {
             audience: inbound.as_ref().map(|inbound| &inbound.audience),
             backfill: true,
             origin: &letter.origin,
-            shape: Shape::OneOrBatch,
+            shape,
             body,
             original: None,
         };

@@ -49,6 +49,7 @@ pub mod standing;
 pub mod store;
 pub mod streams;
 pub mod tickets;
+pub mod trigger;
 
 pub use serve::{SERVICE, serve};
 pub use settings::Settings;

@@ -63,6 +63,7 @@ pub(super) fn compile(
             });
         }
     }
+    compiled.trigger_room = draft.trigger_room;
     let publishers = compile_publishers(&compiled, draft.publishers, mistakes);
     compiled.permissions = permissions.ids;
     (compiled, publishers)

@@ -108,6 +108,7 @@ pub(crate) struct Compiled {
     /// Permissions by name, for those that no room and no command asks for.
     pub(crate) permissions: HashMap<String, PermissionId>,
     pub(crate) activity: Option<Activity>,
+    pub(crate) trigger_room: Option<Room>,
 }
 
 impl Compiled {

@@ -2,7 +2,7 @@
 
 use roomcast_proto::ids::{Room, Tenant, is_token};
 
-use super::sections::{activity, command, publisher, room};
+use super::sections::{activity, command, publisher, room, triggers};
 use crate::redact::Pointer;
 use crate::yaml::{At, Mistakes, Node, Value};
 
@@ -66,16 +66,18 @@ pub(super) struct Draft {
     pub(super) rooms: Vec<RoomDraft>,
     pub(super) commands: Vec<CommandDraft>,
     pub(super) activity: Option<ActivityDraft>,
+    pub(super) trigger_room: Option<Room>,
     pub(super) publishers: Vec<PublisherDraft>,
 }
 
-const TOP_KEYS: [&str; 7] = [
+const TOP_KEYS: [&str; 8] = [
     "version",
     "role_aliases",
     "roles",
     "rooms",
     "commands",
     "activity",
+    "triggers",
     "publishers",
 ];
 
@@ -108,6 +110,7 @@ pub(super) fn read(root: &Node, mistakes: &mut Mistakes<'_>) -> Draft {
             "rooms" => draft.rooms = each(node, "`rooms`", mistakes, room),
             "commands" => draft.commands = each(node, "`commands`", mistakes, command),
             "activity" => draft.activity = activity(node, mistakes),
+            "triggers" => draft.trigger_room = triggers(node, mistakes),
             "publishers" => draft.publishers = each(node, "`publishers`", mistakes, publisher),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! The entries of the lists in a policy: rooms, commands, activity and publishers.
+//! The entries of the lists in a policy: rooms, commands, activity, triggers and publishers.
 
 use roomcast_proto::ids::{Room, Tenant, is_token};
 
@@ -120,7 +120,7 @@ pub(super) fn activity(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Activ
         mistakes,
     )? {
         match key {
-            "room" => room = activity_room(node, mistakes),
+            "room" => room = shared_room(node, "activity", mistakes),
             _ => audience = text(node, "an audience", mistakes),
         }
     }
@@ -130,12 +130,22 @@ pub(super) fn activity(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Activ
     })
 }
 
-fn activity_room(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Room> {
+/// `triggers: { room }`.
+pub(super) fn triggers(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Room> {
+    let mut room = None;
+    for (_, node) in fields(node, "`triggers`", &["room"], &["room"], mistakes)? {
+        room = shared_room(node, "a trigger for a role", mistakes);
+    }
+    room
+}
+
+/// A room that is nobody's own.
+fn shared_room(node: &Node, what: &str, mistakes: &mut Mistakes<'_>) -> Option<Room> {
     let name = text(node, "a room", mistakes)?;
     match Room::parse(&name.text) {
         Ok(room) if !room.is_personal() => Some(room),
         Ok(_) => {
-            mistakes.add(node.at, "activity cannot go to a personal room");
+            mistakes.add(node.at, format!("{what} cannot go to a personal room"));
             None
         }
         Err(bad) => {

@@ -132,6 +132,11 @@ fn every_mistake_has_its_place_and_its_words() {
         &with("activity: { room: user.u1, audience: staff }"),
         &["4:19: activity cannot go to a personal room"],
     );
+    check(&with("triggers: { room: a }"), &[]);
+    check(
+        &with("triggers: { room: user.u1 }"),
+        &["4:19: a trigger for a role cannot go to a personal room"],
+    );
     check(
         &with("activity: { room: a b, audience: staff }"),
         &["4:19: bad room \"a b\": tokens of 1 to 64 letters, digits, - or _ joined by dots"],

@@ -24,3 +24,4 @@ mod refusals;
 mod schemas;
 mod services;
 mod start;
+mod triggers;
