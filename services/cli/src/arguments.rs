@@ -25,9 +25,10 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run the whole system on this machine: NATS, ingest, aggregator, gateway, and a scenario's simulator.
     Dev(Box<crate::dev::Options>),
-    /// Publish a scenario's events: first its history if asked to, then live.
+    /// Publish a scenario's events: first its history if asked to, then live; or a recorded day.
     Simulate(crate::simulate::Options),
     /// Write what was published to a file, for `simulate --from`.
+    Record(crate::record::Options),
     /// Sign a token with a key file and print it.
     Token(crate::token::Options),
     /// Publish one event.

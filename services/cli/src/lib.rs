@@ -1,7 +1,8 @@
 //! `roomcast`: the hand of developers and operators.
 //!
-//! `dev` runs the whole system on one machine; `simulate` publishes a scenario's events; `token`, `publish`, `tail`, `top`, `explain`, `try`,
-//! `metrics`, `replay` and `check` are
+//! `dev` runs the whole system on one machine; `simulate` publishes a scenario's events, `record` writes
+//! down those of a day for it; `token`, `publish`, `tail`, `top`, `explain`, `try`,
+//! `metrics`, `replay`, `check` and `types` are
 //! the tools one reaches for beside it; `streams` creates what the services only verify. Nothing here is part of a running service.
 
 mod arguments;
@@ -16,6 +17,7 @@ mod http;
 mod ingest;
 mod metrics;
 mod publish;
+mod record;
 mod replay;
 mod scenario;
 mod simulate;
@@ -70,6 +72,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Dev(options) => Box::pin(dev::run(*options)).await,
         Command::Simulate(options) => Box::pin(simulate::run(options)).await,
+        Command::Record(options) => Box::pin(record::run(options)).await,
         Command::Token(options) => token::run(&options),
         Command::Publish(options) => Box::pin(publish::run(options)).await,
         Command::Tail(options) => Box::pin(tail::run(options)).await,

@@ -1,5 +1,6 @@
-//! `roomcast simulate`, and the simulator inside `roomcast dev`: a scenario's events, published.
+//! `roomcast simulate`, and the simulator inside `roomcast dev`: a scenario's events, or those of a recorded day, published.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dev_env::{self, DevEnv};
 use crate::duration::shown;
 use crate::ingest::{BATCH, Credential, EVENT, Ingest, PublishError};
-use crate::scenario::{Generator, Scenario, Told};
+use crate::scenario::{Again, Generator, Recorded, Scenario, Told};
 use crate::terminal::say;
 use crate::{find, terminal};
 
@@ -20,22 +21,27 @@ const BATCH_EVENTS: usize = 100;
 /// A line of progress at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
-/// Publishes a scenario's events to ingest: first a history if asked to, then live, until Ctrl-C.
+/// Publishes a scenario's events to ingest: first a history if asked to, then live, until Ctrl-C. Or those of a file that `roomcast record`
+/// wrote, once, at the pace at which they happened: under new ids and with the time of now, everything else as it was.
 ///
 /// Where to and as whom is read from .roomcast/dev.env of the working directory; ROOMCAST_INGEST and ROOMCAST_TOKEN override it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     roomcast simulate --scenario bookings\n  \
     roomcast simulate --scenario bookings --seed 42 --speed 10\n  \
-    roomcast simulate --scenario bookings --history 48h --once")]
+    roomcast simulate --scenario bookings --history 48h --once\n  \
+    roomcast simulate --from day.ndjson --speed 10")]
 pub(crate) struct Options {
     /// A scenario, by name or folder.
-    #[arg(long, value_name = "NAME|DIR")]
-    scenario: String,
+    #[arg(long, value_name = "NAME|DIR", required_unless_present = "from")]
+    scenario: Option<String>,
+    /// A file with an event a line, instead of a scenario.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenario", "seed", "history", "once"])]
+    from: Option<PathBuf>,
     /// The same seed tells the same stories.
     #[arg(long, default_value_t = 2)]
     seed: u64,
-    /// How much faster than the scenario says live goes.
+    /// How much faster than the scenario or the file says live goes.
     #[arg(long, default_value_t = 1.0, value_parser = parse_speed)]
     speed: f64,
     /// Publish so much of the past first, at once.
@@ -59,14 +65,14 @@ pub(crate) fn parse_speed(text: &str) -> Result<f64, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// 64: no such scenario. 65: the scenario is wrong, or ingest refuses its events. 69: nowhere to publish to.
+/// 64: no such scenario. 65: the scenario or the file is wrong, or ingest refuses its events. 69: nowhere to publish to, or no such file.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
-    let scenario = Arc::new(Scenario::load(&find::scenario(&options.scenario)?)?);
-    let now = now_micros();
-    let past = options.history.map_or(0, |history| {
-        i64::try_from(history.as_micros()).unwrap_or_default()
+    let stop = CancellationToken::new();
+    let ending = stop.clone();
+    tokio::spawn(async move {
+        let _ = tokio::signal::ctrl_c().await;
+        ending.cancel();
     });
-    let mut simulator = Simulator::new(scenario, options.seed, now - past, now);
     let sink = if options.print {
         Sink::Print
     } else {
@@ -76,12 +82,17 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             Credential::Fixed(env.require(dev_env::TOKEN)?),
         )))
     };
-    let stop = CancellationToken::new();
-    let ending = stop.clone();
-    tokio::spawn(async move {
-        let _ = tokio::signal::ctrl_c().await;
-        ending.cancel();
+    let name = match (&options.from, &options.scenario) {
+        (Some(path), _) => return again(Recorded::open(path)?, &sink, options.speed, &stop).await,
+        (None, Some(name)) => name,
+        (None, None) => return Err(Failure::settings("name a --scenario, or a file with --from")),
+    };
+    let scenario = Arc::new(Scenario::load(&find::scenario(name)?)?);
+    let now = now_micros();
+    let past = options.history.map_or(0, |history| {
+        i64::try_from(history.as_micros()).unwrap_or_default()
     });
+    let mut simulator = Simulator::new(scenario, options.seed, now - past, now);
     if past > 0 {
         let published = simulator.history(&sink, &stop).await?;
         say(&format!(
@@ -94,6 +105,47 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         return Ok(());
     }
     simulator.live(&sink, options.speed, options.once, &stop).await
+}
+
+/// Publishes a recorded day once, each event when it is due; what is due at once goes together.
+async fn again(mut day: Recorded, sink: &Sink, speed: f64, stop: &CancellationToken) -> Result<(), Failure> {
+    let began = tokio::time::Instant::now();
+    let mut events: u64 = 0;
+    let mut next = day.next()?;
+    while let Some(first) = next.take() {
+        let due = |event: &Again| began + Duration::from_micros(event.after_micros).div_f64(speed);
+        tokio::select! {
+            () = tokio::time::sleep_until(due(&first)) => {}
+            () = stop.cancelled() => break,
+        }
+        let line = first.line;
+        let mut batch = vec![first.event(&new_event_id(), now_micros())];
+        while batch.len() < BATCH_EVENTS {
+            next = day.next()?;
+            match next.take() {
+                Some(event) if due(&event) <= tokio::time::Instant::now() => {
+                    batch.push(event.event(&new_event_id(), now_micros()));
+                }
+                later => {
+                    next = later;
+                    break;
+                }
+            }
+        }
+        if next.is_none() && batch.len() == BATCH_EVENTS {
+            next = day.next()?;
+        }
+        events += batch.len() as u64;
+        let put = match (sink, batch.len()) {
+            (Sink::Print, _) | (_, 1) => sink.put(EVENT, batch.join("\n"), stop).await,
+            _ => sink.put(BATCH, format!("[{}]", batch.join(",")), stop).await,
+        };
+        if !put.map_err(|failure| day.wrong(line, &format!("from here on: {}", failure.message)))? {
+            break;
+        }
+    }
+    say(&format!("{events} events in {}", shown(began.elapsed())));
+    Ok(())
 }
 
 /// Where events go.
@@ -187,7 +239,7 @@ impl Simulator {
         while batch.len() < BATCH_EVENTS && self.kept.is_none() {
             let Some(told) = self.generator.next() else { break };
             if told.at < self.live_from {
-                batch.push(self.generator.event(&told, &new_event_id(), told.at));
+                batch.push(Generator::event(&told, &new_event_id(), told.at));
             } else {
                 self.kept = Some(told);
             }
@@ -218,7 +270,7 @@ impl Simulator {
                 () = tokio::time::sleep_until(began + due) => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            let event = self.generator.event(&told, &new_event_id(), now_micros());
+            let event = Generator::event(&told, &new_event_id(), now_micros());
             if !sink.put(EVENT, event, stop).await? || (one_story && told.last) {
                 return Ok(());
             }

@@ -242,13 +242,14 @@ fn mentions(text: &str, name: &str) -> bool {
 
 #[test]
 fn every_scenario_has_its_files() {
-    for name in ["bookings"] {
+    for name in ["bookings", "deliveries", "property", "repair", "restaurant"] {
         for file in [
             "policy.yaml",
             "metrics.yaml",
             "scenario.yaml",
             "page.json",
             "README.md",
+            "schemas",
         ] {
             assert!(
                 root().join("deploy/scenarios").join(name).join(file).exists(),

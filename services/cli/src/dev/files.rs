@@ -6,7 +6,7 @@ use std::sync::Arc;
 use roomcast_access::Policy;
 use roomcast_chassis::process::Failure;
 use roomcast_proto::ids::AUDIENCE_ALL;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::home::Home;
 use crate::find;
@@ -91,6 +91,14 @@ impl Files {
             page,
             scenario,
         })
+    }
+
+    /// What the tokens of development users say beside their roles: the scenario knows.
+    pub(crate) fn claims(&self) -> Map<String, Value> {
+        let claims = self.scenario.iter().flat_map(|scenario| scenario.claims());
+        claims
+            .map(|(name, values)| (name.clone(), json!(values)))
+            .collect()
     }
 
     /// The page's settings with the addresses that are known only now, written where the gateways read them.

@@ -64,6 +64,7 @@ impl System<'_> {
         if !self.roles.iter().any(|known| known == role) {
             claims.roles.clone_from(&self.roles);
         }
+        claims.others.clone_from(&self.claims);
         claims
     }
 

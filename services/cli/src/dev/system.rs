@@ -11,6 +11,7 @@ use roomcast_proto::accounts::API_IN_CORE;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::stream::Sizing;
 use roomcast_proto::subject::stream::EVENTS;
+use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,8 @@ pub(super) struct System<'a> {
     pub(super) key_file: PathBuf,
     /// The roles of the policy in force.
     pub(super) roles: Vec<String>,
+    /// What tokens say beside roles.
+    pub(super) claims: Map<String, Value>,
 }
 
 impl System<'_> {
@@ -113,6 +116,7 @@ impl System<'_> {
             admin_signer,
             key_file,
             roles: files.roles.clone(),
+            claims: files.claims(),
         };
         let (empty, replicas) = system.nats_and_streams(family, nodes).await?;
         let extra = Extra {

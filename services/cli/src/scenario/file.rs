@@ -1,12 +1,13 @@
 //! The way from `scenario.yaml` to a [`Scenario`]: every rule, and the place where one is broken.
 
+use roomcast_proto::event::Priority;
 use roomcast_proto::ids::{Audience, Room};
 use serde_saphyr::{Location, Spanned};
 
 use super::Scenario;
 use super::pace::Pace;
-use super::story::{Cell, Field, Row, Step, Story, Table, Template};
-use super::written::{CellFile, FieldFile, File, Made, PaceFile, RangeFile, RowFile, StepFile, StoryFile};
+use super::story::{Cell, Field, Row, Step, Story, Table, Template, Whereto};
+use super::written::{CellFile, FieldFile, File, Ordered, PaceFile, RangeFile, RowFile, StepFile, StoryFile};
 
 /// Largest number a cell may hold; a product of two stays far inside 64 bits.
 const NUMBER_MAX: f64 = 1e7;
@@ -60,6 +61,12 @@ pub(super) fn parse(text: &str) -> Result<Scenario, Wrong> {
         .into_iter()
         .map(table)
         .collect::<Result<Vec<_>, _>>()?;
+    let everywhere = Whereto {
+        room: Template::of(room.as_str()),
+        audience: audience.clone(),
+        priority: Priority::default(),
+        key: None,
+    };
     if file.stories.value.is_empty() {
         return Err(wrong(&file.stories, "there is no story to tell"));
     }
@@ -67,11 +74,12 @@ pub(super) fn parse(text: &str) -> Result<Scenario, Wrong> {
         .stories
         .value
         .into_iter()
-        .map(|found| story(found, &tables))
+        .map(|found| story(found, &everywhere, &tables))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Scenario {
         room,
         audience,
+        claims: file.claims,
         pace,
         tables,
         stories,
@@ -161,20 +169,63 @@ fn hundredths(number: f64) -> Result<i64, String> {
     Ok(scaled.round() as i64)
 }
 
-fn story(found: StoryFile, tables: &[Table]) -> Result<Story, Wrong> {
+fn fields(found: Ordered<Spanned<FieldFile>>, tables: &[Table]) -> Result<Vec<(String, Field)>, Wrong> {
+    let read = |(name, spanned): (String, Spanned<FieldFile>)| {
+        let at = spanned.referenced;
+        let field = field(spanned.value, tables).map_err(|message| Wrong { at, message })?;
+        Ok((name, field))
+    };
+    found.0.into_iter().map(read).collect()
+}
+
+/// Where an event goes, as a story or a step of it says.
+struct WhereFile {
+    room: Option<Spanned<String>>,
+    audience: Option<Spanned<String>>,
+    priority: Option<Spanned<String>>,
+    key: Option<Spanned<String>>,
+}
+
+/// What is said here counts, else what was said before.
+fn whereto(found: &WhereFile, before: &Whereto, tables: &[Table]) -> Result<Whereto, Wrong> {
+    let template = |spanned: &Spanned<String>| {
+        Template::parse(&spanned.value, tables).map_err(|message| wrong(spanned, message))
+    };
+    let mut whereto = before.clone();
+    if let Some(spanned) = &found.room {
+        let room = template(spanned)?;
+        room.check_room(tables)
+            .map_err(|message| wrong(spanned, message))?;
+        whereto.room = room;
+    }
+    if let Some(spanned) = &found.audience {
+        whereto.audience = Audience::parse(&spanned.value).map_err(|bad| wrong(spanned, bad.to_string()))?;
+    }
+    if let Some(spanned) = &found.priority {
+        let priority = Priority::from_name(&spanned.value);
+        whereto.priority =
+            priority.ok_or_else(|| wrong(spanned, "priority is critical, high, medium or low"))?;
+    }
+    if let Some(spanned) = &found.key {
+        whereto.key = Some(template(spanned)?);
+    }
+    Ok(whereto)
+}
+
+fn story(found: StoryFile, everywhere: &Whereto, tables: &[Table]) -> Result<Story, Wrong> {
     let weight = match &found.weight {
         None => 1,
         Some(weight) if weight.value > 0 => weight.value,
         Some(weight) => return Err(wrong(weight, "weight is a whole number from 1")),
     };
-    let mut data = Vec::new();
-    for (name, spanned) in found.data.0 {
-        let at = spanned.referenced;
-        data.push((
-            name,
-            field(spanned.value, tables).map_err(|message| Wrong { at, message })?,
-        ));
-    }
+    let own = WhereFile {
+        room: found.room,
+        audience: found.audience,
+        priority: found.priority,
+        key: found.key,
+    };
+    let own = whereto(&own, everywhere, tables)?;
+    let data = fields(found.data, tables)?;
     if found.steps.value.is_empty() {
         return Err(wrong(&found.steps, "a story has at least one step"));
     }
@@ -193,19 +244,21 @@ fn story(found: StoryFile, tables: &[Table]) -> Result<Story, Wrong> {
         .steps
         .value
         .into_iter()
-        .map(step)
+        .map(|found| step(found, &data, &own, tables))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Story { weight, data, steps })
+    Ok(Story { weight, steps })
 }
 
 fn field(found: FieldFile, tables: &[Table]) -> Result<Field, String> {
-    match found {
-        FieldFile::Text(text) => Template::parse(&text, tables).map(Field::Text),
-        FieldFile::Made(Made {
-            multiply: Some(factors),
-            quantity: None,
-            unit: None,
-        }) => {
+    const EXPECTED: &str =
+        "expected one of { number: a }, { multiply: [a, b] }, { quantity: a, unit: b } and { object: { … } }";
+    let made = match found {
+        FieldFile::Text(text) => return Template::parse(&text, tables).map(Field::Text),
+        FieldFile::Made(made) => made,
+    };
+    match (made.number, made.multiply, made.quantity, made.unit, made.object) {
+        (Some(number), None, None, None, None) => Table::number(tables, &number).map(Field::Number),
+        (None, Some(factors), None, None, None) => {
             let [a, b] = factors.as_slice() else {
                 return Err("multiply takes two numbers".to_owned());
             };
@@ -214,19 +267,25 @@ fn field(found: FieldFile, tables: &[Table]) -> Result<Field, String> {
                 Table::number(tables, b)?,
             ))
         }
-        FieldFile::Made(Made {
-            multiply: None,
-            quantity: Some(quantity),
-            unit: Some(unit),
-        }) => Ok(Field::Quantity(
+        (None, None, Some(quantity), Some(unit), None) => Ok(Field::Quantity(
             Table::number(tables, &quantity)?,
             Table::text(tables, &unit)?,
         )),
-        FieldFile::Made(_) => Err("expected { multiply: [a, b] } or { quantity: a, unit: b }".to_owned()),
+        (None, None, None, None, Some(members)) => {
+            let read = |(name, found)| Ok((name, field(found, tables)?));
+            members
+                .0
+                .into_iter()
+                .map(read)
+                .collect::<Result<_, String>>()
+                .map(Field::Object)
+        }
+        _ => Err(EXPECTED.to_owned()),
     }
 }
 
-fn step(found: StepFile) -> Result<Step, Wrong> {
+/// A step has the story's data and place, but for what it says itself.
+fn step(found: StepFile, data: &[(String, Field)], own: &Whereto, tables: &[Table]) -> Result<Step, Wrong> {
     let named = |kind: &Spanned<String>| {
         let good =
             !kind.value.is_empty() && !kind.value.contains(|c: char| c.is_whitespace() || c.is_control());
@@ -255,7 +314,19 @@ fn step(found: StepFile) -> Result<Step, Wrong> {
             ));
         }
     };
+    let said = WhereFile {
+        room: found.room,
+        audience: found.audience,
+        priority: found.priority,
+        key: found.key,
+    };
+    let more = fields(found.data.unwrap_or_else(|| Ordered(Vec::new())), tables)?;
+    let mut data = data.to_vec();
+    data.retain(|(name, _)| !more.iter().any(|(newer, _)| newer == name));
+    data.extend(more);
     Ok(Step {
+        whereto: whereto(&said, own, tables)?,
+        data,
         kind,
         otherwise,
         chance,

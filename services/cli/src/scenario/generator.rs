@@ -10,7 +10,7 @@ use roomcast_proto::event::rfc3339;
 
 use super::Scenario;
 use super::pace::{between, micros};
-use super::story::weighted;
+use super::story::{Rows, weighted};
 
 /// Story numbers wrap here; it takes more than 90 days at the pace of a travel desk.
 const NUMBERS: u64 = 1_000_000;
@@ -26,6 +26,8 @@ pub(crate) struct Told {
     order: u64,
     /// CloudEvents `type`.
     pub(crate) kind: String,
+    /// Where it goes: members of a JSON object.
+    attributes: String,
     /// JSON.
     pub(crate) data: String,
     /// Whether it is the last of its story.
@@ -77,8 +79,9 @@ impl Generator {
         else {
             return;
         };
-        let data = story.data(&scenario.tables, self.number, rng);
-        self.number = (self.number + 1) % NUMBERS;
+        let rows = Rows::draw(&scenario.tables, rng);
+        let number = self.number;
+        self.number = (number + 1) % NUMBERS;
         let mut at = self.next_at;
         let mut told: Vec<Told> = Vec::with_capacity(story.steps.len());
         for step in &story.steps {
@@ -93,7 +96,8 @@ impl Generator {
                 at,
                 order: self.order,
                 kind: kind.clone(),
-                data: data.clone(),
+                attributes: step.attributes(&rows, number),
+                data: step.data(&rows, number),
                 last: false,
             });
             self.order += 1;
@@ -111,14 +115,13 @@ impl Generator {
     }
 
     /// The event as it is published: CloudEvents, at `time` (Unix microseconds), under `id`.
-    pub(crate) fn event(&self, told: &Told, id: &str, time: i64) -> String {
+    pub(crate) fn event(told: &Told, id: &str, time: i64) -> String {
         format!(
-            r#"{{"specversion":"1.0","id":{},"source":"roomcast-simulate","type":{},"time":{},"room":{},"audience":{},"data":{}}}"#,
+            r#"{{"specversion":"1.0","id":{},"source":"roomcast-simulate","type":{},"time":{},{},"data":{}}}"#,
             quoted(id),
             quoted(&told.kind),
             quoted(&rfc3339(time)),
-            quoted(self.scenario.room.as_str()),
-            quoted(self.scenario.audience.as_str()),
+            told.attributes,
             told.data
         )
     }
@@ -255,7 +258,7 @@ mod tests {
     fn the_published_event_is_one_that_ingest_reads() {
         let mut generator = Generator::new(bookings(), 1, NOW, NOW);
         let told = generator.next().unwrap();
-        let json = generator.event(&told, "0190-1", told.at);
+        let json = Generator::event(&told, "0190-1", told.at);
         let draft = roomcast_proto::event::Draft::parse(json.as_bytes()).unwrap();
         assert_eq!(draft.kind(), "booking:new");
         let value: Value = serde_json::from_str(&json).unwrap();

@@ -7,9 +7,11 @@
 mod file;
 mod generator;
 mod pace;
+mod recorded;
 mod story;
 mod written;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use roomcast_chassis::process::Failure;
@@ -17,6 +19,7 @@ use roomcast_proto::ids::{Audience, Room};
 
 pub(crate) use generator::{Generator, Told};
 use pace::Pace;
+pub(crate) use recorded::{Again, Recorded};
 use story::{Story, Table};
 
 /// A scenario that can be told.
@@ -24,6 +27,7 @@ use story::{Story, Table};
 pub(crate) struct Scenario {
     room: Room,
     audience: Audience,
+    claims: BTreeMap<String, Vec<String>>,
     pace: Pace,
     tables: Vec<Table>,
     stories: Vec<Story>,
@@ -59,6 +63,11 @@ impl Scenario {
             step.map_or("", |step| step.kind.as_str()),
             self.audience.as_str(),
         )
+    }
+
+    /// What the tokens of development users say beside their roles.
+    pub(crate) fn claims(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.claims
     }
 
     /// Reads the text of a scenario's file.
@@ -166,9 +175,42 @@ stories:
         check(("version: 1", "version: ["), Err("s.yaml:"));
     }
 
+    /// What the simulator says of each business is what its own policy and schemas allow.
     #[test]
     fn the_scenarios_of_the_repository_are_good() {
-        let folder = crate::find::scenario("bookings").unwrap();
-        Scenario::load(&folder).unwrap();
+        const NOW: i64 = 1_790_000_000_000_000;
+        for name in ["bookings", "deliveries", "property", "repair", "restaurant"] {
+            let folder = crate::find::scenario(name).unwrap();
+            let scenario = std::sync::Arc::new(Scenario::load(&folder).unwrap());
+            let schemas = roomcast_schemas::folder::load(&folder.join("schemas")).unwrap();
+            let text = std::fs::read_to_string(folder.join("policy.yaml")).unwrap();
+            let policy = roomcast_access::Policy::parse(&text, "policy.yaml").unwrap();
+            let told =
+                Generator::new(scenario, 1, NOW - 2 * 3_600_000_000, NOW).take_while(|told| told.at < NOW);
+            let mut kinds = std::collections::BTreeSet::new();
+            for told in told {
+                let json = Generator::event(&told, "id", told.at);
+                let event: serde_json::Value = serde_json::from_str(&json).unwrap();
+                roomcast_proto::event::Draft::parse(json.as_bytes())
+                    .unwrap_or_else(|refusal| panic!("{json}: {refusal:?}"));
+                let data = roomcast_schemas::Data::Json(&told.data);
+                schemas
+                    .check(&told.kind, None, data)
+                    .unwrap_or_else(|breach| panic!("{json}: {breach:?}"));
+                let room = Room::parse(event["room"].as_str().unwrap()).unwrap();
+                assert!(policy.knows_room(&room), "{json}");
+                assert!(
+                    policy.audience(event["audience"].as_str().unwrap()).is_some(),
+                    "{json}"
+                );
+                kinds.insert(told.kind);
+            }
+            let checked = |kind: &&String| schemas.kinds().any(|(known, _)| known == kind.as_str());
+            let others: Vec<_> = kinds.iter().filter(|kind| !checked(kind)).collect();
+            assert!(
+                others.iter().all(|kind| kind.starts_with("notification.")),
+                "{name}: {others:?}"
+            );
+        }
     }
 }

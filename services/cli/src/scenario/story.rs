@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::quoted;
 use fastrand::Rng;
+use roomcast_proto::event::Priority;
+use roomcast_proto::ids::{Audience, Room, is_token};
+
+use super::quoted;
 
 /// Rows of which a story draws one.
 #[derive(Debug)]
@@ -45,15 +48,28 @@ pub(super) struct Reference {
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) weight: u32,
-    pub(super) data: Vec<(String, Field)>,
     pub(super) steps: Vec<Step>,
 }
 
+/// Where an event goes.
+#[derive(Debug, Clone)]
+pub(super) struct Whereto {
+    pub(super) room: Template,
+    pub(super) audience: Audience,
+    pub(super) priority: Priority,
+    /// The key of a state event.
+    pub(super) key: Option<Template>,
+}
+
 /// One member of the data.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Field {
     /// Text with drawn parts.
     Text(Template),
+    /// A number as it was drawn.
+    Number(Reference),
+    /// Members of its own.
+    Object(Vec<(String, Field)>),
     /// A number with two decimals.
     Multiply(Reference, Reference),
     /// A count and its unit: `1 day`, `3 days`.
@@ -69,13 +85,15 @@ pub(super) struct Step {
     pub(super) chance: f64,
     /// After the step before.
     pub(super) after_seconds: [f64; 2],
+    pub(super) whereto: Whereto,
+    pub(super) data: Vec<(String, Field)>,
 }
 
 /// Text with drawn parts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Template(Vec<Part>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Part {
     Text(String),
     /// The story's number, filled with zeros up to a width.
@@ -169,6 +187,48 @@ impl Template {
         }
         Ok(Self(parts))
     }
+
+    /// Text without drawn parts.
+    pub(super) fn of(text: &str) -> Self {
+        Self(vec![Part::Text(text.to_owned())])
+    }
+
+    /// Whether it makes rooms, whatever is drawn.
+    ///
+    /// # Errors
+    /// What is expected instead.
+    pub(super) fn check_room(&self, tables: &[Table]) -> Result<(), String> {
+        let mut sample = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => sample += text,
+                Part::Number(width) => sample += &"0".repeat(*width),
+                Part::Cell(Reference { table, column }) => {
+                    let rows = tables.get(*table).map_or(&[][..], |table| &table.rows);
+                    let cells = rows.iter().filter_map(|row| row.cells.get(column));
+                    let good = |cell: &Cell| match cell {
+                        Cell::Texts(texts) => texts.iter().all(|text| is_token(text)),
+                        Cell::Range { from, step, .. } => from % 100 == 0 && (step % 100 == 0 || *step == 1),
+                    };
+                    if !cells.clone().all(good) {
+                        return Err(format!("{column} holds what no part of a room's name can be"));
+                    }
+                    sample.push('0');
+                }
+            }
+        }
+        Room::parse(&sample).map(drop).map_err(|bad| bad.to_string())
+    }
+
+    /// The text for what was drawn.
+    fn fill(&self, rows: &Rows<'_>, number: u64) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Number(width) => format!("{number:0width$}"),
+            Part::Cell(reference) => rows.text(reference),
+        };
+        self.0.iter().map(part).collect()
+    }
 }
 
 /// Draws an index by weight.
@@ -184,19 +244,78 @@ pub(super) fn weighted(rng: &mut Rng, weights: impl Iterator<Item = u32> + Clone
     0
 }
 
-impl Story {
-    /// Draws the rows and writes the data all steps of the story carry, as JSON.
-    pub(super) fn data(&self, tables: &[Table], number: u64, rng: &mut Rng) -> String {
-        let drawn: Vec<BTreeMap<&str, Drawn<'_>>> = tables.iter().map(|table| draw(table, rng)).collect();
-        let mut json = String::with_capacity(256);
-        for (index, (name, field)) in self.data.iter().enumerate() {
-            let separator = if index == 0 { '{' } else { ',' };
-            let value = field.value(&drawn, number);
-            let _ = write!(json, "{separator}{}:{value}", quoted(name));
-        }
-        json.push_str(if self.data.is_empty() { "{}" } else { "}" });
-        json
+/// What a story has drawn: a row of each table.
+#[derive(Debug)]
+pub(super) struct Rows<'a>(Vec<BTreeMap<&'a str, Drawn<'a>>>);
+
+impl<'a> Rows<'a> {
+    /// Draws them.
+    pub(super) fn draw(tables: &'a [Table], rng: &mut Rng) -> Self {
+        Self(tables.iter().map(|table| draw(table, rng)).collect())
     }
+
+    fn cell(&self, reference: &Reference) -> Option<&Drawn<'a>> {
+        self.0.get(reference.table)?.get(reference.column.as_str())
+    }
+
+    fn hundredths(&self, reference: &Reference) -> i64 {
+        match self.cell(reference) {
+            Some(Drawn::Number(number)) => *number,
+            _ => 0,
+        }
+    }
+
+    fn text(&self, reference: &Reference) -> String {
+        match self.cell(reference) {
+            Some(Drawn::Text(text)) => (*text).to_owned(),
+            Some(Drawn::Number(number)) => short(*number),
+            None => String::new(),
+        }
+    }
+}
+
+impl Step {
+    /// The data of the event, as JSON.
+    pub(super) fn data(&self, rows: &Rows<'_>, number: u64) -> String {
+        object(&self.data, rows, number)
+    }
+
+    /// The attributes that say where it goes, as members of a JSON object.
+    pub(super) fn attributes(&self, rows: &Rows<'_>, number: u64) -> String {
+        let Whereto {
+            room,
+            audience,
+            priority,
+            key,
+        } = &self.whereto;
+        let mut text = format!(
+            "\"room\":{},\"audience\":{}",
+            quoted(&room.fill(rows, number)),
+            quoted(audience.as_str())
+        );
+        if *priority != Priority::default() {
+            let _ = write!(text, ",\"priority\":{}", quoted(priority.as_str()));
+        }
+        if let Some(key) = key {
+            let _ = write!(
+                text,
+                ",\"delivery\":\"state\",\"statekey\":{}",
+                quoted(&key.fill(rows, number))
+            );
+        }
+        text
+    }
+}
+
+fn object(fields: &[(String, Field)], rows: &Rows<'_>, number: u64) -> String {
+    let mut json = String::with_capacity(256);
+    for (index, (name, field)) in fields.iter().enumerate() {
+        let separator = if index == 0 { '{' } else { ',' };
+        let value = field.value(rows, number);
+        let _ = write!(json, "{separator}{}:{value}", quoted(name));
+    }
+    json.push_str(if fields.is_empty() { "{}" } else { "}" });
+    json
 }
 
 fn draw<'a>(table: &'a Table, rng: &mut Rng) -> BTreeMap<&'a str, Drawn<'a>> {
@@ -222,40 +341,22 @@ impl Cell {
 }
 
 impl Field {
-    fn value(&self, drawn: &[BTreeMap<&str, Drawn<'_>>], number: u64) -> String {
-        let cell = |reference: &Reference| {
-            drawn
-                .get(reference.table)
-                .and_then(|row| row.get(reference.column.as_str()))
-        };
-        let hundredths = |reference: &Reference| match cell(reference) {
-            Some(Drawn::Number(number)) => *number,
-            _ => 0,
-        };
-        let text = |reference: &Reference| match cell(reference) {
-            Some(Drawn::Text(text)) => (*text).to_owned(),
-            Some(Drawn::Number(number)) => short(*number),
-            None => String::new(),
-        };
+    fn value(&self, rows: &Rows<'_>, number: u64) -> String {
         match self {
-            Self::Text(Template(parts)) => {
-                let whole: String = parts
-                    .iter()
-                    .map(|part| match part {
-                        Part::Text(text) => text.clone(),
-                        Part::Number(width) => format!("{number:0width$}"),
-                        Part::Cell(reference) => text(reference),
-                    })
-                    .collect();
-                quoted(&whole)
-            }
+            Self::Text(template) => quoted(&template.fill(rows, number)),
+            Self::Number(reference) => short(rows.hundredths(reference)),
+            Self::Object(members) => object(members, rows, number),
             Self::Multiply(a, b) => {
-                let product = (hundredths(a) * hundredths(b) + 50) / 100;
+                let product = (rows.hundredths(a) * rows.hundredths(b) + 50) / 100;
                 format!("{}.{:02}", product / 100, product % 100)
             }
             Self::Quantity(count, unit) => {
-                let plural = if hundredths(count) == 100 { "" } else { "s" };
-                quoted(&format!("{} {}{plural}", short(hundredths(count)), text(unit)))
+                let plural = if rows.hundredths(count) == 100 { "" } else { "s" };
+                quoted(&format!(
+                    "{} {}{plural}",
+                    short(rows.hundredths(count)),
+                    rows.text(unit)
+                ))
             }
         }
     }

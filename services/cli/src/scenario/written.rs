@@ -16,6 +16,8 @@ pub(super) struct File {
     pub(super) timezone: Spanned<String>,
     pub(super) pace: Spanned<PaceFile>,
     #[serde(default)]
+    pub(super) claims: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
     pub(super) tables: BTreeMap<String, Vec<Spanned<RowFile>>>,
     pub(super) stories: Spanned<Vec<StoryFile>>,
 }
@@ -33,6 +35,10 @@ pub(super) struct PaceFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct StoryFile {
     pub(super) weight: Option<Spanned<u32>>,
+    pub(super) room: Option<Spanned<String>>,
+    pub(super) audience: Option<Spanned<String>>,
+    pub(super) priority: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
     pub(super) data: Ordered<Spanned<FieldFile>>,
     pub(super) steps: Spanned<Vec<StepFile>>,
 }
@@ -44,6 +50,11 @@ pub(super) struct StepFile {
     pub(super) after_seconds: Option<Spanned<[f64; 2]>>,
     pub(super) chance: Option<Spanned<f64>>,
     pub(super) r#else: Option<Spanned<String>>,
+    pub(super) room: Option<Spanned<String>>,
+    pub(super) audience: Option<Spanned<String>>,
+    pub(super) priority: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+    pub(super) data: Option<Ordered<Spanned<FieldFile>>>,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +63,8 @@ pub(super) struct Made {
     pub(super) multiply: Option<Vec<String>>,
     pub(super) quantity: Option<String>,
     pub(super) unit: Option<String>,
+    pub(super) number: Option<String>,
+    pub(super) object: Option<Ordered<FieldFile>>,
 }
 
 pub(super) enum FieldFile {
@@ -113,7 +126,7 @@ impl<'de> Deserialize<'de> for FieldFile {
             type Value = FieldFile;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "text with {table.column} in it, { multiply: [a, b] } or { quantity: a, unit: b }",
+                    "text with {table.column} in it, { number: a }, { multiply: [a, b] }, { quantity: a, unit: b } or { object: { … } }",
                 )
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<FieldFile, E> {
