@@ -458,7 +458,7 @@ mod tests {
             ("size(data.x) > 1", 0, "the function `size` is not supported"),
             ("amount > 1", 0, "did you mean data.amount?"),
             ("Type == 'x'", 0, "did you mean type?"),
-            ("data.x ? 1 : 2", 7, "`?` is not supported"),
+            ("data.x ? 1 : 2", 7, "expected &&, || or the end, found `?`"),
             ("data.x in data.y", 10, "expected `[`"),
             ("data.x in [data.y]", 11, "a list holds"),
             ("data.x == 'abc", 10, "no closing quote"),
