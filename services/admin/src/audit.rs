@@ -1,8 +1,9 @@
 //! The record: who did what, and what came of it, on `audit.<service>.<instance>` into the stream `AUDIT`.
 //!
 //! Recording never waits: entries go through a bounded queue to one task, which publishes them one after the other. Each entry has a
-//! number and the digest of the one before, so what was dropped, or taken out later, shows as a hole. Never tokens, never
-//! query strings, never contents of events.
+//! number and the digest of the one before, so what was dropped, or taken out later, shows as a hole (`roomcast audit verify`). Where
+//! the chain stands is logged every hour and at the end, so that an end that was cut off shows too. Never tokens, never query strings,
+//! never contents of events.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,8 @@ pub const QUEUE_MAX: usize = 1_024;
 const PATH_CHARS_MAX: usize = 256;
 /// Largest note in an entry, bytes of JSON; a larger one is left out.
 const NOTE_BYTES_MAX: usize = 16 * 1024;
+/// How often the log says where the record stands.
+const HEAD_EVERY: Duration = Duration::from_secs(3_600);
 /// Pause before an entry that was not stored is sent again, with the same id.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -113,6 +116,8 @@ struct Chain {
 #[derive(Debug)]
 struct Queued {
     id: String,
+    /// What the next entry holds of this one.
+    digest: String,
     body: Bytes,
 }
 
@@ -212,6 +217,7 @@ impl Audit {
         chain.previous = hex(digest(&SHA256, &body).as_ref());
         let queued = Queued {
             id,
+            digest: chain.previous.clone(),
             body: body.into(),
         };
         if self.shared.queue.try_send(queued).is_err() {
@@ -234,6 +240,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Logs where the record stands, `<life>.<number>.<digest>`: what `roomcast audit verify --heads` looks for.
+fn say(head: Option<&str>) {
+    if let Some(head) = head {
+        tracing::info!(head, "the audit record stands at {head}");
+    }
+}
+
 /// Publishes entries in their order.
 struct Keeper {
     subject: String,
@@ -243,21 +256,33 @@ struct Keeper {
 
 impl Keeper {
     async fn run(self, mut waiting: Receiver<Queued>, ending: CancellationToken) {
+        let mut hour = tokio::time::interval(HEAD_EVERY);
+        // The first tick is now, and nothing is stored yet.
+        hour.tick().await;
+        let mut head = None;
         loop {
             let queued = tokio::select! {
                 biased;
                 queued = waiting.recv() => queued,
                 () = ending.cancelled() => None,
+                _ = hour.tick() => {
+                    say(head.as_deref());
+                    continue;
+                }
             };
-            match queued {
-                Some(queued) => self.store(queued, &ending).await,
-                None => return,
+            let Some(queued) = queued else {
+                return say(head.as_deref());
+            };
+            let stands = format!("{}.{}", queued.id, queued.digest);
+            if self.store(queued, &ending).await {
+                head = Some(stands);
             }
         }
     }
 
     /// Stores one entry, however long NATS is away; at the end of the process it is tried once more only.
-    async fn store(&self, queued: Queued, ending: &CancellationToken) {
+    /// Whether it is stored.
+    async fn store(&self, queued: Queued, ending: &CancellationToken) -> bool {
         loop {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Msg-Id", queued.id.as_str());
@@ -266,13 +291,16 @@ impl Keeper {
                 .publisher
                 .publish(self.subject.clone(), headers, queued.body.clone());
             let error = match stored.await {
-                Ok(_) => return self.entries.with_label_values(&["stored"]).inc(),
+                Ok(_) => {
+                    self.entries.with_label_values(&["stored"]).inc();
+                    return true;
+                }
                 Err(error) => error,
             };
             if last || !error.retryable() {
                 self.entries.with_label_values(&["failed"]).inc();
                 tracing::error!(%error, "an entry of the audit record could not be stored: {error}");
-                return;
+                return false;
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Metrics(crate::metrics::Options),
     /// Show what was refused, and take it again, as it was sent or mended; each at most once.
     Replay(crate::replay::Options),
+    /// Read the record of what was done and say whether it is whole.
+    Audit(crate::audit::Options),
     /// Check policies, metric definitions, schemas and scenarios without starting anything.
     Check(crate::check::Options),
     /// Write TypeScript from the schemas of events.

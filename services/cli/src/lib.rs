@@ -6,6 +6,7 @@
 //! the tools one reaches for beside it; `streams` creates what the services only verify. Nothing here is part of a running service.
 
 mod arguments;
+mod audit;
 mod check;
 mod dev;
 mod dev_env;
@@ -81,6 +82,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Try(options) => Box::pin(trial::run(options)).await,
         Command::Metrics(options) => Box::pin(metrics::run(options)).await,
         Command::Replay(options) => Box::pin(replay::run(options)).await,
+        Command::Audit(options) => Box::pin(audit::run(options)).await,
         Command::Check(options) => check::run(&options).await,
         Command::Types(options) => types::run(&options),
         Command::Streams(options) => Box::pin(streams::run(options)).await,

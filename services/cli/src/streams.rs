@@ -101,15 +101,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         Action::Apply(target) => (target, true),
         Action::Verify(target) => (target, false),
     };
-    let secret = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let login = secret("ROOMCAST_NATS_USER").zip(secret("ROOMCAST_NATS_PASSWORD"));
-    let client = connect(
-        &target.nats,
-        login
-            .as_ref()
-            .map(|(user, password)| (user.as_str(), password.as_str())),
-    )
-    .await?;
+    let client = connect_from_environment(&target.nats).await?;
     let sizing = Sizing {
         replicas: target.replicas,
         ..if target.replicas == 1 {
@@ -126,6 +118,21 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         print(&format!("{word} {name}"));
     }
     Ok(())
+}
+
+/// Connects as the administrator that the environment names, once.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) async fn connect_from_environment(url: &str) -> Result<async_nats::Client, Failure> {
+    let secret = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let login = secret("ROOMCAST_NATS_USER").zip(secret("ROOMCAST_NATS_PASSWORD"));
+    let login = login.as_ref();
+    connect(
+        url,
+        login.map(|(user, password)| (user.as_str(), password.as_str())),
+    )
+    .await
 }
 
 /// Connects as an administrator, once; with the certificate of `ROOMCAST_NATS_CERT_FILE` and `ROOMCAST_NATS_KEY_FILE`, where both are
