@@ -253,10 +253,13 @@ async fn one(
         rig.is_ready().await;
         (traffic.finish().await?, said)
     };
+    let mut said = said;
     let stored = if expected == Expected::Loss && !rig.has_events().await {
         Vec::new()
     } else {
-        rig.is_whole().await;
+        if let Some(behind) = rig.is_whole().await? {
+            said = [said, behind].join("; ");
+        }
         stored(rig, run).await?
     };
     let lost_before = row.lost();

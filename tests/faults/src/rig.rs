@@ -266,20 +266,37 @@ impl Rig {
         None
     }
 
-    /// Waits until every stream answers and has all its copies.
+    /// Waits until every stream answers and has all its copies. A copy that stays behind is helped by starting all nodes anew, which is
+    /// then said.
+    ///
+    /// # Errors
+    /// Where nodes cannot be started.
     ///
     /// # Panics
-    /// When that takes longer than [`BACK_WITHIN`].
-    pub async fn is_whole(&self) {
-        match &self.cluster {
-            Some(cluster) => cluster.is_whole(BACK_WITHIN).await,
-            None => {
-                eventually("the stream answers", BACK_WITHIN, || async {
-                    self.streams.stream_info("EVENTS").await.is_ok()
-                })
-                .await;
+    /// When that does not help within [`BACK_WITHIN`].
+    pub async fn is_whole(&mut self) -> anyhow::Result<Option<String>> {
+        let Some(cluster) = &self.cluster else {
+            eventually("the stream answers", BACK_WITHIN, || async {
+                self.streams.stream_info("EVENTS").await.is_ok()
+            })
+            .await;
+            return Ok(None);
+        };
+        let start = std::time::Instant::now();
+        let behind = loop {
+            match cluster.behind().await {
+                None => return Ok(None),
+                Some(why) if start.elapsed() > BACK_WITHIN => break why,
+                Some(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
-        }
+        };
+        self.nodes.iter_mut().for_each(Node::kill);
+        self.nodes.iter_mut().try_for_each(Node::start)?;
+        cluster.is_whole(BACK_WITHIN).await;
+        self.is_ready().await;
+        Ok(Some(format!(
+            "a copy stayed behind until all nodes were started anew: {behind}"
+        )))
     }
 
     /// Whether the stream is still there, once the servers answer.
