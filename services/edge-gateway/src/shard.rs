@@ -26,8 +26,9 @@ mod timers;
 mod write;
 
 use door::{Door, LISTENER};
+use inbox::INBOX_MAX;
 pub use inbox::{Arrival, Caller, Handle, Newcomer};
-use inbox::{INBOX_MAX, Inbox, Signal};
+pub(crate) use inbox::{Inbox, Inlet};
 pub use look::{Counts, Filter, Holder, Known, Seen, SeenWhole, number};
 pub use newcomers::Front;
 use newcomers::Silent;
@@ -38,7 +39,6 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -72,8 +72,6 @@ use crate::ws;
 const EVENTS: usize = 1024;
 /// Bytes read from a socket at once; larger messages take several reads.
 const SCRATCH_BYTES: usize = 16 * 1024;
-/// Messages taken from the inbox in one turn.
-const INBOX_TURN: usize = 256;
 /// How long a closed socket may take to say goodbye.
 const LINGER_MILLIS: u64 = 2_000;
 /// How often the loop looks around when nothing happens, milliseconds.
@@ -136,14 +134,14 @@ pub struct Shared {
 pub fn start(number: usize, shared: Shared) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-    let (handle, inbox, signal) = Handle::new(waker, shared.metrics.clone());
+    let (handle, inlet) = Handle::new(waker, shared.metrics.clone());
     let (ended, end) = oneshot::channel();
     let (to_hub, own) = (handle.clone(), handle.clone());
     let at = shared.hub.attach(Box::new(move |message| to_hub.tell(message)));
     std::thread::Builder::new()
         .name(format!("shard-{number}"))
         .spawn(move || {
-            Shard::new(at, poll, (own, inbox, signal), shared).run();
+            Shard::new(at, poll, (own, inlet), shared).run();
             // Nobody may be listening any more when the process ends.
             let _ = ended.send(());
         })?;
@@ -162,8 +160,7 @@ struct Shard {
     number: usize,
     poll: Poll,
     handle: Handle,
-    inbox: Receiver<Inbox>,
-    signal: Arc<Signal>,
+    inlet: Inlet,
     shared: Shared,
     connections: Slab<Connection>,
     door: Door,
@@ -233,12 +230,7 @@ impl Clock {
 }
 
 impl Shard {
-    fn new(
-        number: usize,
-        poll: Poll,
-        (handle, inbox, signal): (Handle, Receiver<Inbox>, Arc<Signal>),
-        shared: Shared,
-    ) -> Self {
+    fn new(number: usize, poll: Poll, (handle, inlet): (Handle, Inlet), shared: Shared) -> Self {
         let clock = Clock {
             start: Instant::now(),
         };
@@ -247,8 +239,7 @@ impl Shard {
             number,
             poll,
             handle,
-            inbox,
-            signal,
+            inlet,
             stale: shared.hub.status().stale,
             gathering: BinaryHeap::new(),
             window_millis: u64::try_from(shared.limits.flush_window.as_millis()).unwrap_or(u64::MAX),
@@ -355,17 +346,14 @@ impl Shard {
 
     /// Takes a bounded number of messages; whether more wait.
     fn take_inbox(&mut self) -> bool {
-        if self.signal.listening() {
+        if self.inlet.begin() {
             tracing::warn!(
                 "a shard fell more than {INBOX_MAX} messages behind; its clients are told to come back"
             );
             self.close_all(Close::Resync);
         }
         let mut batch: Vec<Arc<Delivery>> = Vec::new();
-        let mut taken = 0;
-        while taken < INBOX_TURN {
-            let Ok(message) = self.inbox.try_recv() else { break };
-            taken += 1;
+        while let Some(message) = self.inlet.next() {
             match message {
                 Inbox::Hub(ToShard::Deliver(delivery)) => batch.push(delivery),
                 other => {
@@ -376,9 +364,9 @@ impl Shard {
                 }
             }
         }
-        self.signal.took(taken);
+        let more = self.inlet.end();
         self.fan_out(&batch);
-        taken == INBOX_TURN
+        more
     }
 
     fn told(&mut self, message: Inbox) {

@@ -1,17 +1,26 @@
-//! Locks of what several threads share. In services they are the standard library's; in tests each may be given its turn by a model
-//! (`hub/tests/model.rs`), which then decides which thread goes on at every lock, and so runs through the orders in which they may meet.
+//! Locks, flags and queues of what several threads share. In services they are the standard library's; in tests each may be given its
+//! turn by a model (`hub/tests/model.rs`), which then decides which thread goes on at every one of them, and so runs through the orders
+//! in which they may meet.
 
+#[cfg(not(test))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
+#[cfg(not(test))]
+pub(crate) use std::sync::mpsc::{Receiver, Sender, channel};
 #[cfg(not(test))]
 pub(crate) use std::sync::{Mutex, MutexGuard, RwLock};
 
 #[cfg(test)]
-pub(crate) use modelled::{Mutex, RwLock, modelled, turn};
+pub(crate) use modelled::{
+    AtomicBool, AtomicUsize, Mutex, Receiver, RwLock, Sender, channel, modelled, turn,
+};
 #[cfg(test)]
 pub(crate) use std::sync::MutexGuard;
 
 #[cfg(test)]
 mod modelled {
     use std::cell::Cell;
+    use std::sync::atomic::{self, Ordering};
+    use std::sync::mpsc::{self, SendError, TryRecvError};
     use std::sync::{LockResult, MutexGuard, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult};
 
     thread_local! {
@@ -74,6 +83,72 @@ mod modelled {
 
         pub(crate) fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
             locked(|| self.0.write(), || self.0.try_write())
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct AtomicBool(atomic::AtomicBool);
+
+    impl AtomicBool {
+        pub(crate) fn store(&self, value: bool, order: Ordering) {
+            turn();
+            self.0.store(value, order);
+        }
+
+        pub(crate) fn swap(&self, value: bool, order: Ordering) -> bool {
+            turn();
+            self.0.swap(value, order)
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct AtomicUsize(atomic::AtomicUsize);
+
+    impl AtomicUsize {
+        pub(crate) fn load(&self, order: Ordering) -> usize {
+            turn();
+            self.0.load(order)
+        }
+
+        pub(crate) fn fetch_add(&self, value: usize, order: Ordering) -> usize {
+            turn();
+            self.0.fetch_add(value, order)
+        }
+
+        pub(crate) fn fetch_sub(&self, value: usize, order: Ordering) -> usize {
+            turn();
+            self.0.fetch_sub(value, order)
+        }
+    }
+
+    pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
+        let (sender, receiver) = mpsc::channel();
+        (Sender(sender), Receiver(receiver))
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Sender<T>(mpsc::Sender<T>);
+
+    impl<T> Clone for Sender<T> {
+        fn clone(&self) -> Self {
+            Self(self.0.clone())
+        }
+    }
+
+    impl<T> Sender<T> {
+        pub(crate) fn send(&self, value: T) -> Result<(), SendError<T>> {
+            turn();
+            self.0.send(value)
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Receiver<T>(mpsc::Receiver<T>);
+
+    impl<T> Receiver<T> {
+        pub(crate) fn try_recv(&self) -> Result<T, TryRecvError> {
+            turn();
+            self.0.try_recv()
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::asking::{Ask, Done, What, too_many, unavailable};
 
 /// The end of what one connection asked for.
 #[derive(Debug)]
-pub(super) struct Answered {
+pub(crate) struct Answered {
     /// The connection's key, and its name: the key may have another holder by now.
     pub(super) key: u32,
     pub(super) name: u64,

@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::Waker;
@@ -19,10 +18,14 @@ use crate::gate::Admitted;
 use crate::hub::ToShard;
 use crate::metrics::GatewayMetrics;
 use crate::presence::Place as Somewhere;
+use crate::sync::{AtomicBool, AtomicUsize, Receiver, Sender, channel};
 
 /// Messages that may wait in the inbox. A shard that is so far behind has lost contact with the present: its clients
-/// are told to come back (4005) instead of being kept for minutes.
-pub(super) const INBOX_MAX: usize = 100_000;
+/// are told to come back (4005) instead of being kept for minutes. More than [`INBOX_TURN`]: what came after a loss is not taken before
+/// the loss is seen.
+pub(super) const INBOX_MAX: usize = if cfg!(test) { 4 } else { 100_000 };
+/// Messages taken from the inbox in one turn.
+const INBOX_TURN: usize = if cfg!(test) { 2 } else { 256 };
 
 /// A socket that has not said anything yet.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ pub struct Arrival {
 
 /// What comes to a shard from other threads.
 #[derive(Debug)]
-pub(super) enum Inbox {
+pub(crate) enum Inbox {
     Hub(ToShard),
     Listen(TcpListener),
     Shut,
@@ -96,41 +99,63 @@ pub struct Handle {
 
 /// Wake-ups are coalesced: while one is under way, no other is sent.
 #[derive(Debug, Default)]
-pub(super) struct Signal {
+struct Signal {
     notified: AtomicBool,
     backlog: AtomicUsize,
     /// A delivery was dropped: what members got since is not whole.
     lost: AtomicBool,
 }
 
-impl Signal {
-    /// From here on another message wakes the shard again; asked before the inbox is read. Whether deliveries were lost.
-    pub(super) fn listening(&self) -> bool {
-        self.notified.store(false, Ordering::Release);
-        self.lost.swap(false, Ordering::AcqRel)
+/// The shard's own end of its inbox, read in turns of a bounded number of messages.
+#[derive(Debug)]
+pub(crate) struct Inlet {
+    inbox: Receiver<Inbox>,
+    signal: Arc<Signal>,
+    taken: usize,
+}
+
+impl Inlet {
+    /// Begins a turn: from here on another message wakes the shard again. Whether deliveries were lost since the turn before.
+    pub(crate) fn begin(&mut self) -> bool {
+        self.taken = 0;
+        self.signal.notified.store(false, Ordering::Release);
+        self.signal.lost.swap(false, Ordering::AcqRel)
     }
 
-    /// So many messages were taken out.
-    pub(super) fn took(&self, count: usize) {
-        self.backlog.fetch_sub(count, Ordering::Relaxed);
+    /// The next message of this turn.
+    pub(crate) fn next(&mut self) -> Option<Inbox> {
+        if self.taken == INBOX_TURN {
+            return None;
+        }
+        let message = self.inbox.try_recv().ok()?;
+        self.taken += 1;
+        Some(message)
+    }
+
+    /// Ends the turn. Whether more may wait: then the next one begins without being woken.
+    pub(crate) fn end(&mut self) -> bool {
+        self.signal.backlog.fetch_sub(self.taken, Ordering::Relaxed);
+        self.taken == INBOX_TURN
     }
 }
 
 impl Handle {
-    /// The two ends of a shard's inbox, and what they share.
-    pub(super) fn new(waker: Arc<Waker>, metrics: GatewayMetrics) -> (Self, Receiver<Inbox>, Arc<Signal>) {
+    /// The two ends of a shard's inbox.
+    pub(crate) fn new(waker: Arc<Waker>, metrics: GatewayMetrics) -> (Self, Inlet) {
         let (sender, inbox) = channel();
         let signal = Arc::new(Signal::default());
-        (
-            Self {
-                inbox: sender,
-                waker,
-                signal: Arc::clone(&signal),
-                metrics,
-            },
+        let inlet = Inlet {
             inbox,
+            signal: Arc::clone(&signal),
+            taken: 0,
+        };
+        let handle = Self {
+            inbox: sender,
+            waker,
             signal,
-        )
+            metrics,
+        };
+        (handle, inlet)
     }
 
     /// Hands over the listener that new sockets come from.
@@ -163,7 +188,8 @@ impl Handle {
         let _ = self.waker.wake();
     }
 
-    pub(super) fn tell(&self, message: ToShard) {
+    /// Hands over what the hub says. Never waits: a delivery too many is dropped, and the shard told that it lost one.
+    pub(crate) fn tell(&self, message: ToShard) {
         let behind = self.signal.backlog.load(Ordering::Relaxed) >= INBOX_MAX;
         if behind && matches!(message, ToShard::Deliver(_)) {
             self.signal.lost.store(true, Ordering::Release);

@@ -21,7 +21,7 @@ use crate::gate::Admitted;
 use crate::session::{Now, Session};
 
 /// A function to run on the shard's thread.
-pub(super) struct Question(Box<dyn FnOnce(&mut Shard) + Send>);
+pub(crate) struct Question(Box<dyn FnOnce(&mut Shard) + Send>);
 
 impl std::fmt::Debug for Question {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
