@@ -15,8 +15,10 @@ use serde_json::{Value, json};
 
 use crate::world::{alone, desk, say};
 
-/// How long a change may take on a machine that is busy with other tests; what it took is printed, the promise is two seconds.
+/// How long the test waits for a change; what is promised is [`PROMISE`].
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Rights that were taken away, counted from the acknowledged change, are gone from every open connection.
+const PROMISE: Duration = Duration::from_secs(2);
 
 /// Every way of reading over HTTP.
 const READS: [&str; 5] = [
@@ -114,14 +116,40 @@ async fn lost(client: &mut Client, start: Instant, room: &str) -> anyhow::Result
     Ok(told)
 }
 
-/// Both clients lose a room.
-async fn both_lose(clients: &mut [Client; 2], start: Instant, room: &str, why: &str) -> anyhow::Result<()> {
+/// The promise is kept. It takes a quarter of a second and less; on a machine that stands still for seconds it may take longer, so
+/// what was late is tried once more, and says so.
+async fn in_time(
+    what: &str,
+    mut attempt: impl AsyncFnMut(&str) -> anyhow::Result<Duration>,
+) -> anyhow::Result<()> {
+    let first = attempt("").await?;
+    if first < PROMISE {
+        return Ok(());
+    }
+    say(&format!(
+        "    {what}: {first:?} is later than {PROMISE:?}; tried once more, because the machine may have stood still"
+    ));
+    let second = attempt("-again").await?;
+    ensure!(
+        second < PROMISE,
+        "{what}: {first:?}, then {second:?}; {PROMISE:?} are promised"
+    );
+    Ok(())
+}
+
+/// Both clients lose a room; how long it took.
+async fn both_lose(
+    clients: &mut [Client; 2],
+    start: Instant,
+    room: &str,
+    why: &str,
+) -> anyhow::Result<Duration> {
     let [one, two] = clients;
     let (one, two) = tokio::try_join!(lost(one, start, room), lost(two, start, room))?;
     say(&format!(
         "    {why}: the room is closed and silent after {one:?} on one gateway, {two:?} on the other"
     ));
-    Ok(())
+    Ok(one.max(two))
 }
 
 /// When a connection ended, counted from `start`, and with which code.
@@ -252,9 +280,10 @@ async fn held_polls(stack: &Stack) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
-    let mut clients = both(stack, "climber", &["user"], &["lobby"]).await?;
-    let grant = json!({ "user": "climber", "role": "staff" });
+/// A role is granted and taken away; how long it took until the room was closed again.
+async fn granted_and_taken(stack: &Stack, user: &str) -> anyhow::Result<Duration> {
+    let mut clients = both(stack, user, &["user"], &["lobby"]).await?;
+    let grant = json!({ "user": user, "role": "staff" });
     let start = Instant::now();
     let entry = admin(stack, "POST", "/admin/v1/grants", grant).await?;
     let acknowledged = Instant::now();
@@ -281,71 +310,110 @@ async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
     }
     let key = entry["key"].as_str().context("a key")?.to_owned();
     admin(stack, "DELETE", &format!("/admin/v1/acl/{key}"), json!(null)).await?;
-    both_lose(&mut clients, Instant::now(), "bookings", "a role taken away").await?;
+    both_lose(&mut clients, Instant::now(), "bookings", "a role taken away").await
+}
 
-    for (user, body) in [
-        ("banned", json!({ "user": "banned" })),
-        ("stolen", json!({ "token": "token-of-stolen" })),
-        (
-            "older",
-            json!({ "user": "older", "issuedBefore": roomcast_harness::token::now() - 30 }),
-        ),
-    ] {
-        let mut clients = both(stack, user, &["staff"], &["lobby"]).await?;
-        let held = token(stack, user, &["staff"]);
-        let mut stream = Stream::follow(&stack.gateways()[0], &held, &["lobby"], None).await?;
-        let poll = HeldPoll::begin(stack, &token(stack, user, &["user"]), &["floor"]).await?;
-        admin(stack, "POST", "/admin/v1/revocations", body).await?;
-        let revoked = Instant::now();
-        let (after, status, said) = poll.answered(revoked).await.context(user)?;
-        ensure!(
-            status == 401 && said["code"] == "unauthenticated",
-            "{user}: {status} {said}"
-        );
-        say(&format!("    {user}: a held poll answered 401 after {after:?}"));
-        for (index, client) in clients.iter_mut().enumerate() {
-            let (after, code) = end_of(client, revoked).await?;
-            ensure!(code == 4501, "{user}, gateway {index}: {code} after {after:?}");
-            say(&format!(
-                "    {user}: closed with 4501 after {after:?}, gateway {}",
-                index + 1
-            ));
-        }
-        ends_with(&mut stream, 4501).await.context(user)?;
-        let token = token(stack, user, &["staff"]);
-        for gateway in stack.gateways() {
-            let mut back = Client::open(&gateway).await?;
-            ensure!(
-                back.begin(&token, &[], &HashMap::new()).await.is_err(),
-                "{user} came back"
-            );
-            let (_, code) = end_of(&mut back, Instant::now()).await?;
-            ensure!(code == 4501, "{user}: {code}");
-            for path in READS {
-                let answer = stack.http.get(&format!("{gateway}{path}"), Some(&token)).await?;
-                ensure!(answer.status == 401, "{user} {path}: {}", answer.text());
-            }
-        }
-        let answer = stack
-            .publish(0, &token, &json!({ "room": "lobby", "type": "t", "data": 1 }))
-            .await?;
-        ensure!(answer.status == 401, "{user}: {}", answer.text());
+/// A revocation ends every connection of a user, and lets none begin; how long it took until the last one had ended.
+async fn revoked(stack: &Stack, user: &str, body: Value) -> anyhow::Result<Duration> {
+    let mut clients = both(stack, user, &["staff"], &["lobby"]).await?;
+    let held = token(stack, user, &["staff"]);
+    let mut stream = Stream::follow(&stack.gateways()[0], &held, &["lobby"], None).await?;
+    let poll = HeldPoll::begin(stack, &token(stack, user, &["user"]), &["floor"]).await?;
+    admin(stack, "POST", "/admin/v1/revocations", body).await?;
+    let revoked = Instant::now();
+    let [one, two] = &mut clients;
+    let streaming = async {
+        ends_with(&mut stream, 4501).await?;
+        anyhow::Ok(revoked.elapsed())
+    };
+    let (one, two, streamed, (polled, status, said)) = tokio::try_join!(
+        end_of(one, revoked),
+        end_of(two, revoked),
+        streaming,
+        poll.answered(revoked)
+    )?;
+    ensure!(
+        status == 401 && said["code"] == "unauthenticated",
+        "{user}: {status} {said}"
+    );
+    for (after, code) in [one, two] {
+        ensure!(code == 4501, "{user}: {code} after {after:?}");
     }
+    say(&format!(
+        "    {user}: closed with 4501 after {:?} on one gateway, {:?} on the other, a stream after {streamed:?}, a held poll answered 401 after {polled:?}",
+        one.0, two.0
+    ));
+    let token = token(stack, user, &["staff"]);
+    for gateway in stack.gateways() {
+        let mut back = Client::open(&gateway).await?;
+        ensure!(
+            back.begin(&token, &[], &HashMap::new()).await.is_err(),
+            "{user} came back"
+        );
+        let (_, code) = end_of(&mut back, Instant::now()).await?;
+        ensure!(code == 4501, "{user}: {code}");
+        for path in READS {
+            let answer = stack.http.get(&format!("{gateway}{path}"), Some(&token)).await?;
+            ensure!(answer.status == 401, "{user} {path}: {}", answer.text());
+        }
+    }
+    let answer = stack
+        .publish(0, &token, &json!({ "room": "lobby", "type": "t", "data": 1 }))
+        .await?;
+    ensure!(answer.status == 401, "{user}: {}", answer.text());
+    Ok(one.0.max(two.0).max(streamed).max(polled))
+}
 
-    let mut clients = both(stack, "kicked", &["staff"], &["lobby"]).await?;
-    let held = token(stack, "kicked", &["staff"]);
+/// A kick ends every connection of a user, who may come back; how long it took until the last one had ended.
+async fn kicked(stack: &Stack, user: &str) -> anyhow::Result<Duration> {
+    let mut clients = both(stack, user, &["staff"], &["lobby"]).await?;
+    let held = token(stack, user, &["staff"]);
     let mut stream = Stream::follow(&stack.gateways()[1], &held, &["lobby"], None).await?;
-    admin(stack, "POST", "/admin/v1/kicks", json!({ "user": "kicked" })).await?;
-    ends_with(&mut stream, 4007).await?;
-    for client in &mut clients {
-        let (_, code) = end_of(client, Instant::now()).await?;
+    admin(stack, "POST", "/admin/v1/kicks", json!({ "user": user })).await?;
+    let kicked = Instant::now();
+    let [one, two] = &mut clients;
+    let (one, two, streamed) = tokio::try_join!(end_of(one, kicked), end_of(two, kicked), async {
+        ends_with(&mut stream, 4007).await?;
+        anyhow::Ok(kicked.elapsed())
+    })?;
+    for (_, code) in [one, two] {
         ensure!(code == 4007, "{code}");
     }
-    both(stack, "kicked", &["staff"], &["lobby"])
+    both(stack, user, &["staff"], &["lobby"])
         .await
         .context("who was kicked may come back")?;
-    say("    kicked: closed with 4007 on both gateways, and back");
-    Ok(())
+    say(&format!(
+        "    kicked: closed with 4007 after {:?} on one gateway, {:?} on the other, a stream after {streamed:?}; and back",
+        one.0, two.0
+    ));
+    Ok(one.0.max(two.0).max(streamed))
+}
+
+async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
+    in_time("a role taken away", async |again| {
+        granted_and_taken(stack, &format!("climber{again}")).await
+    })
+    .await?;
+    in_time("a user revoked", async |again| {
+        let user = format!("banned{again}");
+        revoked(stack, &user, json!({ "user": user })).await
+    })
+    .await?;
+    in_time("a token revoked", async |again| {
+        let user = format!("stolen{again}");
+        revoked(stack, &user, json!({ "token": format!("token-of-{user}") })).await
+    })
+    .await?;
+    in_time("older tokens revoked", async |again| {
+        let user = format!("older{again}");
+        let before = roomcast_harness::token::now() - 30;
+        revoked(stack, &user, json!({ "user": user, "issuedBefore": before })).await
+    })
+    .await?;
+    in_time("kicked", async |again| {
+        kicked(stack, &format!("kicked{again}")).await
+    })
+    .await
 }
 
 /// Text with one part of it replaced, which must be there.
@@ -390,6 +458,15 @@ async fn tried(stack: &Stack, policy: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts a link to a file with this text in place of the policy, as a mounted ConfigMap does it.
+fn linked(policy: &Path, text: &str, name: &str) -> anyhow::Result<()> {
+    let (data, link) = (policy.with_extension(name), policy.with_extension("link"));
+    std::fs::write(&data, text)?;
+    std::os::unix::fs::symlink(&data, &link)?;
+    std::fs::rename(&link, policy)?;
+    Ok(())
+}
+
 async fn policies(stack: &Stack, file: &Path) -> anyhow::Result<()> {
     let good = std::fs::read_to_string(file)?;
     let mut clients = both(stack, "clerk", &["staff"], &["lobby"]).await?;
@@ -413,7 +490,7 @@ async fn policies(stack: &Stack, file: &Path) -> anyhow::Result<()> {
     }
     say("    a broken policy: counted on all services, the one before stays in force");
 
-    // Another one by a link that is put in place of the old one, as a mounted ConfigMap does it.
+    // Another one by a link that is put in place of the old one.
     let other = replaced(
         &good,
         "[dashboard.view, bookings.view,",
@@ -430,12 +507,18 @@ async fn policies(stack: &Stack, file: &Path) -> anyhow::Result<()> {
         "{ inherits: [staff], permissions: [bookings.view, ",
     )?;
     tried(stack, &other).await?;
-    let (data, link) = (file.with_extension("data"), file.with_extension("link"));
-    std::fs::write(&data, &other)?;
-    std::os::unix::fs::symlink(&data, &link)?;
-    std::fs::rename(&link, file)?;
-    let changed = Instant::now();
-    both_lose(&mut clients, changed, "bookings", "another policy file").await?;
+    in_time("another policy file", async |again| {
+        if !again.is_empty() {
+            linked(file, &good, "good")?;
+            for client in &mut clients {
+                let what = "the room is open again";
+                first(client, Instant::now(), what, is_event_of("bookings")).await?;
+            }
+        }
+        linked(file, &other, &format!("data{again}"))?;
+        both_lose(&mut clients, Instant::now(), "bookings", "another policy file").await
+    })
+    .await?;
     for client in &mut clients {
         first(
             client,
@@ -566,9 +649,9 @@ fn rights_change_under_traffic_and_nobody_keeps_what_is_lost() {
             let recorded = async || {
                 let audit = stack.audit().await?;
                 let calls = audit.iter().map(|(_, entry)| &entry["call"]["path"]);
-                anyhow::Ok(calls.filter(|called| *called == path).count())
+                anyhow::Ok(calls.filter(|called| *called == path).count() >= times)
             };
-            wait_for("the calls are on record", times, recorded).await?;
+            wait_for("the calls are on record", true, recorded).await?;
         }
         Ok(())
     });
