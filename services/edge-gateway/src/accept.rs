@@ -39,6 +39,7 @@ use crate::encoding::Encoding;
 use crate::error::problem;
 use crate::gate::{self, Admitted};
 use crate::http::{self as routes, Desk, Following};
+use crate::limit::Limit;
 use crate::settings::Head;
 use crate::shard::{Arrival, Caller, Handle, Stream};
 use crate::upgrade::{self, SOCKET_PATH};
@@ -46,15 +47,12 @@ use crate::upgrade::{self, SOCKET_PATH};
 mod io;
 
 use io::Io;
+pub use io::Pace;
 
-/// Bytes the kernel may hold for a client that does not read, beside its outbox. The kernel doubles it for itself.
-const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Bytes of it that may be unsent. What waits there can no longer give way to something newer, so a slow client is kept
 /// on the newest state by keeping it short; what is on its way does not count, so a fast one is not held up. The kernel says
 /// that there is room when half of it is sent: 8 KiB within the 5 s of a write are 13 kbit/s.
 const UNSENT_BYTES: u32 = 16 * 1024;
-/// After this time without an acknowledgement of sent bytes the kernel gives a connection up.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// A request whose first bytes took all of its time has at least this.
 const REQUEST_AT_LEAST: Duration = Duration::from_millis(50);
 /// Connections that wait in the kernel for a shard; the system has its own cap. A burst of returning clients queues
@@ -145,6 +143,15 @@ fn busy(retry_after_ms: u64) -> Refusal {
     .retry_after_ms(retry_after_ms)
 }
 
+/// What the kernel is told of every socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Sockets {
+    /// `ROOMCAST_SEND_BUFFER_BYTES`: what it may hold for a client that does not read, beside its outbox. It doubles it for itself.
+    pub send_buffer_bytes: usize,
+    /// `ROOMCAST_UNACKNOWLEDGED_SECONDS`: without an acknowledgement of sent bytes for so long it gives a connection up.
+    pub unacknowledged: Duration,
+}
+
 /// What requests are served with.
 #[derive(Debug)]
 pub struct Door {
@@ -152,6 +159,8 @@ pub struct Door {
     pub desk: Desk,
     /// Limits of a request's head.
     pub head: Head,
+    /// Limits of a connection's bytes, both ways.
+    pub pace: Pace,
     /// Where sockets go, in turn.
     pub shards: Vec<Handle>,
     /// How long running requests may go on after shutdown began.
@@ -162,10 +171,11 @@ pub struct Door {
 impl Door {
     /// A door before the first request.
     #[must_use]
-    pub fn new(desk: Desk, head: Head, shards: Vec<Handle>, drain: Duration) -> Self {
+    pub fn new(desk: Desk, head: Head, pace: Pace, shards: Vec<Handle>, drain: Duration) -> Self {
         Self {
             desk,
             head,
+            pace,
             shards,
             drain,
             next: AtomicUsize::new(0),
@@ -183,7 +193,7 @@ impl Door {
 ///
 /// # Errors
 /// The address is taken, also by another process of ours, or is not this machine's.
-pub fn listen(address: SocketAddr, count: usize) -> std::io::Result<Vec<TcpListener>> {
+pub fn listen(address: SocketAddr, count: usize, sockets: Sockets) -> std::io::Result<Vec<TcpListener>> {
     let domain = Domain::for_address(address);
     let bound = |address: SocketAddr, shared: bool| {
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
@@ -200,7 +210,7 @@ pub fn listen(address: SocketAddr, count: usize) -> std::io::Result<Vec<TcpListe
     let mut listeners = Vec::with_capacity(count);
     for _ in 0..count {
         let socket = bound(address, true)?;
-        tune(&socket)?;
+        tune(&socket, sockets)?;
         socket.set_nonblocking(true)?;
         listeners.push(socket);
     }
@@ -214,13 +224,13 @@ pub fn listen(address: SocketAddr, count: usize) -> std::io::Result<Vec<TcpListe
 
 /// Sets what every accepted socket inherits (Linux copies a listener's options): no delay, a bounded send buffer, an
 /// end for peers that vanished. Saves system calls per connection.
-fn tune(socket: &Socket) -> std::io::Result<()> {
+fn tune(socket: &Socket, limits: Sockets) -> std::io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(limits.send_buffer_bytes)?;
     #[cfg(target_os = "linux")]
     {
         socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
-        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+        socket.set_tcp_user_timeout(Some(limits.unacknowledged))?;
     }
     Ok(())
 }
@@ -321,6 +331,9 @@ impl Guest {
         let ended = self.requests(&door, router, &shutdown).await;
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended: {error}");
+            if error.is_parse_too_large() {
+                door.desk.metrics.limited(Limit::Head);
+            }
             if error.is_timeout() {
                 door.desk.metrics.turned_away.with_label_values(&[HEAD]).inc();
                 say_last(&*self.stream, Away::TooLate);
@@ -355,7 +368,10 @@ impl Guest {
             .header_read_timeout(within)
             .max_buf_size(door.head.bytes_max)
             .max_headers(door.head.fields_max)
-            .serve_connection(Io(Arc::clone(&self.stream), self.first.clone()), service)
+            .serve_connection(
+                Io::new(Arc::clone(&self.stream), self.first.clone(), Arc::clone(door)),
+                service,
+            )
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
@@ -374,7 +390,8 @@ impl Guest {
                 let upgraded = upgrade.await.ok()?;
                 let parts = upgraded.downcast::<Io>().ok()?;
                 drop(self.stream);
-                (parts.io.0, parts.read_buf.to_vec(), admitted, encoding, None)
+                let early = parts.read_buf.to_vec();
+                (parts.io.into_stream(), early, admitted, encoding, None)
             }
             Agreed::Stream(mut following, head) => {
                 let resident = following.take_resident();
@@ -450,7 +467,9 @@ fn agree(door: &Door, request: &Request<Incoming>) -> Result<(upgrade::Upgrade, 
         request.uri(),
         request.headers(),
         &desk.origins,
-    )?;
+        door.head.url_bytes_max,
+    )
+    .inspect_err(|refusal| routes::count_url(desk, refusal))?;
     desk.hub.accepting().map_err(|wait| {
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         busy(millis)
@@ -550,25 +569,30 @@ async fn last_bytes(stream: &TcpStream) {
 mod tests {
     use super::*;
 
+    const SOCKETS: Sockets = Sockets {
+        send_buffer_bytes: 64 * 1024,
+        unacknowledged: Duration::from_secs(7),
+    };
+
     #[cfg(target_os = "linux")]
     #[test]
     fn accepted_sockets_inherit_what_the_listener_was_told() {
-        let listeners = listen("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let listeners = listen("127.0.0.1:0".parse().unwrap(), 1, SOCKETS).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let _client = std::net::TcpStream::connect(address).unwrap();
         let (socket, _) = listeners[0].accept().unwrap();
         let socket = SockRef::from(&socket);
         assert!(socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.send_buffer_size().unwrap(), 2 * SEND_BUFFER_BYTES);
+        assert_eq!(socket.send_buffer_size().unwrap(), 2 * SOCKETS.send_buffer_bytes);
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(SOCKETS.unacknowledged));
     }
 
     #[test]
     fn the_shards_share_a_port_and_no_second_gateway_joins_them() {
-        let listeners = listen("127.0.0.1:0".parse().unwrap(), 4).unwrap();
+        let listeners = listen("127.0.0.1:0".parse().unwrap(), 4, SOCKETS).unwrap();
         let address = listeners[0].local_addr().unwrap();
-        let taken = listen(address, 2).unwrap_err();
+        let taken = listen(address, 2, SOCKETS).unwrap_err();
         assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
         let clients: Vec<_> = (0..200)
             .map(|_| std::net::TcpStream::connect(address).unwrap())

@@ -4,7 +4,8 @@
 //! tasks whose number is bounded. Before NATS is connected, and while nobody answers, clients are told to come back.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_nats::client::RequestError;
@@ -14,6 +15,7 @@ use prometheus::{Histogram, IntCounterVec, IntGauge};
 use roomcast_access::permit::Command;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::metrics::Metrics;
+use roomcast_issuers::Tenancy;
 use roomcast_proto::frame::FeedPage;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
@@ -23,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::hub::Hub;
+use crate::limit::Limit;
+use crate::metrics::GatewayMetrics;
 use crate::{client_publish, commands, feed};
 
 /// How long ingest may take: longer than all its own attempts to write.
@@ -37,14 +41,25 @@ pub struct Limits {
     pub per_connection: u32,
     /// Of one user, over all its connections to this gateway.
     pub per_user: u32,
+    /// Of one tenant.
+    pub per_tenant: u32,
     /// Of this gateway; backends that answer late count until they have, at most 30 s.
     pub all: usize,
 }
 
 impl Limits {
     /// Reads `ROOMCAST_ASKS_…`.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+    pub fn read(reader: &mut Reader<'_>, tenancy: Tenancy) -> Self {
+        let per_tenant = reader.number(
+            "ROOMCAST_ASKS_PER_TENANT_MAX",
+            512,
+            1..=1_000_000,
+            "Commands and publishes of one tenant under way at the same time, where there are several (ROOMCAST_CURSOR_KEYS is set); one \
+             alone may have all.",
+        );
+        let several = tenancy.cursors.is_sealed();
         Self {
+            per_tenant: if several { per_tenant } else { u32::MAX },
             per_connection: reader.number(
                 "ROOMCAST_ASKS_PER_CONNECTION_MAX",
                 8,
@@ -167,8 +182,26 @@ pub struct Asking {
     client: OnceLock<Client>,
     limits: Limits,
     all: Arc<Semaphore>,
-    users: Mutex<HashMap<(Tenant, Arc<str>), u32>>,
+    under_way: Mutex<UnderWay>,
     metrics: AskMetrics,
+    limited: GatewayMetrics,
+}
+
+/// Who has how much under way.
+#[derive(Debug, Default)]
+struct UnderWay {
+    users: HashMap<(Tenant, Arc<str>), u32>,
+    tenants: HashMap<Tenant, u32>,
+}
+
+/// One less; who has nothing under way is not held.
+fn give_back<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
 }
 
 /// One ask under way; dropped, there is room for another one.
@@ -194,13 +227,9 @@ impl Drop for Slot {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut users = self.asking.users.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = users.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                users.remove(&self.user);
-            }
-        }
+        let mut under_way = self.asking.under_way();
+        give_back(&mut under_way.users, &self.user);
+        give_back(&mut under_way.tenants, &self.user.0);
     }
 }
 
@@ -213,17 +242,22 @@ impl Place {
 }
 
 impl Asking {
-    /// Makes it; until [`Asking::connected`] everybody is told to come back.
+    /// Makes it; until [`Asking::connected`] everybody is told to come back. `limited` counts who met a limit.
     ///
     /// # Errors
     /// Where the metrics are declared already.
-    pub fn new(limits: Limits, metrics: &Metrics) -> Result<Arc<Self>, prometheus::Error> {
+    pub fn new(
+        limits: Limits,
+        metrics: &Metrics,
+        limited: GatewayMetrics,
+    ) -> Result<Arc<Self>, prometheus::Error> {
         Ok(Arc::new(Self {
             client: OnceLock::new(),
             limits,
             all: Arc::new(Semaphore::new(limits.all.clamp(1, Semaphore::MAX_PERMITS))),
-            users: Mutex::default(),
+            under_way: Mutex::default(),
             metrics: AskMetrics::new(metrics)?,
+            limited,
         }))
     }
 
@@ -272,18 +306,34 @@ impl Asking {
         self.metrics.asks.with_label_values(&[what, outcome]).inc();
     }
 
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn enter(self: &Arc<Self>, who: &Who) -> Result<Place, Refusal> {
         let user = (who.tenant.clone(), Arc::clone(&who.user));
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        if users
-            .get(&user)
-            .is_some_and(|count| *count >= self.limits.per_user)
-        {
+        let mut under_way = self.under_way();
+        let of_user = under_way.users.get(&user).copied().unwrap_or(0);
+        let of_tenant = under_way.tenants.get(&user.0).copied().unwrap_or(0);
+        let met = match (
+            of_user >= self.limits.per_user,
+            of_tenant >= self.limits.per_tenant,
+        ) {
+            (true, _) => Some(Limit::AsksOfUser),
+            (false, true) => Some(Limit::AsksOfTenant),
+            (false, false) => None,
+        };
+        if let Some(limit) = met {
+            self.limited.limited(limit);
             return Err(too_many());
         }
-        let permit = Arc::clone(&self.all).try_acquire_owned();
-        let permit = permit.map_err(|_| unavailable("too much is under way at this gateway"))?;
-        *users.entry(user.clone()).or_default() += 1;
+        let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| {
+            self.limited.limited(Limit::Asks);
+            unavailable("too much is under way at this gateway")
+        })?;
+        under_way.users.insert(user.clone(), of_user + 1);
+        under_way.tenants.insert(user.0.clone(), of_tenant + 1);
+        drop(under_way);
         self.metrics.in_flight.inc();
         Ok(Place {
             asking: Arc::clone(self),
@@ -436,23 +486,42 @@ mod tests {
         let limits = Limits {
             per_connection: 1,
             per_user: 2,
-            all: 3,
+            per_tenant: 3,
+            all: 4,
         };
-        let asking = Asking::new(limits, &Metrics::new("gateway").unwrap()).unwrap();
+        let metrics = Metrics::new("gateway").unwrap();
+        let limited = GatewayMetrics::new(&metrics).unwrap();
+        let asking = Asking::new(limits, &metrics, limited).unwrap();
         let code = |user: &str| asking.enter(&who(user)).map_err(|refusal| refusal.code);
         let first = code("u1").unwrap();
         let second = code("u1").unwrap();
         assert_eq!(code("u1").unwrap_err(), Code::Rate);
         let other = code("u2").unwrap();
-        assert_eq!(code("u3").unwrap_err(), Code::Unavailable);
+        assert_eq!(code("u3").unwrap_err(), Code::Rate, "the tenant's share");
+        let acme = |user: &str| {
+            let who = Who {
+                tenant: Tenant::parse("acme").unwrap(),
+                ..who(user)
+            };
+            asking.enter(&who).map_err(|refusal| refusal.code)
+        };
+        let of_acme = acme("u1").unwrap();
+        assert_eq!(acme("u2").unwrap_err(), Code::Unavailable);
         // The client has been told; the backend has not answered yet.
         let slot = first.slot();
         drop(first);
         assert_eq!(code("u3").unwrap_err(), Code::Unavailable);
         drop(slot);
         drop(code("u1").unwrap());
-        drop((second, other));
-        assert!(asking.users.lock().unwrap().is_empty());
+        drop((second, other, of_acme));
+        let under_way = asking.under_way();
+        assert!(under_way.users.is_empty() && under_way.tenants.is_empty());
+        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+        for limit in [Limit::AsksOfUser, Limit::AsksOfTenant, Limit::Asks] {
+            let label = format!("limit=\"{}\"", limit.as_str());
+            let line = text.lines().find(|line| line.contains(&label)).unwrap();
+            assert!(!line.ends_with(" 0"), "{line}");
+        }
         assert_eq!(asking.metrics.in_flight.get(), 0);
     }
 

@@ -46,7 +46,7 @@ async fn carried_out(desk: &Desk, name: Name, request: Request) -> Result<Bytes,
         .map_err(allowance::too_many)?;
     // A name that is none is refused like a command that is not there.
     let Path(name) = name.map_err(|_| Refusal::forbidden())?;
-    let body = posted::json(request).await?;
+    let body = posted::json(desk, request).await?;
     // The body is the message of the socket, without its name: `{data, key, timeoutMs?}`.
     let client_frame::Body::Command(command) = posted::message("command", &body)? else {
         return Err(posted::not_one_object());

@@ -4,7 +4,7 @@
 //! that decides what is visible are those of the sockets. Answers with room data are never stored by anybody.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -26,6 +26,7 @@ use crate::describe;
 use crate::error::problem;
 use crate::gate::Gate;
 use crate::hub::Hub;
+use crate::limit::Limit;
 use crate::metrics::GatewayMetrics;
 use crate::page::Page;
 use crate::shard::Handle;
@@ -79,6 +80,14 @@ pub struct Desk {
     pub shards: Arc<[Handle]>,
     /// Rooms that one request may name.
     pub rooms_max: usize,
+    /// Bytes of a path with its query.
+    pub url_bytes_max: usize,
+    /// Bytes of a body.
+    pub message_bytes_max: usize,
+    /// Bytes of events in one answer about the past.
+    pub answer_bytes_max: usize,
+    /// The longest a poll is held.
+    pub poll_max: Duration,
     /// Events of one answer.
     pub page_events: usize,
     /// The gateway takes no more requests: what is held is answered.
@@ -86,11 +95,11 @@ pub struct Desk {
 }
 
 /// All routes with what they do; the WebSocket and the page are served apart. What is added here is in the document.
-fn routes() -> Routes<Desk> {
+fn routes(poll_max: Duration) -> Routes<Desk> {
     Routes::new()
         .described(Get, upgrade::SOCKET_PATH, describe::socket())
         .get("/v1/sse", describe::sse(), sse::sse)
-        .get("/v1/poll", describe::poll(), poll::poll)
+        .get("/v1/poll", describe::poll(poll_max), poll::poll)
         .get("/v1/rooms/{room}/snapshot", describe::snapshot(), rooms::snapshot)
         .get("/v1/rooms/{room}/events", describe::history(), rooms::history)
         .get("/v1/state", describe::state(), rooms::state)
@@ -107,7 +116,7 @@ fn routes() -> Routes<Desk> {
 
 /// All routes but the WebSocket. [`Route`] says which methods they have; other requests do not get here.
 pub fn router(desk: Desk) -> Router {
-    let routes = routes();
+    let routes = routes(desk.poll_max);
     let document = describe::document(&routes);
     routes
         .get(describe::PATH, describe::itself(), async move || {
@@ -186,7 +195,7 @@ fn class_of(status: StatusCode) -> &'static str {
 
 /// The origin to allow, for requests to the API that name one.
 fn checked<B>(desk: &Desk, request: &Request<B>, route: Route) -> Result<Option<HeaderValue>, Refusal> {
-    upgrade::check_url(request.uri())?;
+    upgrade::check_url(request.uri(), desk.url_bytes_max).inspect_err(|refusal| count_url(desk, refusal))?;
     upgrade::check_host(request.uri(), request.headers())?;
     upgrade::check_framing(request.method(), request.headers())?;
     if !route.is_api() {
@@ -194,6 +203,13 @@ fn checked<B>(desk: &Desk, request: &Request<B>, route: Route) -> Result<Option<
     }
     let origin = desk.origins.check(request.headers())?;
     Ok(origin.and_then(|origin| HeaderValue::from_str(origin).ok()))
+}
+
+/// Counts a URL that was too long.
+pub(crate) fn count_url(desk: &Desk, refusal: &Refusal) {
+    if refusal.code == Code::HeadersTooLarge {
+        desk.metrics.limited(Limit::Url);
+    }
 }
 
 async fn page_config(State(desk): State<Desk>) -> Response {

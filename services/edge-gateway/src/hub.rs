@@ -62,6 +62,8 @@ pub const UNSURE_AFTER: Duration = Duration::from_secs(2);
 pub struct HubSettings {
     /// Bytes of recent events in memory.
     pub ring_bytes_max: usize,
+    /// Bytes of them that one tenant may hold.
+    pub ring_tenant_bytes_max: usize,
     /// Events of a quiet room that others' traffic does not push out, as long as they fit into half of its tenant's share.
     pub ring_room_events_min: usize,
     /// Events read into the ring at start.
@@ -78,6 +80,7 @@ impl Default for HubSettings {
     fn default() -> Self {
         Self {
             ring_bytes_max: 256 << 20,
+            ring_tenant_bytes_max: 256 << 20,
             ring_room_events_min: 64,
             warm_events_max: 200_000,
             scan_positions_max: SCAN_POSITIONS_MAX,
@@ -405,6 +408,7 @@ impl Hub {
 fn ring_limits(settings: &HubSettings) -> RingLimits {
     RingLimits {
         bytes_max: settings.ring_bytes_max,
+        tenant_bytes_max: settings.ring_tenant_bytes_max,
         room_events_min: settings.ring_room_events_min,
     }
 }

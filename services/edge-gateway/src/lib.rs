@@ -25,6 +25,7 @@ pub mod gate;
 pub mod gather;
 pub mod http;
 pub mod hub;
+pub mod limit;
 pub mod members;
 pub mod metrics;
 pub mod nats_side;

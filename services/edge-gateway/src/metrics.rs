@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::accept::Away;
 use crate::admission::TooMany;
 use crate::allowance::Operation;
+use crate::limit::Limit;
 use crate::session::Verdict;
 
 /// Upper bounds of the latency from stored to written: P5 asks for 5 and 25 ms.
@@ -55,6 +56,7 @@ pub struct GatewayMetrics {
     pub turned_away: IntCounterVec,
     /// Operations refused because of their rate.
     pub rate_limited: IntCounterVec,
+    limited: IntCounterVec,
     /// Upgrade requests by outcome.
     pub upgrades: IntCounterVec,
     /// HTTP answers by route and class.
@@ -101,6 +103,13 @@ impl GatewayMetrics {
                 "roomcast_gateway_rate_limited_total",
                 "Messages and requests refused because their user did too many of the kind, by operation.",
                 &["operation"],
+            )?,
+            limited: metrics.counter_vec(
+                "roomcast_gateway_limited_total",
+                "Times somebody met a limit that is not counted by another metric, by limit: head, url, rooms, authenticate, message, \
+                 requests, ingress, waiting, subscriptions, reading, asks_of_connection, asks_of_user, asks_of_tenant, asks, \
+                 polls_of_tenant, polls, write, pong, unacknowledged.",
+                &["limit"],
             )?,
             upgrades: metrics.counter_vec(
                 "roomcast_gateway_upgrades_total",
@@ -194,6 +203,9 @@ impl GatewayMetrics {
         for limit in TooMany::ALL {
             self.turned_away.with_label_values(&[limit.as_str()]);
         }
+        for (_, limit) in Limit::ALL {
+            self.limited.with_label_values(&[limit]);
+        }
         for label in Away::LABELS {
             self.turned_away.with_label_values(&[label]);
         }
@@ -231,6 +243,11 @@ impl GatewayMetrics {
     pub fn ended(&self, ending: Ending) {
         self.connections.dec();
         self.closes.with_label_values(&[ending.label()]).inc();
+    }
+
+    /// Somebody met a limit.
+    pub fn limited(&self, limit: Limit) {
+        self.limited.with_label_values(&[limit.as_str()]).inc();
     }
 
     /// One room was asked for.

@@ -44,6 +44,12 @@ impl NatsSideSettings {
     /// Reads `ROOMCAST_REPLICAS`, `ROOMCAST_RING_…`, `ROOMCAST_STATE_BYTES`.
     pub fn read(reader: &mut Reader<'_>, cursors: Cursors) -> Self {
         let usual = HubSettings::default();
+        let ring_bytes_max = reader.number(
+            "ROOMCAST_RING_BYTES",
+            usual.ring_bytes_max,
+            1 << 20..=1 << 40,
+            "Bytes of recent events kept in memory for clients that return.",
+        );
         Self {
             replicas: reader.number(
                 "ROOMCAST_REPLICAS",
@@ -52,11 +58,13 @@ impl NatsSideSettings {
                 "Copies of every stream that NATS must hold.",
             ),
             hub: HubSettings {
-                ring_bytes_max: reader.number(
-                    "ROOMCAST_RING_BYTES",
-                    usual.ring_bytes_max,
+                ring_bytes_max,
+                ring_tenant_bytes_max: reader.number(
+                    "ROOMCAST_RING_TENANT_BYTES",
+                    ring_bytes_max,
                     1 << 20..=1 << 40,
-                    "Bytes of recent events kept in memory for clients that return.",
+                    "Bytes of them that one tenant may hold, however much is free; usually all. Whoever holds most gives way first in any \
+                     case.",
                 ),
                 ring_room_events_min: reader.number(
                     "ROOMCAST_RING_ROOM_EVENTS",

@@ -1,6 +1,6 @@
 //! The recent events in memory: what returning clients are answered from, so that a storm of them never reaches the stream.
 //!
-//! Filled by the hub in stream order, read under the hub's lock. Bounded by bytes. When it is full the tenant that holds most loses
+//! Filled by the hub in stream order, read under the hub's lock. Bounded by bytes, in all and for each tenant. When it is full the tenant that holds most loses
 //! its oldest events first, but a quiet room keeps its last ones as long as they fit into half of its tenant's share: one tenant's
 //! flood does not cost the others their resume, one room's flood not its neighbours'.
 
@@ -18,6 +18,8 @@ const TIMES_MAX: usize = 131_072;
 pub struct RingLimits {
     /// Bytes in all, the cost of every event included.
     pub bytes_max: usize,
+    /// Bytes of one tenant, however much is free.
+    pub tenant_bytes_max: usize,
     /// Events of a quiet room that stay.
     pub room_events_min: usize,
 }
@@ -162,8 +164,12 @@ impl Ring {
         share.order.push_back(Arc::clone(key));
         share.bytes += cost;
         share.events += 1;
+        let over = share.bytes > self.limits.tenant_bytes_max;
         self.bytes += cost;
         self.events += 1;
+        if over {
+            self.make_room_of(tenant);
+        }
         if self.bytes + self.beside > self.limits.bytes_max {
             self.make_room();
         }
@@ -252,25 +258,42 @@ impl Ring {
     fn make_room(&mut self) {
         let goal = self.limits.bytes_max - self.limits.bytes_max / 100;
         let holders = self.tenants.values().filter(|share| share.events > 0).count();
-        let share_max = self.limits.bytes_max / holders.max(1);
+        let share_max = (self.limits.bytes_max / holders.max(1)).min(self.limits.tenant_bytes_max);
         while self.bytes + self.beside > goal {
             let Some(share) = self.tenants.values_mut().max_by_key(|share| share.bytes) else {
                 return;
             };
-            let Some((gone, time_micros)) = share.push_out(self.limits.room_events_min, share_max) else {
+            let Some(gone) = share.push_out(self.limits.room_events_min, share_max) else {
                 return;
             };
-            let cost = gone.cost_bytes();
-            self.beside = self.beside.saturating_sub(gone.made_bytes());
-            share.bytes -= cost;
-            share.events -= 1;
-            self.bytes -= cost;
-            self.events -= 1;
-            self.evicted += 1;
-            self.evicted_micros = self.evicted_micros.max(Some(time_micros));
+            self.gone(&gone);
         }
         self.tenants
             .retain(|_, share| share.events > 0 || share.unlisted_to > 0);
+    }
+
+    /// The same for a tenant that holds more than its share.
+    fn make_room_of(&mut self, tenant: &str) {
+        let most = self.limits.tenant_bytes_max;
+        while let Some(share) = self
+            .tenants
+            .get_mut(tenant)
+            .filter(|share| share.bytes > most - most / 100)
+        {
+            let Some(gone) = share.push_out(self.limits.room_events_min, most) else {
+                return;
+            };
+            self.gone(&gone);
+        }
+    }
+
+    /// Counts an event that was pushed out.
+    fn gone(&mut self, (event, time_micros): &Entry) {
+        self.beside = self.beside.saturating_sub(event.made_bytes());
+        self.bytes -= event.cost_bytes();
+        self.events -= 1;
+        self.evicted += 1;
+        self.evicted_micros = self.evicted_micros.max(Some(*time_micros));
     }
 }
 
@@ -302,6 +325,8 @@ impl Share {
     fn pop(&mut self, key: &Arc<str>) -> Option<Entry> {
         let room = self.rooms.get_mut(key)?;
         let gone = room.events.pop_front()?;
+        self.bytes -= gone.0.cost_bytes();
+        self.events -= 1;
         room.evicted_to = gone.0.position.seq;
         if room.events.is_empty() {
             // A room that is not listed counts as pushed out up to the newest event of any such room.

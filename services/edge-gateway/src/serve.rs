@@ -65,7 +65,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     hub.watch(rights.clone());
 
     let roll_call = RollCall::new(Arc::clone(&gate), &context.metrics)?;
-    let asking = Asking::new(settings.asks, &context.metrics)?;
+    let asking = Asking::new(settings.asks, &context.metrics, metrics.clone())?;
     let origins = Arc::new(settings.origins.clone());
     let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
     let allowance = Allowance::new(settings.operations, metrics.rate_limited.clone());
@@ -103,7 +103,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         Running::new(&context),
     );
     roomcast_admin::open(&settings.admin, admin::routes(admin_desk), &audit, &context)?;
-    let (listeners, address) = listen(settings.listen, settings.shards)?;
+    let (listeners, address) = listen(&settings)?;
     let latch = context.readiness.latch("listener", "not open");
     let desk = Desk {
         allowance,
@@ -114,16 +114,28 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         page,
         asking: Arc::clone(&asking),
         tickets: Tickets::new(Arc::clone(&asking)),
-        holds: Holds::new(settings.polls_max, metrics.polls.clone()),
+        holds: Holds::new(
+            settings.polls.held_max,
+            settings.polls.per_tenant_max,
+            metrics.polls.clone(),
+        ),
         shards: shards.clone().into(),
         metrics: metrics.clone(),
-        rooms_max: settings.clients.session.subscriptions_max,
+        rooms_max: settings.clients.session.rooms_max,
+        url_bytes_max: settings.head.url_bytes_max,
+        message_bytes_max: settings.clients.session.message_bytes_max,
+        answer_bytes_max: settings.clients.answer_bytes_max,
+        poll_max: settings.polls.longest,
         page_events: settings.clients.page_events,
         draining: context.shutdown.stage(Stage::Accept).token(),
     };
     // Requests have the part of the drain time that the first stage has.
     let requests = context.common.drain / 10;
-    let door = Arc::new(Door::new(desk, settings.head, shards.clone(), requests));
+    let pace = accept::Pace {
+        ingress: settings.clients.ingress,
+        write_timeout: settings.clients.write_timeout,
+    };
+    let door = Arc::new(Door::new(desk, settings.head, pace, shards.clone(), requests));
     let accepting = context.shutdown.stage(Stage::Accept);
     accepting.spawn(accept::serve(door, called, accepting.token()));
     for (shard, listener) in shards.iter().zip(listeners) {
@@ -168,9 +180,10 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     Ok(address)
 }
 
-fn listen(address: SocketAddr, count: usize) -> Result<(Vec<TcpListener>, SocketAddr), Failure> {
+fn listen(settings: &Settings) -> Result<(Vec<TcpListener>, SocketAddr), Failure> {
+    let address = settings.listen;
     let failed = |error: std::io::Error| Failure::unavailable(format!("{address} cannot be opened: {error}"));
-    let listeners = accept::listen(address, count).map_err(failed)?;
+    let listeners = accept::listen(address, settings.shards, settings.sockets).map_err(failed)?;
     let first = listeners.first().map_or(Ok(address), TcpListener::local_addr);
     Ok((listeners, first.map_err(failed)?))
 }

@@ -21,6 +21,7 @@ use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::bucket::{Bucket, Rate};
 use crate::gate::{self, Admitted, Gate};
+use crate::limit::Limit;
 use crate::members::Seat;
 
 mod again;
@@ -41,6 +42,10 @@ pub const CLIENT_BYTES_MAX: usize = 128;
 pub struct Limits {
     /// Rooms that a client may ask for; rooms joined by the policy do not count.
     pub subscriptions_max: usize,
+    /// Rooms that its `connect` may name.
+    pub rooms_max: usize,
+    /// Bytes of a message; it is told.
+    pub message_bytes_max: usize,
     /// Messages.
     pub requests: Rate,
     /// How cursors are read.
@@ -168,7 +173,7 @@ impl Session {
     /// Answers a message that is not carried out with this refusal; it counts among all messages.
     pub fn refuse(&mut self, id: Option<u32>, refusal: &Refusal, now: Now, wishes: &mut Vec<Wish>) {
         if !self.requests.take(now.millis, 1, self.limits.requests) {
-            return wishes.push(Wish::End(Close::Rate));
+            return too_many(wishes);
         }
         refuse(id, refusal, wishes);
     }
@@ -284,7 +289,7 @@ impl Session {
             limits: Some(roomcast_proto::frame::ClientLimits {
                 resume_seconds: u32::try_from(about.resume_seconds).unwrap_or(u32::MAX),
                 subscriptions: u32::try_from(self.limits.subscriptions_max).unwrap_or(u32::MAX),
-                message_bytes: u32::try_from(limits::CLIENT_MESSAGE_BYTES_MAX).unwrap_or(u32::MAX),
+                message_bytes: u32::try_from(self.limits.message_bytes_max).unwrap_or(u32::MAX),
                 event_bytes: u32::try_from(limits::EVENT_BYTES_MAX).unwrap_or(u32::MAX),
             }),
         }
@@ -300,7 +305,7 @@ impl Session {
     ) {
         use client_frame::Body;
         if !self.requests.take(now.millis, 1, self.limits.requests) {
-            return wishes.push(Wish::End(Close::Rate));
+            return too_many(wishes);
         }
         let frame = match frame {
             Ok(frame) => frame,
@@ -372,6 +377,7 @@ impl Session {
                     format!("at most {} rooms", self.limits.subscriptions_max),
                 );
                 refuse(id, &refusal, wishes);
+                wishes.push(Wish::Met(Limit::Subscriptions));
             }
             Ok(_) => wishes.push(self.opening(id, vec![asked])),
         }
@@ -514,6 +520,12 @@ fn refused_frame(bad: BadFrame, wishes: &mut Vec<Wish>) {
     if end {
         wishes.push(Wish::End(Close::Protocol));
     }
+}
+
+/// One message too many ends the connection.
+fn too_many(wishes: &mut Vec<Wish>) {
+    wishes.push(Wish::Met(Limit::Requests));
+    wishes.push(Wish::End(Close::Rate));
 }
 
 fn refuse(id: Option<u32>, refusal: &Refusal, wishes: &mut Vec<Wish>) {

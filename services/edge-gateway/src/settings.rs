@@ -11,6 +11,7 @@ use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits;
 use roomcast_rights::PolicySettings;
 
+use crate::accept::Sockets;
 use crate::allowance::Rates;
 use crate::bucket::Rate;
 use crate::nats_side::NatsSideSettings;
@@ -24,9 +25,6 @@ pub const SERVICE: Service = Service {
     admin_port: 9080,
     jetstream_api: "core.JS.API",
 };
-
-/// Fragments of one message: 64 KiB in pieces of 64 bytes.
-const FRAGMENTS_MAX: u32 = 1024;
 
 /// The settings of the gateway.
 #[derive(Clone)]
@@ -53,8 +51,10 @@ pub struct Settings {
     pub clients: shard::Limits,
     /// Limits of what clients have others do.
     pub asks: asking::Limits,
-    /// `ROOMCAST_POLLS_HELD_MAX`: polls held at the same time.
-    pub polls_max: usize,
+    /// Limits of polls.
+    pub polls: Polls,
+    /// What the kernel is told of every socket.
+    pub sockets: Sockets,
     /// Limits of a request's head.
     pub head: Head,
     /// Whether one tenant is served or several.
@@ -72,6 +72,19 @@ pub struct Head {
     pub bytes_max: usize,
     /// `ROOMCAST_HEADERS_MAX`
     pub fields_max: usize,
+    /// `ROOMCAST_URL_BYTES_MAX`
+    pub url_bytes_max: usize,
+}
+
+/// Limits of polls.
+#[derive(Clone, Copy, Debug)]
+pub struct Polls {
+    /// `ROOMCAST_POLLS_HELD_MAX`: held at the same time.
+    pub held_max: usize,
+    /// `ROOMCAST_POLLS_HELD_PER_TENANT_MAX`
+    pub per_tenant_max: usize,
+    /// `ROOMCAST_POLL_SECONDS`: the longest that one is held.
+    pub longest: Duration,
 }
 
 impl Settings {
@@ -105,29 +118,11 @@ impl Settings {
             ),
             admission: read_admission(reader, tenancy),
             operations: read_operations(reader),
-            asks: asking::Limits::read(reader),
+            asks: asking::Limits::read(reader, tenancy),
             clients: read_clients(reader, tenancy),
-            polls_max: reader.number(
-                "ROOMCAST_POLLS_HELD_MAX",
-                1_000,
-                1..=1_000_000,
-                "Polls held at the same time until there is something new; more are answered 503.",
-            ),
-            head: Head {
-                within: reader.seconds(
-                    "ROOMCAST_HEADER_SECONDS",
-                    5,
-                    1..=60,
-                    "Seconds to send a request's head.",
-                ),
-                bytes_max: reader.number(
-                    "ROOMCAST_HEADER_BYTES_MAX",
-                    16_384,
-                    8_192..=65_536,
-                    "Bytes of a request's head.",
-                ),
-                fields_max: reader.number("ROOMCAST_HEADERS_MAX", 64, 8..=256, "Header fields of a request."),
-            },
+            polls: read_polls(reader, tenancy),
+            sockets: read_sockets(reader),
+            head: read_head(reader),
             nats: NatsSideSettings::read(reader, tenancy.cursors),
         }
     }
@@ -198,6 +193,81 @@ fn read_operations(reader: &mut Reader<'_>) -> Rates {
         reader.mistake(NAME, bad);
         Rates::default()
     })
+}
+
+fn read_head(reader: &mut Reader<'_>) -> Head {
+    Head {
+        within: reader.seconds(
+            "ROOMCAST_HEADER_SECONDS",
+            5,
+            1..=60,
+            "Seconds to send a request's head.",
+        ),
+        bytes_max: reader.number(
+            "ROOMCAST_HEADER_BYTES_MAX",
+            16_384,
+            8_192..=65_536,
+            "Bytes of a request's head (else 431).",
+        ),
+        fields_max: reader.number(
+            "ROOMCAST_HEADERS_MAX",
+            64,
+            8..=256,
+            "Header fields of a request (else 431).",
+        ),
+        url_bytes_max: reader.number(
+            "ROOMCAST_URL_BYTES_MAX",
+            4_096,
+            256..=65_536,
+            "Bytes of a request's path with its query (else 431).",
+        ),
+    }
+}
+
+fn read_polls(reader: &mut Reader<'_>, tenancy: Tenancy) -> Polls {
+    let held_max = reader.number(
+        "ROOMCAST_POLLS_HELD_MAX",
+        1_000,
+        1..=1_000_000,
+        "Polls held at the same time until there is something new; more are answered 503.",
+    );
+    let per_tenant_max = reader.number(
+        "ROOMCAST_POLLS_HELD_PER_TENANT_MAX",
+        500,
+        1..=1_000_000,
+        "The same of one tenant, where there are several (ROOMCAST_CURSOR_KEYS is set); one alone may have all.",
+    );
+    Polls {
+        held_max,
+        per_tenant_max: if tenancy.cursors.is_sealed() {
+            per_tenant_max
+        } else {
+            held_max
+        },
+        longest: reader.seconds(
+            "ROOMCAST_POLL_SECONDS",
+            limits::POLL_WAIT_MAX.as_secs(),
+            1..=300,
+            "Seconds that a poll is held at the longest; less than what proxies in between wait for an answer.",
+        ),
+    }
+}
+
+fn read_sockets(reader: &mut Reader<'_>) -> Sockets {
+    Sockets {
+        send_buffer_bytes: reader.number(
+            "ROOMCAST_SEND_BUFFER_BYTES",
+            256 << 10,
+            (16 << 10)..=(16 << 20),
+            "Bytes that the kernel may hold for a client, beside its outbox.",
+        ),
+        unacknowledged: reader.seconds(
+            "ROOMCAST_UNACKNOWLEDGED_SECONDS",
+            30,
+            1..=300,
+            "Seconds without an acknowledgement of sent bytes, after which the other side has vanished.",
+        ),
+    }
 }
 
 fn read_admission(reader: &mut Reader<'_>, tenancy: Tenancy) -> admission::Limits {
@@ -293,11 +363,41 @@ fn read_clients(reader: &mut Reader<'_>, tenancy: Tenancy) -> shard::Limits {
             "Seconds in which a client must answer a ping (else 4004).",
         ),
     };
+    // Twice that fits into the least burst of bytes, and NATS takes it with what we add.
+    let message_bytes_max = reader.number(
+        "ROOMCAST_MESSAGE_BYTES_MAX",
+        limits::CLIENT_MESSAGE_BYTES_MAX,
+        (16 << 10)..=(64 << 10),
+        "Bytes of one message of a client (else 1009), and of a request's body (else 413); clients are told.",
+    );
     shard::Limits {
         ws: ws::Limits {
-            message_bytes_max: limits::CLIENT_MESSAGE_BYTES_MAX,
-            fragments_max: FRAGMENTS_MAX,
+            message_bytes_max,
+            fragments_max: reader.number(
+                "ROOMCAST_FRAGMENTS_MAX",
+                1_024,
+                1..=65_536,
+                "Frames in which one message of a client may come (else 1009).",
+            ),
         },
+        authenticate_within: reader.seconds(
+            "ROOMCAST_AUTHENTICATE_SECONDS",
+            limits::AUTHENTICATE_WITHIN.as_secs(),
+            1..=60,
+            "Seconds in which a connection must have shown a token (else 4500).",
+        ),
+        answer_bytes_max: reader.number(
+            "ROOMCAST_ANSWER_BYTES_MAX",
+            256 << 10,
+            (128 << 10)..=(256 << 10),
+            "Bytes of events in a page of history or a snapshot; what would be longer holds fewer.",
+        ),
+        comment_every: reader.seconds(
+            "ROOMCAST_COMMENT_SECONDS",
+            limits::COMMENT_EVERY.as_secs(),
+            1..=60,
+            "Seconds after which a stream that has nothing to say says a comment; less than what proxies in between wait for a word.",
+        ),
         outbox: outbox::Limits {
             bytes_max: reader.number(
                 "ROOMCAST_OUTBOX_BYTES_MAX",
@@ -315,6 +415,13 @@ fn read_clients(reader: &mut Reader<'_>, tenancy: Tenancy) -> shard::Limits {
         session: session::Limits {
             cursors: tenancy.cursors,
             ping_every: beat.every,
+            message_bytes_max,
+            rooms_max: reader.number(
+                "ROOMCAST_ROOMS_PER_REQUEST_MAX",
+                limits::CONNECT_ROOMS_MAX,
+                1..=512,
+                "Rooms that a `connect`, a stream or a poll may name (else `limit`).",
+            ),
             subscriptions_max: reader.number(
                 "ROOMCAST_SUBSCRIPTIONS_MAX",
                 limits::SUBSCRIPTIONS_MAX,
@@ -341,13 +448,14 @@ fn read_clients(reader: &mut Reader<'_>, tenancy: Tenancy) -> shard::Limits {
                 "ROOMCAST_INGRESS_BYTES_RATE",
                 32 << 10,
                 1_024..=(64 << 20),
-                "Bytes a second that one client may send.",
+                "Bytes a second that one connection may send: more ends a WebSocket or a stream (4006); requests are read more slowly. Raise \
+                 it behind a proxy that sends many users' requests over one connection.",
             ),
             burst: reader.number(
                 "ROOMCAST_INGRESS_BYTES_BURST",
                 256 << 10,
                 (128 << 10)..=(256 << 20),
-                "Bytes that one client may send at once; at least two of the longest messages.",
+                "Bytes that one connection may send at once; at least two of the longest messages.",
             ),
         },
         beat,
@@ -355,7 +463,7 @@ fn read_clients(reader: &mut Reader<'_>, tenancy: Tenancy) -> shard::Limits {
             "ROOMCAST_WRITE_SECONDS",
             5,
             1..=300,
-            "Seconds in which a client must take some of what waits for it (else 4002).",
+            "Seconds in which a client must take some of what waits for it (else 4002; a connection of requests is cut).",
         ),
         quiet_every: reader.seconds(
             "ROOMCAST_QUIET_SECONDS",
@@ -450,50 +558,100 @@ mod tests {
         assert!(settings.shards >= 1);
     }
 
+    /// Numbers that are no limits on anybody.
+    const NO_LIMITS: [&str; 5] = [
+        "ROOMCAST_LISTEN",
+        "ROOMCAST_REPLICAS",
+        "ROOMCAST_SHARDS",
+        "ROOMCAST_JWKS_INTERVAL_SECONDS",
+        "ROOMCAST_JWKS_REFRESH_SECONDS",
+    ];
+
+    /// A row of the README's tables: setting, usual value, bounds, where it is counted.
+    struct Row<'a> {
+        name: &'a str,
+        usual: &'a str,
+        bounds: String,
+        counted: &'a str,
+    }
+
+    fn documented() -> Vec<Row<'static>> {
+        let rows = include_str!("../README.md").lines().filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let &[_, name, usual, bounds, _, counted, _] = cells.as_slice() else {
+                return None;
+            };
+            let name = name.strip_prefix("`ROOMCAST_")?.strip_suffix('`')?;
+            Some(Row {
+                name,
+                usual,
+                bounds: format!("a number from {}", bounds.replace(", ", " to ")),
+                counted: counted.trim_matches('`'),
+            })
+        });
+        rows.collect()
+    }
+
+    fn numbers() -> Vec<(&'static str, String)> {
+        let environment = Environment::from_pairs(Vec::<(&str, &str)>::new());
+        let mut reader = Reader::new(&environment);
+        Settings::read(&mut reader);
+        let is_number = |text: &String| text.parse::<u64>().is_ok();
+        let listed = reader
+            .listed()
+            .iter()
+            .filter(|listed| !NO_LIMITS.contains(&listed.name));
+        listed
+            .filter_map(|listed| Some((listed.name, listed.default.clone().filter(is_number)?)))
+            .collect()
+    }
+
     #[test]
-    fn nought_is_a_mistake_for_every_limit() {
-        let limits = [
-            "ROOMCAST_CONNECTIONS_MAX",
-            "ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX",
-            "ROOMCAST_CONNECTIONS_PER_TENANT_MAX",
-            "ROOMCAST_CONNECTIONS_PER_USER_MAX",
-            "ROOMCAST_UNAUTHENTICATED_MAX",
-            "ROOMCAST_UNAUTHENTICATED_PER_ADDRESS_MAX",
-            "ROOMCAST_OPERATION_RATES",
-            "ROOMCAST_CONNECT_RATE",
-            "ROOMCAST_CONNECT_BURST",
-            "ROOMCAST_CONNECT_RATE_PER_ADDRESS",
-            "ROOMCAST_CONNECT_BURST_PER_ADDRESS",
-            "ROOMCAST_OUTBOX_BYTES_MAX",
-            "ROOMCAST_OUTBOX_FRAMES_MAX",
-            "ROOMCAST_SUBSCRIPTIONS_MAX",
-            "ROOMCAST_REQUEST_RATE",
-            "ROOMCAST_REQUEST_BURST",
-            "ROOMCAST_INGRESS_BYTES_RATE",
-            "ROOMCAST_INGRESS_BYTES_BURST",
-            "ROOMCAST_WRITE_SECONDS",
-            "ROOMCAST_PING_SECONDS",
-            "ROOMCAST_PONG_SECONDS",
-            "ROOMCAST_RECOVERY_PAGE_EVENTS",
-            "ROOMCAST_QUIET_SECONDS",
-            "ROOMCAST_SCAN_POSITIONS_MAX",
-            "ROOMCAST_FLUSH_MILLIS",
-            "ROOMCAST_HEADER_SECONDS",
-            "ROOMCAST_HEADER_BYTES_MAX",
-            "ROOMCAST_HEADERS_MAX",
-            "ROOMCAST_SHARDS",
-            "ROOMCAST_POLLS_HELD_MAX",
-            "ROOMCAST_RING_BYTES",
-            "ROOMCAST_RING_ROOM_EVENTS",
-            "ROOMCAST_RING_WARM_EVENTS",
-            "ROOMCAST_STATE_BYTES",
-            "ROOMCAST_ASKS_PER_CONNECTION_MAX",
-            "ROOMCAST_ASKS_PER_USER_MAX",
-            "ROOMCAST_ASKS_MAX",
-        ];
-        let mistakes = read(&limits.map(|name| (name, "0"))).err().unwrap();
-        for name in limits {
-            assert!(mistakes.contains(name), "{name} = 0 is accepted");
+    fn every_limit_is_in_the_readme_as_it_is_and_nought_is_a_mistake() {
+        let (numbers, rows) = (numbers(), documented());
+        let all: Vec<(&str, &str)> = numbers.iter().map(|(name, _)| (*name, "0")).collect();
+        let mistakes = read(&all).err().unwrap();
+        for (name, default) in &numbers {
+            let row = rows
+                .iter()
+                .find(|row| name.strip_prefix("ROOMCAST_") == Some(row.name));
+            let row = row.unwrap_or_else(|| panic!("{name} is not in the README"));
+            assert_eq!(row.usual, default, "{name}");
+            let said = format!("{name} is \"0\": expected {}\n", row.bounds);
+            assert!(format!("{mistakes}\n").contains(&said), "{said} in {mistakes}");
+        }
+        assert_eq!(rows.len(), numbers.len(), "each is there once, and nothing else");
+        let rates = read(&[("ROOMCAST_OPERATION_RATES", "history=0/1")])
+            .err()
+            .unwrap();
+        assert!(rates.contains("ROOMCAST_OPERATION_RATES"), "{rates}");
+        for (_, name, rate) in crate::allowance::Operation::ALL {
+            let said = format!("`{name}={}/{}`", rate.per_second, rate.burst);
+            assert!(include_str!("../README.md").contains(&said), "{said}");
+        }
+    }
+
+    #[test]
+    fn every_counter_in_the_readme_is_there_and_every_limit_that_is_counted() {
+        let metrics = roomcast_chassis::metrics::Metrics::new("gateway").unwrap();
+        let _gateway = crate::metrics::GatewayMetrics::new(&metrics).unwrap();
+        let hub = crate::hub::HubSettings::default();
+        let _hub = crate::hub::Hub::new(hub, Box::new(|_| None), &metrics).unwrap();
+        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+        let has = |family: &str, label: &str| {
+            let name = format!("roomcast_gateway_{family}_total");
+            let label = format!("=\"{label}\"");
+            text.lines()
+                .any(|line| line.starts_with(&name) && (label == "=\"\"" || line.contains(&label)))
+        };
+        let rows = documented();
+        for row in rows.iter().filter(|row| !row.counted.is_empty()) {
+            let (family, label) = row.counted.split_once(": ").unwrap_or((row.counted, ""));
+            assert!(has(family, label), "{}: {}", row.name, row.counted);
+        }
+        for (_, limit) in crate::limit::Limit::ALL {
+            let said = format!("`limited: {limit}`");
+            assert!(include_str!("../README.md").contains(&said), "{said}");
         }
     }
 

@@ -26,6 +26,7 @@ mod timers;
 mod write;
 
 use door::{Door, LISTENER};
+pub(crate) use history::newest_that_fit;
 use inbox::INBOX_MAX;
 pub use inbox::{Arrival, Caller, Handle, Newcomer};
 pub(crate) use inbox::{Inbox, Inlet};
@@ -45,7 +46,6 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::frame::{ServerFrame, Status, server_frame};
-use roomcast_proto::limits::AUTHENTICATE_WITHIN;
 use slab::Slab;
 use tokio::sync::oneshot;
 
@@ -91,6 +91,12 @@ pub struct Limits {
     pub session: session::Limits,
     /// Bytes from a client.
     pub ingress: Rate,
+    /// Time in which a connection must have shown a token.
+    pub authenticate_within: Duration,
+    /// Bytes of one answer; what is longer is given in pages.
+    pub answer_bytes_max: usize,
+    /// A stream that has nothing to say gets a comment this often.
+    pub comment_every: Duration,
     /// Bytes may wait so long without the socket taking any.
     pub write_timeout: Duration,
     /// How clients are asked whether they are still there.
@@ -410,7 +416,11 @@ impl Shard {
             self.shared.metrics.ended(Ending::Gone);
             return None;
         }
-        let due = self.now.millis + u64::try_from(AUTHENTICATE_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        let within = self.shared.limits.authenticate_within.as_millis();
+        let due = self
+            .now
+            .millis
+            .saturating_add(u64::try_from(within).unwrap_or(u64::MAX));
         let Arrival {
             mut early,
             admitted,

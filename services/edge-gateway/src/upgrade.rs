@@ -14,8 +14,6 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use roomcast_proto::frame::{Encoding, SUBPROTOCOL_BEARER, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF};
 use roomcast_proto::refusal::{Code, Refusal};
 
-/// Longest path with query, bytes.
-pub const URL_BYTES_MAX: usize = 4 * 1024;
 /// Header fields of a request that [`plain`] looks at; browsers send about fifteen.
 const PLAIN_FIELDS_MAX: usize = 32;
 /// RFC 6455 §1.3.
@@ -93,7 +91,7 @@ pub struct Upgrade {
     pub token: Option<String>,
 }
 
-/// Checks a request for a WebSocket.
+/// Checks a request for a WebSocket; `url_bytes_max`: as [`check_url`].
 ///
 /// # Errors
 /// The [`Refusal`] to answer with; the connection is closed after it.
@@ -103,8 +101,9 @@ pub fn check(
     uri: &Uri,
     headers: &HeaderMap,
     origins: &Origins,
+    url_bytes_max: usize,
 ) -> Result<Upgrade, Refusal> {
-    check_url(uri)?;
+    check_url(uri, url_bytes_max)?;
     if *method != Method::GET {
         return Err(Refusal::new(
             Code::MethodNotAllowed,
@@ -173,7 +172,8 @@ pub(crate) fn plain_at(
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
     }
-    let agreed = check(&method, version, &uri, &headers, origins).ok()?;
+    // The path is known, so it is not too long.
+    let agreed = check(&method, version, &uri, &headers, origins, path.len()).ok()?;
     agreed.token.is_none().then_some((agreed, end))
 }
 
@@ -194,16 +194,16 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     }
 }
 
-/// The length of the URL, and that no token stands in it: URLs end up in logs, histories and `Referer`.
+/// The length of the URL (path with query, bytes), and that no token stands in it: URLs end up in logs, histories and `Referer`.
 ///
 /// # Errors
 /// `headers_too_large` or `bad_request`.
-pub fn check_url(uri: &Uri) -> Result<(), Refusal> {
+pub fn check_url(uri: &Uri, bytes_max: usize) -> Result<(), Refusal> {
     let length = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    if length > URL_BYTES_MAX {
+    if length > bytes_max {
         return Err(Refusal::new(
             Code::HeadersTooLarge,
-            format!("a URL has at most {URL_BYTES_MAX} bytes"),
+            format!("a URL has at most {bytes_max} bytes"),
         ));
     }
     let parameters = uri
@@ -358,6 +358,7 @@ mod tests {
     use super::*;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const URL_BYTES_MAX: usize = 4096;
 
     type Changes<'a> = &'a [(&'a str, Option<&'a str>)];
 
@@ -393,6 +394,7 @@ mod tests {
             &uri.parse().unwrap(),
             &request(changes),
             &origins,
+            URL_BYTES_MAX,
         )
         .map_err(|refusal| refusal.code)
     }
@@ -583,8 +585,11 @@ mod tests {
     fn only_get_and_http_1_1_begin_a_socket() {
         let origins = Origins::default();
         let uri: Uri = "/v1/ws".parse().unwrap();
-        let post = check(&Method::POST, Version::HTTP_11, &uri, &request(&[]), &origins).unwrap_err();
-        let old = check(&Method::GET, Version::HTTP_10, &uri, &request(&[]), &origins).unwrap_err();
+        let ask = |method: &Method, version| {
+            check(method, version, &uri, &request(&[]), &origins, URL_BYTES_MAX).unwrap_err()
+        };
+        let post = ask(&Method::POST, Version::HTTP_11);
+        let old = ask(&Method::GET, Version::HTTP_10);
         assert_eq!((post.code, old.code), (Code::MethodNotAllowed, Code::BadRequest));
     }
 

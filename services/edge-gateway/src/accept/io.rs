@@ -1,22 +1,95 @@
 //! A socket that hyper reads and writes while the connection's task keeps a hold of it: to answer when hyper gives up
 //! in silence, and to take the socket back after an upgrade.
+//!
+//! Bytes have the same limits as those of a WebSocket, whatever requests they are: who sends more is read more slowly, who takes
+//! nothing of its answers is cut off.
 
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
 
-/// Bytes moved at once; a request's head is a fraction of it.
+use super::Door;
+use crate::bucket::{Bucket, Rate};
+use crate::limit::Limit;
+
+/// Bytes moved at once; a request's head is a fraction of it. Far below every burst, so what was read is paid for some time.
 const PIECE: usize = 4096;
+
+/// How fast a connection of requests is read, and how slowly it may read.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// `ROOMCAST_INGRESS_BYTES_…`
+    pub ingress: Rate,
+    /// `ROOMCAST_WRITE_SECONDS`
+    pub write_timeout: Duration,
+}
 
 /// Hyper's half, and what was read of the socket before hyper got it.
 #[derive(Debug)]
-pub(super) struct Io(pub(super) Arc<TcpStream>, pub(super) Bytes);
+pub(super) struct Io {
+    stream: Arc<TcpStream>,
+    first: Bytes,
+    door: Arc<Door>,
+    began: Instant,
+    bucket: Bucket,
+    /// Bytes read and not yet taken from the bucket.
+    owed: u64,
+    /// Until some of them are there.
+    rests: Option<Pin<Box<Sleep>>>,
+    /// Until a write must have gone on.
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl Io {
+    pub(super) fn new(stream: Arc<TcpStream>, first: Bytes, door: Arc<Door>) -> Self {
+        Self {
+            stream,
+            owed: first.len() as u64,
+            first,
+            door,
+            began: Instant::now(),
+            bucket: Bucket::default(),
+            rests: None,
+            stuck: None,
+        }
+    }
+
+    pub(super) fn into_stream(self) -> Arc<TcpStream> {
+        self.stream
+    }
+
+    /// Ready when what was read is paid for.
+    fn poll_budget(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.owed > 0 {
+            let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            if self.bucket.take(now, self.owed, self.door.pace.ingress) {
+                self.owed = 0;
+                self.rests = None;
+                break;
+            }
+            let (bucket, owed, rate) = (&self.bucket, self.owed, self.door.pace.ingress);
+            let metrics = &self.door.desk.metrics;
+            let rests = self.rests.get_or_insert_with(|| {
+                metrics.limited(Limit::Ingress);
+                // One more, so that the unit that is due is there when it wakes.
+                Box::pin(sleep(Duration::from_millis(
+                    bucket.wait_millis_for(now, owed, rate) + 1,
+                )))
+            });
+            ready!(rests.as_mut().poll(cx));
+            self.rests = None;
+        }
+        Poll::Ready(())
+    }
+}
 
 impl Read for Io {
     fn poll_read(
@@ -24,17 +97,19 @@ impl Read for Io {
         cx: &mut Context<'_>,
         mut into: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
-        if !self.1.is_empty() {
-            let most = into.remaining().min(self.1.len());
-            into.put_slice(&self.1.split_to(most));
+        if !self.first.is_empty() {
+            let most = into.remaining().min(self.first.len());
+            into.put_slice(&self.first.split_to(most));
             return Poll::Ready(Ok(()));
         }
+        ready!(self.poll_budget(cx));
         let mut piece = [0_u8; PIECE];
         let most = into.remaining().min(PIECE);
         loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read(&mut piece[..most]) {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read(&mut piece[..most]) {
                 Ok(count) => {
+                    self.owed += count as u64;
                     into.put_slice(&piece[..count]);
                     return Poll::Ready(Ok(()));
                 }
@@ -46,12 +121,29 @@ impl Read for Io {
 }
 
 impl Write for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write(bytes) {
+            let Poll::Ready(ready) = self.stream.poll_write_ready(cx) else {
+                let within = self.door.pace.write_timeout;
+                let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(within)));
+                ready!(stuck.as_mut().poll(cx));
+                self.door.desk.metrics.limited(Limit::Write);
+                return Poll::Ready(Err(Error::new(
+                    ErrorKind::TimedOut,
+                    "the other side takes nothing",
+                )));
+            };
+            ready?;
+            match self.stream.try_write(bytes) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
+                done => {
+                    self.stuck = None;
+                    return Poll::Ready(done);
+                }
             }
         }
     }
@@ -61,6 +153,6 @@ impl Write for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write))
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
     }
 }

@@ -1,5 +1,7 @@
 //! What follows rooms with one cursor for all of them: server-sent events and polls.
 
+use std::time::Duration;
+
 use roomcast_chassis::openapi::Operation;
 use roomcast_proto::limits::POLL_WAIT_MAX;
 use roomcast_proto::refusal::Code;
@@ -13,7 +15,7 @@ pub fn sse() -> Operation {
     let operation = Operation::new("rooms", "stream", "Follows rooms as server-sent events.")
         .about(
             "Each event's `data` is one frame, as on a WebSocket in JSON, the first is `connected`. `id` is a cursor for all rooms: \
-             everything up to here was said in each of them. A comment comes every 15 s. The stream ends with `disconnect`.",
+             everything up to here was said in each of them. A comment comes every 15 s where nothing else is set. The stream ends with `disconnect`.",
         )
         .header(
             "Last-Event-ID",
@@ -84,9 +86,9 @@ pub fn refresh() -> Operation {
         .refuses(BODY.into_iter().chain([Code::Internal]).map(Code::listed))
 }
 
-/// `GET /v1/poll`
+/// `GET /v1/poll`; `most`: how long it is held at the longest.
 #[must_use]
-pub fn poll() -> Operation {
+pub fn poll(most: Duration) -> Operation {
     let whole = object(&[
         ("rooms", list("How each room begins.")),
         (
@@ -102,7 +104,7 @@ pub fn poll() -> Operation {
             json!({ "type": "boolean", "description": "Ask again at once." }),
         ),
     ]);
-    let wait = json!({ "type": "integer", "minimum": 0, "maximum": POLL_WAIT_MAX.as_secs(), "default": POLL_WAIT_MAX.as_secs() });
+    let wait = json!({ "type": "integer", "minimum": 0, "maximum": most.max(POLL_WAIT_MAX).as_secs(), "default": most.as_secs() });
     let operation = Operation::new("rooms", "poll", "Asks what is new in rooms.")
         .about("Answered as soon as there is something new, after `wait` seconds in any case.")
         .query("wait", "Seconds; 0 is answered at once.", wait)

@@ -50,7 +50,7 @@ pub(super) async fn marks(State(desk): State<Desk>, request: Request) -> Respons
     finish(async {
         let admitted = admit(&desk, request.headers())?;
         allow_one(&desk, &admitted, Operation::Mark)?;
-        let body = posted::json(request).await?;
+        let body = posted::json(&desk, request).await?;
         let client_frame::Body::Mark(mark) = posted::message("mark", &body)? else {
             return Err(posted::not_one_object());
         };

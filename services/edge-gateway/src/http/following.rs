@@ -15,6 +15,7 @@ use super::{Desk, unix_secs};
 use crate::admission::Resident;
 use crate::allowance::Operation;
 use crate::gate::{self, Admitted};
+use crate::limit::Limit;
 use crate::session::{Asked, StreamRequest, stream_rooms};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -41,7 +42,7 @@ impl Following {
         operation: Option<Operation>,
     ) -> Result<Self, Refusal> {
         let admitted = admit(desk, headers)?;
-        let request = request(uri, headers, desk.rooms_max)?;
+        let request = asked_for(desk, uri, headers)?;
         Self::of(desk, admitted, request, operation)
     }
 
@@ -56,7 +57,7 @@ impl Following {
         if headers.contains_key(AUTHORIZATION) {
             return Err(bad("a token and a ticket"));
         }
-        let mut request = request(uri, headers, desk.rooms_max)?;
+        let mut request = asked_for(desk, uri, headers)?;
         let opened = desk.tickets.take(desk, ticket, headers).await?;
         let admitted = opened.admitted.clone();
         request.rooms = opened.rooms(request.rooms)?;
@@ -173,6 +174,14 @@ pub(super) fn permits(rooms: &[Asked]) -> Vec<Arc<Subscribe>> {
         .iter()
         .filter_map(|asked| asked.permit.clone().ok())
         .collect()
+}
+
+fn asked_for(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<StreamRequest, Refusal> {
+    request(uri, headers, desk.rooms_max).inspect_err(|refusal| {
+        if refusal.code == Code::Limit {
+            desk.metrics.limited(Limit::Rooms);
+        }
+    })
 }
 
 /// Rooms and cursors: one for all, or as many as rooms, each for its own.

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::answered::{json, unavailable};
 use super::asked::{bad, parameter};
 use super::following::{Following, permits};
-use super::{Desk, unix_millis};
+use super::{Desk, held, unix_millis};
 use crate::allowance::Operation;
 use crate::error::problem;
 use crate::hub::{Outcome, Together};
@@ -43,14 +43,19 @@ pub(super) async fn poll(State(desk): State<Desk>, uri: Uri, headers: HeaderMap)
 }
 
 async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Response, Refusal> {
-    let hold = wait(uri)?;
+    let hold = wait(uri, desk.poll_max)?;
     let known = entity_tag(headers);
     let mut following = Following::read(desk, uri, headers, Some(Operation::Read))?;
     let held = if hold.is_zero() {
         None
     } else {
         following.stay(desk)?;
-        Some((desk.holds.take()?, following.take_resident()))
+        let tenant = following.admitted.rights.tenant();
+        let held = desk.holds.take(tenant).map_err(|limit| {
+            desk.metrics.limited(limit);
+            held::refusal()
+        })?;
+        Some((held, following.take_resident()))
     };
     let mut rights = desk.gate.rights().clone();
     let mut until = Instant::now() + hold;
@@ -247,13 +252,14 @@ fn put_comma(body: &mut BytesMut, n: usize) {
 }
 
 /// How long the request may be held; 0: not at all.
-fn wait(uri: &Uri) -> Result<Duration, Refusal> {
-    let most = POLL_WAIT_MAX.as_secs();
+fn wait(uri: &Uri, longest: Duration) -> Result<Duration, Refusal> {
+    // A client that may wait as long as the contract says is answered earlier, not refused, where the setting is shorter.
+    let most = longest.max(POLL_WAIT_MAX).as_secs();
     let Some(text) = parameter(uri, "wait")? else {
-        return Ok(POLL_WAIT_MAX);
+        return Ok(longest);
     };
     let secs = text.parse().ok().filter(|secs| *secs <= most);
-    secs.map(Duration::from_secs)
+    secs.map(|secs| Duration::from_secs(secs).min(longest))
         .ok_or_else(|| bad(format!("wait is a number of seconds from 0 to {most}")))
 }
 

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use roomcast_proto::frame::{ClientFrame, client_frame};
-use roomcast_proto::limits::CLIENT_MESSAGE_BYTES_MAX;
 use roomcast_proto::refusal::{Code, Refusal};
 use serde::de::DeserializeOwned;
+
+use super::Desk;
+use crate::limit::Limit;
 
 /// Time in which a body must have arrived.
 const BODY_WITHIN: Duration = Duration::from_secs(5);
@@ -18,18 +20,19 @@ const BODY_WITHIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// `unsupported_type`, `too_large`, `request_timeout`.
-pub(crate) async fn json(request: Request) -> Result<Bytes, Refusal> {
+pub(crate) async fn json(desk: &Desk, request: Request) -> Result<Bytes, Refusal> {
     is_json(request.headers())?;
-    let body = axum::body::to_bytes(request.into_body(), CLIENT_MESSAGE_BYTES_MAX);
+    let body = axum::body::to_bytes(request.into_body(), desk.message_bytes_max);
     match tokio::time::timeout(BODY_WITHIN, body).await {
         Err(_) => Err(Refusal::new(
             Code::RequestTimeout,
             "the body did not arrive in time",
         )),
-        Ok(Err(_)) => Err(Refusal::new(
-            Code::TooLarge,
-            format!("a body has at most {CLIENT_MESSAGE_BYTES_MAX} bytes"),
-        )),
+        Ok(Err(_)) => {
+            desk.metrics.limited(Limit::Message);
+            let detail = format!("a body has at most {} bytes", desk.message_bytes_max);
+            Err(Refusal::new(Code::TooLarge, detail))
+        }
         Ok(Ok(body)) => Ok(body),
     }
 }

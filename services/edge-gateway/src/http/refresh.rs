@@ -26,7 +26,7 @@ pub(super) async fn refresh(State(desk): State<Desk>, request: Request) -> Respo
     finish(async {
         let admitted = admit(&desk, request.headers())?;
         allow_one(&desk, &admitted, Operation::Refresh)?;
-        let wanted: Wanted = posted::object(&posted::json(request).await?)?;
+        let wanted: Wanted = posted::object(&posted::json(&desk, request).await?)?;
         // A name that is none is refused like a connection that is not there.
         let number = shard::number(&wanted.connection).ok_or_else(Refusal::forbidden)?;
         let mut answers = Vec::with_capacity(desk.shards.len());

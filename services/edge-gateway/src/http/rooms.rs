@@ -1,5 +1,7 @@
 //! One room read over HTTP: first paint, state, history.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use bytes::{BufMut, BytesMut};
@@ -13,6 +15,8 @@ use super::answered::{close, finish, open, put_list, unavailable};
 use super::asked::{RoomPath, admit, allow_one, bad, number, parameter, path_room, subscribe};
 use super::{Desk, unix_millis};
 use crate::allowance::{self, Operation};
+use crate::delivery::Delivery;
+use crate::shard::newest_that_fit;
 
 pub(super) async fn snapshot(
     State(desk): State<Desk>,
@@ -33,7 +37,9 @@ pub(super) async fn snapshot(
             .map_err(|_| unavailable())?;
         let mut body = open(&desk, &permit, found.cursor);
         put_list(&mut body, "state", &found.state, &permit);
-        put_list(&mut body, "events", &found.events, &permit);
+        let bytes = |event: &Arc<Delivery>| event.for_class(&permit).map_or(0, |seen| seen.body().len());
+        let (events, _) = newest_that_fit(&found.events, bytes, desk.answer_bytes_max);
+        put_list(&mut body, "events", events, &permit);
         Ok(close(body))
     })
     .await
@@ -89,22 +95,25 @@ pub(super) async fn history(
             .await
             .map_err(|unread| unread.rate_millis.map_or_else(unavailable, allowance::too_many))?;
         let mut body = BytesMut::from(&b"{\"events\":["[..]);
-        let seen = page
+        let seen: Vec<_> = page
             .events
             .iter()
-            .filter_map(|event| Some((event.cursor()?, event.for_class(&permit)?)));
+            .filter_map(|event| Some((event.cursor()?, event.for_class(&permit)?)))
+            .collect();
+        let (kept, cut) = newest_that_fit(&seen, |(_, event)| event.body().len(), desk.answer_bytes_max);
         let text = |cursor: Cursor| desk.hub.cursors().write(permit.tenant(), &cursor);
-        for (n, (cursor, event)) in seen.enumerate() {
-            let cursor = text(cursor);
+        for (n, (cursor, event)) in kept.iter().enumerate() {
+            let cursor = text(*cursor);
             let comma = if n > 0 { "," } else { "" };
             body.put_slice(format!("{comma}{{\"cursor\":\"{cursor}\",\"event\":").as_bytes());
             body.put_slice(event.body());
             body.put_u8(b'}');
         }
-        let cursor = page
-            .cursor
-            .map_or_else(|| "null".to_owned(), |cursor| format!("\"{}\"", text(cursor)));
-        body.put_slice(format!("],\"cursor\":{cursor},\"complete\":{}", page.complete).as_bytes());
+        let first = kept.first().map(|(cursor, _)| *cursor);
+        let cursor = if cut { first } else { page.cursor };
+        let complete = page.complete && !cut;
+        let cursor = cursor.map_or_else(|| "null".to_owned(), |cursor| format!("\"{}\"", text(cursor)));
+        body.put_slice(format!("],\"cursor\":{cursor},\"complete\":{complete}").as_bytes());
         Ok(close(body))
     })
     .await

@@ -67,7 +67,7 @@ impl HubMetrics {
     /// When one is declared already: a mistake in the code.
     pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
         let stream = &["stream"][..];
-        Ok(Self {
+        let made = Self {
             delivered: m.counter_vec("roomcast_gateway_spine_delivered_total", "Messages handed out in order, each once.", stream)?,
             repaired: m.counter_vec("roomcast_gateway_spine_repaired_total", "Messages that were missed live and read from the stream, warm-up included.", stream)?,
             duplicates: m.counter_vec("roomcast_gateway_spine_duplicates_total", "Messages that came again and were dropped.", stream)?,
@@ -94,7 +94,11 @@ impl HubMetrics {
             stale: m.gauge("roomcast_gateway_stale", "1 while NATS has not answered for more than 5 s, or while what it had 5 s ago is not handed out.")?,
             resume_seconds: m.gauge("roomcast_gateway_resume_seconds", "How long a client may be away and still come back complete.")?,
             ephemeral: m.counter("roomcast_gateway_ephemeral_total", "Ephemeral events handed out.")?,
-        })
+        };
+        for what in ["room", "value"] {
+            made.state_dropped.with_label_values(&[what]);
+        }
+        Ok(made)
     }
 }
 

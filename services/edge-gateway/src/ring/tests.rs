@@ -29,6 +29,7 @@ fn limits(events: usize, room_events_min: usize) -> RingLimits {
     let mut probe = Ring::new(
         RingLimits {
             bytes_max: usize::MAX,
+            tenant_bytes_max: usize::MAX,
             room_events_min: 0,
         },
         1,
@@ -36,6 +37,7 @@ fn limits(events: usize, room_events_min: usize) -> RingLimits {
     push(&mut probe, "main", "busy", 1);
     RingLimits {
         bytes_max: probe.bytes() * events,
+        tenant_bytes_max: usize::MAX,
         room_events_min,
     }
 }
@@ -99,6 +101,32 @@ fn a_tenants_flood_costs_the_others_nothing() {
     }
     assert_eq!(held(&ring, "calm.room").len(), 20);
     assert_eq!(ring.covers_from("calm.room"), 1);
+}
+
+#[test]
+fn a_tenant_holds_its_share_also_where_the_rest_is_free() {
+    let whole = limits(1_000, 4);
+    let mut ring = Ring::new(
+        RingLimits {
+            tenant_bytes_max: whole.bytes_max / 10,
+            ..whole
+        },
+        1,
+    );
+    push(&mut ring, "main", "quiet", 1);
+    push(&mut ring, "calm", "room", 2);
+    for seq in 3..=500 {
+        push(&mut ring, "main", "busy", seq);
+    }
+    assert_eq!(
+        (held(&ring, "main.quiet"), held(&ring, "calm.room")),
+        (vec![1], vec![2])
+    );
+    let busy = held(&ring, "main.busy");
+    assert!((95..=100).contains(&busy.len()), "{}", busy.len());
+    assert_eq!(busy.last(), Some(&500));
+    assert_eq!(ring.covers_from("main.busy"), busy[0]);
+    assert_eq!(ring.events(), busy.len() + 2);
 }
 
 #[test]

@@ -68,8 +68,9 @@ impl Handshake {
             );
             return Err(failed(id, refusal.at("/connect/client"), Close::Protocol));
         }
-        if connect.rooms.len() > limits.subscriptions_max {
-            let refusal = Refusal::new(Code::Limit, format!("at most {} rooms", limits.subscriptions_max));
+        let rooms_max = limits.rooms_max.min(limits.subscriptions_max);
+        if connect.rooms.len() > rooms_max {
+            let refusal = Refusal::new(Code::Limit, format!("at most {rooms_max} rooms"));
             return Err(failed(id, refusal.at("/connect/rooms"), Close::Limit));
         }
         let mut requests = Bucket::default();

@@ -21,6 +21,8 @@ const LIMITS: Limits = Limits {
     cursors: Cursors::plain(),
     ping_every: limits::PING_EVERY,
     subscriptions_max: 3,
+    rooms_max: 128,
+    message_bytes_max: 65_536,
     requests: Rate {
         per_second: 20,
         burst: 60,
@@ -120,6 +122,7 @@ fn short(wish: &Wish) -> String {
                 ),
             }
         }
+        Wish::Met(limit) => format!("met {}", limit.as_str()),
         Wish::Open(opening) => format!("open {}", names(opening).join(",")),
         Wish::Leave(room) => format!("leave {room}"),
         Wish::Evict(room) => format!("evict {room}"),
@@ -331,7 +334,7 @@ fn limits_on_rooms_and_requests_hold() {
             NOW,
             &json!({ "id": 1, "subscribe": { "room": "desk" } })
         ),
-        ["refuse limit"]
+        ["refuse limit", "met subscriptions"]
     );
     opened(&mut session, "desk", true);
     session.close(0);
@@ -343,7 +346,8 @@ fn limits_on_rooms_and_requests_hold() {
     assert_eq!(again, ["open desk"], "a room that is open is not counted twice");
     let said = (0..100).map(|_| issuer.say(&mut session, NOW, &json!({ "pong": {} })));
     assert_eq!(
-        said.filter(|wishes| wishes == &["end 4006"]).count(),
+        said.filter(|wishes| wishes == &["met requests", "end 4006"])
+            .count(),
         100 - 57,
         "60 less connect and two subscribes"
     );

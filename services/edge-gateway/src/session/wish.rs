@@ -10,6 +10,7 @@ use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::asking::Ask;
+use crate::limit::Limit;
 
 /// What the shard is to do for a session.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub enum Wish {
     Ask(Box<Ask>),
     /// Count something that was asked and refused.
     Count(&'static str, Code),
+    /// Count that the client met a limit.
+    Met(Limit),
     /// End the connection.
     End(Close),
 }

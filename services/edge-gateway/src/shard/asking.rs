@@ -8,6 +8,7 @@ use roomcast_proto::refusal::Refusal;
 use super::Shard;
 use super::inbox::Inbox;
 use crate::asking::{Ask, Done, What, too_many, unavailable};
+use crate::limit::Limit;
 
 /// The end of what one connection asked for.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ impl Shard {
             return;
         };
         if connection.asks >= asking.per_connection() {
+            self.shared.metrics.limited(Limit::AsksOfConnection);
             return self.refuse(key, ask.id, &too_many());
         }
         connection.asks += 1;

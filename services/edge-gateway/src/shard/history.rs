@@ -9,10 +9,8 @@ use super::recovery::unavailable;
 use super::{Shard, Ticket};
 use crate::allowance::{self, Operation};
 use crate::hub::{self, Waiter};
+use crate::limit::Limit;
 use crate::session::Reading;
-
-/// Bytes of one message to a client; a page of history that would be longer ends earlier.
-const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 impl Shard {
     /// Reads history and answers, or waits for the hub; one request of a client waits at a time.
@@ -34,6 +32,7 @@ impl Shard {
         }
         let (tenant, user) = (session.tenant().clone(), session.user().to_owned());
         if connection.reading.is_some() {
+            self.shared.metrics.limited(Limit::Reading);
             let refusal = Refusal::new(Code::Rate, "one request for history at a time").retry_after_ms(1_000);
             return self.refuse(key, reading.id, &refusal);
         }
@@ -52,7 +51,8 @@ impl Shard {
             hub::History::Done(page) => {
                 if let Some(id) = reading.id {
                     let cursors = self.shared.hub.cursors();
-                    let page = history_page(&reading, page, cursors, &mut self.tally.unreadable);
+                    let bytes_max = self.shared.limits.answer_bytes_max;
+                    let page = history_page(&reading, page, (cursors, bytes_max), &mut self.tally.unreadable);
                     let body = server_frame::Body::History(page);
                     self.say(key, &ServerFrame::answer(Some(id), body));
                 }
@@ -80,11 +80,11 @@ impl Shard {
     }
 }
 
-/// A page as it is sent: the newest of its events that fit into one message.
+/// A page as it is sent: the newest of its events that fit into one message of so many bytes.
 fn history_page(
     reading: &Reading,
     page: hub::HistoryPage,
-    cursors: Cursors,
+    (cursors, bytes_max): (Cursors, usize),
     unreadable: &mut u64,
 ) -> HistoryPage {
     let tenant = reading.permit.tenant();
@@ -102,7 +102,7 @@ fn history_page(
             None => *unreadable += 1,
         }
     }
-    let (kept, cut) = newest_that_fit(&events, MESSAGE_BYTES_MAX);
+    let (kept, cut) = newest_that_fit(&events, |(_, body)| body.len(), bytes_max);
     let cursor = if cut {
         kept.first().and_then(|(cursor, _)| *cursor)
     } else {
@@ -122,14 +122,15 @@ fn history_page(
     }
 }
 
-/// The last elements whose bodies have at most `bytes_max` together, at least one; and whether any was left out.
-pub(crate) fn newest_that_fit(
-    events: &[(Option<Cursor>, Bytes)],
+/// The last elements that have at most `bytes_max` together, at least one; and whether any was left out.
+pub(crate) fn newest_that_fit<T>(
+    events: &[T],
+    bytes_of: impl Fn(&T) -> usize,
     bytes_max: usize,
-) -> (&[(Option<Cursor>, Bytes)], bool) {
+) -> (&[T], bool) {
     let mut bytes = 0;
-    let fits = events.iter().rev().take_while(|(_, body)| {
-        bytes += body.len();
+    let fits = events.iter().rev().take_while(|event| {
+        bytes += bytes_of(event);
         bytes <= bytes_max
     });
     let count = fits.count().max(usize::from(!events.is_empty()));

@@ -10,6 +10,7 @@ use crate::admission::TooMany;
 use crate::allowance::{self, Operation};
 use crate::connection::{Connection, QUEUE_MAX, Stage};
 use crate::encoding::{self, Encoding};
+use crate::limit::Limit;
 use crate::metrics::Ending;
 use crate::outbox::Class;
 use crate::session::{StreamRequest, Wish};
@@ -49,7 +50,10 @@ impl Shard {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
+                Err(error) => {
+                    if error.kind() == ErrorKind::TimedOut {
+                        self.shared.metrics.limited(Limit::Unacknowledged);
+                    }
                     self.ending.push((key, Ending::Gone));
                     break;
                 }
@@ -79,6 +83,7 @@ impl Shard {
             return self.echo(key, bytes);
         }
         if !connection.ingress.take(self.now.millis, bytes.len() as u64, rate) {
+            self.shared.metrics.limited(Limit::Ingress);
             return self.end(key, Close::Rate);
         }
         if connection.encoding == Encoding::Sse {
@@ -93,7 +98,12 @@ impl Shard {
                     connection.decoder = decoder;
                 }
             }
-            Err(violation) => self.end(key, violation.close()),
+            Err(violation) => {
+                if violation == ws::Violation::TooBig {
+                    self.shared.metrics.limited(Limit::Message);
+                }
+                self.end(key, violation.close());
+            }
         }
     }
 
@@ -143,6 +153,9 @@ impl Shard {
                         wishes.push(Wish::Open(opening));
                     }
                     Err(failed) => {
+                        if failed.close == Close::Limit {
+                            self.shared.metrics.limited(Limit::Rooms);
+                        }
                         if matches!(failed.close, Close::BadToken | Close::Expired) {
                             self.shared
                                 .metrics
@@ -220,6 +233,10 @@ impl Shard {
                 continue;
             }
             let wish = match wish {
+                Wish::Met(limit) => {
+                    self.shared.metrics.limited(limit);
+                    continue;
+                }
                 Wish::End(close) => {
                     self.end(key, close);
                     continue;
@@ -253,7 +270,10 @@ impl Shard {
             .and_then(|connection| connection.waiting.as_mut());
         match (waiting, wish) {
             (Some(waiting), wish) if waiting.queue.len() < QUEUE_MAX => waiting.queue.push(wish),
-            (Some(_), _) => self.end(key, Close::Rate),
+            (Some(_), _) => {
+                self.shared.metrics.limited(Limit::Waiting);
+                self.end(key, Close::Rate);
+            }
             (None, Wish::Say(frame)) => self.say(key, &frame),
             (None, Wish::Open(opening)) => self.open(key, opening),
             (None, Wish::Leave(room)) => self.leave(key, &room),
@@ -262,7 +282,7 @@ impl Shard {
             (None, Wish::Watch(room)) => self.watch(key, &room),
             (None, Wish::Ask(ask)) => self.ask(key, *ask),
             (None, Wish::Count(what, code)) => self.shared.asking.count(what, code.as_str()),
-            (None, Wish::End(_) | Wish::Evict(_) | Wish::Exchange(_) | Wish::Tell(_)) => {}
+            (None, Wish::End(_) | Wish::Evict(_) | Wish::Exchange(_) | Wish::Tell(_) | Wish::Met(_)) => {}
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The passing of time: one entry in the wheel per connection, whatever it waits for.
 
 use roomcast_proto::close::Close;
-use roomcast_proto::limits::COMMENT_EVERY;
 
 use super::newcomers::NEWCOMER;
 use super::{Limits, Shard};
 use crate::beat::{Due, Pace};
 use crate::connection::Stage;
 use crate::encoding::Encoding;
+use crate::limit::Limit;
 use crate::metrics::Ending;
 use crate::outbox;
 
@@ -72,6 +72,7 @@ impl Shard {
         let stuck = connection.stuck_at != 0 && now.millis >= connection.stuck_at + stuck_after;
         match &mut connection.stage {
             Stage::Handshake { due, .. } if now.millis >= *due => {
+                self.shared.metrics.limited(Limit::Authenticate);
                 self.ending.push((key, Ending::Closed(Close::BadToken)))
             }
             Stage::Closing { until } if stuck || now.millis >= *until => {
@@ -80,7 +81,10 @@ impl Shard {
             Stage::Handshake { .. } | Stage::Closing { .. } => {}
             #[cfg(feature = "echo")]
             Stage::Echo => {}
-            Stage::Session(_) if stuck => self.ending.push((key, Ending::Closed(Close::TooSlow))),
+            Stage::Session(_) if stuck => {
+                self.shared.metrics.limited(Limit::Write);
+                self.ending.push((key, Ending::Closed(Close::TooSlow)));
+            }
             Stage::Session(session) => {
                 let mut wishes = std::mem::take(&mut self.wishes);
                 session.passes(now, &mut wishes);
@@ -97,7 +101,10 @@ impl Shard {
                         self.queue(key, ping, outbox::Class::Answer);
                     }
                     Due::NotNow => connection.queue_thinned(),
-                    Due::NoPong => self.ending.push((key, Ending::Closed(Close::NoPong))),
+                    Due::NoPong => {
+                        self.shared.metrics.limited(Limit::Pong);
+                        self.ending.push((key, Ending::Closed(Close::NoPong)));
+                    }
                 }
                 self.carry_out(key, &mut wishes);
                 self.wishes = wishes;
@@ -110,7 +117,7 @@ impl Shard {
 pub(super) fn pace(limits: &Limits, encoding: Encoding) -> Pace {
     match encoding {
         Encoding::Sse => Pace {
-            every: COMMENT_EVERY,
+            every: limits.comment_every,
             ..limits.beat
         },
         Encoding::Json | Encoding::Protobuf => limits.beat,

@@ -492,6 +492,8 @@ impl Gateway {
         };
         let limits = Limits {
             subscriptions_max: 16,
+            rooms_max: 16,
+            message_bytes_max: 65_536,
             requests: Rate {
                 per_second: 1_000,
                 burst: 1_000,

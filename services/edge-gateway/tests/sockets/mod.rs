@@ -7,6 +7,7 @@
 
 mod abuse;
 mod autobahn;
+mod bounds;
 mod cursors;
 mod doors;
 mod following;
@@ -15,6 +16,7 @@ mod hostile;
 mod keys;
 mod life;
 mod limits;
+mod memory;
 mod polls;
 mod presence;
 mod protobuf;
@@ -26,6 +28,7 @@ mod slow;
 mod streams;
 mod throttled;
 mod tokens;
+mod vanished;
 mod vectors;
 mod whole;
 
@@ -68,6 +71,56 @@ commands:
   - { command: money.move, allow: money.view }
 ";
 
+/// What a gateway needs to start: NATS, keys, a policy.
+pub struct Files {
+    pub nats: Nats,
+    pub signer: Signer,
+    policy: String,
+    keys: String,
+    _folder: tempfile::TempDir,
+}
+
+/// Starts NATS and writes the files; `None` without a nats-server.
+pub async fn setup() -> Option<Files> {
+    process::install_crypto();
+    let nats = Nats::start().await?;
+    let (signer, folder) = (Signer::new(), tempfile::tempdir().unwrap());
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (policy, keys) = (file("policy.yaml", POLICY), file("keys.json", &signer.jwks()));
+    Some(Files {
+        nats,
+        signer,
+        policy,
+        keys,
+        _folder: folder,
+    })
+}
+
+impl Files {
+    /// The usual settings of a gateway.
+    pub fn settings(&self) -> HashMap<&'static str, String> {
+        let (url, inbox) = (self.nats.url(), inbox_prefix("gw"));
+        let usual = [
+            ("ROOMCAST_LISTEN", "127.0.0.1:0"),
+            ("ROOMCAST_POLICY_FILE", self.policy.as_str()),
+            ("ROOMCAST_JWT_KEYS_FILE", self.keys.as_str()),
+            ("ROOMCAST_JWT_ISSUER", ISSUER),
+            ("ROOMCAST_ALLOWED_ORIGINS", "https://desk.example"),
+            ("ROOMCAST_NATS_URL", url.as_str()),
+            ("ROOMCAST_NATS_USER", "gw"),
+            ("ROOMCAST_NATS_PASSWORD", PASSWORD),
+            ("ROOMCAST_NATS_INBOX", inbox.as_str()),
+            ("ROOMCAST_REPLICAS", "1"),
+            ("ROOMCAST_DRAIN_SECONDS", "5"),
+        ];
+        usual.map(|(name, value)| (name, value.to_owned())).into()
+    }
+}
+
 /// A gateway that runs in this process, with its NATS.
 pub struct Gateway {
     pub nats: Nats,
@@ -82,30 +135,10 @@ pub struct Gateway {
 impl Gateway {
     /// Starts both; `None` without a nats-server. `more` are settings beside the usual ones.
     pub async fn start(more: &[(&str, &str)]) -> Option<Self> {
-        process::install_crypto();
-        let nats = Nats::start().await?;
-        let (signer, files) = (Signer::new(), tempfile::tempdir().unwrap());
-        let file = |name: &str, text: &str| {
-            let path = files.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let (policy, keys) = (file("policy.yaml", POLICY), file("keys.json", &signer.jwks()));
-        let (url, inbox) = (nats.url(), inbox_prefix("gw"));
-        let usual = [
-            ("ROOMCAST_LISTEN", "127.0.0.1:0"),
-            ("ROOMCAST_POLICY_FILE", &policy),
-            ("ROOMCAST_JWT_KEYS_FILE", &keys),
-            ("ROOMCAST_JWT_ISSUER", ISSUER),
-            ("ROOMCAST_ALLOWED_ORIGINS", "https://desk.example"),
-            ("ROOMCAST_NATS_URL", &url),
-            ("ROOMCAST_NATS_USER", "gw"),
-            ("ROOMCAST_NATS_PASSWORD", PASSWORD),
-            ("ROOMCAST_NATS_INBOX", &inbox),
-            ("ROOMCAST_REPLICAS", "1"),
-            ("ROOMCAST_DRAIN_SECONDS", "5"),
-        ];
-        let pairs: HashMap<&str, &str> = usual.into_iter().chain(more.iter().copied()).collect();
+        let files = setup().await?;
+        let usual = files.settings();
+        let usual = usual.iter().map(|(name, value)| (*name, value.as_str()));
+        let pairs: HashMap<&str, &str> = usual.chain(more.iter().copied()).collect();
         let environment = Environment::from_pairs(pairs);
         let (common, settings, _) = process::settings(&environment, &THIS, Settings::read).unwrap();
         let context = Context::new(&THIS, common).unwrap();
@@ -113,6 +146,12 @@ impl Gateway {
         tokio::time::timeout(Duration::from_secs(10), context.readiness.ready())
             .await
             .expect("ready within 10 s");
+        let Files {
+            nats,
+            signer,
+            _folder: folder,
+            ..
+        } = files;
         let ingest = nats.connect("ingest").await;
         let url = format!("http://{address}");
         Some(Self {
@@ -122,7 +161,7 @@ impl Gateway {
             signer,
             context,
             ingest,
-            _files: files,
+            _files: folder,
         })
     }
 
@@ -180,25 +219,7 @@ impl Gateway {
         more: Value,
         headers: Vec<(&str, String)>,
     ) {
-        let mut event = json!({
-            "specversion": "1.0", "id": id, "source": "/test", "type": "test:made", "time": "2026-01-01T00:00:00Z",
-            "room": room, "audience": audience,
-        });
-        event
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        let mut map = async_nats::HeaderMap::new();
-        for (name, value) in headers {
-            map.insert(name, value.as_str());
-        }
-        let answer = self
-            .ingest
-            .request_with_headers(subject, map, event.to_string().into())
-            .await
-            .unwrap();
-        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
-        assert!(answer["error"].is_null() && answer["seq"].is_u64(), "{answer}");
+        store(&self.ingest, subject, (room, audience, id), more, headers).await;
     }
 
     /// A connected client.
@@ -227,6 +248,39 @@ impl Gateway {
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
             .sum()
     }
+}
+
+/// Stores an event for all, as ingest does.
+pub async fn stored(ingest: &async_nats::Client, room: &str, id: &str, more: Value) {
+    let subject = subject::event(&Tenant::default(), &room_of(room), &Audience::all());
+    store(ingest, subject, (room, "all", id), more, Vec::new()).await;
+}
+
+async fn store(
+    ingest: &async_nats::Client,
+    subject: String,
+    (room, audience, id): (&str, &str, &str),
+    more: Value,
+    headers: Vec<(&str, String)>,
+) {
+    let mut event = json!({
+        "specversion": "1.0", "id": id, "source": "/test", "type": "test:made", "time": "2026-01-01T00:00:00Z",
+        "room": room, "audience": audience,
+    });
+    event
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    let mut map = async_nats::HeaderMap::new();
+    for (name, value) in headers {
+        map.insert(name, value.as_str());
+    }
+    let answer = ingest
+        .request_with_headers(subject, map, event.to_string().into())
+        .await
+        .unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert!(answer["error"].is_null() && answer["seq"].is_u64(), "{answer}");
 }
 
 fn room_of(name: &str) -> Room {

@@ -54,7 +54,7 @@ fn carry_out(session: &mut Session, wishes: Vec<Wish>, id: Option<u32>) -> usize
             Wish::Presence(to, _) => answered(to),
             Wish::Ask(_) => answered(id),
             Wish::End(close) => panic!("{close:?}"),
-            Wish::Exchange(_) | Wish::Tell(_) | Wish::Watch(_) | Wish::Count(..) => {}
+            Wish::Exchange(_) | Wish::Tell(_) | Wish::Watch(_) | Wish::Count(..) | Wish::Met(_) => {}
         }
     }
     answers
