@@ -478,12 +478,7 @@ fn agree(door: &Door, request: &Request<Incoming>) -> Result<(upgrade::Upgrade, 
         return Ok((agreed, None));
     };
     let admitted = desk.gate.admit(token, routes::unix_secs());
-    let outcome = admitted
-        .as_ref()
-        .map_or_else(|error| error.reason(), |_| "accepted");
-    desk.metrics.tokens.with_label_values(&[outcome]).inc();
-    let admitted = admitted.map_err(gate::refusal)?;
-    Ok((agreed, Some(admitted)))
+    Ok((agreed, Some(admitted.map_err(gate::refusal)?)))
 }
 
 fn switched(agreed: &upgrade::Upgrade) -> Response {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use prometheus::IntCounterVec;
 use roomcast_access::in_force::Again;
 use roomcast_access::{Decided, InForce, Principal, Revoked, Rights, TokenError, Verifier};
 use roomcast_proto::close::Close;
@@ -20,6 +21,8 @@ const RETRY_MS: u64 = 1_000;
 pub struct Gate {
     verifier: Verifier,
     rights: Current,
+    /// `roomcast_gateway_tokens_total`; `None` where nobody counts.
+    shown: Option<IntCounterVec>,
 }
 
 /// A user whose token was verified.
@@ -79,7 +82,18 @@ impl Gate {
     /// A gate with these keys, under what is in force.
     #[must_use]
     pub fn new(verifier: Verifier, rights: Current) -> Self {
-        Self { verifier, rights }
+        Self {
+            verifier,
+            rights,
+            shown: None,
+        }
+    }
+
+    /// Counts every token that is shown, whatever the way, by its outcome.
+    #[must_use]
+    pub fn counting(mut self, shown: IntCounterVec) -> Self {
+        self.shown = Some(shown);
+        self
     }
 
     /// What is in force.
@@ -93,6 +107,17 @@ impl Gate {
     /// # Errors
     /// The verifier's, or that it was revoked; answer with [`refusal`].
     pub fn admit(&self, token: &str, now_secs: i64) -> Result<Admitted, NotAdmitted> {
+        let admitted = self.decide(token, now_secs);
+        if let Some(shown) = &self.shown {
+            let outcome = admitted
+                .as_ref()
+                .map_or_else(|error| error.reason(), |_| "accepted");
+            shown.with_label_values(&[outcome]).inc();
+        }
+        admitted
+    }
+
+    fn decide(&self, token: &str, now_secs: i64) -> Result<Admitted, NotAdmitted> {
         let principal = self.verifier.verify(token, now_secs)?;
         Ok(Admitted::new(principal.into(), &self.rights.now(), now_secs)?)
     }

@@ -56,7 +56,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let verifier = settings
         .tenancy
         .restrict(trusted.verifier.clone(), &rights.now().policy)?;
-    let gate = Arc::new(Gate::new(verifier, rights.clone()));
+    let gate = Arc::new(Gate::new(verifier, rights.clone()).counting(metrics.tokens.clone()));
     trusted.keep_fetching(&context)?;
     let page = Arc::new(Page::new(settings.load_page_config()?.as_ref()));
     let names = rights.clone();

@@ -110,6 +110,105 @@ impl Signer {
     }
 }
 
+/// A token that is bad in one way.
+pub struct Hostile {
+    /// The way, in words.
+    pub what: &'static str,
+    /// The check that refuses it, as it is counted.
+    pub check: &'static str,
+    /// The token.
+    pub token: String,
+}
+
+impl Signer {
+    /// A user's token, made bad in one way each. Those that can be are signed with this key.
+    ///
+    /// # Panics
+    /// When the machine has no randomness.
+    #[must_use]
+    pub fn hostile(&self, user: &str, roles: &[&str]) -> Vec<Hostile> {
+        let good = json!({
+            "iss": ISSUER, "aud": "roomcast", "sub": user, "iat": now(), "exp": now() + 3600, "roles": roles,
+        });
+        let head = json!({ "alg": "EdDSA", "typ": "JWT", "kid": self.kid });
+        let changed = |of: &Value, name: &str, value: Value| {
+            let mut all = of.clone();
+            match value {
+                Value::Null => drop(all.as_object_mut().map(|all| all.remove(name))),
+                value => all[name] = value,
+            }
+            all
+        };
+        let claim = |what, check, name: &str, value| Hostile {
+            what,
+            check,
+            token: self.sign(&changed(&good, name, value)),
+        };
+        let header = |what, check, name: &str, value| Hostile {
+            what,
+            check,
+            token: self.sign_with(&changed(&head, name, value), &good),
+        };
+        let far = now() + 100_000;
+        vec![
+            claim("another issuer", "issuer", "iss", json!("https://evil.example")),
+            claim("no issuer", "issuer", "iss", Value::Null),
+            claim(
+                "the audience of admins",
+                "audience",
+                "aud",
+                json!("roomcast-admin"),
+            ),
+            claim("no audience", "audience", "aud", Value::Null),
+            claim(
+                "an audience in a list of anything",
+                "audience",
+                "aud",
+                json!(["roomcast", 7]),
+            ),
+            claim("not yet", "not_before", "nbf", json!(now() + 600)),
+            claim("an end too far away", "expiry_too_far", "exp", json!(far)),
+            claim("no end", "expiry", "exp", Value::Null),
+            claim("an end that is text", "expiry", "exp", json!(far.to_string())),
+            claim("issued tomorrow", "issued_at", "iat", json!(now() + 600)),
+            claim("another tenant", "other_tenant", "tenant", json!("acme")),
+            claim("a tenant that is a pattern", "tenant", "tenant", json!("*")),
+            claim("nobody", "subject", "sub", Value::Null),
+            claim("a user that is a subject", "subject", "sub", json!("a.>")),
+            claim("roles as text", "roles", "roles", json!("SUPER_ADMIN")),
+            claim(
+                "an id of one kilobyte",
+                "token_id",
+                "jti",
+                json!("x".repeat(1_000)),
+            ),
+            header(
+                "an extension that must be understood",
+                "critical",
+                "crit",
+                json!(["exp"]),
+            ),
+            header("a payload that is not encoded", "critical", "b64", json!(false)),
+            header("compressed", "critical", "zip", json!("DEF")),
+            header("another type", "type", "typ", json!("JWE")),
+            header("an unknown key", "unknown_key", "kid", json!("another")),
+            header("no key", "key_id", "kid", Value::Null),
+            header("no algorithm", "algorithm", "alg", json!("none")),
+            header("the public key as a secret", "algorithm", "alg", json!("HS256")),
+            Hostile {
+                what: "another's signature",
+                check: "signature",
+                token: Self::named(&self.kid).sign(&good),
+            },
+            Hostile {
+                what: "claims that are a list",
+                check: "claims",
+                token: self.sign(&json!([good])),
+            },
+        ]
+    }
+}
+
 impl Default for Signer {
     fn default() -> Self {
         Self::new()

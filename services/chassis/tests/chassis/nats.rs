@@ -52,6 +52,60 @@ async fn servers_below_2_14_are_refused_with_how_to_mend_it() {
     assert_eq!(failure.exit, Exit::Unavailable);
 }
 
+/// Serves as a NATS server that calls itself 2.14.0 and answers whatever is asked for with this.
+async fn serve_new(listener: TcpListener, body: &'static str) {
+    const INFO: &[u8] =
+        b"INFO {\"server_id\":\"x\",\"version\":\"2.14.0\",\"proto\":1,\"headers\":true,\"max_payload\":1048576}\r\n";
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let (read, mut write) = stream.into_split();
+            write.write_all(INFO).await.unwrap();
+            let (mut lines, mut inbox) = (BufReader::new(read).lines(), String::new());
+            while let Ok(Some(line)) = lines.next_line().await {
+                let words: Vec<&str> = line.split(' ').collect();
+                let answer = match words[..] {
+                    ["PING", ..] => "PONG\r\n".to_owned(),
+                    ["SUB", _, id] => {
+                        inbox = id.to_owned();
+                        continue;
+                    }
+                    ["PUB", _, reply, _] => format!("MSG {reply} {inbox} {}\r\n{body}\r\n", body.len()),
+                    _ => continue,
+                };
+                if write.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// A version is what a server says of itself; the level of its API is what it does.
+#[tokio::test]
+async fn a_new_version_with_an_old_api_is_refused() {
+    for (body, expected) in [
+        (r#"{"api":{"level":3}}"#, Some(Refused::ApiLevel(3))),
+        (r#"{"api":{}}"#, Some(Refused::ApiLevel(0))),
+        (r#"{"api":{"level":4}}"#, None),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(serve_new(listener, body));
+        let context = context(&format!("nats://127.0.0.1:{port}"));
+        match (context.nats.connect("main").await, expected) {
+            (Ok(_), None) => {}
+            (Err(error), Some(refused)) => {
+                assert_eq!(error, ConnectError::Refused(refused), "{body}");
+                assert!(!context.readiness.is_ready());
+                let failure: process::Failure = error.into();
+                assert_eq!(failure.exit, Exit::Unavailable);
+            }
+            (found, expected) => panic!("{body}: {:?}, not {expected:?}", found.err()),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_server_without_jetstream_is_refused() {
     let accounts = "accounts { PLAIN { users: [ { user: u, password: p } ] } }\nno_auth_user: u";

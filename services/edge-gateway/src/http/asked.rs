@@ -19,12 +19,7 @@ pub(super) type RoomPath = Result<Path<String>, PathRejection>;
 /// The user, by the `Authorization` header alone: a token in a query was refused before.
 pub(crate) fn admit(desk: &Desk, headers: &HeaderMap) -> Result<Admitted, Refusal> {
     let token = upgrade::bearer(headers)?.ok_or_else(gate::no_token)?;
-    let admitted = desk.gate.admit(token, unix_secs());
-    let outcome = admitted
-        .as_ref()
-        .map_or_else(|error| error.reason(), |_| "accepted");
-    desk.metrics.tokens.with_label_values(&[outcome]).inc();
-    admitted.map_err(gate::refusal)
+    desk.gate.admit(token, unix_secs()).map_err(gate::refusal)
 }
 
 /// Counts one request of a user.

@@ -138,7 +138,6 @@ impl Shard {
             Stage::Echo => {}
             Stage::Handshake { handshake, .. } => {
                 let handshake = std::mem::take(&mut **handshake);
-                let with_token = handshake.admitted.is_none();
                 match handshake.accept(frame, &self.shared.gate, self.shared.limits.session, self.now) {
                     Ok((session, opening)) => {
                         connection.stranger = None;
@@ -147,21 +146,11 @@ impl Shard {
                             return self.one_too_many(key, opening.id, limit);
                         }
                         connection.stage = Stage::Session(Box::new(session));
-                        if with_token {
-                            self.shared.metrics.tokens.with_label_values(&["accepted"]).inc();
-                        }
                         wishes.push(Wish::Open(opening));
                     }
                     Err(failed) => {
                         if failed.close == Close::Limit {
                             self.shared.metrics.limited(Limit::Rooms);
-                        }
-                        if matches!(failed.close, Close::BadToken | Close::Expired) {
-                            self.shared
-                                .metrics
-                                .tokens
-                                .with_label_values(&[failed.close.reason()])
-                                .inc();
                         }
                         self.say(key, &ServerFrame::refuse(failed.id, &failed.refusal));
                         self.end(key, failed.close);

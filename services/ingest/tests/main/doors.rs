@@ -401,6 +401,12 @@ async fn gateways_speak_for_users_and_the_aggregator_notifies() {
     assert_eq!(ingest.metric("roomcast_ingest_forged_user_total"), 2.0);
     // A tenant's publisher cannot reach another tenant, nor pose as a gateway: the server puts its own account in.
     check(&publisher, "in.GW.main.chat.all", staff, "chat", "forbidden").await;
+    assert_eq!(ingest.metric("roomcast_ingest_forged_user_total"), 3.0);
+    assert_eq!(
+        ingest.metric("roomcast_ingest_refused_total{code=\"forbidden\"}"),
+        8.0,
+        "each of them is counted"
+    );
     assert_eq!(ingest.stored("EVENTS").await.len(), 1);
     assert_eq!(ingest.stored("STATE").await.len(), 1, "a notification is state");
 }

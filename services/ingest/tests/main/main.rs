@@ -25,3 +25,4 @@ mod schemas;
 mod services;
 mod start;
 mod triggers;
+mod vectors;
