@@ -121,7 +121,12 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         ),
         shards: shards.clone().into(),
         metrics: metrics.clone(),
-        rooms_max: settings.clients.session.rooms_max,
+        // As many as a socket may open with `connect`.
+        rooms_max: settings
+            .clients
+            .session
+            .rooms_max
+            .min(settings.clients.session.subscriptions_max),
         url_bytes_max: settings.head.url_bytes_max,
         message_bytes_max: settings.clients.session.message_bytes_max,
         answer_bytes_max: settings.clients.answer_bytes_max,

@@ -369,7 +369,21 @@ fn a_connection_is_shown_put_out_of_a_room_and_ended() {
         // Out is out: an event goes by. In again is in again.
         let publisher = stack.signer.token("p", &["desk"]);
         let event = |n: u32| json!({ "type": "shown", "room": "lobby", "data": { "n": n } });
+        let (mut other, _) = Client::connect(
+            gateway,
+            &stack.signer.token("beside", &["staff"]),
+            &["lobby"],
+            &HashMap::new(),
+        )
+        .await?;
+        other.caught_up("lobby").await?;
         ensure!(stack.publish(0, &publisher, &event(1)).await?.status == 200);
+        // What is subscribed to before the gateway has it would get it.
+        other
+            .until("the first, beside", Duration::from_secs(20), |frame| {
+                frame["event"]["event"]["data"]["n"] == 1
+            })
+            .await?;
         let back = client.request("subscribe", json!({ "room": "lobby" })).await?;
         ensure!(back.get("subscribed").is_some(), "{back:?}");
         ensure!(stack.publish(0, &publisher, &event(2)).await?.status == 200);
