@@ -21,6 +21,7 @@ mod idempotency;
 mod injections;
 mod kills;
 mod languages;
+mod lifetime;
 mod live_rights;
 mod nodes;
 mod notifications;
