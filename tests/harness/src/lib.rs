@@ -81,6 +81,25 @@ pub fn skip(what: &str, mend: &str) {
     println!("SKIPPED: {what} is missing: {mend}");
 }
 
+/// Waits until each thread of a process stands still: SIGSTOP is sent at once and takes its time. Gives up after a second.
+pub(crate) fn stopped(process: u32) {
+    let stands = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        // The state follows the name, which stands in brackets.
+        std::io::Result::Ok(stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+    };
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(1) {
+        let Ok(mut tasks) = std::fs::read_dir(format!("/proc/{process}/task")) else {
+            return;
+        };
+        if tasks.all(|task| stands(task).unwrap_or(true)) {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
 /// Asks until the answer is yes, every 20 ms.
 ///
 /// # Panics

@@ -281,6 +281,9 @@ impl Nats {
                 .arg(format!("-{name}"))
                 .arg(child.id().to_string())
                 .status();
+            if name == "STOP" {
+                crate::stopped(child.id());
+            }
         }
     }
 

@@ -203,6 +203,9 @@ impl Stack {
             .arg(format!("-{signal}"))
             .arg(self.pid(name).to_string())
             .status();
+        if signal == "STOP" {
+            crate::stopped(self.pid(name));
+        }
     }
 
     /// Publishes one event over HTTP to ingest `index`, and returns the answer.
