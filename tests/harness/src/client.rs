@@ -152,6 +152,14 @@ impl Client {
         Ok(self.socket.send(Message::text(text.to_owned())).await?)
     }
 
+    /// Sends any bytes as a binary message.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub async fn send_bytes(&mut self, bytes: Vec<u8>) -> anyhow::Result<()> {
+        Ok(self.socket.send(Message::binary(bytes)).await?)
+    }
+
     /// Sends a frame, given as JSON, in what is spoken.
     async fn send(&mut self, frame: &str) -> anyhow::Result<()> {
         match self.encoding {
@@ -159,7 +167,7 @@ impl Client {
             Encoding::Protobuf => {
                 let frame =
                     ClientFrame::from_json(frame).map_err(|bad| anyhow::anyhow!("{frame}: {bad:?}"))?;
-                Ok(self.socket.send(Message::binary(frame.to_protobuf())).await?)
+                self.send_bytes(frame.to_protobuf()).await
             }
         }
     }
