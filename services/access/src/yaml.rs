@@ -1,9 +1,10 @@
 //! A YAML file of an operator as a tree in which every key and value knows its place, and the mistakes found in it.
 //!
-//! Read as a tree first and understood afterwards, so that one mistake does not hide the next. The policy, the list of issuers and
-//! the definitions of metrics are read with it.
+//! Read as a tree first and understood afterwards, so that one mistake does not hide the next. The policy, the list of issuers, the
+//! definitions of metrics and the mapping of a database are read with it.
 
 mod mistake;
+mod shape;
 
 use std::fmt;
 
@@ -12,6 +13,7 @@ use serde_saphyr::{Location, Spanned};
 
 pub(crate) use mistake::distance;
 pub use mistake::{At, MISTAKES_MAX, Mistake, Mistakes, nearest};
+pub use shape::Found;
 
 /// Largest file in bytes: some thousand rooms or metrics.
 const FILE_BYTES_MAX: usize = 1024 * 1024;

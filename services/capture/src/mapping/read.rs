@@ -1,7 +1,5 @@
 //! What a mapping file says, understood key by key.
 
-use std::collections::HashMap;
-
 use roomcast_access::yaml::{self, At, Mistakes, Node, Value};
 use roomcast_access::{Mistake, Policy};
 use roomcast_cel::predicate::{parse_after, parse_computed};
@@ -31,8 +29,6 @@ const TAKEN: [&str; 5] = ["op", "table", "row", "old", "unchanged"];
 const NAME_BYTES_MAX: usize = 63;
 /// Longest event type, in bytes.
 const TYPE_BYTES_MAX: usize = 128;
-
-type Found<'a> = HashMap<&'static str, &'a Node>;
 
 struct Reader<'a> {
     mistakes: Mistakes<'a>,
@@ -64,7 +60,9 @@ impl Reader<'_> {
             );
             return None;
         }
-        let top = self.fields(root, "the file", &TOP, &["version", "source"])?;
+        let top = self
+            .mistakes
+            .fields(root, "the file", &TOP, &["version", "source"])?;
         if let Some(node) = top
             .get("version")
             .filter(|node| !matches!(node.value, Value::Whole(1)))
@@ -113,7 +111,7 @@ impl Reader<'_> {
     }
 
     fn slot_lost(&mut self, node: &Node) -> Option<SlotLost> {
-        match self.text(node, "stop or snapshot")? {
+        match self.mistakes.text(node, "stop or snapshot")? {
             "stop" => Some(SlotLost::Stop),
             "snapshot" => Some(SlotLost::Snapshot),
             other => {
@@ -161,7 +159,7 @@ impl Reader<'_> {
     }
 
     fn table(&mut self, node: &Node) -> Option<Table> {
-        let found = self.fields(
+        let found = self.mistakes.fields(
             node,
             "a table",
             &TABLE,
@@ -222,7 +220,7 @@ impl Reader<'_> {
 
     /// `schema.table`, or a table of the schema public.
     fn table_name(&mut self, node: &Node) -> Option<Name> {
-        let text = self.text(node, "a table")?;
+        let text = self.mistakes.text(node, "a table")?;
         let (schema, table) = text.split_once('.').unwrap_or(("public", text));
         let fits =
             |name: &str| (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains(['.', '\0', '"']);
@@ -241,7 +239,7 @@ impl Reader<'_> {
     }
 
     fn types(&mut self, node: &Node) -> Option<Types> {
-        let found = self.fields(node, "`types`", &TYPES, &[])?;
+        let found = self.mistakes.fields(node, "`types`", &TYPES, &[])?;
         if found.is_empty() {
             self.mistakes.add(
                 node.at,
@@ -268,7 +266,7 @@ impl Reader<'_> {
 
     /// `tickets`, or `property.{property_id}`.
     fn room(&mut self, node: &Node) -> Option<Vec<Part>> {
-        let text = self.text(node, "a room")?;
+        let text = self.mistakes.text(node, "a room")?;
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
@@ -313,7 +311,7 @@ impl Reader<'_> {
     }
 
     fn audience(&mut self, node: &Node) -> Option<Audience> {
-        let name = self.text(node, "an audience")?;
+        let name = self.mistakes.text(node, "an audience")?;
         if let Some(policy) = self.policy.filter(|policy| policy.audience(name).is_none()) {
             let known: Vec<&str> = policy.audiences().collect();
             let message = format!("no role {name:?} in the policy");
@@ -351,7 +349,7 @@ impl Reader<'_> {
         };
         let mut list: Vec<Named> = Vec::new();
         for item in items {
-            let Some(name) = self.text(item, "a column") else {
+            let Some(name) = self.mistakes.text(item, "a column") else {
                 continue;
             };
             if list.iter().any(|known| known.name == name) {
@@ -371,7 +369,7 @@ impl Reader<'_> {
         node: &Node,
         paths: &mut Vec<(Path, At)>,
     ) -> Option<roomcast_cel::predicate::Expr> {
-        let text = self.text(node, "a condition")?;
+        let text = self.mistakes.text(node, "a condition")?;
         let known = paths.iter().map(|(path, _)| path.clone()).collect();
         match parse_after(text, known) {
             Ok(parsed) => {
@@ -399,8 +397,10 @@ impl Reader<'_> {
         }
         let mut fields = Vec::new();
         for (key, value) in members {
-            let (Some(name), Some(text)) = (self.text(key, "a name"), self.text(value, "an expression"))
-            else {
+            let (Some(name), Some(text)) = (
+                self.mistakes.text(key, "a name"),
+                self.mistakes.text(value, "an expression"),
+            ) else {
                 continue;
             };
             if !is_identifier(name) || TAKEN.contains(&name) {
@@ -447,7 +447,7 @@ impl Reader<'_> {
     }
 
     fn priority(&mut self, node: &Node) -> Option<String> {
-        let name = self.text(node, "a priority")?;
+        let name = self.mistakes.text(node, "a priority")?;
         if PRIORITIES.contains(&name) {
             return Some(name.to_owned());
         }
@@ -476,7 +476,7 @@ impl Reader<'_> {
         fits: impl Fn(&str) -> bool,
         rule: &str,
     ) -> Option<String> {
-        let text = self.text(node, what)?;
+        let text = self.mistakes.text(node, what)?;
         if fits(text) {
             return Some(text.to_owned());
         }
@@ -490,64 +490,10 @@ impl Reader<'_> {
         what: &str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<T> {
-        match parse(self.text(node, what)?) {
+        match parse(self.mistakes.text(node, what)?) {
             Ok(value) => Some(value),
             Err(bad) => {
                 self.mistakes.add(node.at, bad.to_string());
-                None
-            }
-        }
-    }
-
-    /// The known keys of a map with their values; unknown and missing keys become mistakes.
-    fn fields<'n>(
-        &mut self,
-        node: &'n Node,
-        what: &str,
-        known: &[&'static str],
-        required: &[&str],
-    ) -> Option<Found<'n>> {
-        let Value::Map(members) = &node.value else {
-            self.mistakes.add(
-                node.at,
-                format!("expected {what} as a map, found {}", node.value.kind()),
-            );
-            return None;
-        };
-        let mut found = HashMap::with_capacity(members.len());
-        for (key, value) in members {
-            let Some(name) = self.text(key, "a key") else {
-                continue;
-            };
-            match known.iter().find(|known| **known == name) {
-                Some(known) => {
-                    found.insert(*known, value);
-                }
-                None => {
-                    let message = format!("unknown key {name:?} in {what}");
-                    self.mistakes
-                        .unknown(key.at, message, name, known.iter().copied());
-                }
-            }
-        }
-        for missing in required.iter().filter(|key| !found.contains_key(**key)) {
-            self.mistakes.add(node.at, format!("{what} needs `{missing}`"));
-        }
-        Some(found)
-    }
-
-    fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
-        match &node.value {
-            Value::Text(text) => Some(text),
-            other => {
-                let hint = match other {
-                    Value::Whole(_) | Value::Number | Value::Flag(_) => "; put it in quotes if it is a name",
-                    _ => "",
-                };
-                self.mistakes.add(
-                    node.at,
-                    format!("expected {what} as text, found {}{hint}", other.kind()),
-                );
                 None
             }
         }

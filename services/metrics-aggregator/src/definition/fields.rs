@@ -1,66 +1,10 @@
 //! Keys, texts, counts and durations: what every part of a file is read with.
 
-use std::collections::HashMap;
-
 use roomcast_access::yaml::{At, Node, Value};
 
-use super::read::{DAY, Found, HOUR, LIST_MAX, MINUTE, Reader, SECOND};
+use super::read::{DAY, HOUR, LIST_MAX, MINUTE, Reader, SECOND};
 
 impl Reader<'_> {
-    /// The known keys of a map with their values; unknown and missing keys become mistakes.
-    pub(super) fn fields<'n>(
-        &mut self,
-        node: &'n Node,
-        what: &str,
-        known: &[&'static str],
-        required: &[&str],
-    ) -> Option<Found<'n>> {
-        let Value::Map(members) = &node.value else {
-            self.mistakes.add(
-                node.at,
-                format!("expected {what} as a map, found {}", node.value.kind()),
-            );
-            return None;
-        };
-        let mut found = HashMap::with_capacity(members.len());
-        for (key, value) in members {
-            let Some(name) = self.text(key, "a key") else {
-                continue;
-            };
-            match known.iter().find(|known| **known == name) {
-                Some(known) => {
-                    found.insert(*known, value);
-                }
-                None => {
-                    let message = format!("unknown key {name:?} in {what}");
-                    self.mistakes
-                        .unknown(key.at, message, name, known.iter().copied());
-                }
-            }
-        }
-        for missing in required.iter().filter(|key| !found.contains_key(**key)) {
-            self.mistakes.add(node.at, format!("{what} needs `{missing}`"));
-        }
-        Some(found)
-    }
-
-    pub(super) fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
-        match &node.value {
-            Value::Text(text) => Some(text),
-            other => {
-                let hint = match other {
-                    Value::Whole(_) | Value::Number | Value::Flag(_) => "; put it in quotes if it is a name",
-                    _ => "",
-                };
-                self.mistakes.add(
-                    node.at,
-                    format!("expected {what} as text, found {}{hint}", other.kind()),
-                );
-                None
-            }
-        }
-    }
-
     /// One text, or a list of texts.
     pub(super) fn texts(&mut self, node: &Node, what: &str) -> Vec<(At, String)> {
         match &node.value {
@@ -73,9 +17,10 @@ impl Reader<'_> {
             }
             Value::List(items) => items
                 .iter()
-                .filter_map(|item| Some((item.at, self.text(item, what)?.to_owned())))
+                .filter_map(|item| Some((item.at, self.mistakes.text(item, what)?.to_owned())))
                 .collect(),
             _ => self
+                .mistakes
                 .text(node, what)
                 .map(|text| (node.at, text.to_owned()))
                 .into_iter()
@@ -96,7 +41,7 @@ impl Reader<'_> {
 
     /// A duration such as `250ms`, `30s`, `10m`, `24h`, `7d`, in microseconds.
     pub(super) fn duration(&mut self, node: &Node, min: i64, max: i64) -> Option<i64> {
-        let text = self.text(node, "a duration such as 10m")?;
+        let text = self.mistakes.text(node, "a duration such as 10m")?;
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let unit = match &text[digits..] {
             "ms" => Some(1_000),

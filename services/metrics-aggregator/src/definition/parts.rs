@@ -1,9 +1,9 @@
 //! The parts of a metric as written: where from, what, over which window, where to.
 
-use roomcast_access::yaml::{Node, Value};
+use roomcast_access::yaml::{Found, Node, Value};
 use roomcast_proto::ids::{Audience, Room};
 
-use super::read::{DAY, EVERY_DEFAULT, Found, HOUR, MINUTE, Reader, SECOND};
+use super::read::{DAY, EVERY_DEFAULT, HOUR, MINUTE, Reader, SECOND};
 use super::{Clock, Compare, Leg, Publish, RoomPattern, STEPS_MAX, Unit, Window};
 use crate::engine::predicate;
 use crate::engine::row::Path;
@@ -13,7 +13,7 @@ impl Reader<'_> {
     pub(super) fn leg(&mut self, found: &Found<'_>) -> Option<(Leg, Option<Window>)> {
         let mut paths: Vec<Path> = Vec::new();
         let condition = found.get("where").and_then(|node| {
-            let text = self.text(node, "a condition")?;
+            let text = self.mistakes.text(node, "a condition")?;
             match predicate::parse(text) {
                 Ok(parsed) => {
                     paths = parsed.paths;
@@ -45,13 +45,15 @@ impl Reader<'_> {
     }
 
     pub(super) fn from(&mut self, node: &Node) -> Option<(RoomPattern, Vec<String>)> {
-        let found = self.fields(node, "`from`", &["room", "type"], &["room"])?;
+        let found = self
+            .mistakes
+            .fields(node, "`from`", &["room", "type"], &["room"])?;
         let types = found
             .get("type")
             .map(|node| self.texts(node, "a type"))
             .unwrap_or_default();
         let room = *found.get("room")?;
-        let text = self.text(room, "a room")?;
+        let text = self.mistakes.text(room, "a room")?;
         let Some(rooms) = RoomPattern::parse(text) else {
             let message = format!(
                 "bad room {text:?}: tokens of letters, digits, - or _ joined by dots; * stands for one token"
@@ -84,7 +86,7 @@ impl Reader<'_> {
 
     /// The window, and whether the current one ends now.
     pub(super) fn window(&mut self, node: &Node) -> Option<(Window, bool)> {
-        let found = self.fields(
+        let found = self.mistakes.fields(
             node,
             "`window`",
             &["sliding", "step", "tumbling", "total", "to_date", "session"],
@@ -118,7 +120,7 @@ impl Reader<'_> {
     }
 
     fn unit(&mut self, node: &Node) -> Option<Unit> {
-        let name = self.text(node, "a unit")?;
+        let name = self.mistakes.text(node, "a unit")?;
         let unit = Unit::ALL.into_iter().find(|(known, _)| *known == name);
         if unit.is_none() {
             let known = Unit::ALL.iter().map(|(known, _)| *known);
@@ -146,7 +148,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn clock(&mut self, node: &Node) -> Option<Clock> {
-        match self.text(node, "wall or event")? {
+        match self.mistakes.text(node, "wall or event")? {
             "wall" => Some(Clock::Wall),
             "event" => Some(Clock::Event),
             other => {
@@ -162,7 +164,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn compare(&mut self, node: &Node) -> Option<Compare> {
-        match self.text(node, "previous")? {
+        match self.mistakes.text(node, "previous")? {
             "previous" => Some(Compare::Previous),
             "same_weekday" => Some(Compare::SameWeekday),
             "previous_elapsed" => Some(Compare::PreviousElapsed),
@@ -179,7 +181,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn publish(&mut self, node: &Node) -> Option<Publish> {
-        let found = self.fields(
+        let found = self.mistakes.fields(
             node,
             "`publish`",
             &["room", "audience", "at_most_every"],
@@ -202,11 +204,11 @@ impl Reader<'_> {
         room_node: &Node,
         audience_node: &Node,
     ) -> Option<(Room, Audience)> {
-        let room = self.text(room_node, "a room").map(Room::parse);
+        let room = self.mistakes.text(room_node, "a room").map(Room::parse);
         if let Some(Err(bad)) = &room {
             self.mistakes.add(room_node.at, bad.to_string());
         }
-        let name = self.text(audience_node, "an audience")?;
+        let name = self.mistakes.text(audience_node, "an audience")?;
         let audience = Audience::parse(name);
         match (&audience, self.policy) {
             (Err(bad), _) => self.mistakes.add(audience_node.at, bad.to_string()),

@@ -1,6 +1,5 @@
 //! What a metrics file says, understood key by key.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -44,8 +43,6 @@ const METRIC: [&str; 15] = [
 ];
 /// What a metric made of two takes from those it names.
 const NOT_IN_JOINT: [&str; 4] = ["from", "where", "value", "group_by"];
-
-pub(super) type Found<'a> = HashMap<&'static str, &'a Node>;
 
 /// A metric as written, ratios not yet resolved.
 struct Draft {
@@ -124,7 +121,10 @@ impl Reader<'_> {
             );
             return none;
         }
-        let Some(top) = self.fields(root, "the file", &TOP, &["version", "timezone", "metrics"]) else {
+        let Some(top) = self
+            .mistakes
+            .fields(root, "the file", &TOP, &["version", "timezone", "metrics"])
+        else {
             return none;
         };
         if let Some(node) = top
@@ -156,7 +156,7 @@ impl Reader<'_> {
     }
 
     fn timezone(&mut self, node: &Node) {
-        let Some(name) = self.text(node, "the name of a time zone") else {
+        let Some(name) = self.mistakes.text(node, "the name of a time zone") else {
             return;
         };
         match TimeZone::get(name) {
@@ -206,10 +206,10 @@ impl Reader<'_> {
     }
 
     fn metric(&mut self, node: &Node) -> Option<Draft> {
-        let found = self.fields(node, "a metric", &METRIC, &["name"])?;
+        let found = self.mistakes.fields(node, "a metric", &METRIC, &["name"])?;
         let before = self.mistakes.len();
         let name_node = *found.get("name")?;
-        let name = self.text(name_node, "a metric's name")?.to_owned();
+        let name = self.mistakes.text(name_node, "a metric's name")?.to_owned();
         if !is_token(&name) {
             let message = format!("bad metric name {name:?}: 1 to 64 letters, digits, - or _");
             self.mistakes.add(name_node.at, message);
@@ -318,7 +318,9 @@ impl Reader<'_> {
     }
 
     fn ratio(&mut self, node: &Node) -> Option<Joint> {
-        let found = self.fields(node, "`ratio`", &["of", "to", "scale"], &["of", "to"])?;
+        let found = self
+            .mistakes
+            .fields(node, "`ratio`", &["of", "to", "scale"], &["of", "to"])?;
         let scale = match found.get("scale").map(|node| (node.at, &node.value)) {
             None => 4,
             Some((_, Value::Whole(scale @ 0..=12))) => u32::try_from(*scale).unwrap_or(4),
@@ -338,7 +340,9 @@ impl Reader<'_> {
             ("minus", Join::Minus),
             ("times", Join::Times),
         ];
-        let found = self.fields(node, "`arithmetic`", &["of", "plus", "minus", "times"], &["of"])?;
+        let found = self
+            .mistakes
+            .fields(node, "`arithmetic`", &["of", "plus", "minus", "times"], &["of"])?;
         let of = *found.get("of")?;
         let written: Vec<_> = KEYS
             .into_iter()
@@ -353,8 +357,8 @@ impl Reader<'_> {
     }
 
     fn joint(&mut self, of: &Node, with: &Node, how: Join) -> Option<Joint> {
-        let of = (of.at, self.text(of, "a metric's name")?.to_owned());
-        let with = (with.at, self.text(with, "a metric's name")?.to_owned());
+        let of = (of.at, self.mistakes.text(of, "a metric's name")?.to_owned());
+        let with = (with.at, self.mistakes.text(with, "a metric's name")?.to_owned());
         Some(Joint { of, with, how })
     }
 

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use jiff::civil::Time;
-use roomcast_access::yaml::{At, Node, Value};
+use roomcast_access::yaml::{At, Found, Node, Value};
 use roomcast_proto::event::Priority;
 use roomcast_proto::ids::is_token;
 use std::sync::Arc;
 
-use super::read::{DAY, Found, Reader, SECOND};
+use super::read::{DAY, Reader, SECOND};
 use super::rule::{
     Change, Condition, Hours, HoursOfDays, Measure, Measured, NoData, Notify, Piece, RULES_MAX, Rule, Sign,
     Silence, Template, Test,
@@ -80,9 +80,11 @@ impl Reader<'_> {
     }
 
     fn rule(&mut self, node: &Node, metrics: &[Arc<Definition>]) -> Option<(At, Rule)> {
-        let found = self.fields(node, "a rule", &RULE, &["alert", "when", "notify"])?;
+        let found = self
+            .mistakes
+            .fields(node, "a rule", &RULE, &["alert", "when", "notify"])?;
         let name_node = *found.get("alert")?;
-        let alert = self.text(name_node, "a rule's name")?.to_owned();
+        let alert = self.mistakes.text(name_node, "a rule's name")?.to_owned();
         if !is_token(&alert) {
             let message = format!("bad name of a rule {alert:?}: 1 to 64 letters, digits, - or _");
             self.mistakes.add(name_node.at, message);
@@ -132,7 +134,9 @@ impl Reader<'_> {
 
     /// The metric that a condition names, and what it asks of it.
     fn when(&mut self, node: &Node, metrics: &[Arc<Definition>]) -> Option<(Arc<Definition>, Condition)> {
-        let text = self.text(node, "a condition such as revenue.change_percent < -20")?;
+        let text = self
+            .mistakes
+            .text(node, "a condition such as revenue.change_percent < -20")?;
         if let Some((name, span)) = call(text, "absent") {
             let (metric, offset) = trimmed(text, name);
             let span = Node {
@@ -186,7 +190,9 @@ impl Reader<'_> {
 
     /// What ends it: a test of the same number.
     fn until(&mut self, node: &Node, metric: &Definition, when: &Condition) -> Option<Test> {
-        let text = self.text(node, "a condition such as revenue.change_percent > -10")?;
+        let text = self
+            .mistakes
+            .text(node, "a condition such as revenue.change_percent > -10")?;
         let (left, test) = self.comparison(node, text)?;
         match when {
             Condition::Test(measured, _) if left.metric == metric.name && left.measured == *measured => {
@@ -250,7 +256,7 @@ impl Reader<'_> {
     }
 
     fn no_data(&mut self, node: &Node) -> Option<NoData> {
-        match self.text(node, "ok, alert or keep")? {
+        match self.mistakes.text(node, "ok, alert or keep")? {
             "ok" => Some(NoData::Ok),
             "alert" => Some(NoData::Alert),
             "keep" => Some(NoData::Keep),
@@ -278,7 +284,7 @@ impl Reader<'_> {
 
     fn part(&mut self, node: &Node) -> Option<HoursOfDays> {
         let keys = ["days", "from", "to"];
-        let found = self.fields(node, "hours", &keys, &keys)?;
+        let found = self.mistakes.fields(node, "hours", &keys, &keys)?;
         let mut days = [false; 7];
         for (at, name) in self.texts(found.get("days")?, "a day such as mon") {
             match DAYS.iter().position(|day| *day == name) {
@@ -304,7 +310,7 @@ impl Reader<'_> {
 
     /// `"09:30"`; `Some(None)` is `"24:00"`.
     fn time_of_day(&mut self, node: &Node) -> Option<Option<Time>> {
-        let text = self.text(node, "a time such as \"09:00\"")?;
+        let text = self.mistakes.text(node, "a time such as \"09:00\"")?;
         if text == "24:00" {
             return Some(None);
         }
@@ -333,18 +339,20 @@ impl Reader<'_> {
     }
 
     fn silence(&mut self, node: &Node) -> Option<Silence> {
-        let found = self.fields(
+        let found = self.mistakes.fields(
             node,
             "a silence",
             &["from", "until", "reason"],
             &["from", "until"],
         )?;
         if let Some(reason) = found.get("reason") {
-            self.text(reason, "a reason");
+            self.mistakes.text(reason, "a reason");
         }
         let mut instant = |key: &str| {
             let node = *found.get(key)?;
-            let text = self.text(node, "an instant such as 2026-06-01T12:00:00Z")?;
+            let text = self
+                .mistakes
+                .text(node, "an instant such as 2026-06-01T12:00:00Z")?;
             let instant = text.parse::<Timestamp>().ok();
             if instant.is_none() {
                 let message = format!("{text:?} is no instant such as 2026-06-01T12:00:00Z");
@@ -364,10 +372,12 @@ impl Reader<'_> {
     }
 
     fn notify(&mut self, node: &Node, metric: Option<&Definition>) -> Option<Notify> {
-        let found = self.fields(node, "`notify`", &NOTIFY, &["room", "audience", "title"])?;
+        let found = self
+            .mistakes
+            .fields(node, "`notify`", &NOTIFY, &["room", "audience", "title"])?;
         let target = self.target(&found);
         let priority = found.get("priority").map_or(Some(Priority::High), |node| {
-            let name = self.text(node, "a priority")?;
+            let name = self.mistakes.text(node, "a priority")?;
             let priority = Priority::from_name(name);
             if priority.is_none() {
                 let message = format!("a priority is critical, high, medium or low, not {name:?}");
@@ -378,7 +388,7 @@ impl Reader<'_> {
         });
         let together = match found.get("per") {
             None => Some(false),
-            Some(node) => match self.text(node, "group or rule")? {
+            Some(node) => match self.mistakes.text(node, "group or rule")? {
                 "group" => Some(false),
                 "rule" => Some(true),
                 other => {
@@ -396,7 +406,7 @@ impl Reader<'_> {
             .map(|node| self.template(node, BODY_BYTES_MAX, metric));
         let mut short = |key: &str| {
             let node = *found.get(key)?;
-            let text = self.text(node, "a text")?.to_owned();
+            let text = self.mistakes.text(node, "a text")?.to_owned();
             if text.len() > TEXT_BYTES_MAX || text.is_empty() {
                 let message = format!("`{key}` has 1 to {TEXT_BYTES_MAX} bytes");
                 self.mistakes.add(node.at, message);
@@ -426,7 +436,7 @@ impl Reader<'_> {
 
     /// Text in which `{{ .. }}` names what is put there.
     fn template(&mut self, node: &Node, bytes_max: usize, metric: Option<&Definition>) -> Option<Template> {
-        let text = self.text(node, "a text")?;
+        let text = self.mistakes.text(node, "a text")?;
         if text.len() > bytes_max || text.trim().is_empty() {
             let message = format!("this text has 1 to {bytes_max} bytes");
             self.mistakes.add(node.at, message);

@@ -57,7 +57,7 @@ impl From<Aggregate> for Valued {
 
 impl Reader<'_> {
     pub(super) fn value(&mut self, node: &Node, paths: &mut Vec<Path>) -> Option<Valued> {
-        let text = self.text(node, "a value such as sum(data.amount)")?;
+        let text = self.mistakes.text(node, "a value such as sum(data.amount)")?;
         let Some((name, rest)) = text.split_once('(') else {
             self.mistakes.add(
                 node.at,
