@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Rules, alerts and the configuration of Prometheus, read and tried by promtool: every alert fires and stays silent as its cases say.
+# Boards are what their sources say. Rules, alerts and the configuration of Prometheus are read and tried by promtool: every alert fires
+# and stays silent as its cases say.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+python3 deploy/grafana/build.py --check
 promtool=$(command -v promtool || echo "$PWD/.tools/prometheus/promtool")
 if [ ! -x "$promtool" ]; then
   echo "SKIPPED promtool: make tools"
