@@ -4,11 +4,13 @@
  */
 
 import { Credentials, type TokenSource } from './credentials.js';
+import type { CommandOptions, NotificationPush, QueuedCommand, RoomcastClient, RoomStanding, Subscription } from './api.js';
+import { Commands } from './commands.js';
 import { newCounters, type Counters } from './counters.js';
 import { RoomcastError } from './error.js';
 import type { CloudEvent, EventMap } from './event.js';
-import type { RoomAnswer, ServerFrame } from './frame.js';
-import { Http, type HistoryPage, type Snapshot } from './http.js';
+import { readPresence, type Json, type Presence, type RoomAnswer, type ServerFrame } from './frame.js';
+import { Http, HTTP_TIMEOUT_MS, type HistoryPage, type Series, type SeriesOptions, type Snapshot } from './http.js';
 import { Link, type SocketClass } from './link.js';
 import type { ConnectionState } from './machine.js';
 import { Feed, Room, type Loading, type RoomHandlers } from './room.js';
@@ -34,24 +36,25 @@ export interface ClientOptions {
   random?: () => number;
 }
 
-/** A listener's hold on a room. */
-export interface Subscription {
-  readonly room: string;
-  /** The latest value of every key, live: the map changes with the room. */
-  readonly state: ReadonlyMap<string, CloudEvent>;
-  /** Ends it; the last one of a room leaves the room. */
-  unsubscribe(): void;
-}
-
 /** How long `connect` waits for history that is on its way, in milliseconds; then the socket goes first. */
 const HISTORY_WAIT_MS = 3_000;
 /** A room refused for a passing reason is asked for again after this, in milliseconds, unless the server says when. */
 const REJOIN_MS = 5_000;
+/** What an answer may need beyond the time its backend was given, in milliseconds. */
+const ANSWER_GRACE_MS = 5_000;
 /** Longest timer that browsers keep, with room to spare, in milliseconds. */
 const TIMER_MAX_MS = 3_600_000;
 
+/** A request that waits for its answer. */
+interface Asked {
+  /** The room it opens. */
+  readonly room?: Room;
+  readonly answered?: (body: Json) => void;
+  readonly refused?: (error: RoomcastError) => void;
+}
+
 /** A connection to Roomcast and the rooms on it. Nothing happens before {@link connect}. */
-export class Client<M extends EventMap = EventMap> {
+export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> {
   /** What was delivered and what was not, and why. */
   readonly counters: Counters = newCounters();
   readonly #options: ClientOptions;
@@ -60,7 +63,9 @@ export class Client<M extends EventMap = EventMap> {
   readonly #link: Link;
   readonly #rooms = new Map<string, Room>();
   #tokenSent: string | undefined;
-  readonly #requests = new Map<number, Room>();
+  readonly #requests = new Map<number, Asked>();
+  readonly #commands: Commands;
+  readonly #pushed = new Set<(push: NotificationPush) => void>();
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   /** Server's clock minus ours, in milliseconds. */
   #clockOffset = 0;
@@ -80,25 +85,28 @@ export class Client<M extends EventMap = EventMap> {
       changed: (state, before) => this.#changed(state, before),
       random: options.random ?? Math.random,
     });
+    this.#commands = new Commands({
+      send: ({ name, data, key, timeoutMs }) => this.request('command', { name, data, key, timeoutMs }, timeoutMs + ANSWER_GRACE_MS),
+      ready: () => this.#link.state.status === 'live',
+      user: () => this.#link.state.session?.user,
+      random: options.random ?? Math.random,
+      failed: (error) => this.#roomHost.listenerFailed(error),
+    });
   }
 
-  /** Where the connection stands. A change is a new object. */
   get connection(): ConnectionState {
     return this.#link.state;
   }
 
-  /** The server's clock as far as we know it, in milliseconds since the Unix epoch. */
   serverNow(): number {
     return Date.now() + this.#clockOffset;
   }
 
-  /** Starts, or starts again after an end. */
   connect(): void {
     this.#link.listen();
     this.#link.input({ type: 'start' });
   }
 
-  /** Ends the connection for good; `connect` begins anew with the same cursors. */
   close(): void {
     this.#link.unlisten();
     this.#link.input({ type: 'stop' });
@@ -106,31 +114,23 @@ export class Client<M extends EventMap = EventMap> {
     this.#expiryAt = Infinity;
   }
 
-  /** Stops by the user's wish. What happens meanwhile is delivered on {@link resume}. */
   pause(): void {
     this.#link.input({ type: 'pause' });
   }
 
-  /** Goes on where {@link pause} stopped. */
   resume(): void {
     this.#link.input({ type: 'resume' });
   }
 
-  /** Ends a wait. */
   retryNow(): void {
     this.#link.input({ type: 'retryNow' });
   }
 
-  /** Tells every change of {@link connection}. Returns how to stop. */
   onConnection(listener: (state: ConnectionState) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /**
-   * Listens to a room: history over HTTP first, then live from exactly there. May be called before {@link connect} and
-   * several times for one room; each subscription gets every event once. Handlers are never called before this returns.
-   */
   subscribe<E extends EventMap = M>(name: string, handlers: RoomHandlers<E>): Subscription {
     const room = this.#room(name);
     const feed = new Feed(handlers as RoomHandlers, this.#roomHost);
@@ -138,24 +138,85 @@ export class Client<M extends EventMap = EventMap> {
     queueMicrotask(() => {
       if (!room.feeds.has(feed)) return;
       room.welcome(feed);
+      this.#watchPresence(room);
       if (feed.holding) void this.#load(room).then(() => this.#join(room));
       else this.#join(room);
     });
     return { room: name, state: room.store.values, unsubscribe: () => this.#leave(room, feed) };
   }
 
-  /** The room at one instant, over HTTP. Throws `RoomcastError`. */
   snapshot(room: string, events = 50, signal?: AbortSignal): Promise<Snapshot> {
     return this.#http.snapshot(room, events, signal);
   }
 
-  /** Past events before a cursor, over HTTP. Throws `RoomcastError`. */
   history(room: string, options: { before?: string; limit?: number } = {}, signal?: AbortSignal): Promise<HistoryPage> {
     return this.#http.history(room, options, signal);
   }
 
-  /** Where each room stands: for views that explain the connection. */
-  rooms(): { room: string; cursor: string | undefined; joined: boolean; caughtUp: boolean; keys: number; subscriptions: number }[] {
+  series(room: string, metric: string, options: SeriesOptions = {}, signal?: AbortSignal): Promise<Series> {
+    return this.#http.series(room, metric, options, signal);
+  }
+
+  async command<R = unknown>(name: string, data: unknown = null, options: CommandOptions = {}): Promise<R> {
+    return (await this.#commands.run(name, data, options)) as R;
+  }
+
+  queued(): readonly QueuedCommand[] {
+    return this.#commands.waiting;
+  }
+
+  onQueued(listener: (commands: readonly QueuedCommand[]) => void): () => void {
+    return this.#commands.listen(listener);
+  }
+
+  async publish(room: string, type: string, data: unknown, id: string = crypto.randomUUID()): Promise<string> {
+    const body = await this.request('publish', { room, type, data, eventId: id });
+    return typeof body['eventId'] === 'string' ? body['eventId'] : id;
+  }
+
+  async presence(room: string): Promise<Presence> {
+    return readPresence(await this.request('presence', { room })) ?? { room, users: [], total: 0 };
+  }
+
+  activity(kind: string, detail = ''): void {
+    if (this.#link.transport === 'websocket') this.#link.request('activity', { kind, detail });
+  }
+
+  request(name: string, body: Json, timeoutMs: number = HTTP_TIMEOUT_MS): Promise<Json> {
+    if (this.#link.state.status !== 'live') return Promise.reject(new RoomcastError('offline', 'There is no connection.', { temporary: true }));
+    if (this.#link.transport !== 'websocket') return this.#http.request(name, body, timeoutMs);
+    return new Promise<Json>((resolve, reject) => {
+      const id = this.#link.request(name, body) as number;
+      const timer = setTimeout(() => {
+        this.#requests.delete(id);
+        reject(new RoomcastError('timeout', `${name} was not answered in time.`, { temporary: true }));
+      }, timeoutMs);
+      this.#requests.set(id, {
+        answered: (answer) => {
+          clearTimeout(timer);
+          resolve(answer);
+        },
+        refused: (error) => {
+          clearTimeout(timer);
+          reject(error);
+        },
+      });
+    });
+  }
+
+  onNotification(listener: (push: NotificationPush) => void): () => void {
+    this.#pushed.add(listener);
+    for (const room of this.#rooms.values()) {
+      for (const [key, event] of room.store.values) if (isNotification(key)) this.#call(listener, { kind: 'value', room: room.name, key, cursor: undefined, event, live: false });
+    }
+    return () => this.#pushed.delete(listener);
+  }
+
+  report(problem: unknown): void {
+    this.#problem(problem);
+  }
+
+  rooms(): RoomStanding[] {
     return [...this.#rooms.values()].map((room) => ({
       room: room.name,
       cursor: room.cursor,
@@ -174,7 +235,22 @@ export class Client<M extends EventMap = EventMap> {
       this.#problem(error);
     },
     expiryAt: (at: number): void => this.#armExpiry(at),
+    valueChanged: (room: string, key: string, event: CloudEvent | undefined, cursor: string | undefined, live: boolean): void => {
+      if (isNotification(key)) this.#push({ kind: 'value', room, key, cursor, event, live });
+    },
   };
+
+  #push(push: NotificationPush): void {
+    for (const listener of [...this.#pushed]) this.#call(listener, push);
+  }
+
+  #call<T>(listener: (value: T) => void, value: T): void {
+    try {
+      listener(value);
+    } catch (error) {
+      this.#roomHost.listenerFailed(error);
+    }
+  }
 
   #room(name: string): Room {
     let room = this.#rooms.get(name);
@@ -218,7 +294,16 @@ export class Client<M extends EventMap = EventMap> {
     const id = this.#link.request('subscribe', roomRequest(room));
     if (id === undefined) return;
     this.#ask(room);
-    this.#requests.set(id, room);
+    this.#requests.set(id, { room });
+  }
+
+  /** Asks for pushes about who is in a room, once it has caught up: then opening it again costs nothing. */
+  #watchPresence(room: Room): void {
+    if (room.presenceAsked || !room.wantsPresence || !room.joined || room.recovering || room.cursor === undefined) return;
+    const id = this.#link.transport === 'websocket' ? this.#link.request('subscribe', { ...roomRequest(room), presence: true }) : undefined;
+    if (id === undefined) return;
+    room.presenceAsked = true;
+    this.#requests.set(id, { room });
   }
 
   /** From here on the socket knows better than a history that was asked for earlier and has no cursor to join at. */
@@ -267,7 +352,7 @@ export class Client<M extends EventMap = EventMap> {
       case 'event':
         return this.#event(frame.room, frame.event, frame.cursor);
       case 'caughtUp':
-        return this.#rooms.get(frame.room)?.caughtUp(frame.cursor);
+        return this.#caughtUp(frame.room, frame.cursor);
       case 'connected':
         return this.#connected(frame.session.serverTime, frame.rooms);
       case 'subscribed':
@@ -283,22 +368,39 @@ export class Client<M extends EventMap = EventMap> {
         return;
       case 'error': {
         const error = new RoomcastError(frame.error.code, frame.error.message, frame.error);
-        const room = this.#requestDone(frame.id);
-        if (room === undefined) return this.#problem(error);
-        return this.#refused(room, error);
+        const asked = this.#requestDone(frame.id);
+        asked?.refused?.(error);
+        if (asked?.room !== undefined) return this.#refused(asked.room, error);
+        return asked === undefined ? this.#problem(error) : undefined;
       }
+      case 'presence': {
+        const asked = this.#requestDone(frame.id);
+        if (asked !== undefined) return asked.answered?.({ ...frame.presence });
+        return this.#rooms.get(frame.presence.room)?.present(frame.presence);
+      }
+      case 'counters':
+        return this.#push({ kind: 'counters', counters: frame.counters });
       case 'thinned':
         this.counters.thinned += frame.count;
         return;
-      case 'unknown':
-        this.counters.unknown += 1;
+      case 'other': {
+        const asked = this.#requestDone(frame.id);
+        if (asked === undefined) this.counters.unknown += 1;
+        asked?.answered?.(frame.body);
         return;
+      }
       case 'malformed':
         this.counters.malformed += 1;
         return this.#problem(new RoomcastError('protocol', `A message could not be read: ${frame.why}.`));
       default:
         return;
     }
+  }
+
+  #caughtUp(name: string, cursor: string): void {
+    const room = this.#rooms.get(name);
+    room?.caughtUp(cursor);
+    if (room !== undefined) this.#watchPresence(room);
   }
 
   #event(name: string, event: CloudEvent, cursor: string | undefined): void {
@@ -318,6 +420,7 @@ export class Client<M extends EventMap = EventMap> {
       if (!named.has(room.name)) room.asked = false;
       if (room.loading === undefined && !named.has(room.name)) this.#join(room);
     }
+    this.#commands.flush();
   }
 
   #answered(answer: RoomAnswer): void {
@@ -357,11 +460,18 @@ export class Client<M extends EventMap = EventMap> {
     room.fail(new RoomcastError(error?.code ?? 'forbidden', error?.message ?? 'The server closed the room.', { room: name }));
   }
 
-  #requestDone(id: number | undefined): Room | undefined {
+  #requestDone(id: number | undefined): Asked | undefined {
     if (id === undefined) return undefined;
-    const room = this.#requests.get(id);
+    const asked = this.#requests.get(id);
     this.#requests.delete(id);
-    return room;
+    return asked;
+  }
+
+  /** The connection is gone, and with it every answer. What was asked may have been done. */
+  #abandon(): void {
+    const asked = [...this.#requests.values()];
+    this.#requests.clear();
+    for (const { refused } of asked) refused?.(new RoomcastError('network', 'The connection ended before the answer came.', { temporary: true }));
   }
 
   #changed(state: ConnectionState, before: ConnectionState): void {
@@ -370,16 +480,10 @@ export class Client<M extends EventMap = EventMap> {
       if (state.status === 'waiting') this.counters.losses += 1;
     }
     if (state.status === 'waiting' || state.status === 'paused' || state.status === 'closed') {
-      this.#requests.clear();
+      this.#abandon();
       for (const room of this.#rooms.values()) room.leave();
     }
-    for (const listener of this.#listeners) {
-      try {
-        listener(state);
-      } catch (error) {
-        this.#roomHost.listenerFailed(error);
-      }
-    }
+    for (const listener of [...this.#listeners]) this.#call(listener, state);
   }
 
   #armExpiry(at: number): void {
@@ -409,6 +513,10 @@ export class Client<M extends EventMap = EventMap> {
     if (url === undefined) throw new RoomcastError('unsupported', 'Outside a page the client needs `url`.');
     return url.replace(/\/+$/, '');
   }
+}
+
+function isNotification(key: string): boolean {
+  return key.startsWith('notification/');
 }
 
 function roomRequest(room: Room): Record<string, unknown> {

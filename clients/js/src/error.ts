@@ -32,6 +32,7 @@ export type ErrorCode =
   | 'no_token'
   | 'unsupported'
   | 'network'
+  | 'offline'
   | 'timeout'
   | (string & {});
 

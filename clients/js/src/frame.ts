@@ -36,6 +36,34 @@ export interface Session {
   readonly resumeSeconds: number;
 }
 
+/** One user in a room, however many tabs. */
+export interface PresentUser {
+  readonly user: string;
+  /** Open connections; 0: it has just left and may come back. */
+  readonly connections: number;
+  readonly since: string;
+  readonly status: 'active' | 'away' | (string & {});
+}
+
+/** Who is in a room, as far as the asker may see. */
+export interface Presence {
+  readonly room: string;
+  /** At most 500, those longest there first. */
+  readonly users: readonly PresentUser[];
+  readonly total: number;
+}
+
+/** Notifications that are not read, by priority; absolute. */
+export interface NotificationCounters {
+  /** Grows with every change. */
+  readonly version: number;
+  readonly unread: number;
+  readonly critical: number;
+  readonly high: number;
+  readonly medium: number;
+  readonly low: number;
+}
+
 /** A message of the server, read. */
 export type ServerFrame =
   | { kind: 'connected'; id?: number; session: Session; stale: boolean; rooms: RoomAnswer[] }
@@ -51,12 +79,15 @@ export type ServerFrame =
   | { kind: 'roles'; roles: string[] }
   | { kind: 'thinned'; count: number }
   | { kind: 'disconnect'; code: number; reason: string; reconnect?: boolean; retryAfterMs?: number }
-  /** Well formed, but of no kind this client knows. */
-  | { kind: 'unknown'; name: string }
+  | { kind: 'presence'; id?: number; presence: Presence }
+  | { kind: 'counters'; counters: NotificationCounters }
+  /** Well formed, but of no kind that means something by itself: the answer to a request, or what a newer server says. */
+  | { kind: 'other'; name: string; id?: number; body: Json }
   /** Not a frame at all, or one whose needed members are missing. */
   | { kind: 'malformed'; why: string };
 
-type Json = Record<string, unknown>;
+/** A JSON object. */
+export type Json = Record<string, unknown>;
 
 /** How far apart pings may be before a server's word is taken for a mistake, in seconds. */
 const PING_SECONDS_MAX = 300;
@@ -79,7 +110,9 @@ export function readFrame(message: unknown): ServerFrame {
     const body = frame[name];
     return isObject(body) ? reader(body, id) : malformed(`${name} is not an object`);
   }
-  return { kind: 'unknown', name: Object.keys(frame).find((name) => name !== 'id') ?? '' };
+  const name = Object.keys(frame).find((name) => name !== 'id') ?? '';
+  const body = frame[name];
+  return { kind: 'other', name, body: isObject(body) ? body : {}, ...optional('id', id) };
 }
 
 const READERS: Readonly<Record<string, (body: Json, id: number | undefined) => ServerFrame>> = {
@@ -130,6 +163,11 @@ const READERS: Readonly<Record<string, (body: Json, id: number | undefined) => S
     ...optional('roles', Array.isArray(body['roles']) ? texts(body['roles']) : undefined),
   }),
   roles: (body) => ({ kind: 'roles', roles: texts(body['roles']) }),
+  presence(body, id) {
+    const presence = readPresence(body);
+    return presence === undefined ? malformed('presence without room') : { kind: 'presence', presence, ...optional('id', id) };
+  },
+  counters: (body) => ({ kind: 'counters', counters: readCounters(body) }),
   thinned: (body) => ({ kind: 'thinned', count: count(body['state']) + count(body['ephemeral']) }),
   disconnect(body) {
     const code = body['code'];
@@ -156,6 +194,24 @@ export function readError(body: Json): WireError {
     temporary: body['temporary'] === true,
     ...optional('retryAfterMs', typeof retryAfterMs === 'number' ? retryAfterMs : undefined),
   };
+}
+
+/** Reads who is in a room; people that make no sense are left out. */
+export function readPresence(body: Json): Presence | undefined {
+  const { room, users, total } = body;
+  if (typeof room !== 'string') return undefined;
+  const read = (Array.isArray(users) ? users : []).filter(isObject).flatMap((one): PresentUser[] => {
+    const { user, since, status } = one;
+    if (typeof user !== 'string') return [];
+    return [{ user, connections: count(one['connections']), since: text(since) ?? '', status: text(status) ?? 'active' }];
+  });
+  return { room, users: read, total: typeof total === 'number' ? total : read.length };
+}
+
+/** Reads counters; what is missing is 0. */
+export function readCounters(body: Json): NotificationCounters {
+  const of = (name: string): number => count(body[name]);
+  return { version: of('version'), unread: of('unread'), critical: of('critical'), high: of('high'), medium: of('medium'), low: of('low') };
 }
 
 /** True for an object with the attributes every delivered event has. */

@@ -4,7 +4,8 @@ import { readHint } from './backoff.js';
 import type { Credentials } from './credentials.js';
 import { RoomcastError } from './error.js';
 import type { CloudEvent } from './event.js';
-import { isEvent, isObject } from './frame.js';
+import { isEvent, isObject, type Json } from './frame.js';
+import { readUpdate, type Metric } from './metric.js';
 
 /** A room at one instant: all state, the last events ascending, and the cursor to go on from. */
 export interface Snapshot {
@@ -19,6 +20,19 @@ export interface HistoryPage {
   readonly events: readonly { readonly cursor: string; readonly event: CloudEvent }[];
   readonly cursor: string | undefined;
   readonly complete: boolean;
+}
+
+/** Which windows of a metric: those that share an instant with `[from, to)`, RFC 3339; of one group as keys name it, or of all. */
+export interface SeriesOptions {
+  from?: string;
+  to?: string;
+  group?: string;
+}
+
+/** Windows of a metric, the oldest first, at one instant; the cursor goes on from there. */
+export interface Series {
+  readonly cursor: string | undefined;
+  readonly windows: readonly Metric[];
 }
 
 /** Longest wait for an answer, in milliseconds. */
@@ -59,12 +73,44 @@ export class Http {
     };
   }
 
-  async #get(path: string, signal?: AbortSignal): Promise<Record<string, unknown>> {
+  /** `GET /v1/metrics/{name}`. Throws `RoomcastError`. */
+  async series(room: string, metric: string, options: SeriesOptions = {}, signal?: AbortSignal): Promise<Series> {
+    const query = new URLSearchParams({ room, ...options });
+    const body = await this.#get(`/v1/metrics/${encodeURIComponent(metric)}?${query}`, signal);
+    return {
+      cursor: typeof body['cursor'] === 'string' ? body['cursor'] : undefined,
+      windows: (Array.isArray(body['windows']) ? body['windows'] : []).map(readUpdate).filter((window) => window !== undefined),
+    };
+  }
+
+  /**
+   * What a socket's request would do, over HTTP: `command`, `mark`, `feed`. Answers the body of the socket's answer.
+   * Throws `RoomcastError`, `unsupported` for requests that only a socket takes.
+   */
+  async request(name: string, body: Json, timeoutMs: number): Promise<Json> {
+    if (name === 'command') {
+      const { name: command, ...rest } = body;
+      return this.#ask(`/v1/commands/${encodeURIComponent(String(command))}`, rest, undefined, timeoutMs);
+    }
+    if (name === 'mark') return this.#ask('/v1/marks', body, undefined, timeoutMs);
+    if (name === 'feed') {
+      const query = new URLSearchParams();
+      for (const [key, value] of Object.entries(body)) query.set(key, typeof value === 'object' ? JSON.stringify(value) : String(value));
+      return this.#ask(`/v1/feed?${query}`, undefined, undefined, timeoutMs);
+    }
+    throw new RoomcastError('unsupported', `${name} needs a WebSocket, which does not work here at the moment.`, { temporary: true });
+  }
+
+  #get(path: string, signal?: AbortSignal): Promise<Json> {
+    return this.#ask(path, undefined, signal, HTTP_TIMEOUT_MS);
+  }
+
+  async #ask(path: string, post: Json | undefined, signal: AbortSignal | undefined, timeoutMs: number): Promise<Json> {
     let token = await this.#credentials.get();
-    let response = await this.#send(path, token, signal);
+    let response = await this.#send(path, post, token, signal, timeoutMs);
     if (response.status === 401) {
       token = await this.#credentials.renew('expired', token);
-      response = await this.#send(path, token, signal);
+      response = await this.#send(path, post, token, signal, timeoutMs);
     }
     const body: unknown = await response.json().catch(() => undefined);
     if (!response.ok) throw problem(response.status, body);
@@ -72,12 +118,16 @@ export class Http {
     return body;
   }
 
-  async #send(path: string, token: string | undefined, signal: AbortSignal | undefined): Promise<Response> {
+  async #send(path: string, post: Json | undefined, token: string | undefined, signal: AbortSignal | undefined, timeoutMs: number): Promise<Response> {
     const fetcher = this.#fetch ?? globalThis.fetch;
-    const timeout = AbortSignal.timeout(HTTP_TIMEOUT_MS);
+    const timeout = AbortSignal.timeout(timeoutMs);
     try {
       return await fetcher(this.#base() + path, {
-        headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+        ...(post === undefined ? {} : { method: 'POST', body: JSON.stringify(post) }),
+        headers: {
+          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+          ...(post === undefined ? {} : { 'content-type': 'application/json' }),
+        },
         signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]),
         cache: 'no-store',
         credentials: 'omit',
@@ -89,13 +139,13 @@ export class Http {
 }
 
 /** An RFC 9457 problem as an error; a proxy's page without a code is judged by its status. */
-function problem(status: number, body: unknown): RoomcastError {
+export function problem(status: number, body: unknown): RoomcastError {
   const facts = isObject(body) ? body : {};
   const code = typeof facts['code'] === 'string' ? facts['code'] : (CODE_OF_STATUS[status] ?? (status >= 500 ? 'unavailable' : 'unknown'));
   const said = facts['detail'] ?? facts['title'];
   return new RoomcastError(code, typeof said === 'string' ? said : `The gateway answered ${status}.`, {
     status,
-    temporary: status >= 500 || status === 429,
+    temporary: typeof facts['temporary'] === 'boolean' ? facts['temporary'] : status >= 500 || (status === 429 && code !== 'limit') || status === 408,
     retryAfterMs: readHint(facts['retryAfterMs']),
   });
 }

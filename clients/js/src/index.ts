@@ -1,12 +1,42 @@
 /** Roomcast in the browser and in Node. See README.md for the quick start. */
 
-export { Client, VERSION, type ClientOptions, type Subscription } from './client.js';
+export type { CommandOptions, NotificationPush, QueuedCommand, RoomcastClient, RoomStanding, Subscription } from './api.js';
+export { Client, VERSION, type ClientOptions } from './client.js';
+export type { CommandStorage } from './commands.js';
 export type { Counters } from './counters.js';
 export type { TokenReason, TokenSource } from './credentials.js';
 export { RoomcastError, type ErrorCode, type ErrorFacts } from './error.js';
 export type { CloudEvent, Delivery, EventMap, EventOf, Reset, StateChange } from './event.js';
-export type { Session } from './frame.js';
-export type { HistoryPage, Snapshot } from './http.js';
+export type { Json, NotificationCounters, Presence, PresentUser, Session } from './frame.js';
+export type { HistoryPage, Series, SeriesOptions, Snapshot } from './http.js';
 export type { SocketClass, SocketLike } from './link.js';
 export type { ConnectionState, ConnectionStatus } from './machine.js';
+export { readMetric, type Metric, type MetricGroup } from './metric.js';
+export {
+  groupNotifications,
+  notifications,
+  type Mark,
+  type MarkStorage,
+  type Notification,
+  type NotificationGroup,
+  type NotificationsOptions,
+  type NotificationsStore,
+  type NotificationsView,
+} from './notifications.js';
 export type { RoomHandlers } from './room.js';
+export { select, shallowEqual, type Store } from './store.js';
+export {
+  connectionStore,
+  eventsStore,
+  metricStore,
+  presenceStore,
+  queueStore,
+  roomStore,
+  seriesStore,
+  type EventsOptions,
+  type EventsStore,
+  type EventsView,
+  type PresenceView,
+  type RoomView,
+  type SeriesView,
+} from './views.js';

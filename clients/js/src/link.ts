@@ -59,6 +59,9 @@ export class Link {
     if (state !== before && input.type !== 'heard') this.#host.changed(this.state, before);
   }
 
+  /** What carries the frames. */
+  readonly transport = 'websocket';
+
   /** Sends a request and returns its id, or undefined when there is no live connection. */
   request(name: string, body: Record<string, unknown>): number | undefined {
     return this.state.status === 'live' ? this.#send(name, body) : undefined;

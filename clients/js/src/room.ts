@@ -6,7 +6,7 @@
 import type { Counters } from './counters.js';
 import { RoomcastError } from './error.js';
 import type { CloudEvent, Delivery, EventMap, EventOf, Reset, StateChange } from './event.js';
-import type { RoomAnswer } from './frame.js';
+import type { Presence, RoomAnswer } from './frame.js';
 import type { Snapshot } from './http.js';
 import { Seen } from './seen.js';
 import { expiryOf, StateStore } from './state.js';
@@ -21,6 +21,8 @@ export interface RoomHandlers<M extends EventMap = EventMap> {
   onCaughtUp?(): void;
   /** The room starts over: its state was forgotten, events may be missing. History is loaded again by itself. */
   onReset?(reset: Reset): void;
+  /** Who is in the room, at once and whenever it changes; only over a WebSocket, and where the policy allows it. */
+  onPresence?(presence: Presence): void;
   onError?(error: RoomcastError): void;
 }
 
@@ -33,6 +35,8 @@ export interface RoomHost {
   listenerFailed(error: unknown): void;
   /** The room holds a value that expires then. */
   expiryAt(at: number): void;
+  /** A key of a room has another value, or none. */
+  valueChanged(room: string, key: string, event: CloudEvent | undefined, cursor: string | undefined, live: boolean): void;
 }
 
 /** Events held back for one subscription while its history is loading; more than this and it goes on without. */
@@ -103,6 +107,15 @@ export class Feed {
     this.#call(() => this.#handlers.onState?.(change));
   }
 
+  /** Wants to know who is there. */
+  get wantsPresence(): boolean {
+    return this.#handlers.onPresence !== undefined;
+  }
+
+  present(presence: Presence): void {
+    this.#call(() => this.#handlers.onPresence?.(presence));
+  }
+
   reset(reset: Reset): void {
     if (this.history > 0) this.#held ??= [];
     this.#call(() => this.#handlers.onReset?.(reset));
@@ -160,7 +173,12 @@ export class Room {
   recovering = false;
   /** The history request on its way. */
   loading: Loading | undefined;
+  /** The present connection pushes who is there. */
+  presenceAsked = false;
+  #present: Presence | undefined;
   #begun = false;
+  /** It had caught up once: what changes from then on is news. */
+  #stood = false;
   readonly #host: RoomHost;
 
   constructor(name: string, host: RoomHost) {
@@ -174,6 +192,18 @@ export class Room {
     return false;
   }
 
+  /** Some subscription wants to know who is there. */
+  get wantsPresence(): boolean {
+    for (const feed of this.feeds) if (feed.wantsPresence) return true;
+    return false;
+  }
+
+  /** Who is there now. */
+  present(presence: Presence): void {
+    this.#present = presence;
+    for (const feed of this.feeds) feed.present(presence);
+  }
+
   /** The largest history any waiting subscription asks for, in events. */
   get historyLength(): number {
     return Math.max(0, ...[...this.feeds].filter((feed) => feed.holding).map((feed) => feed.history));
@@ -182,6 +212,7 @@ export class Room {
   /** A subscription came later than the room: it gets what the room already knows. */
   welcome(feed: Feed): void {
     for (const [key, event] of this.store.values) feed.state(key, event);
+    if (this.#present !== undefined && this.presenceAsked) feed.present(this.#present);
     if (this.joined && !this.recovering) feed.caughtUp();
   }
 
@@ -207,6 +238,7 @@ export class Room {
     this.joined = false;
     this.asked = false;
     this.recovering = false;
+    this.presenceAsked = false;
   }
 
   /** An event frame of the socket. */
@@ -214,7 +246,7 @@ export class Room {
     // While recovering, events run ahead of the state that follows them: a cursor of one of them would skip values on
     // the next return. So the old cursor holds until `caughtUp`; what comes again then is recognised.
     if (cursor !== undefined && !this.recovering) this.cursor = cursor;
-    if (event.statekey !== undefined && (event.delivery === 'state' || event.delivery === undefined)) return this.#applyState(event);
+    if (event.statekey !== undefined && (event.delivery === 'state' || event.delivery === undefined)) return this.#applyState(event, cursor);
     if (this.feeds.size === 0) this.#host.counters.unheard += 1;
     for (const feed of this.feeds) feed.offer(event, cursor, this.recovering);
   }
@@ -224,6 +256,7 @@ export class Room {
     const first = this.recovering;
     this.cursor = cursor;
     this.recovering = false;
+    this.#stood = true;
     // Quiet rooms get newer cursors now and then: those are no news.
     if (first) for (const feed of this.feeds) feed.caughtUp();
   }
@@ -249,8 +282,9 @@ export class Room {
 
   /** Forgets what was shown and where we were. */
   forget(): void {
-    for (const key of [...this.store.values.keys()]) for (const feed of this.feeds) feed.state(key, undefined, 'withdrawn');
+    const keys = [...this.store.values.keys()];
     this.store.clear();
+    for (const key of keys) this.#gone(key, 'withdrawn');
     this.cursor = undefined;
   }
 
@@ -260,19 +294,22 @@ export class Room {
 
   /** Drops values whose time is over. */
   expire(now: number): void {
-    for (const key of this.store.expire(now)) for (const feed of this.feeds) feed.state(key, undefined, 'expired');
+    for (const key of this.store.expire(now)) this.#gone(key, 'expired');
   }
 
-  #applyState(event: CloudEvent): void {
+  #gone(key: string, why: 'withdrawn' | 'expired'): void {
+    this.#host.valueChanged(this.name, key, undefined, undefined, this.#stood);
+    for (const feed of this.feeds) feed.state(key, undefined, why);
+  }
+
+  #applyState(event: CloudEvent, cursor?: string): void {
     const effect = this.store.apply(event, this.#host.now());
     if (effect === 'unchanged') return;
     const key = event.statekey as string;
-    if (effect !== 'set') {
-      for (const feed of this.feeds) feed.state(key, undefined, effect);
-      return;
-    }
+    if (effect !== 'set') return this.#gone(key, effect);
     const expiry = expiryOf(event);
     if (expiry !== undefined) this.#host.expiryAt(expiry);
+    this.#host.valueChanged(this.name, key, event, cursor, this.#stood);
     for (const feed of this.feeds) feed.state(key, event);
   }
 }

@@ -1,0 +1,332 @@
+/**
+ * What a page shows, as stores: the connection, a room's state, its events, a metric, a series, who is there. Each
+ * follows its room while somebody watches, and is shared by all who ask for the same.
+ */
+
+import type { QueuedCommand, RoomcastClient } from './api.js';
+import type { RoomcastError } from './error.js';
+import type { CloudEvent, Delivery, EventMap, EventOf } from './event.js';
+import type { PresentUser } from './frame.js';
+import type { SeriesOptions } from './http.js';
+import type { ConnectionState } from './machine.js';
+import { isClosedWindow, readMetric, sameGroup, type Metric, type MetricGroup } from './metric.js';
+import { Cell, select, type Store } from './store.js';
+
+/** A room's latest values. */
+export interface RoomView {
+  /** The first data is there, or known to be none. */
+  readonly loaded: boolean;
+  /** Why there is none, or none any more. */
+  readonly error: RoomcastError | undefined;
+  /** The latest value of every key. The map itself changes with the room; the view around it is a new object then. */
+  readonly state: ReadonlyMap<string, CloudEvent>;
+}
+
+/** A room's events, newest first. */
+export interface EventsView<M extends EventMap = EventMap> {
+  readonly loaded: boolean;
+  readonly error: RoomcastError | undefined;
+  readonly events: readonly EventOf<M>[];
+}
+
+/** Which events a list holds. */
+export interface EventsOptions<T extends string = string> {
+  /** Only these types; default: all. */
+  types?: readonly T[];
+  /** Events kept, default 100; the oldest leave first. */
+  limit?: number;
+  /** Past events to load first, default 50. */
+  history?: number;
+}
+
+/** A list of events, and the news themselves. */
+export interface EventsStore<M extends EventMap = EventMap> extends Store<EventsView<M>> {
+  /** Tells each event once as it comes, whether it is news, and nothing again that came before. Returns how to stop. */
+  onEvent(listener: (event: EventOf<M>, delivery: Delivery) => void): () => void;
+}
+
+/** The windows of a metric, oldest first. */
+export interface SeriesView {
+  readonly loaded: boolean;
+  readonly error: RoomcastError | undefined;
+  readonly windows: readonly Metric[];
+}
+
+/** Who is in a room. */
+export interface PresenceView {
+  readonly loaded: boolean;
+  readonly error: RoomcastError | undefined;
+  readonly users: readonly PresentUser[];
+  readonly total: number;
+}
+
+/** Windows a series holds at most; the oldest leave first. */
+export const WINDOWS_MAX = 2_000;
+
+const made = new WeakMap<object, Map<string, unknown>>();
+
+/** One store for all who ask for the same of one client; forgotten when nobody watches any more. */
+function shared<S>(client: object, name: unknown[], make: (alive: (stop: () => void) => () => void) => S): S {
+  let stores = made.get(client);
+  if (stores === undefined) made.set(client, (stores = new Map()));
+  const all = stores;
+  const key = JSON.stringify(name);
+  const before = all.get(key) as S | undefined;
+  if (before !== undefined) return before;
+  const store: S = make((stop) => {
+    all.set(key, store);
+    return () => {
+      if (all.get(key) === store) all.delete(key);
+      stop();
+    };
+  });
+  all.set(key, store);
+  return store;
+}
+
+/** Where the connection stands. */
+export function connectionStore(client: RoomcastClient): Store<ConnectionState> {
+  return shared(client, ['connection'], () => {
+    const cell: Cell<ConnectionState> = new Cell(client.connection, () => {
+      cell.set(client.connection);
+      return client.onConnection((state) => cell.set(state));
+    });
+    return cell;
+  });
+}
+
+/** Commands that wait to be sent. */
+export function queueStore(client: RoomcastClient): Store<readonly QueuedCommand[]> {
+  return shared(client, ['queue'], () => {
+    const cell: Cell<readonly QueuedCommand[]> = new Cell(client.queued(), () => {
+      cell.set(client.queued());
+      return client.onQueued((commands) => cell.set(commands));
+    });
+    return cell;
+  });
+}
+
+/** The latest values of a room. While a room starts over the old ones stay until it has caught up. */
+export function roomStore(client: RoomcastClient, room: string): Store<RoomView> {
+  return shared(client, ['room', room], (alive) => {
+    let values = new Map<string, CloudEvent>();
+    let coming: Map<string, CloudEvent> | undefined;
+    let loaded = false;
+    let error: RoomcastError | undefined;
+    const view = (): RoomView => ({ loaded, error, state: values });
+    const cell: Cell<RoomView> = new Cell(view(), () => {
+      const subscription = client.subscribe(room, {
+        history: 1,
+        onState: ({ key, event }) => {
+          const into = coming ?? values;
+          if (event === undefined) into.delete(key);
+          else into.set(key, event as CloudEvent);
+          if (coming !== undefined) return;
+          loaded ||= event !== undefined;
+          cell.change(view);
+        },
+        onCaughtUp: () => {
+          if (coming !== undefined) values = coming;
+          coming = undefined;
+          loaded = true;
+          error = undefined;
+          cell.change(view);
+        },
+        onReset: () => {
+          coming = new Map();
+        },
+        onError: (failure) => {
+          error = failure;
+          loaded = true;
+          cell.change(view);
+        },
+      });
+      return alive(() => {
+        subscription.unsubscribe();
+        // What happens from here on is not known: whoever watches again begins anew.
+        values = new Map();
+        coming = error = undefined;
+        loaded = false;
+        cell.set(view());
+      });
+    });
+    return cell;
+  });
+}
+
+/** The current window of one metric; undefined until it is known, and where there is none. */
+export function metricStore(client: RoomcastClient, room: string, metric: string, group: MetricGroup = []): Store<Metric | undefined> {
+  return shared(client, ['metric', room, metric, group], () => {
+    let key: string | undefined;
+    let event: CloudEvent | undefined;
+    let value: Metric | undefined;
+    return select(roomStore(client, room), ({ state }) => {
+      key = state.has(key ?? '') ? key : keyOf(state, metric, group);
+      const now = key === undefined ? undefined : state.get(key);
+      if (now !== event) value = readMetric(now);
+      event = now;
+      return value;
+    });
+  });
+}
+
+/** The key of a metric's current window. Long texts are hashed in keys, so the values are looked at instead. */
+function keyOf(state: ReadonlyMap<string, CloudEvent>, metric: string, group: MetricGroup): string | undefined {
+  if (group.length === 0) return state.has(metric) ? metric : undefined;
+  for (const [key, event] of state) {
+    if (!key.startsWith(`${metric}/`) || isClosedWindow(key)) continue;
+    const found = readMetric(event);
+    if (found !== undefined && sameGroup(found.group, group)) return key;
+  }
+  return undefined;
+}
+
+/** The events of a room, newest first. */
+export function eventsStore<M extends EventMap = EventMap>(client: RoomcastClient, room: string, options: EventsOptions<keyof M & string> = {}): EventsStore<M> {
+  const { types, limit = 100, history = 50 } = options;
+  return shared(client, ['events', room, types, limit, history], (alive) => {
+    const wanted = types === undefined ? undefined : new Set<string>(types);
+    const listeners = new Set<(event: EventOf<M>, delivery: Delivery) => void>();
+    let events: EventOf<M>[] = [];
+    let loaded = false;
+    let error: RoomcastError | undefined;
+    const view = (): EventsView<M> => ({ loaded, error, events: events.slice(-limit).reverse() });
+    const cell: Cell<EventsView<M>> = new Cell<EventsView<M>>(view(), () => {
+      const subscription = client.subscribe<M>(room, {
+        history,
+        onEvent: (event, delivery) => {
+          if (wanted !== undefined && !wanted.has((event as CloudEvent).type)) return;
+          events.push(event);
+          if (events.length >= limit * 2) events = events.slice(-limit);
+          loaded = true;
+          cell.change(view);
+          for (const listener of [...listeners]) listener(event, delivery);
+        },
+        onCaughtUp: () => {
+          if (loaded && error === undefined) return;
+          loaded = true;
+          error = undefined;
+          cell.change(view);
+        },
+        onError: (failure) => {
+          error = failure;
+          loaded = true;
+          cell.change(view);
+        },
+      });
+      return alive(() => {
+        subscription.unsubscribe();
+        events = [];
+        loaded = false;
+        error = undefined;
+        cell.set(view());
+      });
+    });
+    return {
+      get: cell.get,
+      subscribe: cell.subscribe,
+      onEvent(listener) {
+        const own: typeof listener = (event, delivery) => listener(event, delivery);
+        listeners.add(own);
+        const unwatch = cell.subscribe(() => undefined);
+        return () => {
+          listeners.delete(own);
+          unwatch();
+        };
+      },
+    };
+  });
+}
+
+/** The windows of a metric: its past over HTTP, then live. */
+export function seriesStore(client: RoomcastClient, room: string, metric: string, options: SeriesOptions = {}): Store<SeriesView> {
+  return shared(client, ['series', room, metric, options], (alive) => {
+    const windows = new Map<string, Metric>();
+    let loaded = false;
+    let error: RoomcastError | undefined;
+    const view = (): SeriesView => {
+      const sorted = [...windows.values()].sort((a, b) => (a.window.start ?? '').localeCompare(b.window.start ?? '')).slice(-WINDOWS_MAX);
+      return { loaded, error, windows: sorted };
+    };
+    const cell: Cell<SeriesView> = new Cell(view(), () => {
+      const stop = new AbortController();
+      const take = (window: Metric): void => {
+        if (window.metric !== metric || !isWithin(window, options)) return;
+        const key = JSON.stringify([window.window.start, window.group]);
+        const before = windows.get(key);
+        if (before === undefined || before.revision < window.revision || (before.revision === window.revision && before.asOf <= window.asOf)) windows.set(key, window);
+        if (windows.size >= WINDOWS_MAX * 2) for (const old of [...windows.keys()].slice(0, WINDOWS_MAX)) windows.delete(old);
+      };
+      const load = async (): Promise<void> => {
+        try {
+          for (const window of (await client.series(room, metric, options, stop.signal)).windows) take(window);
+          error = undefined;
+        } catch (failure) {
+          if (stop.signal.aborted) return;
+          error = failure as RoomcastError;
+        }
+        loaded = true;
+        cell.change(view);
+      };
+      let isStale = true;
+      const subscription = client.subscribe(room, {
+        history: 1,
+        onState: ({ event }) => {
+          const window = readMetric(event as CloudEvent | undefined);
+          if (window === undefined || window.metric !== metric || (options.group !== undefined && !isOfGroup(event as CloudEvent, metric, options.group))) return;
+          take(window);
+          cell.change(view);
+        },
+        // A first load that failed is made up for here.
+        onCaughtUp: () => {
+          if (isStale || error !== undefined) void load();
+          isStale = false;
+        },
+        onReset: () => {
+          windows.clear();
+          isStale = true;
+        },
+        onError: (failure) => {
+          error = failure;
+          loaded = true;
+          cell.change(view);
+        },
+      });
+      return alive(() => {
+        stop.abort();
+        subscription.unsubscribe();
+        windows.clear();
+        loaded = false;
+        error = undefined;
+        cell.set(view());
+      });
+    });
+    return cell;
+  });
+}
+
+function isOfGroup(event: CloudEvent, metric: string, group: string): boolean {
+  const key = event.statekey ?? '';
+  return key === `${metric}/${group}` || key.startsWith(`${metric}/${group}@`);
+}
+
+function isWithin({ window }: Metric, { from, to }: SeriesOptions): boolean {
+  const start = window.start === null ? -Infinity : Date.parse(window.start);
+  const end = window.end === null ? Infinity : Date.parse(window.end);
+  return !(from !== undefined && end <= Date.parse(from)) && !(to !== undefined && start >= Date.parse(to));
+}
+
+/** Who is in a room. */
+export function presenceStore(client: RoomcastClient, room: string): Store<PresenceView> {
+  return shared(client, ['presence', room], (alive) => {
+    const cell: Cell<PresenceView> = new Cell<PresenceView>({ loaded: false, error: undefined, users: [], total: 0 }, () => {
+      const subscription = client.subscribe(room, {
+        history: 0,
+        onPresence: ({ users, total }) => cell.set({ loaded: true, error: undefined, users, total }),
+        onError: (error) => cell.set({ ...cell.get(), loaded: true, error }),
+      });
+      return alive(() => subscription.unsubscribe());
+    });
+    return cell;
+  });
+}
