@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +16,9 @@ use serde_json::Value;
 use crate::json;
 
 mod jwk;
+mod vouched;
+
+use vouched::Vouched;
 
 /// The `kid` of keys that `roomcast dev` makes. A service that holds one serves loopback addresses only.
 pub const DEVELOPMENT_KID: &str = "roomcast-dev";
@@ -119,6 +123,8 @@ pub(crate) struct VerifyKey {
     /// Length of its signatures.
     signature_bytes: usize,
     key: DecodingKey,
+    /// What this key and the others of its set have vouched for.
+    vouched: Arc<Vouched>,
 }
 
 impl VerifyKey {
@@ -126,8 +132,19 @@ impl VerifyKey {
         self.algorithm
     }
 
-    /// Whether `signature` (base64url) signs `message` under this key.
+    /// Whether `signature` (base64url) signs `message`, the rest of the token, under this key. A token whose header names
+    /// another key of the set must never be asked about here: the set remembers good ones for all its keys.
     pub(crate) fn verifies(&self, signature: &str, message: &str) -> bool {
+        match self.algorithm {
+            // Checked as fast as remembered.
+            KeyAlgorithm::Hs256 => self.signs(signature, message),
+            _ => self
+                .vouched
+                .or_else(message, signature, || self.signs(signature, message)),
+        }
+    }
+
+    fn signs(&self, signature: &str, message: &str) -> bool {
         // Decoded here as well, only for its length: a wrong length never reaches the cryptography.
         let length = URL_SAFE_NO_PAD.decode(signature).map_or(0, |bytes| bytes.len());
         let algorithm = match self.algorithm {
@@ -146,6 +163,7 @@ impl VerifyKey {
 #[derive(Clone, Default)]
 pub struct KeySet {
     keys: HashMap<String, VerifyKey>,
+    vouched: Arc<Vouched>,
 }
 
 impl KeySet {
@@ -193,10 +211,11 @@ impl KeySet {
         }
     }
 
-    fn add(&mut self, kid: String, key: VerifyKey) -> Result<(), KeyFlaw> {
+    fn add(&mut self, kid: String, mut key: VerifyKey) -> Result<(), KeyFlaw> {
         if self.keys.contains_key(&kid) {
             return Err(KeyFlaw::KidTwice(kid));
         }
+        key.vouched = Arc::clone(&self.vouched);
         self.keys.insert(kid, key);
         Ok(())
     }

@@ -209,7 +209,8 @@ impl Verifier {
 
     /// Turns a token into the principal it speaks for. `now` is in seconds since the Unix epoch.
     ///
-    /// Costs one signature check and a few microseconds; a token without a known `kid` costs no signature check.
+    /// Costs one signature check, where the same token was not good lately, and a few microseconds; a token without a known
+    /// `kid` costs no signature check.
     ///
     /// # Errors
     /// [`TokenError::Expired`] only for a token that is right in every other way; [`TokenError::Unready`] for a key id that

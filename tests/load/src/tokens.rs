@@ -1,6 +1,7 @@
 //! An issuer with a key for every algorithm, so that what each costs a gateway can be told apart.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
@@ -55,6 +56,7 @@ pub struct Issuer {
     p256: EcdsaKeyPair,
     rsa: RsaKeyPair,
     random: SystemRandom,
+    signed: AtomicU64,
 }
 
 fn encoded(bytes: &[u8]) -> String {
@@ -79,6 +81,7 @@ impl Issuer {
             p256: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?,
             rsa: RsaKeyPair::generate(KeySize::Rsa2048)?,
             random: SystemRandom::new(),
+            signed: AtomicU64::new(0),
         })
     }
 
@@ -102,7 +105,7 @@ impl Issuer {
         Ok(keys.to_string())
     }
 
-    /// A token for an hour.
+    /// A token for an hour; no two are the same, so none is one that a gateway remembers.
     ///
     /// # Errors
     /// When the machine has no randomness.
@@ -115,9 +118,10 @@ impl Issuer {
     ) -> anyhow::Result<String> {
         let name = algorithm.name();
         let now = roomcast_harness::token::now();
+        let id = self.signed.fetch_add(1, Ordering::Relaxed).to_string();
         let claims: Value = json!({
             "iss": roomcast_harness::token::ISSUER, "aud": "roomcast", "sub": user, "iat": now, "exp": now + 3_600,
-            "roles": [role], "rooms": rooms,
+            "jti": id, "roles": [role], "rooms": rooms,
         });
         let header = json!({ "alg": name, "typ": "JWT", "kid": name });
         let signed = format!(

@@ -1,5 +1,7 @@
 //! One key of a JWKS, read strictly: what its type, its purpose and its numbers must be before a token is checked with it.
 
+use std::sync::Arc;
+
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, VerificationAlgorithm};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -72,6 +74,7 @@ pub(super) fn read(jwk: &Value, allow_hs: bool) -> Result<(String, VerifyKey), K
         algorithm,
         signature_bytes,
         key,
+        vouched: Arc::default(),
     };
     Ok((kid.to_owned(), key))
 }
