@@ -3,7 +3,7 @@
 import { Client } from "../js/dist/index.js";
 const webSocket = globalThis.WebSocket ?? (await import("ws")).WebSocket;
 const print = (event) => event && process.stdout.write(`${JSON.stringify(event)}\n`);
-const client = new Client({ url: process.env.ROOMCAST_GATEWAY, token: process.env.ROOMCAST_VIEWER_TOKEN, webSocket, name: "conformance" });
+const client = new Client({ url: process.env.ROOMCAST_GATEWAY, token: process.env.ROOMCAST_VIEWER_TOKEN, webSocket, transports: ["websocket"], name: "conformance" });
 client.subscribe(process.env.ROOMCAST_ROOM ?? "bookings", {
   history: 0,
   onEvent: print,

@@ -6,7 +6,7 @@ import { event, fakeFetch, FakeSocket, settle } from './testing/fakes.js';
 const clients: Client[] = [];
 
 function client(options: ClientOptions = {}): Client {
-  const made = new Client({ url: 'http://gateway', token: 'T', webSocket: FakeSocket, random: () => 0.5, fetch: fakeFetch({}).fetch, onProblem: () => undefined, ...options });
+  const made = new Client({ url: 'http://gateway', token: 'T', webSocket: FakeSocket, transports: ['websocket'], random: () => 0.5, fetch: fakeFetch({}).fetch, onProblem: () => undefined, ...options });
   clients.push(made);
   return made;
 }
@@ -374,7 +374,7 @@ describe('client', () => {
 
   it('says what is missing where there is no WebSocket', async () => {
     vi.stubGlobal('WebSocket', undefined);
-    const bare = new Client({ url: 'http://gateway', token: 'T' });
+    const bare = new Client({ url: 'http://gateway', token: 'T', transports: ['websocket'] });
     bare.connect();
     await settle();
     expect(bare.connection).toMatchObject({ status: 'closed', error: { code: 'unsupported' } });

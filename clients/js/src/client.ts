@@ -10,10 +10,13 @@ import { newCounters, type Counters } from './counters.js';
 import { RoomcastError } from './error.js';
 import type { CloudEvent, EventMap } from './event.js';
 import { readPresence, type Json, type Presence, type RoomAnswer, type ServerFrame } from './frame.js';
+import { TRANSPORTS, type Transport } from './follow.js';
 import { Http, HTTP_TIMEOUT_MS, type HistoryPage, type Series, type SeriesOptions, type Snapshot } from './http.js';
-import { Link, type SocketClass } from './link.js';
+import { Link, SUBPROTOCOL, type SocketClass, type SocketLike } from './link.js';
 import type { ConnectionState } from './machine.js';
+import { Poll } from './poll.js';
 import { Feed, Room, type Loading, type RoomHandlers } from './room.js';
+import { Stream } from './stream.js';
 
 /** Release of this package, told to the server. */
 export const VERSION = '0.1.0';
@@ -24,6 +27,8 @@ export interface ClientOptions {
   url?: string;
   /** A token or a callback that brings one; asked again when it expires. */
   token?: TokenSource;
+  /** Ways that may be used, the best first; a lower one only while the better ones do not work. Default: all. */
+  transports?: readonly Transport[];
   /** For Node before 22: `import { WebSocket } from 'ws'`. */
   webSocket?: SocketClass;
   /** Default: the global `fetch`. */
@@ -40,6 +45,8 @@ export interface ClientOptions {
 const HISTORY_WAIT_MS = 3_000;
 /** A room refused for a passing reason is asked for again after this, in milliseconds, unless the server says when. */
 const REJOIN_MS = 5_000;
+/** A refresh that failed for a passing reason is tried again after this, in milliseconds, unless the server says when. */
+const REFRESH_MS = 5_000;
 /** What an answer may need beyond the time its backend was given, in milliseconds. */
 const ANSWER_GRACE_MS = 5_000;
 /** Longest timer that browsers keep, with room to spare, in milliseconds. */
@@ -77,9 +84,9 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     this.#credentials = new Credentials(options.token);
     this.#http = new Http(() => this.#base(), this.#credentials, options.fetch);
     this.#link = new Link({
-      socketUrl: () => `${this.#base().replace(/^http/, 'ws')}/v1/ws`,
-      socketClass: options.webSocket ?? (globalThis as { WebSocket?: SocketClass }).WebSocket,
-      connectBody: (fresh) => this.#connectBody(fresh),
+      transports: options.transports ?? TRANSPORTS,
+      carrier: (transport) => this.#carrier(transport),
+      connectBody: (fresh, isTrial) => this.#connectBody(fresh, isTrial),
       refresh: () => void this.#refresh(),
       frame: (frame) => this.#frame(frame),
       changed: (state, before) => this.#changed(state, before),
@@ -306,6 +313,11 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     this.#requests.set(id, { room });
   }
 
+  /** New rights may open what was refused. */
+  #joinAll(): void {
+    for (const room of this.#rooms.values()) this.#join(room);
+  }
+
   /** From here on the socket knows better than a history that was asked for earlier and has no cursor to join at. */
   #ask(room: Room): void {
     room.asked = true;
@@ -321,13 +333,24 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     if (room.joined || room.asked) this.#link.request('unsubscribe', { room: room.name });
   }
 
-  async #connectBody(fresh: boolean): Promise<Record<string, unknown>> {
+  #carrier(transport: Transport): SocketLike {
+    if (transport === 'websocket') {
+      const make = this.#options.webSocket ?? (globalThis as { WebSocket?: SocketClass }).WebSocket;
+      if (make === undefined) throw new RoomcastError('unsupported', 'There is no WebSocket here; pass one as `webSocket`.');
+      return new make(`${this.#base().replace(/^http/, 'ws')}/v1/ws`, [SUBPROTOCOL]);
+    }
+    const fetcher = this.#options.fetch ?? globalThis.fetch.bind(globalThis);
+    const host = { base: () => this.#base(), fetch: fetcher, rooms: () => [...this.#rooms.values()].map(({ name, cursor }) => ({ room: name, cursor })) };
+    return transport === 'sse' ? new Stream(host) : new Poll(host, transport === 'longpoll');
+  }
+
+  async #connectBody(fresh: boolean, isTrial: boolean): Promise<Record<string, unknown>> {
     const token = fresh ? await this.#credentials.renew('expired', this.#tokenSent) : await this.#credentials.get();
     this.#tokenSent = token;
     const waiting = [...this.#rooms.values()].filter((room) => room.wantsHistory && room.cursor === undefined);
-    if (waiting.length > 0) await settled(waiting.map((room) => this.#load(room)), HISTORY_WAIT_MS);
+    if (waiting.length > 0 && !isTrial) await settled(waiting.map((room) => this.#load(room)), HISTORY_WAIT_MS);
     const rooms = [...this.#rooms.values()];
-    for (const room of rooms) this.#ask(room);
+    if (!isTrial) for (const room of rooms) this.#ask(room);
     return {
       ...(token === undefined ? {} : { token }),
       client: (this.#options.name ?? `roomcast-js/${VERSION}`).slice(0, 128),
@@ -336,13 +359,24 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   }
 
   async #refresh(): Promise<void> {
+    const connection = this.#link.state.session?.connection;
     try {
       const token = await this.#credentials.renew('expiring', this.#tokenSent);
       this.#tokenSent = token;
-      if (token !== undefined) this.#link.request('refresh', { token });
-    } catch (error) {
+      if (token === undefined) return;
+      // Ways over HTTP do it by themselves.
+      if (this.#link.transport !== 'websocket') return void this.#link.request('refresh', { token });
+      await this.request('refresh', { token });
+    } catch (thrown) {
       // The connection lasts until the token ends; then 4003 asks again.
-      this.#problem(error);
+      this.#problem(thrown);
+      const error = thrown instanceof RoomcastError ? thrown : undefined;
+      if (error?.temporary !== true) return;
+      // The key of the new token is on its way to the gateway, or the callback had a bad moment.
+      setTimeout(() => {
+        const { status, session } = this.#link.state;
+        if (status === 'live' && session?.connection === connection) void this.#refresh();
+      }, error.retryAfterMs ?? REFRESH_MS);
     }
   }
 
@@ -362,10 +396,10 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
         // With an id it answers our own wish; without, the server took the room away.
         return frame.id === undefined ? this.#removed(frame.room, frame.error) : undefined;
       case 'refreshed':
+        this.#requestDone(frame.id)?.answered?.({});
+        return this.#joinAll();
       case 'roles':
-        // New rights may open what was refused.
-        for (const room of this.#rooms.values()) this.#join(room);
-        return;
+        return this.#joinAll();
       case 'error': {
         const error = new RoomcastError(frame.error.code, frame.error.message, frame.error);
         const asked = this.#requestDone(frame.id);
@@ -414,10 +448,13 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     const server = serverTime === undefined ? Number.NaN : Date.parse(serverTime);
     if (!Number.isNaN(server)) this.#clockOffset = server - Date.now();
     const named = new Set(answers.map((answer) => answer.room));
+    // Rooms are answered by name; what asked for them on another way has its answer.
+    for (const [id, asked] of this.#requests) if (asked.room !== undefined) this.#requests.delete(id);
+    for (const room of this.#rooms.values()) room.presenceAsked = false;
     for (const answer of answers) this.#answered(answer);
     for (const room of this.#rooms.values()) {
       // Not answered, or subscribed while the connection was being made.
-      if (!named.has(room.name)) room.asked = false;
+      if (!named.has(room.name)) room.leave();
       if (room.loading === undefined && !named.has(room.name)) this.#join(room);
     }
     this.#commands.flush();
@@ -479,7 +516,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     if (before.status === 'live' && state.status !== 'live') {
       if (state.status === 'waiting') this.counters.losses += 1;
     }
-    if (state.status === 'waiting' || state.status === 'paused' || state.status === 'closed') {
+    if (state.status === 'waiting' || state.status === 'paused' || state.status === 'closed' || (before.status === 'live' && state.status !== 'live')) {
       this.#abandon();
       for (const room of this.#rooms.values()) room.leave();
     }

@@ -1,6 +1,7 @@
 /** The token: asked for when needed, kept, renewed when it ended. One request at a time. */
 
 import { RoomcastError } from './error.js';
+import { isObject, type Json } from './frame.js';
 
 /** Why a token is asked for. After `expired` and `expiring` the same one again is of no use. */
 export type TokenReason = 'connect' | 'expiring' | 'expired';
@@ -55,5 +56,16 @@ export class Credentials {
     if (token === null || token === undefined || token === '') throw new RoomcastError('no_token', 'Nobody is signed in.');
     this.#token = token;
     return token;
+  }
+}
+
+/** What a token says of itself, unchecked: for names and clocks of our own, never for rights. Empty where it cannot be read. */
+export function claimsOf(token: string | undefined): Json {
+  try {
+    const bytes = atob((token?.split('.')[1] ?? '').replaceAll('-', '+').replaceAll('_', '/'));
+    const claims: unknown = JSON.parse(new TextDecoder().decode(Uint8Array.from(bytes, (letter) => letter.charCodeAt(0))));
+    return isObject(claims) ? claims : {};
+  } catch {
+    return {};
   }
 }

@@ -7,6 +7,7 @@ export type { Counters } from './counters.js';
 export type { TokenReason, TokenSource } from './credentials.js';
 export { RoomcastError, type ErrorCode, type ErrorFacts } from './error.js';
 export type { CloudEvent, Delivery, EventMap, EventOf, Reset, StateChange } from './event.js';
+export type { Transport } from './follow.js';
 export type { Json, NotificationCounters, Presence, PresentUser, Session } from './frame.js';
 export type { HistoryPage, Series, SeriesOptions, Snapshot } from './http.js';
 export type { SocketClass, SocketLike } from './link.js';

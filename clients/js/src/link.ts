@@ -1,9 +1,10 @@
 /**
- * The driver of the connection machine: one socket, three timers, the browser's hints. Decides nothing; every decision
- * is `machine.step`. Belongs to a client.
+ * The driver of the connection machine: one socket or what looks like one, its timers, the browser's hints, and a second
+ * socket while a better way is tried. Decides nothing; every decision is `machine.step`. Belongs to a client.
  */
 
 import { RoomcastError } from './error.js';
+import { CLOSE_UNFIT, type Transport } from './follow.js';
 import { readFrame, type ServerFrame } from './frame.js';
 import { INITIAL, step, type ConnectionInput, type ConnectionState, type Effect, type Timer } from './machine.js';
 
@@ -25,10 +26,12 @@ export const SUBPROTOCOL = 'roomcast.v1.json';
 
 /** What a link needs from its client. */
 export interface LinkHost {
-  socketUrl(): string;
-  readonly socketClass: SocketClass | undefined;
-  /** The body of `connect`; throws `RoomcastError` when there is no token. */
-  connectBody(fresh: boolean): Promise<Record<string, unknown>>;
+  /** Ways that may be used, the best first. */
+  readonly transports: readonly Transport[];
+  /** Makes what carries frames; throws where it cannot be made here. */
+  carrier(transport: Transport): SocketLike;
+  /** The body of `connect`; throws `RoomcastError` when there is no token. `isTrial`: beside a connection that goes on. */
+  connectBody(fresh: boolean, isTrial: boolean): Promise<Record<string, unknown>>;
   refresh(): void;
   frame(frame: ServerFrame): void;
   changed(state: ConnectionState, before: ConnectionState): void;
@@ -43,6 +46,8 @@ export class Link {
   #socket: SocketLike | undefined;
   #nextId = 1;
   #connectId = 0;
+  /** A better way that is being tried. */
+  #trial: SocketLike | undefined;
   #unlisten: (() => void) | undefined;
 
   constructor(host: LinkHost) {
@@ -52,7 +57,7 @@ export class Link {
   /** Feeds the machine and carries out what it wants. */
   input(input: ConnectionInput): void {
     const before = this.state;
-    const [state, effects] = step(before, input, { now: Date.now(), random: this.#host.random() });
+    const [state, effects] = step(before, input, { now: Date.now(), random: this.#host.random(), transports: this.#host.transports });
     this.state = state;
     for (const effect of effects) this.#run(effect);
     // `heard` moves only a time stamp that nobody outside reads.
@@ -60,7 +65,9 @@ export class Link {
   }
 
   /** What carries the frames. */
-  readonly transport = 'websocket';
+  get transport(): Transport {
+    return this.state.transport;
+  }
 
   /** Sends a request and returns its id, or undefined when there is no live connection. */
   request(name: string, body: Record<string, unknown>): number | undefined {
@@ -81,7 +88,11 @@ export class Link {
   #run(effect: Effect): void {
     switch (effect.do) {
       case 'open':
-        return this.#open();
+        return this.#open(effect.transport);
+      case 'try':
+        return this.#try(effect.transport);
+      case 'stopTrying':
+        return this.#stopTrying();
       case 'close':
         return this.#close(effect.code, effect.reason);
       case 'authenticate':
@@ -99,21 +110,16 @@ export class Link {
     }
   }
 
-  #open(): void {
+  #open(transport: Transport): void {
     this.#close(1000, '');
-    const make = this.#host.socketClass;
-    if (make === undefined) {
-      const error = new RoomcastError('unsupported', 'There is no WebSocket here; pass one as `webSocket`.');
-      queueMicrotask(() => this.input({ type: 'unsupported', error }));
-      return;
-    }
     let socket: SocketLike;
     try {
-      socket = new make(this.#host.socketUrl(), [SUBPROTOCOL]);
-    } catch (error) {
-      // A bad address or a policy that forbids it: waiting would not mend it.
-      const unsupported = new RoomcastError('unsupported', `The socket could not be made: ${String(error)}`);
-      queueMicrotask(() => this.input({ type: 'unsupported', error: unsupported }));
+      socket = this.#host.carrier(transport);
+    } catch (thrown) {
+      const error = thrown instanceof RoomcastError ? thrown : new RoomcastError('unsupported', `The connection could not be made: ${String(thrown)}`);
+      const isLast = this.#host.transports.at(-1) === transport;
+      // Nowhere to fall back to, and waiting would not mend it.
+      queueMicrotask(() => this.input({ type: isLast ? 'unsupported' : 'unfit', error }));
       return;
     }
     this.#socket = socket;
@@ -121,35 +127,77 @@ export class Link {
     socket.onopen = () => {
       if (this.#socket === socket) this.input({ type: 'opened' });
     };
+    this.#hear(socket);
+  }
+
+  #hear(socket: SocketLike): void {
     socket.onmessage = (event: { data: unknown }) => {
       if (this.#socket === socket) this.#receive(event.data);
     };
     socket.onclose = (event: { code?: number; reason?: unknown }) => {
       if (this.#socket !== socket) return;
       this.#socket = undefined;
-      this.input({ type: 'dropped', code: event.code ?? 1006, reason: event.reason === undefined ? '' : String(event.reason) });
+      const reason = event.reason === undefined ? '' : String(event.reason);
+      if (event.code === CLOSE_UNFIT) this.input({ type: 'unfit', error: new RoomcastError('unsupported', reason || 'This way does not work here.', { temporary: true }) });
+      else this.input({ type: 'dropped', code: event.code ?? 1006, reason });
     };
     // A close always follows and carries the code; without a handler some libraries throw.
     socket.onerror = () => undefined;
   }
 
+  /** Signs a second connection in. With its `connected` it takes the place of the first; what both brought is recognised. */
+  #try(transport: Transport): void {
+    this.#stopTrying();
+    const failed = (): void => {
+      if (this.#trial === trial) this.input({ type: 'trialFailed' });
+    };
+    let trial: SocketLike;
+    try {
+      trial = this.#host.carrier(transport);
+    } catch {
+      return queueMicrotask(() => this.input({ type: 'trialFailed' }));
+    }
+    this.#trial = trial;
+    const id = this.#takeId();
+    trial.onopen = () => {
+      this.#host.connectBody(false, true).then((body) => {
+        if (this.#trial === trial) trial.send(JSON.stringify({ id, connect: body }));
+      }, failed);
+    };
+    trial.onmessage = (event: { data: unknown }) => {
+      if (this.#trial !== trial) return;
+      const frame = readFrame(event.data);
+      if (frame.kind !== 'connected') return frame.kind === 'error' || frame.kind === 'disconnect' ? failed() : undefined;
+      const old = this.#socket;
+      this.#trial = undefined;
+      this.#socket = trial;
+      this.#connectId = id;
+      this.#hear(trial);
+      if (old !== undefined) hangUp(old, 1000, '');
+      this.input({ type: 'switched', transport });
+      this.#receive(event.data);
+    };
+    trial.onclose = failed;
+    trial.onerror = () => undefined;
+  }
+
+  #stopTrying(): void {
+    const trial = this.#trial;
+    this.#trial = undefined;
+    if (trial !== undefined) hangUp(trial, 1000, '');
+  }
+
   #close(code: number, reason: string): void {
     const socket = this.#socket;
     this.#socket = undefined;
-    if (socket === undefined) return;
-    socket.onclose = null;
-    try {
-      socket.close(code, reason);
-    } catch {
-      // Closing what never opened: nothing is left to do.
-    }
+    if (socket !== undefined) hangUp(socket, code, reason);
   }
 
   async #authenticate(fresh: boolean): Promise<void> {
     const socket = this.#socket;
     let outcome: ConnectionInput | undefined;
     try {
-      const body = await this.#host.connectBody(fresh);
+      const body = await this.#host.connectBody(fresh, false);
       if (this.#socket === socket) this.#connectId = this.#send('connect', body);
     } catch (thrown) {
       const error = thrown instanceof RoomcastError ? thrown : new RoomcastError('network', String(thrown), { temporary: true });
@@ -190,10 +238,15 @@ export class Link {
     this.#host.frame(frame);
   }
 
-  #send(name: string, body: Record<string, unknown>): number {
+  #takeId(): number {
     const id = this.#nextId;
     // Ids are uint32 on the wire.
     this.#nextId = id >= 0xffff_ffff ? 1 : id + 1;
+    return id;
+  }
+
+  #send(name: string, body: Record<string, unknown>): number {
+    const id = this.#takeId();
     this.#write(JSON.stringify({ id, [name]: body }));
     return id;
   }
@@ -214,6 +267,15 @@ export class Link {
   #disarm(timer: Timer): void {
     clearTimeout(this.#timers.get(timer));
     this.#timers.delete(timer);
+  }
+}
+
+function hangUp(socket: SocketLike, code: number, reason: string): void {
+  socket.onclose = socket.onmessage = socket.onopen = null;
+  try {
+    socket.close(code, reason);
+  } catch {
+    // Closing what never opened: nothing is left to do.
   }
 }
 

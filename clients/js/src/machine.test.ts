@@ -1,18 +1,19 @@
 import { describe, expect, it } from 'vitest';
 import { RoomcastError } from './error.js';
+import type { Transport } from './follow.js';
 import { INITIAL, STABLE_MS, step, type ConnectionInput, type ConnectionState, type Effect } from './machine.js';
 
 const SESSION = { connection: 'c', user: 'u', roles: [], epoch: 'e', pingSeconds: 25, resumeSeconds: 60 };
 
 /** Runs inputs one after the other; `at` sets the clock from there on. */
-function run(inputs: (ConnectionInput & { at?: number })[], start: ConnectionState = INITIAL, random = 0.5): { state: ConnectionState; effects: Effect[]; last: Effect[] } {
+function run(inputs: (ConnectionInput & { at?: number })[], start: ConnectionState = INITIAL, random = 0.5, transports: readonly Transport[] = ['websocket']): { state: ConnectionState; effects: Effect[]; last: Effect[] } {
   let state = start;
   let now = 1_000_000;
   const effects: Effect[] = [];
   let last: Effect[] = [];
   for (const { at, ...input } of inputs) {
     if (at !== undefined) now = 1_000_000 + at;
-    [state, last] = step(state, input as ConnectionInput, { now, random });
+    [state, last] = step(state, input as ConnectionInput, { now, random, transports });
     effects.push(...last);
   }
   return { state, effects, last };
@@ -74,10 +75,10 @@ describe('connection machine', () => {
   it('never gives up and counts its failures', () => {
     let state = run([{ type: 'start' }]).state;
     for (let attempt = 1; attempt <= 100; attempt += 1) {
-      [state] = step(state, { type: 'dropped', code: 1006, reason: '' }, { now: 0, random: 0.999 });
+      [state] = step(state, { type: 'dropped', code: 1006, reason: '' }, { now: 0, random: 0.999, transports: ['websocket'] });
       expect(state).toMatchObject({ status: 'waiting', attempt });
       expect(state.retryAt).toBeLessThanOrEqual(30_000);
-      [state] = step(state, { type: 'fired', timer: 'retry' }, { now: 0, random: 0.5 });
+      [state] = step(state, { type: 'fired', timer: 'retry' }, { now: 0, random: 0.5, transports: ['websocket'] });
       expect(state.status).toBe('connecting');
     }
   });
@@ -171,5 +172,63 @@ describe('connection machine', () => {
   it('ignores what does not belong to its state', () => {
     const inputs: ConnectionInput[] = [{ type: 'opened' }, { type: 'ping' }, { type: 'expiring' }, { type: 'resume' }, { type: 'retryNow' }, { type: 'dropped', code: 4001, reason: '' }, { type: 'fired', timer: 'watchdog' }];
     for (const input of inputs) expect(run([input])).toMatchObject({ state: INITIAL, effects: [] });
+  });
+});
+
+describe('ways', () => {
+  const ALL = ['websocket', 'sse', 'longpoll', 'poll'] as const;
+  const go = (inputs: (ConnectionInput & { at?: number })[], start?: ConnectionState): ReturnType<typeof run> => run(inputs, start, 0.5, ALL);
+  const cut: ConnectionInput = { type: 'dropped', code: 1006, reason: '' };
+  const unfit: ConnectionInput = { type: 'unfit', error: new RoomcastError('unsupported', '') };
+  const up: ConnectionInput[] = [{ type: 'opened' }, { type: 'connected', session: SESSION, stale: false }];
+
+  it.each([
+    ['a WebSocket that is cut before it is live', [cut], 'connecting', 'sse'],
+    ['one that opens and says nothing', [{ type: 'opened' }, { type: 'fired', timer: 'handshake' }], 'connecting', 'sse'],
+    ['one that is not open in time', [{ type: 'fired', timer: 'handshake' }], 'connecting', 'sse'],
+    ['one that the gateway closes', [{ type: 'dropped', code: 4001, reason: '' }], 'waiting', 'websocket'],
+    ['one that the gateway refuses', [{ type: 'dropped', code: 4500, reason: '' }], 'closed', 'websocket'],
+    ['one that was live', [...up, cut], 'waiting', 'websocket'],
+    ['a stream that is unreachable too', [cut, cut], 'waiting', 'sse'],
+    ['a stream that does not fit', [cut, unfit], 'connecting', 'longpoll'],
+    ['a held poll that is cut while live', [cut, unfit, ...up, unfit], 'connecting', 'poll'],
+    ['nothing that fits', [cut, unfit, unfit, unfit], 'waiting', 'poll'],
+  ] as [string, ConnectionInput[], string, string][])('after %s it is %s', (_, inputs, status, transport) => {
+    expect(go([{ type: 'start' }, ...inputs]).state).toMatchObject({ status, transport });
+  });
+
+  it('after a loss the way that worked comes first, after a change of network the best one', () => {
+    const lost = go([{ type: 'start' }, cut, ...up, cut]).state;
+    expect(go([{ type: 'fired', timer: 'retry' }], lost).last).toContainEqual({ do: 'open', transport: 'sse' });
+    expect(go([{ type: 'online' }, { type: 'fired', timer: 'retry' }], lost).last).toContainEqual({ do: 'open', transport: 'websocket' });
+    // It begins from the best where nothing fits.
+    expect(go([{ type: 'start' }, cut, unfit, unfit, unfit, { type: 'fired', timer: 'retry' }]).last).toContainEqual({ do: 'open', transport: 'websocket' });
+  });
+
+  it('tries better ways beside a lower one, the best first, after pauses that grow, and never leaves live for it', () => {
+    let { state, last } = go([{ type: 'start' }, cut, unfit, ...up]);
+    const pauses: number[] = [];
+    for (let n = 0; n < 10; n += 1) {
+      const armed = last.find((effect) => effect.do === 'arm' && effect.timer === 'upgrade') as { ms: number };
+      pauses.push(armed.ms);
+      ({ state, last } = go([{ type: 'fired', timer: 'upgrade' }], state));
+      expect(last).toContainEqual({ do: 'try', transport: 'websocket' });
+      ({ state, last } = go([{ type: 'trialFailed' }], state));
+      expect(last).toContainEqual({ do: 'try', transport: 'sse' });
+      ({ state, last } = go([{ type: 'fired', timer: 'trial' }], state));
+      expect(state).toMatchObject({ status: 'live', transport: 'longpoll' });
+    }
+    expect(pauses).toEqual([750, 1_500, 3_000, 6_000, 12_000, 24_000, 45_000, 45_000, 45_000, 45_000]);
+    const better = go([{ type: 'fired', timer: 'upgrade' }, { type: 'trialFailed' }, { type: 'switched', transport: 'sse' }], state);
+    expect(better.state).toMatchObject({ status: 'live', transport: 'sse', proven: 'sse', trials: 0 });
+    const best = go([{ type: 'fired', timer: 'upgrade' }, { type: 'switched', transport: 'websocket' }], better.state);
+    expect(best.state).toMatchObject({ status: 'live', transport: 'websocket' });
+    expect(best.last.filter(({ do: what }) => what === 'arm')).toEqual([]);
+  });
+
+  it('what ends a connection ends its trial', () => {
+    const { state, last } = go([{ type: 'start' }, cut, ...up, { type: 'fired', timer: 'upgrade' }, { type: 'pause' }]);
+    expect(last).toContainEqual({ do: 'stopTrying' });
+    expect(state.trying).toBeUndefined();
   });
 });

@@ -2,13 +2,17 @@
  * The life of a connection as a pure function: state × input → state + effects. The driver (`client.ts`) feeds it what
  * happens and carries out what it asks for. No timers, no sockets, no clock in here; `env` brings time and chance.
  *
+ * Ways are tried from the best down: one that does not work here is followed by the next at once, an unreachable gateway
+ * by a wait. On a lower way the better ones are tried beside it, and taken when one works.
+ *
  *   idle → connecting → authenticating → live ⇄ waiting
  *                 pause ⇅ resume: paused      closed: by the user, or for a reason that waiting would not mend
  */
 
-import { backoffMs, readHint, retryDelayMs } from './backoff.js';
+import { BACKOFF_BASE_MS, backoffMs, readHint, retryDelayMs } from './backoff.js';
 import { CLOSE_WATCHDOG, closeError, closeVerdict } from './close.js';
 import { RoomcastError } from './error.js';
+import type { Transport } from './follow.js';
 import type { Session, WireError } from './frame.js';
 
 /** Where a connection stands. */
@@ -17,6 +21,14 @@ export type ConnectionStatus = 'idle' | 'connecting' | 'authenticating' | 'live'
 /** Everything that is known about the connection. Immutable: a change is a new object. */
 export interface ConnectionState {
   readonly status: ConnectionStatus;
+  /** The way on which frames come, or are about to. */
+  readonly transport: Transport;
+  /** The way that worked last: the first to try after a loss. */
+  readonly proven?: Transport;
+  /** A better way that is being tried beside this one. */
+  readonly trying?: Transport;
+  /** How often better ways were tried in vain since this one came live. */
+  readonly trials: number;
   /** Attempts that failed since the connection last stood for a while. */
   readonly attempt: number;
   /** When the next attempt starts (`waiting`), in milliseconds since the Unix epoch by this machine's clock. */
@@ -66,14 +78,23 @@ export type ConnectionInput =
   | { type: 'status'; stale: boolean; since?: string }
   | { type: 'expiring' }
   | { type: 'rights'; roles?: readonly string[]; expiresAt?: string }
+  /** The way does not work here; the next one may. */
+  | { type: 'unfit'; error: RoomcastError }
+  /** The better way that was tried does not work. */
+  | { type: 'trialFailed' }
+  /** The better way works and carries the frames now; its `connected` follows. */
+  | { type: 'switched'; transport: Transport }
   | { type: 'fired'; timer: Timer };
 
 /** Timers the machine asks for; one of each at most. */
-export type Timer = 'retry' | 'handshake' | 'watchdog';
+export type Timer = 'retry' | 'handshake' | 'watchdog' | 'upgrade' | 'trial';
 
 /** What the driver shall do, in order. */
 export type Effect =
-  | { do: 'open' }
+  | { do: 'open'; transport: Transport }
+  /** Make a second connection, and say what becomes of it. */
+  | { do: 'try'; transport: Transport }
+  | { do: 'stopTrying' }
   | { do: 'close'; code: number; reason: string }
   | { do: 'authenticate'; fresh: boolean }
   | { do: 'refresh' }
@@ -87,10 +108,18 @@ export interface Env {
   readonly now: number;
   /** Uniform in [0, 1). */
   readonly random: number;
+  /** Ways that may be used, the best first. */
+  readonly transports: readonly Transport[];
 }
 
 /** Longest time from opening a socket to `connected`, in milliseconds; the server gives 8 s for the first message alone. */
 export const HANDSHAKE_MS = 15_000;
+/** Longest time until a WebSocket is open where another way may work instead, in milliseconds. */
+export const OPEN_MS = 5_000;
+/** The same for a better way that is tried beside one that works, in milliseconds. */
+export const TRIAL_MS = 10_000;
+/** Longest pause between such trials, in milliseconds. */
+export const TRIAL_PAUSE_MAX_MS = 60_000;
 /** The server is taken for dead after this many ping intervals of silence: one late ping is forgiven, two are not. */
 export const WATCHDOG_PINGS = 1.6;
 /** A connection that stood this long counts as good: the back-off starts from the beginning, in milliseconds. */
@@ -101,7 +130,7 @@ export const OFFLINE_GRACE_MS = 5_000;
 export const ONLINE_SPREAD_MS = 500;
 
 /** A connection before its first start. */
-export const INITIAL: ConnectionState = { status: 'idle', attempt: 0, heardAt: 0, renew: 'no' };
+export const INITIAL: ConnectionState = { status: 'idle', transport: 'websocket', trials: 0, attempt: 0, heardAt: 0, renew: 'no' };
 
 type Step = [ConnectionState, Effect[]];
 
@@ -109,16 +138,16 @@ type Step = [ConnectionState, Effect[]];
 export function step(state: ConnectionState, input: ConnectionInput, env: Env): Step {
   switch (input.type) {
     case 'start':
-      return state.status === 'idle' || state.status === 'closed' ? open(startOver(state)) : [state, []];
+      return state.status === 'idle' || state.status === 'closed' ? open(startOver(state), env) : [state, []];
     case 'stop':
       return end(omit(state, 'error'), 'closed');
     case 'pause':
       return state.status === 'closed' || state.status === 'idle' || state.status === 'paused' ? [state, []] : end(omit(state, 'error'), 'paused');
     case 'resume':
-      return state.status === 'paused' ? open({ ...state, attempt: 0 }) : [state, []];
+      return state.status === 'paused' ? open({ ...state, attempt: 0 }, env) : [state, []];
     case 'retryNow':
-      if (state.status === 'waiting') return open(state);
-      return state.status === 'closed' && state.error !== undefined ? open(startOver(state)) : [state, []];
+      if (state.status === 'waiting') return open(state, env);
+      return state.status === 'closed' && state.error !== undefined ? open(startOver(state), env) : [state, []];
     case 'online':
       return online(omit(state, 'offlineSince'), state.offlineSince !== undefined, env);
     case 'offline':
@@ -138,11 +167,21 @@ function connectedOnly(state: ConnectionState, input: ConnectionInput, env: Env)
   if (status !== 'connecting' && status !== 'authenticating' && status !== 'live') return [state, []];
   switch (input.type) {
     case 'opened':
-      return status === 'connecting'
-        ? [{ ...state, status: 'authenticating' }, [{ do: 'authenticate', fresh: state.renew !== 'no' }]]
-        : [state, []];
+      if (status !== 'connecting') return [state, []];
+      return [
+        { ...state, status: 'authenticating' },
+        [{ do: 'authenticate', fresh: state.renew !== 'no' }, ...(below(state, env) === undefined ? [] : [{ do: 'arm', timer: 'handshake', ms: HANDSHAKE_MS } as const])],
+      ];
     case 'connected':
+      // A stream begins again within its connection, and a better way takes over from another.
+      if (status === 'live') return [{ ...state, session: input.session, heardAt: env.now }, []];
       return status === 'authenticating' ? goLive(state, input, env) : [state, []];
+    case 'unfit':
+      return fallBack(state, input.error, env);
+    case 'trialFailed':
+      return state.trying === undefined ? [state, []] : tryNext(state, env);
+    case 'switched':
+      return status === 'live' ? switched(state, input.transport, env) : [state, []];
     case 'heard':
       return [{ ...state, heardAt: env.now }, []];
     case 'ping':
@@ -154,6 +193,10 @@ function connectedOnly(state: ConnectionState, input: ConnectionInput, env: Env)
       return afterClose(state, verdict, error, env, readHint(input.retryAfterMs));
     }
     case 'dropped':
+      // A gateway that is there says why; a WebSocket that never came live was perhaps not let through.
+      if (status !== 'live' && state.transport === 'websocket' && input.code < 4000 && closeVerdict(input.code) === 'return') {
+        return fallBack(state, closeError(input.code, input.reason), env);
+      }
       return afterClose(state, closeVerdict(input.code), closeError(input.code, input.reason), env);
     case 'refused':
       return status === 'authenticating' ? refused(state, input.error, env) : [state, []];
@@ -189,17 +232,56 @@ function goLive(state: ConnectionState, input: { session: Session; stale: boolea
     heardAt: env.now,
     session: input.session,
     renew: 'no',
+    proven: state.transport,
+    trials: 0,
     ...(input.stale ? { stale: {} } : {}),
   };
-  return [live, [{ do: 'disarm', timer: 'handshake' }, { do: 'arm', timer: 'watchdog', ms: watchdogMs(live) }]];
+  return [live, [{ do: 'disarm', timer: 'handshake' }, { do: 'arm', timer: 'watchdog', ms: watchdogMs(live) }, ...upgrade(live, env)]];
+}
+
+/** Asks for a trial of a better way, where there is one, after a pause that grows. */
+function upgrade(state: ConnectionState, env: Env): Effect[] {
+  if (state.transport === env.transports[0]) return [];
+  const ceiling = Math.min(TRIAL_PAUSE_MAX_MS, BACKOFF_BASE_MS * 2 ** Math.min(state.trials, 20));
+  return [{ do: 'arm', timer: 'upgrade', ms: Math.floor(ceiling * (0.5 + env.random / 2)) }];
+}
+
+/** Tries the best way, or the next after the one that was tried in vain. */
+function tryNext(state: ConnectionState, env: Env): Step {
+  const next = env.transports[state.trying === undefined ? 0 : env.transports.indexOf(state.trying) + 1];
+  if (next === undefined || next === state.transport) {
+    const tried: ConnectionState = { ...omit(state, 'trying'), trials: state.trials + 1 };
+    return [tried, [{ do: 'stopTrying' }, { do: 'disarm', timer: 'trial' }, ...upgrade(tried, env)]];
+  }
+  return [{ ...state, trying: next }, [{ do: 'try', transport: next }, { do: 'arm', timer: 'trial', ms: TRIAL_MS }]];
+}
+
+function switched(state: ConnectionState, transport: Transport, env: Env): Step {
+  const next: ConnectionState = { ...omit(state, 'trying'), transport, proven: transport, trials: 0, heardAt: env.now };
+  return [next, [{ do: 'disarm', timer: 'trial' }, { do: 'disarm', timer: 'upgrade' }, ...upgrade(next, env)]];
+}
+
+/** The next way down, where there is one. */
+function below(state: ConnectionState, env: Env): Transport | undefined {
+  return env.transports[env.transports.indexOf(state.transport) + 1];
+}
+
+/** This way does not work: the next one is tried at once; after the last one it begins from the best, after a wait. */
+function fallBack(state: ConnectionState, error: RoomcastError, env: Env): Step {
+  const next = below(state, env);
+  if (next === undefined) return lose(omit(state, 'proven'), error, env, undefined, true);
+  const [opening, effects] = open({ ...omit(state, 'since', 'stale', 'trying'), error }, env, next);
+  return [opening, [...letGo(1000), ...effects]];
 }
 
 function fired(state: ConnectionState, timer: Timer, env: Env): Step {
-  if (timer === 'retry') return state.status === 'waiting' ? open(state) : [state, []];
+  if (timer === 'retry') return state.status === 'waiting' ? open(state, env) : [state, []];
   if (timer === 'handshake') {
     const shaking = state.status === 'connecting' || state.status === 'authenticating';
-    return shaking ? lose(state, new RoomcastError('timeout', 'The server did not answer in time.', { temporary: true }), env) : [state, []];
+    return shaking ? fallBack(state, new RoomcastError('timeout', 'The server did not answer in time.', { temporary: true }), env) : [state, []];
   }
+  if (timer === 'trial') return state.trying === undefined ? [state, []] : tryNext(state, env);
+  if (timer === 'upgrade') return state.status === 'live' && state.trying === undefined ? tryNext(state, env) : [state, []];
   if (state.status !== 'live') return [state, []];
   const silent = env.now - state.heardAt;
   // After `offline` the question is whether anything came since; otherwise whether the silence is too long.
@@ -210,9 +292,11 @@ function fired(state: ConnectionState, timer: Timer, env: Env): Step {
 
 /** The network is back: whatever was open before may be dead without knowing it, so it is replaced; the cursors make that cheap. */
 function online(state: ConnectionState, wasOffline: boolean, env: Env): Step {
+  // Another network may let through what this one did not.
+  state = omit(state, 'proven');
   if (state.status === 'waiting') return hurry(state, env);
-  if (state.status === 'live' && wasOffline) {
-    const [waiting, effects] = lose(state, silence(), env);
+  if (wasOffline && (state.status === 'live' || state.status === 'connecting' || state.status === 'authenticating')) {
+    const [waiting, effects] = lose(state, silence(), env, undefined, true);
     const [soon, more] = hurry(waiting, env);
     return [soon, [...effects, ...more]];
   }
@@ -231,6 +315,9 @@ function wake(state: ConnectionState, env: Env): Step {
     const [waiting, effects] = lose(state, silence(), env);
     const [soon, more] = hurry(waiting, env);
     return [soon, [...effects, ...more]];
+  }
+  if (state.status === 'live' && state.trying === undefined && state.transport !== env.transports[0]) {
+    return [{ ...state, trials: 0 }, [{ do: 'arm', timer: 'upgrade', ms: Math.floor(env.random * ONLINE_SPREAD_MS) }]];
   }
   return [state, []];
 }
@@ -258,12 +345,12 @@ function afterClose(state: ConnectionState, verdict: 'return' | 'renew' | 'stay'
 }
 
 /** The connection is gone; it comes back after a wait. */
-function lose(state: ConnectionState, error: RoomcastError, env: Env, hintMs?: number): Step {
+function lose(state: ConnectionState, error: RoomcastError, env: Env, hintMs?: number, isFromTheBest = false): Step {
   const stood = state.status === 'live' && state.since !== undefined && env.now - state.since >= STABLE_MS;
   const attempt = stood ? 0 : state.attempt + 1;
   const ms = hintMs === undefined ? backoffMs(attempt, env.random) : retryDelayMs(attempt, env.random, hintMs);
   const next: ConnectionState = {
-    ...omit(state, 'since', 'stale', 'notBefore'),
+    ...omit(state, 'since', 'stale', 'notBefore', 'trying', ...(isFromTheBest ? (['proven'] as const) : [])),
     status: 'waiting',
     attempt,
     error,
@@ -273,16 +360,16 @@ function lose(state: ConnectionState, error: RoomcastError, env: Env, hintMs?: n
   return [next, [...letGo(error.closeCode === CLOSE_WATCHDOG ? CLOSE_WATCHDOG : 1000), { do: 'arm', timer: 'retry', ms }]];
 }
 
-function open(state: ConnectionState): Step {
+function open(state: ConnectionState, env: Env, way?: Transport): Step {
   const renew = state.renew === 'wanted' ? 'tried' : state.renew;
-  return [
-    { ...omit(state, 'retryAt', 'notBefore'), status: 'connecting', renew },
-    [{ do: 'disarm', timer: 'retry' }, { do: 'open' }, { do: 'arm', timer: 'handshake', ms: HANDSHAKE_MS }],
-  ];
+  const transport = way ?? state.proven ?? env.transports[0] ?? 'websocket';
+  const opening: ConnectionState = { ...omit(state, 'retryAt', 'notBefore'), status: 'connecting', transport, renew };
+  const ms = transport === 'websocket' && below(opening, env) !== undefined ? OPEN_MS : HANDSHAKE_MS;
+  return [opening, [{ do: 'disarm', timer: 'retry' }, { do: 'open', transport }, { do: 'arm', timer: 'handshake', ms }]];
 }
 
 function end(state: ConnectionState, status: 'closed' | 'paused'): Step {
-  const next = { ...omit(state, 'since', 'stale', 'retryAt', 'notBefore'), status, renew: 'no' as const };
+  const next = { ...omit(state, 'since', 'stale', 'retryAt', 'notBefore', 'trying', 'proven'), status, renew: 'no' as const };
   return [next, [...letGo(1000), { do: 'disarm', timer: 'retry' }]];
 }
 
@@ -292,7 +379,8 @@ function startOver(state: ConnectionState): ConnectionState {
 }
 
 function letGo(code: number): Effect[] {
-  return [{ do: 'disarm', timer: 'handshake' }, { do: 'disarm', timer: 'watchdog' }, { do: 'close', code, reason: '' }];
+  const timers = (['handshake', 'watchdog', 'upgrade', 'trial'] as const).map((timer): Effect => ({ do: 'disarm', timer }));
+  return [...timers, { do: 'stopTrying' }, { do: 'close', code, reason: '' }];
 }
 
 function silence(): RoomcastError {

@@ -14,7 +14,7 @@ const push = (body: Record<string, unknown>, cursor = 'c2'): unknown => ({ event
 const counters = (version: number, unread: number): Record<string, unknown> => ({ version, unread, critical: 0, high: unread, medium: 0, low: 0 });
 
 function make(storage?: MarkStorage): void {
-  client = new Client({ url: 'http://gateway', token: 'T', webSocket: FakeSocket, random: () => 0.5, fetch: fakeFetch({}).fetch, onProblem: () => undefined });
+  client = new Client({ url: 'http://gateway', token: 'T', webSocket: FakeSocket, transports: ['websocket'], random: () => 0.5, fetch: fakeFetch({}).fetch, onProblem: () => undefined });
   bell = notifications(client, storage === undefined ? {} : { storage });
   stop = bell.onNew(({ id }) => announced.push(id));
 }

@@ -59,7 +59,7 @@ beforeEach(() => {
   FakeSocket.all = [];
   for (const name of Object.keys(renders)) delete renders[name];
   const rooms = { numbers: { cursor: 'c1', state: [update('revenue', '5'), update('orders', '2')] }, r: { cursor: 'c1', events: [event('1'), event('2')] } };
-  client = new Client({ url: 'http://gateway', token: 'T', webSocket: FakeSocket, random: () => 0.5, fetch: fakeFetch(rooms).fetch, onProblem: () => undefined });
+  client = new Client({ url: 'http://gateway', token: 'T', webSocket: FakeSocket, transports: ['websocket'], random: () => 0.5, fetch: fakeFetch(rooms).fetch, onProblem: () => undefined });
 });
 afterEach(async () => {
   await act(async () => root?.unmount());
@@ -106,7 +106,7 @@ describe('hooks', () => {
     const View = (): null => (count('view', useConnection().status), null);
     await act(async () => {
       root = createRoot(document.createElement('div'));
-      const options = { url: 'http://gateway', token: 'T', webSocket: FakeSocket };
+      const options = { url: 'http://gateway', token: 'T', webSocket: FakeSocket, transports: ['websocket'] as const };
       root.render(createElement(StrictMode, null, createElement(RoomcastProvider, { options }, createElement(View))));
     });
     await act(async () => vi.advanceTimersByTimeAsync(10));
@@ -172,7 +172,7 @@ describe('hooks', () => {
     const answers = fakeFetch({ numbers: { cursor: 'c1' } }).fetch;
     const point = (start: string, value: string): unknown => update('revenue', value, { window: { start, end: null } })['data'];
     client = new Client({
-      url: 'http://gateway', token: 'T', webSocket: FakeSocket, random: () => 0.5, onProblem: () => undefined,
+      url: 'http://gateway', token: 'T', webSocket: FakeSocket, transports: ['websocket'], random: () => 0.5, onProblem: () => undefined,
       fetch: ((url: string) => (String(url).includes('/v1/metrics/') ? Promise.resolve(Response.json({ cursor: 'c1', windows: [point('2026-01-01T00:00:00Z', '1'), point('2026-01-02T00:00:00Z', '2')] })) : answers(url))) as typeof fetch,
     });
     const Chart = (): null => (count('chart', useSeries('numbers', 'revenue').windows.map(({ number }) => number)), null);

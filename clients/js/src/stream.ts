@@ -1,0 +1,153 @@
+/**
+ * Server-sent events by `fetch`: the frames of a socket one way, the token in a header. A room that is opened later, or
+ * a token that the gateway will not take for the stream, makes a new request; cursors make that cheap.
+ */
+
+import { CLOSE_UNFIT, Follower, followQuery, forbidden, type Followed } from './follow.js';
+import { isObject, type Json } from './frame.js';
+
+/** A line and an event of a stream at most, in characters; more is no stream of ours. */
+const BUFFER_MAX = 4 << 20;
+/** Rooms opened within this are one new request, in milliseconds. */
+const GATHER_MS = 20;
+
+/** The stream as a socket. */
+export class Stream extends Follower {
+  #turn = 0;
+  #connectId: number | undefined;
+  #connection = '';
+  #gathering: ReturnType<typeof setTimeout> | undefined;
+
+  protected override told(name: string, body: Json, id: number | undefined): void {
+    if (name === 'connect') {
+      this.#connectId = id;
+      this.token = typeof body['token'] === 'string' ? body['token'] : undefined;
+      void this.#follow((body['rooms'] ?? []) as Followed[]);
+    } else if (name === 'subscribe') {
+      this.#gathering ??= setTimeout(() => void this.#follow(this.host.rooms()), GATHER_MS);
+    } else if (name === 'refresh') {
+      this.token = String(body['token']);
+      void this.#refresh();
+    }
+    // A room that is left is heard to the end of this request, and nobody listens.
+  }
+
+  override close(): void {
+    clearTimeout(this.#gathering);
+    super.close();
+  }
+
+  async #follow(rooms: readonly Followed[], refused: readonly Followed[] = []): Promise<void> {
+    this.#gathering = undefined;
+    this.stop.abort();
+    if (this.isClosed) return;
+    const stop = (this.stop = new AbortController());
+    const turn = (this.#turn += 1);
+    let response: Response;
+    try {
+      response = await this.host.fetch(`${this.host.base()}/v1/sse?${followQuery(rooms)}`, {
+        headers: { ...this.headers(), accept: 'text/event-stream' },
+        signal: stop.signal,
+        cache: 'no-store',
+        credentials: 'omit',
+      });
+    } catch {
+      return turn === this.#turn ? this.end(1006) : undefined;
+    }
+    if (turn !== this.#turn) return;
+    // None of the rooms is open; those that the policy joins may be.
+    if (response.status === 403 && rooms.length > 0) return this.#follow([], rooms);
+    if (!response.ok) return this.refused(response);
+    if (response.body === null || !(response.headers.get('content-type') ?? '').startsWith('text/event-stream')) {
+      return this.end(CLOSE_UNFIT, 'The answer is no stream.');
+    }
+    await this.#read(response.body, turn, refused);
+  }
+
+  async #read(body: ReadableStream<Uint8Array>, turn: number, refused: readonly Followed[]): Promise<void> {
+    const reader = body.getReader();
+    const decoder = new TextDecoder();
+    const lines = new Lines((data) => this.#frame(data, refused), () => this.say({ ping: {} }));
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (turn !== this.#turn) return;
+        if (done) break;
+        if (!lines.push(decoder.decode(value, { stream: true }))) return this.end(CLOSE_UNFIT, 'A line of the stream has no end.');
+      }
+    } catch {
+      // The network, or our own abort.
+    }
+    if (turn === this.#turn) this.end(1006);
+  }
+
+  #frame(data: string, refused: readonly Followed[]): void {
+    // Only the first frame of a request is looked into; the rest is the link's.
+    if (!data.startsWith('{"connected":') && !data.startsWith('{"id":')) return this.sayText(data);
+    let frame: Json;
+    try {
+      frame = JSON.parse(data) as Json;
+    } catch {
+      return this.sayText(data);
+    }
+    const connected = frame['connected'];
+    if (!isObject(connected)) return this.sayText(data);
+    this.#connection = String(connected['connection']);
+    const rooms = [...(Array.isArray(connected['rooms']) ? connected['rooms'] : []), ...forbidden(refused)];
+    this.say({ id: this.#connectId, connected: { ...connected, rooms } });
+  }
+
+  async #refresh(): Promise<void> {
+    const turn = this.#turn;
+    try {
+      const response = await this.host.fetch(`${this.host.base()}/v1/refresh`, {
+        method: 'POST',
+        headers: { ...this.headers(), 'content-type': 'application/json' },
+        body: JSON.stringify({ connection: this.#connection }),
+        signal: this.stop.signal,
+        credentials: 'omit',
+      });
+      const body: unknown = response.ok ? await response.json() : undefined;
+      if (turn !== this.#turn) return;
+      if (isObject(body)) return this.say({ refreshed: body });
+    } catch {
+      if (turn !== this.#turn) return;
+    }
+    // The gateway that holds the stream was not reached: a new stream has the new token from its beginning.
+    await this.#follow(this.host.rooms());
+  }
+}
+
+/** Cuts a text into the data of server-sent events; comments say that the line is alive. */
+export class Lines {
+  #rest = '';
+  #data: string[] = [];
+  readonly #event: (data: string) => void;
+  readonly #comment: () => void;
+
+  constructor(event: (data: string) => void, comment: () => void) {
+    this.#event = event;
+    this.#comment = comment;
+  }
+
+  /** Takes the next piece; false when a line or an event grows beyond all bounds. */
+  push(piece: string): boolean {
+    const parts = (this.#rest + piece).split(/\r\n|\n|\r(?!$)/);
+    this.#rest = parts.pop() ?? '';
+    for (const line of parts) this.#line(line);
+    return this.#rest.length + this.#data.reduce((sum, line) => sum + line.length, 0) <= BUFFER_MAX;
+  }
+
+  #line(line: string): void {
+    if (line === '') {
+      const data = this.#data;
+      this.#data = [];
+      if (data.length > 0) this.#event(data.join('\n'));
+    } else if (line.startsWith(':')) {
+      this.#comment();
+    } else if (line.startsWith('data:')) {
+      this.#data.push(line.slice(line.startsWith('data: ') ? 6 : 5));
+    }
+    // `id:` and `retry:` say what the frames say too.
+  }
+}
