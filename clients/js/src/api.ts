@@ -13,6 +13,12 @@ export interface Subscription {
   readonly room: string;
   /** The latest value of every key, live: the map changes with the room. */
   readonly state: ReadonlyMap<string, CloudEvent>;
+  /** How far this subscription has come: `from` of a later one goes on there. */
+  readonly cursor: string | undefined;
+  /** Keeps everything back until {@link release}; when all subscriptions of a room do, the server sends nothing. */
+  hold(): void;
+  /** Lets go what was kept back, in order. */
+  release(): void;
   /** Ends it; the last one of a room leaves the room. */
   unsubscribe(): void;
 }

@@ -380,4 +380,55 @@ describe('client', () => {
     expect(bare.connection).toMatchObject({ status: 'closed', error: { code: 'unsupported' } });
     vi.unstubAllGlobals();
   });
+
+  it('held back it gets nothing, the server nothing to send, and everything comes in order afterwards', async () => {
+    const c = client();
+    const lines: string[] = [];
+    const one = c.subscribe('r', { history: 0, onEvent: ({ id }, { live }) => lines.push(`${id}${live ? ' live' : ''}`), onState: ({ key, event }) => lines.push(`${key}=${event?.id}`) });
+    const two = c.subscribe('r', { history: 0, onEvent: ({ id }) => lines.push(`two ${id}`) });
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh')]);
+    socket.say(caughtUp('c0'));
+    one.hold();
+    socket.say(frame('1', 'c1'));
+    socket.say(frame('v', 'c1', { statekey: 'k', delivery: 'state' }));
+    expect(lines).toEqual(['two 1']);
+    expect(socket.sentOf('unsubscribe')).toEqual([]);
+    two.hold();
+    expect(socket.sentOf('unsubscribe')).toEqual([{ room: 'r' }]);
+    socket.say(frame('2', 'c2'));
+    one.release();
+    expect(lines).toEqual(['two 1', 'k=v', '1 live']);
+    expect(socket.sentOf('subscribe')).toEqual([{ room: 'r', cursor: 'c1' }]);
+    socket.say({ id: socket.sent.at(-1)?.['id'], subscribed: { room: 'r', recovery: 'complete', cursor: 'c1' } });
+    socket.say(frame('2', 'c2'));
+    socket.say(caughtUp('c2'));
+    two.release();
+    expect(lines).toEqual(['two 1', 'k=v', '1 live', '2 live', 'two 2']);
+    expect([one.cursor, two.cursor]).toEqual(['c2', 'c2']);
+  });
+
+  it('goes on from a cursor, alone or beside others that are elsewhere', async () => {
+    const calls: string[] = [];
+    const polls = (async (url: string) => {
+      calls.push(url);
+      const cursor = new URL(url).searchParams.get('cursor');
+      return Response.json({ rooms: [joined('complete')], frames: cursor === 'old' ? [frame('1', 'c1')] : [frame('2', 'c2')], cursor: 'c2', more: cursor === 'old' });
+    }) as typeof fetch;
+    const c = client({ fetch: polls });
+    const lines: string[] = [];
+    c.subscribe('r', { from: 'c2', onEvent: ({ id }, { live }) => lines.push(`a ${id} ${live}`) });
+    c.connect();
+    const socket = await open();
+    expect(socket.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r', cursor: 'c2' }]);
+    socket.connected([joined('complete')]);
+    socket.say(frame('3', 'c3'));
+    socket.say(caughtUp('c3'));
+    c.subscribe('r', { from: 'old', onEvent: ({ id }, { live }) => lines.push(`b ${id} ${live}`) });
+    socket.say(frame('4', 'c4'));
+    await settle();
+    expect(calls.map((url) => new URL(url).search)).toEqual(['?room=r&cursor=old&room=r&cursor=old&wait=0', '?room=r&cursor=c1&room=r&cursor=c1&wait=0']);
+    expect(lines).toEqual(['a 3 true', 'a 4 true', 'b 1 true', 'b 2 true', 'b 4 true']);
+  });
 });

@@ -5,7 +5,7 @@
 
 import { Credentials, type TokenSource } from './credentials.js';
 import type { CommandOptions, NotificationPush, QueuedCommand, RoomcastClient, RoomStanding, Subscription } from './api.js';
-import { Commands } from './commands.js';
+import { Commands, type CommandStorage } from './commands.js';
 import { newCounters, type Counters } from './counters.js';
 import { RoomcastError } from './error.js';
 import type { CloudEvent, EventMap } from './event.js';
@@ -21,6 +21,13 @@ import { Stream } from './stream.js';
 /** Release of this package, told to the server. */
 export const VERSION = '0.1.0';
 
+/** Hears what a client does, in words; `console` is one. */
+export interface Logger {
+  debug(message: string, ...facts: unknown[]): void;
+  info(message: string, ...facts: unknown[]): void;
+  warn(message: string, ...facts: unknown[]): void;
+}
+
 /** How to make a client. */
 export interface ClientOptions {
   /** The gateway, `https://live.example.com`. Default: where the page came from. */
@@ -33,6 +40,12 @@ export interface ClientOptions {
   webSocket?: SocketClass;
   /** Default: the global `fetch`. */
   fetch?: typeof fetch;
+  /** What happens while nobody sees the page, for subscriptions that do not say it themselves. Default `deliver`. */
+  whileHidden?: 'deliver' | 'hold';
+  /** Where commands wait for a connection. Default: memory; {@link indexedDbCommands} survives a reload. */
+  commands?: CommandStorage;
+  /** Told what the connection does; `console` fits. Default: nobody. */
+  log?: Logger;
   /** What the server's logs call this client, ≤ 128 characters. */
   name?: string;
   /** Told what a listener threw and what could not be read. Default: `console.error` for the former. */
@@ -78,6 +91,8 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   #clockOffset = 0;
   #expiryTimer: ReturnType<typeof setTimeout> | undefined;
   #expiryAt = Infinity;
+  /** Nobody sees the page, for a while already. */
+  #isHidden = false;
 
   constructor(options: ClientOptions = {}) {
     this.#options = options;
@@ -90,6 +105,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       refresh: () => void this.#refresh(),
       frame: (frame) => this.#frame(frame),
       changed: (state, before) => this.#changed(state, before),
+      seen: (isHidden) => this.#seen(isHidden),
       random: options.random ?? Math.random,
     });
     this.#commands = new Commands({
@@ -97,8 +113,8 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       ready: () => this.#link.state.status === 'live',
       user: () => this.#link.state.session?.user,
       random: options.random ?? Math.random,
-      failed: (error) => this.#roomHost.listenerFailed(error),
-    });
+      failed: (error) => this.#problem(error),
+    }, options.commands);
   }
 
   get connection(): ConnectionState {
@@ -141,15 +157,87 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   subscribe<E extends EventMap = M>(name: string, handlers: RoomHandlers<E>): Subscription {
     const room = this.#room(name);
     const feed = new Feed(handlers as RoomHandlers, this.#roomHost);
+    // Nobody has been in the room: its place is the room's.
+    const goesFirst = feed.from !== undefined && room.feeds.size === 0 && room.cursor === undefined && !room.joined && !room.asked;
+    if (goesFirst) room.goOn(feed.from as string);
+    else if (feed.from !== undefined) feed.waitFor();
     room.feeds.add(feed);
+    if (this.#isHidden && this.#holds(feed)) feed.sleep();
     queueMicrotask(() => {
       if (!room.feeds.has(feed)) return;
       room.welcome(feed);
       this.#watchPresence(room);
-      if (feed.holding) void this.#load(room).then(() => this.#join(room));
+      if (feed.from !== undefined && !goesFirst) void this.#bridge(room, feed);
+      if (feed.holding && feed.from === undefined) void this.#load(room).then(() => this.#join(room));
       else this.#join(room);
     });
-    return { room: name, state: room.store.values, unsubscribe: () => this.#leave(room, feed) };
+    return {
+      room: name,
+      state: room.store.values,
+      get cursor() {
+        return room.cursor ?? feed.from;
+      },
+      hold: () => this.#hold(room, feed),
+      release: () => this.#release(room, feed),
+      unsubscribe: () => this.#leave(room, feed),
+    };
+  }
+
+  /** Fetches what lies between a subscription's place and the room's. */
+  async #bridge(room: Room, feed: Feed): Promise<void> {
+    try {
+      const { recovery, reason, events } = await this.#http.missed(room.name, feed.from as string);
+      feed.from = undefined;
+      if (!room.feeds.has(feed)) return;
+      if (recovery === 'complete') feed.missed(events);
+      else {
+        feed.reset({ recovery: 'incomplete', ...(reason === undefined ? {} : { reason }) });
+        if (feed.history > 0) return void this.#load(room);
+      }
+      feed.release();
+    } catch (thrown) {
+      const error = thrown instanceof RoomcastError ? thrown : new RoomcastError('network', String(thrown), { temporary: true });
+      if (!room.feeds.has(feed)) return;
+      // News wait meanwhile; what cannot be had for good ends the waiting.
+      if (error.temporary) return void setTimeout(() => room.feeds.has(feed) && void this.#bridge(room, feed), error.retryAfterMs ?? REJOIN_MS);
+      feed.from = undefined;
+      feed.release();
+      feed.error(error);
+    }
+  }
+
+  #holds(feed: Feed): boolean {
+    return (feed.whileHidden ?? this.#options.whileHidden ?? 'deliver') === 'hold';
+  }
+
+  #hold(room: Room, feed: Feed): void {
+    feed.sleep();
+    this.#park(room);
+  }
+
+  /** A room of which nobody wants anything is left, with its place. */
+  #park(room: Room): void {
+    if (!room.isAsleep || !room.joined || room.recovering || room.cursor === undefined) return;
+    this.#link.request('unsubscribe', { room: room.name });
+    room.leave();
+  }
+
+  #release(room: Room, feed: Feed): void {
+    if (!feed.wake(room.store.values)) void this.#load(room);
+    this.#join(room);
+  }
+
+  /** Nobody sees the page, or somebody does again. */
+  #seen(isHidden: boolean): void {
+    if (isHidden === this.#isHidden) return;
+    this.#isHidden = isHidden;
+    for (const room of this.#rooms.values()) {
+      for (const feed of room.feeds) {
+        if (!this.#holds(feed)) continue;
+        if (isHidden) this.#hold(room, feed);
+        else this.#release(room, feed);
+      }
+    }
   }
 
   snapshot(room: string, events = 50, signal?: AbortSignal): Promise<Snapshot> {
@@ -297,7 +385,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
 
   /** Asks the present connection for a room that it does not carry yet. */
   #join(room: Room): void {
-    if (room.joined || room.asked || room.feeds.size === 0 || this.#link.state.status !== 'live') return;
+    if (room.joined || room.asked || room.feeds.size === 0 || (room.isAsleep && room.cursor !== undefined) || this.#link.state.status !== 'live') return;
     const id = this.#link.request('subscribe', roomRequest(room));
     if (id === undefined) return;
     this.#ask(room);
@@ -419,12 +507,16 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
         return;
       case 'other': {
         const asked = this.#requestDone(frame.id);
-        if (asked === undefined) this.counters.unknown += 1;
+        if (asked === undefined) {
+          this.counters.unknown += 1;
+          this.#options.log?.debug(`roomcast does not know the message ${frame.name}`);
+        }
         asked?.answered?.(frame.body);
         return;
       }
       case 'malformed':
         this.counters.malformed += 1;
+        this.#options.log?.warn(`roomcast could not read a message: ${frame.why}`);
         return this.#problem(new RoomcastError('protocol', `A message could not be read: ${frame.why}.`));
       default:
         return;
@@ -434,7 +526,10 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   #caughtUp(name: string, cursor: string): void {
     const room = this.#rooms.get(name);
     room?.caughtUp(cursor);
-    if (room !== undefined) this.#watchPresence(room);
+    if (room === undefined) return;
+    this.#watchPresence(room);
+    // Opened by the server, or with a connection: nobody wants it yet.
+    this.#park(room);
   }
 
   #event(name: string, event: CloudEvent, cursor: string | undefined): void {
@@ -512,6 +607,10 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   }
 
   #changed(state: ConnectionState, before: ConnectionState): void {
+    if (state.status !== before.status || state.transport !== before.transport) {
+      const { status, transport, attempt, error } = state;
+      this.#options.log?.info(`roomcast ${status} (${transport})`, { attempt, ...(error === undefined ? {} : { error: error.code, message: error.message }) });
+    }
     if (state.status === 'live' && before.status !== 'live') this.counters.connects += 1;
     if (before.status === 'live' && state.status !== 'live') {
       if (state.status === 'waiting') this.counters.losses += 1;

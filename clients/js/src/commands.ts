@@ -36,8 +36,8 @@ export const GIVE_UP_MS = 60_000;
 
 interface Entry {
   readonly command: QueuedCommand;
-  readonly settle: ((result: unknown) => void) | undefined;
-  readonly fail: ((error: RoomcastError) => void) | undefined;
+  settle: ((result: unknown) => void) | undefined;
+  fail: ((error: RoomcastError) => void) | undefined;
   attempt: number;
   /** When it was first sent over the present connection. */
   since: number | undefined;
@@ -81,6 +81,14 @@ export class Commands {
     };
     const isReady = this.#host.ready();
     if (!isReady && options.queue === false) return Promise.reject(new RoomcastError('offline', 'There is no connection.', { temporary: true }));
+    // Asked for before a reload, and now again.
+    const before = this.#entries.find((entry) => entry.command.key === command.key && entry.settle === undefined);
+    if (before !== undefined) {
+      return new Promise((settle, fail) => {
+        before.settle = settle;
+        before.fail = fail;
+      });
+    }
     if (this.#entries.length >= WAITING_MAX) return Promise.reject(new RoomcastError('limit', `More than ${WAITING_MAX} commands wait.`));
     return new Promise((settle, fail) => {
       const entry: Entry = { command, settle, fail, attempt: 0, since: undefined, underWay: false };
@@ -176,4 +184,34 @@ export class Commands {
       }
     }
   }
+}
+
+/**
+ * Keeps waiting commands in IndexedDB, over reloads. Where that is blocked commands wait in memory, and `onProblem` hears of it.
+ * One browser tab at a time should send them: with several, each key still counts once.
+ */
+export function indexedDbCommands(name = 'roomcast'): CommandStorage {
+  const STORE = 'commands';
+  let opening: Promise<IDBDatabase> | undefined;
+  const open = (): Promise<IDBDatabase> =>
+    (opening ??= new Promise((resolve, reject) => {
+      const request = indexedDB.open(name, 1);
+      request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: 'key' });
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+      request.onblocked = () => reject(new Error('IndexedDB is blocked'));
+    }));
+  const run = async <T>(mode: IDBTransactionMode, ask: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> => {
+    const transaction = (await open()).transaction(STORE, mode);
+    const request = ask(transaction.objectStore(STORE));
+    return new Promise((resolve, reject) => {
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = transaction.onerror = () => reject(transaction.error);
+    });
+  };
+  return {
+    load: async () => (await run<QueuedCommand[]>('readonly', (store) => store.getAll())).sort((a, b) => a.at - b.at),
+    put: async (command) => void (await run('readwrite', (store) => store.put(command))),
+    remove: async (key) => void (await run('readwrite', (store) => store.delete(key))),
+  };
 }

@@ -4,6 +4,7 @@ import { readHint } from './backoff.js';
 import type { Credentials } from './credentials.js';
 import { RoomcastError } from './error.js';
 import type { CloudEvent } from './event.js';
+import { followQuery } from './follow.js';
 import { isEvent, isObject, type Json } from './frame.js';
 import { readUpdate, type Metric } from './metric.js';
 
@@ -34,6 +35,16 @@ export interface Series {
   readonly cursor: string | undefined;
   readonly windows: readonly Metric[];
 }
+
+/** What happened in a room since a cursor, up to now. */
+export interface Missed {
+  readonly recovery: string;
+  readonly reason: string | undefined;
+  readonly events: readonly { readonly cursor: string; readonly event: CloudEvent }[];
+}
+
+/** Answers that one question about what was missed may take. */
+const PAGES_MAX = 200;
 
 /** Longest wait for an answer, in milliseconds. */
 export const HTTP_TIMEOUT_MS = 10_000;
@@ -81,6 +92,31 @@ export class Http {
       cursor: typeof body['cursor'] === 'string' ? body['cursor'] : undefined,
       windows: (Array.isArray(body['windows']) ? body['windows'] : []).map(readUpdate).filter((window) => window !== undefined),
     };
+  }
+
+  /** What happened in a room since a cursor: polls until nothing more is to be said. Throws `RoomcastError`. */
+  async missed(room: string, from: string): Promise<Missed> {
+    const events: { cursor: string; event: CloudEvent }[] = [];
+    let cursor = from;
+    let outcome: { recovery: string; reason: string | undefined } | undefined;
+    for (let page = 0; page < PAGES_MAX; page += 1) {
+      const query = followQuery([{ room, cursor }]);
+      query.set('wait', '0');
+      const body = await this.#get(`/v1/poll?${query}`);
+      const answer = listOf(body['rooms'], isObject).find((one) => one['room'] === room);
+      if (answer === undefined || isObject(answer['error'])) throw problem(403, answer?.['error']);
+      outcome ??= { recovery: String(answer['recovery']), reason: typeof answer['reason'] === 'string' ? answer['reason'] : undefined };
+      if (outcome.recovery !== 'complete') break;
+      for (const frame of listOf(body['frames'], isObject)) {
+        const push = frame['event'];
+        if (!isObject(push) || push['room'] !== room || !isEvent(push['event']) || typeof push['cursor'] !== 'string') continue;
+        cursor = push['cursor'];
+        // Values are told by the room itself.
+        if (push['event'].statekey === undefined) events.push({ cursor, event: push['event'] });
+      }
+      if (body['more'] !== true) break;
+    }
+    return { recovery: 'incomplete', reason: undefined, ...outcome, events };
   }
 
   /**

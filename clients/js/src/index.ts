@@ -1,8 +1,8 @@
 /** Roomcast in the browser and in Node. See README.md for the quick start. */
 
 export type { CommandOptions, NotificationPush, QueuedCommand, RoomcastClient, RoomStanding, Subscription } from './api.js';
-export { Client, VERSION, type ClientOptions } from './client.js';
-export type { CommandStorage } from './commands.js';
+export { Client, VERSION, type ClientOptions, type Logger } from './client.js';
+export { indexedDbCommands, type CommandStorage } from './commands.js';
 export type { Counters } from './counters.js';
 export type { TokenReason, TokenSource } from './credentials.js';
 export { RoomcastError, type ErrorCode, type ErrorFacts } from './error.js';

@@ -24,6 +24,9 @@ export type SocketClass = new (url: string, protocols?: string[]) => SocketLike;
 /** Spoken on every socket. */
 export const SUBPROTOCOL = 'roomcast.v1.json';
 
+/** A page counts as hidden after this, in milliseconds: a glance at another tab costs nothing. */
+export const HIDDEN_AFTER_MS = 10_000;
+
 /** What a link needs from its client. */
 export interface LinkHost {
   /** Ways that may be used, the best first. */
@@ -35,6 +38,8 @@ export interface LinkHost {
   refresh(): void;
   frame(frame: ServerFrame): void;
   changed(state: ConnectionState, before: ConnectionState): void;
+  /** Nobody has seen the page for a while, or somebody does again. */
+  seen(isHidden: boolean): void;
   random(): number;
 }
 
@@ -76,7 +81,7 @@ export class Link {
 
   /** Listens to the browser's hints while the client is in use. */
   listen(): void {
-    this.#unlisten ??= listenToPage((input) => this.input({ type: input }));
+    this.#unlisten ??= listenToPage((input) => this.input({ type: input }), (isHidden) => this.#host.seen(isHidden));
   }
 
   /** Stops listening; timers and socket were ended by the machine. */
@@ -286,14 +291,21 @@ function withoutKind<F extends { kind: string }>(frame: F): Omit<F, 'kind' | 'id
 }
 
 /** Passes the browser's hints on; does nothing where there is no page. Returns how to stop. */
-function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => void): () => void {
+function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => void, seen: (isHidden: boolean) => void): () => void {
   const page = globalThis as Partial<Pick<typeof globalThis, 'addEventListener' | 'removeEventListener' | 'document' | 'navigator'>>;
   if (page.addEventListener === undefined || page.document === undefined) return () => undefined;
   const document = page.document;
   const online = (): void => hint('online');
   const offline = (): void => hint('offline');
+  let hiding: ReturnType<typeof setTimeout> | undefined;
   const wake = (): void => {
-    if (document.visibilityState === 'visible') hint('wake');
+    clearTimeout(hiding);
+    if (document.visibilityState !== 'visible') {
+      hiding = setTimeout(() => seen(true), HIDDEN_AFTER_MS);
+      return;
+    }
+    hint('wake');
+    seen(false);
   };
   page.addEventListener('online', online);
   page.addEventListener('offline', offline);
@@ -302,6 +314,7 @@ function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => void): () 
   document.addEventListener('resume', wake);
   if (page.navigator?.onLine === false) offline();
   return () => {
+    clearTimeout(hiding);
     page.removeEventListener?.('online', online);
     page.removeEventListener?.('offline', offline);
     page.removeEventListener?.('pageshow', wake);

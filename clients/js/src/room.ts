@@ -15,6 +15,10 @@ import { expiryOf, StateStore } from './state.js';
 export interface RoomHandlers<M extends EventMap = EventMap> {
   /** How many past events to load over HTTP before going live; 0 = none. Default 50. */
   history?: number;
+  /** Goes on from this cursor, kept from `subscription.cursor`, instead of loading history: what was missed comes as news. */
+  from?: string;
+  /** What happens while nobody sees the page: `hold` keeps everything back, and leaves the room to the server until somebody does. */
+  whileHidden?: 'deliver' | 'hold';
   onEvent?(event: EventOf<M>, delivery: Delivery): void;
   onState?(change: StateChange<M>): void;
   /** Everything up to now has been delivered; again after every return. */
@@ -59,12 +63,56 @@ export class Feed {
   #caughtUp = false;
   #caughtUpWaiting = false;
   #lastError: string | undefined;
+  /** Defined while the application wants nothing: what it will want to know then. */
+  #asleep: { readonly calls: (() => void)[]; readonly keys: Set<string>; isFull: boolean } | undefined;
+  /** Where it goes on from, until it was caught up from there. */
+  from: string | undefined;
 
   constructor(handlers: RoomHandlers, host: RoomHost) {
     this.#handlers = handlers;
     this.#host = host;
+    this.from = handlers.from;
     this.history = handlers.history ?? 50;
-    if (this.history > 0) this.#held = [];
+    // Whoever goes on from a place has seen the rest: what follows is news.
+    this.#caughtUp = this.from !== undefined;
+    if (this.history > 0 && this.from === undefined) this.#held = [];
+  }
+
+  get whileHidden(): 'deliver' | 'hold' | undefined {
+    return this.#handlers.whileHidden;
+  }
+
+  get isAsleep(): boolean {
+    return this.#asleep !== undefined;
+  }
+
+  /** Keeps everything back. */
+  sleep(): void {
+    this.#asleep ??= { calls: [], keys: new Set(), isFull: false };
+  }
+
+  /** Lets go what was kept back, in order; `values` are the room's. False when it was too much: the subscription starts over. */
+  wake(values: ReadonlyMap<string, CloudEvent>): boolean {
+    const asleep = this.#asleep;
+    if (asleep === undefined) return true;
+    this.#asleep = undefined;
+    for (const key of asleep.keys) this.state(key, values.get(key), values.has(key) ? undefined : 'withdrawn');
+    if (asleep.isFull) {
+      this.reset({ recovery: 'incomplete', reason: 'held' });
+      return this.history === 0;
+    }
+    for (const call of asleep.calls) call();
+    return true;
+  }
+
+  /** News wait until what lies between its place and the room's was fetched. */
+  waitFor(): void {
+    this.#held ??= [];
+  }
+
+  /** What was missed since its place. */
+  missed(events: readonly { readonly cursor: string; readonly event: CloudEvent }[]): void {
+    for (const { event, cursor } of events) this.#deliver(event, cursor, { live: true, recovered: true, from: 'socket' });
   }
 
   /** History is still wanted. */
@@ -103,6 +151,7 @@ export class Feed {
   }
 
   state(key: string, event: CloudEvent | undefined, gone?: 'withdrawn' | 'expired'): void {
+    if (this.#asleep !== undefined) return void this.#asleep.keys.add(key);
     const change: StateChange = { key, event: event as EventOf<EventMap> | undefined, live: this.#caughtUp, ...(gone === undefined ? {} : { gone }) };
     this.#call(() => this.#handlers.onState?.(change));
   }
@@ -143,6 +192,11 @@ export class Feed {
   }
 
   #call(listener: () => void): void {
+    if (this.#asleep !== undefined) {
+      if (this.#asleep.calls.length < HELD_MAX) this.#asleep.calls.push(() => this.#call(listener));
+      else this.#asleep.isFull = true;
+      return;
+    }
     try {
       listener();
     } catch (error) {
@@ -192,6 +246,13 @@ export class Room {
     return false;
   }
 
+  /** Nobody wants anything: the server need not send it. */
+  get isAsleep(): boolean {
+    if (this.feeds.size === 0) return false;
+    for (const feed of this.feeds) if (!feed.isAsleep) return false;
+    return true;
+  }
+
   /** Some subscription wants to know who is there. */
   get wantsPresence(): boolean {
     for (const feed of this.feeds) if (feed.wantsPresence) return true;
@@ -214,6 +275,12 @@ export class Room {
     for (const [key, event] of this.store.values) feed.state(key, event);
     if (this.#present !== undefined && this.presenceAsked) feed.present(this.#present);
     if (this.joined && !this.recovering) feed.caughtUp();
+  }
+
+  /** Goes on from a place that was kept: what follows it is missed, not the beginning. */
+  goOn(cursor: string): void {
+    this.cursor = cursor;
+    this.#begun = true;
   }
 
   /** The server answered for this room: delivery begins. */
