@@ -12,6 +12,7 @@ const FLAGS = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
+  ...(process.env.ROOMCAST_CHROMIUM_FLAGS ?? '').split(' ').filter((flag) => flag !== ''),
 ];
 
 /** Starts the browser. */
@@ -61,14 +62,14 @@ export function face(page, name, timeout = 20_000) {
   return page.locator(`[data-testid=badge][data-face=${name}]`).waitFor({ timeout });
 }
 
-/** The row of a booking. */
-export function row(page, booking) {
-  return page.locator(`[data-testid=booking][data-booking="${booking}"]`);
+/** The row of a thing. */
+export function row(page, id) {
+  return page.locator(`[data-testid=row][data-row="${id}"]`);
 }
 
 /** Ids and states of all rows, top first. */
 export function rows(page) {
-  return page.locator('[data-testid=booking]').evaluateAll((all) => all.map((one) => `${one.dataset.booking} ${one.dataset.status}`));
+  return page.locator('[data-testid=row]').evaluateAll((all) => all.map((one) => `${one.dataset.row} ${one.dataset.mark}`));
 }
 
 /** Values of all cards by metric. */

@@ -84,8 +84,8 @@ test('a booking that is published appears, is announced, and the cards move', as
   const toast = page.locator('[data-testid=toast]', { hasText: data.customer });
   await toast.first().waitFor({ timeout: 2_000 });
   const shown = Date.now();
-  assert.equal(await row(page, data.id).getAttribute('data-status'), 'new');
-  assert.equal((await rows(page))[0], `${data.id} new`, 'the newest is on top');
+  assert.equal(await row(page, data.id).getAttribute('data-mark'), 'booking:new');
+  assert.equal((await rows(page))[0], `${data.id} booking:new`, 'the newest is on top');
   await eventually('the number has taken the event in and the card shows it', async () => {
     const metric = await system.metric('bookings');
     return metric.revision >= position && (await cards(page)).bookings === metric.value;
@@ -93,7 +93,7 @@ test('a booking that is published appears, is announced, and the cards move', as
 
   // The same row changes where it stands.
   const confirmed = await system.publish('booking:confirmed', data);
-  await row(page, data.id).and(page.locator('[data-status=confirmed]')).waitFor();
+  await row(page, data.id).and(page.locator('[data-mark="booking:confirmed"]')).waitFor();
   assert.equal(await row(page, data.id).count(), 1);
   await eventually('revenue has taken it in', async () => {
     const metric = await system.metric('revenue');
@@ -132,7 +132,7 @@ test('the badge goes through its faces while the gateway is killed, and nothing 
     await row(page, data.id).waitFor({ timeout: 5_000 });
     assert.equal(await row(page, data.id).count(), 1, data.id);
   }
-  assert.equal(await row(page, missed[2].id).getAttribute('data-status'), 'cancelled');
+  assert.equal(await row(page, missed[2].id).getAttribute('data-mark'), 'booking:cancelled');
   await nothingTwice(page);
   const after = booking();
   await system.publish('booking:new', after);
@@ -194,7 +194,7 @@ test('two tabs agree', async () => {
   const data = booking();
   await system.publish('booking:new', data);
   await system.publish('booking:confirmed', data);
-  for (const tab of [page, other]) await row(tab, data.id).and(tab.locator('[data-status=confirmed]')).waitFor();
+  for (const tab of [page, other]) await row(tab, data.id).and(tab.locator('[data-mark="booking:confirmed"]')).waitFor();
   await eventually('both show the same rows and numbers', async () => {
     const [a, b] = [await rows(page), await rows(other)];
     const both = Math.min(a.length, b.length, 30);
@@ -239,7 +239,7 @@ test('the keyboard reaches the list', async () => {
   assert.equal(await page.evaluate(() => document.activeElement?.id), 'filter');
   await page.keyboard.type('Ada');
   await eventually('only matching rows', async () => {
-    const found = await page.locator('[data-testid=booking]').allInnerTexts();
+    const found = await page.locator('[data-testid=row]').allInnerTexts();
     return found.length > 0 && found.every((text) => text.includes('Ada'));
   });
   await page.locator('#filter').fill('');

@@ -35,7 +35,7 @@ export async function takePictures(browser, system, booking) {
       const page = await openPage(browser, system.url, { viewport, colorScheme, deviceScaleFactor: 1 });
       await row(page, news[turn].id).waitFor();
       await system.publish('booking:confirmed', news[turn]);
-      await row(page, news[turn].id).and(page.locator('[data-status=confirmed]')).waitFor();
+      await row(page, news[turn].id).and(page.locator('[data-mark="booking:confirmed"]')).waitFor();
       turn += 1;
       await system.publish('booking:new', news[turn]);
       await row(page, news[turn].id).waitFor();

@@ -1,4 +1,4 @@
-/** The real system with the bookings scenario, as `roomcast dev` starts it; everything is gone when it is stopped. */
+/** The real system with one of the scenarios, as `roomcast dev` starts it; everything is gone when it is stopped. */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,9 +11,9 @@ const ROOT = resolve(import.meta.dirname, '../..');
 const READY_WITHIN_MS = 180_000;
 
 /** Starts it. The simulator hardly speaks, so that what moves is what a test published. */
-export async function startSystem() {
+export async function startSystem(scenario = 'bookings', more = []) {
   const folder = mkdtempSync(join(tmpdir(), 'roomcast-page-'));
-  const args = ['dev', '--scenario', join(ROOT, 'deploy/scenarios/bookings'), '--speed', '0.01', '--json', '--ports', 'free', '--restart'];
+  const args = ['dev', '--scenario', join(ROOT, 'deploy/scenarios', scenario), '--speed', '0.01', '--json', '--ports', 'free', '--restart', ...more];
   const env = { ROOMCAST_NATS_SERVER: join(ROOT, '.tools/bin/nats-server'), ...process.env };
   const child = spawn(join(ROOT, 'target/debug/roomcast'), args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
@@ -33,6 +33,8 @@ export async function startSystem() {
   return {
     url: ready.url,
     gateway: ready.gateways[0],
+    /** What `.roomcast/dev.env` says. */
+    env: written,
     /** Everything it said. */
     log: () => said,
     /** Kills a part for good; `--restart` starts it again after 200 ms. */
@@ -43,9 +45,9 @@ export async function startSystem() {
     signal(part, name) {
       process.kill(JSON.parse(readFileSync(join(folder, '.roomcast/pids.json'), 'utf8'))[part], name);
     },
-    /** Publishes a booking event over HTTP; answers its position in the stream. */
-    async publish(type, data, id) {
-      const event = { ...(id === undefined ? {} : { id }), room: 'bookings', audience: 'staff', type, data };
+    /** Publishes an event over HTTP, a booking's unless `more` says another room; answers its position in the stream. */
+    async publish(type, data, more = {}) {
+      const event = { room: 'bookings', audience: 'staff', type, data, ...more };
       const answer = await fetch(`${ready.ingests[0]}/v1/events`, {
         method: 'POST',
         headers: { authorization: `Bearer ${written.ROOMCAST_TOKEN}`, 'content-type': 'application/json' },
@@ -56,9 +58,9 @@ export async function startSystem() {
       return { id: body.id, position: Number(body.cursor.split('.')[1]) };
     },
     /** A metric's update as the gateway answers it over HTTP. */
-    async metric(name) {
+    async metric(name, room = 'os_dashboard') {
       const headers = { authorization: `Bearer ${written.ROOMCAST_VIEWER_TOKEN}` };
-      const answer = await fetch(`${ready.gateways[0]}/v1/state?room=os_dashboard`, { headers });
+      const answer = await fetch(`${ready.gateways[0]}/v1/state?room=${room}`, { headers });
       const { state } = await answer.json();
       return state.find((event) => event.statekey === name)?.data;
     },

@@ -4,24 +4,14 @@
  * `#token=demo`, `busy`, `empty`, `forbidden`, `expired`, `stale`, `stalled`, `slow`, `down`.
  */
 
+import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Plugin, PreviewServer, ViteDevServer } from 'vite';
 import { WebSocketServer, type WebSocket } from 'ws';
 
-const PAGE = {
-  scenario: 'bookings',
-  title: 'Bookings',
-  timezone: 'Europe/Istanbul',
-  currency: 'TRY',
-  rooms: { events: 'bookings', metrics: 'os_dashboard' },
-  cards: [
-    { metric: 'revenue', label: 'Revenue', format: 'currency', definition: 'Sum of confirmed bookings in TRY.' },
-    { metric: 'bookings', label: 'Bookings', format: 'number', definition: 'New bookings.' },
-    { metric: 'customers', label: 'Customers', format: 'number', definition: 'Different customers who booked.' },
-    { metric: 'conversion', label: 'Conversion', format: 'percent', definition: 'Confirmed per new booking.' },
-  ],
-};
+/** The page of the bookings desk, as `roomcast dev` serves it. */
+const PAGE = new URL('../../../deploy/scenarios/bookings/page.json', import.meta.url);
 
 type Event = Record<string, unknown>;
 const NAMES = [['Elif Kaya', 'TR'], ['Mehmet Demir', 'TR'], ['Anna Müller', 'DE'], ['James Wilson', 'GB'], ['Priya Sharma', 'IN'], ['Şule Öztürk', 'TR'], ['Lucas Moreau', 'FR'], ['Sofia Rossi', 'IT'], ['Emir Çelik', 'TR'], ['Olga Petrova', 'KZ']] as const;
@@ -132,7 +122,7 @@ function answer(request: IncomingMessage, response: ServerResponse, next: () => 
     response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' });
     response.end(JSON.stringify(body));
   };
-  if (url.pathname === '/page.json') return json(200, PAGE);
+  if (url.pathname === '/page.json') return json(200, JSON.parse(readFileSync(PAGE, 'utf8')));
   const room = /^\/v1\/rooms\/([^/]+)\/snapshot$/.exec(url.pathname)?.[1];
   if (room === undefined) return next();
   const token = request.headers.authorization?.replace(/^Bearer /, '') ?? '';

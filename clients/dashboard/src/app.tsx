@@ -3,20 +3,24 @@
 import { useCallback, useEffect, useMemo, useState } from 'react';
 import { Badge, PauseButton } from './badge.js';
 import { Banner } from './banner.js';
-import { Bookings } from './booking-table.js';
-import { Cards } from './card.js';
-import { ConnectionView } from './connection-view.js';
+import { AdminView } from './admin/admin-view.js';
 import { PageContext, usePage } from './context.js';
+import { DiagnosisView } from './diagnosis-view.js';
+import { EntrySheet } from './entry-sheet.js';
 import { Format } from './format.js';
-import { ViewIcon } from './icons.js';
+import { Icon } from './icons.js';
 import { useKeys } from './keyboard.js';
 import { Live } from './live.js';
 import { Keys, Menu } from './menu.js';
-import { loadPage, PageError, VIEWS, viewOf, type PageConfig, type ViewId } from './page.js';
+import { BellButton } from './notices/bell.js';
+import { readPage, type PageConfig } from './page.js';
+import { placeOf, placesOf, type Place } from './places.js';
+import { fetchPage, PageError } from './read.js';
 import { readToken, storeToken, takeTokenFromAddress } from './session.js';
 import { PageTrouble, SignIn } from './states.js';
 import { useStore } from './store.js';
 import { ToastStack } from './toast.js';
+import { View } from './view.js';
 
 /** How long the page waits before it asks again for its configuration, in milliseconds. */
 const RETRY_MS = 3_000;
@@ -26,7 +30,7 @@ export function App() {
   const [config, setConfig] = useState<PageConfig>();
   const [error, setError] = useState<PageError>();
   const load = useCallback(() => {
-    loadPage().then(
+    fetchPage().then(readPage).then(
       (page) => {
         setError(undefined);
         setConfig(page);
@@ -49,19 +53,16 @@ function SignedIn({ config }: { config: PageConfig }) {
   const [token, setToken] = useState(readToken);
   const [live, setLive] = useState<Live>();
   const format = useMemo(() => new Format(config), [config]);
-  useEffect(() => {
-    document.title = `${config.title} · Roomcast`;
-  }, [config]);
   const signedIn = token !== null;
   useEffect(() => {
     if (!signedIn) return undefined;
-    const made = new Live(config);
+    const made = new Live(config, format);
     setLive(made);
     return () => {
       made.close();
       setLive(undefined);
     };
-  }, [config, signedIn]);
+  }, [config, format, signedIn]);
   const signIn = useCallback(
     (next: string) => {
       storeToken(next);
@@ -93,58 +94,57 @@ function SignedIn({ config }: { config: PageConfig }) {
 
 function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onSignOut: () => void }) {
   const { config, live, format } = usePage();
-  const [view, setView] = useState<ViewId>(() => viewOf(location.hash));
+  const places = useMemo(() => placesOf(config), [config]);
+  const [place, setPlace] = useState<Place>(() => placeOf(places, location.hash));
   const [keysOpen, setKeysOpen] = useState(false);
   const connection = useStore(live.connection);
   useEffect(() => {
-    const changed = (): void => setView(viewOf(location.hash));
+    const changed = (): void => setPlace(placeOf(places, location.hash));
     addEventListener('hashchange', changed);
     return () => removeEventListener('hashchange', changed);
-  }, []);
-  const go = useCallback((to: ViewId) => {
+  }, [places]);
+  const go = useCallback((to: string) => {
     location.hash = `/${to}`;
   }, []);
   const showKeys = useCallback(() => setKeysOpen(true), []);
-  useKeys(go, showKeys);
-  const shown = live.lastEventAt.now !== undefined || live.bookings.now.order.length > 0;
+  useKeys(places, go, showKeys);
+  useEffect(() => {
+    document.title = `${place.label} · ${config.title}`;
+    scrollTo(0, 0);
+  }, [place, config]);
   // With something on the screen the reader keeps it; the banner asks for a new sign-in.
-  if (!shown && connection.status === 'closed' && connection.error?.isAuth === true) return <SignIn expired onToken={onSignIn} />;
-  const title = view === 'bookings' ? config.title : VIEWS.find(({ id }) => id === view)?.label;
+  if (live.lastEventAt.now === undefined && connection.status === 'closed' && connection.error?.isAuth === true) return <SignIn expired onToken={onSignIn} />;
+  const view = config.views.find(({ id }) => id === place.id);
   return (
-    <div className="frame" data-view={view}>
+    <div className="frame" data-view={place.id}>
       <a className="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus(); }}>Skip to the numbers</a>
       <nav className="rail" aria-label="Views">
-        <div className="brand"><Mark /> <span>Roomcast</span></div>
-        {VIEWS.map(({ id, label, icon }) => (
-          <a key={id} href={`#/${id}`} className="rail-link" aria-current={view === id ? 'page' : undefined} title={label}>
-            <ViewIcon name={icon} /> <span>{label}</span>
+        <div className="brand"><Mark /> <span>{config.title}</span></div>
+        {places.map(({ id, label, icon }) => (
+          <a key={id} href={`#/${id}`} className="rail-link" aria-current={place.id === id ? 'page' : undefined} title={label} data-rail={id}>
+            <Icon name={icon} /> <span>{label}</span>
           </a>
         ))}
       </nav>
       <div className="body">
         <header className="bar">
-          <h1>{title}</h1>
+          <h1>{place.label}</h1>
           {format.foreignZone !== undefined && <span className="bar-zone muted">Times in {format.foreignZone}</span>}
           <div className="bar-tools">
             <Badge />
             <PauseButton />
+            <BellButton />
             <Menu onSignOut={onSignOut} onKeys={showKeys} />
           </div>
         </header>
         <Banner onToken={onSignIn} />
         <main id="main" className="content" tabIndex={-1}>
-          {view === 'bookings' ? (
-            <>
-              <Cards />
-              <Bookings />
-            </>
-          ) : (
-            <ConnectionView />
-          )}
+          {view !== undefined ? <View key={view.id} view={view} /> : place.id === 'admin' ? <AdminView /> : <DiagnosisView />}
         </main>
       </div>
       <ToastStack />
-      <Keys open={keysOpen} onClose={() => setKeysOpen(false)} />
+      <EntrySheet />
+      <Keys places={places} open={keysOpen} onClose={() => setKeysOpen(false)} />
     </div>
   );
 }

@@ -40,7 +40,7 @@ export function Badge() {
       <div className="badge" data-testid="badge" data-face={face} data-status={state.status} role="status" title={explain(state, face)}>
         <span className="badge-dot" aria-hidden />
         <span className="badge-word">{WORD[face]}</span>
-        {face === 'live' && <span className="badge-more">WebSocket</span>}
+        {face === 'live' && <span className="badge-more">{live.transport()}</span>}
         {seconds !== undefined && (
           // The countdown is for the eyes; read aloud every second it would be a torment.
           <span className="badge-more" aria-hidden>

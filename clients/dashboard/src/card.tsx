@@ -5,7 +5,7 @@ import { useEffect, useId, useRef, useState } from 'react';
 import { useNow, usePage } from './context.js';
 import { DirectionIcon } from './icons.js';
 import type { Metric, MetricStatus } from './metric.js';
-import type { CardConfig } from './page.js';
+import type { CardConfig } from './view-config.js';
 import { Sparkline } from './sparkline.js';
 import { useStore } from './store.js';
 import { useTween } from './tween.js';
@@ -13,17 +13,19 @@ import { useTween } from './tween.js';
 /** Age from which a number says how old it is, in milliseconds. */
 const FRESH_MS = 5_000;
 
-/** The four numbers on top, or as many as the page is configured for. */
-export function Cards() {
+/** The numbers on top of a view. */
+export function Cards({ cards }: { cards: readonly CardConfig[] }) {
   const { config, live } = usePage();
   const { values, statuses } = useStore(live.metrics);
-  const room = useStore(live.metricsRoom);
-  const refused = room.error !== undefined && !room.error.isAuth && !room.error.temporary ? room.error : undefined;
+  const rooms = useStore(live.rooms);
+  if (cards.length === 0) return null;
   return (
-    <section className="cards" aria-label="Key numbers">
-      {config.cards.map((card) => (
-        <Card key={card.metric} card={card} metric={values.get(card.metric)} status={statuses.get(card.metric)} loaded={room.loaded} refused={refused !== undefined} />
-      ))}
+    <section className="cards" aria-label="Key numbers" data-count={cards.length}>
+      {cards.map((card) => {
+        const room = rooms.get(card.room ?? config.metrics);
+        const refused = room?.error !== undefined && !room.error.isAuth && !room.error.temporary;
+        return <Card key={card.metric} card={card} metric={values.get(card.metric)} status={statuses.get(card.metric)} loaded={room?.loaded === true} refused={refused} />;
+      })}
     </section>
   );
 }

@@ -1,6 +1,7 @@
 /** Numbers, money and times in the reader's language and the business's zone. Formatters are made once: making them is slow. */
 
-import type { CardFormat, PageConfig } from './page.js';
+import type { PageConfig } from './page.js';
+import type { NumberFormat as CardFormat } from './view-config.js';
 
 type NumberText = Parameters<Intl.NumberFormat['format']>[0];
 
@@ -14,21 +15,24 @@ export class Format {
   readonly #time: Intl.DateTimeFormat;
   readonly #shortTime: Intl.DateTimeFormat;
   readonly #day: Intl.DateTimeFormat;
+  readonly #date: Intl.DateTimeFormat;
   readonly #full: Intl.DateTimeFormat;
   readonly #relative: Intl.RelativeTimeFormat;
   readonly #regions: Intl.DisplayNames;
-  readonly #currency: string;
+  /** The business's currency. */
+  readonly currency: string;
 
   constructor(config: Pick<PageConfig, 'timezone' | 'currency'>, locale?: string) {
     this.#locale = locale;
     this.zone = config.timezone;
-    this.#currency = config.currency;
+    this.currency = config.currency;
     const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
     this.foreignZone = own === config.timezone ? undefined : config.timezone.split('/').at(-1)?.replaceAll('_', ' ');
     const timeZone = config.timezone;
     this.#time = new Intl.DateTimeFormat(locale, { timeZone, hour: '2-digit', minute: '2-digit', second: '2-digit' });
     this.#shortTime = new Intl.DateTimeFormat(locale, { timeZone, hour: '2-digit', minute: '2-digit' });
     this.#day = new Intl.DateTimeFormat(locale, { timeZone, day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' });
+    this.#date = new Intl.DateTimeFormat(locale, { timeZone, day: 'numeric', month: 'short' });
     this.#full = new Intl.DateTimeFormat(locale, { timeZone, dateStyle: 'medium', timeStyle: 'long' });
     this.#relative = new Intl.RelativeTimeFormat(locale, { style: 'narrow', numeric: 'always' });
     this.#regions = new Intl.DisplayNames(locale ?? [], { type: 'region' });
@@ -39,7 +43,7 @@ export class Format {
     const size = Math.abs(Number(value));
     switch (format) {
       case 'currency':
-        return this.#number(value, `c${size >= 1000}`, { style: 'currency', currency: this.#currency, currencyDisplay: 'narrowSymbol', ...(size >= 1000 ? { maximumFractionDigits: 0 } : {}) });
+        return this.#number(value, `c${size >= 1000}`, { style: 'currency', currency: this.currency, currencyDisplay: 'narrowSymbol', ...(size >= 1000 ? { maximumFractionDigits: 0 } : {}) });
       case 'percent':
         return this.#number(value, 'p', { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
       case 'number':
@@ -50,7 +54,7 @@ export class Format {
   /** The same with every digit there is. */
   exact(value: string, format: CardFormat): string {
     const digits = { minimumFractionDigits: 0, maximumFractionDigits: 12 };
-    if (format === 'currency') return this.#number(value, 'ce', { style: 'currency', currency: this.#currency, currencyDisplay: 'narrowSymbol', ...digits, minimumFractionDigits: 2 });
+    if (format === 'currency') return this.#number(value, 'ce', { style: 'currency', currency: this.currency, currencyDisplay: 'narrowSymbol', ...digits, minimumFractionDigits: 2 });
     return this.#number(value, `e${format}`, format === 'percent' ? { style: 'percent', ...digits } : digits);
   }
 
@@ -69,6 +73,11 @@ export class Format {
     return this.#number(size / 100, `ch${digits}`, { style: 'percent', minimumFractionDigits: digits, maximumFractionDigits: digits });
   }
 
+  /** A percentage that is said as one: 63 is 63 %. */
+  percent(value: number): string {
+    return this.#number(value / 100, 'pc', { style: 'percent', maximumFractionDigits: 1 });
+  }
+
   /** A whole number. */
   count(value: number): string {
     return this.#number(value, 'n', { maximumFractionDigits: 2 });
@@ -82,6 +91,16 @@ export class Format {
   /** 14:03 */
   shortTime(at: number): string {
     return this.#shortTime.format(at);
+  }
+
+  /** 14:00, or 4 Mar where a step is a day or longer: an axis. */
+  tick(at: number, step: number): string {
+    return step >= 86_400_000 ? this.#date.format(at) : this.#shortTime.format(at);
+  }
+
+  /** A number on an axis: 12K. */
+  short(value: number): string {
+    return this.#number(value, 'short', { notation: 'compact', maximumFractionDigits: 1 });
   }
 
   /** 4 Mar, 14:03 – 5 Mar, 14:03 */

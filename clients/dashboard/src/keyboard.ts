@@ -1,13 +1,13 @@
 /** The page's keys. They keep out of the way of typing. */
 
 import { useEffect } from 'react';
-import { VIEWS, type ViewId } from './page.js';
+import type { Place } from './places.js';
 
 /** How long `g` waits for its letter, in milliseconds. */
 const CHORD_MS = 1_000;
 
 /** Listens for the page's keys. */
-export function useKeys(go: (view: ViewId) => void, showKeys: () => void): void {
+export function useKeys(places: readonly Place[], go: (view: string) => void, showKeys: () => void): void {
   useEffect(() => {
     let chordUntil = 0;
     const down = (event: KeyboardEvent): void => {
@@ -17,7 +17,7 @@ export function useKeys(go: (view: ViewId) => void, showKeys: () => void): void 
       if (typing || event.metaKey || event.ctrlKey || event.altKey || document.querySelector('dialog[open]') !== null) return;
       if (event.timeStamp < chordUntil) {
         chordUntil = 0;
-        const view = VIEWS.find(({ key }) => key === event.key);
+        const view = places.find(({ key }) => key === event.key);
         if (view !== undefined) return go(view.id);
       }
       if (event.key === 'g') chordUntil = event.timeStamp + CHORD_MS;
@@ -29,5 +29,5 @@ export function useKeys(go: (view: ViewId) => void, showKeys: () => void): void 
     };
     document.addEventListener('keydown', down);
     return () => document.removeEventListener('keydown', down);
-  }, [go, showKeys]);
+  }, [places, go, showKeys]);
 }

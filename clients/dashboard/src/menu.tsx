@@ -1,9 +1,11 @@
 /** Theme and sign-out, behind one button; and the list of keys. */
 
-import { Keyboard, LogOut, Monitor, Moon, Settings, Sun } from 'lucide-react';
+import { BellRing, Keyboard, LogOut, Monitor, Moon, Settings, Sun, Volume2, VolumeX } from 'lucide-react';
 import { useEffect, useRef, useState } from 'react';
 import { usePage } from './context.js';
-import { VIEWS } from './page.js';
+import type { Place } from './places.js';
+import { choose, settings } from './settings.js';
+import { askForDesktop, play } from './speak.js';
 import { useStore } from './store.js';
 import { readTheme, storeTheme, type Theme } from './theme.js';
 
@@ -59,6 +61,8 @@ export function Menu({ onSignOut, onKeys }: { onSignOut: () => void; onKeys: () 
               </label>
             ))}
           </div>
+          <Sounds />
+          <Desktop />
           <button type="button" className="menu-item" onClick={() => { setOpen(false); onKeys(); }}><Keyboard size={16} aria-hidden /> Keys <kbd>?</kbd></button>
           <button type="button" className="menu-item" onClick={onSignOut} data-testid="sign-out"><LogOut size={16} aria-hidden /> Sign out</button>
         </div>
@@ -67,8 +71,53 @@ export function Menu({ onSignOut, onKeys }: { onSignOut: () => void; onKeys: () 
   );
 }
 
+/** Sounds: off until wished; a click on the switch is also what the browser waits for. */
+function Sounds() {
+  const { sounds, volume } = useStore(settings);
+  const Icon = sounds ? Volume2 : VolumeX;
+  return (
+    <div className="menu-sounds">
+      <label className="menu-item">
+        <Icon size={16} aria-hidden /> Sounds
+        <input type="checkbox" role="switch" data-testid="sounds" checked={sounds} onChange={(event) => { choose({ sounds: event.target.checked }); if (event.target.checked) play('info', volume); }} />
+      </label>
+      {sounds && (
+        <>
+          <label className="menu-volume">
+            <span className="sr-only">Volume</span>
+            <input type="range" min="0" max="1" step="0.05" value={volume} data-testid="volume" onChange={(event) => choose({ volume: Number(event.target.value) })} />
+          </label>
+          <div className="menu-tries">
+            {(['info', 'success', 'alert'] as const).map((sound) => <button key={sound} type="button" className="button button-small" data-testid={`try-${sound}`} onClick={() => play(sound, volume)}>{sound}</button>)}
+          </div>
+        </>
+      )}
+    </div>
+  );
+}
+
+/** Desktop notifications: permission is asked for only by this click. */
+function Desktop() {
+  const { desktop } = useStore(settings);
+  const [refused, setRefused] = useState(false);
+  const change = async (wanted: boolean): Promise<void> => {
+    const allowed = !wanted || (await askForDesktop());
+    setRefused(!allowed);
+    choose({ desktop: wanted && allowed });
+  };
+  return (
+    <>
+      <label className="menu-item">
+        <BellRing size={16} aria-hidden /> Desktop notifications
+        <input type="checkbox" role="switch" data-testid="desktop" checked={desktop} onChange={(event) => void change(event.target.checked)} />
+      </label>
+      {refused && <p className="menu-note" role="status">The browser does not allow them here. Allow notifications for this page in its settings.</p>}
+    </>
+  );
+}
+
 /** The keys, as a dialog. */
-export function Keys({ open, onClose }: { open: boolean; onClose: () => void }) {
+export function Keys({ places, open, onClose }: { places: readonly Place[];  open: boolean; onClose: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     if (open) dialog.current?.showModal();
@@ -76,7 +125,7 @@ export function Keys({ open, onClose }: { open: boolean; onClose: () => void }) 
   }, [open]);
   const keys: [string[], string][] = [
     [['/'], 'Filter the list'],
-    ...VIEWS.map((view): [string[], string] => [['g', view.key], `Go to ${view.label}`]),
+    ...places.map((view): [string[], string] => [['g', view.key], `Go to ${view.label}`]),
     [['?'], 'Show these keys'],
     [['Esc'], 'Close what is open'],
   ];

@@ -24,6 +24,8 @@ export interface Metric {
   readonly incompleteSince: number | null;
   readonly approximate: boolean;
   readonly error: string | null;
+  /** Grows with every change of the content. */
+  readonly revision: number;
 }
 
 /** What `metric.status` adds. */
@@ -32,9 +34,18 @@ export interface MetricStatus {
   readonly skipped: readonly (readonly [reason: string, count: number])[];
 }
 
-/** The metric a state key names, or undefined for closed windows, groups and statuses. */
-export function metricOfKey(key: string): string | undefined {
-  return /[@/]/.test(key) ? undefined : key;
+/** What a state key names: a metric, perhaps one group of it, perhaps a window that is over. Undefined for statuses and others. */
+export function readKey(key: string): { metric: string; group: string | undefined; closed: boolean } | undefined {
+  const found = /^([a-z][a-z0-9_]*)(?:\/([^@]*))?(@.+)?$/.exec(key);
+  if (found === null || found[1] === undefined || found[1] === 'status' || found[1] === 'notification') return undefined;
+  return { metric: found[1], group: found[2], closed: found[3] !== undefined };
+}
+
+/** A group as people read it: its values as the update names them. */
+export function groupNames(event: CloudEvent): string[] {
+  const group = record(event.data)?.['group'];
+  if (group === '~other') return ['others'];
+  return Array.isArray(group) ? group.map((value) => (value === null ? '–' : String(value))) : [];
 }
 
 /** Reads `metric.updated`; undefined when it is none. */
@@ -57,6 +68,7 @@ export function readMetric(event: CloudEvent): Metric | undefined {
     incompleteSince: instant(data['incomplete_since']),
     approximate: data['approximate'] === true,
     error: typeof data['error'] === 'string' ? data['error'] : null,
+    revision: typeof data['revision'] === 'number' ? data['revision'] : 0,
   };
 }
 

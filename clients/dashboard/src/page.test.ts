@@ -1,35 +1,66 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import type { CloudEvent } from 'roomcast';
 import { describe, expect, it } from 'vitest';
 import { faceOf } from './badge.js';
 import { Format } from './format.js';
-import { metricOfKey, readMetric, readStatus } from './metric.js';
-import { PageError, readPage, viewOf } from './page.js';
+import { readKey, readMetric, readStatus } from './metric.js';
+import { markOf, readPage } from './page.js';
+import { placeOf, placesOf } from './places.js';
+import { PageError } from './read.js';
+import { read, USUAL } from './settings.js';
 import { segments } from './sparkline.js';
 
-const PAGE = { scenario: 'bookings', title: 'B', timezone: 'Europe/Istanbul', currency: 'TRY', rooms: { events: 'b', metrics: 'm' }, cards: [{ metric: 'revenue', label: 'Revenue', format: 'currency' }] };
+const VIEW = { id: 'desk', label: 'Desk', cards: [{ metric: 'revenue', label: 'Revenue', format: 'currency' }], lists: [{ id: 'l', title: 'L', rooms: ['b'] }] };
+const PAGE = { title: 'B', timezone: 'Europe/Istanbul', currency: 'TRY', metrics: 'm', views: [VIEW] };
+const SCENARIOS = new URL('../../../deploy/scenarios/', import.meta.url);
 const metric = (data: unknown, type = 'metric.updated'): CloudEvent => ({ specversion: '1.0', id: '1', source: 's', type, data });
 
 describe('page configuration', () => {
-  it('is read, unknown members left out', () => {
-    expect(readPage({ ...PAGE, later: 1 })).toEqual(PAGE);
-    expect(readPage({ ...PAGE, currency: 'lira' }).currency).toBe('USD');
-    expect(readPage({ ...PAGE, cards: [{ metric: 'a', label: 'A', format: 'gauge' }] }).cards[0]?.format).toBe('number');
+  it('is read, what is not known left out, what is missing usual', () => {
+    const page = readPage({ ...PAGE, later: 1, currency: 'lira', toast_seconds: 999 });
+    expect([page.currency, page.toastMs, page.views[0]?.icon, page.views[0]?.key, page.notifications]).toEqual(['USD', 60_000, 'dashboard', 'd', undefined]);
+    expect(readPage({ ...PAGE, views: [{ ...VIEW, cards: [{ metric: 'a', label: 'A', format: 'gauge' }] }] }).views[0]?.cards[0]?.format).toBe('number');
+    expect(readPage({ ...PAGE, admin: { gateway: ['http://127.0.0.1:9080', 'javascript:x', 'http://x/y', 3], ingest: 7 } }).admin).toEqual({ gateway: ['http://127.0.0.1:9080'], ingest: [], aggregator: [] });
+    expect(markOf(page, 'in_doubt')).toEqual({ word: 'in doubt', icon: 'dot', tone: 'grey' });
   });
 
   it.each([
     [undefined, 'page.json'],
     [{ ...PAGE, title: '' }, 'title'],
     [{ ...PAGE, timezone: 'Mars/Base' }, 'timezone'],
-    [{ ...PAGE, rooms: { events: 'b' } }, 'rooms.metrics'],
-    [{ ...PAGE, cards: {} }, 'cards'],
-    [{ ...PAGE, cards: [{ label: 'x' }] }, 'cards[0].metric'],
+    [{ ...PAGE, metrics: undefined }, 'metrics'],
+    [{ ...PAGE, views: [] }, 'views'],
+    [{ ...PAGE, views: [VIEW, VIEW] }, 'views'],
+    [{ ...PAGE, views: [{ ...VIEW, id: 'admin' }] }, 'views[0].id'],
+    [{ ...PAGE, views: [{ ...VIEW, id: 'A b' }] }, 'views[0].id'],
+    [{ ...PAGE, views: [{ ...VIEW, cards: {} }] }, 'views[0].cards'],
+    [{ ...PAGE, views: [{ ...VIEW, cards: [{ label: 'x' }] }] }, 'views[0].cards[0].metric'],
+    [{ ...PAGE, views: [{ ...VIEW, lists: [{ id: 'l', title: 'L' }] }] }, 'views[0].lists[0].rooms'],
+    [{ ...PAGE, views: [{ ...VIEW, lists: [{ id: 'l', title: 'L', rooms: ['b'], columns: [{ label: 'x' }] }] }] }, 'views[0].lists[0].columns[0].text'],
+    [{ ...PAGE, events: { x: {} } }, 'events.x.title'],
+    [{ ...PAGE, marks: { x: 7 } }, 'marks.x'],
   ])('names what is wrong in %o', (body, path) => {
     expect(() => readPage(body)).toThrow(PageError);
     expect(() => readPage(body)).toThrow(`${path} must be`);
   });
 
-  it.each([['', 'bookings'], ['#/connection', 'connection'], ['#/bookings', 'bookings'], ['#/x', 'bookings'], ['#token=a', 'bookings']])('the address %s is the view %s', (hash, view) => {
-    expect(viewOf(hash)).toBe(view);
+  it.each(readdirSync(SCENARIOS))('of the scenario %s is good: every mark is known, every view has a key of its own', (name) => {
+    const page = readPage(JSON.parse(readFileSync(new URL(`${name}/page.json`, SCENARIOS), 'utf8')));
+    const keys = placesOf(page).map(({ key }) => key);
+    expect(new Set(keys).size).toBe(keys.length);
+    for (const list of page.views.flatMap((view) => view.lists)) {
+      for (const filter of list.filters) expect(page.marks.has(filter), `${list.id}: ${filter}`).toBe(true);
+      for (const type of list.types) expect(page.events.has(type), `${list.id}: ${type}`).toBe(true);
+    }
+    for (const priority of ['critical', 'high', 'medium', 'low']) expect(page.marks.has(priority)).toBe(true);
+  });
+
+  it.each([['', 'desk'], ['#/connection', 'connection'], ['#/desk', 'desk'], ['#/x', 'desk'], ['#token=a', 'desk'], ['#/admin', 'admin']])('the address %s is the place %s', (hash, place) => {
+    expect(placeOf(placesOf(readPage(PAGE)), hash).id).toBe(place);
+  });
+
+  it.each([[null, USUAL], ['{', USUAL], ['7', USUAL], ['{"sounds":true,"volume":9}', { ...USUAL, sounds: true }], ['{"desktop":true,"volume":0}', { ...USUAL, desktop: true, volume: 0 }]])('choices %s are %o', (text, expected) => {
+    expect(read(text)).toEqual(expected);
   });
 });
 
@@ -49,8 +80,16 @@ describe('metrics', () => {
     expect(readStatus(metric({ skipped: { late: 2, missing: 0, x: 'y' } }, 'metric.status'))).toEqual({ skipped: [['late', 2]] });
   });
 
-  it.each([['revenue', 'revenue'], ['revenue@2026', undefined], ['revenue/car', undefined], ['status/revenue', undefined]])('the key %s is the metric %s', (key, name) => {
-    expect(metricOfKey(key)).toBe(name);
+  it.each([
+    ['revenue', { metric: 'revenue', group: undefined, closed: false }],
+    ['revenue@2026-01-01T00:00:00Z', { metric: 'revenue', group: undefined, closed: true }],
+    ['by_vendor/v-01', { metric: 'by_vendor', group: 'v-01', closed: false }],
+    ['by_vendor/v-01/x@2026', { metric: 'by_vendor', group: 'v-01/x', closed: true }],
+    ['status/revenue', undefined],
+    ['notification/x', undefined],
+    ['~', undefined],
+  ])('the key %s is %o', (key, expected) => {
+    expect(readKey(key)).toEqual(expected);
   });
 });
 

@@ -1,17 +1,51 @@
 /** The page's configuration, `/page.json`: public, written by whoever runs the gateway, so read without trust. */
 
-import type { IconName } from './icons.js';
+import { iconName, type IconName } from './icons.js';
+import { readView, type ViewConfig } from './view-config.js';
+import { broken, object, optionalText, text } from './read.js';
 
-/** How a card writes its number. */
-export type CardFormat = 'currency' | 'number' | 'percent';
+export { PageError } from './read.js';
 
-/** One card. */
-export interface CardConfig {
-  readonly metric: string;
+/** The colours a mark may have; each also has an icon and a word. */
+export type Tone = 'accent' | 'green' | 'amber' | 'red' | 'grey';
+/** The sounds there are. */
+export type Sound = 'info' | 'success' | 'alert';
+
+/** How a state or a kind is written: word, icon and colour say the same. */
+export interface Mark {
+  readonly word: string;
+  readonly icon: IconName;
+  readonly tone: Tone;
+}
+
+/** What a type of event looks like wherever it appears. Texts are templates over the event: `{data.customer}`. */
+export interface EventConfig {
+  /** Which of the marks; default: the type. */
+  readonly mark: string;
+  /** Name of an icon, a template. */
+  readonly icon: string | undefined;
+  readonly title: string;
+  readonly line: string;
+  /** Announced when it is news. */
+  readonly toast: boolean;
+  readonly sound: Sound | undefined;
+}
+
+/** A command that people may give. */
+export interface CommandConfig {
+  readonly name: string;
   readonly label: string;
-  readonly format: CardFormat;
-  /** What the number means, for the tooltip. */
-  readonly definition?: string;
+  /** What is sent, its texts filled from the entry the button stands at. */
+  readonly data: unknown;
+  /** Which entries have the button, by mark; without, all. */
+  readonly marks: readonly string[] | undefined;
+}
+
+/** Addresses of admin ports, as exact origins. */
+export interface AdminPorts {
+  readonly gateway: readonly string[];
+  readonly ingest: readonly string[];
+  readonly aggregator: readonly string[];
 }
 
 /** Everything the page must know before it connects. */
@@ -21,65 +55,86 @@ export interface PageConfig {
   /** IANA name of the business's zone. */
   readonly timezone: string;
   readonly currency: string;
-  readonly rooms: { readonly events: string; readonly metrics: string };
-  readonly cards: readonly CardConfig[];
+  /** Where the numbers of the cards come. */
+  readonly metrics: string;
+  /** Where notifications come; without, there is no bell. */
+  readonly notifications: string | undefined;
+  /** The room whose people are shown in the bar. */
+  readonly presence: string | undefined;
+  /** How long an announcement stays, in milliseconds. */
+  readonly toastMs: number;
+  readonly events: ReadonlyMap<string, EventConfig>;
+  readonly marks: ReadonlyMap<string, Mark>;
+  readonly views: readonly ViewConfig[];
   /** Where events are published, for the examples shown to developers. */
-  readonly ingest?: string;
+  readonly ingest: string | undefined;
+  readonly admin: AdminPorts;
 }
 
-/** Why there is no configuration. */
-export class PageError extends Error {
-  constructor(
-    readonly kind: 'missing' | 'unreachable' | 'broken',
-    message: string,
-  ) {
-    super(message);
-  }
-}
-
-/** Cards a page shows at most: more is a table. */
-const CARDS_MAX = 12;
-
-/** Loads the configuration. Throws {@link PageError}. */
-export async function loadPage(): Promise<PageConfig> {
-  let response: Response;
-  try {
-    response = await fetch('/page.json', { cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(10_000) });
-  } catch {
-    throw new PageError('unreachable', 'The gateway does not answer.');
-  }
-  if (response.status === 404) throw new PageError('missing', 'This gateway has no page configured.');
-  if (!response.ok) throw new PageError('unreachable', `The gateway answered ${response.status}.`);
-  return readPage(await response.json().catch(() => undefined));
-}
+/** Views a rail has room for. */
+const VIEWS_MAX = 6;
+/** Seconds an announcement may stay. */
+const TOAST_SECONDS = { usual: 10, least: 2, most: 60 };
 
 /** Checks what came. Throws {@link PageError} naming the first thing that is wrong. */
 export function readPage(body: unknown): PageConfig {
   const page = object(body, 'page.json');
-  const rooms = object(page['rooms'], 'rooms');
-  if (!Array.isArray(page['cards'])) throw broken('cards', 'a list');
-  const ingest = page['ingest'];
+  const views = page['views'];
+  if (!Array.isArray(views) || views.length === 0) throw broken('views', 'a list that is not empty');
+  const seconds = page['toast_seconds'];
+  const stay = typeof seconds === 'number' ? Math.min(TOAST_SECONDS.most, Math.max(TOAST_SECONDS.least, seconds)) : TOAST_SECONDS.usual;
+  const read = views.slice(0, VIEWS_MAX).map((view, index) => readView(view, `views[${index}]`));
+  const twice = read.find((view, index) => read.findIndex(({ id }) => id === view.id) !== index);
+  if (twice !== undefined) throw broken('views', `a list without ${twice.id} twice`);
   return {
-    scenario: typeof page['scenario'] === 'string' ? page['scenario'] : 'bookings',
+    scenario: optionalText(page['scenario']) ?? 'roomcast',
     title: text(page['title'], 'title'),
     timezone: zone(page['timezone']),
     currency: typeof page['currency'] === 'string' && /^[A-Z]{3}$/.test(page['currency']) ? page['currency'] : 'USD',
-    rooms: { events: text(rooms['events'], 'rooms.events'), metrics: text(rooms['metrics'], 'rooms.metrics') },
-    cards: page['cards'].slice(0, CARDS_MAX).map((card, index) => readCard(card, `cards[${index}]`)),
-    ...(typeof ingest === 'string' ? { ingest } : {}),
+    metrics: text(page['metrics'], 'metrics'),
+    notifications: optionalText(page['notifications']),
+    presence: optionalText(page['presence']),
+    toastMs: stay * 1_000,
+    events: new Map(Object.entries(object(page['events'] ?? {}, 'events')).map(([type, value]) => [type, readEvent(value, type)])),
+    marks: new Map(Object.entries(object(page['marks'] ?? {}, 'marks')).map(([name, value]) => [name, readMark(value, name)])),
+    views: read,
+    ingest: optionalText(page['ingest']),
+    admin: readAdmin(page['admin']),
   };
 }
 
-function readCard(value: unknown, path: string): CardConfig {
-  const card = object(value, path);
-  const format = card['format'];
-  const definition = card['definition'];
+/** A mark for a name that has none: the name itself, without a colour. */
+export function markOf(config: Pick<PageConfig, 'marks'>, name: string): Mark {
+  return config.marks.get(name) ?? { word: name.replaceAll('_', ' '), icon: 'dot', tone: 'grey' };
+}
+
+function readEvent(value: unknown, type: string): EventConfig {
+  const event = object(value, `events.${type}`);
+  const sound = event['sound'];
   return {
-    metric: text(card['metric'], `${path}.metric`),
-    label: text(card['label'], `${path}.label`),
-    format: format === 'currency' || format === 'percent' ? format : 'number',
-    ...(typeof definition === 'string' ? { definition } : {}),
+    mark: optionalText(event['mark']) ?? type,
+    icon: optionalText(event['icon']),
+    title: text(event['title'], `events.${type}.title`),
+    line: optionalText(event['line']) ?? '',
+    toast: event['toast'] === true,
+    sound: sound === 'info' || sound === 'success' || sound === 'alert' ? sound : undefined,
   };
+}
+
+function readMark(value: unknown, name: string): Mark {
+  const mark = object(value, `marks.${name}`);
+  const tone = mark['tone'];
+  return {
+    word: text(mark['word'], `marks.${name}.word`),
+    icon: iconName(mark['icon']) ?? 'dot',
+    tone: tone === 'accent' || tone === 'green' || tone === 'amber' || tone === 'red' ? tone : 'grey',
+  };
+}
+
+function readAdmin(value: unknown): AdminPorts {
+  const admin = typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
+  const list = (part: unknown): string[] => (Array.isArray(part) ? part.filter((one): one is string => typeof one === 'string' && /^https?:\/\/[^/\s]+$/.test(one)) : []);
+  return { gateway: list(admin['gateway']), ingest: list(admin['ingest']), aggregator: list(admin['aggregator']) };
 }
 
 function zone(value: unknown): string {
@@ -90,33 +145,4 @@ function zone(value: unknown): string {
   } catch {
     throw broken('timezone', 'an IANA time zone');
   }
-}
-
-function object(value: unknown, path: string): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw broken(path, 'an object');
-  return value as Record<string, unknown>;
-}
-
-function text(value: unknown, path: string): string {
-  if (typeof value !== 'string' || value === '') throw broken(path, 'a text');
-  return value;
-}
-
-function broken(path: string, expected: string): PageError {
-  return new PageError('broken', `${path} must be ${expected}.`);
-}
-
-/** Views the rail offers, with the key that follows `g`. */
-export const VIEWS = [
-  { id: 'bookings', label: 'Bookings', icon: 'bookings', key: 'b' },
-  { id: 'connection', label: 'Connection', icon: 'connection', key: 'c' },
-] as const satisfies readonly { id: string; label: string; icon: IconName; key: string }[];
-
-/** A view's name, as in its address. */
-export type ViewId = (typeof VIEWS)[number]['id'];
-
-/** The view an address names; the first for anything else. */
-export function viewOf(hash: string): ViewId {
-  const name = hash.replace(/^#\/?/, '');
-  return VIEWS.find((view) => view.id === name)?.id ?? VIEWS[0].id;
 }

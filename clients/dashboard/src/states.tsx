@@ -2,15 +2,16 @@
 
 import { CircleAlert, Inbox, KeyRound, Lock, SearchX, Settings2, WifiOff } from 'lucide-react';
 import type { LucideIcon } from 'lucide-react';
-import { useState, type FormEvent, type ReactNode } from 'react';
+import { useId, useState, type FormEvent, type ReactNode } from 'react';
 import type { RoomcastError } from 'roomcast';
-import { CopyButton } from './booking-sheet.js';
+import { CopyButton } from './copy-button.js';
 import { usePage } from './context.js';
-import type { PageError } from './page.js';
+import type { PageError } from './read.js';
 import { useStore } from './store.js';
+import type { ListConfig } from './view-config.js';
 
 /** The common shape: icon, what it is, what to do. */
-function Blank({ icon: Icon, title, children, testId, tone }: { icon: LucideIcon; title: string; children?: ReactNode; testId: string; tone?: 'red' }) {
+export function Blank({ icon: Icon, title, children, testId, tone }: { icon: LucideIcon; title: string; children?: ReactNode; testId: string; tone?: 'red' }) {
   return (
     <div className="blank" data-testid={testId} data-tone={tone}>
       <span className="blank-icon"><Icon size={22} aria-hidden /></span>
@@ -20,41 +21,41 @@ function Blank({ icon: Icon, title, children, testId, tone }: { icon: LucideIcon
   );
 }
 
-/** The room is open and nothing has happened. */
-export function EmptyBookings() {
+/** The rooms are open and nothing has happened. */
+export function EmptyList({ list }: { list: ListConfig }) {
   const { config } = usePage();
-  const example = { room: config.rooms.events, audience: 'staff', type: 'booking:new', data: { id: 'bk-000001', customer: 'Elif Kaya', country: 'TR', category: 'tour', title: 'Balloon ride', duration: '1 day', amount: 4250.5, currency: config.currency } };
+  if (list.example === undefined) return <Blank icon={Inbox} title={`No ${list.noun}s yet`} testId="empty"><p>They appear here the moment they happen.</p></Blank>;
   const command = [
     '. .roomcast/dev.env',
     `curl -s "${config.ingest ?? '$ROOMCAST_INGEST'}/v1/events" \\`,
     '  -H "Authorization: Bearer $ROOMCAST_TOKEN" \\',
     "  -H 'Content-Type: application/json' \\",
-    `  -d '${JSON.stringify(example)}'`,
+    `  -d '${JSON.stringify(list.example)}'`,
   ].join('\n');
   return (
-    <Blank icon={Inbox} title="No bookings yet. Publish one:" testId="empty">
-      <pre className="code">{command}</pre>
+    <Blank icon={Inbox} title={`No ${list.noun}s yet. Publish one:`} testId="empty">
+      <pre className="code" tabIndex={0}>{command}</pre>
       <CopyButton text={command} label="Copy command" />
     </Blank>
   );
 }
 
 /** The filter leaves nothing. */
-export function NoMatch({ onClear }: { onClear: () => void }) {
+export function NoMatch({ noun, onClear }: { noun: string; onClear: () => void }) {
   return (
-    <Blank icon={SearchX} title="No booking matches" testId="no-match">
+    <Blank icon={SearchX} title={`No ${noun} matches`} testId="no-match">
       <button type="button" className="button" onClick={onClear}>Clear the filter</button>
     </Blank>
   );
 }
 
-/** The reader may not see this room. */
-export function Forbidden({ room }: { room: string }) {
+/** The reader may not see this. */
+export function Forbidden({ what }: { what: string }) {
   const { live } = usePage();
   const { session } = useStore(live.connection);
   const roles = session?.roles ?? [];
   return (
-    <Blank icon={Lock} title={`You may not see ${room}`} testId="forbidden">
+    <Blank icon={Lock} title={`You may not see: ${what}`} testId="forbidden">
       <p>
         {session === undefined ? 'Your sign-in does' : <>You are signed in as <b>{session.user}</b> with {roles.length === 0 ? 'no role' : <>the {roles.length === 1 ? 'role' : 'roles'} <b>{roles.join(', ')}</b></>}, which do</>}
         {session !== undefined && roles.length === 1 ? 'es' : ''} not open this room. Ask whoever manages your roles.
@@ -85,7 +86,8 @@ export function SignIn({ expired, onToken }: { expired: boolean; onToken: (token
 }
 
 /** Takes a token by hand. */
-export function TokenForm({ onToken }: { onToken: (token: string) => void }) {
+export function TokenForm({ onToken, label = 'Token' }: { onToken: (token: string) => void; label?: string }) {
+  const id = useId();
   const [text, setText] = useState('');
   const submit = (event: FormEvent): void => {
     event.preventDefault();
@@ -95,8 +97,8 @@ export function TokenForm({ onToken }: { onToken: (token: string) => void }) {
   };
   return (
     <form className="sign-in" onSubmit={submit}>
-      <label className="sr-only" htmlFor="token">Token</label>
-      <input id="token" type="password" autoComplete="off" placeholder="Token" value={text} onChange={(event) => setText(event.target.value)} />
+      <label className="sr-only" htmlFor={id}>{label}</label>
+      <input id={id} type="password" autoComplete="off" placeholder={label} value={text} onChange={(event) => setText(event.target.value)} />
       <button type="submit" className="button button-primary">Sign in</button>
     </form>
   );

@@ -3,7 +3,7 @@
 import { X } from 'lucide-react';
 import { useEffect, useSyncExternalStore } from 'react';
 import { RelativeTime, usePage } from './context.js';
-import { CategoryIcon, StatusChip } from './icons.js';
+import { Chip, Tile } from './icons.js';
 import { useStore } from './store.js';
 import { dismiss, expire, nextEnd, pause, resume, TOASTS_SHOWN, TOASTS_SHOWN_PHONE, type Toast } from './toasts.js';
 
@@ -64,19 +64,22 @@ function usePhone(): boolean {
 }
 
 function ToastCard({ toast, onClose }: { toast: Toast; onClose: () => void }) {
-  const { format } = usePage();
-  const { booking } = toast;
-  const line = [format.money(booking.amount, booking.currency), booking.title].filter((part) => part !== '').join(' · ');
+  const { live } = usePage();
+  const { opens } = toast;
+  const open = (): void => {
+    if (opens !== undefined) live.opened.update(() => opens);
+    onClose();
+  };
   return (
-    <div className="toast" role={toast.critical ? 'alert' : 'status'} data-testid="toast" data-status={toast.status} data-toast={toast.id}>
-      <CategoryIcon category={booking.category} />
+    <div className="toast" role={toast.critical ? 'alert' : 'status'} data-testid="toast" data-mark={toast.mark} data-toast={toast.id} onKeyDown={(event) => event.key === 'Escape' && onClose()}>
+      <Tile name={toast.icon} />
       <div className="toast-text">
         <div className="toast-row">
-          <p className="toast-title">{booking.customer || booking.id}</p>
-          <StatusChip status={toast.status} />
+          {opens === undefined ? <p className="toast-title">{toast.title}</p> : <button type="button" className="toast-title toast-open" data-testid="toast-open" onClick={open}>{toast.title}</button>}
+          <Chip mark={toast.mark} />
         </div>
         <div className="toast-row muted">
-          <p className="toast-line" title={line}>{line}</p>
+          <p className="toast-line" title={toast.line}>{toast.line}</p>
           <RelativeTime at={toast.shownAt} />
         </div>
       </div>

@@ -1,15 +1,15 @@
 import { describe, expect, it } from 'vitest';
-import type { Booking } from './bookings.js';
-import { add, dismiss, expire, nextEnd, NO_TOASTS, pause, resume, TOAST_MS, TOASTS_MAX, type Toasts } from './toasts.js';
+import { add, dismiss, expire, nextEnd, NO_TOASTS, pause, resume, TOASTS_MAX, type Toasts } from './toasts.js';
 
-const put = (toasts: Toasts, id: string, now: number): Toasts => add(toasts, { id, booking: {} as Booking, status: 'new', critical: false }, now);
+const STAY = 10_000;
+const put = (toasts: Toasts, id: string, now: number): Toasts => add(toasts, { id, title: id, line: '', icon: 'dot', mark: 'new', critical: false, opens: undefined }, now, STAY);
 
 describe('toasts', () => {
   it('come newest first, once, and go after their time', () => {
     let toasts = put(put(put(NO_TOASTS, 'a', 0), 'b', 1_000), 'a', 2_000);
     expect(toasts.list.map(({ id }) => id)).toEqual(['b', 'a']);
-    expect(nextEnd(toasts)).toBe(TOAST_MS);
-    toasts = expire(toasts, TOAST_MS);
+    expect(nextEnd(toasts)).toBe(STAY);
+    toasts = expire(toasts, STAY);
     expect(toasts.list.map(({ id }) => id)).toEqual(['b']);
     expect(dismiss(toasts, 'b').list).toEqual([]);
     expect(nextEnd(NO_TOASTS)).toBeUndefined();
@@ -20,7 +20,7 @@ describe('toasts', () => {
     expect(nextEnd(toasts)).toBeUndefined();
     toasts = put(expire(toasts, 60_000), 'late', 50_000);
     toasts = resume(toasts, 60_000);
-    expect(toasts.list.map(({ id, endsAt }) => [id, endsAt])).toEqual([['late', 60_000 + TOAST_MS], ['a', 61_000]]);
+    expect(toasts.list.map(({ id, endsAt }) => [id, endsAt])).toEqual([['late', 60_000 + STAY], ['a', 61_000]]);
   });
 
   it('are bounded', () => {

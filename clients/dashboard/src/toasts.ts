@@ -1,13 +1,21 @@
 /** Which announcements are on the screen. Pure: the time is an argument; `toast.tsx` shows them and keeps the timer. */
 
-import type { Booking, BookingStatus } from './bookings.js';
+/** What is announced. */
+export interface News {
+  readonly id: string;
+  readonly title: string;
+  readonly line: string;
+  /** Name of an icon. */
+  readonly icon: string;
+  /** Name of a mark. */
+  readonly mark: string;
+  readonly critical: boolean;
+  /** What a click opens. */
+  readonly opens: { readonly list: string; readonly id: string } | undefined;
+}
 
 /** One announcement. */
-export interface Toast {
-  readonly id: string;
-  readonly booking: Booking;
-  readonly status: BookingStatus;
-  readonly critical: boolean;
+export interface Toast extends News {
   /** When it goes, by this machine's clock, in milliseconds; moved while the reader looks. */
   readonly endsAt: number;
   readonly shownAt: number;
@@ -22,8 +30,6 @@ export interface Toasts {
 
 /** None. */
 export const NO_TOASTS: Toasts = { list: [], pausedAt: undefined };
-/** How long one stays, in milliseconds. */
-export const TOAST_MS = 10_000;
 /** Shown at once; the rest is "+n more". */
 export const TOASTS_SHOWN = 5;
 /** The same on a phone, where five would cover the page. */
@@ -31,10 +37,10 @@ export const TOASTS_SHOWN_PHONE = 2;
 /** Kept at all; a flood after a long break is not worth more. */
 export const TOASTS_MAX = 99;
 
-/** Adds one; the same id again changes nothing. */
-export function add(toasts: Toasts, toast: Omit<Toast, 'endsAt' | 'shownAt'>, now: number): Toasts {
-  if (toasts.list.some((other) => other.id === toast.id)) return toasts;
-  return { ...toasts, list: [{ ...toast, shownAt: now, endsAt: now + TOAST_MS }, ...toasts.list].slice(0, TOASTS_MAX) };
+/** Adds one for `stay` milliseconds; the same id again changes nothing. */
+export function add(toasts: Toasts, news: News, now: number, stay: number): Toasts {
+  if (toasts.list.some((other) => other.id === news.id)) return toasts;
+  return { ...toasts, list: [{ ...news, shownAt: now, endsAt: now + stay }, ...toasts.list].slice(0, TOASTS_MAX) };
 }
 
 /** Removes one. */

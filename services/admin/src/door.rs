@@ -1,7 +1,7 @@
 //! The way of every admin call: `Host`, origin, token, body, handler, record.
 //!
-//! No CORS and no cookies: a page has no business here, whoever is signed in. What fails is refused before a handler runs,
-//! and recorded like what succeeds.
+//! No cookies, and no page but those whose origins an operator named: others have no business here, whoever is signed in. What
+//! fails is refused before a handler runs, and recorded like what succeeds.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use http::header::{AUTHORIZATION, ORIGIN};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
 use prometheus::IntCounterVec;
 use roomcast_access::TokenError;
@@ -22,6 +22,7 @@ use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::audit::{Audit, Call, Outcome};
 use crate::caller::{Caller, Note};
+use crate::pages::{self, From};
 use crate::problem::{harden, problem};
 use crate::settings::AdminKeys;
 
@@ -67,7 +68,7 @@ impl Door {
     }
 
     /// Everything that is decided before the body is read.
-    fn admit(&self, request: &Request, now_secs: i64) -> Result<Caller, Refusal> {
+    fn admit(&self, request: &Request, from: &From, now_secs: i64) -> Result<Caller, Refusal> {
         let headers = request.headers();
         if !self.keys.hosts.allow(headers, request.uri()) {
             return Err(Refusal::new(
@@ -75,8 +76,11 @@ impl Door {
                 "this Host is not one of the admin port's names",
             ));
         }
-        if headers.contains_key(ORIGIN) {
-            return Err(Refusal::new(Code::BadOrigin, "the admin API is not for pages"));
+        if *from == From::Stranger {
+            return Err(Refusal::new(
+                Code::BadOrigin,
+                "the admin API is not for pages of this origin",
+            ));
         }
         let token = bearer(headers)
             .ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid admin token is needed"))?;
@@ -99,12 +103,20 @@ impl Door {
 }
 
 async fn pass(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let from = door.keys.pages.from(request.headers());
+    // A browser's question before the call is none itself: it has no token yet, and changes nothing.
+    if let From::Page(origin) = &from
+        && pages::is_preflight(request.method(), request.headers())
+        && door.keys.hosts.allow(request.headers(), request.uri())
+    {
+        return pages::granted(origin);
+    }
     let call = Call {
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
         from: peer(&request),
     };
-    let admitted = door.admit(&request, jiff::Timestamp::now().as_second());
+    let admitted = door.admit(&request, &from, jiff::Timestamp::now().as_second());
     let (caller, mut response) = match admitted {
         Err(refusal) => (None, problem(&refusal)),
         Ok(caller) => (Some(caller.clone()), answer(caller, request, next).await),
@@ -139,6 +151,9 @@ async fn pass(State(door): State<Door>, request: Request, next: Next) -> Respons
         code,
     };
     door.audit.call(caller.as_ref(), &call, &outcome, note);
+    if let From::Page(origin) = &from {
+        pages::let_read(&mut response, origin);
+    }
     response
 }
 

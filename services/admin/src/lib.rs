@@ -12,6 +12,7 @@ pub mod extract;
 mod hosts;
 pub mod instance;
 pub mod log;
+mod pages;
 pub mod problem;
 pub mod settings;
 

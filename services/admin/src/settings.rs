@@ -10,10 +10,12 @@ use roomcast_chassis::process::Failure;
 use roomcast_issuers::ADMIN_AUDIENCE;
 
 use crate::hosts::Hosts;
+use crate::pages::Pages;
 
 const KEYS_FILE: &str = "ROOMCAST_ADMIN_JWT_KEYS_FILE";
 const ISSUER: &str = "ROOMCAST_ADMIN_JWT_ISSUER";
 const HOSTS: &str = "ROOMCAST_ADMIN_HOSTS";
+const ORIGINS: &str = "ROOMCAST_ADMIN_ORIGINS";
 
 /// The settings about the admin port's routes.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,8 @@ pub struct AdminSettings {
     keys: Option<(PathBuf, String)>,
     /// `ROOMCAST_ADMIN_HOSTS`: names under which the admin port is reached, beside those of this machine.
     hosts: Vec<String>,
+    /// `ROOMCAST_ADMIN_ORIGINS`: origins of pages that may ask; none by default.
+    origins: Vec<String>,
 }
 
 /// The admin keys, read.
@@ -29,6 +33,7 @@ pub struct AdminSettings {
 pub struct AdminKeys {
     pub(crate) verifier: Verifier,
     pub(crate) hosts: Hosts,
+    pub(crate) pages: Pages,
 }
 
 impl AdminSettings {
@@ -44,6 +49,11 @@ impl AdminSettings {
             "",
             "Names under which the admin port is reached, separated by commas, beside its address and those of this machine.",
         );
+        let origins = reader.list(
+            ORIGINS,
+            "",
+            "Origins of pages that may ask the admin port, separated by commas, exact, like https://desk.example; none by default.",
+        );
         if file.is_some() != issuer.is_some() {
             let name = if file.is_some() { ISSUER } else { KEYS_FILE };
             reader.mistake(name, format!("{KEYS_FILE} and {ISSUER} together, or neither"));
@@ -51,9 +61,16 @@ impl AdminSettings {
         if hosts.iter().any(|host| !Hosts::is_name(host)) {
             reader.mistake(HOSTS, "names or addresses without port, like gateway-0.gateways");
         }
+        if origins.iter().any(|origin| !Pages::is_origin(origin)) {
+            reader.mistake(
+                ORIGINS,
+                "origins like https://desk.example or http://127.0.0.1:8080",
+            );
+        }
         Self {
             keys: file.zip(issuer),
             hosts,
+            origins,
         }
     }
 
@@ -80,7 +97,12 @@ impl AdminSettings {
             )));
         }
         let hosts = Hosts::new(listen.ip(), &self.hosts);
-        Ok(Some(AdminKeys { verifier, hosts }))
+        let pages = Pages::new(&self.origins);
+        Ok(Some(AdminKeys {
+            verifier,
+            hosts,
+            pages,
+        }))
     }
 
     fn verifier(&self) -> Result<Option<Verifier>, Failure> {

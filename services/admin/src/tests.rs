@@ -20,6 +20,8 @@ static SERVICE: Service = Service {
 };
 
 const ISSUER: &str = "https://operators";
+/// A page that may ask.
+const PAGE: &str = "https://desk.example";
 
 fn read(pairs: &[(&str, &str)]) -> Result<(Context, AdminSettings), String> {
     process::install_crypto();
@@ -56,6 +58,7 @@ impl Rig {
         let (context, settings) = read(&[
             ("ROOMCAST_ADMIN_JWT_KEYS_FILE", file.to_str().unwrap()),
             ("ROOMCAST_ADMIN_JWT_ISSUER", ISSUER),
+            ("ROOMCAST_ADMIN_ORIGINS", PAGE),
         ])
         .unwrap();
         let audit = Audit::new(&context, "test").unwrap();
@@ -281,6 +284,57 @@ async fn other_hosts_and_pages_are_refused_before_the_token_is_looked_at() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_named_may_ask_and_needs_a_token_all_the_same() {
+    let rig = Rig::new();
+    let preflight = |origin: &str, host: &str| {
+        Request::options("/admin/v1/who")
+            .header(HOST, host)
+            .header(ORIGIN, origin)
+            .header("access-control-request-method", "GET")
+            .body(Body::empty())
+            .unwrap()
+    };
+    let granted = rig.send(preflight(PAGE, "localhost")).await;
+    assert_eq!(granted.status, 204);
+    assert_eq!(granted.headers["access-control-allow-origin"], PAGE);
+    assert_eq!(
+        granted.headers["access-control-allow-headers"],
+        "authorization, content-type"
+    );
+    assert!(!granted.headers.contains_key("access-control-allow-credentials"));
+    for (origin, host, status) in [
+        ("https://evil.example", "localhost", 403),
+        ("null", "localhost", 403),
+        (PAGE, "evil.example", 400),
+    ] {
+        let refused = rig.send(preflight(origin, host)).await;
+        assert_eq!(refused.status, status, "{origin} {host}");
+        assert!(
+            !refused.headers.contains_key("access-control-allow-methods"),
+            "{origin} {host}"
+        );
+    }
+    for (token, status) in [(Some(rig.token()), 200), (None, 401)] {
+        let mut request = Request::get("/admin/v1/who")
+            .header(HOST, "localhost")
+            .header(ORIGIN, PAGE);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let answer = rig.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, status);
+        // The page is to read why it was refused, too.
+        assert_eq!(answer.headers["access-control-allow-origin"], PAGE);
+        assert_eq!(answer.headers["vary"], "origin");
+    }
+    assert_eq!(
+        rig.audit.entries().len(),
+        5,
+        "what was granted before a call is none"
+    );
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said_in_problems() {
     let rig = Rig::new();
     let nothing = rig.get("/admin/v1/nothing", Some(&rig.token())).await;
@@ -400,6 +454,10 @@ fn settings_that_make_no_sense_are_refused() {
         (
             vec![("ROOMCAST_ADMIN_HOSTS", "gateway:9080")],
             "ROOMCAST_ADMIN_HOSTS",
+        ),
+        (
+            vec![("ROOMCAST_ADMIN_ORIGINS", "https://desk.example/,*")],
+            "ROOMCAST_ADMIN_ORIGINS",
         ),
     ] {
         let mistakes = read(&pairs).map(drop).unwrap_err();

@@ -35,15 +35,24 @@ impl Page {
         let ingest = config
             .and_then(|config| config.get("ingest"))
             .and_then(serde_json::Value::as_str);
-        let ingest = ingest.filter(|url| {
-            url.bytes()
-                .all(|b| b.is_ascii_graphic() && !b";,'\"".contains(&b))
-        });
+        // And, for operators, the admin ports that let it: their addresses by kind of service.
+        let admin = config
+            .and_then(|config| config.get("admin")?.as_object())
+            .into_iter()
+            .flat_map(|kinds| kinds.values())
+            .filter_map(serde_json::Value::as_array)
+            .flatten()
+            .filter_map(serde_json::Value::as_str);
+        let others: Vec<&str> = ingest
+            .into_iter()
+            .chain(admin)
+            .filter(|url| is_plain(url))
+            .collect();
         let policy = format!(
             "default-src 'self'; connect-src 'self' ws: wss: {}; img-src 'self' data:; media-src 'self' data: blob:; \
              style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'none'; \
              frame-ancestors 'none'",
-            ingest.unwrap_or_default()
+            others.join(" ")
         );
         Self {
             config: config.map(ToString::to_string),
@@ -116,6 +125,12 @@ impl Page {
     }
 }
 
+/// Whether an address says nothing more in a header than where it leads.
+fn is_plain(url: &str) -> bool {
+    url.bytes()
+        .all(|b| b.is_ascii_graphic() && !b";,'\"".contains(&b))
+}
+
 fn content_type(name: &str) -> &'static str {
     match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
         "html" => "text/html; charset=utf-8",
@@ -141,12 +156,16 @@ mod tests {
 
     #[test]
     fn the_page_is_there_built_or_not_and_is_not_sent_twice() {
-        let page = Page::new(Some(&serde_json::json!({"ingest": "http://127.0.0.1:8081"})));
+        let page = Page::new(Some(&serde_json::json!({
+            "ingest": "http://127.0.0.1:8081",
+            "admin": { "gateway": ["http://127.0.0.1:9080", "x; y", 7], "ingest": 7 }
+        })));
         let first = page.file("/", &HeaderMap::new()).unwrap();
         assert_eq!(first.status(), StatusCode::OK);
         let policy = first.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(
-            policy.contains("http://127.0.0.1:8081") && policy.contains("frame-ancestors 'none'"),
+            policy.contains("connect-src 'self' ws: wss: http://127.0.0.1:8081 http://127.0.0.1:9080;")
+                && policy.contains("frame-ancestors 'none'"),
             "{policy}"
         );
         let again = HeaderMap::from_iter([(IF_NONE_MATCH, first.headers()[ETAG].clone())]);

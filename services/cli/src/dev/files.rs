@@ -105,11 +105,17 @@ impl Files {
     ///
     /// # Errors
     /// 69: the file cannot be written.
-    pub(crate) fn write_page(&self, home: &Home, ingest: &str) -> Result<Option<PathBuf>, Failure> {
+    pub(crate) fn write_page(
+        &self,
+        home: &Home,
+        ingest: &str,
+        admin: &Value,
+    ) -> Result<Option<PathBuf>, Failure> {
         let Some(Value::Object(mut page)) = self.page.clone() else {
             return Ok(None);
         };
         page.insert("ingest".to_owned(), json!(ingest));
+        page.insert("admin".to_owned(), admin.clone());
         home.write("page.json", &Value::Object(page).to_string())
             .map(Some)
     }
@@ -179,13 +185,17 @@ mod tests {
     fn the_default_and_the_scenarios_are_good() {
         let (files, home) = find_with(None, None).unwrap();
         assert!(files.policy.starts_with(home.path()) && files.metrics.is_some() && files.scenario.is_none());
-        assert_eq!(files.write_page(&home, "http://x").unwrap(), None);
+        assert_eq!(files.write_page(&home, "http://x", &json!({})).unwrap(), None);
         let (files, home) = find_with(Some("bookings"), None).unwrap();
-        let page = files.write_page(&home, "http://127.0.0.1:8081").unwrap().unwrap();
+        let admin = json!({ "gateway": ["http://127.0.0.1:9080"] });
+        let page = files
+            .write_page(&home, "http://127.0.0.1:8081", &admin)
+            .unwrap()
+            .unwrap();
         let page: Value = serde_json::from_str(&std::fs::read_to_string(page).unwrap()).unwrap();
         assert_eq!(
-            (&page["ingest"], &page["scenario"]),
-            (&json!("http://127.0.0.1:8081"), &json!("bookings"))
+            (&page["ingest"], &page["scenario"], &page["admin"]),
+            (&json!("http://127.0.0.1:8081"), &json!("bookings"), &admin)
         );
         assert!(files.scenario.is_some());
     }

@@ -57,6 +57,15 @@ impl System<'_> {
             .collect()
     }
 
+    /// The same by kind of service.
+    pub(super) fn admin_by_kind(&self) -> serde_json::Value {
+        let http = |port: &u16| format!("http://127.0.0.1:{port}");
+        let admin = |pairs: &[(u16, u16)]| pairs.iter().map(|(_, admin)| http(admin)).collect::<Vec<_>>();
+        let ports = &self.ports;
+        let aggregators: Vec<String> = ports.aggregators.iter().map(http).collect();
+        json!({ "ingest": admin(&ports.ingests), "aggregator": aggregators, "gateway": admin(&ports.gateways) })
+    }
+
     /// A development user with the role our own scenarios know, or, under a policy that does not know it, with every role there is: a
     /// newcomer's first event is not to fail for a role's name.
     pub(super) fn claims(&self, subject: &str, role: &str) -> Claims {
@@ -153,15 +162,13 @@ impl System<'_> {
     ) -> Result<serde_json::Value, Failure> {
         let http = |port: u16| format!("http://127.0.0.1:{port}");
         let first = |pairs: &[(u16, u16)]| pairs.iter().map(|(public, _)| http(*public)).collect::<Vec<_>>();
-        let admin = |pairs: &[(u16, u16)]| pairs.iter().map(|(_, admin)| http(*admin)).collect::<Vec<_>>();
-        let aggregators: Vec<String> = self.ports.aggregators.iter().map(|port| http(*port)).collect();
         let env_file = std::path::absolute(written.path()).unwrap_or_else(|_| written.path().to_owned());
         Ok(json!({
             "nats": self.nats_url,
             "nats_users": { "publisher": Users::login(&self.users.publisher), "backend": Users::login(&self.users.backend), "reader": Users::login(&self.users.reader) },
             "ingests": first(&self.ports.ingests),
             "gateways": first(&self.ports.gateways),
-            "admin": { "ingest": admin(&self.ports.ingests), "aggregator": aggregators, "gateway": admin(&self.ports.gateways) },
+            "admin": self.admin_by_kind(),
             "pids": family.pids(),
             "token_key_file": self.key_file,
             "dir": self.home.path(),

@@ -74,6 +74,8 @@ impl Services<'_> {
             pair("ROOMCAST_ADMIN_LISTEN", local(admin_port)),
             pair("ROOMCAST_ADMIN_JWT_KEYS_FILE", shown(&self.admin_keys_file)),
             pair("ROOMCAST_ADMIN_JWT_ISSUER", DEVELOPMENT_ISSUER),
+            // The page has a view for operators; it needs an admin token all the same.
+            pair("ROOMCAST_ADMIN_ORIGINS", self.origins()),
             pair("ROOMCAST_DRAIN_SECONDS", DRAIN.as_secs().to_string()),
             pair("ROOMCAST_REPLICAS", self.replicas.to_string()),
         ];

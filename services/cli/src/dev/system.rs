@@ -133,7 +133,7 @@ impl System<'_> {
             replicas,
             keys_file,
             admin_keys_file,
-            page_file: files.write_page(home, &system.ingest())?,
+            page_file: files.write_page(home, &system.ingest(), &system.admin_by_kind())?,
             extra: &extra,
         };
         ready::start("ingest", family, services.ingests()?).await?;

@@ -1,0 +1,42 @@
+/** Commands that people give: sent once however often they are pressed or the line breaks, each with what came of it. */
+
+import { RoomcastError } from 'roomcast';
+import { postJson } from './gateway.js';
+
+/** What became of a command. */
+export type Outcome =
+  | { readonly state: 'pending' }
+  | { readonly state: 'done'; readonly data: unknown }
+  | { readonly state: 'failed'; readonly why: string; readonly again: boolean };
+
+/** Longest that a backend may take, in milliseconds. */
+const TIMEOUT_MS = 10_000;
+
+/** A key that nobody has used. */
+export function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+/** Gives a command under a key: the same key again is the same command, at any gateway. Never throws. */
+export async function give(name: string, data: unknown, key: string): Promise<Outcome> {
+  try {
+    const answer = await postJson(`/v1/commands/${encodeURIComponent(name)}`, { data, key, timeoutMs: TIMEOUT_MS });
+    return { state: 'done', data: answer['data'] };
+  } catch (thrown) {
+    return failed(thrown instanceof RoomcastError ? thrown : new RoomcastError('internal', String(thrown)));
+  }
+}
+
+/** A failure in words that say what to do. */
+export function failed(error: RoomcastError): Outcome {
+  return { state: 'failed', why: WHY[error.code] ?? error.message, again: error.temporary || error.code === 'unknown' };
+}
+
+const WHY: Readonly<Record<string, string>> = {
+  unavailable: 'Nobody was there to do it. Nothing was done.',
+  unknown: 'It is not known whether it was done. Ask again: it is done once.',
+  forbidden: 'Your roles do not include this.',
+  network: 'The gateway could not be reached. Ask again: it is done once.',
+  rate: 'Too many commands at once. Wait a moment.',
+  conflict: 'Something else was asked under the same key.',
+};

@@ -1,0 +1,59 @@
+import { describe, expect, it } from 'vitest';
+import { Format } from './format.js';
+import { expand, roomsOf } from './rooms.js';
+import { readPage } from './page.js';
+import { readClaims } from './session.js';
+import { at, fill, fillData, fillPlain } from './template.js';
+
+const format = new Format({ timezone: 'Europe/Istanbul', currency: 'TRY' }, 'en-GB');
+const source = { type: 't', data: { customer: 'Ada', amount: '1200.5', currency: 'EUR', country: 'TR', rate: 63.5, none: null, row: { id: 7 }, status: 'on_the_road' } };
+
+describe('a template', () => {
+  it.each([
+    ['{data.customer}', 'Ada'],
+    ['{data.amount|money}', '€1,200.50'],
+    ['{data.country|country}', 'Türkiye'],
+    ['{data.rate|percent}', '63.5%'],
+    ['{data.status|words}', 'on the road'],
+    ['{data.row.id|number}', '7'],
+    ['{data.guest} · {data.customer}', 'Ada'],
+    ['{data.customer} · {data.guest}', 'Ada'],
+    ['{data.customer} · {data.guest} · {type}', 'Ada · t'],
+    ['{data.guest} guests', ''],
+    ['{data.none}{data.row}{data.row.id.x}', ''],
+    ['{data.toString}{constructor}', ''],
+    ['no place', 'no place'],
+    ['{not a place}', '{not a place}'],
+  ])('%s reads %o', (template, expected) => {
+    expect(fill(template, source, format)).toBe(expected);
+  });
+
+  it('keeps kinds where data is made', () => {
+    expect(fillData({ id: '{data.row.id}', text: 'x {data.row.id}', list: ['{data.none}', 3] }, source)).toEqual({ id: 7, text: 'x 7', list: [null, 3] });
+    expect(fillPlain('{data.status}', source)).toBe('on_the_road');
+    expect(at(source, 'data.row.id')).toBe(7);
+  });
+});
+
+describe('rooms', () => {
+  it.each([
+    ['bookings', {}, ['bookings']],
+    ['property.{property_ids}', { property_ids: ['4', 7] }, ['property.4', 'property.7']],
+    ['property.{property_ids}', {}, []],
+    ['property.{property_ids}', { property_ids: { a: 1 } }, []],
+    ['user.{user}', { sub: 'ada' }, ['user.ada']],
+  ])('%s with %o are %o', (name, claims, expected) => {
+    expect(expand(name, claims)).toEqual(expected);
+  });
+
+  it('are those of every view, with the past that lists want', () => {
+    const list = { id: 'l', title: 'L', rooms: ['b'] };
+    const card = { metric: 'm', label: 'M', room: 'money' };
+    const page = readPage({ title: 'P', timezone: 'UTC', metrics: 'm', notifications: 'n', views: [{ id: 'v', label: 'V', cards: [card], lists: [list] }] });
+    expect([...roomsOf(page, {})]).toEqual([['m', 1], ['n', 1], ['money', 1], ['b', 200]]);
+  });
+
+  it.each([[null, {}], ['x', {}], ['a.b.c', {}], [`a.${btoa('{"sub":"ada"}')}.c`, { sub: 'ada' }], [`a.${btoa('[1]')}.c`, {}]])('a token %o says %o', (token, expected) => {
+    expect(readClaims(token)).toEqual(expected);
+  });
+});
