@@ -16,6 +16,7 @@ import { BellButton } from './notices/bell.js';
 import { readPage, type PageConfig } from './page.js';
 import { placeOf, placesOf, type Place } from './places.js';
 import { fetchPage, PageError } from './read.js';
+import { People } from './presence.js';
 import { readToken, storeToken, takeTokenFromAddress } from './session.js';
 import { PageTrouble, SignIn } from './states.js';
 import { useStore } from './store.js';
@@ -112,6 +113,10 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
     document.title = `${place.label} · ${config.title}`;
     scrollTo(0, 0);
   }, [place, config]);
+  const isLive = connection.status === 'live';
+  useEffect(() => {
+    if (isLive) live.visit(place.label);
+  }, [live, place, isLive]);
   // With something on the screen the reader keeps it; the banner asks for a new sign-in.
   if (live.lastEventAt.now === undefined && connection.status === 'closed' && connection.error?.isAuth === true) return <SignIn expired onToken={onSignIn} />;
   const view = config.views.find(({ id }) => id === place.id);
@@ -131,6 +136,7 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
           <h1>{place.label}</h1>
           {format.foreignZone !== undefined && <span className="bar-zone muted">Times in {format.foreignZone}</span>}
           <div className="bar-tools">
+            <People />
             <Badge />
             <PauseButton />
             <BellButton />

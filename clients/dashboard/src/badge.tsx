@@ -2,7 +2,7 @@
 
 import { Pause, Play, RotateCw } from 'lucide-react';
 import { useEffect, useState } from 'react';
-import type { ConnectionState } from 'roomcast';
+import type { ConnectionState, Transport } from 'roomcast';
 import { usePage } from './context.js';
 import { useStore } from './store.js';
 
@@ -15,10 +15,10 @@ const WORD: Record<Face, string> = { live: 'Live', polling: 'Polling', connectin
 const ATTEMPTS_BEFORE_BUTTON = 5;
 
 /** The face a connection has. */
-export function faceOf(state: Pick<ConnectionState, 'status' | 'offlineSince'>): Face {
+export function faceOf(state: Pick<ConnectionState, 'status' | 'offlineSince'> & { readonly transport?: Transport }): Face {
   switch (state.status) {
     case 'live':
-      return 'live';
+      return state.transport === 'poll' || state.transport === 'longpoll' ? 'polling' : 'live';
     case 'paused':
       return 'paused';
     case 'closed':
@@ -74,9 +74,9 @@ export function PauseButton() {
 function explain(state: ConnectionState, face: Face): string {
   switch (face) {
     case 'live':
-      return `Connected over WebSocket as ${state.session?.user ?? 'you'}`;
+      return `Connected by ${state.transport === 'websocket' ? 'WebSocket' : 'event stream'} as ${state.session?.user ?? 'you'}`;
     case 'polling':
-      return 'WebSocket is not available; asking every few seconds';
+      return 'Neither a WebSocket nor a stream works here; the page asks the gateway instead';
     case 'paused':
       return 'Paused by you. Resume to get what you missed';
     default:

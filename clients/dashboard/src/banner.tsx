@@ -1,6 +1,7 @@
 /** One line under the bar when the page is not what it seems. Never in the way: the data stays. */
 
-import { CircleAlert, Clock3, KeyRound, WifiOff } from 'lucide-react';
+import { CircleAlert, Clock3, KeyRound, RefreshCw, WifiOff } from 'lucide-react';
+import { faceOf } from './badge.js';
 import { usePage } from './context.js';
 import { TokenForm } from './states.js';
 import { useStore } from './store.js';
@@ -31,6 +32,9 @@ export function Banner({ onToken }: { onToken: (token: string) => void }) {
         The gateway has lost its source{Number.isNaN(since) ? '' : ` since ${format.time(since)}`}. What you see may be old; nothing is lost.
       </Line>
     );
+  }
+  if (faceOf(state) === 'polling') {
+    return <Line icon={<RefreshCw size={16} aria-hidden />} tone="amber" id="polling">Updates come by asking: a live line is not possible here at the moment. Nothing is missed; the page goes back by itself.</Line>;
   }
   return null;
 }

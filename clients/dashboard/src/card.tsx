@@ -73,7 +73,7 @@ function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean 
   if (metric === undefined || empty) return <span className="muted">No data yet</span>;
   const { start, end } = metric.window;
   const versus = start !== null && end !== null ? `vs previous ${format.span(end - start)}` : 'vs previous';
-  if (metric.direction === null || metric.changePercent === null) return <span className="muted">Nothing to compare with yet</span>;
+  if (metric.direction === null || metric.changePercent === null) return <span className="muted">No earlier period to compare with</span>;
   const word = { up: 'Up', down: 'Down', flat: 'Unchanged' }[metric.direction];
   return (
     <>

@@ -1,11 +1,13 @@
 /** Commands that people give: sent once however often they are pressed or the line breaks, each with what came of it. */
 
-import { RoomcastError } from 'roomcast';
+import { RoomcastError, type RoomcastClient } from 'roomcast';
 import { postJson } from './gateway.js';
 
 /** What became of a command. */
 export type Outcome =
   | { readonly state: 'pending' }
+  /** There is no connection: it is sent once on return. */
+  | { readonly state: 'waiting' }
   | { readonly state: 'done'; readonly data: unknown }
   | { readonly state: 'failed'; readonly why: string; readonly again: boolean };
 
@@ -17,9 +19,10 @@ export function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-/** Gives a command under a key: the same key again is the same command, at any gateway. Never throws. */
-export async function give(name: string, data: unknown, key: string): Promise<Outcome> {
+/** Gives a command under a key: the same key again is the same command, at any gateway. Never throws. Without a connection it waits for one. */
+export async function give(client: Pick<RoomcastClient, 'connection' | 'command'>, name: string, data: unknown, key: string): Promise<Outcome> {
   try {
+    if (client.connection.status !== 'live') return { state: 'done', data: await client.command(name, data, { key }) };
     const answer = await postJson(`/v1/commands/${encodeURIComponent(name)}`, { data, key, timeoutMs: TIMEOUT_MS });
     return { state: 'done', data: answer['data'] };
   } catch (thrown) {

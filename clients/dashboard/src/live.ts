@@ -3,7 +3,7 @@
  * the page follows rooms.
  */
 
-import { Client, RoomcastError, type CloudEvent, type ConnectionState, type Delivery, type Subscription } from 'roomcast';
+import { Client, indexedDbCommands, RoomcastError, type CloudEvent, type ConnectionState, type Delivery, type PresentUser, type Subscription, type Transport } from 'roomcast';
 import { fold, noEntries, shows, timeOf, type Entries, type Rule } from './entries.js';
 import type { Format } from './format.js';
 import { getJson } from './gateway.js';
@@ -47,6 +47,14 @@ export interface Turn {
 const TURNS_MAX = 50;
 const UNSEEN: RoomView = { loaded: false, error: undefined, heard: 0, lastAt: undefined };
 
+/** The ways events come, as people call them. */
+const TRANSPORT: Record<Transport, string> = { websocket: 'WebSocket', sse: 'Event stream', longpoll: 'Long polling', poll: 'Polling' };
+
+/** What the client could not tell anybody else. A store of commands that is blocked is no reason for alarm. */
+function report(problem: unknown): void {
+  console.warn('roomcast:', problem);
+}
+
 /** A list with what it shows. */
 interface Kept {
   readonly rule: Rule;
@@ -66,6 +74,8 @@ export class Live {
   readonly lastEventAt = new Store<number | undefined>(undefined);
   /** The entry whose sheet is open. */
   readonly opened = new Store<{ readonly list: string; readonly id: string } | undefined>(undefined);
+  /** Who is here, as far as the reader may see. */
+  readonly people = new Store<{ readonly users: readonly PresentUser[]; readonly total: number }>({ users: [], total: 0 });
   readonly notices: Notices;
   readonly #config: PageConfig;
   readonly #format: Format;
@@ -77,13 +87,19 @@ export class Live {
   constructor(config: PageConfig, format: Format) {
     this.#config = config;
     this.#format = format;
-    this.client = new Client({ token: readToken, name: 'roomcast-dashboard/0.1.0' });
+    this.client = new Client({ token: readToken, name: 'roomcast-dashboard/0.1.0', commands: indexedDbCommands('roomcast-dashboard'), onProblem: report });
     this.connection = new Store(this.client.connection);
     this.notices = new Notices(config.notifications !== undefined);
     this.client.onConnection((state) => this.#turned(state));
     const claims = readClaims(readToken());
     for (const list of config.views.flatMap((view) => view.lists)) this.#keep(list, claims);
     for (const [room, history] of roomsOf(config, claims)) this.#follow(room, history);
+    if (config.presence !== undefined) {
+      const none = (): void => this.people.update(() => ({ users: [], total: 0 }));
+      this.client.subscribe(config.presence, { history: 0, onPresence: ({ users, total }) => this.people.update(() => ({ users, total })), onError: none });
+    }
+    // Marked on another device, or on another tab that this one cannot hear.
+    this.client.onNotification((push) => push.kind === 'counters' && this.notices.load());
     this.client.connect();
   }
 
@@ -95,7 +111,13 @@ export class Live {
 
   /** How events come at the moment; undefined while none do. */
   transport(): string | undefined {
-    return this.connection.now.status === 'live' ? 'WebSocket' : undefined;
+    const { status, transport } = this.connection.now;
+    return status === 'live' ? TRANSPORT[transport] : undefined;
+  }
+
+  /** Tells which view its reader looks at, where the policy wants to know. */
+  visit(place: string): void {
+    if (this.connection.now.status === 'live') this.client.activity('page', place);
   }
 
   /** Rows of a list. */

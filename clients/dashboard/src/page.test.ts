@@ -136,6 +136,9 @@ describe('sparkline', () => {
 describe('badge', () => {
   it.each([
     [{ status: 'live' }, 'live'],
+    [{ status: 'live', transport: 'sse' }, 'live'],
+    [{ status: 'live', transport: 'longpoll' }, 'polling'],
+    [{ status: 'live', transport: 'poll' }, 'polling'],
     [{ status: 'waiting' }, 'connecting'],
     [{ status: 'waiting', offlineSince: 1 }, 'offline'],
     [{ status: 'live', offlineSince: 1 }, 'live'],
