@@ -105,7 +105,6 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         publisher: nats.publisher().await.map_err(inbox)?,
         epoch: epoch.clone(),
         cursors: settings.tenancy.cursors,
-        replicas,
         room_keys_max: settings.room_keys_max,
         standing: standing.clone(),
         metrics: metrics.clone(),

@@ -1,11 +1,12 @@
-//! Stores what was accepted and waits until it is: pipelined, with the same id again when no answer comes, in atomic
-//! batches where that saves an fsync per event.
+//! Stores what was accepted and waits until it is, with the same id again when no answer comes.
 //!
-//! Called by [`crate::intake`] with whole requests. A batch is a speed path, never a promise: on any error of it the same
-//! events go one by one with the same ids, and their acknowledgements decide.
+//! Called by [`crate::intake`] with whole requests. Requests are side by side; the events of one are stored in their order, together in
+//! atomic batches ([`in_order`]). A batch is a speed path, never a promise: on any error of it the same events go one by one with the
+//! same ids, and their acknowledgements decide.
 
 mod in_order;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 /// A batch's time-out is five of these (see the chassis): 2 s, then its events go one by one.
 const BATCH_CALL: Duration = Duration::from_millis(400);
+/// Time after which a request's events that were not begun with are refused: the publisher asks again, and what is stored is found.
+const ROW_MAX: Duration = Duration::from_secs(10);
 
 /// Where accepted events go. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -51,8 +54,6 @@ struct Inner {
     publisher: Publisher,
     epoch: CurrentEpoch,
     cursors: Cursors,
-    /// Whether requests of several events go as atomic batches: on one replica each lone event costs an fsync of its own.
-    batched: bool,
     batch_places: Semaphore,
     recent: Recent,
     key_limit: KeyLimit,
@@ -73,8 +74,6 @@ pub struct Parts {
     pub epoch: CurrentEpoch,
     /// How cursors are written.
     pub cursors: Cursors,
-    /// Replicas of the streams.
-    pub replicas: u8,
     /// State keys of one room.
     pub room_keys_max: u64,
     /// Whether anything may be stored at the moment.
@@ -103,7 +102,6 @@ impl Store {
             publisher: parts.publisher,
             epoch: parts.epoch,
             cursors: parts.cursors,
-            batched: parts.replicas == 1,
             batch_places: Semaphore::new(BATCHES_MAX),
             recent: Recent::default(),
             standing: parts.standing,
@@ -116,7 +114,8 @@ impl Store {
 
     /// Stores or sends all events of a request; one result per event, in their order.
     ///
-    /// Messages leave in the order of the events. An event for several users is taken when all its copies are.
+    /// Events are stored in their order, and so are the values of one state key: where one cannot be stored at the moment, none after it
+    /// is, and all of these are temporary refusals. An event for several users is taken when all its copies are.
     ///
     /// # Cancel safety
     /// Dropped, what was sent may be stored: as after a time-out, the same ids give the one result.
@@ -146,37 +145,29 @@ impl Inner {
             return join_all(placements.iter().map(place)).await;
         }
         if let [only] = placements {
-            if self.batched && only.class == Delivery::Event {
+            if only.class == Delivery::Event {
                 // A batch with a repeat of it would go apart.
                 self.recent.is_new(&only.msg_id);
             }
             return vec![self.place(only, false).await];
         }
-        let mut results: Vec<Option<Result<Placed, Refusal>>> = vec![None; placements.len()];
-        let mut perhaps_stored = vec![false; placements.len()];
-        for group in self.groups(placements) {
-            self.place_group(placements, &group, &mut results, &mut perhaps_stored)
-                .await;
-        }
-        // Polled first in their order, so they leave in it.
-        let singles = results
-            .iter()
-            .enumerate()
-            .filter(|(_, result)| result.is_none())
-            .map(|(index, _)| index);
-        let singles: Vec<usize> = singles.collect();
-        let placed = join_all(
-            singles
-                .iter()
-                .map(|index| self.place(&placements[*index], perhaps_stored[*index])),
-        )
+        let rows = rows(placements);
+        let until = Instant::now() + ROW_MAX;
+        let placed = join_all(rows.iter().map(|row| {
+            let row: Vec<&Placement> = row.iter().map(|index| &placements[*index]).collect();
+            async move { self.in_order(&row, until).await }
+        }))
         .await;
-        for (index, result) in singles.into_iter().zip(placed) {
-            results[index] = Some(result);
+        let mut results: Vec<Option<Result<Placed, Refusal>>> = vec![None; placements.len()];
+        for (row, placed) in rows.into_iter().zip(placed) {
+            for (index, result) in row.into_iter().zip(placed) {
+                results[index] = Some(result);
+            }
         }
+        let behind = || Err(unavailable("an event before it could not be stored yet"));
         results
             .into_iter()
-            .map(|result| result.unwrap_or_else(|| Err(unavailable("not tried"))))
+            .map(|result| result.unwrap_or_else(behind))
             .collect()
     }
 
@@ -185,48 +176,6 @@ impl Inner {
         match placement.class {
             Delivery::Ephemeral => self.send(placement).await,
             Delivery::Event | Delivery::State => Err(unavailable(why)),
-        }
-    }
-
-    /// Which placements go together in atomic batches: events whose id is new to this instance, at least two.
-    fn groups(&self, placements: &[Placement]) -> Vec<Vec<usize>> {
-        if !self.batched || placements.len() < 2 {
-            return Vec::new();
-        }
-        let fresh = |placement: &Placement| {
-            placement.class == Delivery::Event && self.recent.is_new(&placement.msg_id)
-        };
-        let indices = placements
-            .iter()
-            .enumerate()
-            .filter(|(_, placement)| fresh(placement))
-            .map(|(index, _)| index);
-        let groups = indices.collect::<Vec<_>>();
-        groups
-            .chunks(BATCH_MAX)
-            .filter(|group| group.len() > 1)
-            .map(<[usize]>::to_vec)
-            .collect()
-    }
-
-    async fn place_group(
-        &self,
-        placements: &[Placement],
-        group: &[usize],
-        results: &mut [Option<Result<Placed, Refusal>>],
-        perhaps_stored: &mut [bool],
-    ) {
-        let Ok(_place) = self.batch_places.try_acquire() else {
-            return;
-        };
-        let messages = group.iter().map(|index| placements[*index].outgoing()).collect();
-        match self.batch(messages).await {
-            Ok(placed) => {
-                for (placed, index) in placed.zip(group) {
-                    results[*index] = Some(Ok(placed));
-                }
-            }
-            Err(unanswered) => group.iter().for_each(|index| perhaps_stored[*index] = unanswered),
         }
     }
 
@@ -419,4 +368,22 @@ impl Inner {
         let cursor = cursor.map(|cursor| self.cursors.write(tenant, &cursor).to_string());
         Ok(Receipt { outcome, id, cursor })
     }
+}
+
+/// What has to keep its order among the placements of a request, by index: its events, its ephemeral events, the values of each state key.
+fn rows(placements: &[Placement]) -> Vec<Vec<usize>> {
+    let mut rows: Vec<Vec<usize>> = Vec::new();
+    let mut known = HashMap::new();
+    for (index, placement) in placements.iter().enumerate() {
+        let of = match placement.class {
+            Delivery::State => (placement.class, placement.subject.as_str()),
+            Delivery::Event | Delivery::Ephemeral => (placement.class, ""),
+        };
+        let row = *known.entry(of).or_insert_with(|| {
+            rows.push(Vec::new());
+            rows.len() - 1
+        });
+        rows[row].push(index);
+    }
+    rows
 }

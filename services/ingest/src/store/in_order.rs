@@ -1,4 +1,4 @@
-//! Stores events one after the other, for queues: none is sent before all earlier ones are where they belong.
+//! Stores events one after the other: none is sent before all earlier ones are where they belong.
 //!
 //! In atomic batches, whatever the number of replicas: a batch is stored whole and in order, or not at all. Alone, an event is waited for.
 //! Pipelining would be as fast on three nodes, and would let a later event pass one that has to be sent again.
@@ -12,11 +12,11 @@ use roomcast_proto::subject::stream as names;
 
 use super::{BATCH_MAX, Inner, Placed, Store};
 use crate::accept::Placement;
-use crate::error::unavailable;
+use crate::error::{unavailable, unknown};
 
 impl Store {
-    /// Stores as many as can be stored until `until`, in order. One result each, as far as it came; the last may be a temporary refusal,
-    /// and nothing after that was sent.
+    /// Stores as many as can be stored until `until`, in order. One result each, as far as it came; behind a temporary refusal nothing was
+    /// sent, but for a batch that had no answer, and of its events that is said.
     ///
     /// # Cancel safety
     /// Dropped, what was sent may be stored; the same ids give the one result.
@@ -25,32 +25,7 @@ impl Store {
         placements: &[&Placement],
         until: Instant,
     ) -> Vec<Result<Placed, Refusal>> {
-        let inner = &self.inner;
-        let mut results = Vec::with_capacity(placements.len());
-        while let Some(rest) = placements.get(results.len()..).filter(|rest| !rest.is_empty()) {
-            if let Some(why) = inner.standing.closed() {
-                results.push(Err(unavailable(why)));
-                return results;
-            }
-            let run = inner.run(rest);
-            let perhaps_stored = match inner.place_run(&rest[..run], until, &mut results).await {
-                Run::Stored => continue,
-                Run::Apart { perhaps_stored } => perhaps_stored,
-            };
-            for placement in &rest[..run] {
-                if Instant::now() >= until {
-                    results.push(Err(unavailable("it takes too long")));
-                    return results;
-                }
-                let placed = inner.place(placement, perhaps_stored).await;
-                let stop = placed.as_ref().is_err_and(|refusal| refusal.code.temporary());
-                results.push(placed);
-                if stop {
-                    return results;
-                }
-            }
-        }
-        results
+        self.inner.in_order(placements, until).await
     }
 
     /// Judges an event of which the stream is known to hold one with the same id.
@@ -84,6 +59,44 @@ enum Run {
 }
 
 impl Inner {
+    /// As [`Store::take_in_order`].
+    pub(super) async fn in_order(
+        &self,
+        placements: &[&Placement],
+        until: Instant,
+    ) -> Vec<Result<Placed, Refusal>> {
+        let mut results = Vec::with_capacity(placements.len());
+        while let Some(rest) = placements.get(results.len()..).filter(|rest| !rest.is_empty()) {
+            let run = self.run(rest);
+            let perhaps_stored = match self.place_run(&rest[..run], until, &mut results).await {
+                Run::Stored => continue,
+                Run::Apart { perhaps_stored } => perhaps_stored,
+            };
+            for (index, placement) in rest[..run].iter().enumerate() {
+                let placed = match self.too_late(until) {
+                    Some(_) if perhaps_stored => Err(unknown(&placement.msg_id)),
+                    Some(why) => Err(unavailable(why)),
+                    None => self.place(placement, perhaps_stored).await,
+                };
+                let stop = placed.as_ref().is_err_and(|refusal| refusal.code.temporary());
+                results.push(placed);
+                if stop {
+                    // The batch with those behind it had no answer, or they were not sent.
+                    let behind = rest[index + 1..run].iter().filter(|_| perhaps_stored);
+                    results.extend(behind.map(|placement| Err(unknown(&placement.msg_id))));
+                    return results;
+                }
+            }
+        }
+        results
+    }
+
+    /// Why nothing more may be begun.
+    fn too_late(&self, until: Instant) -> Option<&'static str> {
+        let late = || (Instant::now() >= until).then_some("it takes too long");
+        self.standing.closed().or_else(late)
+    }
+
     /// How many of the first placements may go together: events whose id is new to this instance.
     fn run(&self, placements: &[&Placement]) -> usize {
         let fresh = |placement: &&&Placement| {
@@ -102,12 +115,16 @@ impl Inner {
         let apart = Run::Apart {
             perhaps_stored: false,
         };
-        if run.len() < 2 || Instant::now() >= until {
+        if run.len() < 2 {
             return apart;
         }
-        let Ok(_place) = self.batch_places.acquire().await else {
+        let left = until.saturating_duration_since(Instant::now());
+        let Ok(Ok(_place)) = tokio::time::timeout(left, self.batch_places.acquire()).await else {
             return apart;
         };
+        if self.too_late(until).is_some() {
+            return apart;
+        }
         let messages = run.iter().map(|placement| placement.outgoing()).collect();
         match self.batch(messages).await {
             Ok(placed) => {

@@ -144,14 +144,10 @@ async fn the_same_id_is_one_event_across_instances_doors_and_restarts() {
     let (nats, dir) = (ingest.nats.url(), ingest.dir().to_owned());
     let mut other = event("e1");
     other["data"] = json!("another");
+    let (http, token) = (ingest.http.clone(), ingest.token("desk"));
     let ask = async |url: &str, event: &Value| {
         let url = format!("{url}/v1/events");
-        let token = ingest.token("desk");
-        ingest
-            .http
-            .post(&url, &token, JSON, event.to_string())
-            .await
-            .unwrap()
+        http.post(&url, &token, JSON, event.to_string()).await.unwrap()
     };
     let first = ingest.publish(&event("e1")).await;
     assert_eq!(first["status"], "stored", "{first}");
@@ -198,15 +194,6 @@ async fn the_same_id_is_one_event_across_instances_doors_and_restarts() {
     // NATS itself, killed and started again, remembers.
     ingest.nats.kill();
     ingest.nats.launch().await;
-    let ask = async |url: &str, event: &Value| {
-        let url = format!("{url}/v1/events");
-        let token = ingest.token("desk");
-        ingest
-            .http
-            .post(&url, &token, JSON, event.to_string())
-            .await
-            .unwrap()
-    };
     for url in [&ingest.url, &third.url] {
         roomcast_harness::eventually("it is answered", std::time::Duration::from_secs(20), || async {
             ask(url, &event("e1")).await.status == 200
