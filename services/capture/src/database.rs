@@ -1,6 +1,9 @@
-//! Which database, as an address: `postgres://user:password@host:port/database`. Pure.
+//! Which database, as an address: `postgres://user:password@host:port/database?sslmode=verify-full`. Pure.
 
 use std::fmt;
+use std::path::PathBuf;
+
+use crate::tls::Tls;
 
 /// A database and who connects to it.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub struct Database {
     pub password: String,
     /// Database.
     pub name: String,
+    /// How the way there is encrypted; `None`: it is not.
+    pub tls: Option<Tls>,
 }
 
 impl fmt::Debug for Database {
@@ -39,14 +44,22 @@ pub enum BadAddress {
     )]
     Form,
     /// A parameter that is not known.
-    #[error("the parameter {0} is not supported; there are host (a socket's folder) and sslmode=disable")]
-    Parameter(String),
-    /// TLS was asked for.
     #[error(
-        "sslmode={0} is not supported: this version speaks to PostgreSQL without TLS. Use a Unix socket, a private network or a local TLS \
-         relay, and say sslmode=disable"
+        "the parameter {0} is not supported; there are host (a socket's folder), sslmode (disable, verify-full) and sslrootcert (a file)"
+    )]
+    Parameter(String),
+    /// A TLS that verifies nothing was asked for.
+    #[error(
+        "sslmode={0} is not supported: say sslmode=verify-full, with sslrootcert=FILE where the system does not know the database's \
+         authority, or sslmode=disable"
     )]
     Tls(String),
+    /// TLS makes no sense there.
+    #[error("sslmode=verify-full is for a host, not for a Unix socket")]
+    TlsSocket,
+    /// Authorities without TLS.
+    #[error("sslrootcert needs sslmode=verify-full")]
+    Authorities,
 }
 
 impl Database {
@@ -68,15 +81,25 @@ impl Database {
             None => (place, 5432),
         };
         let mut host = decoded(host)?;
+        let (mut verified, mut authorities) = (false, None);
         for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
             match parameter.split_once('=') {
                 Some(("host", folder)) => host = decoded(folder)?,
-                Some(("sslmode", "disable")) => {}
+                Some(("sslmode", "disable")) => verified = false,
+                Some(("sslmode", "verify-full")) => verified = true,
+                Some(("sslrootcert", file)) => authorities = Some(PathBuf::from(decoded(file)?)),
                 Some(("sslmode", mode)) => return Err(BadAddress::Tls(mode.to_owned())),
                 _ => return Err(BadAddress::Parameter(parameter.to_owned())),
             }
         }
+        if !verified && authorities.is_some() {
+            return Err(BadAddress::Authorities);
+        }
+        if verified && host.starts_with('/') {
+            return Err(BadAddress::TlsSocket);
+        }
         let database = Self {
+            tls: verified.then_some(Tls { authorities }),
             host,
             port,
             user: decoded(user)?,
@@ -121,6 +144,7 @@ mod tests {
             user: user.to_owned(),
             password: password.to_owned(),
             name: name.to_owned(),
+            tls: None,
         });
         assert_eq!(found, expected, "{address}");
     }
@@ -161,6 +185,30 @@ mod tests {
         check(
             "postgres://u@h/d?a=b",
             Err(BadAddress::Parameter("a=b".to_owned())),
+        );
+        check(
+            "postgres://u@h/d?sslrootcert=/ca.pem",
+            Err(BadAddress::Authorities),
+        );
+        check(
+            "postgres://u@%2Ftmp/d?sslmode=verify-full",
+            Err(BadAddress::TlsSocket),
+        );
+    }
+
+    #[test]
+    fn tls_is_verified_or_not_there() {
+        let tls = |parameters: &str| {
+            Database::parse(&format!("postgres://u@h/d{parameters}"))
+                .unwrap()
+                .tls
+        };
+        assert_eq!(tls("?sslmode=disable"), None);
+        assert_eq!(tls("?sslmode=verify-full"), Some(Tls { authorities: None }));
+        let authorities = Some(PathBuf::from("/etc/my ca.pem"));
+        assert_eq!(
+            tls("?sslmode=verify-full&sslrootcert=/etc/my%20ca.pem"),
+            Some(Tls { authorities })
         );
     }
 

@@ -120,7 +120,6 @@ pub struct Bound {
     name: String,
     types: Vec<(Type, u32)>,
     identity: Vec<bool>,
-    row_key: Vec<usize>,
     kept: Vec<Kept>,
     old: Vec<Kept>,
     room: Vec<Piece>,
@@ -149,11 +148,11 @@ impl<'a> From<&'a Cell> for Seen<'a> {
 }
 
 impl Bound {
-    /// Finds the mapping's columns in the table. `primary`: the columns that tell its rows apart, where they are known.
+    /// Finds the mapping's columns in the table.
     ///
     /// # Errors
     /// [`Unbound`]: no event can be made of this table's rows before the mapping is mended.
-    pub fn new(table: Arc<Table>, relation: &Relation, primary: &[String]) -> Result<Self, Unbound> {
+    pub fn new(table: Arc<Table>, relation: &Relation) -> Result<Self, Unbound> {
         let find = |name: &str| relation.columns.iter().position(|column| column.name == name);
         let absent: Vec<String> = table
             .needed()
@@ -202,7 +201,6 @@ impl Bound {
                 .map(|column| (Type::of(column.type_oid), column.type_oid))
                 .collect(),
             identity: relation.columns.iter().map(|column| column.key).collect(),
-            row_key: row_key(relation, primary),
             kept,
             old,
             room: table.room.iter().map(piece).collect(),
@@ -217,21 +215,6 @@ impl Bound {
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.missing
-    }
-
-    /// Which row it is: the values that tell the table's rows apart, the same for all changes of one row. Empty where it has none.
-    pub fn write_identity(&self, change: &Change<'_>, out: &mut Vec<u8>) {
-        for index in self.row_key.iter().copied() {
-            // An update that moves the key belongs with the changes of the old one.
-            let seen = match change.before {
-                Some(_) => self.seen_before(change, index),
-                None => self.seen(change, index),
-            };
-            if let Seen::Text(text) = seen {
-                out.extend_from_slice(text.as_bytes());
-            }
-            out.push(0);
-        }
     }
 
     /// Writes the event, if the mapping makes one of the change. `out` grows by the event's JSON, or not at all.
@@ -415,22 +398,6 @@ impl Bound {
             }
         }
     }
-}
-
-/// With `REPLICA IDENTITY FULL` every column is in the identity, which tells no row from its next version.
-fn row_key(relation: &Relation, primary: &[String]) -> Vec<usize> {
-    let columns = || relation.columns.iter().enumerate();
-    let named: Vec<usize> = columns()
-        .filter(|(_, column)| primary.contains(&column.name))
-        .map(|(index, _)| index)
-        .collect();
-    if !named.is_empty() || relation.columns.iter().all(|column| column.key) {
-        return named;
-    }
-    columns()
-        .filter(|(_, column)| column.key)
-        .map(|(index, _)| index)
-        .collect()
 }
 
 fn keep(columns: &Columns, relation: &Relation) -> Vec<Kept> {

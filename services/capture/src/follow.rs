@@ -4,7 +4,6 @@
 //! transaction of a million rows passes through row by row.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,8 +29,6 @@ pub struct Line {
     pub original_bytes: usize,
     /// Its place.
     pub place: Place,
-    /// The same for all changes of one row. `None`: it concerns every row, so nothing may pass it.
-    pub row: Option<u64>,
     /// Its number, of an outbox row.
     pub number: Option<u64>,
 }
@@ -126,7 +123,6 @@ pub struct Follow {
     source: String,
     timelines: Timelines,
     from: From,
-    primary: HashMap<String, Vec<String>>,
     targets: HashMap<u32, Target>,
     transaction: Option<Transaction>,
     left: Left,
@@ -134,21 +130,15 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Begins. `primary`: the primary keys of tables by `schema.table`.
+    /// Begins.
     #[must_use]
-    pub fn new(
-        mapping: Arc<Mapping>,
-        timelines: Timelines,
-        from: From,
-        primary: HashMap<String, Vec<String>>,
-    ) -> Self {
+    pub fn new(mapping: Arc<Mapping>, timelines: Timelines, from: From) -> Self {
         Self {
             tables: mapping.tables.iter().cloned().map(Arc::new).collect(),
             source: mapping.event_source(),
             mapping,
             timelines,
             from,
-            primary,
             targets: HashMap::new(),
             transaction: None,
             left: Left::default(),
@@ -230,9 +220,7 @@ impl Follow {
             .is_some_and(|name| is(&name.schema, &name.table));
         let target = match table {
             Some(table) => {
-                let primary = self.primary.get(&table.name.to_string());
-                let primary = primary.map_or(&[][..], Vec::as_slice);
-                let bound = Bound::new(Arc::clone(table), relation, primary)?;
+                let bound = Bound::new(Arc::clone(table), relation)?;
                 if !bound.missing().is_empty() {
                     let (table, missing) = (&table.name, bound.missing().join(", "));
                     tracing::warn!(%table, missing, "the table {table} no longer has {missing}; its events come without");
@@ -283,12 +271,7 @@ impl Follow {
                     source: &self.source,
                 };
                 match bound.write(&change, &stamp, &mut self.scratch) {
-                    Made::Event => Some(line(
-                        &self.scratch,
-                        place,
-                        identity(bound, relation, place, &change),
-                        None,
-                    )),
+                    Made::Event => Some(line(&self.scratch, place, None)),
                     Made::NotMapped => {
                         self.left.not_mapped += 1;
                         None
@@ -315,7 +298,7 @@ impl Follow {
                 }
                 Some(row) => {
                     outbox.write(row, &self.source, &transaction.time, &mut self.scratch);
-                    Some(line(&self.scratch, place, Some(place.index), outbox.number(row)))
+                    Some(line(&self.scratch, place, outbox.number(row)))
                 }
                 None => None,
             },
@@ -333,12 +316,11 @@ pub fn snapshot_id(timeline: u32, lsn: u64, index: u64) -> String {
 
 /// Makes a line of an event's JSON.
 #[must_use]
-pub fn line(event: &[u8], place: Place, row: Option<u64>, number: Option<u64>) -> Line {
+pub fn line(event: &[u8], place: Place, number: Option<u64>) -> Line {
     Line {
         bytes: Bytes::copy_from_slice(&event[..event.len().min(LINE_KEPT_MAX)]),
         original_bytes: event.len(),
         place,
-        row,
         number,
     }
 }
@@ -354,23 +336,6 @@ pub fn time_of_unix(micros: i64) -> String {
     Timestamp::from_microsecond(micros)
         .unwrap_or(Timestamp::UNIX_EPOCH)
         .to_string()
-}
-
-/// Two rows may have one by accident: then they only wait for each other.
-fn identity(bound: &Bound, relation: u32, place: Place, change: &Change<'_>) -> Option<u64> {
-    if change.op == Op::Truncate {
-        return None;
-    }
-    let mut hasher = DefaultHasher::new();
-    relation.hash(&mut hasher);
-    let mut key = Vec::new();
-    bound.write_identity(change, &mut key);
-    if key.is_empty() {
-        // Nothing tells this table's rows apart.
-        place.hash(&mut hasher);
-    }
-    key.hash(&mut hasher);
-    Some(hasher.finish())
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod pgoutput;
 pub mod position;
 pub mod session;
+pub mod tls;
 pub mod value;
 
 pub use mapping::Mapping;

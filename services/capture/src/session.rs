@@ -19,6 +19,7 @@ use crate::follow::{Follow, Item, Left, Stuck};
 use crate::mapping::{Mapping, Name};
 use crate::pgoutput::{Cell, Relation, Row, Text};
 use crate::position::{Lsn, Timelines};
+use crate::tls::{self, Tls};
 
 /// Time for connecting, and for one question.
 const CALL: Duration = Duration::from_secs(20);
@@ -91,15 +92,19 @@ impl Session {
     /// # Cancel safety
     /// Safe.
     pub async fn open(database: &Database, mapping: &Mapping) -> Result<Self, Error> {
+        let (host, port) = match &database.tls {
+            None => (database.host.as_str(), database.port),
+            Some(tls) => ("127.0.0.1", door(database, tls).await?),
+        };
         let config = ReplicationConfig::new(
-            &database.host,
+            host,
             &database.user,
             &database.password,
             &database.name,
             quoted_slot(&mapping.slot),
             quoted(&mapping.publication),
         )
-        .with_port(database.port)
+        .with_port(port)
         .with_options(OPTIONS)
         .with_application_name(format!("roomcast-{}", mapping.source))
         .with_buffer_size(BUFFERED_MAX)
@@ -117,6 +122,14 @@ impl Session {
 
     async fn ask(&mut self, sql: &str) -> Result<Vec<QueryRow>, Error> {
         within(self.client.simple_query(sql), &self.database).await
+    }
+
+    /// Runs SQL of a tool, e.g. what makes tables; several statements are one transaction.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn run(&mut self, sql: &str) -> Result<(), Error> {
+        self.ask(sql).await.map(drop)
     }
 
     /// Which database cluster it is, and its timelines.
@@ -443,6 +456,14 @@ impl Stream {
     /// What was left out since the last call.
     pub fn left(&mut self) -> Left {
         self.follow.left()
+    }
+}
+
+async fn door(database: &Database, tls: &Tls) -> Result<u16, Error> {
+    let unreachable = |why: String| Error::Unreachable(database.to_string(), why);
+    match tokio::time::timeout(CALL, tls::door(database, tls)).await {
+        Ok(opened) => opened.map_err(|error| unreachable(error.to_string())),
+        Err(_) => Err(unreachable(format!("no answer within {} s", CALL.as_secs()))),
     }
 }
 

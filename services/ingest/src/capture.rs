@@ -21,7 +21,7 @@ use roomcast_capture::checks::judge;
 use roomcast_capture::database::Database;
 use roomcast_capture::follow::{Follow, From, Item, Line};
 use roomcast_capture::position::{Numbers, Place, Position};
-use roomcast_capture::session::{self, Session, Stream, primary_keys};
+use roomcast_capture::session::{self, Session, Stream};
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::jetstream::JetStream;
 use roomcast_chassis::process::Failure;
@@ -72,7 +72,7 @@ impl CaptureSettings {
         let address = reader.secret(
             "ROOMCAST_CAPTURE_DATABASE",
             "ROOMCAST_CAPTURE_DATABASE_FILE",
-            "The database of the mapping file: postgres://user:password@host:5432/database; the user needs REPLICATION.",
+            "The database of the mapping file: postgres://user:password@host:5432/database?sslmode=verify-full; the user needs REPLICATION.",
         );
         let database = match (&address, &file) {
             (None, None) => return None,
@@ -379,7 +379,7 @@ impl Capture {
         from.place = position.place;
         let covered = from.is_covered();
         kept.write(&mut position, covered).await?;
-        let follow = Follow::new(Arc::clone(mapping), timelines, from, primary_keys(&facts));
+        let follow = Follow::new(Arc::clone(mapping), timelines, from);
         let stream = session.start(follow).await?;
         self.metrics.following.set(1);
         tracing::info!(

@@ -1,12 +1,12 @@
 //! One real PostgreSQL on a free port of loopback, with a store of its own.
 
-use std::fs::File;
-use std::os::unix::fs::chown;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{folder, free_port, skip};
+use crate::{folder, free_port, secured, skip};
 
 /// Time for a start, also after a crash.
 const START: Duration = Duration::from_secs(60);
@@ -253,6 +253,24 @@ impl Postgres {
     #[must_use]
     pub fn address(&self, user: &str) -> String {
         format!("postgres://{user}@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Lets it speak TLS, too: for `127.0.0.1`, by the tests' own authority.
+    ///
+    /// # Panics
+    /// When the files cannot be written, or it refuses.
+    pub fn secure(&self) {
+        let names = ["server.crt", "server.key"];
+        for (from, name) in secured::certificate().iter().zip(names) {
+            let to = self.dir.path().join("data").join(name);
+            std::fs::copy(from, &to).expect("the store takes files");
+            std::fs::set_permissions(&to, Permissions::from_mode(0o600)).expect("they are ours");
+            if let Some((user, group)) = self.user {
+                chown(&to, Some(user), Some(group)).expect("root may give a file away");
+            }
+        }
+        self.sql("ALTER SYSTEM SET ssl = on");
+        self.sql("SELECT pg_reload_conf()");
     }
 
     /// Makes a standby a server of its own.

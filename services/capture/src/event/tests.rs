@@ -85,7 +85,7 @@ fn written(bound: &Bound, change: Change<'_>) -> Result<Value, Made> {
 }
 
 fn check(op: Op, now: Option<&[&str]>, before: Option<Before>, expected: Result<Value, Made>) {
-    let bound = Bound::new(table(0), &tickets(), &[]).unwrap();
+    let bound = Bound::new(table(0), &tickets()).unwrap();
     let now = now.map(row);
     let change = Change {
         op,
@@ -100,7 +100,7 @@ fn check(op: Op, now: Option<&[&str]>, before: Option<Before>, expected: Result<
 
 #[test]
 fn an_insert_keeps_the_columns_that_are_named() {
-    let bound = Bound::new(table(0), &tickets(), &[]).unwrap();
+    let bound = Bound::new(table(0), &tickets()).unwrap();
     let now = row(&["7", "new", "42", "f", "100.00", "NULL"]);
     let change = Change {
         op: Op::Insert,
@@ -190,7 +190,7 @@ fn what_is_not_mapped_or_filtered_makes_nothing() {
 
 #[test]
 fn an_emptied_table_has_no_row() {
-    let bound = Bound::new(table(1), &relation(&[("id", 23, true)]), &[]).unwrap();
+    let bound = Bound::new(table(1), &relation(&[("id", 23, true)])).unwrap();
     let change = Change {
         op: Op::Truncate,
         row: None,
@@ -210,7 +210,6 @@ fn state_is_withdrawn_when_the_row_is_gone() {
     let bound = Bound::new(
         Arc::new(state),
         &relation(&[("id", 23, true), ("price", 1700, false)]),
-        &[],
     )
     .unwrap();
     let (now, gone) = (row(&["5", "9.90"]), Before::Key(row(&["5", "NULL"])));
@@ -259,7 +258,7 @@ fn changes_of_the_definition() {
             key: false,
         },
     );
-    let bound = Bound::new(table(0), &fewer, &[]).unwrap();
+    let bound = Bound::new(table(0), &fewer).unwrap();
     assert_eq!(bound.missing(), ["body"]);
     let now = row(&["x", "7", "new", "42", "f", "5"]);
     let change = Change {
@@ -275,51 +274,6 @@ fn changes_of_the_definition() {
     fewer
         .columns
         .retain(|column| column.name != "shop" && column.name != "internal");
-    let unbound = Bound::new(table(0), &fewer, &[]).unwrap_err();
+    let unbound = Bound::new(table(0), &fewer).unwrap_err();
     assert_eq!(unbound.columns, ["shop", "internal"]);
-}
-
-#[test]
-fn all_changes_of_a_row_have_one_identity() {
-    let bound = Bound::new(table(0), &tickets(), &[]).unwrap();
-    let identity = |op, now: Option<&Row>, before: Option<&Before>| {
-        let mut out = Vec::new();
-        let change = Change { op, row: now, before };
-        bound.write_identity(&change, &mut out);
-        out
-    };
-    let now = row(&["7", "done", "42", "f", "5", "UNCHANGED"]);
-    let key = Before::Key(row(&["7", "NULL", "NULL", "NULL", "NULL", "NULL"]));
-    let inserted = identity(Op::Insert, Some(&now), None);
-    assert_eq!(inserted, identity(Op::Update, Some(&now), None));
-    assert_eq!(inserted, identity(Op::Delete, None, Some(&key)));
-    let moved = row(&["8", "done", "42", "f", "5", "x"]);
-    assert_eq!(inserted, identity(Op::Update, Some(&moved), Some(&key)));
-    assert_ne!(inserted, identity(Op::Update, Some(&moved), None));
-}
-
-#[test]
-fn a_row_that_is_sent_whole_is_told_by_its_primary_key() {
-    let mut full = tickets();
-    full.columns.iter_mut().for_each(|column| column.key = true);
-    let first = row(&["7", "new", "42", "f", "5", "x"]);
-    let second = Before::Full(row(&["7", "done", "42", "f", "5", "x"]));
-    let identities = |primary: &[String]| {
-        let bound = Bound::new(table(0), &full, primary).unwrap();
-        [
-            (Op::Insert, Some(&first), None),
-            (Op::Delete, None, Some(&second)),
-        ]
-        .map(|(op, row, before)| {
-            let mut out = Vec::new();
-            bound.write_identity(&Change { op, row, before }, &mut out);
-            out
-        })
-    };
-    let [inserted, deleted] = identities(&["id".to_owned()]);
-    assert_eq!(
-        (inserted.as_slice(), deleted.as_slice()),
-        (&b"7\0"[..], &b"7\0"[..])
-    );
-    assert_eq!(identities(&[])[0], b"", "nothing tells its rows apart");
 }

@@ -8,7 +8,7 @@ const MAPPING: &str = "version: 1\nsource: shop\noutbox: outbox\ntables:\n  - { 
 
 fn follow(from: From) -> Follow {
     let mapping = Arc::new(Mapping::parse(MAPPING, "m.yaml", None).unwrap());
-    let mut follow = Follow::new(mapping, Timelines::new(1, ""), from, HashMap::new());
+    let mut follow = Follow::new(mapping, Timelines::new(1, ""), from);
     for (oid, name, columns) in [
         (1, "t", &[("id", 23_u32, 1_u8), ("v", 25, 0)][..]),
         (
@@ -129,31 +129,6 @@ fn what_is_stored_does_not_come_again() {
         ..From::default()
     });
     assert_eq!(transaction(&mut next).len(), 4);
-}
-
-#[test]
-fn changes_of_one_row_are_known_as_such() {
-    let mut follow = follow(From::default());
-    let mut items = Vec::new();
-    follow.begin(0x50, 0);
-    for message in [
-        insert(1, &["1", "a"]),
-        insert(1, &["1", "b"]),
-        insert(1, &["2", "a"]),
-        truncate(1),
-    ] {
-        follow.message(message, &mut items).unwrap();
-    }
-    let rows: Vec<Option<u64>> = items
-        .iter()
-        .map(|item| match item {
-            Item::Event(line) => line.row,
-            Item::Passed { .. } => panic!("an event"),
-        })
-        .collect();
-    assert_eq!(rows[0], rows[1]);
-    assert_ne!(rows[0], rows[2]);
-    assert_eq!(rows[3], None, "nothing may pass an emptied table");
 }
 
 #[test]

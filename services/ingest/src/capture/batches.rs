@@ -1,8 +1,6 @@
 //! How much of what a database says is taken in at once. Pure.
-//!
-//! A batch may be stored event by event, and some of it later than the rest; so no two changes of one row are in the same one.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use roomcast_capture::follow::{Item, Line};
 use roomcast_capture::position::Place;
@@ -37,8 +35,7 @@ impl Batches {
     /// The next batch; `None` when nothing waits.
     pub(super) fn next(&mut self) -> Option<Batch> {
         let mut batch = Batch::default();
-        let mut rows = HashSet::new();
-        let (mut bytes, mut alone) = (0, false);
+        let mut bytes = 0;
         while let Some(item) = self.0.pop_front() {
             match item {
                 Item::Passed {
@@ -52,17 +49,11 @@ impl Batches {
                 }
                 Item::Event(line) => {
                     bytes += line.bytes.len();
-                    let apart = match line.row {
-                        Some(row) => alone || !rows.insert(row),
-                        None => !batch.lines.is_empty(),
-                    };
-                    if !batch.lines.is_empty()
-                        && (apart || bytes > BYTES_MAX || batch.lines.len() == EVENTS_MAX)
-                    {
+                    let full = bytes > BYTES_MAX || batch.lines.len() == EVENTS_MAX;
+                    if full && !batch.lines.is_empty() {
                         self.0.push_front(Item::Event(line));
                         return Some(batch);
                     }
-                    alone = line.row.is_none();
                     batch.place = batch.place.max(line.place);
                     batch.lines.push(line);
                 }
@@ -79,12 +70,11 @@ mod tests {
 
     use super::*;
 
-    fn line(index: u64, row: Option<u64>, len: usize) -> Item {
+    fn line(index: u64, len: usize) -> Item {
         Item::Event(Line {
             bytes: Bytes::from(vec![b'x'; len]),
             original_bytes: len,
             place: Place { lsn: 1, index },
-            row,
             number: None,
         })
     }
@@ -96,22 +86,16 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_in_a_batch_once_and_nothing_passes_an_emptied_table() {
+    fn a_batch_has_its_bounds() {
         let lens = |items| {
             all(items)
                 .iter()
                 .map(|batch| batch.lines.len())
                 .collect::<Vec<_>>()
         };
-        let row = |index, row| line(index, Some(row), 1);
-        assert_eq!(lens(vec![row(0, 1), row(1, 2), row(2, 1), row(3, 2)]), [2, 2]);
-        assert_eq!(lens(vec![row(0, 1), line(1, None, 1), row(2, 2)]), [1, 1, 1]);
-        assert_eq!(lens((0..600).map(|i| row(i, i)).collect()), [256, 256, 88]);
-        assert_eq!(
-            lens((0..3).map(|i| line(i, Some(i), BYTES_MAX / 2)).collect()),
-            [2, 1]
-        );
-        assert_eq!(lens(vec![line(0, Some(1), BYTES_MAX + 1), row(1, 2)]), [1, 1]);
+        assert_eq!(lens((0..600).map(|i| line(i, 1)).collect()), [256, 256, 88]);
+        assert_eq!(lens((0..3).map(|i| line(i, BYTES_MAX / 2)).collect()), [2, 1]);
+        assert_eq!(lens(vec![line(0, BYTES_MAX + 1), line(1, 1)]), [1, 1]);
         assert_eq!(lens(Vec::new()), [0; 0]);
     }
 
@@ -122,13 +106,10 @@ mod tests {
             confirm: lsn + 1,
             caught_up: lsn > 1,
         };
-        let batches = all(vec![
-            line(0, Some(1), 1),
-            passed(1),
-            line(0, Some(1), 1),
-            passed(2),
-            passed(3),
-        ]);
+        let full = (0..EVENTS_MAX as u64).map(|index| line(index, 1));
+        let batches = all(full
+            .chain([passed(1), line(0, 1), passed(2), passed(3)])
+            .collect());
         assert_eq!(batches.len(), 2);
         assert_eq!(
             (batches[0].place, batches[0].confirm),
@@ -145,20 +126,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost_or_moved(rows in proptest::collection::vec(proptest::option::of(0..20_u64), 0..400)) {
-            let items: Vec<Item> = rows.iter().enumerate().map(|(index, row)| line(index as u64, *row, 1)).collect();
+        fn nothing_is_lost_or_moved(lens in proptest::collection::vec(1..20_000_usize, 0..900)) {
+            let items: Vec<Item> = lens.iter().enumerate().map(|(index, len)| line(index as u64, *len)).collect();
             let mut next = 0;
             for batch in all(items) {
                 prop_assert!(!batch.lines.is_empty() && batch.lines.len() <= EVENTS_MAX);
-                let mut seen = HashSet::new();
+                prop_assert!(batch.lines.iter().map(|line| line.bytes.len()).sum::<usize>() <= BYTES_MAX);
                 for line in &batch.lines {
                     prop_assert_eq!(line.place.index, next);
                     next += 1;
-                    prop_assert!(line.row.is_none_or(|row| seen.insert(row)));
-                    prop_assert!(line.row.is_some() || batch.lines.len() == 1);
                 }
             }
-            prop_assert_eq!(next, rows.len() as u64);
+            prop_assert_eq!(next, lens.len() as u64);
         }
     }
 }

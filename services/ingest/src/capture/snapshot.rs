@@ -55,7 +55,7 @@ impl Capture {
     ) -> Result<u64, Ended> {
         let snapshot = session.open_rows(&table.name, facts, "").await?;
         let stuck = |unbound| session::Error::Stuck(Stuck::Unbound(unbound));
-        let bound = Bound::new(Arc::new(table.clone()), &snapshot.relation, &[]).map_err(stuck)?;
+        let bound = Bound::new(Arc::new(table.clone()), &snapshot.relation).map_err(stuck)?;
         let mut count = 0;
         loop {
             let rows = session.rows().await?;
@@ -79,7 +79,7 @@ impl Capture {
                 };
                 out.clear();
                 if bound.write(&change, &stamp, &mut out) == Made::Event {
-                    lines.push(line(&out, Place::default(), None, None));
+                    lines.push(line(&out, Place::default(), None));
                     count += 1;
                 }
             }
@@ -115,7 +115,7 @@ impl Capture {
             let write = |row: &Row| {
                 let mut out = Vec::new();
                 outbox.write(row, &self.origin, &time, &mut out);
-                line(&out, Place::default(), None, outbox.number(row))
+                line(&out, Place::default(), outbox.number(row))
             };
             let lines: Vec<Line> = rows.iter().filter(open).map(write).collect();
             self.store(lines.iter().collect()).await?;

@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use roomcast_capture::Mapping;
+use roomcast_capture::database::Database;
+use roomcast_capture::session::Session;
+use roomcast_chassis::process;
 use roomcast_harness::eventually;
 use roomcast_harness::postgres::Postgres;
+use roomcast_harness::secured::authority;
 use serde_json::Value;
 
 use crate::fixture::Ingest;
@@ -324,4 +329,114 @@ async fn a_lost_slot_stops_until_an_operator_decides() {
     .await;
     assert_eq!(ingest.metric("roomcast_capture_following"), 0.0);
     assert_eq!(postgres.ask("SELECT count(*) FROM pg_replication_slots"), "0");
+}
+
+/// Over TLS or not at all, and who answers is who should.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_a_database_is_verified_or_not_taken() {
+    let Some(postgres) = Postgres::start().await else {
+        return;
+    };
+    postgres.sql(TABLE);
+    let mapping = Mapping::parse(&format!("version: 1\n{TICKETS}"), "capture.yaml", None).unwrap();
+    let address =
+        |parameters: &str| format!("{}?sslmode=verify-full{parameters}", postgres.address("postgres"));
+    let ours = format!("&sslrootcert={}", authority().display());
+    let said = async |parameters: &str| {
+        process::install_crypto();
+        let database = Database::parse(&address(parameters)).unwrap();
+        let opened = Session::open(&database, &mapping).await;
+        opened.map_or_else(|error| error.to_string(), |_| "open".to_owned())
+    };
+    let refused = said(&ours).await;
+    assert!(
+        refused.contains("it speaks no TLS; to mend it: ALTER SYSTEM SET ssl = on"),
+        "{refused}"
+    );
+    postgres.secure();
+    eventually("it speaks TLS", SOON, || async { said(&ours).await == "open" }).await;
+    let strangers = said(&format!("&sslrootcert={}", file!())).await;
+    assert!(strangers.contains("sslrootcert"), "{strangers}");
+    let unknown = said("").await;
+    assert!(
+        unknown.contains("its certificate must be for 127.0.0.1") || unknown.contains("no certificate"),
+        "{unknown}"
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(&postgres, TICKETS, &dir);
+    settings[1].1 = address(&ours);
+    let settings = [
+        (settings[0].0, settings[0].1.as_str()),
+        (settings[1].0, settings[1].1.as_str()),
+    ];
+    let Some(ingest) = Ingest::start_with(POLICY, &settings).await else {
+        return;
+    };
+    until_following(&ingest).await;
+    postgres.sql("INSERT INTO tickets VALUES (1, 'new', 1, repeat('x', 30000))");
+    let found = until_stored(&ingest, 1).await;
+    assert_eq!(found[0].1["row"]["note"].as_str().map(str::len), Some(30_000));
+    let ways = postgres.ask(
+        "SELECT DISTINCT s.ssl FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) WHERE a.application_name = 'roomcast-shop'",
+    );
+    assert_eq!(ways, "t");
+}
+
+const PARTS: &str = "
+source: shop
+tables:
+  - table: parts
+    room: tickets
+    audience: staff
+    types: { insert: p:new, update: p:changed, delete: p:gone, truncate: p:none, snapshot: p:there }
+    columns: all
+";
+
+/// A partitioned table is one table, whatever its partitions are; and however often one row changes in one commit, it is in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_one_table_and_a_busy_row_stays_in_order() {
+    let Some(postgres) = Postgres::start().await else {
+        return;
+    };
+    postgres.sql("CREATE TABLE parts (id bigint, region text, n bigint, PRIMARY KEY (id, region)) PARTITION BY LIST (region)");
+    postgres.sql("CREATE TABLE parts_eu PARTITION OF parts FOR VALUES IN ('eu'); CREATE TABLE parts_us PARTITION OF parts FOR VALUES IN ('us')");
+    postgres.sql("CREATE PUBLICATION roomcast FOR TABLE parts WITH (publish_via_partition_root = true)");
+    postgres.sql("INSERT INTO parts VALUES (1, 'eu', 0), (2, 'us', 0)");
+    let Some((ingest, _dir)) = following(&postgres, PARTS).await else {
+        return;
+    };
+    until_following(&ingest).await;
+    postgres.sql("UPDATE parts SET region = 'us' WHERE id = 1");
+    postgres.sql("CREATE TABLE parts_asia PARTITION OF parts FOR VALUES IN ('asia')");
+    postgres.sql("INSERT INTO parts VALUES (3, 'asia', 0)");
+    postgres.sql("DO $$ BEGIN FOR i IN 1..700 LOOP UPDATE parts SET n = i WHERE id = 3; END LOOP; END $$");
+    // Emptying one partition alone is nothing that PostgreSQL tells.
+    postgres.sql("TRUNCATE parts_us");
+    postgres.sql("TRUNCATE parts");
+    let found = until_stored(&ingest, 706).await;
+    let kinds: Vec<&str> = found.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(
+        kinds[..5],
+        ["p:there", "p:there", "p:gone", "p:new", "p:new"],
+        "a move is a delete and an insert"
+    );
+    assert_eq!(found[2].1["row"], serde_json::json!({ "id": 1, "region": "eu" }));
+    assert_eq!(
+        (&found[4].1["table"], &found[4].1["row"]["region"]),
+        (&"public.parts".into(), &"asia".into())
+    );
+    let busy: Vec<i64> = found[5..705]
+        .iter()
+        .map(|(_, data)| data["row"]["n"].as_i64().unwrap())
+        .collect();
+    assert!(busy.iter().copied().eq(1..=700), "{busy:?}");
+    assert_eq!(
+        found[705],
+        (
+            "p:none".to_owned(),
+            serde_json::json!({ "op": "truncate", "table": "public.parts" })
+        )
+    );
+    assert_eq!(found.len(), 706);
 }
