@@ -2,7 +2,7 @@
 //!
 //! Recording never waits: entries go through a bounded queue to one task, which publishes them one after the other. Each entry has a
 //! number and the digest of the one before, so what was dropped, or taken out later, shows as a hole (`roomcast audit verify`). Where
-//! the chain stands is logged every hour and at the end, so that an end that was cut off shows too. Never tokens, never query strings,
+//! the chain stands is logged every hour and at the end, so that an end that was cut off shows too. Refusals are counted and one entry a minute. Never tokens, never query strings,
 //! never contents of events.
 
 use std::net::SocketAddr;
@@ -26,13 +26,16 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
+use crate::refused::Refused;
 
 /// Entries that may wait for NATS; at a call a second that is a quarter of an hour.
 pub const QUEUE_MAX: usize = 1_024;
 /// Longest path in an entry, characters.
 const PATH_CHARS_MAX: usize = 256;
 /// Largest note in an entry, bytes of JSON; a larger one is left out.
-const NOTE_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const NOTE_BYTES_MAX: usize = 16 * 1024;
+/// How often those who were refused are put on record.
+const REFUSED_EVERY: Duration = Duration::from_secs(60);
 /// How often the log says where the record stands.
 const HEAD_EVERY: Duration = Duration::from_secs(3_600);
 /// Pause before an entry that was not stored is sent again, with the same id.
@@ -99,6 +102,7 @@ pub struct Audit {
 struct Shared {
     subject: String,
     chain: Mutex<Chain>,
+    refused: Mutex<Refused>,
     queue: Sender<Queued>,
     /// Until the task takes it.
     waiting: Mutex<Option<Receiver<Queued>>>,
@@ -144,6 +148,7 @@ impl Audit {
                     number: 0,
                     previous: String::new(),
                 }),
+                refused: Mutex::default(),
                 queue,
                 waiting: Mutex::new(Some(waiting)),
                 entries,
@@ -163,9 +168,8 @@ impl Audit {
         if let Some(waiting) = waiting {
             let finish = context.shutdown.stage(Stage::Finish);
             let keeper = Keeper {
-                subject: self.shared.subject.clone(),
+                audit: self.clone(),
                 publisher,
-                entries: self.shared.entries.clone(),
             };
             finish.spawn(keeper.run(waiting, finish.token()));
         }
@@ -174,6 +178,26 @@ impl Audit {
     /// Records something that is no admin call: `kind` names it, `note` says what. `who` is the administrator behind it, if any.
     pub fn record(&self, kind: &str, who: Option<&Caller>, note: &Value) {
         self.enter(kind, who, who.and_then(|who| who.from), None, Some(note));
+    }
+
+    /// Counts that somebody was refused, for the entry of this minute: what (a connection, a publish), why, and tenant and user where
+    /// a token or the server vouches for them. As often as it likes to happen: a minute is one entry.
+    pub fn refused(&self, what: &'static str, reason: &'static str, who: Option<(&str, &str)>) {
+        let mut refused = self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.add(what, reason, who);
+    }
+
+    /// Puts on record who was refused since the last time.
+    pub(crate) fn say_refused(&self) {
+        let said = self
+            .shared
+            .refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(said) = said {
+            self.record("refused", None, &said);
+        }
     }
 
     pub(crate) fn call(&self, who: Option<&Caller>, call: &Call, outcome: &Outcome, note: Option<Value>) {
@@ -249,13 +273,13 @@ fn say(head: Option<&str>) {
 
 /// Publishes entries in their order.
 struct Keeper {
-    subject: String,
+    audit: Audit,
     publisher: Publisher,
-    entries: IntCounterVec,
 }
 
 impl Keeper {
     async fn run(self, mut waiting: Receiver<Queued>, ending: CancellationToken) {
+        let mut minute = tokio::time::interval(REFUSED_EVERY);
         let mut hour = tokio::time::interval(HEAD_EVERY);
         // The first tick is now, and nothing is stored yet.
         hour.tick().await;
@@ -264,7 +288,14 @@ impl Keeper {
             let queued = tokio::select! {
                 biased;
                 queued = waiting.recv() => queued,
-                () = ending.cancelled() => None,
+                () = ending.cancelled() => {
+                    self.audit.say_refused();
+                    waiting.try_recv().ok()
+                }
+                _ = minute.tick() => {
+                    self.audit.say_refused();
+                    continue;
+                }
                 _ = hour.tick() => {
                     say(head.as_deref());
                     continue;
@@ -287,18 +318,18 @@ impl Keeper {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Msg-Id", queued.id.as_str());
             let last = ending.is_cancelled();
-            let stored = self
-                .publisher
-                .publish(self.subject.clone(), headers, queued.body.clone());
+            let stored =
+                self.publisher
+                    .publish(self.audit.shared.subject.clone(), headers, queued.body.clone());
             let error = match stored.await {
                 Ok(_) => {
-                    self.entries.with_label_values(&["stored"]).inc();
+                    self.audit.shared.entries.with_label_values(&["stored"]).inc();
                     return true;
                 }
                 Err(error) => error,
             };
             if last || !error.retryable() {
-                self.entries.with_label_values(&["failed"]).inc();
+                self.audit.shared.entries.with_label_values(&["failed"]).inc();
                 tracing::error!(%error, "an entry of the audit record could not be stored: {error}");
                 return false;
             }

@@ -14,6 +14,7 @@ pub mod instance;
 pub mod log;
 mod pages;
 pub mod problem;
+mod refused;
 pub mod settings;
 
 pub use audit::Audit;

@@ -477,3 +477,23 @@ fn settings_that_make_no_sense_are_refused() {
         assert_eq!(loaded.err().map(|failure| failure.exit as u8), exit, "{pairs:?}");
     }
 }
+
+#[tokio::test]
+async fn who_was_refused_is_one_entry_of_the_chain() {
+    let rig = Rig::new();
+    rig.audit.say_refused();
+    assert_eq!(rig.audit.entries(), Vec::<Value>::new(), "nobody was");
+    for _ in 0..3 {
+        rig.audit.refused("token", "revoked", Some(("main", "u1")));
+    }
+    rig.audit.say_refused();
+    rig.audit.record("test", None, &Value::Null);
+    let entries = rig.audit.entries();
+    assert_eq!(
+        (&entries[0]["kind"], &entries[0]["number"]),
+        (&json!("refused"), &json!(1))
+    );
+    let said = json!([{ "what": "token", "reason": "revoked", "count": 3, "tenant": "main", "user": "u1" }]);
+    assert_eq!(entries[0]["note"], json!({ "refused": said, "others": 0 }));
+    assert_eq!(entries[1]["number"], 2);
+}

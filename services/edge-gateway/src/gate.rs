@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prometheus::IntCounterVec;
 use roomcast_access::in_force::Again;
 use roomcast_access::{Decided, InForce, Principal, Revoked, Rights, TokenError, Verifier};
+use roomcast_admin::Audit;
 use roomcast_proto::close::Close;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
@@ -23,6 +24,8 @@ pub struct Gate {
     rights: Current,
     /// `roomcast_gateway_tokens_total`; `None` where nobody counts.
     shown: Option<IntCounterVec>,
+    /// Where it is put on record who was refused; `None` where nobody keeps one.
+    audit: Option<Audit>,
 }
 
 /// A user whose token was verified.
@@ -86,6 +89,7 @@ impl Gate {
             verifier,
             rights,
             shown: None,
+            audit: None,
         }
     }
 
@@ -93,6 +97,13 @@ impl Gate {
     #[must_use]
     pub fn counting(mut self, shown: IntCounterVec) -> Self {
         self.shown = Some(shown);
+        self
+    }
+
+    /// Has it on record who is refused.
+    #[must_use]
+    pub fn recording(mut self, audit: Audit) -> Self {
+        self.audit = Some(audit);
         self
     }
 
@@ -118,8 +129,18 @@ impl Gate {
     }
 
     fn decide(&self, token: &str, now_secs: i64) -> Result<Admitted, NotAdmitted> {
-        let principal = self.verifier.verify(token, now_secs)?;
-        Ok(Admitted::new(principal.into(), &self.rights.now(), now_secs)?)
+        let verified = self.verifier.verify(token, now_secs);
+        let principal = Arc::new(verified.inspect_err(|error| self.record(error.reason(), None))?);
+        let admitted = Admitted::new(Arc::clone(&principal), &self.rights.now(), now_secs);
+        Ok(admitted.inspect_err(|revoked| self.record(revoked.label(), Some(&principal)))?)
+    }
+
+    /// A user is named only where the token is genuine.
+    fn record(&self, reason: &'static str, who: Option<&Principal>) {
+        if let Some(audit) = &self.audit {
+            let who = who.map(|who| (who.tenant.as_str(), &*who.subject));
+            audit.refused("token", reason, who);
+        }
     }
 
     /// Looks up the rights of a user whose token was verified before, here or at another gateway.

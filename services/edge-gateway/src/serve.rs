@@ -56,7 +56,11 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let verifier = settings
         .tenancy
         .restrict(trusted.verifier.clone(), &rights.now().policy)?;
-    let gate = Arc::new(Gate::new(verifier, rights.clone()).counting(metrics.tokens.clone()));
+    let gate = Arc::new(
+        Gate::new(verifier, rights.clone())
+            .counting(metrics.tokens.clone())
+            .recording(audit.clone()),
+    );
     trusted.keep_fetching(&context)?;
     let page = Arc::new(Page::new(settings.load_page_config()?.as_ref()));
     let names = rights.clone();

@@ -10,6 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use roomcast_access::{TokenError, Verifier};
+use roomcast_admin::Audit;
 use roomcast_proto::limits::TOKEN_BYTES_MAX;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_rights::Current;
@@ -28,6 +29,7 @@ const RETRY_MS: u64 = 1_000;
 pub struct Bearers {
     verifier: Verifier,
     rights: Current,
+    audit: Audit,
     remembered: Mutex<Memory>,
     metrics: IngestMetrics,
 }
@@ -59,10 +61,11 @@ struct Remembered {
 impl Bearers {
     /// Makes it; nothing is remembered.
     #[must_use]
-    pub fn new(verifier: Verifier, rights: Current, metrics: IngestMetrics) -> Self {
+    pub fn new(verifier: Verifier, rights: Current, audit: Audit, metrics: IngestMetrics) -> Self {
         Self {
             verifier,
             rights,
+            audit,
             remembered: Mutex::default(),
             metrics,
         }
@@ -94,6 +97,8 @@ impl Bearers {
             .map_err(|error| self.refusal(error))?;
         let decided = in_force.decide(&principal, now_secs).map_err(|revoked| {
             self.metrics.unauthenticated(revoked.label());
+            let who = (principal.tenant.as_str(), &*principal.subject);
+            self.audit.refused("token", revoked.label(), Some(who));
             not_valid()
         })?;
         let sender = Arc::new(Sender::of_token(&principal, decided.rights));
@@ -127,6 +132,7 @@ impl Bearers {
 
     fn refusal(&self, error: TokenError) -> Refusal {
         self.metrics.unauthenticated(error.reason());
+        self.audit.refused("token", error.reason(), None);
         match error {
             TokenError::Expired => Refusal::new(Code::Expired, "the token has expired"),
             TokenError::Unready => {

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use roomcast_admin::Audit;
 use roomcast_chassis::nats::Status;
 use roomcast_proto::event::Draft;
 use roomcast_proto::ids::{Audience, Room, Tenant};
-use roomcast_proto::refusal::Refusal;
+use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_rights::Current;
 use tokio::sync::watch;
 
@@ -81,6 +82,8 @@ pub struct Intake {
     pub capacity: Capacity,
     /// The bounds on each publisher and tenant.
     pub quotas: Quotas,
+    /// Where it is put on record whom a right was missing.
+    pub audit: Audit,
     /// The metrics.
     pub metrics: IngestMetrics,
     /// Whether NATS is connected.
@@ -188,6 +191,7 @@ impl Intake {
     ) -> Answer {
         self.metrics.event(door, Outcome::Refused);
         self.metrics.refused(refusal.code);
+        self.record(tenant, publisher, refusal.code);
         // What is a letter already stays one.
         if is_kept(refusal.code) && door != Door::Replay {
             let letter = DeadLetter {
@@ -276,6 +280,12 @@ impl Intake {
         let decided = self.within_rate(request.sender, decided);
         let (lines, taken) = self.store_all(decided).await;
         self.count(request.door, &taken);
+        for not_taken in taken.iter().filter_map(|taken| taken.as_ref().err()) {
+            let Sender {
+                tenant, publisher, ..
+            } = request.sender;
+            self.record(tenant, publisher, not_taken.refusal.code);
+        }
         self.keep_refused(request, &lines, &taken).await;
         taken
     }
@@ -322,6 +332,13 @@ impl Intake {
         });
         let taken = taken.collect();
         (places, taken)
+    }
+
+    fn record(&self, tenant: &Tenant, publisher: &str, code: Code) {
+        if code == Code::Forbidden {
+            self.audit
+                .refused("publish", code.as_str(), Some((tenant.as_str(), publisher)));
+        }
     }
 
     fn count(&self, door: Door, taken: &[Taken]) {

@@ -110,6 +110,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         metrics: metrics.clone(),
     });
     let intake = Intake {
+        audit: audit.clone(),
         rights: rights.clone(),
         schemas,
         store,
@@ -195,7 +196,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     };
     let door = HttpDoor {
         intake,
-        bearers: Bearers::new(verifier, rights, metrics),
+        bearers: Bearers::new(verifier, rights, audit.clone(), metrics),
         allowed_origins: settings.allowed_origins,
         body: BodyLimits {
             bytes_max: settings.body_bytes_max,
