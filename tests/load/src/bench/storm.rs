@@ -19,6 +19,12 @@ const CLIENTS: usize = 5_000;
 const ROOMS: usize = 50;
 /// Missed events, and the CPU that each client may then cost, microseconds.
 const CASES: [(usize, f64); 2] = [(20, 90.0), (100, 200.0)];
+/// Less memory for recent events than any storm misses.
+const SMALL_RING: [&str; 3] = [
+    "ROOMCAST_RING_BYTES=1048576",
+    "ROOMCAST_RING_TENANT_BYTES=1048576",
+    "ROOMCAST_RING_ROOM_EVENTS=1",
+];
 /// Events a second of the publisher whose answers are timed.
 const ACKS_RATE: u32 = 200;
 /// How long it publishes into the quiet.
@@ -48,8 +54,8 @@ struct World {
 }
 
 impl World {
-    fn start(load: &Load) -> anyhow::Result<Self> {
-        let system = System::start(None, &[])?;
+    fn start(load: &Load, gateway: &[&str]) -> anyhow::Result<Self> {
+        let system = System::start(None, gateway)?;
         let rooms = load.rooms.unwrap_or(ROOMS).max(1);
         let clients = system.clients(load, 0..load.connections.unwrap_or(CLIENTS), |i| vec![i % rooms])?;
         let swarm = system.swarm(load, clients)?;
@@ -171,7 +177,7 @@ async fn floor(world: &mut World, clients: usize) -> anyhow::Result<(f64, Durati
 /// When a part cannot be started, or a client did not come back complete.
 pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let clients = load.connections.unwrap_or(CLIENTS);
-    let mut world = World::start(load)?;
+    let mut world = World::start(load, &[])?;
     let mut quiet = Histogram::default();
     let mut besides = [Histogram::default(), Histogram::default()];
     let mut cpu = CASES.map(|_| Vec::new());
@@ -251,5 +257,41 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     );
     let ratio = besides[1].millis(0.99) / quiet.millis(0.99);
     report.at_most("P6", "publisher's answer, p99, to quiet", vec![ratio], "×", 3.0);
+    drop(world);
+    beyond_memory(bench, load).await
+}
+
+/// The same where the gateway remembers next to nothing: what was missed is read from the stream, once for all who want it.
+async fn beyond_memory(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
+    let mut world = World::start(load, &SMALL_RING)?;
+    let (mut cpu, mut times, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+    let (missed, _) = CASES[1];
+    for round in 1..=load.rounds {
+        let storm = world.storm(missed).await?;
+        bench.say(&format!(
+            "  round {round}, {missed} missed, 1 MiB of recent events: {:.2} s, {:.1} µs each, {} turned away, {} reads of events",
+            storm.took.as_secs_f64(),
+            storm.micros_each,
+            storm.turned_away,
+            storm.event_reads
+        ));
+        cpu.push(storm.micros_each);
+        times.push(storm.took.as_secs_f64());
+        reads.push(storm.event_reads / world.rooms as f64);
+    }
+    let of = format!(
+        "{} back at once, {missed} missed, 1 MiB of recent events in memory",
+        load.connections.unwrap_or(CLIENTS)
+    );
+    let report = &mut bench.report;
+    report.note("P6", format!("gateway CPU each, {of}"), cpu, "µs");
+    report.note("P6", format!("all caught up, {of}"), times, "s");
+    report.at_most(
+        "P6",
+        format!("reads of events per room and storm, {of}"),
+        reads,
+        "",
+        1.0,
+    );
     Ok(())
 }
