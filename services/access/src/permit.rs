@@ -86,7 +86,9 @@ reading_permit! {
     /// May receive a room's events as they come, resume them and read its state.
     Subscribe {
         /// Whether the holder may read the room's history, too.
-        history: bool
+        history: bool,
+        /// What the policy says of how long the room's events may wait for each other.
+        flush_millis: Option<u16>
     }
 }
 
@@ -95,6 +97,12 @@ impl Subscribe {
     #[must_use]
     pub fn history(&self) -> bool {
         self.history
+    }
+
+    /// How long the room's events may wait for each other while it is busy, milliseconds, 0 to 20; `None`: the policy does not say.
+    #[must_use]
+    pub fn flush_millis(&self) -> Option<u16> {
+        self.flush_millis
     }
 }
 

@@ -90,7 +90,12 @@ impl Rights {
     pub fn subscribe(&self, room: &Room) -> Result<Subscribe, Denied> {
         let view = self.view(room, |entry| entry.subscribe)?;
         let history = room.is_personal() || self.holds(room, |entry| entry.history);
-        Ok(Subscribe { view, history })
+        let flush_millis = self.0.policy.flush_millis(room);
+        Ok(Subscribe {
+            view,
+            history,
+            flush_millis,
+        })
     }
 
     /// Whether, and how, the holder may read a room's past events.

@@ -110,6 +110,7 @@ fn compile_rooms(
                 continue;
             }
         };
+        compiled.sets_flush |= draft.flush_millis.is_some();
         let index = compiled.entries.len();
         if pattern.is_plain() {
             compiled.plain.insert(room.text.clone(), index);
@@ -125,6 +126,7 @@ fn compile_rooms(
             publish,
             client_publish,
             auto_join,
+            flush_millis: draft.flush_millis,
             rules,
         });
     }
@@ -136,6 +138,7 @@ fn check_personal(draft: &RoomDraft, room: &Name, mistakes: &mut Mistakes<'_>) {
         || draft.history.is_some()
         || draft.presence.is_some()
         || draft.auto_join.is_some()
+        || draft.flush_millis.is_some()
         || !draft.redact.is_empty();
     if reads {
         let message = "a personal room is read by its own user and nobody else; \

@@ -65,6 +65,8 @@ pub(crate) struct Entry {
     pub(crate) publish: Option<PermissionId>,
     pub(crate) client_publish: Option<PermissionId>,
     pub(crate) auto_join: bool,
+    /// How long its events wait for each other while it is busy.
+    pub(crate) flush_millis: Option<u16>,
     /// Places in [`Compiled::rules`].
     pub(crate) rules: Vec<usize>,
 }
@@ -98,6 +100,8 @@ pub(crate) struct Compiled {
     /// Names of the claims that patterns use.
     pub(crate) claims: Vec<String>,
     pub(crate) entries: Vec<Entry>,
+    /// Whether any of them says [`Entry::flush_millis`].
+    pub(super) sets_flush: bool,
     /// Entries without claims by name; more than one never happens, duplicates are mistakes.
     pub(super) plain: HashMap<String, usize>,
     /// Entries with claims by number of tokens.
@@ -177,6 +181,17 @@ impl Compiled {
     pub(crate) fn shows_presence(&self, room: &Room) -> bool {
         self.candidates(room)
             .any(|entry| entry.presence.is_some() && entry.pattern.could_match(room))
+    }
+
+    /// The least that an entry says which may mean this room: where two disagree, the fresher one counts.
+    pub(crate) fn flush_millis(&self, room: &Room) -> Option<u16> {
+        if !self.sets_flush {
+            return None;
+        }
+        let meant = self
+            .candidates(room)
+            .filter(|entry| entry.pattern.could_match(room));
+        meant.filter_map(|entry| entry.flush_millis).min()
     }
 
     pub(crate) fn could_open(&self, room: &Room) -> bool {

@@ -29,6 +29,7 @@ pub(super) struct RoomDraft {
     pub(super) publish: Option<Name>,
     pub(super) client_publish: Option<Name>,
     pub(super) auto_join: Option<At>,
+    pub(super) flush_millis: Option<u16>,
     pub(super) redact: Vec<RedactDraft>,
 }
 

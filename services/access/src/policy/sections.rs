@@ -8,7 +8,7 @@ use super::draft::{
 use crate::redact::Pointer;
 use crate::yaml::{Mistakes, Node, Value};
 
-const ROOM_KEYS: [&str; 8] = [
+const ROOM_KEYS: [&str; 9] = [
     "room",
     "subscribe",
     "history",
@@ -16,8 +16,12 @@ const ROOM_KEYS: [&str; 8] = [
     "publish",
     "client_publish",
     "auto_join",
+    "flush_ms",
     "redact",
 ];
+
+/// Longest wait of a busy room's events for each other, milliseconds: longer is seen by people.
+const FLUSH_MILLIS_MAX: u16 = 20;
 
 pub(super) fn room(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<RoomDraft> {
     let mut room = RoomDraft::default();
@@ -40,10 +44,33 @@ pub(super) fn room(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<RoomDraft
                     ),
                 ),
             },
+            "flush_ms" => room.flush_millis = flush_millis(node, mistakes),
             _ => room.redact = each(node, "`redact`", mistakes, redact),
         }
     }
     Some(room)
+}
+
+/// How long the events of a busy room may wait for each other.
+fn flush_millis(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<u16> {
+    let millis = match node.value {
+        Value::Whole(millis) => u16::try_from(millis)
+            .ok()
+            .filter(|millis| *millis <= FLUSH_MILLIS_MAX),
+        _ => None,
+    };
+    if millis.is_none() {
+        let found = match node.value {
+            Value::Whole(millis) => millis.to_string(),
+            _ => node.value.kind().to_owned(),
+        };
+        let rule = format!(
+            "expected `flush_ms` from 0 to {FLUSH_MILLIS_MAX}, found {found}: the milliseconds that events of this room wait for each \
+             other while it is busy; 0: each leaves at once"
+        );
+        mistakes.add(node.at, rule);
+    }
+    millis
 }
 
 fn redact(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<RedactDraft> {

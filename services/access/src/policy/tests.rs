@@ -348,3 +348,61 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_room_may_say_how_long_its_events_wait_for_each_other() {
+    use roomcast_proto::ids::{Room, Tenant};
+    let policy = |rooms: &str| format!("version: 1\nroles: {{ a: {{ permissions: [x] }} }}\nrooms:\n{rooms}");
+    let rule = ": the milliseconds that events of this room wait for each other while it is busy; 0: each leaves at once";
+    for (value, found) in [
+        ("21", "21"),
+        ("-1", "-1"),
+        ("70000", "70000"),
+        ("1.5", "a number"),
+        ("true", "true or false"),
+        ("20ms", "text"),
+        ("", "nothing"),
+    ] {
+        let text = policy(&format!("  - {{ room: r, subscribe: x, flush_ms: {value} }}\n"));
+        let expected = format!("4:38: expected `flush_ms` from 0 to 20, found {found}{rule}");
+        let mistakes = mistakes(&text);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        // Nothing stands nowhere.
+        assert_eq!(
+            mistakes[0].split_once(' ').unwrap().1,
+            expected.split_once(' ').unwrap().1
+        );
+    }
+    let personal = policy("  - { room: 'user.{user}', publish: x, flush_ms: 5 }\n");
+    assert_eq!(mistakes(&personal).len(), 1);
+
+    let rooms = "  - { room: quick, subscribe: x, flush_ms: 0 }
+  - { room: usual, subscribe: x }
+  - { room: 'desk.{user}', subscribe: x, flush_ms: 7 }
+  - { room: 'desk.{other}', subscribe: x, flush_ms: 5 }
+  - { room: 'desk.u1', subscribe: x, flush_ms: 20 }
+";
+    let policy = Policy::parse(&policy(rooms), "p").unwrap();
+    let mut claims = serde_json::Map::new();
+    claims.insert("user".to_owned(), "u2".into());
+    let rights = policy.rights(&crate::Principal {
+        tenant: Tenant::default(),
+        subject: "u1".into(),
+        roles: vec!["a".to_owned()],
+        claims,
+        expires_at: i64::MAX,
+        issued_at: None,
+        token_id: None,
+    });
+    for (room, expected) in [
+        ("quick", Some(0)),
+        ("usual", None),
+        // The same for everybody in the room, whoever may enter it by which entry.
+        ("desk.u1", Some(5)),
+        ("desk.u2", Some(5)),
+        ("user.u1", None),
+    ] {
+        let permit = rights.subscribe(&Room::parse(room).unwrap()).unwrap();
+        assert_eq!(permit.flush_millis(), expected, "{room}");
+    }
+}
