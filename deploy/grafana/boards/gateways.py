@@ -55,6 +55,9 @@ panel("Dropped per second", "Deliveries not made, by reason: ephemeral (outbox f
 panel("Outbox full per second", "Clients closed because their outbox was full, by the class of the message that did not fit. They come back complete.",
       "Few are bad networks. Many: a room is too busy for its readers; RoomcastSlowClients.",
       rate("roomcast_gateway_outbox_full_total", "class"))
+panel("Waiting for clients", "Bytes that wait in all outboxes, by gateway; what several wait for is counted for each.",
+      "At ROOMCAST_OUTBOXES_BYTES_MAX those for whom most waits are told to come back: RoomcastOutboxesFull.",
+      gauge("roomcast_gateway_outbox_bytes", "instance"))
 panel("Ephemeral per second", "Ephemeral events handed out.",
       "Typing, cursors. A rise costs what any other event does.",
       rate("roomcast_gateway_ephemeral_total", "service"))
@@ -75,6 +78,9 @@ panel("Commands, publishes, activity", "What clients ask of others, by outcome: 
 panel("Under way", "Commands and publishes that wait for their answer. A backend that answers late counts until it has, at most 30 s.",
       "A rise is a backend that is slow or gone.",
       gauge("roomcast_gateway_asks_in_flight", "instance"))
+panel("Tokens for other gateways", "Newer tokens for streams that another gateway has: asked, answered, heard, done, unreadable.",
+      "asked without answered: streams that are nowhere any more, or gateways that do not hear each other.",
+      rate("roomcast_gateway_passed_total", "what"))
 panel("Time to answer", "From the client's message to its answer.",
       "p99 near 30 s: a backend does not answer at all.",
       quantiles("roomcast_gateway_ask_seconds"))

@@ -95,6 +95,21 @@ pub fn presence(gateway: &str) -> String {
     format!("prs.{}", escape(gateway))
 }
 
+/// `prs.<gateway>.passed`: where one gateway passes to the others what is not for it. The name is escaped here.
+#[must_use]
+pub fn passed(gateway: &str) -> String {
+    format!("{}.passed", presence(gateway))
+}
+
+/// Whether that was said there.
+#[must_use]
+pub fn is_passed(subject: &str) -> bool {
+    subject
+        .strip_prefix("prs.")
+        .and_then(|rest| rest.split_once('.'))
+        .is_some_and(|(_, rest)| rest == "passed")
+}
+
 /// `$KV.commands.<tenant>.<user>.<name>.<key>`: the claim and the result of one command. Free text is escaped here.
 #[must_use]
 pub fn command_key(tenant: &Tenant, user: &str, name: &str, key: &str) -> String {

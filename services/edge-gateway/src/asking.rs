@@ -45,11 +45,13 @@ pub struct Limits {
     pub per_tenant: u32,
     /// Of this gateway; backends that answer late count until they have, at most 30 s.
     pub all: usize,
+    /// Bytes of notifications in one answer.
+    pub page_bytes_max: usize,
 }
 
 impl Limits {
-    /// Reads `ROOMCAST_ASKS_…`.
-    pub fn read(reader: &mut Reader<'_>, tenancy: Tenancy) -> Self {
+    /// Reads `ROOMCAST_ASKS_…`; `page_bytes_max` is that of every answer.
+    pub fn read(reader: &mut Reader<'_>, tenancy: Tenancy, page_bytes_max: usize) -> Self {
         let per_tenant = reader.number(
             "ROOMCAST_ASKS_PER_TENANT_MAX",
             512,
@@ -59,6 +61,7 @@ impl Limits {
         );
         let several = tenancy.cursors.is_sealed();
         Self {
+            page_bytes_max,
             per_tenant: if several { per_tenant } else { u32::MAX },
             per_connection: reader.number(
                 "ROOMCAST_ASKS_PER_CONNECTION_MAX",
@@ -271,6 +274,12 @@ impl Asking {
     #[must_use]
     pub fn per_connection(&self) -> u32 {
         self.limits.per_connection
+    }
+
+    /// Bytes of notifications in one answer; a page that would be longer ends earlier.
+    #[must_use]
+    pub fn page_bytes_max(&self) -> usize {
+        self.limits.page_bytes_max
     }
 
     /// Does what a client wants, and counts how it ended.
@@ -488,6 +497,7 @@ mod tests {
             per_user: 2,
             per_tenant: 3,
             all: 4,
+            page_bytes_max: 1,
         };
         let metrics = Metrics::new("gateway").unwrap();
         let limited = GatewayMetrics::new(&metrics).unwrap();

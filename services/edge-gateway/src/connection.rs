@@ -37,7 +37,7 @@ pub enum Stage {
     /// Connected.
     Session(Box<Session>),
     /// Gets its messages back, for conformance suites.
-    #[cfg(feature = "echo")]
+    #[cfg(all(feature = "echo", debug_assertions))]
     Echo,
     /// Our close frame is out or waits; what comes in is dropped until this instant.
     Closing {
@@ -70,6 +70,8 @@ pub struct Connection {
     pub decoder: Decoder,
     /// What could not be written; absent when everything could.
     outbox: Option<Box<Outbox>>,
+    /// What of it is counted among what waits in all outboxes, bytes.
+    pub counted: usize,
     /// Bytes it may send.
     pub ingress: Bucket,
     /// When the wheel looks at it next.
@@ -126,6 +128,7 @@ impl Connection {
             encoding,
             decoder: Decoder::default(),
             outbox: None,
+            counted: 0,
             ingress: Bucket::default(),
             wake_at: 0,
             beat,
@@ -244,11 +247,11 @@ impl Connection {
             Class::Event => &mut tally.outbox_full.event,
             _ => &mut tally.outbox_full.answer,
         };
-        match self
+        let pushed = self
             .outbox
             .get_or_insert_default()
-            .push(frame, written, class, limits)
-        {
+            .push(frame, written, class, limits);
+        let sent = match pushed {
             Ok(gave_way) => {
                 tally.frames_out += 1;
                 tally.conflated += u64::from(gave_way.state);
@@ -259,11 +262,26 @@ impl Connection {
                 *full += 1;
                 Sent::Full
             }
-        }
+        };
+        self.count(tally);
+        sent
+    }
+
+    /// Counts what waits here among what waits in all outboxes.
+    fn count(&mut self, tally: &mut Tally) {
+        let now = self.outbox.as_ref().map_or(0, |outbox| outbox.bytes());
+        tally.waiting_bytes += signed(now) - signed(self.counted);
+        self.counted = now;
     }
 
     /// Writes what waits, until the socket takes no more.
     pub fn flush(&mut self, now: Now, tally: &mut Tally) -> Sent {
+        let sent = self.flush_all(now, tally);
+        self.count(tally);
+        sent
+    }
+
+    fn flush_all(&mut self, now: Now, tally: &mut Tally) -> Sent {
         while let Some(outbox) = &mut self.outbox {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let filled = outbox.next(&mut slices);
@@ -323,13 +341,14 @@ impl Connection {
     }
 
     /// Drops what waits, but for a frame that is half out.
-    pub fn abandon(&mut self) {
+    pub fn abandon(&mut self, tally: &mut Tally) {
         if let Some(outbox) = &mut self.outbox {
             outbox.abandon();
             if outbox.is_empty() {
                 self.outbox = None;
             }
         }
+        self.count(tally);
     }
 
     /// One `write(2)`; 0 when the socket takes nothing.
@@ -346,4 +365,9 @@ impl Connection {
             }
         }
     }
+}
+
+/// Bytes of one process are far fewer than 2⁶³.
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

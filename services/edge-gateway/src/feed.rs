@@ -27,8 +27,6 @@ use crate::hub::Hub;
 pub const NOTIFICATIONS_MAX: usize = 200;
 /// Notifications of a page when the client does not say.
 const PAGE_DEFAULT: u32 = 50;
-/// Bytes of events in one answer; a page that would be longer ends earlier.
-const PAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// What a user wants of its notifications.
 #[derive(Debug)]
@@ -225,6 +223,7 @@ pub async fn run(asking: &Asking, hub: &Hub, who: &Who, request: Request) -> Res
             &state,
             before.map(|cursor| cursor.position.rev),
             *limit,
+            asking.page_bytes_max(),
             filter,
         ),
         Want::Mark { .. } => Vec::new(),
@@ -335,6 +334,7 @@ fn page<'a>(
     state: &ReadState,
     before: Option<u64>,
     limit: usize,
+    bytes_max: usize,
     filter: &Filter,
 ) -> Vec<&'a Note> {
     let mut bytes = 0;
@@ -353,7 +353,7 @@ fn page<'a>(
     let fits = |note: &&'a Note| {
         let first = bytes == 0;
         bytes += note.event.len();
-        first || bytes <= PAGE_BYTES_MAX
+        first || bytes <= bytes_max
     };
     shown.take(limit).take_while(fits).collect()
 }

@@ -23,12 +23,14 @@ use crate::allowance::Allowance;
 use crate::asking::Asking;
 use crate::commands_http;
 use crate::describe;
+use crate::elsewhere::Elsewhere;
 use crate::error::problem;
 use crate::gate::Gate;
 use crate::hub::Hub;
 use crate::limit::Limit;
 use crate::metrics::GatewayMetrics;
 use crate::page::Page;
+use crate::presence_driver::RollCall;
 use crate::shard::Handle;
 use crate::upgrade::{self, Origins};
 
@@ -70,6 +72,10 @@ pub struct Desk {
     pub ledger: Ledger,
     /// Who is asked for what clients want of others.
     pub asking: Arc<Asking>,
+    /// Who has the streams that this gateway has not.
+    pub elsewhere: Arc<Elsewhere>,
+    /// Whether there is anybody else.
+    pub roll_call: RollCall,
     /// Where answers are counted.
     pub metrics: GatewayMetrics,
     /// Tickets of browsers that cannot set a header.
@@ -84,6 +90,8 @@ pub struct Desk {
     pub url_bytes_max: usize,
     /// Bytes of a body.
     pub message_bytes_max: usize,
+    /// Time in which a body must have arrived.
+    pub body_within: Duration,
     /// Bytes of events in one answer about the past.
     pub answer_bytes_max: usize,
     /// The longest a poll is held.

@@ -16,6 +16,8 @@ pub enum Limit {
     Authenticate,
     /// `ROOMCAST_MESSAGE_BYTES_MAX`, `ROOMCAST_FRAGMENTS_MAX`: a message is too large, or in too many pieces. 1009.
     Message,
+    /// `ROOMCAST_BODY_SECONDS`: the body of a request did not arrive in time. 408.
+    Body,
     /// `ROOMCAST_REQUEST_RATE`: too many messages. 4006.
     Requests,
     /// `ROOMCAST_INGRESS_BYTES_RATE`: too many bytes. 4006; a connection of requests is read more slowly.
@@ -26,6 +28,8 @@ pub enum Limit {
     Subscriptions,
     /// A second request for history while one is read. `rate`.
     Reading,
+    /// `ROOMCAST_ACTIVITY_RATE`: too much activity of one connection. `rate`; dropped.
+    Activity,
     /// `ROOMCAST_ASKS_PER_CONNECTION_MAX`. `rate`.
     AsksOfConnection,
     /// `ROOMCAST_ASKS_PER_USER_MAX`. `rate`.
@@ -40,6 +44,8 @@ pub enum Limit {
     Polls,
     /// `ROOMCAST_WRITE_SECONDS`: nothing was taken of what waits. 4002; a connection of requests is cut.
     Write,
+    /// `ROOMCAST_OUTBOXES_BYTES_MAX`: too much waits for all clients together; the fattest go. 4002.
+    Outboxes,
     /// `ROOMCAST_PONG_SECONDS`: a ping was not answered. 4004.
     Pong,
     /// `ROOMCAST_UNACKNOWLEDGED_SECONDS`: the other side has vanished. The connection is cut.
@@ -48,17 +54,19 @@ pub enum Limit {
 
 impl Limit {
     /// All of them, with their names in metrics.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 22] = [
         (Self::Head, "head"),
         (Self::Url, "url"),
         (Self::Rooms, "rooms"),
         (Self::Authenticate, "authenticate"),
         (Self::Message, "message"),
+        (Self::Body, "body"),
         (Self::Requests, "requests"),
         (Self::Ingress, "ingress"),
         (Self::Waiting, "waiting"),
         (Self::Subscriptions, "subscriptions"),
         (Self::Reading, "reading"),
+        (Self::Activity, "activity"),
         (Self::AsksOfConnection, "asks_of_connection"),
         (Self::AsksOfUser, "asks_of_user"),
         (Self::AsksOfTenant, "asks_of_tenant"),
@@ -66,6 +74,7 @@ impl Limit {
         (Self::PollsOfTenant, "polls_of_tenant"),
         (Self::Polls, "polls"),
         (Self::Write, "write"),
+        (Self::Outboxes, "outboxes"),
         (Self::Pong, "pong"),
         (Self::Unacknowledged, "unacknowledged"),
     ];

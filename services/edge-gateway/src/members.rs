@@ -95,6 +95,20 @@ impl Entry {
         !self.gather.is_empty()
     }
 
+    /// How long its events wait for each other while it is busy. All permits of one policy say the same of a room; while another one
+    /// takes its place, any of them will do.
+    fn window_millis(&self, usual_millis: u64) -> u64 {
+        let said = self
+            .classes
+            .iter()
+            .next()
+            .and_then(|(_, class)| class.permit.flush_millis());
+        match usual_millis {
+            0 => 0,
+            usual => said.map_or(usual, u64::from),
+        }
+    }
+
     /// Its name and its number of members.
     fn counted(&self) -> (Tenant, Room, usize) {
         let members = self.classes.iter().map(|(_, class)| class.members.len()).sum();
@@ -184,15 +198,18 @@ impl Members {
         self.rooms.capacity()
     }
 
-    /// Offers events to a room; see [`Gather::offer`].
+    /// Offers events to a room; see [`Gather::offer`]. `usual_millis`: the window of a room whose policy says none; 0: nothing waits,
+    /// whatever the policy says.
     pub fn offer(
         &mut self,
         at: usize,
         events: &[Arc<Delivery>],
         now_millis: u64,
-        window_millis: u64,
+        usual_millis: u64,
     ) -> Option<Turn> {
-        let gather = &mut self.rooms.get_mut(at)?.gather;
+        let entry = self.rooms.get_mut(at)?;
+        let window_millis = entry.window_millis(usual_millis);
+        let gather = &mut entry.gather;
         let before = gather.bytes();
         let turn = gather.offer(events, now_millis, window_millis);
         self.gathered_bytes += gather.bytes() - before;
@@ -211,10 +228,11 @@ impl Members {
     }
 
     /// Takes what waits in a room: it leaves now.
-    pub fn take_gathered(&mut self, at: usize, now_millis: u64, window_millis: u64) -> Vec<Arc<Delivery>> {
+    pub fn take_gathered(&mut self, at: usize, now_millis: u64, usual_millis: u64) -> Vec<Arc<Delivery>> {
         let Some(entry) = self.rooms.get_mut(at) else {
             return Vec::new();
         };
+        let window_millis = entry.window_millis(usual_millis);
         self.gathered_bytes -= entry.gather.bytes();
         entry.gather.take(now_millis, window_millis)
     }

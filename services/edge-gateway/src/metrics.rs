@@ -50,6 +50,8 @@ pub struct GatewayMetrics {
     pub connections: IntGauge,
     /// Those of them that are streams of server-sent events.
     pub streams: IntGauge,
+    /// Bytes that wait in all outboxes.
+    pub outbox_bytes: IntGauge,
     /// Polls that are held until there is something to answer.
     pub polls: IntGauge,
     /// New connections that were not taken.
@@ -91,6 +93,7 @@ impl GatewayMetrics {
         let made = Self {
             connections: metrics.gauge("roomcast_gateway_connections", "Open WebSockets and streams of server-sent events.")?,
             streams: metrics.gauge("roomcast_gateway_streams", "Open streams of server-sent events.")?,
+            outbox_bytes: metrics.gauge("roomcast_gateway_outbox_bytes", "Bytes that wait for clients; what several wait for is counted for each.")?,
             polls: metrics.gauge("roomcast_gateway_polls_held", "Polls that are held until there is something new.")?,
             turned_away: metrics.counter_vec(
                 "roomcast_gateway_turned_away_total",
@@ -107,8 +110,8 @@ impl GatewayMetrics {
             limited: metrics.counter_vec(
                 "roomcast_gateway_limited_total",
                 "Times somebody met a limit that is not counted by another metric, by limit: head, url, rooms, authenticate, message, \
-                 requests, ingress, waiting, subscriptions, reading, asks_of_connection, asks_of_user, asks_of_tenant, asks, \
-                 polls_of_tenant, polls, write, pong, unacknowledged.",
+                 body, requests, ingress, waiting, subscriptions, reading, activity, asks_of_connection, asks_of_user, asks_of_tenant, \
+                 asks, polls_of_tenant, polls, write, outboxes, pong, unacknowledged.",
                 &["limit"],
             )?,
             upgrades: metrics.counter_vec(
@@ -360,6 +363,8 @@ pub struct Tally {
     pub flushes_at_once: u64,
     /// Flushes of what rooms had gathered.
     pub flushes_gathered: u64,
+    /// Bytes more (or fewer) that wait in outboxes; the shard takes them out before the rest is added.
+    pub waiting_bytes: i64,
     /// Events that could not be redacted.
     pub unreadable: u64,
     /// Milliseconds from stored to written, of the oldest event of the turn.

@@ -99,6 +99,8 @@ pub struct Outbox {
     /// What counts against the limits.
     bytes: usize,
     frames: usize,
+    /// Bytes of all frames, recovery included.
+    held: usize,
     /// What gave way since the client was told.
     thinned: GaveWay,
     has_note: bool,
@@ -114,8 +116,7 @@ impl Outbox {
     /// Bytes waiting, recovery included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let all: usize = self.entries.iter().flatten().map(|entry| entry.frame.len()).sum();
-        all - self.written
+        self.held - self.written
     }
 
     /// Frames waiting, recovery included.
@@ -203,6 +204,7 @@ impl Outbox {
             Class::Note => self.has_note = true,
             _ => {}
         }
+        self.held += entry.frame.len();
         self.entries.push_back(Some(entry));
         Ok(gave_way)
     }
@@ -258,6 +260,7 @@ impl Outbox {
             return false;
         };
         self.bytes = self.bytes - pong.frame.len() + frame.len();
+        self.held = self.held - pong.frame.len() + frame.len();
         pong.frame = frame.clone();
         true
     }
@@ -295,6 +298,7 @@ impl Outbox {
             return;
         };
         self.gaps += 1;
+        self.held -= entry.frame.len();
         if entry.counts() {
             self.frames -= 1;
             self.bytes -= entry.frame.len();

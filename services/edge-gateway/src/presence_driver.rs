@@ -12,10 +12,11 @@ use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::frame::{PresenceSet, PresentUser};
 use roomcast_proto::ids::new_event_id;
 use roomcast_proto::presence::Said;
-use roomcast_proto::subject::presence;
+use roomcast_proto::subject::{is_passed, presence};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::elsewhere::Elsewhere;
 use crate::gate::Gate;
 use crate::presence::{Place, Presence, Present};
 use crate::session::rfc3339;
@@ -73,6 +74,12 @@ impl RollCall {
         self.messages.with_label_values(&[what]).inc_by(count);
     }
 
+    /// Whether there are other gateways.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        self.state().gateways() > 0
+    }
+
     /// Notes that a user has a room open. Whether it was noted: then [`RollCall::leave`] undoes it.
     pub fn enter(&self, place: &Place, user: &Arc<str>, roles: &Arc<[String]>, unix_millis: i64) -> bool {
         self.state().enter(place, user, roles, unix_millis)
@@ -126,6 +133,7 @@ impl RollCall {
         client: Client,
         mut heard: Subscriber,
         shards: Vec<Handle>,
+        elsewhere: Arc<Elsewhere>,
         ending: CancellationToken,
     ) {
         let mut ticks = tokio::time::interval(TICK);
@@ -135,6 +143,7 @@ impl RollCall {
             tokio::select! {
                 () = ending.cancelled() => return,
                 message = heard.next() => match message {
+                    Some(message) if is_passed(&message.subject) => elsewhere.hear(&message.payload),
                     Some(message) => self.hear(&message.payload),
                     None => return,
                 },

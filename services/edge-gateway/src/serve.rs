@@ -21,7 +21,9 @@ use crate::admin::{self, AdminDesk};
 use crate::admission::Ledger;
 use crate::allowance::Allowance;
 use crate::asking::Asking;
+use crate::backlog::Backlog;
 use crate::control::Control;
+use crate::elsewhere::Elsewhere;
 use crate::gate::Gate;
 use crate::http::{Desk, Holds, Tickets};
 use crate::hub::Hub;
@@ -69,6 +71,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     hub.watch(rights.clone());
 
     let roll_call = RollCall::new(Arc::clone(&gate), &context.metrics)?;
+    let elsewhere = Elsewhere::new(Arc::clone(&gate), &context.metrics)?;
     let asking = Asking::new(settings.asks, &context.metrics, metrics.clone())?;
     let origins = Arc::new(settings.origins.clone());
     let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
@@ -80,12 +83,19 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         gate: Arc::clone(&gate),
         metrics: metrics.clone(),
         limits: settings.clients,
+        backlog: Backlog::new(
+            settings.outboxes_bytes_max,
+            settings.shards,
+            metrics.outbox_bytes.clone(),
+        ),
         front: Front {
             ledger: ledger.clone(),
             started: Instant::now(),
             origins: Arc::clone(&origins),
             head: settings.head,
             callers,
+            #[cfg(all(feature = "echo", debug_assertions))]
+            echo: settings.echo,
         },
         asking: Arc::clone(&asking),
         roll_call: roll_call.clone(),
@@ -117,6 +127,8 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         origins,
         page,
         asking: Arc::clone(&asking),
+        elsewhere: Arc::clone(&elsewhere),
+        roll_call: roll_call.clone(),
         tickets: Tickets::new(Arc::clone(&asking)),
         holds: Holds::new(
             settings.polls.held_max,
@@ -133,6 +145,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
             .min(settings.clients.session.subscriptions_max),
         url_bytes_max: settings.head.url_bytes_max,
         message_bytes_max: settings.clients.session.message_bytes_max,
+        body_within: settings.body_within,
         answer_bytes_max: settings.clients.answer_bytes_max,
         poll_max: settings.polls.longest,
         page_events: settings.clients.page_events,
@@ -175,11 +188,18 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     )
     .await?;
     asking.connected(nats.client().clone());
+    elsewhere.connected(telling.clone().into(), nats.client().clone());
     let heard = nats.client().subscribe(PRESENCE_ALL).await;
     let heard = heard
         .map_err(|error| Failure::unavailable(format!("cannot subscribe to {PRESENCE_ALL}: {error}")))?;
     let finishing = context.shutdown.stage(Stage::Finish);
-    finishing.spawn(roll_call.run(nats.client().clone(), heard, telling, finishing.token()));
+    finishing.spawn(roll_call.run(
+        nats.client().clone(),
+        heard,
+        telling,
+        elsewhere,
+        finishing.token(),
+    ));
     control.listen(&nats, &context).await?;
     let publisher = nats.publisher().await;
     audit.keep(

@@ -48,6 +48,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Messages.
     pub requests: Rate,
+    /// Activity; what is more is dropped and counted.
+    pub activity: Rate,
     /// How cursors are read.
     pub cursors: Cursors,
     /// How often the client is pinged; it is told.

@@ -9,7 +9,7 @@
 mod asking;
 mod deciding;
 mod door;
-#[cfg(feature = "echo")]
+#[cfg(all(feature = "echo", debug_assertions))]
 mod echo;
 mod fan_out;
 mod history;
@@ -51,6 +51,7 @@ use tokio::sync::oneshot;
 
 use crate::allowance::Allowance;
 use crate::asking::Asking;
+use crate::backlog::Backlog;
 use crate::beat::{self, Beat};
 use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
@@ -72,7 +73,7 @@ use crate::ws;
 const EVENTS: usize = 1024;
 /// Bytes read from a socket at once; larger messages take several reads.
 const SCRATCH_BYTES: usize = 16 * 1024;
-/// How long a closed socket may take to say goodbye.
+/// How long a closed socket may take to say goodbye; one that reads slowly has as long as for a write.
 const LINGER_MILLIS: u64 = 2_000;
 /// How often the loop looks around when nothing happens, milliseconds.
 const IDLE_MILLIS: u64 = 1_000;
@@ -122,6 +123,8 @@ pub struct Shared {
     pub metrics: GatewayMetrics,
     /// What is allowed.
     pub limits: Limits,
+    /// What waits in all outboxes.
+    pub backlog: Backlog,
     /// How the first request of a socket is taken.
     pub front: Front,
     /// Who is asked for what clients want of others.
@@ -183,6 +186,8 @@ struct Shard {
     clock: Clock,
     now: Now,
     tally: Tally,
+    /// What waits in the outboxes of this shard, as it was said last.
+    waiting_bytes: i64,
     tickets: HashMap<u64, Ticket>,
     next_ticket: u64,
     /// The newest cursor this shard has handed out: what quiet rooms are told.
@@ -262,6 +267,7 @@ impl Shard {
             clock,
             now,
             tally: Tally::default(),
+            waiting_bytes: 0,
             tickets: HashMap::new(),
             next_ticket: 1,
             head: None,
@@ -319,6 +325,7 @@ impl Shard {
             self.next_pages();
             self.pace_drain();
             self.settle();
+            self.give_way();
             let metrics = &self.shared.metrics;
             metrics.add(&mut self.tally);
         }

@@ -313,6 +313,114 @@ async fn granted_and_taken(stack: &Stack, user: &str) -> anyhow::Result<Duration
     both_lose(&mut clients, Instant::now(), "bookings", "a role taken away").await
 }
 
+/// The same with a stream on each gateway: the last byte of the room, and when it came.
+async fn granted_and_taken_from_streams(stack: &Stack, user: &str) -> anyhow::Result<Duration> {
+    let token = token(stack, user, &["user"]);
+    let mut streams = Vec::new();
+    for gateway in stack.gateways() {
+        streams.push(Stream::follow(&gateway, &token, &["lobby"], None).await?);
+    }
+    let grant = json!({ "user": user, "role": "staff" });
+    let entry = admin(stack, "POST", "/admin/v1/grants", grant).await?;
+    for stream in &mut streams {
+        stream
+            .until("an event of the new room", PATIENCE, is_event_of("bookings"))
+            .await?;
+    }
+    let key = entry["key"].as_str().context("a key")?.to_owned();
+    admin(stack, "DELETE", &format!("/admin/v1/acl/{key}"), json!(null)).await?;
+    let taken = Instant::now();
+    let mut ends = Vec::new();
+    for stream in &mut streams {
+        let closed = |frame: &Value| frame["unsubscribed"]["room"] == "bookings";
+        stream.until("the room is lost", PATIENCE, closed).await?;
+        ends.push(taken.elapsed());
+    }
+    for stream in &mut streams {
+        let before = stream.raw.len();
+        // The room's traffic goes on, and so does that of the room that is left.
+        for _ in 0..20 {
+            stream
+                .until("the other room", PATIENCE, is_event_of("lobby"))
+                .await?;
+        }
+        let after = &stream.raw[before..];
+        ensure!(
+            !after.contains("traffic in bookings"),
+            "after the room was closed: {after}"
+        );
+    }
+    say(&format!(
+        "    a role taken away, streams: the room is closed and silent after {:?} on one gateway, {:?} on the other",
+        ends[0], ends[1]
+    ));
+    Ok(ends[0].max(ends[1]))
+}
+
+/// Bytes of one event's filling in the room that is lost, and how much of it must wait in the gateway.
+const FILLING: usize = 16 * 1024;
+const WAITS: f64 = 400_000.0;
+
+/// What waits for a client that reads slowly when it loses the room is never sent: it is told to come back, or cut off in the middle of a frame.
+async fn waiting_bytes_are_not_sent(stack: &Stack) -> anyhow::Result<()> {
+    let user = "dozes";
+    let grant = json!({ "user": user, "role": "owner" });
+    let entry = admin(stack, "POST", "/admin/v1/grants", grant).await?;
+    let claims = json!({ "property_ids": ["dozing"] });
+    let token = stack.signer.token_with(user, &["user"], 3600, &claims);
+    let mut client = Client::open_narrow(&stack.gateways()[0]).await?;
+    let begun = async || {
+        let url = format!("{}/v1/state?room=property.dozing", stack.gateways()[0]);
+        Ok(stack.http.get(&url, Some(&token)).await?.status)
+    };
+    wait_for("granted", 200, begun).await?;
+    client
+        .begin(&token, &["property.dozing"], &HashMap::new())
+        .await?;
+    client.caught_up("property.dozing").await?;
+    let waiting = async || metric(stack, "gateway", 0, "roomcast_gateway_outbox_bytes").await;
+    let publisher = stack.signer.token_with("desk", &["desk"], 3600, &claims);
+    let filling = "x".repeat(FILLING);
+    let (mut sent, begun) = (0_u32, Instant::now());
+    while waiting().await? < WAITS {
+        ensure!(begun.elapsed() < PATIENCE, "{sent} events fill nothing");
+        let event = json!({ "id": format!("doze-{sent}"), "room": "property.dozing", "type": "t", "data": { "filling": filling } });
+        let answer = stack.publish(0, &publisher, &event).await?;
+        ensure!(answer.status == 200, "{}", answer.text());
+        sent += 1;
+    }
+    let waits = waiting().await?;
+    let key = entry["key"].as_str().context("a key")?.to_owned();
+    admin(stack, "DELETE", &format!("/admin/v1/acl/{key}"), json!(null)).await?;
+    wait_for("what waits is dropped", true, async || {
+        Ok(waiting().await? < FILLING as f64 * 2.0)
+    })
+    .await?;
+    let mut read = 0_u32;
+    let mut last = Value::Null;
+    while let Some(frame) = client.next(PATIENCE).await? {
+        read += u32::from(frame["event"]["room"] == "property.dozing");
+        last = frame;
+    }
+    let code = client.closed.as_ref().map(|(code, _)| *code);
+    let told = last["disconnect"]["code"] == 4005 && code == Some(4005);
+    // Half a frame was out: nothing can be said behind it.
+    let cut = code == Some(1006) && last["disconnect"].is_null();
+    ensure!(told || cut, "{:?} after {last}", client.closed);
+    // A frame is a little longer than its filling.
+    let dropped = (waits / (FILLING as f64 + 1_024.0)).floor();
+    ensure!(
+        dropped >= 10.0 && f64::from(read) + dropped <= f64::from(sent),
+        "{read} of {sent} came, {dropped} waited"
+    );
+    say(&format!(
+        "    a right lost with {waits} bytes waiting: {read} of {sent} events had left, the other {} never did; {}",
+        sent - read,
+        if told { "told 4005" } else { "cut off in a frame" }
+    ));
+    Ok(())
+}
+
 /// A revocation ends every connection of a user, and lets none begin; how long it took until the last one had ended.
 async fn revoked(stack: &Stack, user: &str, body: Value) -> anyhow::Result<Duration> {
     let mut clients = both(stack, user, &["staff"], &["lobby"]).await?;
@@ -394,6 +502,11 @@ async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> {
         granted_and_taken(stack, &format!("climber{again}")).await
     })
     .await?;
+    in_time("a role taken away from streams", async |again| {
+        granted_and_taken_from_streams(stack, &format!("streamer{again}")).await
+    })
+    .await?;
+    waiting_bytes_are_not_sent(stack).await?;
     in_time("a user revoked", async |again| {
         let user = format!("banned{again}");
         revoked(stack, &user, json!({ "user": user })).await
@@ -643,7 +756,7 @@ fn rights_change_under_traffic_and_nobody_keeps_what_is_lost() {
         // An administrator's changes are on record.
         for (path, times) in [
             ("/admin/v1/revocations", 3),
-            ("/admin/v1/grants", 3),
+            ("/admin/v1/grants", 5),
             ("/admin/v1/kicks", 1),
         ] {
             let recorded = async || {

@@ -14,6 +14,7 @@ mod agreement;
 mod alerts;
 mod crossing;
 mod drain;
+mod elsewhere;
 mod expiry;
 mod explain;
 mod gate;

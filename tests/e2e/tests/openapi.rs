@@ -8,6 +8,8 @@ use anyhow::ensure;
 use roomcast_harness::stack::{Options, Stack};
 use roomcast_harness::{folder, repository, skip};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::world::{alone, calm};
@@ -122,6 +124,32 @@ fn what_is_documented_is_served_and_what_is_not_is_not() {
                     "{name}: {nowhere} answers {}",
                     answer.status
                 );
+            }
+        }
+        Ok(())
+    });
+}
+
+/// What conformance suites speak to is in no gateway that somebody starts, whatever it was built with.
+#[test]
+fn no_gateway_sends_back_what_it_is_sent() {
+    calm(async |stack| {
+        for gateway in stack.gateways() {
+            for (path, expected) in [
+                ("/v1/ws", "HTTP/1.1 101 "),
+                ("/v1/echo", "HTTP/1.1 404 "),
+                ("/v1/nothing", "HTTP/1.1 404 "),
+            ] {
+                let mut stream = TcpStream::connect(gateway.trim_start_matches("http://")).await?;
+                let request = format!(
+                    "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                );
+                stream.write_all(request.as_bytes()).await?;
+                let mut answer = [0; 13];
+                stream.read_exact(&mut answer).await?;
+                let answer = String::from_utf8_lossy(&answer);
+                ensure!(answer == expected, "{path}: {answer}");
             }
         }
         Ok(())

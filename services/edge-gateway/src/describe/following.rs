@@ -73,8 +73,8 @@ pub fn refresh() -> Operation {
     api(Operation::new("rooms", "refresh", "Goes on with a stream under a newer token."))
         .about(
             "The token of this request takes the place of the one that the stream was opened with, of the same user. It may open rooms \
-             and close rooms. A stream that is not at this gateway, or not the user's, is `forbidden`: it ends with its token, and its \
-             cursor brings it back.",
+             and close rooms. Any gateway takes it. A stream that is nowhere, or not the user's, is `forbidden`: it ends with its token, and \
+             its cursor brings it back.",
         )
         .takes("application/json", body)
         .answers(

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+const PAGE_BYTES_MAX: usize = 256 * 1024;
+
 fn note(rev: u64, priority: &str, kind: &str) -> Note {
     let event = json!({
         "id": format!("n{rev}"), "source": "/s", "type": kind, "time": "2026-01-31T14:05:00Z", "priority": priority,
@@ -76,7 +78,7 @@ fn pages_go_back_in_time_and_show_what_the_filter_asks_for() {
     ];
     for (filter, before, limit, expected) in rows {
         let read: Filter = serde_json::from_value(filter.clone()).unwrap();
-        let shown = page(&notes, &state, before, limit, &read);
+        let shown = page(&notes, &state, before, limit, PAGE_BYTES_MAX, &read);
         assert_eq!(ids(&shown), expected, "{filter} {before:?} {limit}");
     }
     assert_eq!(mark_of(&notes[0], &state).unwrap().r#as, "seen");
@@ -90,12 +92,28 @@ fn a_page_ends_before_it_is_too_long() {
         note.event = vec![b'x'; 60 * 1024].into();
     }
     assert_eq!(
-        page(&notes, &ReadState::default(), None, 8, &Filter::default()).len(),
+        page(
+            &notes,
+            &ReadState::default(),
+            None,
+            8,
+            PAGE_BYTES_MAX,
+            &Filter::default()
+        )
+        .len(),
         4
     );
     notes[0].event = vec![b'x'; 2 * PAGE_BYTES_MAX].into();
     assert_eq!(
-        page(&notes, &ReadState::default(), None, 8, &Filter::default()).len(),
+        page(
+            &notes,
+            &ReadState::default(),
+            None,
+            8,
+            PAGE_BYTES_MAX,
+            &Filter::default()
+        )
+        .len(),
         1
     );
 }

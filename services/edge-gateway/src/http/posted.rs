@@ -1,7 +1,5 @@
 //! The body of a `POST`: JSON, bounded, there in time; a message of the socket without its name.
 
-use std::time::Duration;
-
 use axum::extract::Request;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -13,9 +11,6 @@ use serde::de::DeserializeOwned;
 use super::Desk;
 use crate::limit::Limit;
 
-/// Time in which a body must have arrived.
-const BODY_WITHIN: Duration = Duration::from_secs(5);
-
 /// Reads the body; who it is must have been asked before.
 ///
 /// # Errors
@@ -23,11 +18,14 @@ const BODY_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) async fn json(desk: &Desk, request: Request) -> Result<Bytes, Refusal> {
     is_json(request.headers())?;
     let body = axum::body::to_bytes(request.into_body(), desk.message_bytes_max);
-    match tokio::time::timeout(BODY_WITHIN, body).await {
-        Err(_) => Err(Refusal::new(
-            Code::RequestTimeout,
-            "the body did not arrive in time",
-        )),
+    match tokio::time::timeout(desk.body_within, body).await {
+        Err(_) => {
+            desk.metrics.limited(Limit::Body);
+            Err(Refusal::new(
+                Code::RequestTimeout,
+                "the body did not arrive in time",
+            ))
+        }
         Ok(Err(_)) => {
             desk.metrics.limited(Limit::Message);
             let detail = format!("a body has at most {} bytes", desk.message_bytes_max);

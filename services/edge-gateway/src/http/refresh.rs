@@ -1,6 +1,6 @@
-//! `POST /v1/refresh`: a newer token for a stream of this gateway, which cannot say `refresh` itself.
+//! `POST /v1/refresh`: a newer token for a stream, which cannot say `refresh` itself, at whichever gateway it is.
 //!
-//! Polls need none: each brings its token. A stream elsewhere is not looked for; it ends with its token, and comes back by its cursor.
+//! Polls need none: each brings its token. A stream that is nowhere ends with its token, and comes back by its cursor.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -13,7 +13,8 @@ use super::answered::finish;
 use super::asked::{admit, allow_one};
 use super::{Desk, posted};
 use crate::allowance::Operation;
-use crate::shard;
+use crate::elsewhere::refresh_among;
+use crate::{shard, upgrade};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,21 +26,20 @@ struct Wanted {
 pub(super) async fn refresh(State(desk): State<Desk>, request: Request) -> Response {
     finish(async {
         let admitted = admit(&desk, request.headers())?;
+        // Another gateway verifies it for itself.
+        let token = upgrade::bearer(request.headers())?.unwrap_or_default().to_owned();
         allow_one(&desk, &admitted, Operation::Refresh)?;
         let wanted: Wanted = posted::object(&posted::json(&desk, request).await?)?;
         // A name that is none is refused like a connection that is not there.
         let number = shard::number(&wanted.connection).ok_or_else(Refusal::forbidden)?;
-        let mut answers = Vec::with_capacity(desk.shards.len());
-        for shard in desk.shards.iter() {
-            answers.push(shard.refresh(number, admitted.clone()));
+        if let Some(refreshed) = refresh_among(&desk.shards, number, &admitted).await {
+            return written(&refreshed);
         }
-        for answer in answers {
-            // A shard that is gone has no connections any more.
-            if let Ok(Some(refreshed)) = answer.await {
-                return written(&refreshed);
-            }
-        }
-        Err(Refusal::forbidden())
+        let passed = match desk.roll_call.has_others() {
+            true => desk.elsewhere.refresh(&wanted.connection, &token).await,
+            false => None,
+        };
+        passed.map_or_else(|| Err(Refusal::forbidden()), |refreshed| written(&refreshed))
     })
     .await
 }

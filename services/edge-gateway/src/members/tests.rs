@@ -14,6 +14,8 @@ rooms:
   - { room: a, subscribe: see }
   - { room: b, subscribe: see }
   - { room: c, subscribe: see }
+  - { room: quick, subscribe: see, flush_ms: 0 }
+  - { room: short, subscribe: see, flush_ms: 5 }
 ";
 
 fn permit(role: &str, room: &str) -> Arc<Subscribe> {
@@ -48,6 +50,35 @@ fn member(connection: u32) -> Member {
 #[test]
 fn a_member_is_as_small_as_the_fan_out_counts_on() {
     assert_eq!(size_of::<Member>(), 32);
+}
+
+#[test]
+fn a_rooms_own_window_counts_unless_nothing_waits_any_more() {
+    // The second offer at one instant is still in hand; the fourth would wait for a whole window.
+    let due = |room: &str, usual: u64| {
+        let mut members = Members::default();
+        let permit = permit("staff", room);
+        members.join(&permit, member(1), 0);
+        let at = members.find(permit.tenant(), permit.room()).unwrap();
+        let turns: Vec<_> = (0..4)
+            .map(|_| members.offer(at, &[], 1_000, usual).unwrap())
+            .collect();
+        match turns[3] {
+            Turn::From(due) => Some(due - 1_000),
+            Turn::AtOnce => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (room, usual, expected) in [
+        ("a", 20, Some(20)),
+        ("a", 1_000, Some(1_000)),
+        ("short", 20, Some(5)),
+        ("quick", 20, None),
+        ("a", 0, None),
+        ("short", 0, None),
+    ] {
+        assert_eq!(due(room, usual), expected, "{room}, usually {usual}");
+    }
 }
 
 #[test]

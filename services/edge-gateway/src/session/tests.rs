@@ -23,6 +23,10 @@ const LIMITS: Limits = Limits {
     subscriptions_max: 3,
     rooms_max: 128,
     message_bytes_max: 65_536,
+    activity: Rate {
+        per_second: 1,
+        burst: 5,
+    },
     requests: Rate {
         per_second: 20,
         burst: 60,
@@ -773,7 +777,10 @@ fn commands_publishes_and_activity_are_decided_before_anybody_is_asked() {
         .filter(|_| issuer.say(&mut session, NOW, &doing) == ["activity hall staff"])
         .count();
     assert_eq!(taken, 5);
-    assert_eq!(issuer.say(&mut session, NOW, &doing), ["count activity rate"]);
+    assert_eq!(
+        issuer.say(&mut session, NOW, &doing),
+        ["count activity rate", "met activity"]
+    );
     let later = Now {
         millis: NOW.millis + 1_000,
         ..NOW

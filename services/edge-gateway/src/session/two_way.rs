@@ -13,17 +13,11 @@ use roomcast_proto::refusal::{Code, Refusal};
 
 use super::{Now, Session, Wish, joined_by_policy, refuse};
 use crate::asking::{Ask, What, Who};
-use crate::bucket::Rate;
 use crate::client_publish::{ACTIVITY_BYTES_MAX, Post};
 use crate::commands::Order;
 use crate::feed::{self, Want};
 use crate::gate::Admitted;
-
-/// Activity of one connection; what is more is dropped and counted. A page that is clicked through is below it.
-const ACTIVITY_RATE: Rate = Rate {
-    per_second: 1,
-    burst: 5,
-};
+use crate::limit::Limit;
 
 /// On whose behalf an admitted user's things are asked.
 #[must_use]
@@ -117,12 +111,13 @@ impl Session {
         let Some(post) = post else {
             return refuse_ask(id, "activity", &Refusal::forbidden(), wishes);
         };
-        if self.activity.take(now.millis, 1, ACTIVITY_RATE) {
+        if self.activity.take(now.millis, 1, self.limits.activity) {
             // Never answered when all goes well: nobody waits for it.
             self.ask(id, What::Activity(post), policy, wishes);
         } else {
             let refusal = Refusal::new(Code::Rate, "more activity than is taken").retry_after_ms(1_000);
             refuse_ask(id, "activity", &refusal, wishes);
+            wishes.push(Wish::Met(Limit::Activity));
         }
     }
 

@@ -134,7 +134,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key as usize) else {
             return;
         };
-        connection.abandon();
+        connection.abandon(&mut self.tally);
         if connection.is_blocked() {
             self.ending.push((key, Ending::Gone));
         } else if verdict == Verdict::Revoked {

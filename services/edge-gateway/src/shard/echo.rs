@@ -1,4 +1,5 @@
-//! The route that sends every message back, for suites that judge how we speak RFC 6455. Only with the feature `echo`.
+//! The route that sends every message back, for suites that judge how we speak RFC 6455. Only with the feature `echo`, only in
+//! builds with debug assertions, and there only where a test asks for it (`Settings::echo`).
 //!
 //! It has the shard's own reading and writing, the decoder, the outbox and the closing handshake; what it has not is
 //! our protocol: no token, no `connect`, no pings of ours, no last words before a close frame. Its limits are as wide as
@@ -34,6 +35,9 @@ impl Shard {
     /// Takes a newcomer that asks for the route; gives back any other.
     pub(super) fn echo_newcomer(&mut self, mut newcomer: Newcomer, bytes: &[u8]) -> Option<Newcomer> {
         let front = &self.shared.front;
+        if !front.echo {
+            return Some(newcomer);
+        }
         let agreed = upgrade::plain_at(PATH, bytes, front.head.fields_max, &front.origins);
         let Some((agreed, end)) = agreed else {
             return Some(newcomer);

@@ -213,3 +213,120 @@ impl Handle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mio::{Events, Poll, Token};
+    use roomcast_chassis::metrics::Metrics;
+    use roomcast_proto::ids::{Audience, Room, Tenant};
+
+    use super::*;
+    use crate::delivery::{Address, Delivery, Kind, Meter};
+
+    struct Rig {
+        poll: Poll,
+        handle: Handle,
+        inlet: Inlet,
+        metrics: Metrics,
+    }
+
+    fn rig() -> Rig {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(7)).unwrap());
+        let metrics = Metrics::new("gateway").unwrap();
+        let (handle, inlet) = Handle::new(waker, GatewayMetrics::new(&metrics).unwrap());
+        Rig {
+            poll,
+            handle,
+            inlet,
+            metrics,
+        }
+    }
+
+    impl Rig {
+        /// Whether the shard would wake up now.
+        fn wakes(&mut self) -> bool {
+            let mut events = Events::with_capacity(4);
+            self.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            !events.is_empty()
+        }
+
+        fn dropped(&self) -> bool {
+            let text = String::from_utf8(self.metrics.encode().unwrap()).unwrap();
+            text.lines()
+                .any(|line| line.contains("reason=\"inbox\"") && !line.ends_with(" 0"))
+        }
+    }
+
+    fn delivery() -> ToShard {
+        let address = Address {
+            tenant: Tenant::default(),
+            room: Room::parse("a").unwrap(),
+            audience: None,
+            audience_name: Audience::all(),
+            meter: Meter::default(),
+        };
+        let made = Delivery::new(
+            address,
+            Kind::Ephemeral,
+            roomcast_proto::cursor::Position::default(),
+            None,
+            None,
+            b"{}",
+        );
+        ToShard::Deliver(Arc::new(made))
+    }
+
+    #[test]
+    fn a_message_wakes_the_shard_once_until_its_turn_begins() {
+        let mut rig = rig();
+        assert!(!rig.wakes());
+        rig.handle.shut();
+        assert!(rig.wakes());
+        rig.handle.shut();
+        assert!(!rig.wakes(), "it is awake already");
+        // From the beginning of a turn on another message is another reason to wake up, whether or not the turn finds it.
+        assert!(!rig.inlet.begin());
+        rig.handle.shut();
+        assert!(rig.wakes());
+        let taken = std::iter::from_fn(|| rig.inlet.next()).count();
+        assert_eq!(
+            (taken, rig.inlet.end()),
+            (INBOX_TURN, true),
+            "a turn is bounded, and says that more waits"
+        );
+        rig.inlet.begin();
+        assert!(rig.inlet.next().is_some() && rig.inlet.next().is_none());
+        assert!(!rig.inlet.end());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_the_shard_is_told_once() {
+        let mut rig = rig();
+        for _ in 0..INBOX_MAX {
+            rig.handle.tell(delivery());
+        }
+        assert!(!rig.dropped());
+        rig.handle.tell(delivery());
+        assert!(rig.dropped());
+        // What is no delivery is never dropped.
+        rig.handle.tell(ToShard::CloseAll);
+        let mut lost = 0;
+        let mut taken = 0;
+        loop {
+            lost += usize::from(rig.inlet.begin());
+            let before = taken;
+            while rig.inlet.next().is_some() {
+                taken += 1;
+            }
+            rig.inlet.end();
+            if taken == before {
+                break;
+            }
+        }
+        assert_eq!((lost, taken), (1, INBOX_MAX + 1));
+        // There is room again.
+        rig.handle.tell(delivery());
+        assert!(!rig.inlet.begin() && rig.inlet.next().is_some());
+    }
+}

@@ -78,7 +78,7 @@ impl Shard {
         if matches!(connection.stage, Stage::Closing { .. }) {
             return;
         }
-        #[cfg(feature = "echo")]
+        #[cfg(all(feature = "echo", debug_assertions))]
         if matches!(connection.stage, Stage::Echo) {
             return self.echo(key, bytes);
         }
@@ -134,7 +134,7 @@ impl Shard {
         let mut wishes = std::mem::take(&mut self.wishes);
         match &mut connection.stage {
             Stage::Closing { .. } => {}
-            #[cfg(feature = "echo")]
+            #[cfg(all(feature = "echo", debug_assertions))]
             Stage::Echo => {}
             Stage::Handshake { handshake, .. } => {
                 let handshake = std::mem::take(&mut **handshake);

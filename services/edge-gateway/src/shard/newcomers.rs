@@ -35,6 +35,9 @@ pub struct Front {
     pub head: Head,
     /// Where requests go that are not answered here; has room for all strangers that are let in.
     pub callers: Sender<Caller>,
+    /// Whether messages are sent back on `/v1/echo`.
+    #[cfg(all(feature = "echo", debug_assertions))]
+    pub echo: bool,
 }
 
 /// A newcomer and the end of patience, milliseconds of the shard's clock.
@@ -109,7 +112,7 @@ impl Shard {
     }
 
     fn first_bytes(&mut self, newcomer: Newcomer, bytes: &[u8]) {
-        #[cfg(feature = "echo")]
+        #[cfg(all(feature = "echo", debug_assertions))]
         let Some(newcomer) = self.echo_newcomer(newcomer, bytes) else {
             return;
         };

@@ -11,7 +11,7 @@ use super::newcomers::NEWCOMER;
 use crate::connection::Stage;
 
 /// What of one turn those who want in may take. One that has begun is finished.
-const STRANGERS_TURN: Duration = Duration::from_millis(1);
+const STRANGERS_TURN: Duration = Duration::from_micros(500);
 
 /// Sockets that were heard, and openings that can go on. Holds each at most once, so it is bounded by the connections.
 #[derive(Debug, Default)]

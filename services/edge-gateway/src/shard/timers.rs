@@ -20,7 +20,7 @@ impl Shard {
         let mut due = match &connection.stage {
             Stage::Handshake { due, .. } => *due,
             Stage::Closing { until } => *until,
-            #[cfg(feature = "echo")]
+            #[cfg(all(feature = "echo", debug_assertions))]
             Stage::Echo => self.now.millis + super::echo::LOOK_AT_MILLIS,
             Stage::Session(session) => {
                 let left = session
@@ -79,7 +79,7 @@ impl Shard {
                 self.ending.push((key, Ending::Gone))
             }
             Stage::Handshake { .. } | Stage::Closing { .. } => {}
-            #[cfg(feature = "echo")]
+            #[cfg(all(feature = "echo", debug_assertions))]
             Stage::Echo => {}
             Stage::Session(_) if stuck => {
                 self.shared.metrics.limited(Limit::Write);
@@ -124,6 +124,6 @@ pub(super) fn pace(limits: &Limits, encoding: Encoding) -> Pace {
     }
 }
 
-fn write_timeout_millis(limits: &Limits) -> u64 {
+pub(super) fn write_timeout_millis(limits: &Limits) -> u64 {
     u64::try_from(limits.write_timeout.as_millis()).unwrap_or(u64::MAX)
 }

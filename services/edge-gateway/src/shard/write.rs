@@ -6,10 +6,12 @@ use bytes::Bytes;
 use roomcast_proto::close::Close;
 use roomcast_proto::frame::{Disconnect, ServerFrame};
 
-use super::{LINGER_MILLIS, Shard};
-use crate::connection::{Sent, Stage};
+use super::{LINGER_MILLIS, Shard, timers};
+use crate::backlog;
+use crate::connection::{Connection, Sent, Stage};
 use crate::encoding::{self, Encoding};
 use crate::hub::Waiter;
+use crate::limit::Limit;
 use crate::members::Seat;
 use crate::metrics::Ending;
 use crate::outbox::Class;
@@ -80,7 +82,7 @@ impl Shard {
         // A client that does not read would not read what waits either; its cursor brings it back to it.
         let abandon = close == Close::TooSlow;
         let last = encoding::last_words(encoding, disconnect, close);
-        #[cfg(feature = "echo")]
+        #[cfg(all(feature = "echo", debug_assertions))]
         if matches!(connection.stage, Stage::Echo) {
             // Speaks RFC 6455 and nothing of ours.
             return self.close(key, Ending::Closed(close), abandon, &last[1..]);
@@ -99,10 +101,16 @@ impl Shard {
             return;
         }
         self.shared.metrics.ended(ending);
+        // Who reads slowly has as long for the last words as for everything else.
+        let slow = ending == Ending::Closed(Close::TooSlow);
+        let linger = match slow {
+            true => timers::write_timeout_millis(&self.shared.limits).max(LINGER_MILLIS),
+            false => LINGER_MILLIS,
+        };
         let linger = self
             .drain
             .as_ref()
-            .map_or(LINGER_MILLIS, |pace| pace.linger_millis().min(LINGER_MILLIS));
+            .map_or(linger, |pace| pace.linger_millis().min(linger));
         let until = self.now.millis + linger;
         let limits = self.shared.limits.outbox;
         let Some(connection) = self.connections.get_mut(key as usize) else {
@@ -112,7 +120,11 @@ impl Shard {
         connection.decoder = ws::Decoder::default();
         connection.stranger = None;
         if abandon {
-            connection.abandon();
+            connection.abandon(&mut self.tally);
+        }
+        if slow {
+            // Nothing was taken of what is dropped; that is not held against what is said now.
+            connection.stuck_at = 0;
         }
         for frame in last_words {
             connection.queue(frame.clone(), Class::Last, limits, &mut self.tally);
@@ -127,6 +139,7 @@ impl Shard {
             self.shared.metrics.ended(ending);
         }
         if let Some(mut connection) = self.connections.try_remove(key as usize) {
+            self.tally.waiting_bytes -= i64::try_from(connection.counted).unwrap_or(0);
             // Closing the descriptor would do; asking for it keeps the order of events certain.
             let _ = self.poll.registry().deregister(&mut connection.socket);
             if connection.encoding == Encoding::Sse {
@@ -134,6 +147,35 @@ impl Shard {
                 self.shared.metrics.streams.dec();
             }
         }
+    }
+
+    /// Says how much waits here, and ends those who have to give way to all: the fattest first.
+    pub(super) fn give_way(&mut self) {
+        let by = std::mem::take(&mut self.tally.waiting_bytes);
+        self.waiting_bytes += by;
+        let own = usize::try_from(self.waiting_bytes).unwrap_or(0);
+        let excess = self.shared.backlog.changed(by, own);
+        if excess == 0 {
+            return;
+        }
+        let open =
+            |(_, connection): &(usize, &Connection)| !matches!(connection.stage, Stage::Closing { .. });
+        let waiting = self.connections.iter().filter(open);
+        let waiting = waiting
+            .filter(|(_, connection)| connection.counted > 0)
+            .map(|(key, connection)| {
+                let key = u32::try_from(key).unwrap_or(u32::MAX);
+                (connection.counted, connection.stuck_at, key)
+            });
+        for key in backlog::who_goes(waiting.collect(), excess) {
+            self.shared.metrics.limited(Limit::Outboxes);
+            self.end(key, Close::TooSlow);
+        }
+        self.settle();
+        // What is free now is said at once, so that no other shard ends anybody for it. One look a turn is enough.
+        let by = std::mem::take(&mut self.tally.waiting_bytes);
+        self.waiting_bytes += by;
+        let _ = self.shared.backlog.changed(by, 0);
     }
 
     /// Takes a connection out of its rooms and out of what the hub does for it. Whether it was open until now.
@@ -147,7 +189,7 @@ impl Shard {
         let rooms = match &mut connection.stage {
             Stage::Closing { .. } => return false,
             Stage::Handshake { .. } => None,
-            #[cfg(feature = "echo")]
+            #[cfg(all(feature = "echo", debug_assertions))]
             Stage::Echo => None,
             Stage::Session(session) => {
                 let (tenant, user) = (session.tenant().clone(), Arc::clone(session.user_name()));

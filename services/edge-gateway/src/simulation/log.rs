@@ -33,7 +33,12 @@ pub(crate) struct Log {
     subscribers: Vec<UnboundedSender<Value>>,
     /// No leader until then, on the simulation's clock.
     no_leader_until: Duration,
+    /// How often in a row the ends of the streams were told too low.
+    lies: u32,
 }
+
+/// A node that has just come back says for a while that the streams end earlier; not for as long as a stream does that lost its end.
+const LIES_MAX: u32 = 3;
 
 impl Log {
     pub fn new(seed: u64) -> Self {
@@ -44,6 +49,7 @@ impl Log {
             last_value: 0,
             subscribers: Vec::new(),
             no_leader_until: Duration::ZERO,
+            lies: 0,
         }
     }
 
@@ -135,6 +141,20 @@ impl Log {
         }
     }
 
+    /// What is said of the end of a stream: it may be a lie, also that there is nothing at all, but not for long.
+    fn says_last(&mut self, stream: &str, calm: bool) -> u64 {
+        let last = self.last(stream);
+        if self.lies >= LIES_MAX || !self.one_in(3, calm) {
+            self.lies = 0;
+            return last;
+        }
+        self.lies += 1;
+        match self.one_in(3, calm) {
+            true => 0,
+            false => self.random.u64(last.saturating_sub(30)..=last),
+        }
+    }
+
     /// The answer to a question, or none.
     fn answer(&mut self, asked: &Value, now: Duration, calm: bool) -> Option<Value> {
         let (what, stream) = (
@@ -147,6 +167,7 @@ impl Log {
             return None;
         }
         let to = self.sees_to(stream, calm);
+        let said = self.says_last(stream, calm);
         // A replica that has just started knows of nothing.
         let knows_nothing = self.one_in(10, calm);
         let most = if calm { 500 } else { self.random.usize(1..8) };
@@ -158,7 +179,7 @@ impl Log {
             found.map(|(_, stored)| stored.wire.clone()).collect()
         };
         Some(match what {
-            "info" => json!({ "last": self.last(stream) }),
+            "info" => json!({ "last": said }),
             "probe" => {
                 let last = between(1, to, None).last().map(|message| message["seq"].clone());
                 if knows_nothing {

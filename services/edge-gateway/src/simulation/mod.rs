@@ -4,6 +4,7 @@
 //! same run: `ROOMCAST_SIMULATION_SEED=17 cargo test -p roomcast-edge-gateway simulation` plays one again, with
 //! `ROOMCAST_SIMULATION_SEEDS=1000` it plays so many. What must hold is
 //! said in `client`: every event of a room once and in order over all connections and gateways, and in the end the newest values.
+//! Late acknowledgements are not among the log's misdeeds: publishers see them (the tests of ingest), gateways never do.
 
 mod client;
 mod gateway;

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use roomcast_harness::client::Client;
 use roomcast_harness::eventually;
 use roomcast_harness::http::Http;
+use roomcast_proto::subject::{INGEST_QUEUE, Service};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -187,6 +190,183 @@ async fn rooms_and_pages_are_bounded_and_the_connection_goes_on() {
         .unwrap()
         .json();
     assert_eq!(snapshot["events"].as_array().unwrap().len(), 2);
+}
+
+/// Ingest hears what is asked and does not answer: what is under way is counted by connection, user and gateway, each with its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_of_others_is_bounded_and_the_connection_goes_on() {
+    let limits = [
+        ("ROOMCAST_ASKS_PER_CONNECTION_MAX", "2"),
+        ("ROOMCAST_ASKS_PER_USER_MAX", "3"),
+        ("ROOMCAST_ASKS_MAX", "4"),
+    ];
+    let Some(gateway) = small(&limits).await else {
+        return;
+    };
+    let mut unanswered = gateway
+        .nats
+        .connect("ingest")
+        .await
+        .queue_subscribe(Service::ReadState.requests(), INGEST_QUEUE.to_owned())
+        .await
+        .unwrap();
+    let (mut client, _) = gateway.client("u1", &["staff"], &[]).await;
+    let (mut second, _) = gateway.client("u1", &["staff"], &[]).await;
+    let (mut other, _) = gateway.client("u2", &["staff"], &[]).await;
+    let ask = |id: u32| json!({ "id": id, "feed": {} }).to_string();
+    let refused = async |client: &mut Client, id: u32, code: &str| {
+        client.send_text(&ask(id)).await.unwrap();
+        let answer = client
+            .until("a refusal", SOON, |frame| frame["id"] == id)
+            .await
+            .unwrap();
+        assert_eq!(answer.last().unwrap()["error"]["code"], code, "{id}");
+    };
+    let mut heard = async || {
+        let heard = tokio::time::timeout(SOON, unanswered.next()).await;
+        heard.expect("somebody asks").unwrap();
+    };
+    for id in [900, 901] {
+        client.send_text(&ask(id)).await.unwrap();
+        heard().await;
+    }
+    refused(&mut client, 902, "rate").await;
+    second.send_text(&ask(903)).await.unwrap();
+    heard().await;
+    refused(&mut second, 904, "rate").await;
+    other.send_text(&ask(905)).await.unwrap();
+    heard().await;
+    refused(&mut other, 906, "unavailable").await;
+    for limit in ["asks_of_connection", "asks_of_user", "asks"] {
+        assert_eq!(met(&gateway, limit), 1.0, "{limit}");
+    }
+    for client in [&mut client, &mut second, &mut other] {
+        let answer = client.request("unsubscribe", json!({ "room": "floor" })).await;
+        assert!(answer.unwrap()["unsubscribed"].is_object());
+    }
+}
+
+/// NATS stands still, so that what has to be read from it is under way for as long as the test needs. Where this process stood still
+/// itself, the gateway knows that it is cut off and reads nothing: then once more.
+async fn while_nothing_is_read(
+    gateway: &Gateway,
+    what: &str,
+    limit: &str,
+    mut attempt: impl AsyncFnMut(usize) -> bool,
+) {
+    for n in 0..10 {
+        gateway.nats.signal("STOP");
+        let done = attempt(n).await;
+        gateway.nats.signal("CONT");
+        if done {
+            assert_eq!(met(gateway, limit), 1.0, "{what}");
+            return;
+        }
+        // Current again, so that somebody may come in.
+        eventually("NATS is heard again", SOON, || async {
+            let url = format!("{}/v1/state?room=floor", gateway.url);
+            let token = gateway.signer.token("waits", &["staff"]);
+            Http::default()
+                .get(&url, Some(&token))
+                .await
+                .is_ok_and(|answer| answer.status == 200)
+        })
+        .await;
+    }
+    assert_eq!(met(gateway, limit), 1.0, "{what}: never under way");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_behind_a_room_that_is_recovered_is_bounded() {
+    let limits = [
+        ("ROOMCAST_REQUEST_BURST", "10000"),
+        ("ROOMCAST_OPERATION_RATES", "subscribe=100/1000,read=1000/1000"),
+    ];
+    let Some(gateway) = Gateway::start(&limits).await else {
+        return;
+    };
+    // A room that nobody has asked for yet: its state has to be read.
+    while_nothing_is_read(&gateway, "waiting", "waiting", async |n| {
+        gateway.nats.signal("CONT");
+        let (mut client, _) = gateway.client(&format!("u{n}"), &["admin"], &[]).await;
+        gateway.nats.signal("STOP");
+        let room = ["bookings", "money", "diary", "desk"][n % 4];
+        client
+            .send_text(&json!({ "id": 900, "subscribe": { "room": room } }).to_string())
+            .await
+            .unwrap();
+        let unsubscribe = json!({ "id": 901, "unsubscribe": { "room": "nowhere" } }).to_string();
+        for _ in 0..300 {
+            // It ends in the middle.
+            let _ = client.send_text(&unsubscribe).await;
+        }
+        let mut answered = 0;
+        while let Some(frame) = client.next(SOON).await.unwrap() {
+            answered += usize::from(frame["id"] == 900 || frame["id"] == 901);
+            if answered > 0 && frame["disconnect"].is_null() {
+                return false;
+            }
+        }
+        assert_eq!(client.closed.map(|(code, _)| code), Some(4006));
+        true
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_request_for_history_is_read_at_a_time() {
+    let limits = [
+        ("ROOMCAST_RING_BYTES", "1048576"),
+        ("ROOMCAST_RING_TENANT_BYTES", "1048576"),
+        ("ROOMCAST_RING_ROOM_EVENTS", "1"),
+        (
+            "ROOMCAST_OPERATION_RATES",
+            "history=1000/1000,deep_history=1000/1000,read=1000/1000",
+        ),
+    ];
+    let Some(gateway) = Gateway::start(&limits).await else {
+        return;
+    };
+    let (mut client, _) = gateway.client("u1", &["staff"], &["bookings"]).await;
+    // More than the memory for recent events holds.
+    let padding = "x".repeat(60 << 10);
+    for n in 0..24 {
+        let data = json!({ "data": { "padding": padding } });
+        let id = format!("e{n}");
+        gateway.event("bookings", "all", &id, data).await;
+        let came = |frame: &Value| frame["event"]["event"]["id"] == id.as_str();
+        client.until("each", SOON, came).await.unwrap();
+    }
+    client.raw.clear();
+    while_nothing_is_read(&gateway, "reading", "reading", async |n| {
+        let ids = [800 + 2 * n, 801 + 2 * n];
+        for id in ids {
+            let history = json!({ "id": id, "history": { "room": "bookings", "limit": 100 } });
+            client.send_text(&history.to_string()).await.unwrap();
+        }
+        let second = client
+            .until("the second answer", SOON, |frame| frame["id"] == ids[1])
+            .await
+            .unwrap();
+        let code = second.last().unwrap()["error"]["code"].clone();
+        if code != "rate" {
+            assert_eq!(code, "unavailable");
+            return false;
+        }
+        // The first one goes on.
+        gateway.nats.signal("CONT");
+        let first = client
+            .until("the first answer", SOON, |frame| frame["id"] == ids[0])
+            .await
+            .unwrap();
+        let first = first.last().unwrap();
+        assert!(
+            first["history"].is_object() || first["error"]["code"] == "unavailable",
+            "{first}"
+        );
+        true
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -61,6 +61,7 @@ rooms:
   - { room: bookings, subscribe: desk.view }
   - { room: notifications, subscribe: notifications.view, auto_join: true }
   - { room: money, subscribe: money.view }
+  - { room: ticker, subscribe: desk.view, flush_ms: 0 }
   - { room: diary, subscribe: desk.view, history: money.view }
   - { room: floor, subscribe: notifications.view, presence: desk.view }
   - room: desk
@@ -135,12 +136,18 @@ pub struct Gateway {
 impl Gateway {
     /// Starts both; `None` without a nats-server. `more` are settings beside the usual ones.
     pub async fn start(more: &[(&str, &str)]) -> Option<Self> {
+        Box::pin(Self::start_changed(more, |_| {})).await
+    }
+
+    /// The same with settings that no variable says.
+    pub async fn start_changed(more: &[(&str, &str)], change: impl FnOnce(&mut Settings)) -> Option<Self> {
         let files = setup().await?;
         let usual = files.settings();
         let usual = usual.iter().map(|(name, value)| (*name, value.as_str()));
         let pairs: HashMap<&str, &str> = usual.chain(more.iter().copied()).collect();
         let environment = Environment::from_pairs(pairs);
-        let (common, settings, _) = process::settings(&environment, &THIS, Settings::read).unwrap();
+        let (common, mut settings, _) = process::settings(&environment, &THIS, Settings::read).unwrap();
+        change(&mut settings);
         let context = Context::new(&THIS, common).unwrap();
         let address = start(settings, context.clone()).await.unwrap();
         tokio::time::timeout(Duration::from_secs(10), context.readiness.ready())

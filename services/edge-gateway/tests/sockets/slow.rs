@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use roomcast_harness::client::{Client, Frame};
+use roomcast_harness::eventually;
 use serde_json::json;
 
 use super::{Gateway, ids};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 /// Values that a fast room shows, and how often each changes.
 const KEYS: usize = 10;
 const ROUNDS: usize = 120;
@@ -131,4 +132,83 @@ async fn a_busy_rooms_events_leave_together_and_a_lone_one_at_once() {
     }
     let flushes = gateway.metric("roomcast_gateway_flushes_total");
     assert!((2.0..20.0).contains(&flushes), "{flushes} flushes for 62 events");
+}
+
+/// What waits for all together is bounded as well, however much one may have: the one for whom most waits goes first, and who is
+/// behind a little stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_all_who_read_slowly_the_fattest_goes_first() {
+    let limits = [
+        ("ROOMCAST_OUTBOXES_BYTES_MAX", "1048576"),
+        ("ROOMCAST_OUTBOX_BYTES_MAX", "67108864"),
+        ("ROOMCAST_OUTBOX_FRAMES_MAX", "65536"),
+        ("ROOMCAST_SEND_BUFFER_BYTES", "16384"),
+        ("ROOMCAST_WRITE_SECONDS", "300"),
+    ];
+    let Some(gateway) = Gateway::start(&limits).await else {
+        return;
+    };
+    let mut clients = Vec::new();
+    for (user, rooms) in [("lean", &["bookings"][..]), ("fat", &["bookings", "desk"])] {
+        let mut client = Client::open_narrow(&gateway.url).await.unwrap();
+        let token = gateway.signer.token(user, &["staff"]);
+        client.begin(&token, rooms, &HashMap::new()).await.unwrap();
+        client.caught_up(rooms[rooms.len() - 1]).await.unwrap();
+        clients.push(client);
+    }
+    let padding = "x".repeat(32 * 1024);
+    let data = json!({ "data": { "padding": padding } });
+    for n in 0..10 {
+        gateway
+            .event("bookings", "all", &format!("b{n}"), data.clone())
+            .await;
+    }
+    eventually("some waits for both", SOON, || async {
+        gateway.metric("roomcast_gateway_outbox_bytes") > 2.0 * 5.0 * 32_768.0
+    })
+    .await;
+    for n in 0..40 {
+        gateway.event("desk", "all", &format!("d{n}"), data.clone()).await;
+    }
+    eventually("one is given up", SOON, || async {
+        gateway.count("roomcast_gateway_limited_total", "limit=\"outboxes\"") == 1.0
+    })
+    .await;
+    let (mut fat, mut lean) = (clients.pop().unwrap(), clients.pop().unwrap());
+    while fat.next(SOON).await.unwrap().is_some() {}
+    assert_eq!(fat.closed.map(|(code, _)| code), Some(4002));
+    let last = |frame: &Frame| frame["event"]["event"]["id"] == "b9";
+    lean.until("all of its events", SOON, last).await.unwrap();
+    eventually("nothing waits any more", SOON, || async {
+        gateway.metric("roomcast_gateway_outbox_bytes") == 0.0
+    })
+    .await;
+    assert_eq!(gateway.metric("roomcast_gateway_outbox_full_total"), 0.0);
+    assert_eq!(
+        gateway.count("roomcast_gateway_limited_total", "limit=\"outboxes\""),
+        1.0
+    );
+}
+
+/// The policy says of a room how long its events wait for each other, whatever is usual.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_of_which_the_policy_says_so_never_waits() {
+    let Some(gateway) = Gateway::start(&[("ROOMCAST_FLUSH_MILLIS", "1000")]).await else {
+        return;
+    };
+    let (mut client, _) = gateway.client("u1", &["staff"], &["ticker", "bookings"]).await;
+    client.caught_up("bookings").await.unwrap();
+    let gathered = |gateway: &Gateway| gateway.count("roomcast_gateway_flushes_total", "\"gathered\"");
+    for (room, waits) in [("ticker", false), ("bookings", true)] {
+        for n in 0..40 {
+            gateway.event(room, "all", &format!("{room}{n}"), json!({})).await;
+        }
+        let last = format!("{room}39");
+        let frames = client
+            .until("the last", SOON, |frame| frame["event"]["event"]["id"] == last)
+            .await
+            .unwrap();
+        assert_eq!(ids(&frames, room).len(), 40);
+        assert_eq!(gathered(&gateway) > 0.0, waits, "{room}");
+    }
 }

@@ -12,7 +12,12 @@ mod utf8;
 
 use std::time::{Duration, Instant};
 
+use roomcast_edge_gateway::settings::Settings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use super::Gateway;
+use super::raw::UPGRADE;
 use peer::{Case, play};
 
 /// Cases of sections 1 to 10 in the published list.
@@ -22,12 +27,17 @@ const UNHURRIED: [(&str, &str); 2] = [
     ("ROOMCAST_CONNECT_RATE_PER_ADDRESS", "10000"),
     ("ROOMCAST_CONNECT_BURST_PER_ADDRESS", "10000"),
 ];
+/// The route is there only where a test says so.
+fn with_echo(settings: &mut Settings) {
+    settings.echo = true;
+}
+
 /// Played at the same time.
 const AT_ONCE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_published_cases_pass() {
-    let Some(gateway) = Gateway::start(&UNHURRIED).await else {
+    let Some(gateway) = Gateway::start_changed(&UNHURRIED, with_echo).await else {
         return;
     };
     let cases: Vec<Case> = [framing::cases(), utf8::cases(), closing::cases(), limits::cases()].concat();
@@ -69,7 +79,7 @@ async fn the_published_cases_pass() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_can_fail() {
-    let Some(gateway) = Gateway::start(&UNHURRIED).await else {
+    let Some(gateway) = Gateway::start_changed(&UNHURRIED, with_echo).await else {
         return;
     };
     let text = |expected: &str| Case::new("x").text("hello").expect_text(expected);
@@ -85,5 +95,21 @@ async fn the_suite_can_fail() {
     for (n, (case, passes)) in rows.into_iter().enumerate() {
         let outcome = play(gateway.address, &case, Duration::from_secs(2)).await;
         assert_eq!(outcome.is_ok(), passes, "row {n}: {outcome:?}");
+    }
+}
+
+/// Nobody who configures a gateway can open the route: without a test's word it is as absent as any other path.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_tests_word_there_is_no_such_route() {
+    let Some(gateway) = Gateway::start(&UNHURRIED).await else {
+        return;
+    };
+    for path in ["/v1/echo", "/v1/no-such-path"] {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        let request = format!("{}\r\n", UPGRADE.replace("/v1/ws", path));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 13];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 404 ", "{path}");
     }
 }
