@@ -436,6 +436,8 @@ async fn answer(door: &Door, router: Router, shared: &Shared, mut request: Reque
         let Some(following) = response.extensions_mut().remove::<Following>() else {
             return response;
         };
+        // The router took the empty body for all there will be; a stream lasts until the connection ends (RFC 9112 §6.3).
+        response.headers_mut().remove(CONTENT_LENGTH);
         let head = head_of("200 OK", response.headers());
         shared.held().agreed = Some(Agreed::Stream(following, head.into()));
         shared.wanted.notify_one();

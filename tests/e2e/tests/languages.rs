@@ -94,6 +94,42 @@ fn a_booking_from_a_bare_socket_reaches_a_client() {
     publishes("tcp");
 }
 
+/// Reads a stream of server-sent events as any HTTP library does, until all of the room's past is there; prints what came.
+const READER: &str = "
+const [url, token] = process.argv.slice(1);
+const stream = await fetch(url, { headers: { authorization: `Bearer ${token}` }, signal: AbortSignal.timeout(20_000) });
+let read = '';
+for await (const part of stream.body.pipeThrough(new TextDecoderStream())) {
+  read += part;
+  if (read.includes('caughtUp')) break;
+}
+console.log(read);
+process.exit(0);
+";
+
+/// The harness reads sockets by hand; a library of others also believes what the head says of the body.
+#[test]
+fn a_stream_is_read_by_an_http_library() {
+    if !have("node", "apt-get install nodejs") {
+        return;
+    }
+    calm(|stack| async move {
+        let token = stack.signer.token("watcher", &["staff"]);
+        let address = format!("{}/v1/sse?room=bookings", stack.gateways()[0]);
+        let run = Command::new("node")
+            .args(["--input-type=module", "--eval", READER, &address, &token])
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(RUN_WITHIN, run).await??;
+        let read = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{read}\n{complaint}");
+        assert!(read.contains("caughtUp"), "{read}\n{complaint}");
+        Ok(())
+    });
+}
+
 /// A running subscriber of `clients/subscribe`, with a cursor file and everything it has printed in a folder of its own inside the system's, which goes with it.
 struct Subscriber {
     language: &'static str,

@@ -64,6 +64,12 @@ impl Stream {
             socket.read_exact(&mut body).await?;
             anyhow::bail!("{head}{}", String::from_utf8_lossy(&body));
         }
+        // Any HTTP library would stop after so many bytes, or look for chunks: a stream lasts until the connection ends.
+        let fields = head.to_lowercase();
+        anyhow::ensure!(
+            !fields.contains("\r\ncontent-length:") && !fields.contains("\r\ntransfer-encoding:"),
+            "a stream with a length: {head}"
+        );
         Ok(Self {
             socket,
             head,
