@@ -57,7 +57,11 @@ fn connect(token: &str, rooms: &[&str]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_or_says_too_much_is_told_and_counted() {
-    let Some(gateway) = small(&[("ROOMCAST_AUTHENTICATE_SECONDS", "1")]).await else {
+    let short = [
+        ("ROOMCAST_AUTHENTICATE_SECONDS", "1"),
+        ("ROOMCAST_BODY_SECONDS", "1"),
+    ];
+    let Some(gateway) = small(&short).await else {
         return;
     };
     let token = gateway.signer.token("u1", &["staff"]);
@@ -92,6 +96,16 @@ async fn who_asks_or_says_too_much_is_told_and_counted() {
                 .into_bytes(),
             "431 ",
             "url",
+        ),
+        (
+            "a body that does not come",
+            format!(
+                "POST /v1/marks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+                 Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{{"
+            )
+            .into_bytes(),
+            "408 ",
+            "body",
         ),
         (
             "a stream's rooms",
