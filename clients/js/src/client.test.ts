@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Client, type ClientOptions } from './client.js';
 import type { RoomcastError } from './error.js';
+import { goOn } from './missed.js';
 import { event, fakeFetch, FakeSocket, settle } from './testing/fakes.js';
 
 const clients: Client[] = [];
@@ -409,26 +410,28 @@ describe('client', () => {
     expect([one.cursor, two.cursor]).toEqual(['c2', 'c2']);
   });
 
-  it('goes on from a cursor, alone or beside others that are elsewhere', async () => {
+  it('goes on from a cursor: what was missed since comes as news, once, before what follows', async () => {
     const calls: string[] = [];
     const polls = (async (url: string) => {
-      calls.push(url);
-      const cursor = new URL(url).searchParams.get('cursor');
-      return Response.json({ rooms: [joined('complete')], frames: cursor === 'old' ? [frame('1', 'c1')] : [frame('2', 'c2')], cursor: 'c2', more: cursor === 'old' });
+      calls.push(new URL(url).search);
+      const isFirst = new URL(url).searchParams.get('cursor') === 'old';
+      return Response.json({ rooms: [joined('complete')], frames: isFirst ? [frame('1', 'c1')] : [frame('2', 'c2'), frame('3', 'c3')], cursor: 'c3', more: isFirst });
     }) as typeof fetch;
     const c = client({ fetch: polls });
     const lines: string[] = [];
-    c.subscribe('r', { from: 'c2', onEvent: ({ id }, { live }) => lines.push(`a ${id} ${live}`) });
+    c.subscribe('r', { from: goOn('old'), onEvent: ({ id }, { live }) => lines.push(`${id} ${live}`), onState: ({ key, event }) => lines.push(`${key}=${event?.id}`), onCaughtUp: () => lines.push('caughtUp') });
     c.connect();
     const socket = await open();
-    expect(socket.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r', cursor: 'c2' }]);
-    socket.connected([joined('complete')]);
+    // The room begins afresh: its state is needed whole.
+    expect(socket.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r' }]);
+    socket.connected([joined('fresh')]);
+    socket.say(frame('v', 'c2', { statekey: 'k', delivery: 'state' }));
+    expect(calls).toEqual([]);
+    socket.say(caughtUp('c2'));
     socket.say(frame('3', 'c3'));
-    socket.say(caughtUp('c3'));
-    c.subscribe('r', { from: 'old', onEvent: ({ id }, { live }) => lines.push(`b ${id} ${live}`) });
-    socket.say(frame('4', 'c4'));
     await settle();
-    expect(calls.map((url) => new URL(url).search)).toEqual(['?room=r&cursor=old&room=r&cursor=old&wait=0', '?room=r&cursor=c1&room=r&cursor=c1&wait=0']);
-    expect(lines).toEqual(['a 3 true', 'a 4 true', 'b 1 true', 'b 2 true', 'b 4 true']);
+    socket.say(frame('4', 'c4'));
+    expect(calls).toEqual(['?room=r&cursor=old&room=r&cursor=old&wait=0', '?room=r&cursor=c1&room=r&cursor=c1&wait=0']);
+    expect(lines).toEqual(['k=v', '1 true', '2 true', '3 true', 'caughtUp', '4 true']);
   });
 });

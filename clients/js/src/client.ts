@@ -7,13 +7,14 @@ import { Credentials, type TokenSource } from './credentials.js';
 import type { CommandOptions, NotificationPush, QueuedCommand, RoomcastClient, RoomStanding, Subscription } from './api.js';
 import { Commands, type CommandStorage } from './commands.js';
 import { newCounters, type Counters } from './counters.js';
-import { RoomcastError } from './error.js';
+import { asError, RoomcastError } from './error.js';
 import type { CloudEvent, EventMap } from './event.js';
 import { readPresence, type Json, type Presence, type RoomAnswer, type ServerFrame } from './frame.js';
 import { TRANSPORTS, type Transport } from './follow.js';
 import { Http, HTTP_TIMEOUT_MS, type HistoryPage, type Series, type SeriesOptions, type Snapshot } from './http.js';
 import { Link, SUBPROTOCOL, type SocketClass, type SocketLike } from './link.js';
 import type { ConnectionState } from './machine.js';
+import type { Place } from './missed.js';
 import { Poll } from './poll.js';
 import { Feed, Room, type Loading, type RoomHandlers } from './room.js';
 import { Stream } from './stream.js';
@@ -21,11 +22,9 @@ import { Stream } from './stream.js';
 /** Release of this package, told to the server. */
 export const VERSION = '0.1.0';
 
-/** Hears what a client does, in words; `console` is one. */
+/** Hears what a connection does, in words; `console` is one. */
 export interface Logger {
-  debug(message: string, ...facts: unknown[]): void;
   info(message: string, ...facts: unknown[]): void;
-  warn(message: string, ...facts: unknown[]): void;
 }
 
 /** How to make a client. */
@@ -64,6 +63,11 @@ const REFRESH_MS = 5_000;
 const ANSWER_GRACE_MS = 5_000;
 /** Longest timer that browsers keep, with room to spare, in milliseconds. */
 const TIMER_MAX_MS = 3_600_000;
+
+/** Beside `from`, for whoever kept it: the room's values at that place. */
+export interface Kept {
+  readonly values?: readonly CloudEvent[];
+}
 
 /** A request that waits for its answer. */
 interface Asked {
@@ -149,6 +153,11 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     this.#link.input({ type: 'retryNow' });
   }
 
+  /** What a page says of its network and its reader, where this client lives outside of one. */
+  hint(hint: 'online' | 'offline' | 'wake'): void {
+    this.#link.input({ type: hint });
+  }
+
   onConnection(listener: (state: ConnectionState) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -157,17 +166,19 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   subscribe<E extends EventMap = M>(name: string, handlers: RoomHandlers<E>): Subscription {
     const room = this.#room(name);
     const feed = new Feed(handlers as RoomHandlers, this.#roomHost);
-    // Nobody has been in the room: its place is the room's.
-    const goesFirst = feed.from !== undefined && room.feeds.size === 0 && room.cursor === undefined && !room.joined && !room.asked;
-    if (goesFirst) room.goOn(feed.from as string);
-    else if (feed.from !== undefined) feed.waitFor();
+    const { values } = handlers as Kept;
+    // Nobody has been in the room, and what it held at this place is known: its place is the room's.
+    if (feed.from !== undefined && values !== undefined && room.feeds.size === 0 && room.cursor === undefined && !room.joined && !room.asked) {
+      room.goOn(feed.from.cursor, values);
+      feed.from = undefined;
+    } else if (feed.from !== undefined) feed.waitFor();
     room.feeds.add(feed);
     if (this.#isHidden && this.#holds(feed)) feed.sleep();
     queueMicrotask(() => {
       if (!room.feeds.has(feed)) return;
       room.welcome(feed);
       this.#watchPresence(room);
-      if (feed.from !== undefined && !goesFirst) void this.#bridge(room, feed);
+      this.#bridgeAll(room);
       if (feed.holding && feed.from === undefined) void this.#load(room).then(() => this.#join(room));
       else this.#join(room);
     });
@@ -175,7 +186,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       room: name,
       state: room.store.values,
       get cursor() {
-        return room.cursor ?? feed.from;
+        return feed.from?.cursor ?? room.cursor;
       },
       hold: () => this.#hold(room, feed),
       release: () => this.#release(room, feed),
@@ -183,10 +194,16 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     };
   }
 
-  /** Fetches what lies between a subscription's place and the room's. */
-  async #bridge(room: Room, feed: Feed): Promise<void> {
+  /** Once the room has caught up nothing more can be missed: then it is fetched what lies between a subscription's place and the room's. */
+  #bridgeAll(room: Room): void {
+    if (!room.joined || room.recovering) return;
+    for (const feed of room.feeds) if (feed.from !== undefined && !feed.isBridging) void this.#bridge(room, feed, feed.from);
+  }
+
+  async #bridge(room: Room, feed: Feed, from: Place): Promise<void> {
+    feed.isBridging = true;
     try {
-      const { recovery, reason, events } = await this.#http.missed(room.name, feed.from as string);
+      const { recovery, reason, events } = await from.missed(this.#http, room.name, from.cursor);
       feed.from = undefined;
       if (!room.feeds.has(feed)) return;
       if (recovery === 'complete') feed.missed(events);
@@ -196,10 +213,10 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       }
       feed.release();
     } catch (thrown) {
-      const error = thrown instanceof RoomcastError ? thrown : new RoomcastError('network', String(thrown), { temporary: true });
+      const error = asError(thrown);
       if (!room.feeds.has(feed)) return;
       // News wait meanwhile; what cannot be had for good ends the waiting.
-      if (error.temporary) return void setTimeout(() => room.feeds.has(feed) && void this.#bridge(room, feed), error.retryAfterMs ?? REJOIN_MS);
+      if (error.temporary) return void setTimeout(() => room.feeds.has(feed) && void this.#bridge(room, feed, from), error.retryAfterMs ?? REJOIN_MS);
       feed.from = undefined;
       feed.release();
       feed.error(error);
@@ -265,16 +282,17 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   }
 
   async publish(room: string, type: string, data: unknown, id: string = crypto.randomUUID()): Promise<string> {
-    const body = await this.request('publish', { room, type, data, eventId: id });
-    return typeof body['eventId'] === 'string' ? body['eventId'] : id;
+    await this.request('publish', { room, type, data, eventId: id });
+    return id;
   }
 
   async presence(room: string): Promise<Presence> {
-    return readPresence(await this.request('presence', { room })) ?? { room, users: [], total: 0 };
+    return readPresence(await this.request('presence', { room })) as Presence;
   }
 
   activity(kind: string, detail = ''): void {
-    if (this.#link.transport === 'websocket') this.#link.request('activity', { kind, detail });
+    // Ways over HTTP let it pass: it is about now.
+    this.#link.request('activity', { kind, detail });
   }
 
   request(name: string, body: Json, timeoutMs: number = HTTP_TIMEOUT_MS): Promise<Json> {
@@ -284,7 +302,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       const id = this.#link.request(name, body) as number;
       const timer = setTimeout(() => {
         this.#requests.delete(id);
-        reject(new RoomcastError('timeout', `${name} was not answered in time.`, { temporary: true }));
+        reject(new RoomcastError('timeout', `${name}: The server fell silent.`, { temporary: true }));
       }, timeoutMs);
       this.#requests.set(id, {
         answered: (answer) => {
@@ -376,7 +394,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     } catch (thrown) {
       if (room.loading !== loading) return;
       room.loading = undefined;
-      const error = thrown instanceof RoomcastError ? thrown : new RoomcastError('network', String(thrown), { temporary: true });
+      const error = asError(thrown);
       if (!error.temporary) room.fail(error);
       // News must not wait behind a history that does not come while the socket works.
       if (!error.temporary || room.joined) room.unloaded();
@@ -458,8 +476,8 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     } catch (thrown) {
       // The connection lasts until the token ends; then 4003 asks again.
       this.#problem(thrown);
-      const error = thrown instanceof RoomcastError ? thrown : undefined;
-      if (error?.temporary !== true) return;
+      const error = asError(thrown);
+      if (!error.temporary) return;
       // The key of the new token is on its way to the gateway, or the callback had a bad moment.
       setTimeout(() => {
         const { status, session } = this.#link.state;
@@ -507,16 +525,12 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
         return;
       case 'other': {
         const asked = this.#requestDone(frame.id);
-        if (asked === undefined) {
-          this.counters.unknown += 1;
-          this.#options.log?.debug(`roomcast does not know the message ${frame.name}`);
-        }
+        if (asked === undefined) this.counters.unknown += 1;
         asked?.answered?.(frame.body);
         return;
       }
       case 'malformed':
         this.counters.malformed += 1;
-        this.#options.log?.warn(`roomcast could not read a message: ${frame.why}`);
         return this.#problem(new RoomcastError('protocol', `A message could not be read: ${frame.why}.`));
       default:
         return;
@@ -527,6 +541,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     const room = this.#rooms.get(name);
     room?.caughtUp(cursor);
     if (room === undefined) return;
+    this.#bridgeAll(room);
     this.#watchPresence(room);
     // Opened by the server, or with a connection: nobody wants it yet.
     this.#park(room);
@@ -603,13 +618,12 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   #abandon(): void {
     const asked = [...this.#requests.values()];
     this.#requests.clear();
-    for (const { refused } of asked) refused?.(new RoomcastError('network', 'The connection ended before the answer came.', { temporary: true }));
+    for (const { refused } of asked) refused?.(new RoomcastError('network', 'The connection ended.', { temporary: true }));
   }
 
   #changed(state: ConnectionState, before: ConnectionState): void {
     if (state.status !== before.status || state.transport !== before.transport) {
-      const { status, transport, attempt, error } = state;
-      this.#options.log?.info(`roomcast ${status} (${transport})`, { attempt, ...(error === undefined ? {} : { error: error.code, message: error.message }) });
+      this.#options.log?.info(`roomcast ${state.status} (${state.transport})`, state.error ?? '');
     }
     if (state.status === 'live' && before.status !== 'live') this.counters.connects += 1;
     if (before.status === 'live' && state.status !== 'live') {

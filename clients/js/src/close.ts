@@ -14,9 +14,6 @@ export type CloseVerdict =
 /** The client's own: the server stopped pinging. Sent as a close code so that a server's log can tell. */
 export const CLOSE_WATCHDOG = 4900;
 
-/** RFC 6455's own words for "what you sent is wrong": sent again, it would end the same. */
-const PROTOCOL: readonly number[] = [1002, 1003, 1007, 1009];
-
 const NAMES: Readonly<Record<number, ErrorCode>> = {
   1002: 'protocol',
   1003: 'protocol',
@@ -42,7 +39,8 @@ const NAMES: Readonly<Record<number, ErrorCode>> = {
  */
 export function closeVerdict(code: number): CloseVerdict {
   if (code === 4003) return 'renew';
-  return (code >= 4500 && code <= 4999) || PROTOCOL.includes(code) ? 'stay' : 'return';
+  // RFC 6455's own words for "what you sent is wrong": sent again, it would end the same.
+  return (code >= 4500 && code <= 4999) || (code < 4000 && NAMES[code] !== undefined) ? 'stay' : 'return';
 }
 
 /** The error a close stands for, for `state.error`. */

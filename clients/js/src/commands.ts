@@ -6,7 +6,7 @@
 
 import type { CommandOptions, QueuedCommand } from './api.js';
 import { retryDelayMs } from './backoff.js';
-import { RoomcastError } from './error.js';
+import { asError, RoomcastError } from './error.js';
 
 /** Where waiting commands live. The default is memory, which a reload forgets. */
 export interface CommandStorage {
@@ -115,7 +115,7 @@ export class Commands {
 
   async #send(entry: Entry): Promise<void> {
     const now = Date.now();
-    if (now - entry.command.at > WAITING_AGE_MAX_MS) return this.#done(entry, new RoomcastError('late', 'It waited too long to be sent.'));
+    if (now - entry.command.at > WAITING_AGE_MAX_MS) return this.#done(entry, new RoomcastError('late', 'It waited too long.'));
     entry.underWay = true;
     entry.since ??= now;
     this.#tell();
@@ -125,7 +125,7 @@ export class Commands {
       this.#done(entry, undefined, answer['data']);
     } catch (thrown) {
       entry.underWay = false;
-      this.#failed(entry, thrown instanceof RoomcastError ? thrown : new RoomcastError('network', String(thrown), { temporary: true }));
+      this.#failed(entry, asError(thrown));
     }
   }
 

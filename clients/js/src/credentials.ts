@@ -33,7 +33,7 @@ export class Credentials {
     if (this.#token !== used) return this.#token;
     const token = await this.#ask(reason);
     if (reason === 'expired' && token !== undefined && token === used) {
-      throw new RoomcastError('expired', 'The sign-in has expired.');
+      throw new RoomcastError('expired', 'The token has expired.');
     }
     return token;
   }
@@ -51,7 +51,7 @@ export class Credentials {
     try {
       token = typeof source === 'string' ? source : await source(reason);
     } catch (error) {
-      throw new RoomcastError('network', `The token callback failed: ${String(error)}`, { temporary: true });
+      throw new RoomcastError('network', String(error), { temporary: true });
     }
     if (token === null || token === undefined || token === '') throw new RoomcastError('no_token', 'Nobody is signed in.');
     this.#token = token;

@@ -77,3 +77,8 @@ export class RoomcastError extends Error {
 }
 
 const AUTH_CODES: ReadonlySet<string> = new Set(['unauthenticated', 'expired', 'revoked', 'no_token']);
+
+/** Whatever was thrown, as an error of ours; what is not one may pass. */
+export function asError(thrown: unknown): RoomcastError {
+  return thrown instanceof RoomcastError ? thrown : new RoomcastError('network', String(thrown), { temporary: true });
+}

@@ -196,14 +196,13 @@ export function readError(body: Json): WireError {
   };
 }
 
-/** Reads who is in a room; people that make no sense are left out. */
+/** Reads who is in a room; undefined where it does not say which. People that make no sense are left out. */
 export function readPresence(body: Json): Presence | undefined {
   const { room, users, total } = body;
   if (typeof room !== 'string') return undefined;
   const read = (Array.isArray(users) ? users : []).filter(isObject).flatMap((one): PresentUser[] => {
-    const { user, since, status } = one;
-    if (typeof user !== 'string') return [];
-    return [{ user, connections: count(one['connections']), since: text(since) ?? '', status: text(status) ?? 'active' }];
+    const user = text(one['user']);
+    return user === undefined ? [] : [{ user, connections: count(one['connections']), since: text(one['since']) ?? '', status: text(one['status']) ?? 'active' }];
   });
   return { room, users: read, total: typeof total === 'number' ? total : read.length };
 }

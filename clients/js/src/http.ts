@@ -4,9 +4,7 @@ import { readHint } from './backoff.js';
 import type { Credentials } from './credentials.js';
 import { RoomcastError } from './error.js';
 import type { CloudEvent } from './event.js';
-import { followQuery } from './follow.js';
 import { isEvent, isObject, type Json } from './frame.js';
-import { readUpdate, type Metric } from './metric.js';
 
 /** A room at one instant: all state, the last events ascending, and the cursor to go on from. */
 export interface Snapshot {
@@ -33,18 +31,9 @@ export interface SeriesOptions {
 /** Windows of a metric, the oldest first, at one instant; the cursor goes on from there. */
 export interface Series {
   readonly cursor: string | undefined;
-  readonly windows: readonly Metric[];
+  /** Updates as they stand: {@link readUpdate} reads one. */
+  readonly windows: readonly unknown[];
 }
-
-/** What happened in a room since a cursor, up to now. */
-export interface Missed {
-  readonly recovery: string;
-  readonly reason: string | undefined;
-  readonly events: readonly { readonly cursor: string; readonly event: CloudEvent }[];
-}
-
-/** Answers that one question about what was missed may take. */
-const PAGES_MAX = 200;
 
 /** Longest wait for an answer, in milliseconds. */
 export const HTTP_TIMEOUT_MS = 10_000;
@@ -63,10 +52,10 @@ export class Http {
 
   /** `GET /v1/rooms/{room}/snapshot`. Throws `RoomcastError`. */
   async snapshot(room: string, events: number, signal?: AbortSignal): Promise<Snapshot> {
-    const body = await this.#get(`/v1/rooms/${encodeURIComponent(room)}/snapshot?events=${events}`, signal);
+    const body = await this.get(`/v1/rooms/${encodeURIComponent(room)}/snapshot?events=${events}`, signal);
     return {
       room,
-      cursor: typeof body['cursor'] === 'string' ? body['cursor'] : undefined,
+      cursor: cursorOf(body),
       state: listOf(body['state'], isEvent),
       events: listOf(body['events'], isEvent),
     };
@@ -76,10 +65,10 @@ export class Http {
   async history(room: string, options: { before?: string; limit?: number } = {}, signal?: AbortSignal): Promise<HistoryPage> {
     const query = new URLSearchParams({ limit: String(options.limit ?? 50) });
     if (options.before !== undefined) query.set('before', options.before);
-    const body = await this.#get(`/v1/rooms/${encodeURIComponent(room)}/events?${query}`, signal);
+    const body = await this.get(`/v1/rooms/${encodeURIComponent(room)}/events?${query}`, signal);
     return {
       events: listOf(body['events'], isPlaced),
-      cursor: typeof body['cursor'] === 'string' ? body['cursor'] : undefined,
+      cursor: cursorOf(body),
       complete: body['complete'] === true,
     };
   }
@@ -87,36 +76,8 @@ export class Http {
   /** `GET /v1/metrics/{name}`. Throws `RoomcastError`. */
   async series(room: string, metric: string, options: SeriesOptions = {}, signal?: AbortSignal): Promise<Series> {
     const query = new URLSearchParams({ room, ...options });
-    const body = await this.#get(`/v1/metrics/${encodeURIComponent(metric)}?${query}`, signal);
-    return {
-      cursor: typeof body['cursor'] === 'string' ? body['cursor'] : undefined,
-      windows: (Array.isArray(body['windows']) ? body['windows'] : []).map(readUpdate).filter((window) => window !== undefined),
-    };
-  }
-
-  /** What happened in a room since a cursor: polls until nothing more is to be said. Throws `RoomcastError`. */
-  async missed(room: string, from: string): Promise<Missed> {
-    const events: { cursor: string; event: CloudEvent }[] = [];
-    let cursor = from;
-    let outcome: { recovery: string; reason: string | undefined } | undefined;
-    for (let page = 0; page < PAGES_MAX; page += 1) {
-      const query = followQuery([{ room, cursor }]);
-      query.set('wait', '0');
-      const body = await this.#get(`/v1/poll?${query}`);
-      const answer = listOf(body['rooms'], isObject).find((one) => one['room'] === room);
-      if (answer === undefined || isObject(answer['error'])) throw problem(403, answer?.['error']);
-      outcome ??= { recovery: String(answer['recovery']), reason: typeof answer['reason'] === 'string' ? answer['reason'] : undefined };
-      if (outcome.recovery !== 'complete') break;
-      for (const frame of listOf(body['frames'], isObject)) {
-        const push = frame['event'];
-        if (!isObject(push) || push['room'] !== room || !isEvent(push['event']) || typeof push['cursor'] !== 'string') continue;
-        cursor = push['cursor'];
-        // Values are told by the room itself.
-        if (push['event'].statekey === undefined) events.push({ cursor, event: push['event'] });
-      }
-      if (body['more'] !== true) break;
-    }
-    return { recovery: 'incomplete', reason: undefined, ...outcome, events };
+    const body = await this.get(`/v1/metrics/${encodeURIComponent(metric)}?${query}`, signal);
+    return { cursor: cursorOf(body), windows: Array.isArray(body['windows']) ? body['windows'] : [] };
   }
 
   /**
@@ -134,10 +95,11 @@ export class Http {
       for (const [key, value] of Object.entries(body)) query.set(key, typeof value === 'object' ? JSON.stringify(value) : String(value));
       return this.#ask(`/v1/feed?${query}`, undefined, undefined, timeoutMs);
     }
-    throw new RoomcastError('unsupported', `${name} needs a WebSocket, which does not work here at the moment.`, { temporary: true });
+    throw new RoomcastError('unsupported', `${name} needs a WebSocket.`, { temporary: true });
   }
 
-  #get(path: string, signal?: AbortSignal): Promise<Json> {
+  /** Any address of the gateway that answers JSON. Throws `RoomcastError`. */
+  get(path: string, signal?: AbortSignal): Promise<Json> {
     return this.#ask(path, undefined, signal, HTTP_TIMEOUT_MS);
   }
 
@@ -169,7 +131,7 @@ export class Http {
         credentials: 'omit',
       });
     } catch (error) {
-      throw new RoomcastError('network', `The gateway could not be reached: ${String(error)}`, { temporary: true });
+      throw new RoomcastError('network', String(error), { temporary: true });
     }
   }
 }
@@ -187,6 +149,10 @@ export function problem(status: number, body: unknown): RoomcastError {
 }
 
 const CODE_OF_STATUS: Readonly<Record<number, string>> = { 401: 'unauthenticated', 403: 'forbidden', 429: 'rate' };
+
+function cursorOf(body: Json): string | undefined {
+  return typeof body['cursor'] === 'string' ? body['cursor'] : undefined;
+}
 
 function isPlaced(value: unknown): value is { cursor: string; event: CloudEvent } {
   return isObject(value) && typeof value['cursor'] === 'string' && isEvent(value['event']);

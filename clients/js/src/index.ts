@@ -12,7 +12,8 @@ export type { Json, NotificationCounters, Presence, PresentUser, Session } from 
 export type { HistoryPage, Series, SeriesOptions, Snapshot } from './http.js';
 export type { SocketClass, SocketLike } from './link.js';
 export type { ConnectionState, ConnectionStatus } from './machine.js';
-export { readMetric, type Metric, type MetricGroup } from './metric.js';
+export { goOn, type Place } from './missed.js';
+export { readMetric, readUpdate, type Metric, type MetricGroup } from './metric.js';
 export {
   groupNotifications,
   notifications,
@@ -25,6 +26,7 @@ export {
   type NotificationsView,
 } from './notifications.js';
 export type { RoomHandlers } from './room.js';
+export { sharedClient, type SharedOptions, type WorkerLike } from './shared.js';
 export { select, shallowEqual, type Store } from './store.js';
 export {
   connectionStore,

@@ -3,7 +3,7 @@
  * socket while a better way is tried. Decides nothing; every decision is `machine.step`. Belongs to a client.
  */
 
-import { RoomcastError } from './error.js';
+import { asError, RoomcastError } from './error.js';
 import { CLOSE_UNFIT, type Transport } from './follow.js';
 import { readFrame, type ServerFrame } from './frame.js';
 import { INITIAL, step, type ConnectionInput, type ConnectionState, type Effect, type Timer } from './machine.js';
@@ -205,7 +205,7 @@ export class Link {
       const body = await this.#host.connectBody(fresh, false);
       if (this.#socket === socket) this.#connectId = this.#send('connect', body);
     } catch (thrown) {
-      const error = thrown instanceof RoomcastError ? thrown : new RoomcastError('network', String(thrown), { temporary: true });
+      const error = asError(thrown);
       outcome = error.temporary ? { type: 'tokenFailed', error } : { type: 'tokenMissing', error };
     }
     if (outcome !== undefined && this.#socket === socket) this.input(outcome);
@@ -291,7 +291,7 @@ function withoutKind<F extends { kind: string }>(frame: F): Omit<F, 'kind' | 'id
 }
 
 /** Passes the browser's hints on; does nothing where there is no page. Returns how to stop. */
-function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => void, seen: (isHidden: boolean) => void): () => void {
+export function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => void, seen: (isHidden: boolean) => void): () => void {
   const page = globalThis as Partial<Pick<typeof globalThis, 'addEventListener' | 'removeEventListener' | 'document' | 'navigator'>>;
   if (page.addEventListener === undefined || page.document === undefined) return () => undefined;
   const document = page.document;

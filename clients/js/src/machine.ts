@@ -174,7 +174,7 @@ function connectedOnly(state: ConnectionState, input: ConnectionInput, env: Env)
       ];
     case 'connected':
       // A stream begins again within its connection, and a better way takes over from another.
-      if (status === 'live') return [{ ...state, session: input.session, heardAt: env.now }, []];
+      if (status === 'live') return [{ ...omit(state, 'stale'), session: input.session, heardAt: env.now, ...(input.stale ? { stale: {} } : {}) }, []];
       return status === 'authenticating' ? goLive(state, input, env) : [state, []];
     case 'unfit':
       return fallBack(state, input.error, env);
@@ -278,7 +278,7 @@ function fired(state: ConnectionState, timer: Timer, env: Env): Step {
   if (timer === 'retry') return state.status === 'waiting' ? open(state, env) : [state, []];
   if (timer === 'handshake') {
     const shaking = state.status === 'connecting' || state.status === 'authenticating';
-    return shaking ? fallBack(state, new RoomcastError('timeout', 'The server did not answer in time.', { temporary: true }), env) : [state, []];
+    return shaking ? fallBack(state, new RoomcastError('timeout', 'The server fell silent.', { temporary: true }), env) : [state, []];
   }
   if (timer === 'trial') return state.trying === undefined ? [state, []] : tryNext(state, env);
   if (timer === 'upgrade') return state.status === 'live' && state.trying === undefined ? tryNext(state, env) : [state, []];

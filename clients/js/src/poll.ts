@@ -115,7 +115,7 @@ export class Poll extends Follower {
     // A proxy that would not hold it so long.
     if (hold > 0 && (response.status === 504 || response.status === 502 || response.status === 503) && Date.now() - began >= CUT_MS) return this.end(CLOSE_UNFIT);
     if (!response.ok) return this.refused(response);
-    if (!isObject(body) || !Array.isArray(body['rooms']) || !Array.isArray(body['frames'])) return this.end(CLOSE_UNFIT, 'The answer is no poll.');
+    if (!isObject(body) || !Array.isArray(body['rooms']) || !Array.isArray(body['frames'])) return this.end(CLOSE_UNFIT);
     this.#answered(body, response.headers.get('date'));
     const more = body['more'] === true;
     const took = Date.now() - began;

@@ -8,6 +8,7 @@ import { RoomcastError } from './error.js';
 import type { CloudEvent, Delivery, EventMap, EventOf, Reset, StateChange } from './event.js';
 import type { Presence, RoomAnswer } from './frame.js';
 import type { Snapshot } from './http.js';
+import type { Place } from './missed.js';
 import { Seen } from './seen.js';
 import { expiryOf, StateStore } from './state.js';
 
@@ -15,8 +16,8 @@ import { expiryOf, StateStore } from './state.js';
 export interface RoomHandlers<M extends EventMap = EventMap> {
   /** How many past events to load over HTTP before going live; 0 = none. Default 50. */
   history?: number;
-  /** Goes on from this cursor, kept from `subscription.cursor`, instead of loading history: what was missed comes as news. */
-  from?: string;
+  /** Goes on from a place, `goOn(cursor)` with one kept from `subscription.cursor`, instead of loading history: what was missed comes as news. */
+  from?: Place;
   /** What happens while nobody sees the page: `hold` keeps everything back, and leaves the room to the server until somebody does. */
   whileHidden?: 'deliver' | 'hold';
   onEvent?(event: EventOf<M>, delivery: Delivery): void;
@@ -66,7 +67,9 @@ export class Feed {
   /** Defined while the application wants nothing: what it will want to know then. */
   #asleep: { readonly calls: (() => void)[]; readonly keys: Set<string>; isFull: boolean } | undefined;
   /** Where it goes on from, until it was caught up from there. */
-  from: string | undefined;
+  from: Place | undefined;
+  /** What was missed since is being fetched. */
+  isBridging = false;
 
   constructor(handlers: RoomHandlers, host: RoomHost) {
     this.#handlers = handlers;
@@ -242,7 +245,7 @@ export class Room {
 
   /** Some subscription waits for history. */
   get wantsHistory(): boolean {
-    for (const feed of this.feeds) if (feed.holding) return true;
+    for (const feed of this.feeds) if (feed.holding && feed.from === undefined) return true;
     return false;
   }
 
@@ -267,7 +270,7 @@ export class Room {
 
   /** The largest history any waiting subscription asks for, in events. */
   get historyLength(): number {
-    return Math.max(0, ...[...this.feeds].filter((feed) => feed.holding).map((feed) => feed.history));
+    return Math.max(0, ...[...this.feeds].filter((feed) => feed.holding && feed.from === undefined).map((feed) => feed.history));
   }
 
   /** A subscription came later than the room: it gets what the room already knows. */
@@ -278,9 +281,11 @@ export class Room {
   }
 
   /** Goes on from a place that was kept: what follows it is missed, not the beginning. */
-  goOn(cursor: string): void {
+  goOn(cursor: string, values: readonly CloudEvent[]): void {
     this.cursor = cursor;
     this.#begun = true;
+    this.#stood = true;
+    for (const value of values) this.#applyState(value);
   }
 
   /** The server answered for this room: delivery begins. */
@@ -336,7 +341,7 @@ export class Room {
       if (snapshot.cursor !== undefined) this.cursor = snapshot.cursor;
     }
     for (const feed of this.feeds) {
-      if (!feed.holding) continue;
+      if (!feed.holding || feed.from !== undefined) continue;
       feed.past(snapshot.events.slice(-feed.history));
       feed.release();
     }
@@ -344,7 +349,7 @@ export class Room {
 
   /** No history is to be had; go on without. */
   unloaded(): void {
-    for (const feed of this.feeds) feed.release();
+    for (const feed of this.feeds) if (feed.from === undefined) feed.release();
   }
 
   /** Forgets what was shown and where we were. */

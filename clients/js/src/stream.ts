@@ -1,6 +1,6 @@
 /**
  * Server-sent events by `fetch`: the frames of a socket one way, the token in a header. A room that is opened later, or
- * a token that the gateway will not take for the stream, makes a new request; cursors make that cheap.
+ * a newer token, makes a new request; cursors make that cheap.
  */
 
 import { CLOSE_UNFIT, Follower, followQuery, forbidden, type Followed } from './follow.js';
@@ -15,7 +15,6 @@ const GATHER_MS = 20;
 export class Stream extends Follower {
   #turn = 0;
   #connectId: number | undefined;
-  #connection = '';
   #gathering: ReturnType<typeof setTimeout> | undefined;
 
   protected override told(name: string, body: Json, id: number | undefined): void {
@@ -26,8 +25,9 @@ export class Stream extends Follower {
     } else if (name === 'subscribe') {
       this.#gathering ??= setTimeout(() => void this.#follow(this.host.rooms()), GATHER_MS);
     } else if (name === 'refresh') {
+      // A new request has the new token from its beginning, at whichever gateway.
       this.token = String(body['token']);
-      void this.#refresh();
+      void this.#follow(this.host.rooms());
     }
     // A room that is left is heard to the end of this request, and nobody listens.
   }
@@ -59,7 +59,7 @@ export class Stream extends Follower {
     if (response.status === 403 && rooms.length > 0) return this.#follow([], rooms);
     if (!response.ok) return this.refused(response);
     if (response.body === null || !(response.headers.get('content-type') ?? '').startsWith('text/event-stream')) {
-      return this.end(CLOSE_UNFIT, 'The answer is no stream.');
+      return this.end(CLOSE_UNFIT);
     }
     await this.#read(response.body, turn, refused);
   }
@@ -73,7 +73,7 @@ export class Stream extends Follower {
         const { done, value } = await reader.read();
         if (turn !== this.#turn) return;
         if (done) break;
-        if (!lines.push(decoder.decode(value, { stream: true }))) return this.end(CLOSE_UNFIT, 'A line of the stream has no end.');
+        if (!lines.push(decoder.decode(value, { stream: true }))) return this.end(CLOSE_UNFIT);
       }
     } catch {
       // The network, or our own abort.
@@ -92,29 +92,8 @@ export class Stream extends Follower {
     }
     const connected = frame['connected'];
     if (!isObject(connected)) return this.sayText(data);
-    this.#connection = String(connected['connection']);
     const rooms = [...(Array.isArray(connected['rooms']) ? connected['rooms'] : []), ...forbidden(refused)];
     this.say({ id: this.#connectId, connected: { ...connected, rooms } });
-  }
-
-  async #refresh(): Promise<void> {
-    const turn = this.#turn;
-    try {
-      const response = await this.host.fetch(`${this.host.base()}/v1/refresh`, {
-        method: 'POST',
-        headers: { ...this.headers(), 'content-type': 'application/json' },
-        body: JSON.stringify({ connection: this.#connection }),
-        signal: this.stop.signal,
-        credentials: 'omit',
-      });
-      const body: unknown = response.ok ? await response.json() : undefined;
-      if (turn !== this.#turn) return;
-      if (isObject(body)) return this.say({ refreshed: body });
-    } catch {
-      if (turn !== this.#turn) return;
-    }
-    // The gateway that holds the stream was not reached: a new stream has the new token from its beginning.
-    await this.#follow(this.host.rooms());
   }
 }
 

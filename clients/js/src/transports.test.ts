@@ -230,20 +230,27 @@ describe('ways', () => {
     expect(client.connection.error?.code).toBe('timeout');
   });
 
-  it('a newer token refreshes a stream, in place or by a new one', async () => {
+  it('a newer token makes a new stream from the same places', async () => {
     let n = 0;
     make({ token: () => `T${(n += 1)}` });
     await blocked();
     const sse = stream();
     await last('/v1/sse').answer(sse.response);
     await sse.say(connected([joined]), caughtUp('c1'), { expiring: {} });
-    expect(last('/v1/refresh').init).toMatchObject({ method: 'POST', body: '{"connection":"c1"}', headers: { authorization: 'Bearer T2' } });
-    await last('/v1/refresh').answer(Response.json({ expiresAt: '2030-01-01T00:00:00Z', roles: ['staff'] }));
-    expect(client.connection.session).toMatchObject({ roles: ['staff'], expiresAt: '2030-01-01T00:00:00Z' });
-    await sse.say({ expiring: {} });
-    await last('/v1/refresh').answer(Response.json({ code: 'forbidden' }, { status: 403 }));
-    expect(last('/v1/sse').init.headers).toMatchObject({ authorization: 'Bearer T3' });
+    expect(last('/v1/sse').init.headers).toMatchObject({ authorization: 'Bearer T2' });
     expect(last('/v1/sse').url.searchParams.getAll('cursor')[0]).toBe('c1');
+    expect(client.connection.status).toBe('live');
+  });
+
+  it('polls ask for a newer token before theirs ends', async () => {
+    let n = 0;
+    const token = (): string => `${(n += 1)}.${btoa(JSON.stringify({ sub: 'u1', exp: Math.floor(Date.now() / 1_000) + 100 }))}.x`;
+    make({ token, transports: ['longpoll'] });
+    await settle();
+    await last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [], cursor: 'p1', more: false }));
+    expect(client.connection.session?.user).toBe('u1');
+    await vi.advanceTimersByTimeAsync(41_000);
+    expect(n).toBe(2);
   });
 
   it('a command goes over HTTP while there is no socket', async () => {

@@ -9,7 +9,7 @@ import type { CloudEvent, Delivery, EventMap, EventOf } from './event.js';
 import type { PresentUser } from './frame.js';
 import type { SeriesOptions } from './http.js';
 import type { ConnectionState } from './machine.js';
-import { isClosedWindow, readMetric, sameGroup, type Metric, type MetricGroup } from './metric.js';
+import { isClosedWindow, readMetric, readUpdate, sameGroup, type Metric, type MetricGroup } from './metric.js';
 import { Cell, select, type Store } from './store.js';
 
 /** A room's latest values. */
@@ -259,7 +259,7 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
       };
       const load = async (): Promise<void> => {
         try {
-          for (const window of (await client.series(room, metric, options, stop.signal)).windows) take(window);
+          for (const window of (await client.series(room, metric, options, stop.signal)).windows.map(readUpdate)) if (window !== undefined) take(window);
           error = undefined;
         } catch (failure) {
           if (stop.signal.aborted) return;

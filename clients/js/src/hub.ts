@@ -1,0 +1,271 @@
+/**
+ * One connection for several tabs: a client that lives in a SharedWorker or in one of the tabs, and serves the others
+ * over pipes. Each subscription of a tab is one of the client's, so that everything a client promises holds for each tab.
+ */
+
+import type { CommandOptions, NotificationPush, Subscription } from './api.js';
+import { Client, type ClientOptions, type Kept } from './client.js';
+import { indexedDbCommands } from './commands.js';
+import type { Counters } from './counters.js';
+import { RoomcastError, type ErrorFacts } from './error.js';
+import type { CloudEvent, Delivery, Reset } from './event.js';
+import type { Presence } from './frame.js';
+import type { ConnectionState } from './machine.js';
+import type { Transport } from './follow.js';
+import { goOn } from './missed.js';
+
+/** Carries messages between a tab and the hub; what is posted arrives as a copy, in order. */
+export interface Pipe {
+  post(message: unknown): void;
+  onmessage: ((message: never) => void) | null;
+}
+
+/** How the shared client is made; the first tab's word counts. */
+export interface HubOptions {
+  readonly url: string;
+  readonly name?: string;
+  readonly transports?: readonly Transport[];
+  /** Commands wait in IndexedDB, under this name. */
+  readonly commands?: string;
+}
+
+/** An error as it travels. */
+export interface SentError extends ErrorFacts {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** A connection's state as it travels. */
+export type SentState = Omit<ConnectionState, 'error'> & { readonly error?: SentError };
+
+/** What tabs say. */
+export type ToHub =
+  | { t: 'hello'; tab: string; key: string; options: HubOptions }
+  | { t: 'do'; what: 'connect' | 'retryNow' | 'online' | 'offline' | 'wake' }
+  | { t: 'sub'; n: number; room: string; history: number; presence: boolean; from?: string; values?: CloudEvent[] }
+  | { t: 'unsub' | 'hold' | 'release'; n: number }
+  | { t: 'ask'; id: number; method: Method; args: unknown[] }
+  | { t: 'activity'; kind: string; detail: string }
+  | { t: 'notes' }
+  | { t: 'token'; id: number; token?: string | undefined; error?: SentError }
+  | { t: 'bye' };
+
+/** What the hub says. */
+export type ToTab =
+  | { t: 'here' }
+  | { t: 'state'; state: SentState; offset: number; counters: Counters }
+  | { t: 'event'; n: number; event: CloudEvent; delivery: Delivery; cursor: string | undefined }
+  | { t: 'value'; n: number; key: string; event: CloudEvent | undefined; gone: 'withdrawn' | 'expired' | undefined; live: boolean }
+  | { t: 'caughtUp'; n: number; cursor: string | undefined }
+  | { t: 'reset'; n: number; reset: Reset }
+  | { t: 'presence'; n: number; presence: Presence }
+  | { t: 'error'; n: number; error: SentError }
+  | { t: 'answer'; id: number; value: unknown }
+  | { t: 'refused'; id: number; error: SentError }
+  | { t: 'wantToken'; id: number; reason: 'connect' | 'expiring' | 'expired' }
+  | { t: 'note'; push: NotificationPush };
+
+/** What a tab may ask of the shared client. */
+export type Method = 'snapshot' | 'history' | 'series' | 'command' | 'publish' | 'presence' | 'request';
+
+/** How long a tab may take to bring a token before another one is asked, in milliseconds. */
+const TOKEN_MS = 10_000;
+
+interface Served {
+  readonly pipe: Pipe;
+  readonly subscriptions: Map<number, Subscription>;
+  stopNotes: (() => void) | undefined;
+}
+
+/** Serves tabs with one client. It connects with the first tab that wants to, and ends with the last. */
+export class Hub {
+  readonly #client: Client;
+  readonly #tabs = new Set<Served>();
+  readonly #tokens = new Map<number, { settle: (token: string | undefined) => void; fail: (error: unknown) => void }>();
+  #nextToken = 1;
+
+  constructor(options: HubOptions, make: (options: ClientOptions) => Client = (made) => new Client(made)) {
+    const { commands, ...rest } = options;
+    this.#client = make({ ...rest, ...(commands === undefined ? {} : { commands: indexedDbCommands(commands) }), token: (reason) => this.#token(reason), onProblem: () => undefined });
+    this.#client.onConnection(() => this.#tellState());
+  }
+
+  /** No tab is left. */
+  get isIdle(): boolean {
+    return this.#tabs.size === 0;
+  }
+
+  /** Ends it for all. */
+  close(): void {
+    this.#tabs.clear();
+    this.#client.close();
+  }
+
+  /** Serves one more tab. Returns how to stop: the tab is gone. */
+  attach(pipe: Pipe): () => void {
+    const tab: Served = { pipe, subscriptions: new Map(), stopNotes: undefined };
+    this.#tabs.add(tab);
+    const detach = (): void => {
+      if (!this.#tabs.delete(tab)) return;
+      for (const subscription of tab.subscriptions.values()) subscription.unsubscribe();
+      tab.stopNotes?.();
+      if (this.isIdle) this.#client.close();
+    };
+    pipe.onmessage = (message: ToHub) => (message.t === 'bye' ? detach() : this.#hear(tab, message));
+    say(tab, { t: 'here' });
+    say(tab, this.#state());
+    return detach;
+  }
+
+  #hear(tab: Served, message: ToHub): void {
+    switch (message.t) {
+      case 'do':
+        if (message.what === 'connect') return this.#client.connect();
+        return message.what === 'retryNow' ? this.#client.retryNow() : this.#client.hint(message.what);
+      case 'sub':
+        return this.#subscribe(tab, message);
+      case 'unsub':
+        tab.subscriptions.get(message.n)?.unsubscribe();
+        tab.subscriptions.delete(message.n);
+        return;
+      case 'hold':
+        return tab.subscriptions.get(message.n)?.hold();
+      case 'release':
+        return tab.subscriptions.get(message.n)?.release();
+      case 'ask':
+        return void this.#ask(tab, message.id, message.method, message.args);
+      case 'activity':
+        return this.#client.activity(message.kind, message.detail);
+      case 'notes':
+        tab.stopNotes ??= this.#client.onNotification((push) => say(tab, { t: 'note', push }));
+        return;
+      case 'token': {
+        const waiting = this.#tokens.get(message.id);
+        this.#tokens.delete(message.id);
+        if (message.error === undefined) waiting?.settle(message.token);
+        else waiting?.fail(received(message.error));
+        return;
+      }
+      default:
+        return;
+    }
+  }
+
+  #subscribe(tab: Served, { n, room, history, presence, from, values }: ToHub & { t: 'sub' }): void {
+    tab.subscriptions.get(n)?.unsubscribe();
+    const kept: Kept = values === undefined ? {} : { values };
+    const subscription: Subscription = this.#client.subscribe(room, {
+      ...kept,
+      history,
+      ...(from === undefined ? {} : { from: goOn(from) }),
+      onEvent: (event, delivery) => say(tab, { t: 'event', n, event: event as CloudEvent, delivery, cursor: subscription.cursor }),
+      onState: ({ key, event, gone, live }) => say(tab, { t: 'value', n, key, event: event as CloudEvent | undefined, gone, live }),
+      onCaughtUp: () => say(tab, { t: 'caughtUp', n, cursor: subscription.cursor }),
+      onReset: (reset) => say(tab, { t: 'reset', n, reset }),
+      onError: (error) => say(tab, { t: 'error', n, error: sent(error) }),
+      ...(presence ? { onPresence: (present: Presence) => say(tab, { t: 'presence', n, presence: present }) } : {}),
+    });
+    tab.subscriptions.set(n, subscription);
+  }
+
+  async #ask(tab: Served, id: number, method: Method, args: unknown[]): Promise<void> {
+    const client = this.#client;
+    const methods: Record<Method, () => Promise<unknown>> = {
+      snapshot: () => client.snapshot(args[0] as string, args[1] as number),
+      history: () => client.history(args[0] as string, args[1] as object),
+      series: () => client.series(args[0] as string, args[1] as string, args[2] as object),
+      command: () => client.command(args[0] as string, args[1], args[2] as CommandOptions),
+      publish: () => client.publish(args[0] as string, args[1] as string, args[2], args[3] as string),
+      presence: () => client.presence(args[0] as string),
+      request: () => client.request(args[0] as string, args[1] as Record<string, unknown>, args[2] as number | undefined),
+    };
+    try {
+      say(tab, { t: 'answer', id, value: await methods[method]() });
+    } catch (thrown) {
+      say(tab, { t: 'refused', id, error: sent(thrown) });
+    }
+  }
+
+  /** Asks the tabs for a token, one after the other, until one answers. */
+  async #token(reason: 'connect' | 'expiring' | 'expired'): Promise<string | undefined> {
+    for (const tab of [...this.#tabs]) {
+      const id = this.#nextToken;
+      this.#nextToken += 1;
+      const answer = new Promise<string | undefined>((settle, fail) => this.#tokens.set(id, { settle, fail }));
+      say(tab, { t: 'wantToken', id, reason });
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const late = new Promise<'late'>((settle) => (timer = setTimeout(() => settle('late'), TOKEN_MS)));
+      const token = await Promise.race([answer, late]).finally(() => clearTimeout(timer));
+      this.#tokens.delete(id);
+      if (token !== 'late') return token;
+    }
+    throw new RoomcastError('network', 'No tab brought a token.', { temporary: true });
+  }
+
+  #state(): ToTab {
+    const { connection: state, counters } = this.#client;
+    const { error, ...rest } = state;
+    return { t: 'state', state: { ...rest, ...(error === undefined ? {} : { error: sent(error) }) }, offset: this.#client.serverNow() - Date.now(), counters: { ...counters } };
+  }
+
+  #tellState(): void {
+    for (const tab of this.#tabs) say(tab, this.#state());
+  }
+}
+
+function say(tab: Served, message: ToTab): void {
+  tab.pipe.post(message);
+}
+
+/** An error as something that can be copied. */
+export function sent(thrown: unknown): SentError {
+  if (!(thrown instanceof RoomcastError)) return { code: 'unknown', message: String(thrown) };
+  const { code, message, temporary, retryAfterMs, status, closeCode, room } = thrown;
+  return { code, message, temporary, retryAfterMs, status, closeCode, room };
+}
+
+/** An error out of a copy. */
+export function received({ code, message, ...facts }: SentError): RoomcastError {
+  return new RoomcastError(code, message, facts);
+}
+
+/** Two ends of a pipe inside one page. */
+export function pair(): [Pipe, Pipe] {
+  const ends: Pipe[] = [0, 1].map((own) => ({
+    onmessage: null,
+    post: (message) => queueMicrotask(() => ends[1 - own]?.onmessage?.(message as never)),
+  }));
+  return ends as [Pipe, Pipe];
+}
+
+/** Serves what connects to a SharedWorker: one hub for each user, found by the key that tabs bring. */
+export function serveWorker(scope: { onconnect: ((event: MessageEvent) => void) | null }): void {
+  const hubs = new Map<string, Hub>();
+  scope.onconnect = (event) => {
+    const port = event.ports[0] as MessagePort;
+    port.onmessage = ({ data }: MessageEvent<ToHub>) => {
+      if (data.t !== 'hello') return;
+      let hub = hubs.get(data.key);
+      if (hub === undefined) hubs.set(data.key, (hub = new Hub(data.options)));
+      const own = hub;
+      const pipe: Pipe = { post: (message) => port.postMessage(message), onmessage: null };
+      port.onmessage = ({ data: next }: MessageEvent<unknown>) => pipe.onmessage?.(next as never);
+      const detach = own.attach(pipe);
+      whenGone(data.tab, () => {
+        detach();
+        if (own.isIdle && hubs.get(data.key) === own) hubs.delete(data.key);
+      });
+    };
+  };
+}
+
+/** Name of the lock that a tab holds as long as it lives. */
+export function tabLock(tab: string): string {
+  return `roomcast:tab:${tab}`;
+}
+
+/** Calls back when a tab is gone, however it went: its lock is free then. */
+export function whenGone(tab: string, gone: () => void): void {
+  const { locks } = (globalThis as { navigator?: { locks?: LockManager } }).navigator ?? {};
+  locks?.request(tabLock(tab), async () => gone()).catch(() => undefined);
+}

@@ -1,0 +1,211 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { RoomcastClient } from './api.js';
+import { sharedClient } from './shared.js';
+import { event, fakeFetch, FakeSocket, settle } from './testing/fakes.js';
+
+const made: RoomcastClient[] = [];
+const token = (sub: string): string => `x.${btoa(JSON.stringify({ sub }))}.x`;
+
+async function tab(sub = 'u1'): Promise<RoomcastClient> {
+  const client = sharedClient({ url: 'http://gateway', token: () => token(sub), transports: ['websocket'] });
+  made.push(client);
+  client.connect();
+  await settle();
+  return client;
+}
+async function open(): Promise<FakeSocket> {
+  FakeSocket.last.open();
+  await settle();
+  await settle();
+  return FakeSocket.last;
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  FakeSocket.all = [];
+  vi.stubGlobal('WebSocket', FakeSocket);
+  vi.stubGlobal('fetch', fakeFetch({}).fetch);
+});
+afterEach(() => {
+  for (const client of made.splice(0)) client.close();
+  vi.unstubAllGlobals();
+  vi.useRealTimers();
+});
+
+describe('a tab without locks and workers', () => {
+  it('has a connection of its own that looks like any other', async () => {
+    const lines: string[] = [];
+    const client = await tab();
+    const subscription = client.subscribe('r', {
+      history: 0,
+      onEvent: ({ id }, { live }) => lines.push(`${id}${live ? ' live' : ''}`),
+      onState: ({ key, event: value }) => lines.push(`${key}=${value?.id}`),
+      onCaughtUp: () => lines.push('caughtUp'),
+      onError: ({ code }) => lines.push(code),
+    });
+    await settle();
+    const socket = await open();
+    expect(socket.sentOf('connect')[0]).toMatchObject({ token: token('u1'), rooms: [{ room: 'r' }] });
+    socket.connected([{ room: 'r', recovery: 'fresh' }]);
+    socket.say({ caughtUp: { room: 'r', cursor: 'c1' } });
+    socket.say({ event: { room: 'r', cursor: 'c2', event: event('1') } });
+    socket.say({ event: { room: 'r', cursor: 'c3', event: event('v', { statekey: 'k', delivery: 'state' }) } });
+    await settle();
+    expect(client.connection).toMatchObject({ status: 'live', session: { user: 'u1' } });
+    expect(lines).toEqual(['caughtUp', '1 live', 'k=v']);
+    expect([...subscription.state.keys()]).toEqual(['k']);
+    expect(subscription.cursor).toBe('c2');
+    const answer = client.command('go', 1, { key: 'k' });
+    await settle();
+    const asked = socket.sent.at(-1);
+    socket.say({ id: asked?.['id'], result: { data: 'done' } });
+    expect(await answer).toBe('done');
+    client.pause();
+    await settle();
+    expect(client.connection.status).toBe('paused');
+    expect(socket.sentOf('unsubscribe')).toEqual([{ room: 'r' }]);
+    client.resume();
+    await settle();
+    expect(client.connection.status).toBe('live');
+    expect(socket.sentOf('subscribe')).toEqual([{ room: 'r', cursor: 'c3' }]);
+    socket.say({ unsubscribed: { room: 'r', code: 'forbidden', reason: 'no' } });
+    client.close();
+    await settle();
+    expect(socket.closedWith).toBe(1000);
+  });
+
+  it('says why it cannot sign in', async () => {
+    const client = sharedClient({ url: 'http://gateway', token: () => null });
+    made.push(client);
+    client.connect();
+    await settle();
+    expect(client.connection).toMatchObject({ status: 'closed', error: { code: 'no_token' } });
+    await expect(client.request('feed', {})).rejects.toMatchObject({ code: 'offline' });
+  });
+});
+
+/** Locks and channels of a browser, as far as tabs use them; `die` lets go all locks of a tab. */
+class Browser {
+  readonly #held = new Map<string, { owner: string }>();
+  readonly #waiting: { name: string; owner: string; run: () => void }[] = [];
+  readonly #channels = new Set<{ name: string; owner: string; onmessage: ((event: { data: unknown }) => void) | null }>();
+  /** Whose code runs now. */
+  owner = '';
+
+  readonly locks = {
+    request: (name: string, options: { ifAvailable?: boolean } | (() => unknown), callback?: (lock: unknown) => unknown): Promise<unknown> => {
+      const work = callback ?? (options as (lock: unknown) => unknown);
+      const { owner } = this;
+      const run = (): void => {
+        this.#held.set(name, { owner });
+        void Promise.resolve(this.as(owner, () => work({ name }))).then(() => this.#free(name, owner));
+      };
+      if (!this.#held.has(name)) run();
+      else if (typeof options === 'object' && options.ifAvailable === true) this.as(owner, () => work(null));
+      else this.#waiting.push({ name, owner, run });
+      return Promise.resolve();
+    },
+  };
+
+  /** A class of channels for `BroadcastChannel`. */
+  channels(): unknown {
+    const browser = this;
+    return class {
+      onmessage: ((event: { data: unknown }) => void) | null = null;
+      readonly owner = browser.owner;
+      constructor(readonly name: string) {
+        browser.#channels.add(this);
+      }
+      postMessage(data: unknown): void {
+        for (const other of browser.#channels) {
+          if (other !== this && other.name === this.name) queueMicrotask(() => browser.#channels.has(other) && browser.as(other.owner, () => other.onmessage?.({ data: structuredClone(data) })));
+        }
+      }
+      close(): void {
+        browser.#channels.delete(this);
+      }
+    };
+  }
+
+  as<T>(owner: string, work: () => T): T {
+    const before = this.owner;
+    this.owner = owner;
+    try {
+      return work();
+    } finally {
+      this.owner = before;
+    }
+  }
+
+  /** A tab is gone without a word. */
+  die(owner: string): void {
+    for (const channel of [...this.#channels]) if (channel.owner === owner) this.#channels.delete(channel);
+    for (const waiting of [...this.#waiting]) if (waiting.owner === owner) this.#waiting.splice(this.#waiting.indexOf(waiting), 1);
+    for (const [name, held] of [...this.#held]) if (held.owner === owner) this.#free(name, owner);
+  }
+
+  #free(name: string, owner: string): void {
+    if (this.#held.get(name)?.owner !== owner) return;
+    this.#held.delete(name);
+    const next = this.#waiting.find((waiting) => waiting.name === name);
+    if (next === undefined) return;
+    this.#waiting.splice(this.#waiting.indexOf(next), 1);
+    next.run();
+  }
+}
+
+describe('tabs that elect one of them', () => {
+  it('go on where they were when the one that leads is gone: events, values, commands', async () => {
+    const browser = new Browser();
+    vi.stubGlobal('navigator', { locks: browser.locks });
+    vi.stubGlobal('BroadcastChannel', browser.channels());
+    const lines: Record<string, string[]> = { a: [], b: [] };
+    const openTab = async (name: 'a' | 'b'): Promise<RoomcastClient> => {
+      // What it does until the next one is opened is its own.
+      browser.owner = name;
+      const client = sharedClient({ url: 'http://gateway', token: () => token('u1'), transports: ['websocket'] });
+      made.push(client);
+      client.subscribe('r', {
+        history: 0,
+        onEvent: ({ id }, { live }) => lines[name]?.push(`${id}${live ? ' live' : ''}`),
+        onState: ({ key, event: value }) => lines[name]?.push(`${key}=${value?.id}`),
+      });
+      client.connect();
+      for (let round = 0; round < 10; round += 1) await settle();
+      return client;
+    };
+    await openTab('a');
+    const first = await open();
+    first.connected([{ room: 'r', recovery: 'fresh' }]);
+    first.say({ event: { room: 'r', cursor: 'c1', event: event('v1', { statekey: 'k', delivery: 'state' }) } });
+    first.say({ event: { room: 'r', cursor: 'c1', event: event('w1', { statekey: 'gone', delivery: 'state' }) } });
+    first.say({ caughtUp: { room: 'r', cursor: 'c1' } });
+    const second = await openTab('b');
+    expect(FakeSocket.all).toHaveLength(1);
+    first.say({ event: { room: 'r', cursor: 'c2', event: event('1') } });
+    await settle();
+    expect(lines['b']).toEqual(['k=v1', 'gone=w1', '1 live']);
+    const answer = second.command('go', 1, { key: 'k1' });
+    await settle();
+    expect(first.sentOf('command')).toMatchObject([{ key: 'k1' }]);
+    browser.die('a');
+    for (let round = 0; round < 10; round += 1) await settle();
+    expect(FakeSocket.all).toHaveLength(2);
+    const next = await open();
+    for (let round = 0; round < 5; round += 1) await settle();
+    expect(next.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r', cursor: 'c2' }]);
+    next.connected([{ room: 'r', recovery: 'complete' }]);
+    // The last one again, one that was missed, a value that went meanwhile.
+    next.say({ event: { room: 'r', cursor: 'c2', event: event('1') } });
+    next.say({ event: { room: 'r', cursor: 'c3', event: event('2') } });
+    next.say({ event: { room: 'r', cursor: 'c4', event: event('w2', { statekey: 'gone', delivery: 'state', withdrawn: true }) } });
+    next.say({ caughtUp: { room: 'r', cursor: 'c4' } });
+    for (let round = 0; round < 5; round += 1) await settle();
+    expect(lines['b']).toEqual(['k=v1', 'gone=w1', '1 live', '2 live', 'gone=undefined']);
+    const asked = next.sent.find((sent) => 'command' in sent);
+    expect(asked?.['command']).toMatchObject({ key: 'k1' });
+    next.say({ id: asked?.['id'], result: { data: 'once' } });
+    for (let round = 0; round < 5; round += 1) await settle();
+    expect(await answer).toBe('once');
+  });
+});
