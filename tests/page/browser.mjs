@@ -1,7 +1,11 @@
 /** A real Chromium, and what tests ask of a page. */
 
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { setTimeout as pause } from 'node:timers/promises';
 import { chromium } from 'playwright-core';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 const FLAGS = [
   '--headless',
@@ -12,7 +16,6 @@ const FLAGS = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
-  ...(process.env.ROOMCAST_CHROMIUM_FLAGS ?? '').split(' ').filter((flag) => flag !== ''),
 ];
 
 /** Starts the browser. */
@@ -25,7 +28,7 @@ const GATEWAY_AWAY = /WebSocket connection to .* failed|net::ERR_CONNECTION_REFU
 
 /** Opens the page in a context of its own and waits until it is live. Complaints of the page are collected in `page.complaints`. */
 export async function openPage(browser, url, options = {}) {
-  const { context, ...rest } = options;
+  const { context, shows = 'live', scripts = [], prepare, ...rest } = options;
   const own = context ?? (await browser.newContext({ locale: 'en-GB', timezoneId: 'Europe/Istanbul', viewport: { width: 1440, height: 900 }, ...rest }));
   const page = await own.newPage();
   page.complaints = [];
@@ -52,9 +55,34 @@ export async function openPage(browser, url, options = {}) {
     };
     new MutationObserver(listen).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ['data-face'] });
   });
+  for (const script of scripts) await page.addInitScript(script);
+  await prepare?.(page);
   await page.goto(url);
-  await face(page, 'live');
+  await face(page, shows, 60_000);
   return page;
+}
+
+/** Goes to a view and waits until it is there. */
+export async function goTo(page, view) {
+  await page.evaluate((id) => (location.hash = `/${id}`), view);
+  await page.locator(`.frame[data-view=${view}]`).waitFor();
+}
+
+/** What axe finds wrong: nothing is the only good answer. */
+export async function violations(page) {
+  await page.evaluate(AXE);
+  const { violations: found } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+  return found.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.slice(0, 3).map(({ html }) => html).join(' | ')}`);
+}
+
+/** Waits until nothing moves any more. */
+export function still(page) {
+  return eventually('everything stands still', () =>
+    page.evaluate(() => {
+      const runs = (one) => one.playState === 'running' && one.effect?.getComputedTiming().endTime !== Infinity;
+      return document.getAnimations().filter(runs).length + document.querySelectorAll('[data-tint], .skeleton').length === 0;
+    }),
+  );
 }
 
 /** Waits until the badge has this face. */
@@ -79,7 +107,7 @@ export async function cards(page) {
 }
 
 /** Asks until the answer is truthy; answers it. */
-export async function eventually(what, ask, within = 15_000) {
+export async function eventually(what, ask, within = 20_000) {
   const end = Date.now() + within;
   for (;;) {
     const answer = await ask();

@@ -15,4 +15,4 @@ done
 if [ ! -f node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   npm ci --no-audit --no-fund --loglevel=error
 fi
-ROOMCAST_CHROMIUM=$chromium exec node --test --test-reporter=spec "$@" page.test.mjs
+ROOMCAST_CHROMIUM=$chromium exec node --test --test-concurrency=1 --test-reporter=spec "$@" page.test.mjs lines.test.mjs scenarios.test.mjs sentences.test.mjs

@@ -1,19 +1,25 @@
 /** The real system with one of the scenarios, as `roomcast dev` starts it; everything is gone when it is stopped. */
 
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 /** Two days of history are published first: on a busy machine that takes its time. */
 const READY_WITHIN_MS = 180_000;
+/** Seconds between two stories: a few hundred in two days are enough to look at, and are there at once. */
+const PACE = 'seconds: [500, 900]';
 
 /** Starts it. The simulator hardly speaks, so that what moves is what a test published. */
 export async function startSystem(scenario = 'bookings', more = []) {
   const folder = mkdtempSync(join(tmpdir(), 'roomcast-page-'));
-  const args = ['dev', '--scenario', join(ROOT, 'deploy/scenarios', scenario), '--speed', '0.01', '--json', '--ports', 'free', '--restart', ...more];
+  const quiet = join(folder, scenario);
+  cpSync(join(ROOT, 'deploy/scenarios', scenario), quiet, { recursive: true });
+  const story = join(quiet, 'scenario.yaml');
+  writeFileSync(story, readFileSync(story, 'utf8').replace(/seconds: \[\d+, \d+\]/, PACE));
+  const args = ['dev', '--scenario', quiet, '--speed', '0.01', '--json', '--ports', 'free', '--restart', ...more];
   const env = { ROOMCAST_NATS_SERVER: join(ROOT, '.tools/bin/nats-server'), ...process.env };
   const child = spawn(join(ROOT, 'target/debug/roomcast'), args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
@@ -37,6 +43,16 @@ export async function startSystem(scenario = 'bookings', more = []) {
     env: written,
     /** Everything it said. */
     log: () => said,
+    /** The page's address for somebody else; `more` as `roomcast token` takes it. */
+    urlFor(user, roles, ...more) {
+      const token = execFileSync(join(ROOT, 'target/debug/roomcast'), ['token', '--user', user, ...roles.flatMap((role) => ['--role', role]), '--key', ready.token_key_file, ...more], { encoding: 'utf8', env }).trim();
+      return `${ready.gateways[0]}/#token=${token}`;
+    },
+    /** Says to a room, a role or users what a backend would. */
+    async trigger(body) {
+      const answer = await fetch(`${ready.ingests[0]}/v1/triggers`, { method: 'POST', headers: { authorization: `Bearer ${written.ROOMCAST_TOKEN}`, 'content-type': 'application/json' }, body: JSON.stringify(body) });
+      if (!answer.ok) throw new Error(`not taken: ${await answer.text()}`);
+    },
     /** Kills a part for good; `--restart` starts it again after 200 ms. */
     kill9(part) {
       process.kill(JSON.parse(readFileSync(join(folder, '.roomcast/pids.json'), 'utf8'))[part], 'SIGKILL');

@@ -10,6 +10,8 @@ import { useStore } from './store.js';
 import type { ChartConfig } from './view-config.js';
 
 const HEIGHT = 220;
+/** Steps of an axis that counts: there is no half of a booking. */
+const WHOLE = [1, 2, 5].flatMap((first) => Array.from({ length: 12 }, (_, power) => first * 10 ** power)).sort((a, b) => a - b);
 
 /** One chart in its panel. */
 export function Chart({ chart }: { chart: ChartConfig }) {
@@ -87,7 +89,7 @@ function options(element: HTMLElement, chart: ChartConfig, format: Format, step:
   return {
     width: element.clientWidth,
     height: HEIGHT,
-    padding: [12, 8, 0, 0],
+    padding: [12, 22, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
     plugins: [readout(chart, format)],
@@ -97,7 +99,7 @@ function options(element: HTMLElement, chart: ChartConfig, format: Format, step:
     },
     axes: [
       { ...axis, grid: { show: false }, size: 28, space: 64, values: (_, ticks) => ticks.map((at) => format.tick(at * 1_000, step)) },
-      { ...axis, grid: { stroke: line, width: 1 }, size: 56, space: 40, values: (_, ticks) => ticks.map((value) => (chart.format === 'percent' ? format.percent(value * 100) : format.short(value))) },
+      { ...axis, grid: { stroke: line, width: 1 }, size: 56, space: 40, ...(chart.format === 'number' ? { incrs: WHOLE } : {}), values: (_, ticks) => ticks.map((value) => (chart.format === 'percent' ? format.percent(value * 100) : format.short(value))) },
     ],
     series: [{}, bars === undefined ? { stroke: accent, fill: soft, width: 2, points: { show: false } } : { stroke: accent, fill: accent, width: 0, paths: bars, points: { show: false } }],
   };

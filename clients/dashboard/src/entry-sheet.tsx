@@ -47,13 +47,13 @@ function SheetBody({ list, entry, onClose }: { list: ListConfig; entry: Entry; o
   const commands = list.commands.filter(({ marks }) => marks === undefined || marks.includes(entry.mark));
   return (
     <div className="sheet-body">
-      <header className="sheet-head">
+      <div className="sheet-head">
         <Tile name={fillPlain(icon, entry)} />
         <h2 id="sheet-title">{name}</h2>
         <button type="button" className="icon-button" aria-label="Close" onClick={onClose}>
           <X size={18} aria-hidden />
         </button>
-      </header>
+      </div>
       <Chip mark={entry.mark} />
       <dl className="facts">
         {[...facts.filter(([, value]) => value !== ''), ['Room', entry.room], ['Id', list.key === undefined ? (latest?.id ?? '') : entry.id]].map(([label, value]) => (

@@ -16,7 +16,8 @@ export function People() {
   const more = total - Math.min(users.length, SHOWN_MAX);
   return (
     <div className="people" data-testid="people" data-total={total} onPointerLeave={() => setOpen(false)}>
-      <button type="button" className="people-button" aria-expanded={open} aria-label={`${total} ${total === 1 ? 'person' : 'people'} here`} onClick={() => setOpen(!open)} onBlur={() => setOpen(false)} onKeyDown={(event) => event.key === 'Escape' && setOpen(false)}>
+      <button type="button" className="people-button" aria-expanded={open} onClick={() => setOpen(!open)} onBlur={() => setOpen(false)} onKeyDown={(event) => event.key === 'Escape' && setOpen(false)}>
+        <span className="sr-only">{total} {total === 1 ? 'person' : 'people'} here</span>
         {users.slice(0, SHOWN_MAX).map(({ user, status }) => (
           <span key={user} className="avatar" data-status={status} data-hue={hueOf(user)} aria-hidden>{initials(user)}</span>
         ))}

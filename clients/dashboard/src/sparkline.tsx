@@ -39,7 +39,8 @@ export function segments(values: readonly (number | null)[]): Point[][] {
 /** Draws the series; says `label` to those who do not see it. */
 export function Sparkline({ values, label }: { values: readonly (number | null)[]; label: string }) {
   const fill = useId();
-  const lines = segments(values);
+  // One point is no trend.
+  const lines = values.filter((value) => value !== null).length < 2 ? [] : segments(values);
   const last = values.at(-1) === null ? undefined : lines.at(-1)?.at(-1);
   return (
     <div className="sparkline" role="img" aria-label={label}>

@@ -15,7 +15,7 @@ export function Blank({ icon: Icon, title, children, testId, tone }: { icon: Luc
   return (
     <div className="blank" data-testid={testId} data-tone={tone}>
       <span className="blank-icon"><Icon size={22} aria-hidden /></span>
-      <h3>{title}</h3>
+      <h2>{title}</h2>
       {children}
     </div>
   );

@@ -55,7 +55,7 @@ export function AdminPanel({ title, id, answers, again, children }: { title: str
 export function AdminTable({ heads, rows, none, label }: { heads: readonly string[]; rows: readonly (readonly [key: string, cells: readonly ReactNode[]])[]; none: string; label: string }) {
   if (rows.length === 0) return <p className="chart-none">{none}</p>;
   return (
-    <div className="scroll" tabIndex={0} role="region" aria-label={label}>
+    <div className="scroll" tabIndex={0} role="region" aria-label={`${label}, as a table`}>
       <table className="plain">
         <thead><tr>{heads.map((head) => <th key={head} scope="col">{head === '' ? <span className="sr-only">What to do</span> : head}</th>)}</tr></thead>
         <tbody>{rows.map(([key, cells]) => <tr key={key} data-key={key}>{cells.map((cell, index) => <td key={heads[index]}>{cell}</td>)}</tr>)}</tbody>

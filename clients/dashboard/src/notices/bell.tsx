@@ -2,6 +2,7 @@
 
 import { Archive, ArchiveRestore, Bell, BellOff, Check, CheckCheck, Inbox, X } from 'lucide-react';
 import { useEffect, useMemo, useRef, useState } from 'react';
+import { createPortal } from 'react-dom';
 import { RelativeTime, usePage } from '../context.js';
 import { Chip } from '../icons.js';
 import { Blank } from '../states.js';
@@ -26,7 +27,7 @@ export function BellButton() {
         <Bell size={18} aria-hidden />
         {unread > 0 && <span className="bell-count" aria-hidden>{unread > SHOWN_MAX ? `${SHOWN_MAX}+` : unread}</span>}
       </button>
-      {open && <Centre board={board} onClose={() => setOpen(false)} />}
+      {open && createPortal(<Centre board={board} onClose={() => setOpen(false)} />, document.body)}
     </>
   );
 }
@@ -43,7 +44,7 @@ function Centre({ board, onClose }: { board: NoticeBoard; onClose: () => void })
   return (
     <dialog ref={dialog} className="sheet" data-testid="centre" aria-labelledby="centre-title" onClose={onClose} onClick={(event) => event.target === event.currentTarget && onClose()}>
       <div className="sheet-body centre">
-        <header className="sheet-head">
+        <div className="sheet-head">
           <h2 id="centre-title">Notifications</h2>
           <button type="button" className="button button-small" data-testid="read-all" disabled={unread.length === 0} onClick={() => void live.notices.mark(unread.map(({ id }) => id), 'read')}>
             <CheckCheck size={14} aria-hidden /> Mark all read
@@ -51,7 +52,7 @@ function Centre({ board, onClose }: { board: NoticeBoard; onClose: () => void })
           <button type="button" className="icon-button" aria-label="Close" onClick={onClose}>
             <X size={18} aria-hidden />
           </button>
-        </header>
+        </div>
         <div className="centre-filter">
           <div className="segments" role="radiogroup" aria-label="Which">
             {WHICH.map(([label, part]) => (

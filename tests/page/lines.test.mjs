@@ -1,0 +1,220 @@
+/** Bad lines, bad machines, bad input: the page against the real system while something is wrong. */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { eventually, face, goTo, openPage, row, rows, startBrowser } from './browser.mjs';
+import { startSystem } from './system.mjs';
+
+let system;
+let browser;
+let number = 0;
+
+before(async () => {
+  browser = await startBrowser();
+  system = await startSystem();
+});
+after(async () => {
+  await browser?.close();
+  await system?.stop();
+});
+
+function booking(more = {}) {
+  number += 1;
+  return { id: `line-${number}`, customer: 'Ada Yıldız', country: 'TR', category: 'tour', title: 'Balloon flight', duration: '3 hours', amount: 4250.5, currency: 'TRY', ...more };
+}
+
+/** Publishes one and waits until it is there, once. */
+async function arrives(page, within = 30_000) {
+  const data = booking();
+  await system.publish('booking:new', data);
+  await row(page, data.id).waitFor({ timeout: within });
+  assert.equal(await row(page, data.id).count(), 1);
+  return data;
+}
+
+/** An event frame that no gateway sent. */
+const frame = (id, type, data) => JSON.stringify({ event: { room: 'bookings', event: { specversion: '1.0', id, source: 'test', type, time: new Date().toISOString(), room: 'bookings', audience: 'staff', data } } });
+
+/** The gateway's sockets with a hand in between: `say` adds a message of the server's. */
+function between() {
+  const hand = { say: () => undefined };
+  return {
+    hand,
+    prepare: (page) =>
+      page.routeWebSocket(/\/v1\/ws/, (socket) => {
+        socket.connectToServer();
+        hand.say = (text) => socket.send(text);
+      }),
+  };
+}
+
+/** Looks at seconds the page's main thread has worked, and bytes its objects take. */
+async function watch(page) {
+  const session = await page.context().newCDPSession(page);
+  await session.send('Performance.enable');
+  return async () => {
+    await session.send('HeapProfiler.collectGarbage');
+    const { metrics } = await session.send('Performance.getMetrics');
+    const of = (name) => metrics.find((metric) => metric.name === name)?.value ?? 0;
+    return { tasks: of('TaskDuration'), heap: of('JSHeapUsedSize'), at: Date.now() };
+  };
+}
+
+test('a network that was cut is back within a second of its return, and nothing was missed', async () => {
+  const page = await openPage(browser, system.url);
+  await page.context().setOffline(true);
+  await page.evaluate(() => window.dispatchEvent(new Event('offline')));
+  system.kill9('gateway-1');
+  await face(page, 'offline');
+  const missed = booking();
+  await system.publish('booking:new', missed);
+  assert.equal(await row(page, missed.id).count(), 0);
+  await eventually('the gateway is there again', () => fetch(`${system.gateway}/page.json`).then((answer) => answer.ok, () => false));
+  const back = Date.now();
+  await page.context().setOffline(false);
+  await face(page, 'live', 30_000);
+  console.log(`    live again ${Date.now() - back} ms after the network returned`);
+  await row(page, missed.id).waitFor();
+  await page.context().close();
+});
+
+test('a frozen page catches up when it wakes, without a double', async () => {
+  const page = await openPage(browser, system.url);
+  const session = await page.context().newCDPSession(page);
+  await session.send('Page.setWebLifecycleState', { state: 'frozen' });
+  const missed = [booking(), booking()];
+  for (const data of missed) await system.publish('booking:new', data);
+  await session.send('Page.setWebLifecycleState', { state: 'active' });
+  for (const data of missed) {
+    await row(page, data.id).waitFor();
+    assert.equal(await row(page, data.id).count(), 1);
+  }
+  await page.context().close();
+});
+
+test('a clock that is wrong by an hour keeps nothing back, and the diagnosis says so', async () => {
+  const page = await openPage(browser, system.url, { scripts: ['{ const now = Date.now; Date.now = () => now() - 3600000; }'] });
+  await arrives(page);
+  assert.doesNotMatch(await page.locator('[data-testid=row]').first().innerText(), /hr/, 'ages are by the server’s clock');
+  await goTo(page, 'connection');
+  await page.getByTestId('findings').getByText(/60 min slow/).waitFor();
+  await page.context().close();
+});
+
+test('a diagnosis names what is wrong, room by room, and its text has no secret', async () => {
+  const page = await openPage(browser, system.urlFor('nobody', ['user']));
+  await goTo(page, 'connection');
+  await page.getByTestId('findings').getByText(/refused: .*bookings/).waitFor();
+  await page.locator('[data-testid=rooms] [data-room=bookings][data-state=refused]').waitFor();
+  const token = await page.evaluate(() => sessionStorage.getItem('roomcast.token'));
+  assert.equal((await page.locator('main').innerText()).includes(token.slice(-20)), false);
+  await goTo(page, 'bookings');
+  await page.getByTestId('forbidden').waitFor();
+  await page.context().close();
+});
+
+test('a sign-in that ends while nobody looks is asked for again, and nothing is missed', async () => {
+  const page = await openPage(browser, system.urlFor('short', ['admin'], '--ttl', '8s'));
+  await page.evaluate(() => {
+    Object.defineProperty(document, 'visibilityState', { get: () => 'hidden', configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  const banner = page.locator('[data-testid=banner][data-banner=expired], [data-testid=sign-in]');
+  await banner.waitFor({ timeout: 40_000 });
+  const missed = booking();
+  await system.publish('booking:new', missed);
+  await page.evaluate(() => {
+    delete document.visibilityState;
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  await banner.getByLabel('Token').fill(system.urlFor('short', ['admin']));
+  await banner.getByRole('button', { name: 'Sign in' }).click();
+  await face(page, 'live');
+  await row(page, missed.id).waitFor();
+  await page.context().close();
+});
+
+test('storage that is blocked is done without', async () => {
+  const BLOCKED = "for (const name of ['localStorage', 'sessionStorage', 'indexedDB']) Object.defineProperty(window, name, { get() { throw new DOMException('blocked', 'SecurityError'); } });";
+  const page = await openPage(browser, system.url, { scripts: [BLOCKED] });
+  await arrives(page);
+  await page.getByTestId('menu').click();
+  await page.getByText('Dark', { exact: true }).click();
+  assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), 'dark');
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test('malformed and unknown messages are counted, and break nothing', async () => {
+  const { hand, prepare } = between();
+  const page = await openPage(browser, system.url, { prepare });
+  const events = [['a', 'booking:new', null], ['b', 'booking:new', { id: {} }], ['c', 'booking:new', { id: 'odd', amount: { a: 1 }, title: 7, currency: '??' }], ['d', '__proto__', { id: 1 }]];
+  for (const text of ['', 'not JSON', '[]', '{}', '{"later":{"x":1}}', '{"event":7}', '{"event":{"room":"bookings"}}', '{"caughtUp":{}}', ...events.map(([id, type, data]) => frame(id, type, data))]) hand.say(text);
+  await row(page, 'odd').waitFor();
+  await goTo(page, 'connection');
+  await page.getByTestId('findings').getByText(/could not be read/).waitFor();
+  await goTo(page, 'bookings');
+  await arrives(page);
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test('ten thousand rows stay smooth, a toast fits into a frame, memory stays flat, an idle page rests', async () => {
+  const { hand, prepare } = between();
+  const page = await openPage(browser, system.url, { prepare });
+  const figures = await watch(page);
+  const pour = async (from, count) => {
+    for (let n = from; n < from + count; n += 1) {
+      hand.say(frame(`p${n}`, 'booking:new', { id: `pour-${n}`, customer: 'Ada Yıldız', country: 'TR', category: 'tour', title: 'Balloon flight', amount: n, currency: 'TRY' }));
+      if (n % 1_000 === 999) await row(page, `pour-${n}`).waitFor();
+    }
+  };
+  await pour(0, 10_000);
+  const all = Number(await page.getByTestId('entries').getAttribute('aria-rowcount')) - 1;
+  assert.equal(all, 10_000);
+  assert.ok((await rows(page)).length < 120, 'only what is on the screen is in the document');
+  const full = await figures();
+  // Scrolls through all of it and takes the longest time between two frames.
+  const longest = await page.evaluate(async () => {
+    let worst = 0;
+    let before = performance.now();
+    const height = document.documentElement.scrollHeight;
+    for (let step = 0; step <= 60; step += 1) {
+      scrollTo(0, (height / 60) * step);
+      await new Promise(requestAnimationFrame);
+      const now = performance.now();
+      worst = Math.max(worst, now - before);
+      before = now;
+    }
+    scrollTo(0, 0);
+    return worst;
+  });
+  await pour(10_000, 2_000);
+  const twice = await figures();
+  const begun = await figures();
+  await pour(12_000, 20);
+  await row(page, 'pour-12019').waitFor();
+  const told = await figures();
+  const calm = await figures();
+  await new Promise((resolve) => setTimeout(resolve, 6_000));
+  const rested = await figures();
+  const mib = (bytes) => (bytes / 1_048_576).toFixed(1);
+  const idle = ((rested.tasks - calm.tasks) / (rested.at - calm.at)) * 60_000;
+  console.log(`    10,000 rows: longest frame while scrolling ${longest.toFixed(0)} ms; an event with its row and toast ${(((told.tasks - begun.tasks) / 20) * 1_000).toFixed(1)} ms of work; heap ${mib(full.heap)} MiB after 10,000 events, ${mib(twice.heap)} MiB after 12,000; ${idle.toFixed(2)} s of work per idle minute`);
+  assert.ok(twice.heap < full.heap * 1.35 + 4 * 1_048_576, 'memory does not grow with what has passed');
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test('a slow line shows the numbers all the same', async () => {
+  const slow = async (page) => {
+    const session = await page.context().newCDPSession(page);
+    await session.send('Network.enable');
+    await session.send('Network.emulateNetworkConditions', { offline: false, latency: 400, downloadThroughput: 51_200, uploadThroughput: 51_200 });
+  };
+  const page = await openPage(browser, system.url, { prepare: slow }).catch((error) => error);
+  assert.ok(!(page instanceof Error), String(page));
+  await page.locator('[data-testid=card][data-state=live]').first().waitFor({ timeout: 60_000 });
+  await arrives(page);
+  await page.context().close();
+});
