@@ -258,7 +258,14 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let ratio = besides[1].millis(0.99) / quiet.millis(0.99);
     report.at_most("P6", "publisher's answer, p99, to quiet", vec![ratio], "×", 3.0);
     drop(world);
-    beyond_memory(bench, load).await
+    // Clients that wait for the stream for too long are refused, and these do not come again: then that is one line of the report.
+    if let Err(error) = beyond_memory(bench, load).await {
+        bench.say(&format!("  beyond memory: {error:#}"));
+        bench
+            .report
+            .failed("P6", "a storm of which the gateway remembers nothing", &error);
+    }
+    Ok(())
 }
 
 /// The same where the gateway remembers next to nothing: what was missed is read from the stream, once for all who want it.
