@@ -68,9 +68,9 @@ panel("Database: changes without an event", "Changes of rows that made no event,
       rate("roomcast_capture_left_out_total", "reason"))
 
 row("For gateways and administrators")
-panel("Requests of gateways", "What gateways ask of ingest, by service and outcome. none: a request for no service, or from another account than theirs.",
+panel("Requests of gateways", "What gateways ask of ingest, by what and outcome. none: a request for no service, or from another account than theirs.",
       "none must be zero: somebody else asks, or gateways are newer than ingest.",
-      rate("roomcast_ingest_service_requests_total", "service", "outcome"))
+      rate("roomcast_ingest_service_requests_total", "asked", "outcome"))
 panel("Requests of gateways in flight", "Being worked on.",
       "Rises with the time to answer: NATS.",
       gauge("roomcast_ingest_service_in_flight", "instance"))

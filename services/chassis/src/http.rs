@@ -96,6 +96,21 @@ impl HttpMetrics {
             )?,
         })
     }
+
+    /// What a listener counts exists from the start, so that a rate over it is never "no data".
+    fn show_zeros(&self, listener: &str) {
+        self.refused.with_label_values(&[listener]);
+        for reason in [
+            "accept",
+            "header_timeout",
+            "header_too_large",
+            "malformed",
+            "broken",
+            "cut",
+        ] {
+            self.errors.with_label_values(&[listener, reason]);
+        }
+    }
 }
 
 /// Serves HTTP/1 on a listener until `shutdown`, then lets running requests finish within [`Limits::drain`].
@@ -119,6 +134,7 @@ pub async fn serve<S>(
 {
     let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
+    metrics.show_zeros(name);
     // Cuts what is left when this future ends, whichever way it ends.
     let cut = CancellationToken::new();
     let _cut_at_end = cut.clone().drop_guard();

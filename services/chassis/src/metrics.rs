@@ -13,6 +13,9 @@ use crate::build;
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// What every metric says by itself.
+const SERVICE: &str = "service";
+
 /// The registry of this process. Every metric carries the label `service`. Cheap to clone.
 ///
 /// Each method declares one metric: its name (`roomcast_<part>_<what>_<unit>`), and the help text, which is the
@@ -32,7 +35,7 @@ impl Metrics {
     /// # Errors
     /// Where `service` is no valid label value for prometheus.
     pub fn new(service: &str) -> Result<Self, prometheus::Error> {
-        let labels = HashMap::from([("service".to_owned(), service.to_owned())]);
+        let labels = HashMap::from([(SERVICE.to_owned(), service.to_owned())]);
         let metrics = Self {
             registry: Registry::new_custom(None, Some(labels))?,
         };
@@ -69,7 +72,7 @@ impl Metrics {
         help: &str,
         labels: &[&str],
     ) -> Result<IntCounterVec, prometheus::Error> {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+        self.register(IntCounterVec::new(Opts::new(name, help), own(labels)?)?)
     }
 
     /// Declares a gauge of whole numbers.
@@ -90,7 +93,7 @@ impl Metrics {
         help: &str,
         labels: &[&str],
     ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+        self.register(IntGaugeVec::new(Opts::new(name, help), own(labels)?)?)
     }
 
     /// Declares a gauge of fractions, e.g. seconds.
@@ -122,7 +125,7 @@ impl Metrics {
         labels: &[&str],
     ) -> Result<HistogramVec, prometheus::Error> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.register(HistogramVec::new(options, labels)?)
+        self.register(HistogramVec::new(options, own(labels)?)?)
     }
 
     /// Registers any other collector and gives it back.
@@ -142,5 +145,39 @@ impl Metrics {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+/// The labels of a metric, none of which is the registry's own: Prometheus throws a whole scrape away for one label that is there twice.
+fn own<'a>(labels: &'a [&'a str]) -> Result<&'a [&'a str], prometheus::Error> {
+    if labels.contains(&SERVICE) {
+        return Err(prometheus::Error::Msg(format!(
+            "the label {SERVICE} is every metric's already"
+        )));
+    }
+    Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_label_is_there_twice() {
+        let metrics = Metrics::new("test").unwrap();
+        for (name, labels, taken) in [
+            ("a_total", &["outcome", "asked"][..], true),
+            ("b_total", &["service", "outcome"], false),
+        ] {
+            assert_eq!(metrics.counter_vec(name, "Help.", labels).is_ok(), taken);
+            assert_eq!(
+                metrics
+                    .gauge_vec(&format!("{name}_gauge"), "Help.", labels)
+                    .is_ok(),
+                taken
+            );
+            let histogram = metrics.histogram_vec(&format!("{name}_seconds"), "Help.", &[1.0], labels);
+            assert_eq!(histogram.is_ok(), taken);
+        }
     }
 }

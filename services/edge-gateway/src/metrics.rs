@@ -218,6 +218,12 @@ impl GatewayMetrics {
         for class in ["event", "state", "answer"] {
             self.outbox_full.with_label_values(&[class]);
         }
+        for what in ["kick", "unknown"] {
+            self.control.with_label_values(&[what]);
+        }
+        for outcome in ["same", "changed", "revoked"] {
+            self.decided.with_label_values(&[outcome]);
+        }
         for kind in ["at_once", "gathered"] {
             self.flushes.with_label_values(&[kind]);
         }

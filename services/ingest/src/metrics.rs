@@ -153,6 +153,21 @@ const STORE_BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0,
 ];
 
+impl Declared {
+    /// A closed label exists from the start: a rate over what never happened is zero, not "no data", and the first time counts, too.
+    fn show_zeros(&self) {
+        for code in Code::ALL {
+            self.refused.with_label_values(&[code.as_str()]);
+        }
+        for outcome in ["stored", "apart"] {
+            self.batches.with_label_values(&[outcome]);
+        }
+        for reason in ["unavailable", "rate", "not_listed"] {
+            self.queue_pauses.with_label_values(&[reason]);
+        }
+    }
+}
+
 impl IngestMetrics {
     /// Declares them.
     ///
@@ -224,9 +239,9 @@ impl IngestMetrics {
             )?,
             services: metrics.counter_vec(
                 "roomcast_ingest_service_requests_total",
-                "Requests of gateways by service and outcome: done, or the refusal's code. Service none: a request for no service of ours, \
+                "Requests of gateways by what was asked and outcome: done, or the refusal's code. Asked none: a request for no service of ours, \
                  or from an account that is not the gateways'.",
-                &["service", "outcome"],
+                &["asked", "outcome"],
             )?,
             services_in_flight: metrics.gauge(
                 "roomcast_ingest_service_in_flight",
@@ -267,6 +282,7 @@ impl IngestMetrics {
                 &["reason"],
             )?,
         };
+        declared.show_zeros();
         Ok(Self(Arc::new(declared)))
     }
 

@@ -75,7 +75,7 @@ impl Counters {
             "Matching events that a metric did not fold, by reason.",
             &["reason"],
         )?;
-        Ok(Self {
+        let made = Self {
             folded: metrics.counter(
                 "roomcast_aggregator_folded_total",
                 "Events folded into windows; one event counts once for each metric it belongs to.",
@@ -158,7 +158,15 @@ impl Counters {
                 "Notifications of rules handed to ingest, by outcome: stored, before (by another instance), again (not taken yet), refused.",
                 &["outcome"],
             )?,
-        })
+        };
+        // A rate over what never happened is zero, not "no data"; and the first time counts, too.
+        for cause in ["store", "reader", "publish", "stream"] {
+            made.restarts.with_label_values(&[cause]);
+        }
+        for outcome in ["stored", "before", "again", "refused"] {
+            made.notified.with_label_values(&[outcome]);
+        }
+        Ok(made)
     }
 
     /// Events behind in a shard.

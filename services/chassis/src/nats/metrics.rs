@@ -25,7 +25,7 @@ impl NatsMetrics {
     /// # Errors
     /// Where they are declared already.
     pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
-        Ok(Self {
+        let made = Self {
             connected: metrics.gauge_vec(
                 "roomcast_nats_connected",
                 "1 while the NATS connection is up.",
@@ -55,6 +55,11 @@ impl NatsMetrics {
                 "roomcast_nats_late_acks_total",
                 "Acknowledgements that came after their publisher had given up waiting.",
             )?,
-        })
+        };
+        // A rate over what never happened is zero, not "no data"; and the first time counts, too.
+        for reason in ["timeout", "no_responders", "refused", "malformed", "client"] {
+            made.publish_errors.with_label_values(&[reason]);
+        }
+        Ok(made)
     }
 }

@@ -9,6 +9,7 @@ pub(super) enum Command {
     Run,
     Check,
     Print,
+    Health,
     Version,
     Help,
 }
@@ -19,6 +20,7 @@ pub(super) fn command(arguments: impl Iterator<Item = String>) -> Result<Command
         let asked = match argument.as_str() {
             "--check-config" => Command::Check,
             "--print-config" => Command::Print,
+            "--health" => Command::Health,
             "--version" | "-V" => Command::Version,
             "--help" | "-h" => Command::Help,
             unknown => return Err(format!("unknown argument {unknown:?}")),
@@ -37,9 +39,10 @@ pub(super) fn help<S>(service: &Service, read: impl FnOnce(&mut Reader<'_>) -> S
     read(&mut reader);
     Common::read(&mut reader, service);
     let mut text = format!(
-        "{name}: {about}\n\nUsage: {name} [--check-config | --print-config | --version | --help]\n\n  \
+        "{name}: {about}\n\nUsage: {name} [--check-config | --print-config | --health | --version | --help]\n\n  \
          --check-config  say whether the settings and the files they name are right, and end\n  \
          --print-config  print all settings as they are in force, secrets masked, and end\n  \
+         --health        ask the process with these settings whether it is ready, and end\n  \
          --version       print version and commit, and end\n  --help          print this, and end\n\n\
          Exit codes: 0 ended as asked, 64 wrong settings, 65 wrong file, 69 something needed cannot be used, 70 our \
          mistake.\n\nSettings are environment variables; NAME= means not set.\n",
@@ -83,6 +86,7 @@ mod tests {
         check(&[], Ok(Command::Run));
         check(&["--check-config"], Ok(Command::Check));
         check(&["--print-config"], Ok(Command::Print));
+        check(&["--health"], Ok(Command::Health));
         check(&["-V"], Ok(Command::Version));
         check(&["--help", "--help"], Ok(Command::Help));
         check(&["--check-confg"], Err("unknown argument \"--check-confg\""));

@@ -5,6 +5,7 @@
 mod arguments;
 mod context;
 mod exit;
+mod health;
 
 use std::future::Future;
 use std::io::Write;
@@ -55,7 +56,7 @@ where
     match command {
         Command::Version => return say(&build::line(service.name)).into(),
         Command::Help => return say(&help(service, read)).into(),
-        Command::Run | Command::Check | Command::Print => {}
+        Command::Run | Command::Check | Command::Print | Command::Health => {}
     }
     let environment = Environment::from_process();
     let (common, settings, listed) = match settings(&environment, service, read) {
@@ -66,6 +67,10 @@ where
         Command::Print => say(&printed(&listed)).into(),
         Command::Check => match check(&settings) {
             Ok(()) => say("the settings and the files they name are right").into(),
+            Err(failure) => complain(service, &failure).into(),
+        },
+        Command::Health => match health::health(common.admin_listen) {
+            Ok(()) => Exit::Ok.into(),
             Err(failure) => complain(service, &failure).into(),
         },
         _ => started(service, common, |context| serve(settings, context)).into(),

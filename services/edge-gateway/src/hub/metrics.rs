@@ -3,6 +3,8 @@
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use roomcast_chassis::metrics::Metrics;
 
+use crate::spine::Cause;
+
 /// Handles of every metric of the NATS side. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct HubMetrics {
@@ -132,6 +134,9 @@ impl HubMetrics {
     #[must_use]
     pub fn of_stream(&self, stream: &str) -> StreamMetrics {
         let label = &[stream][..];
+        for cause in Cause::ALL {
+            self.resets.with_label_values(&[stream, cause.as_str()]);
+        }
         StreamMetrics {
             delivered: self.delivered.with_label_values(label),
             repaired: self.repaired.with_label_values(label),

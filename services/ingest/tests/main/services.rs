@@ -190,7 +190,7 @@ async fn what_cannot_be_read_and_who_may_not_ask_is_refused_and_counted() {
     let sent = admin.publish_with_reply("svc.main.main.commands.claim", "_INBOX.stranger", body);
     sent.await.unwrap();
     roomcast_harness::eventually("all three are counted", Duration::from_secs(5), || async {
-        let line = r#"roomcast_ingest_service_requests_total{service="none",outcome="forbidden"}"#;
+        let line = r#"roomcast_ingest_service_requests_total{asked="none",outcome="forbidden"}"#;
         ingest.metric(line) == 3.0
     })
     .await;

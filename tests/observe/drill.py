@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+"""Boards and alerts on the running system, with a real Prometheus.
+
+Usage: drill.py [--quick | --only ALERT,ALERT]
+
+Every query of every board and every series that a rule names has to be there. Then every alert that one machine can provoke is
+provoked, has to fire, and to resolve when its cause is gone; rules are hurried for that, a second for each minute. --quick does
+the first alone. --only provokes these alone. Writes RESULTS.md beside itself where all was done.
+"""
+import json
+import os
+import pathlib
+import re
+import sys
+import threading
+import time
+
+from provoke import PROVOKED, UNPROVOKED
+from rig import BINARIES, PROMETHEUS, ROOT, Failed, Prometheus, Socket, Stack, Stream, http, hurried, until
+
+HERE = pathlib.Path(__file__).parent
+# What nothing on this machine makes: on one machine there is no database to follow.
+ABSENT = {
+    "roomcast_capture_": "no database is followed here; services/ingest/tests has one",
+    "roomcast_issuer_": "no issuer publishes keys here; tests/e2e has one",
+}
+SEEN_WITHIN = 120
+FIRES_WITHIN = 120
+# The slowest looks back over six hours, which are six minutes here.
+RESOLVES_WITHIN = 480
+
+
+def boards():
+    """Each query of each board with its place."""
+    for path in sorted((ROOT / "deploy" / "grafana").glob("*.json")):
+        board = json.loads(path.read_text())
+        for panel in board["panels"]:
+            for target in panel.get("targets", []):
+                yield path.stem, panel["title"], target["expr"]
+        for annotation in board["annotations"]["list"]:
+            yield path.stem, f'marks: {annotation["name"]}', annotation["expr"]
+
+
+def asked(expr):
+    """A query as Grafana sends it with all variables at All."""
+    for name, value in (("$__rate_interval", "30s"), ("$namespace", ".*"), ("$job", ".+"), ("$instance", ".+"), ("[30d]", "[5m]")):
+        expr = expr.replace(name, value)
+    return expr
+
+
+def named(rules):
+    """Series that rules name: metric and labels."""
+    exprs = "\n".join(re.findall(r"expr: \|\n((?: {10}.*\n)+)", rules))
+    found = re.findall(r"\b((?:roomcast|process|up)[\w:]*)(?:\{([^}]*)\})?", exprs)
+    return sorted({(metric, tuple(sorted(re.findall(r"(\w+)[=!]", labels)))) for metric, labels in found})
+
+
+class Traffic:
+    """What makes the boards say something: events of all kinds, clients that come, ask, publish and go."""
+
+    def __init__(self, stack):
+        self.stack, self.over = stack, threading.Event()
+        self.desk = stack.token("desk", "desk")
+        self.boss = stack.token("boss", "admin")
+        self.sent = 0
+        works = (self.publish, self.come_and_go, self.come_back, self.rule)
+        self.threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in self.threads:
+            thread.start()
+
+    def publish(self):
+        while not self.over.is_set():
+            self.sent += 1
+            number = self.sent
+            event = {"id": f"bk-{number}", "room": "bookings", "audience": "staff", "type": "booking:new", "data": {
+                "id": f"bk-{number}", "customer": f"c{number % 20}", "country": "TR", "category": "tour", "title": "Walk",
+                "duration": "3 hours", "amount": 100 + number, "currency": "TRY"}}
+            self.stack.post(event, self.desk, ingest=number % 2)
+            if number % 20 == 0:
+                self.refused(event)
+            self.over.wait(0.03)
+
+    def refused(self, event):
+        """What goes wrong every day, each counted by itself."""
+        post = self.stack.post
+        post(event, self.desk)
+        post({**event, "id": f"odd-{self.sent}", "data": {"id": 7}}, self.desk)
+        post([{**event, "id": f"many-{self.sent}-{at}"} for at in range(5)], self.desk)
+        post(b"{", self.desk)
+        post({**event, "id": f"x-{self.sent}"}, "not.a.token")
+        post({**event, "id": f"e-{self.sent}", "delivery": "ephemeral"}, self.desk)
+
+    def come_and_go(self):
+        round_ = 0
+        while not self.over.is_set():
+            gateway = self.stack.ready["gateways"][round_ % 2]
+            round_ += 1
+            try:
+                clients = [Stream(gateway, self.boss), Stream(gateway, "not.a.token"), Stream(gateway, self.boss, rooms=("bookings", "secret"))]
+                self.over.wait(0.5)
+                for client in clients:
+                    client.close()
+            except OSError:
+                self.over.wait(0.5)
+
+    def come_back(self):
+        """One who is away for a moment again and again, reads its bell, and asks for a command."""
+        cursor, round_ = None, 0
+        while not self.over.is_set():
+            round_ += 1
+            gateway = self.stack.ready["gateways"][round_ % 2]
+            room = {"room": "bookings"} | ({"cursor": cursor} if cursor else {})
+            try:
+                client = Socket(gateway, self.boss, [room])
+                client.say({"id": 2, "command": {"name": "delivery.assign", "data": {}, "key": f"k-{round_}"}})
+                client.say({"id": 3, "feed": {}})
+                for _ in range(20):
+                    frame = client.hear() or {}
+                    body = frame.get("event") or frame.get("caughtUp") or {}
+                    cursor = body.get("cursor") if isinstance(body.get("cursor"), str) else cursor
+                client.close()
+            except (OSError, ValueError):
+                pass
+            http(gateway + "/v1/feed", headers={"Authorization": f"Bearer {self.boss}"})
+            self.over.wait(0.5)
+
+    def rule(self):
+        """A policy that says the same in other words, again and again: everybody is decided about anew."""
+        text, round_ = self.stack.policy.read_text(), 0
+        while not self.over.wait(5):
+            if self.stack.policy.read_text().startswith(text):
+                round_ += 1
+                self.stack.policy.write_text(f"{text}# {round_}\n")
+
+    def stop(self):
+        self.over.set()
+        for thread in self.threads:
+            thread.join(30)
+
+
+def queries(prometheus):
+    """Every query of every board, and what it says. Fails where one says nothing without a reason."""
+    waiting = list(boards())
+    rows, reasons = {}, {}
+    for board, title, expr in waiting:
+        reason = next((why for start, why in ABSENT.items() if start in expr), None)
+        if title.startswith("marks: "):
+            reason = "a mark is there only while something happens"
+        reasons[(board, title, expr)] = reason
+    left = list(waiting)
+    deadline = time.monotonic() + SEEN_WITHIN
+    while left and time.monotonic() < deadline:
+        for row in list(left):
+            values = prometheus.values(asked(row[2]))
+            if values:
+                rows[row] = values
+                left.remove(row)
+            elif reasons[row]:
+                rows[row] = None
+                left.remove(row)
+        time.sleep(1)
+    for row in waiting:
+        said = rows.get(row)
+        yield row, said, reasons[row]
+
+
+def series(prometheus, rules):
+    """What rules name and Prometheus does not have, labels included."""
+    left = [one for one in named(rules) if not any(one[0].startswith(start) for start in ABSENT)]
+
+    def all_there():
+        for metric, labels in list(left):
+            there = "".join(f',{label}!=""' for label in labels)
+            if prometheus.values(f'count({{__name__="{metric}"{there}}})'):
+                left.remove((metric, labels))
+        return not left
+
+    try:
+        until("every series", SEEN_WITHIN, all_there)
+    except Failed:
+        yield from (f"{metric} with {', '.join(labels) or 'no labels'}" for metric, labels in left)
+
+
+def provoke(stack, prometheus, only, say):
+    for alert, (cause, what) in PROVOKED.items():
+        if only and alert not in only:
+            continue
+        over = threading.Event()
+        worker = threading.Thread(target=cause, args=(stack, over), daemon=True)
+        worker.start()
+        fired = resolved = None
+        try:
+            try:
+                _, fired = until(f"{alert} fires", FIRES_WITHIN, lambda: prometheus.firing(alert))
+            finally:
+                over.set()
+                worker.join(60)
+            _, resolved = until(f"{alert} resolves", RESOLVES_WITHIN, lambda: not prometheus.firing(alert))
+        except Failed as failed:
+            say(f"{alert}: {what}: {failed}")
+        else:
+            say(f"{alert}: {what}: fired after {fired:.0f} s, resolved {resolved:.0f} s after its end")
+        yield alert, what, fired, resolved
+
+
+def shown(values):
+    if values is None:
+        return "nothing"
+    return f"{len(values)} series, {min(values):.4g} … {max(values):.4g}" if len(values) > 1 else f"{values[0]:.4g}"
+
+
+def results(rows, alerts):
+    lines = ["# What `make drill` saw last", "", "## Boards: each query and what it said", "", "| board | panel | says |", "|---|---|---|"]
+    for (board, title, _), values, reason in rows:
+        lines.append(f"| {board} | {title} | {shown(values)}{f' ({reason})' if values is None else ''} |")
+    lines += ["", "## Alerts: provoked, fired, resolved", "",
+              "Rules are hurried: a second for each minute. `promtool test rules` tries all of them at their own pace (`make check`).", "",
+              "| alert | provoked by | fired after | resolved after the end |", "|---|---|---|---|"]
+    took = lambda seconds: "**never**" if seconds is None else f"{seconds:.0f} s"
+    lines += [f"| {alert} | {what} | {took(fired)} | {took(resolved)} |" for alert, what, fired, resolved in alerts]
+    lines += ["", "Not provoked here:", ""]
+    lines += [f"- {alert}: {why}" for alert, why in UNPROVOKED.items()]
+    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+
+
+def main():
+    quick = "--quick" in sys.argv[1:]
+    only = sys.argv[sys.argv.index("--only") + 1].split(",") if "--only" in sys.argv[1:] else []
+    if not PROMETHEUS.exists() or not (BINARIES / "roomcast").exists():
+        print("SKIPPED prometheus and the running system: make tools, make build")
+        sys.exit(1 if os.environ.get("CI") == "true" else 0)
+    rules = "".join(path.read_text() for path in sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yaml")))
+    unnamed = set(re.findall(r"- alert: (\w+)", rules)) ^ (PROVOKED.keys() | UNPROVOKED.keys())
+    if unnamed and not quick:
+        raise Failed(f"neither provoked nor said why not, or no alert any more: {', '.join(sorted(unnamed))}")
+    from provoke import SETTINGS
+    stack = Stack([] if quick else SETTINGS)
+    try:
+        prometheus = Prometheus(stack, hurried(rules))
+        try:
+            traffic = Traffic(stack)
+            rows = list(queries(prometheus))
+            empty = [f"{board}: {title}: {expr}" for (board, title, expr), values, reason in rows if not values and not reason]
+            empty += list(series(prometheus, rules))
+            if empty:
+                away = [f'{one["labels"]["job"]}: {one["lastError"]}' for one in prometheus.ask("targets")["activeTargets"] if one["health"] != "up"]
+                raise Failed("\n  ".join(["says nothing:", *empty, *away]))
+            print(f"{len(rows)} queries of the boards: {sum(bool(values) for _, values, _ in rows)} say something, the others say why not; "
+                  f"{len(named(rules))} series of the rules: all there")
+            if not quick:
+                alerts = list(provoke(stack, prometheus, only, lambda text: print(text, flush=True)))
+                if not only:
+                    results(rows, alerts)
+                missed = [alert for alert, _, fired, resolved in alerts if fired is None or resolved is None]
+                if missed:
+                    raise Failed(f"did not fire and resolve: {', '.join(missed)}")
+            traffic.stop()
+        finally:
+            prometheus.stop()
+    except Failed:
+        print(stack.said(), file=sys.stderr)
+        raise
+    finally:
+        stack.stop()
+
+
+try:
+    main()
+except Failed as failed:
+    sys.exit(f"drill: {failed}")
