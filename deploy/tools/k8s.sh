@@ -23,7 +23,7 @@ for overlay in k8s/overlays/*/; do
   "$kubectl" kustomize "$overlay" >"$work/$name.yaml"
   printf '%s: ' "$overlay"
   try=
-  [ "$name" != production ] || try=--try
+  case "$name" in production | operators) try=--try ;; esac
   PYTHONPATH=.tools/kubernetes PYTHONNOUSERSITE=1 python3 ./deploy/tools/k8s_check.py "$work/$name.yaml" $try $binaries
 done
 for single in '' --single; do

@@ -215,20 +215,57 @@ def accepted(docs):
                 env |= maps.get(source["configMapRef"]["name"], {})
             env |= {e["name"]: e.get("value", "x") for e in container.get("env", [])}
             for volume in spec.get("volumes", []):
-                files = maps.get(volume["configMap"]["name"], {}) if "configMap" in volume else {"password": "x"}
+                secret = {"password": "x", "url": "postgres://capture:x@db.example/shop"}
+                files = maps.get(volume["configMap"]["name"], {}) if "configMap" in volume else secret
                 for mount in (m for m in container["volumeMounts"] if m["name"] == volume["name"]):
                     place = pathlib.Path(folder + mount["mountPath"])
                     place.mkdir(parents=True)
                     for file, text in files.items():
                         (place / file).write_text(text)
             # Files of the pod are in the folder.
-            env = {key: folder + value if key.endswith("_FILE") else value for key, value in env.items()}
+            env = {key: folder + value if key.endswith(("_FILE", "_DIR")) else value for key, value in env.items()}
             said = subprocess.run([binary, "--check-config"], env=env, capture_output=True, text=True, check=False)
             if said.returncode:
                 yield f"{name(doc)}: {said.stderr.strip()}"
 
 
-CHECKS = [schemas, selectors, targets, references, settings, restricted, times, accepted]
+# The fullest gateway after a rollout to the mean, by how many pods start at once: clients of pods that go spread over those that are.
+FULLEST = {"100%": 1.06, "50%": 1.33, "25%": 1.50}
+MEBIBYTE = 1024 * 1024
+UNITS = {"Mi": MEBIBYTE, "Gi": 1024 * MEBIBYTE}
+# Measured: tests/load/RESULTS.md, P3. And what is left for clients that are slow, as a factor.
+GATEWAY_EMPTY, CONNECTION, SLACK = 20 * MEBIBYTE, 4096, 1.5
+
+
+def usual(setting):
+    """The default of a gateway's setting, as the code has it."""
+    table = (ROOT / "services" / "edge-gateway" / "README.md").read_text()
+    return int(re.search(rf"^\| `{setting}` \| (\d+) \|", table, re.M)[1])
+
+
+def room(docs):
+    """Gateways are scaled before the fullest is full, and have the memory that their limits can take."""
+    for doc, template in pods(docs):
+        if doc["metadata"]["name"] != "edge-gateway":
+            continue
+        container = template["spec"]["containers"][0]
+        values = {e["name"]: e.get("value") for e in container.get("env", [])}
+        has = lambda setting: int(values.get(setting) or usual(setting))
+        connections = has("ROOMCAST_CONNECTIONS_MAX")
+        text = container["resources"]["limits"]["memory"] if "resources" in container else "0Mi"
+        limit = int(text[:-2]) * UNITS[text[-2:]]
+        needed = SLACK * (GATEWAY_EMPTY + has("ROOMCAST_RING_BYTES") + has("ROOMCAST_STATE_BYTES") + connections * CONNECTION)
+        if limit < needed:
+            yield f"{name(doc)}: may need {needed / MEBIBYTE:.0f} MiB and has {text}"
+        surge = str(doc["spec"]["strategy"]["rollingUpdate"]["maxSurge"])
+        for other in docs:
+            if other["kind"] == "ScaledObject" and other["spec"]["scaleTargetRef"]["name"] == "edge-gateway":
+                target = int(other["spec"]["triggers"][0]["metadata"]["threshold"])
+                if surge not in FULLEST or target * FULLEST[surge] >= connections:
+                    yield f"{name(other)}: with maxSurge {surge} the fullest gateway is full at a mean of {target}"
+
+
+CHECKS = [schemas, selectors, targets, references, settings, restricted, times, room, accepted]
 
 
 def complaints(docs):
@@ -265,6 +302,9 @@ def ways(docs):
     yield broken("root", lambda d, _: pod(d)["securityContext"].update(runAsNonRoot=False))
     yield broken("a way to more rights", lambda d, _: container(d)["securityContext"].update(allowPrivilegeEscalation=True))
     yield broken("memory without end", lambda d, _: container(d).pop("resources"))
+    yield broken("memory too small for its settings", lambda d, _: container(d)["resources"]["limits"].update(memory="512Mi"))
+    if ("ScaledObject", "edge-gateway") in [(doc["kind"], doc["metadata"]["name"]) for doc in docs]:
+        yield broken("scaled too late", lambda d, _: d[("ScaledObject", "edge-gateway")]["spec"]["triggers"][0]["metadata"].update(threshold="9900"))
     yield broken("any image", lambda d, _: container(d).update(image="roomcast/edge-gateway:latest"))
     yield broken("too little time", lambda d, _: pod(d).update(terminationGracePeriodSeconds=60))
     yield broken("replicas that are scaled", lambda d, _: d[("Deployment", "ingest")]["spec"].update(replicas=2))
