@@ -3,7 +3,7 @@
 use std::io::Result;
 
 /// Message fields that hold JSON text: raw in JSON frames, bytes in Protobuf frames. No bytes are an absent member.
-const RAW_JSON: [&str; 7] = [
+const RAW_JSON: [&str; 8] = [
     "Publish.data",
     "Command.data",
     "FeedQuery.filter",
@@ -11,6 +11,7 @@ const RAW_JSON: [&str; 7] = [
     "PlacedEvent.event",
     "CommandResult.data",
     "EventPush.event",
+    "PreferencesKept.preferences",
 ];
 
 fn main() -> Result<()> {

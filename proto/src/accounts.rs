@@ -158,6 +158,12 @@ fn api_calls() -> Vec<(String, Answer, &'static [Who])> {
             Answer::Many,
             &[Aggregator],
         ),
+        // How far it is, so that a gateway knows whether it has heard of every change; what it holds they ask ingest for.
+        (
+            format!("STREAM.INFO.{}", names::READSTATE),
+            Answer::One,
+            &[Gateway],
+        ),
     ];
     let readable: [(&str, &'static [Who]); 6] = [
         (names::EVENTS, &[Gateway, Aggregator, Reader]),

@@ -195,6 +195,7 @@ impl ClientFrame {
             Some(B::Activity(m)) => write_frame(self.id, "activity", m),
             Some(B::Refresh(m)) => write_frame(self.id, "refresh", m),
             Some(B::Pong(m)) => write_frame(self.id, "pong", m),
+            Some(B::Counters(m)) => write_frame(self.id, "counters", m),
             None => "{}".to_owned(),
         }
     }
@@ -216,6 +217,7 @@ fn client_body(name: &str, raw: &str) -> Option<Result<client_frame::Body, serde
         "activity" => serde_json::from_str(raw).map(B::Activity),
         "refresh" => serde_json::from_str(raw).map(B::Refresh),
         "pong" => serde_json::from_str(raw).map(B::Pong),
+        "counters" => serde_json::from_str(raw).map(B::Counters),
         _ => return None,
     })
 }
@@ -266,6 +268,7 @@ impl ServerFrame {
             Some(B::Error(m)) => write_frame(self.id, "error", m),
             Some(B::Ping(m)) => write_frame(self.id, "ping", m),
             Some(B::Thinned(m)) => write_frame(self.id, "thinned", m),
+            Some(B::Preferences(m)) => write_frame(self.id, "preferences", m),
             None => "{}".to_owned(),
         }
     }
@@ -304,6 +307,7 @@ impl ServerFrame {
             "error" => B::Error(serde_json::from_str(raw)?),
             "ping" => B::Ping(serde_json::from_str(raw)?),
             "thinned" => B::Thinned(serde_json::from_str(raw)?),
+            "preferences" => B::Preferences(serde_json::from_str(raw)?),
             _ => {
                 return Ok(Self {
                     id: envelope.id,
@@ -472,7 +476,7 @@ mod tests {
             for body in [
                 B::Subscribe(Subscribe { room: room.clone(), cursor: cursor.clone(), rewind: None, presence: false }),
                 B::History(History { room: room.clone(), before: cursor.clone(), limit }),
-                B::Connect(Connect { token: cursor.clone(), client: room.clone(), rooms: vec![RoomRequest { room: room.clone(), cursor: cursor.clone() }] }),
+                B::Connect(Connect { token: cursor.clone(), client: room.clone(), rooms: vec![RoomRequest { room: room.clone(), cursor: cursor.clone() }], counters: None }),
                 B::Pong(Pong {}),
             ] {
                 let frame = ClientFrame { id, body: Some(body) };

@@ -17,6 +17,7 @@ mod json;
 pub mod limits;
 pub mod metric;
 pub mod notification;
+pub mod preferences;
 pub mod presence;
 mod raw_json;
 pub mod readstate;

@@ -1,5 +1,5 @@
-//! What a user has done with notifications: marks, the same on all devices. What gateways ask of `svc.….readstate`, and how marks come
-//! together.
+//! What a user has done with notifications and how it wants to be told of them: marks and preferences, the same on all devices. What
+//! gateways ask of `svc.….readstate`, and how marks come together.
 //!
 //! Marks only grow (seen, read, archived: each implies the one before), so devices that mark at the same time, or much later because
 //! they were offline, agree whatever the order is in which ingest hears of it. What is kept is bounded by bytes: marks of the oldest
@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{ATTRIBUTE_BYTES_MAX, EVENT_ID_BYTES_MAX};
+use crate::preferences::Preferences;
+use crate::refusal::Refusal;
 
 /// Bytes of marks kept for one user: 900 and more with usual ids, and a user sees the newest 200 notifications.
 pub const MARKS_BYTES_MAX: usize = 80 * 1024;
@@ -27,11 +29,13 @@ pub enum Verb {
     Mark,
     /// [`Read`] to [`ReadState`].
     Read,
+    /// [`SetPreferences`] to [`KeptPreferences`].
+    Preferences,
 }
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Verb; 2] = [Verb::Mark, Verb::Read];
+    pub const ALL: [Verb; 3] = [Verb::Mark, Verb::Read, Verb::Preferences];
 
     /// The token in the subject.
     #[must_use]
@@ -39,6 +43,7 @@ impl Verb {
         match self {
             Verb::Mark => "mark",
             Verb::Read => "read",
+            Verb::Preferences => "preferences",
         }
     }
 
@@ -102,6 +107,26 @@ pub struct Read {
     pub user: String,
 }
 
+/// A user says how it wants to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetPreferences {
+    /// The token's subject.
+    pub user: String,
+    /// What is set; see [`Preferences::set`].
+    pub set: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptPreferences {
+    /// The version of what is kept now.
+    pub version: u64,
+    /// All of them.
+    pub preferences: Preferences,
+}
+
 /// Everything kept for one user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadState {
@@ -109,6 +134,9 @@ pub struct ReadState {
     pub version: u64,
     /// By the notification's id.
     pub marks: BTreeMap<String, KeptMark>,
+    /// How the user wants to be told.
+    #[serde(default, skip_serializing_if = "Preferences::is_empty")]
+    pub preferences: Preferences,
 }
 
 /// How far a user is with one notification.
@@ -137,6 +165,18 @@ impl ReadState {
         let changed = before != self.marks;
         self.version += u64::from(changed);
         changed
+    }
+
+    /// Sets preferences. Whether anything is other than before; then the version has grown.
+    ///
+    /// # Errors
+    /// As [`Preferences::set`].
+    pub fn prefer(&mut self, set: &serde_json::Map<String, serde_json::Value>) -> Result<bool, Refusal> {
+        let before = self.preferences.clone();
+        self.preferences.set(set)?;
+        let changed = before != self.preferences;
+        self.version += u64::from(changed);
+        Ok(changed)
     }
 
     /// How far the user is with a notification.

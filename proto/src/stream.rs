@@ -8,7 +8,8 @@ use crate::ids::Tenant;
 use crate::limits::{DEDUP_WINDOW, EVENTS_MAX_AGE};
 use crate::subject::stream as names;
 use crate::subject::{
-    AUDIT_ALL, DEAD_LETTERS_ALL, EVENTS_ALL, LIVE_ALL, STATE_ALL, STATE_LIVE_ALL, queue_stream,
+    AUDIT_ALL, DEAD_LETTERS_ALL, EVENTS_ALL, LIVE_ALL, READ_STATE_LIVE_ALL, STATE_ALL, STATE_LIVE_ALL,
+    queue_stream,
 };
 
 /// What an operator decides about storage.
@@ -159,7 +160,11 @@ pub fn definitions(sizing: &Sizing) -> Vec<Definition> {
         bucket(
             names::READSTATE,
             "$KV.readstate.>",
-            json!({ "allow_msg_ttl": true, "max_msg_size": MESSAGE_BYTES_MAX }),
+            // Gateways hear that something changed and ask for what they need: a record is long, and few gateways have its user.
+            json!({
+                "allow_msg_ttl": true, "max_msg_size": MESSAGE_BYTES_MAX,
+                "republish": { "src": "$KV.readstate.>", "dest": READ_STATE_LIVE_ALL, "headers_only": true },
+            }),
         ),
         bucket(
             names::COMMANDS,

@@ -5,7 +5,7 @@ import { readFrame } from './frame.js';
 /** Every message of the contract that the server may send. */
 const vectors = JSON.parse(readFileSync(new URL('../../../proto/vectors/server_frames.json', import.meta.url), 'utf8')) as { text: string }[];
 /** Answers, which mean something only to whoever asked. */
-const ANSWERS = new Set(['history', 'published', 'result', 'feed']);
+const ANSWERS = new Set(['history', 'published', 'result', 'feed', 'preferences']);
 
 describe('golden vectors of the contract', () => {
   it('are there', () => {

@@ -131,6 +131,17 @@ panel("State dropped per second", "Rooms dropped because they were unused (room)
       "value: a room has more keys than it may; its publisher has to delete some.",
       rate("roomcast_gateway_state_dropped_total", "what"))
 
+row("Bells")
+panel("Users counted", "Users whose unread notifications are counted here, once for each set of rooms; notifications held for it, 32 bytes each.",
+      "Grows with users that have a bell open; falls half a minute after they are gone.",
+      gauge("roomcast_gateway_bell_viewers", legend="users"), gauge("roomcast_gateway_bell_notifications", legend="notifications"))
+panel("Counters told per second", "Counters said to connections and held requests.",
+      "Every notification in a room that opens by itself is one for each tab there.",
+      rate("roomcast_gateway_bell_told_total", "to"))
+panel("Bells read per second", "Rooms and users' records read for counting: read, failed; lost: messages were lost, and all is read again.",
+      "failed: ingest or NATS does not answer, and bells wait. lost: NATS changed its leaders, or the gateway is too slow.",
+      rate("roomcast_gateway_bell_reads_total", "what", "outcome"))
+
 row("The way from NATS")
 panel("Stale", "1 while NATS has not answered for more than 5 s.",
       "RoomcastGatewayStale. Clients are told, and read what is known.",

@@ -14,8 +14,8 @@ use crate::refusal::{Code, Refusal};
 
 /// `ClientFrame.id`.
 const ID: u32 = 1;
-/// The messages of `ClientFrame.body`, `connect` to `pong`.
-const MESSAGES: std::ops::RangeInclusive<u32> = 2..=14;
+/// The messages of `ClientFrame.body`, `connect` to `counters`.
+const MESSAGES: std::ops::RangeInclusive<u32> = 2..=15;
 /// In the JSON form such a value is the member of a message that is the member of a frame.
 const JSON_MEMBER_DEPTH_MAX: usize = JSON_DEPTH_MAX - 2;
 

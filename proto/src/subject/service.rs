@@ -127,6 +127,16 @@ pub fn read_state_key(tenant: &Tenant, user: &str) -> String {
     format!("$KV.readstate.{tenant}.{}", escape(user))
 }
 
+/// Changes of read states as the server republishes them, without what they hold.
+pub const READ_STATE_LIVE_ALL: &str = "kvl.readstate.>";
+
+/// The key whose change a message on [`READ_STATE_LIVE_ALL`] tells of.
+#[must_use]
+pub fn read_state_live_key(subject: &str) -> Option<String> {
+    let rest = subject.strip_prefix("kvl.readstate.")?;
+    Some(format!("$KV.readstate.{rest}"))
+}
+
 /// `$KV.commands.CORE.replay.<position>-<time>`: that a dead letter was taken again. No tenant is called so; the time tells letters of
 /// another life of the stream apart.
 #[must_use]

@@ -88,7 +88,7 @@ impl Operation {
             Body::Publish(_) => Some(Self::Publish),
             Body::Command(_) => Some(Self::Command),
             Body::Presence(_) => Some(Self::Presence),
-            Body::Feed(_) => Some(Self::Feed),
+            Body::Feed(_) | Body::Counters(_) => Some(Self::Feed),
             Body::Mark(_) => Some(Self::Mark),
             Body::Preferences(_) => Some(Self::Preferences),
             Body::Activity(_) => Some(Self::Activity),

@@ -16,7 +16,7 @@ use roomcast_access::permit::Command;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::metrics::Metrics;
 use roomcast_issuers::Tenancy;
-use roomcast_proto::frame::FeedPage;
+use roomcast_proto::frame::{FeedPage, PreferencesKept};
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{Service, service};
@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::hub::Hub;
 use crate::limit::Limit;
 use crate::metrics::GatewayMetrics;
-use crate::{client_publish, commands, feed};
+use crate::{client_publish, commands, feed, preferences};
 
 /// How long ingest may take: longer than all its own attempts to write.
 const INGEST_WITHIN: Duration = Duration::from_secs(8);
@@ -120,6 +120,8 @@ pub enum What {
     Activity(client_publish::Post),
     /// Its notifications.
     Feed(feed::Request),
+    /// How it wants to be told of them.
+    Preferences(preferences::Set),
 }
 
 impl What {
@@ -132,6 +134,7 @@ impl What {
                 feed::Want::Page { .. } => "feed",
                 feed::Want::Mark { .. } => "mark",
             },
+            Self::Preferences(_) => "preferences",
         }
     }
 }
@@ -145,6 +148,8 @@ pub enum Done {
     Published(String),
     /// Notifications and counters.
     Feed(FeedPage),
+    /// Preferences.
+    Preferences(PreferencesKept),
 }
 
 /// Metrics of what is asked.
@@ -163,7 +168,7 @@ impl AskMetrics {
         Ok(Self {
             asks: metrics.counter_vec(
                 "roomcast_gateway_asks_total",
-                "Commands, publishes, activity, feeds and marks of clients by outcome: done, or the refusal's code.",
+                "Commands, publishes, activity, feeds, marks and preferences of clients by outcome: done, or the refusal's code.",
                 &["what", "outcome"],
             )?,
             in_flight: metrics.gauge(
@@ -300,6 +305,7 @@ impl Asking {
                     client_publish::run(&self, &who, post).await.map(Done::Published)
                 }
                 What::Feed(request) => feed::run(&self, hub, &who, request).await.map(Done::Feed),
+                What::Preferences(set) => preferences::run(&self, &who, set).await.map(Done::Preferences),
             },
         };
         let outcome = done

@@ -59,6 +59,8 @@ async fn carried_out(desk: &Desk, name: Name, request: Request) -> Result<Bytes,
     );
     match done.await? {
         Done::Result(data) => Ok(data),
-        Done::Published(_) | Done::Feed(_) => Err(Refusal::new(Code::Internal, "a command has a result")),
+        Done::Published(_) | Done::Feed(_) | Done::Preferences(_) => {
+            Err(Refusal::new(Code::Internal, "a command has a result"))
+        }
     }
 }

@@ -17,6 +17,7 @@ use roomcast_proto::subject::{CONTROL_ALL, KICK};
 use roomcast_rights::Current;
 use tokio_util::sync::CancellationToken;
 
+use crate::bells_driver::BellDesk;
 use crate::hub::Hub;
 use crate::metrics::GatewayMetrics;
 use crate::shard::Handle;
@@ -27,17 +28,24 @@ pub struct Control {
     rights: Current,
     hub: Arc<Hub>,
     shards: Vec<Handle>,
+    bells: BellDesk,
     messages: IntCounterVec,
 }
 
 impl Control {
     /// Makes it; nothing runs.
     #[must_use]
-    pub fn new(rights: Current, hub: Arc<Hub>, shards: Vec<Handle>, metrics: &GatewayMetrics) -> Self {
+    pub fn new(
+        rights: Current,
+        hub: Arc<Hub>,
+        (shards, bells): (Vec<Handle>, BellDesk),
+        metrics: &GatewayMetrics,
+    ) -> Self {
         Self {
             rights,
             hub,
             shards,
+            bells,
             messages: metrics.control.clone(),
         }
     }
@@ -74,6 +82,7 @@ impl Control {
                 // A walk over everything kept: not on a thread that others wait for.
                 let hub = Arc::clone(&self.hub);
                 let _ = tokio::task::spawn_blocking(move || hub.policy_changed()).await;
+                self.bells.policy_changed();
             }
             self.shards.iter().for_each(Handle::wake);
             before = now;

@@ -16,7 +16,7 @@ mod two_way;
 
 pub use following::{poll, refresh, sse, ticket};
 pub use series::{metrics, series};
-pub use two_way::{command, feed, marks};
+pub use two_way::{command, feed, marks, preferences};
 
 /// Where the document is.
 pub const PATH: &str = "/openapi.json";

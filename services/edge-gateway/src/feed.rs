@@ -10,7 +10,7 @@ use roomcast_access::Subscribe;
 use roomcast_proto::cursor::{Cursor, Position};
 use roomcast_proto::event::{Priority, View};
 use roomcast_proto::frame::{
-    Counters, FeedPage, FeedQuery, Mark as MarkFrame, MarkedNotification, PlacedEvent,
+    Counters, FeedPage, FeedQuery, Mark as MarkFrame, MarkedNotification, NotificationGroup, PlacedEvent,
 };
 use roomcast_proto::ids::Room;
 use roomcast_proto::notification::{KEY_PREFIX, is_notification};
@@ -78,6 +78,8 @@ pub struct Filter {
     room: Option<String>,
     /// Of one of these priorities.
     priority: Option<Vec<String>>,
+    /// Whose data names this group.
+    group: Option<String>,
     /// Only those that are not read.
     #[serde(default)]
     unread: bool,
@@ -155,6 +157,20 @@ fn bad(pointer: &str, rule: &str) -> Refusal {
     Refusal::new(Code::BadRequest, format!("{name} {rule}")).at(pointer)
 }
 
+impl Filter {
+    fn lets_through(&self, note: &Note, state: &ReadState) -> bool {
+        let is =
+            |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        let priority = |names: &Vec<String>| names.iter().any(|name| name == note.priority.as_str());
+        is(&self.kind, &note.kind)
+            && is(&self.room, note.room.as_str())
+            && (self.group.is_none() || self.group == note.group)
+            && self.priority.as_ref().is_none_or(priority)
+            && (!self.unread || is_unread(note, state))
+            && (self.archived || state.level(&note.id) != Some(Level::Archived))
+    }
+}
+
 /// One notification that holds.
 #[derive(Debug, Clone)]
 struct Note {
@@ -163,6 +179,8 @@ struct Note {
     kind: String,
     priority: Priority,
     room: Room,
+    /// What its data calls its group.
+    group: Option<String>,
     /// Its position in the stream of state: newer is higher, whatever its publisher's clock says.
     rev: u64,
     event: Bytes,
@@ -228,6 +246,10 @@ pub async fn run(asking: &Asking, hub: &Hub, who: &Who, request: Request) -> Res
         ),
         Want::Mark { .. } => Vec::new(),
     };
+    let groups = match &request.want {
+        Want::Page { filter, .. } => groups(&notes.notes, &state, filter),
+        Want::Mark { .. } => Vec::new(),
+    };
     let place = |note: &Note| {
         let position = Position {
             seq: notes.head.position.seq,
@@ -254,6 +276,7 @@ pub async fn run(asking: &Asking, hub: &Hub, who: &Who, request: Request) -> Res
             .collect(),
         counters: Some(counters(&notes.notes, &state, notes.head.position.rev)),
         version: state.version,
+        groups,
     })
 }
 
@@ -281,7 +304,8 @@ async fn collect(hub: &Hub, permits: &[Arc<Subscribe>]) -> Result<Notes, Refusal
 }
 
 /// Whether a key, as one token, is a notification's or too long to say. Rooms hold thousands of other values.
-fn may_be_one(key: &str) -> bool {
+#[must_use]
+pub fn may_be_one(key: &str) -> bool {
     let prefix = roomcast_proto::ids::escape(KEY_PREFIX);
     key.starts_with(&prefix) || key.starts_with("==")
 }
@@ -300,10 +324,24 @@ fn read(event: Bytes, room: Room, rev: u64) -> Option<Note> {
             .and_then(Priority::from_name)
             .unwrap_or_default(),
         room,
+        group: group_of(&event),
         rev,
         event: event.clone(),
     };
     Some(note)
+}
+
+/// The group that the data of a notification names. Checked when it was taken in: a text, given once.
+fn group_of(event: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Event {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        group: Option<String>,
+    }
+    serde_json::from_slice::<Event>(event).ok()?.data.group
 }
 
 /// The newest, newest first.
@@ -338,24 +376,36 @@ fn page<'a>(
     filter: &Filter,
 ) -> Vec<&'a Note> {
     let mut bytes = 0;
-    let shown = notes.iter().filter(|note| {
-        before.is_none_or(|before| note.rev < before)
-            && filter.kind.as_ref().is_none_or(|kind| *kind == note.kind)
-            && filter
-                .room
-                .as_deref()
-                .is_none_or(|room| room == note.room.as_str())
-            && (filter.priority.as_ref())
-                .is_none_or(|names| names.iter().any(|name| name == note.priority.as_str()))
-            && (!filter.unread || is_unread(note, state))
-            && (filter.archived || state.level(&note.id) != Some(Level::Archived))
-    });
+    let shown = notes
+        .iter()
+        .filter(|note| before.is_none_or(|before| note.rev < before) && filter.lets_through(note, state));
     let fits = |note: &&'a Note| {
         let first = bytes == 0;
         bytes += note.event.len();
         first || bytes <= bytes_max
     };
     shown.take(limit).take_while(fits).collect()
+}
+
+/// All that the filter lets through by group, in the order of the newest of each.
+fn groups(notes: &[Note], state: &ReadState, filter: &Filter) -> Vec<NotificationGroup> {
+    let mut groups: Vec<NotificationGroup> = Vec::new();
+    for note in notes.iter().filter(|note| filter.lets_through(note, state)) {
+        let Some(name) = &note.group else { continue };
+        let known = groups.iter().position(|group| group.group == *name);
+        let at = known.unwrap_or(groups.len());
+        if known.is_none() {
+            groups.push(NotificationGroup {
+                group: name.clone(),
+                ..NotificationGroup::default()
+            });
+        }
+        if let Some(group) = groups.get_mut(at) {
+            group.total += 1;
+            group.unread += u32::from(is_unread(note, state));
+        }
+    }
+    groups
 }
 
 fn mark_of(note: &Note, state: &ReadState) -> Option<MarkedNotification> {

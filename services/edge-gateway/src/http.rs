@@ -21,6 +21,7 @@ use tower::ServiceExt;
 use crate::admission::Ledger;
 use crate::allowance::Allowance;
 use crate::asking::Asking;
+use crate::bells_driver::BellDesk;
 use crate::commands_http;
 use crate::describe;
 use crate::elsewhere::Elsewhere;
@@ -45,6 +46,7 @@ pub(crate) mod posted;
 mod refresh;
 mod rooms;
 mod route;
+mod rung;
 mod series;
 mod sse;
 mod tickets;
@@ -76,6 +78,8 @@ pub struct Desk {
     pub elsewhere: Arc<Elsewhere>,
     /// Whether there is anybody else.
     pub roll_call: RollCall,
+    /// Who counts what users have not read.
+    pub bells: BellDesk,
     /// Where answers are counted.
     pub metrics: GatewayMetrics,
     /// Tickets of browsers that cannot set a header.
@@ -115,6 +119,7 @@ fn routes(poll_max: Duration) -> Routes<Desk> {
         .get("/v1/metrics/{name}", describe::series(), series::series)
         .get("/v1/feed", describe::feed(), feed::feed)
         .post("/v1/marks", describe::marks(), feed::marks)
+        .post("/v1/preferences", describe::preferences(), feed::preferences)
         .post("/v1/refresh", describe::refresh(), refresh::refresh)
         .post("/v1/tickets", describe::ticket(), tickets::give)
         .post("/v1/commands/{name}", describe::command(), commands_http::command)

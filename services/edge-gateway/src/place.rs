@@ -39,7 +39,9 @@ impl Place {
     }
 }
 
-fn key(tenant: &str, room: &str) -> String {
+/// The key of these names.
+#[must_use]
+pub fn key(tenant: &str, room: &str) -> String {
     format!("{tenant}.{room}")
 }
 

@@ -11,7 +11,7 @@ use roomcast_admin::instance::Running;
 use roomcast_chassis::descriptors;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
-use roomcast_proto::subject::PRESENCE_ALL;
+use roomcast_proto::subject::{PRESENCE_ALL, READ_STATE_LIVE_ALL};
 use roomcast_rights::Follower;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::admission::Ledger;
 use crate::allowance::Allowance;
 use crate::asking::Asking;
 use crate::backlog::Backlog;
+use crate::bells_driver::BellDesk;
 use crate::control::Control;
 use crate::elsewhere::Elsewhere;
 use crate::gate::Gate;
@@ -73,6 +74,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let roll_call = RollCall::new(Arc::clone(&gate), &context.metrics)?;
     let elsewhere = Elsewhere::new(Arc::clone(&gate), &context.metrics)?;
     let asking = Asking::new(settings.asks, &context.metrics, metrics.clone())?;
+    let bells = BellDesk::new(&context.metrics)?;
     let origins = Arc::new(settings.origins.clone());
     let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
     let allowance = Allowance::new(settings.operations, metrics.rate_limited.clone());
@@ -99,6 +101,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         },
         asking: Arc::clone(&asking),
         roll_call: roll_call.clone(),
+        bells: bells.clone(),
         runtime: tokio::runtime::Handle::current(),
     };
     let mut shards = Vec::with_capacity(settings.shards);
@@ -109,6 +112,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         shards.push(handle);
         ends.push(end);
     }
+    bells.attach(&hub);
     let admin_desk = AdminDesk::new(
         &shards,
         Arc::clone(&hub),
@@ -129,6 +133,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         asking: Arc::clone(&asking),
         elsewhere: Arc::clone(&elsewhere),
         roll_call: roll_call.clone(),
+        bells: bells.clone(),
         tickets: Tickets::new(Arc::clone(&asking)),
         holds: Holds::new(
             settings.polls.held_max,
@@ -164,7 +169,12 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
         shard.listen(listener);
     }
     latch.ready();
-    let control = Control::new(rights, Arc::clone(&hub), shards.clone(), &metrics);
+    let control = Control::new(
+        rights,
+        Arc::clone(&hub),
+        (shards.clone(), bells.clone()),
+        &metrics,
+    );
     let telling = shards.clone();
     let draining = context.shutdown.stage(Stage::Drain).token();
     let open = metrics.connections.clone();
@@ -196,8 +206,19 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     finishing.spawn(roll_call.run(
         nats.client().clone(),
         heard,
-        telling,
+        telling.clone(),
         elsewhere,
+        finishing.token(),
+    ));
+    let changes = nats.client().subscribe(READ_STATE_LIVE_ALL).await;
+    let changes = changes.map_err(|error| {
+        Failure::unavailable(format!("cannot subscribe to {READ_STATE_LIVE_ALL}: {error}"))
+    })?;
+    finishing.spawn(bells.run(
+        Arc::clone(&hub),
+        Arc::clone(&asking),
+        nats.jetstream(),
+        (changes, telling),
         finishing.token(),
     ));
     control.listen(&nats, &context).await?;

@@ -31,7 +31,7 @@ mod wish;
 
 pub use again::Verdict;
 pub use handshake::{Failed, Handshake, stream_rooms};
-pub use two_way::{notifications, order, who};
+pub use two_way::{counted_rooms, notifications, order, who};
 pub use wish::{Asked, From, Kind, Opening, Reading, StreamRequest, Wish};
 
 /// Longest `client` text kept of a `connect`, bytes.
@@ -102,6 +102,10 @@ pub struct Session {
     expiring_said: bool,
     /// Grows whenever rights are decided again.
     generation: u32,
+    /// Whether it is told what its user has not read.
+    counted: bool,
+    /// The request that the next counters answer.
+    counters_id: Option<u32>,
 }
 
 /// What `connected` says beside the rooms.
@@ -127,6 +131,8 @@ impl Session {
             activity: Bucket::default(),
             expiring_said: false,
             generation: 0,
+            counted: false,
+            counters_id: None,
         }
     }
 
@@ -344,8 +350,11 @@ impl Session {
             Some(Body::Presence(query)) => self.presence_asked(id, &query.room, wishes),
             Some(Body::Feed(query)) => self.feed(id, &query, &gate.rights().now().policy, wishes),
             Some(Body::Mark(mark)) => self.mark(id, mark, &gate.rights().now().policy, wishes),
-            // Nobody grants these yet, and what is not granted is refused like what is not there.
-            Some(Body::Preferences(_)) | None => refuse(id, &Refusal::forbidden(), wishes),
+            Some(Body::Preferences(frame)) => {
+                self.preferences(id, &frame, &gate.rights().now().policy, wishes);
+            }
+            Some(Body::Counters(_)) => self.counters(id, wishes),
+            None => refuse(id, &Refusal::forbidden(), wishes),
         }
     }
 

@@ -7,6 +7,7 @@
 //! no room can hold the others up.
 
 mod asking;
+mod bell;
 mod deciding;
 mod door;
 #[cfg(all(feature = "echo", debug_assertions))]
@@ -53,6 +54,7 @@ use crate::allowance::Allowance;
 use crate::asking::Asking;
 use crate::backlog::Backlog;
 use crate::beat::{self, Beat};
+use crate::bells_driver::BellDesk;
 use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
 use crate::delivery::Delivery;
@@ -131,6 +133,8 @@ pub struct Shared {
     pub asking: Arc<Asking>,
     /// Who is in which room.
     pub roll_call: RollCall,
+    /// Who counts what users have not read.
+    pub bells: BellDesk,
     /// Where that waits.
     pub runtime: tokio::runtime::Handle,
 }
@@ -389,6 +393,7 @@ impl Shard {
             Inbox::Arrival(arrival) => drop(self.arrive(*arrival)),
             Inbox::Look(question) => question.answer(self),
             Inbox::Answered(answered) => self.answered(*answered),
+            Inbox::Told(told) => self.ring(*told),
             Inbox::Presence(places) => self.presence_changed(&places),
             Inbox::Drain(window, everybody) => {
                 self.draining = true;

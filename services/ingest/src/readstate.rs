@@ -1,12 +1,15 @@
-//! What users have done with notifications: one key per user, changed under compare-and-set by merging.
+//! What users have done with notifications, and how they want to be told: one key per user, changed under compare-and-set by merging.
 //!
-//! Called by [`crate::door_service`]. Marks only grow, so it does not matter in which order gateways ask, how often, or at which ingest.
+//! Called by [`crate::door_service`]. Marks only grow, so it does not matter in which order gateways ask, how often, or at which ingest;
+//! of preferences that are set at the same time each member is the last one's.
 
 use bytes::Bytes;
 use roomcast_chassis::jetstream::JetStream;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::limits::ATTRIBUTE_BYTES_MAX;
-use roomcast_proto::readstate::{ID_BYTES_MAX, MARKS_AT_ONCE_MAX, Mark, Marked, Read, ReadState, Verb};
+use roomcast_proto::readstate::{
+    ID_BYTES_MAX, KeptPreferences, MARKS_AT_ONCE_MAX, Mark, Marked, Read, ReadState, SetPreferences, Verb,
+};
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{read_state_key, stream};
 
@@ -40,6 +43,13 @@ impl ReadStates {
                 check(&mark)?;
                 let key = read_state_key(tenant, &mark.user);
                 let decided = self.keys.update(&key, |value| decide(value, &mark)).await;
+                door_service::write(&decided.map_err(|error| error.refusal())??)
+            }
+            Verb::Preferences => {
+                let set: SetPreferences = door_service::read(body)?;
+                check_user(&set.user)?;
+                let key = read_state_key(tenant, &set.user);
+                let decided = self.keys.update(&key, |value| prefer(value, &set)).await;
                 door_service::write(&decided.map_err(|error| error.refusal())??)
             }
             Verb::Read => {
@@ -91,16 +101,37 @@ fn decide(value: Option<&Bytes>, mark: &Mark) -> Decision<Result<Marked, Refusal
         version: state.version,
         changed,
     };
+    written(&state, changed, outcome)
+}
+
+fn prefer(value: Option<&Bytes>, set: &SetPreferences) -> Decision<Result<KeptPreferences, Refusal>> {
+    let mut state = match kept(value) {
+        Ok(state) => state,
+        Err(refusal) => return Decision::Keep(Err(refusal)),
+    };
+    let changed = match state.prefer(&set.set) {
+        Ok(changed) => changed,
+        Err(refusal) => return Decision::Keep(Err(refusal)),
+    };
+    let outcome = KeptPreferences {
+        version: state.version,
+        preferences: state.preferences.clone(),
+    };
+    written(&state, changed, outcome)
+}
+
+/// Only what changed is written.
+fn written<T>(state: &ReadState, changed: bool, outcome: T) -> Decision<Result<T, Refusal>> {
     if !changed {
         return Decision::Keep(Ok(outcome));
     }
-    match serde_json::to_vec(&state) {
+    match serde_json::to_vec(state) {
         Ok(value) => Decision::Set {
             value: value.into(),
             ttl: None,
             outcome: Ok(outcome),
         },
-        Err(_) => Decision::Keep(Err(Refusal::new(Code::Internal, "the marks cannot be written"))),
+        Err(_) => Decision::Keep(Err(Refusal::new(Code::Internal, "the record cannot be written"))),
     }
 }
 
@@ -167,6 +198,39 @@ mod tests {
             let value = held.map(Bytes::from);
             assert_eq!(said(decide(value.as_ref(), &mark)), expected, "{held:?} {mark:?}");
         }
+    }
+
+    #[test]
+    fn preferences_stand_beside_the_marks_and_a_mistake_changes_nothing() {
+        let held = r#"{"version":4,"marks":{"a":{"as":"read","at":5}},"preferences":{"sounds":true}}"#;
+        let rows = [
+            (r#"{"sounds":true}"#, "keep, 4"),
+            (
+                r#"{"desktop":false}"#,
+                r#"{"version":5,"marks":{"a":{"as":"read","at":5}},"preferences":{"sounds":true,"desktop":false}}"#,
+            ),
+            (
+                r#"{"sounds":null}"#,
+                r#"{"version":5,"marks":{"a":{"as":"read","at":5}}}"#,
+            ),
+            (r#"{"loud":true}"#, "keep, bad_request"),
+        ];
+        for (set, expected) in rows {
+            let set = SetPreferences {
+                user: "u1".into(),
+                set: serde_json::from_str(set).unwrap(),
+            };
+            let found = match prefer(Some(&Bytes::from(held)), &set) {
+                Decision::Keep(Ok(kept)) => format!("keep, {}", kept.version),
+                Decision::Keep(Err(refusal)) => format!("keep, {}", refusal.code.as_str()),
+                Decision::Set { value, .. } => String::from_utf8_lossy(&value).into_owned(),
+                Decision::Delete(_) => "delete".to_owned(),
+            };
+            assert_eq!(found, expected, "{:?}", set.set);
+        }
+        // A mark leaves them alone.
+        let marked = said(decide(Some(&Bytes::from(held)), &mark(Level::Read, &["b"])));
+        assert!(marked.contains(r#""preferences":{"sounds":true}"#), "{marked}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod admin;
 mod agreement;
 mod alerts;
+mod bells;
 mod crossing;
 mod drain;
 mod elsewhere;

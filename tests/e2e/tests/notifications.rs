@@ -107,7 +107,7 @@ fn what_is_marked_on_one_device_is_marked_on_all() {
             let mut answer = answer["feed"].clone();
             answer["counters"]["version"] = bobs["feed"]["counters"]["version"].clone();
             let expected = json!({
-                "notifications": [], "counters": bobs["feed"]["counters"], "version": version, "marks": [],
+                "notifications": [], "counters": bobs["feed"]["counters"], "version": version, "marks": [], "groups": [],
             });
             assert_eq!(answer, expected);
         }

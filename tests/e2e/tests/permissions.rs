@@ -129,7 +129,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("STREAM.MSG.GET.KV_acl", &["gw"]),
     ("DIRECT.GET.KV_acl", &["gw"]),
     ("STREAM.MSG.GET.KV_cfg", &["gw", "agg"]),
-    ("STREAM.INFO.KV_readstate", &[]),
+    ("STREAM.INFO.KV_readstate", &["gw"]),
     ("STREAM.MSG.GET.EVENTS", &["gw", "agg", "reader"]),
     ("STREAM.MSG.GET.KV_commands", &[]),
     ("DIRECT.GET.KV_commands", &[]),

@@ -1,5 +1,6 @@
 //! The budgets, each beside the floor of the same run. Prints progress, writes `tests/load/RESULTS.md`.
 
+pub mod bells;
 pub mod catchup;
 pub mod fanout;
 mod folds;
@@ -122,7 +123,8 @@ const STAGES: [(&str, &str); 11] = [
     ("P11", "clients that never read"),
 ];
 /// Not a budget's number, but measured like one.
-const OTHERS: [(&str, &str); 2] = [
+const OTHERS: [(&str, &str); 3] = [
+    ("bells", "notifications: a return storm with bells, marks, memory"),
     ("kill", "a gateway killed with all its clients"),
     ("growth", "many rooms, long runs"),
 ];
@@ -157,6 +159,7 @@ async fn stage(bench: &mut Bench, name: &str, effort: Effort) -> anyhow::Result<
             let seconds = Some(effort.seconds.max(if effort.many.is_some() { 0 } else { 8 }));
             slow::run(bench, &Load { seconds, ..many }).await
         }
+        "bells" => Box::pin(bells::run(bench, &many)).await,
         "kill" => Box::pin(killed::run(bench, &many)).await,
         _ => {
             let rooms = Load {

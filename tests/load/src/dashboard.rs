@@ -19,6 +19,8 @@ pub struct Tally {
     pub back: AtomicU64,
     /// Events.
     pub events: AtomicU64,
+    /// What the last counters said.
+    pub unread: AtomicU64,
     /// Bytes of event frames.
     pub event_bytes: AtomicU64,
     /// Reads that brought at least one event.
@@ -78,6 +80,8 @@ struct Place {
 pub struct Dashboard {
     token: String,
     places: Vec<Place>,
+    /// Whether it wants counters, and has had them since its last hello; without them it is not back.
+    bell: Option<bool>,
 }
 
 impl Dashboard {
@@ -91,11 +95,20 @@ impl Dashboard {
         Self {
             token,
             places: places.collect(),
+            bell: None,
         }
+    }
+
+    /// The same, with a bell.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.bell = Some(false);
+        self
     }
 
     /// Its first message, with a cursor for every room it has been in.
     pub fn hello(&mut self, encoding: Encoding) -> Vec<u8> {
+        self.bell = self.bell.map(|_| false);
         let rooms = self.places.iter_mut().map(|place| {
             (place.fresh, place.caught_up) = (0, false);
             RoomRequest {
@@ -107,6 +120,7 @@ impl Dashboard {
             rooms: rooms.collect(),
             token: Some(self.token.clone()),
             client: "bench".to_owned(),
+            counters: self.bell.map(|_| true),
         };
         written(encoding, Some(1), client_frame::Body::Connect(connect))
     }
@@ -136,10 +150,17 @@ impl Dashboard {
                         if place.fresh < tally.owed.load(Relaxed) {
                             tally.short.fetch_add(1, Relaxed);
                         }
-                        if self.places.iter().all(|place| place.caught_up) {
+                        if self.places.iter().all(|place| place.caught_up) && self.bell != Some(false) {
                             tally.back.fetch_add(1, Relaxed);
                         }
                     }
+                }
+            }
+            Heard::Counters(unread) => {
+                tally.unread.store(u64::from(unread), Relaxed);
+                let is_first = self.bell.replace(true) == Some(false);
+                if is_first && self.places.iter().all(|place| place.caught_up) {
+                    tally.back.fetch_add(1, Relaxed);
                 }
             }
             Heard::Connected(answers) => {

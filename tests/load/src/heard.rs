@@ -25,6 +25,8 @@ pub enum Heard<'a> {
         /// Resume from here.
         cursor: &'a [u8],
     },
+    /// What is not read, in all.
+    Counters(u32),
     /// Authenticated, with the answer for each room.
     Connected(Vec<RoomAnswer>),
     /// To be answered with a pong.
@@ -138,6 +140,7 @@ fn slow(encoding: Encoding, payload: &[u8]) -> Heard<'_> {
     };
     match frame.and_then(|frame| frame.body) {
         Some(Body::Connected(connected)) => Heard::Connected(connected.rooms),
+        Some(Body::Counters(counters)) => Heard::Counters(counters.unread),
         Some(Body::Ping(_)) => Heard::Ping,
         Some(Body::Error(_)) => Heard::Refused,
         Some(Body::Disconnect(_)) => Heard::Disconnect,

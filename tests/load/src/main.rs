@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use bench::ingest::Door;
 use bench::load::Load;
-use bench::{Bench, Length, catchup, fanout, growth, ingest, killed, slow, storm};
+use bench::{Bench, Length, bells, catchup, fanout, growth, ingest, killed, slow, storm};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -63,6 +63,8 @@ enum Command {
     },
     /// P6: thousands of sockets are reset and all come back at once with their cursors (5,000 over 50 rooms).
     Storm(Load),
+    /// Notifications: 5,000 users back at once with their own rooms and counters, marks on other tabs, memory with 200 each.
+    Bells(Load),
     /// A gateway is killed with all its clients (5,000); they go to another one, where 1,000 others are measured.
     Kill(Load),
     /// P7: what an event costs ingest that comes by one door.
@@ -161,6 +163,7 @@ async fn one(command: Command, bench: &mut Bench) -> anyhow::Result<()> {
         }
         Command::Busy(load) => fanout::busy(bench, &load).await,
         Command::Idle { load, beside } => bench::idle(&load, beside.as_deref()).await,
+        Command::Bells(load) => Box::pin(bells::run(bench, &load)).await,
         Command::Kill(load) => killed::run(bench, &load).await,
         Command::Storm(load) => storm::run(bench, &load).await,
         Command::Ingest { door, events, beside } => {

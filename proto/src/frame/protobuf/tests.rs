@@ -97,7 +97,7 @@ fn client_body() -> impl Strategy<Value = client_frame::Body> {
         json(),
         prop::collection::vec(text(), 0..4),
     );
-    (0..13, given).prop_map(|(which, (room, cursor, number, flag, json, many))| match which {
+    (0..14, given).prop_map(|(which, (room, cursor, number, flag, json, many))| match which {
         0 => B::Connect(Connect {
             token: cursor.clone(),
             client: room,
@@ -108,6 +108,7 @@ fn client_body() -> impl Strategy<Value = client_frame::Body> {
                     cursor: cursor.clone(),
                 })
                 .collect(),
+            counters: flag.then_some(number > 9),
         }),
         1 => {
             let rewind = flag.then_some(Rewind {
@@ -156,6 +157,7 @@ fn client_body() -> impl Strategy<Value = client_frame::Body> {
             detail: room,
         }),
         11 => B::Refresh(Refresh { token: room }),
+        12 => B::Counters(crate::frame::CountersQuery {}),
         _ => B::Pong(Pong {}),
     })
 }
@@ -170,7 +172,7 @@ fn server_body() -> impl Strategy<Value = server_frame::Body> {
         json(),
         prop::collection::vec(text(), 0..4),
     );
-    (0..18, given).prop_map(|(which, (room, cursor, number, flag, json, many))| {
+    (0..19, given).prop_map(|(which, (room, cursor, number, flag, json, many))| {
         let wait = flag.then_some(u64::from(number) << 20);
         let error = || ErrorBody {
             code: room.clone(),
@@ -237,6 +239,11 @@ fn server_body() -> impl Strategy<Value = server_frame::Body> {
                 counters: flag.then_some(counters),
                 version: u64::from(number),
                 marks: Vec::new(),
+                groups: vec![crate::frame::NotificationGroup {
+                    group: room,
+                    total: number,
+                    unread: number / 2,
+                }],
             }),
             8 => B::Event(EventPush {
                 room,
@@ -263,6 +270,10 @@ fn server_body() -> impl Strategy<Value = server_frame::Body> {
             15 => B::Thinned(crate::frame::Thinned {
                 state: number,
                 ephemeral: number / 2,
+            }),
+            16 => B::Preferences(crate::frame::PreferencesKept {
+                version: u64::from(number) << 20,
+                preferences: json,
             }),
             _ => B::Ping(Ping {}),
         }

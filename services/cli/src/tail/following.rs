@@ -79,6 +79,7 @@ impl Following {
             token: Some(token.to_owned()),
             client: concat!("roomcast-tail/", env!("CARGO_PKG_VERSION")).into(),
             rooms: rooms.collect(),
+            counters: None,
         };
         ClientFrame {
             id: Some(1),

@@ -93,7 +93,7 @@ pub fn poll(most: Duration) -> Operation {
         ("rooms", list("How each room begins.")),
         (
             "frames",
-            list("`event`, `status`, `disconnect`: frames of the WebSocket."),
+            list("`event`, `status`, `counters`, `preferences`, `disconnect`: frames of the WebSocket."),
         ),
         (
             "cursor",
@@ -131,6 +131,11 @@ fn following(operation: Operation) -> Operation {
             "cursor",
             "One for all rooms, or as many as rooms, each for its own; an empty one is none.",
             several(),
+        )
+        .query(
+            "counters",
+            "Unread notifications are wanted: the version of those you have, 0 where you have none.",
+            json!({ "type": "integer", "minimum": 0 }),
         )
 }
 

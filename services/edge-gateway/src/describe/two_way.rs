@@ -46,10 +46,10 @@ pub fn feed() -> Operation {
     let limit = json!({ "type": "integer", "minimum": 0, "maximum": NOTIFICATIONS_MAX });
     let filter = json!({ "type": "string", "contentMediaType": "application/json", "examples": [r#"{"unread":true}"#] });
     api(Operation::new("notifications", "feed", "Reads the user's notifications, a page at a time."))
-        .about("Newest first, of the rooms that open by themselves and the user's own. Ask again for what is new: nothing is told by itself.")
+        .about("Newest first, of the rooms that open by themselves and the user's own. A poll with `counters` tells when to ask again.")
         .query("before", "A notification's cursor: only what is older.", text())
         .query("limit", "How many at most; 0 and absent: 50.", limit)
-        .query("filter", "`{type?, room?, priority?: […], unread?, archived?}`.", filter)
+        .query("filter", "`{type?, room?, priority?: […], group?, unread?, archived?}`.", filter)
         .answers(200, "The page, its marks, and the counters of all.", "application/json", page())
         .refuses([Code::Unknown, Code::Internal].map(Code::listed))
 }
@@ -82,6 +82,35 @@ pub fn marks() -> Operation {
         )
 }
 
+/// `POST /v1/preferences`
+#[must_use]
+pub fn preferences() -> Operation {
+    let set = json!({
+        "type": "object",
+        "description": "`mute {types, rooms}`, `sounds`, `quiet {from, to, zone}`, `desktop`: each takes the place of the one kept, null takes it away.",
+    });
+    let kept = object(&[
+        ("version", json!({ "type": "integer", "minimum": 0 })),
+        ("preferences", json!({ "type": "object" })),
+    ]);
+    api(Operation::new(
+        "notifications",
+        "preferences",
+        "Sets how the user is told of notifications, or asks for it.",
+    ))
+    .about("Without `set` nothing is set. All of the user's devices are told.")
+    .takes(
+        "application/json",
+        json!({ "type": "object", "properties": { "set": set } }),
+    )
+    .answers(200, "All that is kept.", "application/json", kept)
+    .refuses(
+        BODY.into_iter()
+            .chain([Code::Unknown, Code::Internal])
+            .map(Code::listed),
+    )
+}
+
 fn page() -> Value {
     let placed = object(&[("cursor", cursor()), ("event", event())]);
     let mark = object(&[
@@ -96,5 +125,9 @@ fn page() -> Value {
         ),
         ("version", json!({ "type": "integer", "minimum": 0 })),
         ("marks", json!({ "type": "array", "items": mark })),
+        (
+            "groups",
+            json!({ "type": "array", "items": { "type": "object" }, "description": "`{group, total, unread}` of all that the filter lets through." }),
+        ),
     ])
 }

@@ -86,6 +86,55 @@ fn pages_go_back_in_time_and_show_what_the_filter_asks_for() {
 }
 
 #[test]
+fn groups_are_counted_over_all_pages_and_as_the_filter_says() {
+    /// A filter, the groups (name, total, unread) and the notifications that it shows.
+    type Row<'a> = (Value, &'a [(&'a str, u32, u32)], &'a [u64]);
+    let in_group = |rev: u64, group: Option<&str>| {
+        let event = json!({
+            "id": format!("n{rev}"), "source": "/s", "type": "notification.a", "time": "2026-01-31T14:05:00Z",
+            "data": { "title": "t", "group": group },
+        });
+        read(event.to_string().into(), Room::parse("hall").unwrap(), rev).unwrap()
+    };
+    let notes = newest(vec![
+        in_group(1, Some("late")),
+        in_group(2, None),
+        in_group(3, Some("new")),
+        in_group(4, Some("late")),
+        in_group(5, Some("late")),
+    ]);
+    let state = marks(&[(5, Level::Read), (1, Level::Archived)]);
+    let rows: [Row<'_>; 4] = [
+        (json!({}), &[("late", 2, 1), ("new", 1, 1)], &[5, 4, 3, 2]),
+        (
+            json!({ "archived": true }),
+            &[("late", 3, 1), ("new", 1, 1)],
+            &[5, 4, 3, 2, 1],
+        ),
+        (
+            json!({ "unread": true }),
+            &[("late", 1, 1), ("new", 1, 1)],
+            &[4, 3, 2],
+        ),
+        (json!({ "group": "new" }), &[("new", 1, 1)], &[3]),
+    ];
+    for (filter, expected, shown) in rows {
+        let read: Filter = serde_json::from_value(filter.clone()).unwrap();
+        let found = groups(&notes, &state, &read);
+        let found: Vec<_> = found
+            .iter()
+            .map(|group| (&*group.group, group.total, group.unread))
+            .collect();
+        assert_eq!(found, expected, "{filter}");
+        assert_eq!(
+            ids(&page(&notes, &state, None, 10, usize::MAX, &read)),
+            shown,
+            "{filter}"
+        );
+    }
+}
+
+#[test]
 fn a_page_ends_before_it_is_too_long() {
     let mut notes: Vec<Note> = (0..8).map(|rev| note(rev, "low", "notification.a")).collect();
     for note in &mut notes {

@@ -1,4 +1,4 @@
-//! `GET /v1/feed` and `POST /v1/marks`: notifications of those without a socket. The rights, the limits and the words are the socket's.
+//! `GET /v1/feed`, `POST /v1/marks` and `POST /v1/preferences`: notifications of those without a socket. The rights, the limits and the words are the socket's.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::allowance::Operation;
 use crate::asking::{Done, What, unavailable};
 use crate::feed::Want;
 use crate::gate::{self, Admitted};
-use crate::session;
+use crate::{preferences, session};
 
 /// `GET /v1/feed`
 pub(super) async fn feed(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Response {
@@ -58,6 +58,29 @@ pub(super) async fn marks(State(desk): State<Desk>, request: Request) -> Respons
             desk.hub.cursors().read(admitted.rights.tenant(), text).ok()
         });
         told(&desk, admitted, "mark", want.map_err(posted::in_body)).await
+    })
+    .await
+}
+
+/// `POST /v1/preferences`
+pub(super) async fn preferences(State(desk): State<Desk>, request: Request) -> Response {
+    finish(async {
+        let admitted = admit(&desk, request.headers())?;
+        allow_one(&desk, &admitted, Operation::Preferences)?;
+        let body = posted::json(&desk, request).await?;
+        let client_frame::Body::Preferences(frame) = posted::message("preferences", &body)? else {
+            return Err(posted::not_one_object());
+        };
+        let set = preferences::read(&frame).map_err(posted::in_body)?;
+        let who = session::who(&admitted, &desk.gate.rights().now().policy);
+        let asked = What::Preferences(set);
+        let done = Arc::clone(&desk.asking).carry_out(&desk.hub, who, asked).await;
+        let Done::Preferences(kept) = done.map_err(posted::in_body)? else {
+            return Err(Refusal::new(Code::Internal, "preferences are preferences"));
+        };
+        serde_json::to_vec(&kept)
+            .map(Bytes::from)
+            .map_err(|_| Refusal::new(Code::Internal, "the preferences cannot be written"))
     })
     .await
 }

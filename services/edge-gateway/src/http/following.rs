@@ -10,7 +10,7 @@ use roomcast_proto::cursor::Cursors;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_rights::Current;
 
-use super::asked::{admit, allow_one, bad, parameters};
+use super::asked::{admit, allow_one, bad, parameter, parameters};
 use super::{Desk, unix_secs};
 use crate::admission::Resident;
 use crate::allowance::Operation;
@@ -201,17 +201,26 @@ fn request(uri: &Uri, headers: &HeaderMap, rooms_max: usize) -> Result<StreamReq
             "expected one cursor, or one for each room in the order of the rooms",
         ));
     }
+    let counters = match parameter(uri, "counters")? {
+        None => None,
+        Some(text) => {
+            let version = text.parse::<u64>();
+            Some(version.map_err(|_| bad("counters is the version that you have, 0 where you have none"))?)
+        }
+    };
     // An empty one is none: the room is new to the client.
     let given = |cursor: String| Some(cursor).filter(|cursor| !cursor.is_empty());
     Ok(if cursors.len() > 1 {
         StreamRequest {
             rooms: rooms.into_iter().zip(cursors.into_iter().map(given)).collect(),
             cursor: None,
+            counters,
         }
     } else {
         StreamRequest {
             rooms: rooms.into_iter().map(|room| (room, None)).collect(),
             cursor: cursors.pop().and_then(given),
+            counters,
         }
     })
 }
@@ -251,6 +260,7 @@ mod tests {
                 .map(|(room, cursor)| (owned(room), cursor.map(owned)))
                 .collect(),
             cursor: cursor.map(owned),
+            counters: None,
         });
         assert_eq!(found, expected, "{query} {last:?}");
     }
@@ -293,5 +303,10 @@ mod tests {
         check("room=a", &["1", "2"], Err(Code::BadRequest));
         check("room=%ff", &[], Err(Code::BadRequest));
         check("room=a&room=b&room=c&room=d", &[], Err(Code::Limit));
+        check("room=a&counters=x", &[], Err(Code::BadRequest));
+        check("room=a&counters=-1", &[], Err(Code::BadRequest));
+        check("room=a&counters=1&counters=2", &[], Err(Code::BadRequest));
+        let uri: Uri = "/v1/poll?counters=17".parse().unwrap();
+        assert_eq!(request(&uri, &HeaderMap::new(), 3).unwrap().counters, Some(17));
     }
 }

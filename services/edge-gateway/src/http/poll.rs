@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use roomcast_access::Subscribe;
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
-use roomcast_proto::frame::{Disconnect, ServerFrame, Status, server_frame};
+use roomcast_proto::frame::{Disconnect, PreferencesKept, ServerFrame, Status, server_frame};
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::limits::POLL_WAIT_MAX;
 use roomcast_proto::refusal::Refusal;
@@ -25,14 +25,18 @@ use tokio::time::Instant;
 use super::answered::{json, unavailable};
 use super::asked::{bad, parameter};
 use super::following::{Following, permits};
+use super::rung::Rung;
 use super::{Desk, held, unix_millis};
 use crate::allowance::Operation;
+use crate::bells::Bell;
 use crate::error::problem;
 use crate::hub::{Outcome, Together};
 use crate::session::{self, Asked, From};
 
 /// Bytes of events in one answer; the rest is asked for with the cursor of the answer.
 const EVENT_BYTES_MAX: usize = 1 << 20;
+/// So long a request waits for the first counters that it wants, whatever else there is to say.
+const COUNTERS_WITHIN: Duration = Duration::from_millis(500);
 /// A cursor so far behind is replaced by a newer one even if nothing is new: it is a fifth of what may be looked through.
 const RENEW_POSITIONS: u64 = 10_000;
 
@@ -58,24 +62,38 @@ async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Respons
         Some((held, following.take_resident()))
     };
     let mut rights = desk.gate.rights().clone();
+    let known_counters = following.request.counters;
+    let mut rung = known_counters.map(|known| Rung::new(desk, &following.admitted, known));
+    if let Some(rung) = &mut rung {
+        // What takes longer to be read comes with the next one, if rooms have news before.
+        let _ = tokio::time::timeout(COUNTERS_WITHIN, rung.known()).await;
+    }
     let mut until = Instant::now() + hold;
     loop {
         let rooms = following.rooms();
         let permits = permits(&rooms);
         let left = until.saturating_duration_since(Instant::now());
+        // Who gets counters gets an answer, whatever it knows of rooms.
+        let tag = known.as_deref().filter(|_| !is_rung(rung.as_ref()));
         let news = tokio::select! {
             biased;
             () = desk.draining.cancelled() => return Ok(drained(following.request.cursor.as_deref())),
             others = following.changed(desk, &mut rights) => {
                 following = others?;
+                rung = known_counters.map(|known| Rung::new(desk, &following.admitted, known));
                 // Told at once what it has now.
                 until = Instant::now();
                 continue;
             }
-            news = news(desk, &following, known.as_deref(), &permits, left) => news?,
+            () = rung_anew(&mut rung), if !left.is_zero() => {
+                until = Instant::now();
+                continue;
+            }
+            news = news(desk, &following, tag, &permits, left) => news?,
         };
         if following.decide_again(desk)? {
             // What was found was for who it was before.
+            rung = known_counters.map(|known| Rung::new(desk, &following.admitted, known));
             until = Instant::now();
             continue;
         }
@@ -87,7 +105,7 @@ async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Respons
                 following.admitted.rights.tenant(),
                 &rooms,
                 &permits,
-                &together,
+                (&together, rung.as_ref().and_then(Rung::bell)),
             ),
         });
     }
@@ -159,7 +177,7 @@ fn answer(
     tenant: &Tenant,
     rooms: &[Asked],
     permits: &[Arc<Subscribe>],
-    together: &Together,
+    (together, bell): (&Together, Option<Bell>),
 ) -> Response {
     let write = |cursor: &Cursor| desk.hub.cursors().write(tenant, cursor).to_string();
     let page = together.page(desk.page_events, EVENT_BYTES_MAX);
@@ -191,6 +209,11 @@ fn answer(
         body.put_slice(frame.to_json().as_bytes());
         count += 1;
     }
+    for frame in bell.iter().flat_map(told) {
+        put_comma(&mut body, count);
+        body.put_slice(frame.to_json().as_bytes());
+        count += 1;
+    }
     for (room, delivery) in page.events.iter().chain(state) {
         let seen = permits.get(*room).and_then(|permit| delivery.for_class(permit));
         if let Some(seen) = seen {
@@ -205,6 +228,32 @@ fn answer(
         None => Some(together.head),
     };
     finish(body, cursor.map(|cursor| write(&cursor)).as_deref(), more)
+}
+
+/// What the user has not read, and how it wants to be told of it.
+fn told(bell: &Bell) -> impl Iterator<Item = ServerFrame> {
+    let counters = server_frame::Body::Counters(bell.counters);
+    let preferences = bell.preferences.as_ref().map(|preferences| {
+        server_frame::Body::Preferences(PreferencesKept {
+            version: bell.record,
+            preferences: bytes::Bytes::copy_from_slice(preferences.as_bytes()),
+        })
+    });
+    [Some(counters), preferences]
+        .into_iter()
+        .flatten()
+        .map(ServerFrame::push)
+}
+
+async fn rung_anew(rung: &mut Option<Rung>) {
+    match rung {
+        Some(rung) => rung.news().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn is_rung(rung: Option<&Rung>) -> bool {
+    rung.is_some_and(Rung::is_news)
 }
 
 /// Sends the client to another gateway, with the cursor it came with.

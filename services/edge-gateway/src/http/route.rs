@@ -15,6 +15,7 @@ pub(super) enum Route {
     Command,
     Feed,
     Marks,
+    Preferences,
     Refresh,
     Ticket,
     PageConfig,
@@ -31,6 +32,7 @@ impl Route {
             Some("state") => Self::State,
             Some("feed") => Self::Feed,
             Some("marks") => Self::Marks,
+            Some("preferences") => Self::Preferences,
             Some("refresh") => Self::Refresh,
             Some("tickets") => Self::Ticket,
             Some("metrics") => Self::Metrics,
@@ -74,7 +76,10 @@ impl Route {
     }
 
     fn is_post(self) -> bool {
-        matches!(self, Self::Command | Self::Marks | Self::Refresh | Self::Ticket)
+        matches!(
+            self,
+            Self::Command | Self::Marks | Self::Preferences | Self::Refresh | Self::Ticket
+        )
     }
 
     /// The word in metric labels.
@@ -90,6 +95,7 @@ impl Route {
             Self::Command => "command",
             Self::Feed => "feed",
             Self::Marks => "marks",
+            Self::Preferences => "preferences",
             Self::Refresh => "refresh",
             Self::Ticket => "ticket",
             Self::PageConfig => "page_config",

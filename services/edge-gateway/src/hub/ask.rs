@@ -19,7 +19,7 @@ use super::waits::WAIT_MILLIS;
 use super::wants::{Part, Read, WantedPart};
 use crate::delivery::{Delivery, Kind};
 use crate::place::Place;
-use crate::state_cache;
+use crate::state_cache::{self, Values};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The longest a task waits for a read, a little more than the hub gives it.
@@ -257,6 +257,30 @@ impl Hub {
         now_millis: impl Fn() -> i64,
     ) -> Result<Snapshot, Unavailable> {
         self.snapshot_async(permit, 0, now_millis).await
+    }
+
+    /// All values of the room at one cut, whosever they are, and its position in the stream of state: for what is counted here. What of
+    /// them somebody may be told is the caller's to decide.
+    ///
+    /// # Errors
+    /// The state could not be read within 5 s.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn whole_async(
+        &self,
+        permit: &Subscribe,
+        now_millis: impl Fn() -> i64,
+    ) -> Result<(u64, Values), Unavailable> {
+        self.wait_for(|waiter| {
+            if !self.is_sure() {
+                return Some(Err(UNREAD));
+            }
+            let now_millis = now_millis();
+            let (cursor, values, _) = self.ask(|stock| stock.snapshot(permit, 0, waiter, now_millis))?;
+            Some(Ok((cursor.position.rev, values)))
+        })
+        .await
     }
 
     pub(super) fn new_waiter(&self) -> Waiter {

@@ -82,5 +82,8 @@ impl Session {
         if !gained.is_empty() {
             wishes.push(self.opening(None, gained));
         }
+        if self.counted {
+            wishes.push(Wish::Listen);
+        }
     }
 }

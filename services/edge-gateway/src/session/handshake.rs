@@ -76,7 +76,8 @@ impl Handshake {
         let mut requests = Bucket::default();
         requests.take(now.millis, 1, limits.requests);
         let rooms = first_rooms(&connect, &admitted.rights, limits.cursors);
-        let session = Session::new(admitted, limits, requests);
+        let mut session = Session::new(admitted, limits, requests);
+        session.counted = connect.counters == Some(true);
         Ok((
             session,
             Opening {
@@ -102,7 +103,9 @@ impl Handshake {
             kind: Kind::Stream,
             rooms,
         };
-        Some((Session::new(admitted, limits, Bucket::default()), opening))
+        let mut session = Session::new(admitted, limits, Bucket::default());
+        session.counted = request.counters.is_some();
+        Some((session, opening))
     }
 }
 

@@ -153,9 +153,11 @@ fn short(wish: &Wish) -> String {
                 format!("feed {}", rooms.join(" "))
             }
             What::Activity(post) => format!("activity {} {}", post.room, post.audience),
+            What::Preferences(set) => format!("preferences {}", json!(set)),
         },
         Wish::Presence(_, room) => format!("presence {room}"),
         Wish::Watch(room) => format!("watch {room}"),
+        Wish::Listen => "listen".to_owned(),
         Wish::Count(what, code) => format!("count {what} {code}"),
         Wish::End(close) => format!("end {}", close.code()),
     }
@@ -259,7 +261,7 @@ fn messages_become_wishes() {
     let issuer = Issuer::new();
     let (mut session, _) = issuer.session("user", 60);
     opened(&mut session, "hall", false);
-    let rows: [(Value, &[&str]); 18] = [
+    let rows: [(Value, &[&str]); 23] = [
         (
             json!({ "id": 1, "subscribe": { "room": "hall" } }),
             &["open hall"],
@@ -308,9 +310,18 @@ fn messages_become_wishes() {
         (json!({ "pong": {} }), &[]),
         (json!({ "id": 1, "feed": { "limit": 1 } }), &["feed hall user.u1"]),
         (
-            json!({ "id": 1, "preferences": { "set": {} } }),
-            &["refuse forbidden"],
+            json!({ "id": 1, "preferences": { "set": { "sounds": false } } }),
+            &[r#"preferences {"sounds":false}"#],
         ),
+        (json!({ "id": 1, "preferences": {} }), &["preferences null"]),
+        (
+            json!({ "id": 1, "preferences": { "set": 7 } }),
+            &["count preferences bad_request", "refuse bad_request"],
+        ),
+        (json!({ "id": 1, "counters": { "version": 3 } }), &["listen"]),
+        // The first that is known is the answer of the one that waits.
+        (json!({ "id": 2, "counters": {} }), &["refuse rate"]),
+        (json!({ "counters": {} }), &["listen"]),
         (json!({ "id": 1, "fly": {} }), &["refuse unknown_message"]),
         (json!({ "id": 1, "subscribe": 7 }), &["refuse bad_frame"]),
         (json!([]), &["refuse bad_frame", "end 4503"]),

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roomcast_access::Policy;
+use roomcast_access::{Policy, Subscribe as SubscribePermit};
 use roomcast_proto::command::{KEY_BYTES_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX};
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::event::ACTIVITY_TYPE;
-use roomcast_proto::frame::{Activity, Command, FeedQuery, Mark, Publish, Subscribe};
+use roomcast_proto::frame::{Activity, Command, FeedQuery, Mark, Preferences, Publish, Subscribe};
 use roomcast_proto::ids::{Audience, Room};
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -18,6 +18,7 @@ use crate::commands::Order;
 use crate::feed::{self, Want};
 use crate::gate::Admitted;
 use crate::limit::Limit;
+use crate::preferences;
 
 /// On whose behalf an admitted user's things are asked.
 #[must_use]
@@ -63,13 +64,19 @@ pub fn order(admitted: &Admitted, command: Command) -> Result<Order, Refusal> {
 /// What a user wants of its notifications, over whichever transport it came: those of the rooms that open by themselves.
 #[must_use]
 pub fn notifications(admitted: &Admitted, want: Want) -> feed::Request {
+    feed::Request {
+        permits: counted_rooms(admitted),
+        want,
+    }
+}
+
+/// The rooms whose notifications count: those that open by themselves, the same on all devices.
+#[must_use]
+pub fn counted_rooms(admitted: &Admitted) -> Vec<Arc<SubscribePermit>> {
     let rights = &admitted.rights;
     let rooms = joined_by_policy(rights);
     let permits = rooms.filter_map(|room| rights.subscribe(&room).ok().map(Arc::new));
-    feed::Request {
-        permits: permits.collect(),
-        want,
-    }
+    permits.collect()
 }
 
 impl Session {
@@ -162,6 +169,54 @@ impl Session {
             ),
             Err(refusal) => refuse_ask(id, "mark", &refusal, wishes),
         }
+    }
+
+    /// Sets preferences, or asks for them.
+    pub(super) fn preferences(
+        &self,
+        id: Option<u32>,
+        frame: &Preferences,
+        policy: &Policy,
+        wishes: &mut Vec<Wish>,
+    ) {
+        match preferences::read(frame) {
+            Ok(set) => self.ask(id, What::Preferences(set), policy, wishes),
+            Err(refusal) => refuse_ask(id, "preferences", &refusal, wishes),
+        }
+    }
+
+    /// From now on the client is told what its user has not read. The first that is known is the answer.
+    pub(super) fn counters(&mut self, id: Option<u32>, wishes: &mut Vec<Wish>) {
+        if self.counters_id.is_some() && id.is_some() {
+            let refusal = Refusal::new(Code::Rate, "counters are asked for already");
+            return refuse(id, &refusal.retry_after_ms(1_000), wishes);
+        }
+        self.counted = true;
+        self.counters_id = id.or(self.counters_id);
+        wishes.push(Wish::Listen);
+    }
+
+    /// Whether the client is told what its user has not read.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// The request that waits for counters; they answer it once.
+    pub fn take_counters_id(&mut self) -> Option<u32> {
+        self.counters_id.take()
+    }
+
+    /// See [`counted_rooms`].
+    #[must_use]
+    pub fn counted_rooms(&self) -> Vec<Arc<SubscribePermit>> {
+        counted_rooms(&self.admitted)
+    }
+
+    /// Grows whenever rights are decided again and are others.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        u64::from(self.generation)
     }
 
     fn cursor(&self, text: &str) -> Option<Cursor> {

@@ -33,6 +33,8 @@ pub enum Wish {
     Presence(Option<u32>, Room),
     /// Say so whenever it changes, as long as the room is open.
     Watch(Room),
+    /// Have its user's unread notifications counted, and say so whenever they change.
+    Listen,
     /// Have others do something, and answer when they have.
     Ask(Box<Ask>),
     /// Count something that was asked and refused.
@@ -63,6 +65,8 @@ pub struct StreamRequest {
     pub rooms: Vec<(String, Option<String>)>,
     /// Where it stands in those that the policy joins, if it said so for all.
     pub cursor: Option<String>,
+    /// The version of the counters that it has, where it wants to be told of them; 0: it has none.
+    pub counters: Option<u64>,
 }
 
 /// The answer that opens rooms.

@@ -79,6 +79,7 @@ fn answer(id: Option<u32>, done: Result<Done, Refusal>) -> ServerFrame {
             ServerFrame::answer(id, server_frame::Body::Published(Published { event_id }))
         }
         Ok(Done::Feed(page)) => ServerFrame::answer(id, server_frame::Body::Feed(page)),
+        Ok(Done::Preferences(kept)) => ServerFrame::answer(id, server_frame::Body::Preferences(kept)),
         Err(refusal) => ServerFrame::refuse(id, &refusal),
     }
 }

@@ -13,6 +13,7 @@ use super::asking::Answered;
 use super::look::Question;
 use super::stream::Stream;
 use crate::admission::{Place, Stranger};
+use crate::bells_driver::Told;
 use crate::encoding::Encoding;
 use crate::gate::Admitted;
 use crate::hub::ToShard;
@@ -82,6 +83,7 @@ pub(crate) enum Inbox {
     Shut,
     Arrival(Box<Arrival>),
     Answered(Box<Answered>),
+    Told(Box<Told>),
     Presence(Arc<HashSet<Somewhere>>),
     Drain(Duration, usize),
     Look(Question),
@@ -202,6 +204,11 @@ impl Handle {
     /// These rooms have other people in them than before.
     pub fn presence_changed(&self, places: Arc<HashSet<Somewhere>>) {
         self.send(Inbox::Presence(places));
+    }
+
+    /// What a user has not read, for one of its connections.
+    pub fn told(&self, told: Told) {
+        self.send(Inbox::Told(Box::new(told)));
     }
 
     pub(super) fn send(&self, message: Inbox) {

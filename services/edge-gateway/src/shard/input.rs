@@ -145,8 +145,12 @@ impl Shard {
                             self.wishes = wishes;
                             return self.one_too_many(key, opening.id, limit);
                         }
+                        let counted = session.is_counted();
                         connection.stage = Stage::Session(Box::new(session));
                         wishes.push(Wish::Open(opening));
+                        if counted {
+                            wishes.push(Wish::Listen);
+                        }
                     }
                     Err(failed) => {
                         if failed.close == Close::Limit {
@@ -206,9 +210,13 @@ impl Shard {
         let Some((session, opening)) = handshake.stream(request, self.shared.limits.session) else {
             return self.end(key, Close::BadToken);
         };
+        let mut wishes = vec![Wish::Open(opening)];
+        if session.is_counted() {
+            wishes.push(Wish::Listen);
+        }
         connection.stage = Stage::Session(Box::new(session));
         self.schedule(key);
-        self.carry_out(key, &mut vec![Wish::Open(opening)]);
+        self.carry_out(key, &mut wishes);
     }
 
     /// Carries wishes out in their order. While rooms are being recovered all of them wait, but for the end and for
@@ -269,6 +277,7 @@ impl Shard {
             (None, Wish::Read(reading)) => self.read_history(key, reading),
             (None, Wish::Presence(id, room)) => self.answer_presence(key, id, &room),
             (None, Wish::Watch(room)) => self.watch(key, &room),
+            (None, Wish::Listen) => self.listen(key),
             (None, Wish::Ask(ask)) => self.ask(key, *ask),
             (None, Wish::Count(what, code)) => self.shared.asking.count(what, code.as_str()),
             (None, Wish::End(_) | Wish::Evict(_) | Wish::Exchange(_) | Wish::Tell(_) | Wish::Met(_)) => {}

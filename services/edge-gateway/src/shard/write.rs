@@ -183,6 +183,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key as usize) else {
             return false;
         };
+        let name = connection.name;
         let waiting = connection.waiting.take().map(|waiting| waiting.ticket);
         let reading = connection.reading.take().map(|reading| reading.0);
         let page = Some(std::mem::take(&mut connection.page_ticket)).filter(|ticket| *ticket != 0);
@@ -192,6 +193,9 @@ impl Shard {
             #[cfg(all(feature = "echo", debug_assertions))]
             Stage::Echo => None,
             Stage::Session(session) => {
+                if session.is_counted() {
+                    self.shared.bells.leave(name);
+                }
                 let (tenant, user) = (session.tenant().clone(), Arc::clone(session.user_name()));
                 Some((tenant, user, std::mem::take(&mut session.rooms)))
             }

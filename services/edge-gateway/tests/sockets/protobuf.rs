@@ -66,6 +66,7 @@ impl Peer {
             token: Some(token),
             client: "test".to_owned(),
             rooms: rooms.collect(),
+            counters: None,
         };
         self.request(Body::Connect(connect)).await["connected"].clone()
     }

@@ -28,6 +28,7 @@ roles:
 rooms:
   - { room: \"load.{rooms}\", subscribe: load.view, publish: load.publish }
   - { room: load, subscribe: load.view, publish: load.publish }
+  - { room: \"user.{user}\", publish: load.publish }
 publishers: [{ nats: main/publisher, roles: [loader] }]
 ";
 

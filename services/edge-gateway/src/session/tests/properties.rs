@@ -64,6 +64,7 @@ fn message() -> impl Strategy<Value = Value> {
         1 => cursor.prop_map(|up_to| json!({ "mark": { "upTo": up_to, "as": "read" } })),
         2 => prop::sample::select(&["click", ""][..]).prop_map(|kind| json!({ "activity": { "kind": kind, "detail": "d" } })),
         2 => prop::sample::select(&ROLES[..]).prop_map(|role| json!({ "refresh": { "role": role } })),
+        1 => Just(json!({ "counters": {} })),
         1 => Just(json!({ "pong": {} })),
         1 => Just(json!({ "fly": {} })),
         1 => Just(json!({ "subscribe": 7 })),
@@ -107,8 +108,8 @@ fn allowed(session: &Session, wish: &Wish) -> bool {
             What::Feed(request) => {
                 (request.permits.iter()).all(|permit| rights.subscribe(permit.room()).is_ok())
             }
-            // Where it goes is the policy's word, not the user's.
-            What::Activity(_) => true,
+            // Where it goes is the policy's word, not the user's; how it is told is its own affair.
+            What::Activity(_) | What::Preferences(_) => true,
         },
         _ => true,
     }
@@ -140,6 +141,7 @@ fn carry_out(session: &mut Session, wishes: Vec<Wish>, id: Option<u32>) -> Resul
             Wish::Read(reading) => answered(reading.id),
             Wish::Presence(to, _) => answered(to),
             Wish::Ask(ask) => answered(ask.id),
+            Wish::Listen => answered(session.take_counters_id()),
             Wish::End(close) => return Err(TestCaseError::fail(format!("ended: {close:?}"))),
             Wish::Tell(frame) => prop_assert!(frame.id.is_none(), "a push has no id"),
             Wish::Exchange(_) | Wish::Watch(_) | Wish::Count(..) | Wish::Met(_) => {}

@@ -1,0 +1,98 @@
+//! What counting needs of a user's record: which notifications are read, by name, and how the user wants to be told.
+
+use std::fmt;
+
+use roomcast_proto::readstate::{KeptMark, Level};
+use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::notes::name;
+
+/// A record as ingest answers it, read without keeping any id.
+#[derive(Debug, Default, Deserialize)]
+pub struct Record {
+    /// Grows with each change.
+    pub version: u64,
+    /// What is read.
+    #[serde(default)]
+    pub marks: ReadNames,
+    /// JSON; `None`: nothing was ever set.
+    #[serde(default)]
+    pub preferences: Option<Box<RawValue>>,
+}
+
+/// Names of notifications that are read or archived, ascending.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ReadNames(pub Box<[u64]>);
+
+impl<'de> Deserialize<'de> for ReadNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Marks;
+        impl<'de> Visitor<'de> for Marks {
+            type Value = ReadNames;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("marks by id")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadNames, A::Error> {
+                let mut read = Vec::new();
+                while let Some(id) = map.next_key_seed(Name)? {
+                    let mark: KeptMark = map.next_value()?;
+                    if mark.level >= Level::Read {
+                        read.push(id);
+                    }
+                }
+                read.sort_unstable();
+                Ok(ReadNames(read.into()))
+            }
+        }
+        deserializer.deserialize_map(Marks)
+    }
+}
+
+/// Reads a text as its name.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = u64;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name {
+    type Value = u64;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+    fn visit_str<E>(self, text: &str) -> Result<u64, E> {
+        Ok(name(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roomcast_proto::readstate::{Marking, ReadState};
+
+    use super::*;
+
+    #[test]
+    fn what_ingest_keeps_is_read_by_name() {
+        let mut state = ReadState::default();
+        for (id, level) in [("a", Level::Seen), ("b\"", Level::Read), ("c", Level::Archived)] {
+            let id = id.to_owned();
+            state.mark(level, &[Marking { id, at: 5 }]);
+        }
+        let read: Record = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        let mut names = [name("b\""), name("c")];
+        names.sort_unstable();
+        assert_eq!((read.version, &*read.marks.0), (3, &names[..]));
+        assert!(read.preferences.is_none());
+        let set = serde_json::from_str(r#"{"sounds":false}"#).unwrap();
+        state.prefer(&set).unwrap();
+        let read: Record = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        assert_eq!(read.preferences.unwrap().get(), r#"{"sounds":false}"#);
+        let empty: Record = serde_json::from_str(r#"{"version":0,"marks":{}}"#).unwrap();
+        assert_eq!(empty.marks, ReadNames::default());
+    }
+}
