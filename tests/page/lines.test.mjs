@@ -60,6 +60,18 @@ async function watch(page) {
   };
 }
 
+test('without WebSocket the page falls back to a stream, without streams to asking, and misses nothing', async () => {
+  const NO_SOCKET = 'window.WebSocket = class { constructor() { setTimeout(() => this.onclose?.({ code: 1006, reason: "" }), 0); } close() {} send() {} };';
+  const stream = await openPage(browser, system.url, { scripts: [NO_SOCKET] });
+  assert.match(await stream.getByTestId('badge').innerText(), /stream/i);
+  await arrives(stream);
+  await stream.context().close();
+  const asking = await openPage(browser, system.url, { scripts: [NO_SOCKET], shows: 'polling', prepare: (page) => page.route(/\/v1\/sse/, (route) => route.fulfill({ status: 200, contentType: 'text/html', body: 'a proxy that knows no streams' })) });
+  await asking.locator('[data-testid=banner][data-banner=polling]').waitFor();
+  await arrives(asking);
+  await asking.context().close();
+});
+
 test('a network that was cut is back within a second of its return, and nothing was missed', async () => {
   const page = await openPage(browser, system.url);
   await page.context().setOffline(true);

@@ -11,6 +11,7 @@ const FILES = ['page.test.mjs', 'lines.test.mjs', 'scenarios.test.mjs'];
 const SENTENCES = {
   'Common to all': [
     ['A badge says LIVE with the transport, CONNECTING, PAUSED', 'the badge goes through its faces'],
+    ['and POLLING when falling back; the reader is told', 'without WebSocket the page falls back'],
     ['PAUSED is the reader’s choice; what came meanwhile comes on return', 'a pause keeps everything back'],
     ['It reconnects without end, and nothing is missed or shown twice', 'again and again'],
     ['Numbers and lists load first, then go live without a hole and a double', 'a booking that is published appears'],
