@@ -120,6 +120,11 @@ pub fn state() -> Operation {
         "Reads the latest value of every key of a room.",
     ))
     .query_required("room", "The room.", text())
+    .query(
+        "at",
+        "Only metrics: of each the window that contains this instant, as it is known now, where it is kept.",
+        json!({ "type": "string", "format": "date-time" }),
+    )
     .answers(
         200,
         "The values.",

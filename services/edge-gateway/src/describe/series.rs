@@ -44,6 +44,11 @@ pub fn series() -> Operation {
     .query("from", "Only windows that end after this instant.", instant())
     .query("to", "Only windows that begin before this instant.", instant())
     .query(
+        "step",
+        "Only windows that contain one of the instants `from`, `from` and this span, and so on before `to`: 30s, 5m, 1h, 1d; 1,500 instants at most.",
+        json!({ "type": "string", "pattern": "^[0-9]{1,12}[smhd]$" }),
+    )
+    .query(
         "group",
         "Only this group, as keys name it: its values joined by `/`, each escaped; `~other`.",
         text(),

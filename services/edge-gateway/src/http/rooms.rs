@@ -13,6 +13,7 @@ use roomcast_proto::refusal::Refusal;
 
 use super::answered::{close, finish, open, put_list, unavailable};
 use super::asked::{RoomPath, admit, allow_one, bad, number, parameter, path_room, subscribe};
+use super::series::{self, instant};
 use super::{Desk, unix_millis};
 use crate::allowance::{self, Operation};
 use crate::delivery::Delivery;
@@ -50,12 +51,22 @@ pub(super) async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap
         let admitted = admit(&desk, &headers)?;
         allow_one(&desk, &admitted, Operation::Read)?;
         let room = parameter(&uri, "room")?.ok_or_else(|| bad("expected ?room=<room>"))?;
+        let at = instant(&uri, "at")?;
         let permit = subscribe(&admitted, Room::parse(&room).map_err(|_| Refusal::forbidden())?)?;
-        let found = desk
+        let mut found = desk
             .hub
             .state_async(&permit, unix_millis)
             .await
             .map_err(|_| unavailable())?;
+        if let Some(at) = at {
+            // Chosen by what this user sees: redaction may have taken the window.
+            let then = |value: &Arc<Delivery>| {
+                value
+                    .for_class(&permit)
+                    .is_some_and(|seen| series::contains(seen.body(), at))
+            };
+            found.state.retain(then);
+        }
         let mut body = open(&desk, &permit, found.cursor);
         put_list(&mut body, "state", &found.state, &permit);
         Ok(close(body))

@@ -4,6 +4,7 @@
 //! window says is its update as the aggregator wrote it, redacted as everything else.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -24,6 +25,9 @@ use super::{Desk, unix_millis};
 use crate::allowance::Operation;
 use crate::hub::Snapshot;
 
+/// Most instants of one question.
+const POINTS_MAX: i64 = 1_500;
+
 /// The name of a metric, from a path.
 pub(super) type Name = Result<Path<String>, PathRejection>;
 
@@ -41,22 +45,7 @@ pub(super) async fn list(State(desk): State<Desk>, uri: Uri, headers: HeaderMap)
 pub(super) async fn series(State(desk): State<Desk>, name: Name, uri: Uri, headers: HeaderMap) -> Response {
     finish(async {
         let name = name.map_or_else(|_| String::new(), |Path(name)| name);
-        let instant = |what: &str| match parameter(&uri, what)? {
-            None => Ok(None),
-            Some(text) => match micros_of_rfc3339(&text) {
-                Some(at) => Ok(Some(at)),
-                None => Err(bad(format!("{what} is an instant such as 2026-01-31T14:05:00Z"))),
-            },
-        };
-        let wanted = Wanted {
-            metric: &name,
-            from: instant("from")?.unwrap_or(i64::MIN),
-            to: instant("to")?.unwrap_or(i64::MAX),
-            group: parameter(&uri, "group")?,
-        };
-        if wanted.from > wanted.to {
-            return Err(bad("from is after to"));
-        }
+        let wanted = Wanted::read(&name, &uri)?;
         let (permit, found) = room_state(&desk, &uri, &headers).await?;
         let bodies = bodies(&found, &permit);
         let mut body = open(&desk, &permit, found.cursor);
@@ -98,13 +87,90 @@ fn put(body: &mut BytesMut, name: &str, list: &[&RawValue]) {
     body.put_u8(b']');
 }
 
-/// Which windows of a metric are asked for: those that share an instant with `[from, to)`.
+/// Which windows of a metric are asked for: those that share an instant with `[from, to)`, of those one a step.
 struct Wanted<'a> {
     metric: &'a str,
     from: i64,
     to: i64,
     /// A group as keys name it; none: all of them.
     group: Option<String>,
+    /// Only those that contain one of the instants `from`, `from` and a step, and so on, microseconds.
+    step: Option<i64>,
+}
+
+impl<'a> Wanted<'a> {
+    fn read(metric: &'a str, uri: &Uri) -> Result<Self, Refusal> {
+        let step = match parameter(uri, "step")? {
+            None => None,
+            Some(text) => {
+                Some(span_of(&text).ok_or_else(|| bad("step is a span such as 30s, 5m, 1h or 1d"))?)
+            }
+        };
+        let (from, to) = (instant(uri, "from")?, instant(uri, "to")?);
+        match (from, to, step) {
+            (Some(from), Some(to), _) if from > to => return Err(bad("from is after to")),
+            (Some(from), Some(to), Some(step)) if to.saturating_sub(from) / step >= POINTS_MAX => {
+                return Err(bad(format!("more than {POINTS_MAX} steps from from to to")));
+            }
+            (Some(_), Some(_), _) | (_, _, None) => {}
+            _ => return Err(bad("step needs from and to")),
+        }
+        Ok(Self {
+            metric,
+            from: from.unwrap_or(i64::MIN),
+            to: to.unwrap_or(i64::MAX),
+            group: parameter(uri, "group")?,
+            step,
+        })
+    }
+
+    /// Whether a window is one of those.
+    fn has(&self, window: &Range<i64>) -> bool {
+        if window.end <= self.from || window.start >= self.to {
+            return false;
+        }
+        self.step.is_none_or(|step| {
+            // The first of the instants that is not before the window.
+            let steps = window.start.saturating_sub(self.from).max(0);
+            let at = self
+                .from
+                .saturating_add((steps / step + i64::from(steps % step > 0)).saturating_mul(step));
+            at < window.end && at < self.to
+        })
+    }
+}
+
+/// An instant that may be asked for.
+pub(super) fn instant(uri: &Uri, what: &str) -> Result<Option<i64>, Refusal> {
+    match parameter(uri, what)? {
+        None => Ok(None),
+        Some(text) => match micros_of_rfc3339(&text) {
+            Some(at) => Ok(Some(at)),
+            None => Err(bad(format!("{what} is an instant such as 2026-01-31T14:05:00Z"))),
+        },
+    }
+}
+
+/// A span of time such as `5m`, in microseconds.
+fn span_of(text: &str) -> Option<i64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit = match &text[digits..] {
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
+        _ => return None,
+    };
+    let count: i64 = text[..digits].parse().ok()?;
+    count.checked_mul(unit).filter(|span| *span > 0)
+}
+
+/// Whether a value is the update of a metric whose window contains an instant, as its holder sees it.
+pub(super) fn contains(body: &[u8], at: i64) -> bool {
+    let view = View::parse(body).ok().filter(|view| view.kind == UPDATED);
+    let data = view.and_then(|view| view.data);
+    let update = data.and_then(|data| serde_json::from_str::<Update>(data.get()).ok());
+    update.is_some_and(|update| update.window().contains(&at))
 }
 
 /// What has to be known of an update to choose it; redaction may have taken some of it.
@@ -113,6 +179,14 @@ struct Update {
     metric: String,
     group: Group,
     window: Span,
+}
+
+impl Update {
+    /// Its instants; all there are where it says none.
+    fn window(&self) -> Range<i64> {
+        let instant = |text: &Option<String>| text.as_deref().and_then(micros_of_rfc3339);
+        instant(&self.window.start).unwrap_or(i64::MIN)..instant(&self.window.end).unwrap_or(i64::MAX)
+    }
 }
 
 /// The statuses of the room's metrics, by name: one for each that is published there.
@@ -134,15 +208,12 @@ fn windows<'a>(bodies: &'a [Bytes], wanted: &Wanted<'_>) -> Vec<&'a RawValue> {
         let Ok(update) = serde_json::from_str::<Update>(data.get()) else {
             continue;
         };
-        let instant = |text: &Option<String>| text.as_deref().and_then(micros_of_rfc3339);
-        let start = instant(&update.window.start);
-        let within = instant(&update.window.end).is_none_or(|end| end > wanted.from)
-            && start.is_none_or(|start| start < wanted.to);
+        let window = update.window();
         let group = update.group.key();
         let named = wanted.group.as_ref().is_none_or(|wanted| *wanted == group);
-        if update.metric == wanted.metric && within && named {
+        if update.metric == wanted.metric && wanted.has(&window) && named {
             // A window that is current and closed at once is there twice for a moment: the later of the two holds.
-            found.insert((start, group, update.window.end), data);
+            found.insert((window.start, group, window.end), data);
         }
     }
     found.into_values().collect()
@@ -211,6 +282,7 @@ mod tests {
                 from,
                 to,
                 group,
+                step: None,
             };
             let values: Vec<String> = windows(&bodies, &wanted)
                 .into_iter()
@@ -227,6 +299,100 @@ mod tests {
                 "{metric} {from} {to} {:?}",
                 wanted.group
             );
+        }
+    }
+
+    /// A chart of few points: of windows shorter than the step one for each, of longer ones each once.
+    #[test]
+    fn a_step_chooses_the_windows_that_contain_its_instants() {
+        let hour = |at: i64| at * 3_600_000_000;
+        let windows = |length: i64| -> Vec<Bytes> {
+            let instant = |at: i64| roomcast_proto::event::rfc3339(hour(at));
+            (0..24 / length)
+                .map(|n| {
+                    let window = json!({ "start": instant(n * length), "end": instant((n + 1) * length) });
+                    event(UPDATED, &json!({ "metric": "m", "group": [], "window": window, "value": (n * length).to_string() }))
+                })
+                .collect()
+        };
+        for (length, from, to, step, expected) in [
+            (1, hour(0), hour(24), hour(6), "0 6 12 18"),
+            (1, hour(1), hour(13), hour(6), "1 7"),
+            (1, hour(1), hour(13) + 1, hour(6), "1 7 13"),
+            (1, hour(1) + 1, hour(14), hour(6), "1 7 13"),
+            (6, hour(0), hour(24), hour(1), "0 6 12 18"),
+            (6, hour(5), hour(8), hour(1), "0 6"),
+            (6, hour(5), hour(8), hour(2), "0 6"),
+            (4, hour(-9), hour(24), hour(11), "0 12"),
+            (4, hour(3), hour(3), hour(11), ""),
+        ] {
+            let bodies = windows(length);
+            let wanted = Wanted {
+                metric: "m",
+                from,
+                to,
+                group: None,
+                step: Some(step),
+            };
+            let found = super::windows(&bodies, &wanted);
+            let values: Vec<Value> = found
+                .iter()
+                .map(|raw| serde_json::from_str(raw.get()).unwrap())
+                .collect();
+            let values: Vec<&str> = values
+                .iter()
+                .map(|value| value["value"].as_str().unwrap())
+                .collect();
+            assert_eq!(values.join(" "), expected, "{length} {from} {to} {step}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_read_or_refused() {
+        let all = "from=2026-06-01T00:00:00Z&to=2026-06-02T00:00:00Z";
+        for (query, expected) in [
+            (String::new(), Some(None)),
+            (all.to_owned(), Some(None)),
+            (format!("{all}&step=1h"), Some(Some(3_600_000_000))),
+            (format!("{all}&step=1500s"), Some(Some(1_500_000_000))),
+            (format!("{all}&step=57s"), None),
+            (format!("{all}&step=0m"), None),
+            (format!("{all}&step=1w"), None),
+            (format!("{all}&step=h"), None),
+            (format!("{all}&step=99999999999999d"), None),
+            ("step=1h".to_owned(), None),
+            ("step=1h&from=2026-06-01T00:00:00Z".to_owned(), None),
+            (
+                "from=2026-06-02T00:00:00Z&to=2026-06-01T00:00:00Z".to_owned(),
+                None,
+            ),
+            ("from=yesterday".to_owned(), None),
+        ] {
+            let uri: Uri = format!("/v1/metrics/m?{query}").parse().unwrap();
+            let read = Wanted::read("m", &uri).ok().map(|wanted| wanted.step);
+            assert_eq!(read, expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn the_window_that_contains_an_instant_is_found() {
+        let day = |day: i64| micros_of_rfc3339("2026-06-01T00:00:00Z").unwrap() + (day - 1) * 86_400_000_000;
+        let second = event(UPDATED, &update("m", &json!([]), 2, 1));
+        let all = event(
+            UPDATED,
+            &json!({ "metric": "t", "group": [], "window": { "start": null, "end": null }, "value": "8" }),
+        );
+        let another = event("another", &update("m", &json!([]), 2, 1));
+        for (body, at, expected) in [
+            (&second, day(2) - 1, false),
+            (&second, day(2), true),
+            (&second, day(3) - 1, true),
+            (&second, day(3), false),
+            (&all, day(9), true),
+            (&another, day(2), false),
+            (&event(UPDATED, &Value::Null), day(2), false),
+        ] {
+            assert_eq!(contains(body, at), expected, "{at}");
         }
     }
 

@@ -160,6 +160,12 @@ async fn a_series_is_read_at_one_cut_and_gone_on_with_live() {
     assert_eq!(values(&series), ["1", "2", "3"], "{series}");
     let later = get("/v1/metrics/m?room=bookings&from=2026-06-01T12:00:00Z&group=").await;
     assert_eq!(values(&later), ["3"]);
+    let span = "from=2026-06-01T10:00:00Z&to=2026-06-01T13:00:00Z";
+    let sampled = get(&format!("/v1/metrics/m?room=bookings&step=2h&{span}")).await;
+    assert_eq!(values(&sampled), ["1", "3"]);
+    let then = get("/v1/state?room=bookings&at=2026-06-01T11:30:00Z").await;
+    assert_eq!(then["state"].as_array().unwrap().len(), 1, "{then}");
+    assert_eq!(then["state"][0]["data"]["value"], "2", "{then}");
     let list = get("/v1/metrics?room=bookings").await;
     assert_eq!(list["metrics"], json!([{ "metric": "m", "lag": 0 }]));
     let absent = get("/v1/metrics/absent?room=bookings").await;
@@ -192,8 +198,69 @@ async fn a_series_is_read_at_one_cut_and_gone_on_with_live() {
         .map(|frame| &frame["event"]["event"]["data"]["value"])
         .collect();
     assert_eq!(values, ["4"], "what was read does not come again");
-    let all = format!("{series}{later}{list}{absent}{frames:?}");
+    let all = format!("{series}{later}{sampled}{then}{list}{absent}{frames:?}");
     assert!(!all.contains("canary"), "{all}");
+}
+
+/// While windows close one after the other, a chart loads its past and goes on live: it has each of them once, wherever the cut was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chart_that_loads_while_numbers_move_has_each_window_once() {
+    const WINDOWS: i64 = 120;
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
+    let start = |n: i64| roomcast_proto::event::rfc3339(1_780_272_000_000_000 + n * 60_000_000);
+    let publishing = async {
+        for n in 0..WINDOWS {
+            let window = json!({ "start": start(n), "end": start(n + 1) });
+            let data = json!({ "metric": "m", "group": [], "window": window, "value": n.to_string() });
+            let key = format!("m@{}", start(n));
+            gateway
+                .metric_value("bookings", "all", &key, "metric.updated", data)
+                .await;
+        }
+    };
+    let number = |data: &Value| data["value"].as_str().unwrap().parse::<i64>().unwrap();
+    let chart = |after: usize| {
+        let (http, token, url) = (http.clone(), token.clone(), gateway.url.clone());
+        async move {
+            let mut have: Vec<i64>;
+            let series = loop {
+                let series = http
+                    .get(&format!("{url}/v1/metrics/m?room=bookings"), Some(&token))
+                    .await
+                    .unwrap()
+                    .json();
+                have = series["windows"].as_array().unwrap().iter().map(number).collect();
+                if have.len() >= after {
+                    break series;
+                }
+            };
+            let cursors = [(
+                "bookings".to_owned(),
+                series["cursor"].as_str().unwrap().to_owned(),
+            )]
+            .into();
+            let (mut client, _) =
+                roomcast_harness::client::Client::connect(&url, &token, &["bookings"], &cursors)
+                    .await
+                    .unwrap();
+            let mut frames = client.caught_up("bookings").await.unwrap();
+            loop {
+                let values = frames.iter().map(|frame| &frame["event"]["event"]["data"]);
+                have.extend(values.filter(|data| data["metric"] == "m").map(number));
+                if have.contains(&(WINDOWS - 1)) {
+                    break;
+                }
+                let next = client.next(std::time::Duration::from_secs(20)).await;
+                frames = vec![next.unwrap().unwrap()];
+            }
+            have.sort_unstable();
+            assert_eq!(have, (0..WINDOWS).collect::<Vec<_>>(), "loaded after {after}");
+        }
+    };
+    tokio::join!(publishing, chart(0), chart(1), chart(30), chart(100));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
