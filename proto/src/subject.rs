@@ -357,6 +357,9 @@ pub fn shard_lease(shard: u32) -> String {
 /// The filter of all leases.
 pub const SHARD_LEASES: &str = "$KV.agg.lease.*";
 
+/// The silences that operators made: one list.
+pub const SILENCES: &str = "$KV.agg.silences";
+
 /// `$KV.capture.<tenant>.<source>`: how far a database's changes are stored. `source` is escaped here.
 #[must_use]
 pub fn capture_position(tenant: &Tenant, source: &str) -> String {

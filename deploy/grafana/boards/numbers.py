@@ -14,6 +14,9 @@ panel("Shards", "Shards each instance works.",
 panel("Restarts per second", "Shards read again from what is stored, by cause: store, reader, publish.",
       "A few when leaders change. More: the log names the shard and the cause.",
       rate("roomcast_aggregator_restarts_total", "cause"))
+panel("Shards cast off per second", "Times a shard kept the shards that read the same rooms waiting for more than a second, and went on with a reader of its own.",
+      "One while much is read again. All the time: a shard with far more to fold than the others; see their lag.",
+      rate("roomcast_aggregator_cast_off_total", "instance"))
 panel("Unreadable per second", "Stored messages that are no events; ingest writes none.",
       "Must be zero: somebody else writes to EVENTS. RoomcastEventsUnreadable.",
       rate("roomcast_aggregator_unreadable_total", "service"))

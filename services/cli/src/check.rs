@@ -101,7 +101,11 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
         });
     }
     if let Some(path) = &metrics {
-        let (mistakes, warnings) = match metrics_checked(path, policy.as_deref()).await? {
+        // Schemas with mistakes are told about themselves.
+        let sound = schemas
+            .as_deref()
+            .filter(|path| roomcast_schemas::folder::load(path).is_ok());
+        let (mistakes, warnings) = match metrics_checked(path, policy.as_deref(), sound).await? {
             Ok(warnings) => (Vec::new(), warnings),
             Err(mistakes) => (mistakes, Vec::new()),
         };
@@ -211,6 +215,7 @@ async fn mapping_mistakes(
 pub(crate) async fn metrics_checked(
     metrics: &Path,
     policy: Option<&Path>,
+    schemas: Option<&Path>,
 ) -> Result<Result<Vec<String>, Vec<String>>, Failure> {
     let aggregator = find::service("roomcast-metrics-aggregator")?;
     let mut command = Command::new(&aggregator);
@@ -224,6 +229,9 @@ pub(crate) async fn metrics_checked(
     command.env("ROOMCAST_METRICS_FILE", metrics);
     if let Some(policy) = policy {
         command.env("ROOMCAST_POLICY_FILE", policy);
+    }
+    if let Some(schemas) = schemas {
+        command.env("ROOMCAST_SCHEMAS_DIR", schemas);
     }
     let failed =
         |error: &dyn std::fmt::Display| Failure::unavailable(format!("{}: {error}", aggregator.display()));

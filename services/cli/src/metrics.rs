@@ -118,7 +118,7 @@ struct Notice {
 /// 65: a mistake in a file. 69: NATS or the program beside us cannot be used.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let Action::Try(options) = options.action;
-    let checked = check::metrics_checked(&options.metrics, options.policy.as_deref()).await?;
+    let checked = check::metrics_checked(&options.metrics, options.policy.as_deref(), None).await?;
     checked.map_err(|mistakes| Failure::file(mistakes.join("\n")))?;
     let env = DevEnv::load()?;
     let url = match &options.nats {

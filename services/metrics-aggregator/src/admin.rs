@@ -1,4 +1,4 @@
-//! What operators may ask of an aggregator: its metrics, the shards it works, how far behind it is.
+//! What operators may ask of an aggregator: its metrics, the shards it works, how far behind it is; and silences.
 
 use std::sync::Arc;
 
@@ -13,6 +13,9 @@ use serde::Serialize;
 use crate::board::Board;
 use crate::counters::{Counters, Totals};
 use crate::definition::{Definition, Definitions};
+use crate::silences::Silences;
+
+mod silences;
 
 /// What the routes answer from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +28,8 @@ pub struct AdminDesk {
     pub counters: Counters,
     /// The process.
     pub running: Running,
+    /// What operators silenced.
+    pub silences: Silences,
 }
 
 /// An aggregator in figures.
@@ -104,6 +109,7 @@ fn described() -> Routes<AdminDesk> {
     Routes::new()
         .get("/admin/v1/statistics", statistics, show)
         .get("/admin/v1/metrics", metrics, list)
+        .merge(silences::described())
 }
 
 async fn show(State(desk): State<AdminDesk>) -> Json<Statistics> {

@@ -45,6 +45,8 @@ pub struct Counters {
     pub lag: IntGaugeVec,
     /// Events behind in what is being filled, by shard.
     pub filling: IntGaugeVec,
+    /// Shards that no longer share a reader.
+    pub cast_off: IntCounter,
     /// Shards worked here.
     pub shards: IntGauge,
     /// State values published.
@@ -121,6 +123,10 @@ impl Counters {
                 "roomcast_aggregator_filling_events",
                 "Stored events that new and changed metrics of a shard have yet to read, while its others go on.",
                 &["shard"],
+            )?,
+            cast_off: metrics.counter(
+                "roomcast_aggregator_cast_off_total",
+                "Times a shard kept the shards that read the same rooms waiting for more than a second, and went on with a reader of its own.",
             )?,
             shards: metrics.gauge("roomcast_aggregator_shards", "Shards this instance works.")?,
             published: metrics.counter(

@@ -93,18 +93,22 @@ impl Holder {
         }
     }
 
-    /// Reads all leases.
+    /// Reads all leases, and what is silenced.
     async fn look(&mut self) -> Result<(), ApiError> {
         let answer = self
             .shared
             .jetstream
-            .multi_last(names::AGG, &[subject::SHARD_LEASES], None)
+            .multi_last(names::AGG, &[subject::SHARD_LEASES, subject::SILENCES], None)
             .await?;
         let LastMessages::Messages { messages, .. } = answer else {
             return Ok(());
         };
         let now = Instant::now();
         for message in messages {
+            if message.subject == subject::SILENCES {
+                self.shared.silences.observe(message.sequence, &message.payload);
+                continue;
+            }
             let shard = message
                 .subject
                 .rsplit('.')

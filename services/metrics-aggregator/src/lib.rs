@@ -1,7 +1,7 @@
 //! Events in, numbers out: the only keeper of windows.
 //!
-//! `definition` says what is counted; `engine` counts (pure); `reader` → `worker` → `store` → `publish` drive it, one task per shard, `filler` beside
-//! it for new and changed metrics;
+//! `definition` says what is counted; `engine` counts (pure); `reader` → `feed` → `worker` → `store` → `publish` drive it, one task per shard,
+//! `filler` beside it for new and changed metrics;
 //! `notify` says what rules have to say; `lease` spreads the shards over the instances.
 
 pub mod admin;
@@ -10,6 +10,7 @@ pub mod counters;
 pub mod cover;
 pub mod definition;
 pub mod engine;
+pub mod feed;
 pub mod filler;
 pub mod holder;
 pub mod lease;
@@ -18,6 +19,7 @@ pub mod publish;
 pub mod reader;
 pub mod serve;
 pub mod settings;
+pub mod silences;
 pub mod store;
 pub mod trial;
 pub mod worker;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message, Request, Subscriber};
+use async_nats::{Client, HeaderMap, Message, Request, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use roomcast_proto::event::View;
@@ -32,7 +32,7 @@ const INACTIVE: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What came.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Frame {
     /// An event.
     Event(Delivered),
@@ -41,10 +41,29 @@ pub enum Frame {
     Reached(u64),
     /// Nothing is waiting.
     Quiet,
+    /// Only of a [`crate::feed::Source`]: it took too long, and goes on alone.
+    CastOff,
 }
 
-/// One stored event.
-#[derive(Debug)]
+impl Frame {
+    /// The event it is.
+    #[must_use]
+    pub fn event(&self) -> Option<&Delivered> {
+        match self {
+            Self::Event(event) => Some(event),
+            _ => None,
+        }
+    }
+
+    /// The position of the event it is.
+    #[must_use]
+    pub fn seq(&self) -> Option<u64> {
+        Some(self.event()?.seq)
+    }
+}
+
+/// One stored event. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Delivered {
     /// Its position in the stream.
     pub seq: u64,
@@ -53,7 +72,7 @@ pub struct Delivered {
     /// Matching events behind it.
     pub pending: u64,
     /// Where it was stored.
-    pub subject: String,
+    pub subject: Subject,
     /// The event.
     pub payload: Bytes,
 }
@@ -85,6 +104,14 @@ impl Delivered {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the reader of events ended: {0}")]
 pub struct Broken(String);
+
+impl Broken {
+    /// With a reason.
+    #[must_use]
+    pub fn new(why: &str) -> Self {
+        Self(why.to_owned())
+    }
+}
 
 /// An open consumer.
 #[derive(Debug)]
@@ -252,7 +279,7 @@ impl Reader {
             seq: place.stream_seq,
             stored_micros: place.stored_micros,
             pending: place.pending,
-            subject: message.subject.into_string(),
+            subject: message.subject,
             payload: message.payload,
         }))
     }

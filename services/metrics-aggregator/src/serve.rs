@@ -18,9 +18,11 @@ use roomcast_proto::subject::stream as names;
 use crate::admin::{self, AdminDesk};
 use crate::board::Board;
 use crate::counters::Counters;
+use crate::feed::Feeds;
 use crate::holder::Holder;
 use crate::lease::Leases;
 use crate::settings::Settings;
+use crate::silences::Silences;
 use crate::store;
 use crate::worker::Shared;
 
@@ -61,6 +63,11 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
     audit.keep(nats.publisher().await.map_err(inbox)?, &context);
     let shared = Shared {
         jetstream: jetstream.clone(),
+        silences: Silences::new(jetstream.clone()),
+        feeds: Feeds::new(
+            jetstream.client().clone(),
+            context.common.nats.api_prefix.as_str().into(),
+        ),
         api_prefix: context.common.nats.api_prefix.as_str().into(),
         publisher,
         tenant: Tenant::default(),
@@ -73,6 +80,7 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         board: board.clone(),
         counters: shared.counters.clone(),
         running: Running::new(&context),
+        silences: shared.silences.clone(),
     };
     roomcast_admin::open(&settings.admin, admin::routes(desk), &audit, &context)?;
     let with_work = shards_with_work(&shared).await;

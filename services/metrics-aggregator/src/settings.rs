@@ -7,6 +7,7 @@ use roomcast_access::Policy;
 use roomcast_admin::AdminSettings;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::Failure;
+use roomcast_schemas::folder;
 
 use crate::definition::Definitions;
 
@@ -20,6 +21,8 @@ pub struct Settings {
     pub metrics_file: PathBuf,
     /// `ROOMCAST_POLICY_FILE`: only to check that audiences exist.
     pub policy_file: Option<PathBuf>,
+    /// `ROOMCAST_SCHEMAS_DIR`: only to check what metrics say about the data of events.
+    pub schemas_dir: Option<PathBuf>,
     /// `ROOMCAST_ADMIN_…`: who may enter the admin port.
     pub admin: AdminSettings,
     /// `ROOMCAST_INSTANCE`: the name under which leases are held.
@@ -34,6 +37,10 @@ impl Settings {
             policy_file: reader.optional_path(
                 "ROOMCAST_POLICY_FILE",
                 "The policy; with it, audiences of metrics are checked. Not needed otherwise.",
+            ),
+            schemas_dir: reader.optional_path(
+                "ROOMCAST_SCHEMAS_DIR",
+                "The schemas of events; with them, fields and comparisons of metrics are checked. Not needed otherwise.",
             ),
             admin: AdminSettings::read(reader),
             instance: reader.optional_text(
@@ -73,8 +80,13 @@ impl Settings {
             Some(path) => Some(Policy::parse(&read(path)?, &path.display().to_string()).map_err(lines)?),
             None => None,
         };
+        let schemas = match &self.schemas_dir {
+            Some(path) => Some(folder::load(path).map_err(lines)?),
+            None => None,
+        };
         let text = read(&self.metrics_file)?;
-        Definitions::parse(&text, &self.metrics_file.display().to_string(), policy.as_ref()).map_err(lines)
+        let file = self.metrics_file.display().to_string();
+        Definitions::parse_with(&text, &file, policy.as_ref(), schemas.as_ref()).map_err(lines)
     }
 }
 

@@ -281,3 +281,91 @@ impl Alone {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    const BEGIN: i64 = 1_780_315_200_000_000; // 2026-06-01T12:00:00Z
+    const MINUTE: i64 = 60_000_000;
+    const HOUR: i64 = 60 * MINUTE;
+
+    /// The bookings desk is told of a fall in revenue when it has lasted, once, and that it is over; nobody but those who see money.
+    #[test]
+    fn the_bookings_desk_is_told_when_revenue_falls() {
+        let text = include_str!("../../../deploy/scenarios/bookings/metrics.yaml");
+        let definitions = Definitions::parse(text, "metrics.yaml", None).unwrap();
+        let rule = definitions
+            .rules
+            .iter()
+            .find(|rule| rule.alert == "revenue_drop")
+            .unwrap();
+        assert_eq!(
+            (rule.notify.room.as_str(), rule.notify.audience.as_str()),
+            ("notifications", "admin")
+        );
+        let mut trial = Trial::new(&definitions, BEGIN).unwrap();
+        // Two days as ever, six hours of nothing, then three times as much as ever.
+        let last = 58 * HOUR;
+        for (seq, at) in (1..).zip((0..last).step_by(usize::try_from(10 * MINUTE).unwrap())) {
+            let amount = match at / HOUR {
+                0..48 => "100",
+                48..54 => "0",
+                _ => "300",
+            };
+            let data =
+                format!("{{\"id\":\"b\",\"customer\":\"c\",\"amount\":{amount},\"currency\":\"TRY\"}}");
+            let data: Box<RawValue> = serde_json::from_str(&data).unwrap();
+            trial.event(&Event {
+                seq,
+                stored_micros: BEGIN + at,
+                time_micros: BEGIN + at,
+                room: "bookings",
+                audience: "staff",
+                kind: "booking:confirmed",
+                source: "s",
+                id: "i",
+                subject: None,
+                priority: "medium",
+                data: Some(&data),
+            });
+        }
+        let report = trial.finish(BEGIN + last);
+        let rule = report
+            .rules
+            .iter()
+            .find(|rule| rule.alert == "revenue_drop")
+            .unwrap();
+        let said: Vec<(&str, &str)> = rule
+            .notices
+            .iter()
+            .map(|said| (said.at.as_str(), said.data["state"].as_str().unwrap()))
+            .collect();
+        // The 29th event of nothing comes at 16:40 and makes it more than a fifth of 144; that has to last for five minutes.
+        let [(fell, "firing"), (rose, "resolved")] = said[..] else {
+            panic!("{said:?}")
+        };
+        assert!(
+            ("2026-06-03T16:44:00Z".."2026-06-03T16:50:00Z").contains(&fell),
+            "{fell}"
+        );
+        assert!(
+            ("2026-06-03T19:40:00Z".."2026-06-03T20:40:00Z").contains(&rose),
+            "{rose}"
+        );
+        let first = &rule.notices[0].data;
+        assert!(
+            first["title"].as_str().unwrap().starts_with("Revenue -2"),
+            "{first}"
+        );
+        assert!(
+            first["body"]
+                .as_str()
+                .unwrap()
+                .contains(", 14400 TRY in those before"),
+            "{first}"
+        );
+    }
+}

@@ -589,3 +589,73 @@ fn every_service_speaks_of_itself_in_figures() {
         Ok(())
     });
 }
+
+/// A silence is made at one aggregator, seen and ended at another, and both are on record with who, what and why.
+#[test]
+fn silences_are_those_of_all_aggregators_and_on_record() {
+    calm(async |stack| {
+        let call = async |index: usize, method: &str, path: &str, body: Option<&Value>| {
+            let path = format!("/admin/v1/silences{path}");
+            stack.admin("aggregator", index, method, &path, body).await
+        };
+        let until = "2099-01-01T00:00:00Z";
+        for (body, code) in [
+            (
+                json!({ "until": "2020-01-01T00:00:00Z", "reason": "late" }),
+                "bad_request",
+            ),
+            (json!({ "until": until, "reason": "far" }), "bad_request"),
+            (
+                json!({ "until": until, "reason": "no rule", "alert": "absent" }),
+                "bad_request",
+            ),
+            (json!({ "until": until }), "bad_json"),
+        ] {
+            let refused = call(0, "POST", "", Some(&body)).await?;
+            ensure!(refused.status == 400, "{body}: {}", refused.text());
+            ensure!(refused.json()["code"] == code, "{body}: {}", refused.text());
+        }
+        let soon = std::time::SystemTime::now() + Duration::from_secs(3_600);
+        let micros = soon.duration_since(std::time::UNIX_EPOCH)?.as_micros();
+        let until = roomcast_proto::event::rfc3339(i64::try_from(micros)?);
+        let made = call(
+            0,
+            "POST",
+            "",
+            Some(&json!({ "until": until, "reason": "we move house" })),
+        )
+        .await?;
+        ensure!(made.status == 201, "{}", made.text());
+        let id = made.json()["id"].as_str().unwrap_or_default().to_owned();
+        ensure!(
+            made.json()["by"] == "operator" && !id.is_empty(),
+            "{}",
+            made.text()
+        );
+        let listed = call(1, "GET", "", None).await?;
+        ensure!(
+            listed.json()["silences"] == json!([made.json()]),
+            "{}",
+            listed.text()
+        );
+        ensure!(call(1, "DELETE", &format!("/{id}"), None).await?.status == 204);
+        ensure!(call(0, "DELETE", &format!("/{id}"), None).await?.status == 404);
+        let listed = call(0, "GET", "", None).await?;
+        ensure!(listed.json()["silences"] == json!([]), "{}", listed.text());
+        let recorded = |method: &str, entries: &[(u64, Value)]| {
+            entries.iter().any(|(_, entry)| {
+                entry["call"]["method"] == method
+                    && entry["who"]["subject"] == "operator"
+                    && entry["note"]["silence"] == id.as_str()
+            })
+        };
+        for _ in 0..400 {
+            let entries = stack.audit().await?;
+            if recorded("POST", &entries) && recorded("DELETE", &entries) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::bail!("the silence is not on record")
+    });
+}

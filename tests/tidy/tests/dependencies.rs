@@ -87,6 +87,7 @@ fn services_never_import_each_other() {
                 "roomcast-admin",
                 "roomcast-cel",
                 "roomcast-chassis",
+                "roomcast-schemas",
             ],
         ),
         (

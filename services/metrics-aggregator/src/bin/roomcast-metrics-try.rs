@@ -75,7 +75,7 @@ fn run(arguments: &[String]) -> Result<(), Failed> {
             seq: stored.seq,
             stored_micros: stored.stored,
             pending: 0,
-            subject: stored.subject,
+            subject: stored.subject.into(),
             payload: Bytes::copy_from_slice(stored.event.get().as_bytes()),
         };
         delivered.read(&tenant, |event| trial.event(event));

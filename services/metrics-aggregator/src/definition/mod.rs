@@ -7,6 +7,7 @@ mod parts;
 mod read;
 pub mod rule;
 mod rules;
+mod shapes;
 mod value;
 mod warnings;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use roomcast_access::{Mistake, Policy};
 use roomcast_proto::ids::{Audience, Room, Tenant};
+use roomcast_schemas::Catalog;
 
 use crate::engine::predicate::Expr;
 use crate::engine::row::Path;
@@ -302,7 +304,20 @@ impl Definitions {
     /// # Errors
     /// Every mistake that can be found, in the order of the file.
     pub fn parse(text: &str, file: &str, policy: Option<&Policy>) -> Result<Self, Vec<Mistake>> {
-        read::definitions(text, file, policy)
+        read::definitions(text, file, policy, None)
+    }
+
+    /// As [`Definitions::parse`]; fields, comparisons and aggregates are checked against the schemas of the types a metric names.
+    ///
+    /// # Errors
+    /// As [`Definitions::parse`].
+    pub fn parse_with(
+        text: &str,
+        file: &str,
+        policy: Option<&Policy>,
+        schemas: Option<&Catalog>,
+    ) -> Result<Self, Vec<Mistake>> {
+        read::definitions(text, file, policy, schemas)
     }
 
     /// The rules of one shard.

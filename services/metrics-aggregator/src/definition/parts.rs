@@ -41,6 +41,7 @@ impl Reader<'_> {
             holds: valued.holds,
             paths,
         };
+        self.shapes(found, &leg);
         Some((leg, valued.window))
     }
 

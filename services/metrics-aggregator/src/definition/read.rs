@@ -7,6 +7,7 @@ use roomcast_access::yaml::{self, At, Mistakes, Node, Value};
 use roomcast_access::{Mistake, Policy};
 use roomcast_proto::ids::{Tenant, is_token, shard};
 use roomcast_proto::metric::STATUS_PREFIX;
+use roomcast_schemas::Catalog;
 
 use super::{Aggregate, Clock, Compare, Definition, Definitions, Join, Leg, METRICS_MAX, Unit, Window};
 use crate::engine::fnv::Fnv;
@@ -75,6 +76,7 @@ pub(super) struct Reader<'a> {
     pub(super) file: &'a str,
     pub(super) mistakes: Mistakes<'a>,
     pub(super) policy: Option<&'a Policy>,
+    pub(super) schemas: Option<&'a Catalog>,
     pub(super) zone: TimeZone,
     zone_name: String,
 }
@@ -83,6 +85,7 @@ pub(super) fn definitions(
     text: &str,
     file: &str,
     policy: Option<&Policy>,
+    schemas: Option<&Catalog>,
 ) -> Result<Definitions, Vec<Mistake>> {
     let mut mistakes = Mistakes::new(file, text);
     let root = match yaml::read(text) {
@@ -96,6 +99,7 @@ pub(super) fn definitions(
         file,
         mistakes,
         policy,
+        schemas,
         zone: TimeZone::UTC,
         zone_name: "UTC".to_owned(),
     };

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::definition::{Aggregate, SPARK_PARTS};
 use crate::engine::ranks::Ranks;
 use crate::engine::session::Session;
+use crate::engine::sketch::Sketch;
 use crate::engine::top::{Top, most};
 
 /// Slots that one item of stored state holds; what a fold changes is written in pieces of this size. Where cells have ranks it is one.
@@ -66,7 +67,7 @@ pub struct Carried {
 /// What few cells have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rare {
-    /// Whether a distinct value, or a key of a top, found no room.
+    /// Whether a key of a gauge or a top found no room, or not every distinct value is kept one by one.
     pub capped: bool,
     /// The first or last value.
     pub carried: Option<Carried>,
@@ -81,8 +82,8 @@ pub struct Rare {
 /// One leg of one group in one slot: 48 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
-    /// Sum, least or greatest in units of 10^-12; of a distinct leg, the number of different values in this slot, of a
-    /// gauge that of the keys that hold.
+    /// Sum, least or greatest in units of 10^-12; of a distinct leg, the number of different values in this slot that are kept one by
+    /// one, of a gauge that of the keys that hold.
     pub sum: i128,
     /// Which slot.
     pub slot: i64,
@@ -107,7 +108,7 @@ impl Cell {
         }
     }
 
-    /// Whether a distinct value found no room.
+    /// Whether its number is not exact; see [`Rare::capped`].
     #[must_use]
     pub fn capped(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.capped)
@@ -293,6 +294,19 @@ pub struct Spread {
     pub spark: [u32; SPARK_PARTS],
     /// In each block that is still kept; this is what the bound holds for.
     pub blocks: SmallVec<[(i64, u32); 4]>,
+    /// All values, where not every one of these windows is kept one by one.
+    pub wide: Option<Box<Wide>>,
+}
+
+/// As [`Spread`], nearly: a value that is kept one by one in one slot and not in another is counted once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wide {
+    /// In the current window.
+    pub current: Sketch,
+    /// In the one before.
+    pub previous: Sketch,
+    /// In the parts of the sparkline.
+    pub spark: [Sketch; SPARK_PARTS],
 }
 
 impl Spread {

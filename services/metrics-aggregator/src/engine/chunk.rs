@@ -1,8 +1,9 @@
 //! State cut into chunks by hash, so that a write carries only what changed.
 //!
-//! Items are: the cells of a group in some slots, one distinct value of a group, one key of a gauge, the watermarks of a room. Which chunk an
-//! item lives in is decided by the upper bits of its hash (extendible hashing): a chunk that grows too large is split in two by the
-//! next bit, and nothing else moves. Distinct values, keys and watermarks live only here; cells live with their group and are listed here.
+//! Items are: the cells of a group in some slots, one distinct value of a group, the sketch of those in a slot that found no room, one
+//! key of a gauge, the watermarks of a room. Which chunk an item lives in is decided by the upper bits of its hash (extendible hashing):
+//! a chunk that grows too large is split in two by the next bit, and nothing else moves. Distinct values, sketches, keys and watermarks
+//! live only here; cells live with their group and are listed here.
 
 use std::collections::HashMap;
 
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::engine::cell::Group;
 use crate::engine::fnv;
+use crate::engine::sketch::Sketch;
 
 /// A chunk that is larger when written is split. Far below the 64 KiB a chunk may have: one fold rewrites one chunk.
 pub const SPLIT_BYTES: usize = 16 * 1024;
@@ -28,6 +30,29 @@ pub struct ValueKey {
     pub leg: u8,
     /// The value's digest.
     pub value: u128,
+}
+
+impl ValueKey {
+    /// The sketch it belongs to where it is not kept itself.
+    #[must_use]
+    pub fn sketch(self, slot: i64) -> SketchKey {
+        SketchKey {
+            group: self.group,
+            leg: self.leg,
+            slot,
+        }
+    }
+}
+
+/// The distinct values of one leg of one group in one slot that are not kept one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SketchKey {
+    /// Place of the group.
+    pub group: u32,
+    /// Which leg.
+    pub leg: u8,
+    /// Which slot.
+    pub slot: i64,
 }
 
 /// A gauge's key: which leg, and the key's digest.
@@ -59,6 +84,8 @@ pub struct Chunk {
     pub parts: Vec<(u32, i64)>,
     /// Distinct values.
     pub values: HashMap<ValueKey, Slots>,
+    /// What is known of distinct values that found no room.
+    pub sketches: HashMap<SketchKey, Sketch>,
     /// Keys of gauges by leg and digest, whichever group they are in.
     pub keys: HashMap<GaugeKey, Latest>,
     /// Watermarks by room and leg; `i64::MIN` where there is none.
@@ -102,6 +129,12 @@ pub fn value_hash(group_hash: u64, leg: u8, value: u128) -> u64 {
     let high = u64::try_from(value >> 64).unwrap_or(0);
     let low = u64::try_from(value & u128::from(u64::MAX)).unwrap_or(0);
     fnv::mix(group_hash ^ high ^ low.rotate_left(u32::from(leg) + 1))
+}
+
+/// The hash of a sketch.
+#[must_use]
+pub fn sketch_hash(group_hash: u64, leg: u8, slot: i64) -> u64 {
+    fnv::mix(part_hash(group_hash, slot) ^ (u64::from(leg) + 1))
 }
 
 impl Chunks {
@@ -188,6 +221,22 @@ impl Chunks {
         }
     }
 
+    /// The sketch of a slot of a group with this hash.
+    #[must_use]
+    pub fn sketch(&self, group_hash: u64, key: &SketchKey) -> Option<&Sketch> {
+        let index = self.index(sketch_hash(group_hash, key.leg, key.slot));
+        self.list[index].sketches.get(key)
+    }
+
+    /// Adds a value to the sketch of a slot of a group with this hash.
+    pub fn add_to_sketch(&mut self, group_hash: u64, key: SketchKey, value: u128) {
+        let hash = sketch_hash(group_hash, key.leg, key.slot);
+        let index = self.index(hash);
+        if self.list[index].sketches.entry(key).or_default().add(value) {
+            self.touch(hash);
+        }
+    }
+
     /// A room's watermarks.
     #[must_use]
     pub fn marks(&self, room: &str) -> Option<[i64; 2]> {
@@ -238,6 +287,10 @@ impl Chunks {
         (new.values, old.values) = values
             .into_iter()
             .partition(|(key, _)| value_hash(group_hash(key.group), key.leg, key.value) & bit != 0);
+        let sketches = std::mem::take(&mut old.sketches);
+        (new.sketches, old.sketches) = sketches
+            .into_iter()
+            .partition(|(key, _)| sketch_hash(group_hash(key.group), key.leg, key.slot) & bit != 0);
         let keys = std::mem::take(&mut old.keys);
         (new.keys, old.keys) = keys
             .into_iter()
@@ -269,13 +322,40 @@ impl Chunks {
         entries.fill(u32::try_from(number).unwrap_or(u32::MAX));
     }
 
-    /// Moves the values of a group's slot to another. Answers how many different ones are there then, by leg, where any was moved or
-    /// there before. One pass over all values.
+    /// Moves the values of a group's slot to another. Answers how many different ones are kept one by one there then, by leg, where any
+    /// was moved or there before. One pass over all values.
+    ///
+    /// Where not all of either slot are kept one by one, all of both go to the sketch: nobody could tell any more which are counted twice.
     pub fn move_values(&mut self, place: u32, group: &Group, from: i64, into: i64) -> [Option<u32>; 2] {
-        let mut counts = [None; 2];
+        let key = |leg: u8, slot: i64| SketchKey {
+            group: place,
+            leg,
+            slot,
+        };
+        let mut joined: [Option<Sketch>; 2] = [None, None];
+        for (leg, joined) in (0_u8..).zip(&mut joined) {
+            for slot in [from, into] {
+                let index = self.index(sketch_hash(group.hash, leg, slot));
+                if let Some(sketch) = self.list[index].sketches.remove(&key(leg, slot)) {
+                    self.touch(sketch_hash(group.hash, leg, slot));
+                    joined.get_or_insert_default().join(&sketch);
+                }
+            }
+        }
+        let mut counts = joined.each_ref().map(|joined| joined.as_ref().map(|_| 0));
         for chunk in &mut self.list {
             let mut moved = false;
             for (key, slots) in chunk.values.iter_mut().filter(|(key, _)| key.group == place) {
+                let leg = usize::from(key.leg);
+                let had = slots.len();
+                if let Some(sketch) = &mut joined[leg] {
+                    slots.retain(|slot| *slot != from && *slot != into);
+                    if slots.len() != had {
+                        sketch.add(key.value);
+                        moved = true;
+                    }
+                    continue;
+                }
                 if let Ok(at) = slots.binary_search(&from) {
                     slots.remove(at);
                     if let Err(at) = slots.binary_search(&into) {
@@ -284,12 +364,19 @@ impl Chunks {
                     moved = true;
                 }
                 if slots.binary_search(&into).is_ok() {
-                    *counts[usize::from(key.leg)].get_or_insert(0) += 1;
+                    *counts[leg].get_or_insert(0) += 1;
                 }
             }
+            chunk.values.retain(|_, slots| !slots.is_empty());
             if moved && !chunk.dirty {
                 chunk.dirty = true;
                 self.dirty += 1;
+            }
+        }
+        for (leg, sketch) in (0_u8..).zip(joined) {
+            if let Some(sketch) = sketch {
+                let chunk = self.touch(sketch_hash(group.hash, leg, into));
+                chunk.sketches.insert(key(leg, into), sketch);
             }
         }
         // The emptied part of the group is listed no more.
@@ -301,13 +388,17 @@ impl Chunks {
         counts
     }
 
-    /// Drops the slots of values that are no session of their group any more.
+    /// Drops the slots of values, and the sketches, that are no session of their group any more.
     pub fn retain_slots(&mut self, groups: &[Group]) {
         for chunk in &mut self.list {
             chunk.values.retain(|key, slots| {
                 let group = groups.get(key.group as usize);
                 slots.retain(|slot| group.is_some_and(|group| group.session(*slot).is_some()));
                 !slots.is_empty()
+            });
+            chunk.sketches.retain(|key, _| {
+                let group = groups.get(key.group as usize);
+                group.is_some_and(|group| group.session(key.slot).is_some())
             });
         }
     }
@@ -322,6 +413,14 @@ impl Chunks {
                 .filter_map(|(key, slots)| {
                     let group = moved.get(key.group as usize).copied().flatten()?;
                     Some((ValueKey { group, ..key }, slots))
+                })
+                .collect();
+            let sketches = std::mem::take(&mut chunk.sketches);
+            chunk.sketches = sketches
+                .into_iter()
+                .filter_map(|(key, sketch)| {
+                    let group = moved.get(key.group as usize).copied().flatten()?;
+                    Some((SketchKey { group, ..key }, sketch))
                 })
                 .collect();
             chunk.keys.retain(|_, latest| {

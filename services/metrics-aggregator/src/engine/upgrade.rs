@@ -1,9 +1,11 @@
 //! State as former versions wrote it is read, and goes on as if it were our own.
 //!
-//! `upgrade/format-3.json` was written by the last version before rules, from the history below: head and chunks in hexadecimal.
+//! `upgrade/format-3.json` was written by the last version before rules, `upgrade/format-4.json` by the last one before sketches, both
+//! from the history below: head and chunks in hexadecimal.
 
 use std::collections::HashMap;
 
+use roomcast_proto::metric::{UPDATED, Update, metric_of_key};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -82,8 +84,17 @@ fn shown(shard: &mut Shard) -> Vec<Outgoing> {
 }
 
 #[test]
-fn state_of_the_version_before_goes_on() {
-    let stored: Stored = serde_json::from_str(include_str!("upgrade/format-3.json")).unwrap();
+fn state_of_the_versions_before_goes_on() {
+    for (format, stored) in [
+        (3, include_str!("upgrade/format-3.json")),
+        (4, include_str!("upgrade/format-4.json")),
+    ] {
+        goes_on(format, stored);
+    }
+}
+
+fn goes_on(format: u8, stored: &str) {
+    let stored: Stored = serde_json::from_str(stored).unwrap();
     let bytes = |hex: &str| -> Vec<u8> {
         let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
         (0..hex.len()).step_by(2).map(byte).collect()
@@ -91,17 +102,49 @@ fn state_of_the_version_before_goes_on() {
     let chunks = stored.chunks.iter().map(|(name, hex)| (name.clone(), bytes(hex)));
     let chunks: HashMap<String, Vec<u8>> = chunks.collect();
     let head = Head::read(&bytes(&stored.head)).unwrap();
-    assert_eq!(bytes(&stored.head)[0], 3);
+    assert_eq!(bytes(&stored.head)[0], format);
     let definitions = definitions();
     assert_eq!(head.chunk_names(&definitions.metrics).len(), chunks.len());
     let now = NOON + EVENTS * MINUTE;
     let mut upgraded = Shard::load(definitions.metrics.clone(), Some((head, &chunks)), now).unwrap();
     assert_eq!(upgraded.position(), u64::try_from(EVENTS).unwrap());
     assert_eq!(upgraded.filling().count(), 0, "nothing is counted anew");
-    let mut own = Shard::load(definitions.metrics, None, NOON).unwrap();
+    let mut own = Shard::load(definitions.metrics.clone(), None, NOON).unwrap();
     for index in 0..EVENTS {
         fold(&mut own, index);
     }
+    // Former versions left out the different values that found no room; what they counted of them is what they have.
+    let (kinds, others) = split(shown(&mut upgraded));
+    let (own_kinds, own_others) = split(shown(&mut own));
     // What closed before the upgrade was published by the former version; here it waits in the outbox of both.
-    assert_eq!(shown(&mut upgraded), shown(&mut own));
+    assert_eq!(others, own_others, "format {format}");
+    assert_eq!(kinds.len(), own_kinds.len(), "format {format}");
+    for (kinds, own) in kinds
+        .iter()
+        .zip(&own_kinds)
+        .filter(|(kinds, _)| kinds.kind == UPDATED)
+    {
+        let read = |out: &Outgoing| serde_json::from_str::<Update>(out.body.as_ref().unwrap()).unwrap();
+        let (kinds, own) = (read(kinds), read(own));
+        let number = |update: &Update| update.value.as_ref().unwrap().parse::<u64>().unwrap();
+        assert_eq!(kinds.approximate, own.approximate, "{kinds:?}");
+        assert!(number(&kinds) <= number(&own), "{kinds:?} and {own:?}");
+        assert!(
+            kinds.approximate || number(&kinds) == number(&own),
+            "{kinds:?} and {own:?}"
+        );
+    }
+    // And it is written as its own from here on.
+    let flush = upgraded.flush();
+    let mut chunks = chunks;
+    chunks.extend(flush.chunks);
+    let head = Head::read(&flush.head).unwrap();
+    Shard::load(definitions.metrics, Some((head, &chunks)), now).unwrap();
+}
+
+/// What is said of different values, and the rest.
+fn split(shown: Vec<Outgoing>) -> (Vec<Outgoing>, Vec<Outgoing>) {
+    shown
+        .into_iter()
+        .partition(|out| metric_of_key(&out.key).starts_with("kinds") || out.key.starts_with("status/kinds"))
 }

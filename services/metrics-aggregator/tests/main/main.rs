@@ -6,6 +6,8 @@
 )]
 
 mod ears;
+mod replicas;
+mod silences;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -86,10 +86,37 @@ struct Watched {
     written: u64,
 }
 
+/// What operators have silenced, beside what the file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silenced {
+    /// The rule; `None`: all of them.
+    pub alert: Option<String>,
+    /// The group of it, as keys name it; `None`: all of them.
+    pub group: Option<String>,
+    /// From this instant, microseconds.
+    pub from: i64,
+    /// Until this one.
+    pub until: i64,
+}
+
+impl Silenced {
+    /// Whether a rule, or a group of it, says nothing at an instant. `group` is none where all groups are meant.
+    fn covers(&self, alert: &str, group: Option<&str>, now: i64) -> bool {
+        let named = self.alert.as_ref().is_none_or(|named| named == alert);
+        let grouped = match (&self.group, group) {
+            (None, _) => true,
+            (Some(named), Some(group)) => *named == GroupName::from_json(group).key(),
+            (Some(_), None) => false,
+        };
+        named && grouped && (self.from..self.until).contains(&now)
+    }
+}
+
 /// The rules of a shard.
 #[derive(Debug, Default)]
 pub struct Alerts {
     watched: Vec<Watched>,
+    silenced: Arc<[Silenced]>,
     last_look: Option<i64>,
     refused: u64,
 }
@@ -146,9 +173,15 @@ impl Alerts {
         watched.sort_by(|a, b| a.alert.cmp(&b.alert));
         Ok(Self {
             watched,
+            silenced: Arc::default(),
             last_look: None,
             refused: 0,
         })
+    }
+
+    /// From the next look on this is silent.
+    pub fn silence(&mut self, silenced: Arc<[Silenced]>) {
+        self.silenced = silenced;
     }
 
     /// When rules look next; `None` where there are none.
@@ -175,7 +208,7 @@ impl Alerts {
                 .iter()
                 .find(|metric| metric.definition.name == rule.metric && metric.live);
             if let Some(metric) = metric.filter(|_| watched.waiting.len() < WAITING_MAX) {
-                self.refused += watched.look(&rule, metric, now);
+                self.refused += watched.look(&rule, metric, &self.silenced, now);
             }
         }
     }
@@ -273,12 +306,18 @@ impl Watched {
     }
 
     /// Answers how many groups there was no room for.
-    fn look(&mut self, rule: &Arc<Rule>, metric: &Metric, now: i64) -> u64 {
+    fn look(&mut self, rule: &Arc<Rule>, metric: &Metric, silenced: &[Silenced], now: i64) -> u64 {
+        let by_operators = |group: Option<&str>| {
+            silenced
+                .iter()
+                .any(|silenced| silenced.covers(&rule.alert, group, now))
+        };
         let open = rule.hours.open_since(now);
         let silent = rule
             .silences
             .iter()
-            .any(|silence| (silence.from..silence.until).contains(&now));
+            .any(|silence| (silence.from..silence.until).contains(&now))
+            || by_operators(None);
         let mut refused = 0;
         for group in self.groups(rule, metric) {
             let reading = metric.reading(&group);
@@ -294,6 +333,7 @@ impl Watched {
             let room = self.waiting.len() < WAITING_MAX;
             let outcome = instance.step(rule, heard.holds, heard.ended, now, room);
             if !rule.notify.together {
+                let silent = silent || by_operators(Some(&group));
                 self.say(rule, &group, &mut instance, outcome, &heard, silent, now);
             }
             self.dirty |= instance != before;

@@ -223,6 +223,46 @@ fn a_rule_says_what_it_saw() {
     }
 }
 
+/// What operators silence: a rule, a group of it, or all; what is another's, over, or not begun speaks. What still fires at the end is
+/// said then.
+#[test]
+fn what_operators_silence_is_said_when_it_is_over() {
+    let by_group = "value: last(data.x), group_by: [data.g], window: { total: true }";
+    let span = |alert: Option<&str>, group: Option<&str>, from: i64, until: i64| Silenced {
+        alert: alert.map(str::to_owned),
+        group: group.map(str::to_owned),
+        from: NOON + from * SECOND,
+        until: NOON + until * SECOND,
+    };
+    let all = [(1, "a/b=2Fc"), (1, "a/d")];
+    let rows: [(Silenced, &[(i64, &str)]); 7] = [
+        (span(Some("other"), None, 0, 9), &all),
+        (span(None, None, 0, 1), &all),
+        (span(None, None, 2, 9), &all),
+        (span(None, None, 0, 5), &[(5, "a/b=2Fc"), (5, "a/d")]),
+        (span(Some("a"), None, 0, 5), &[(5, "a/b=2Fc"), (5, "a/d")]),
+        (
+            span(Some("a"), Some("b=2Fc"), 0, 5),
+            &[(1, "a/d"), (5, "a/b=2Fc")],
+        ),
+        (span(Some("a"), Some("b=2Fc"), 0, 99), &[(1, "a/d")]),
+    ];
+    for (silenced, expected) in rows {
+        let mut desk = Desk::new(by_group, &["alert: a, when: m > 10"]);
+        desk.shard.silence([silenced.clone()].into());
+        for group in ["b/c", "d"] {
+            desk.event(&format!("{{\"x\":11,\"g\":\"{group}\"}}"));
+        }
+        desk.pass(8);
+        let said: Vec<(i64, &str)> = desk
+            .said
+            .iter()
+            .map(|(at, line, _)| (*at, line.strip_prefix("alert/").unwrap()))
+            .collect();
+        assert_eq!(said, expected, "{silenced:?}");
+    }
+}
+
 #[test]
 fn absence_counts_within_opening_hours_alone() {
     let rule = "alert: a, when: 'absent(m, 30m)', hours: { days: [mon, tue], from: '09:00', to: '16:00' }";

@@ -1,12 +1,16 @@
-//! One chunk as it is stored: watermarks of rooms, cells and distinct values of groups.
+//! One chunk as it is stored: watermarks of rooms, cells, distinct values and sketches of groups.
 
-use super::{Corrupt, FORMAT, FORMAT_OLDEST, Reader, Writer};
+use super::{Corrupt, FORMAT, FORMAT_OLDEST, Reader, SKETCHES_SINCE, Writer};
 use crate::engine::cell::{Carried, Cell, Group, How, Totals};
-use crate::engine::chunk::{Chunk, GaugeKey, Latest, Slots, ValueKey};
+use crate::engine::chunk::{Chunk, GaugeKey, Latest, SketchKey, Slots, ValueKey};
 use crate::engine::metric::{Metric, part_cells};
 use crate::engine::ranks::Ranks;
 use crate::engine::session::Session;
+use crate::engine::sketch::{REGISTERS, Sketch};
 use crate::engine::top::Top;
+
+/// All registers of a sketch.
+const SKETCH_BYTES: usize = REGISTERS * 6 / 8;
 
 /// One chunk of a metric as it is stored.
 #[must_use]
@@ -28,16 +32,20 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
     values.sort_unstable_by_key(|(key, _)| **key);
     let mut keys: Vec<(&GaugeKey, &Latest)> = chunk.keys.iter().collect();
     keys.sort_unstable_by_key(|(id, latest)| (latest.group, **id));
+    let mut sketches: Vec<(&SketchKey, &Sketch)> = chunk.sketches.iter().collect();
+    sketches.sort_unstable_by_key(|(key, _)| **key);
     let mut groups: Vec<u32> = parts
         .iter()
         .map(|(group, _)| *group)
         .chain(values.iter().map(|(key, _)| key.group))
         .chain(keys.iter().map(|(_, latest)| latest.group))
+        .chain(sketches.iter().map(|(key, _)| key.group))
         .collect();
     groups.sort_unstable();
     groups.dedup();
     out.count(groups.len());
     let (mut parts, mut values, mut keys) = (&parts[..], &values[..], &keys[..]);
+    let mut sketches = &sketches[..];
     for place in groups {
         let (own_parts, rest) = parts.split_at(parts.partition_point(|(group, _)| *group <= place));
         parts = rest;
@@ -65,6 +73,16 @@ pub fn write_chunk(metric: &Metric, chunk: &Chunk) -> Vec<u8> {
             let (own_keys, rest) = keys.split_at(keys.partition_point(|(_, latest)| latest.group <= place));
             keys = rest;
             write_keys(&mut out, own_keys);
+        }
+        if metric.has_distinct() {
+            let (own, rest) = sketches.split_at(sketches.partition_point(|(key, _)| key.group <= place));
+            sketches = rest;
+            out.count(own.len());
+            for (key, sketch) in own {
+                out.fixed(&[key.leg]);
+                out.signed(key.slot.into());
+                write_sketch(&mut out, sketch);
+            }
         }
     }
     out.finish()
@@ -100,6 +118,63 @@ pub(super) fn read_keys(input: &mut Reader<'_>, group: u32) -> Result<Vec<(Gauge
         keys.push(((flags >> 1, u128::from_le_bytes(key)), latest));
     }
     Ok(keys)
+}
+
+/// Registers one by one, or all of them in six bits each where that is shorter.
+pub(super) fn write_sketch(out: &mut Writer, sketch: &Sketch) {
+    let registers: Vec<(u16, u8)> = sketch.registers().collect();
+    if registers.len() * 3 > SKETCH_BYTES {
+        out.fixed(&[1]);
+        let mut packed = vec![0_u8; SKETCH_BYTES];
+        for (register, rank) in registers {
+            let bit = usize::from(register) * 6;
+            let two = u16::from(rank) << (bit % 8);
+            let [low, high] = two.to_le_bytes();
+            packed[bit / 8] |= low;
+            if high != 0 {
+                packed[bit / 8 + 1] |= high;
+            }
+        }
+        out.fixed(&packed);
+        return;
+    }
+    out.fixed(&[0]);
+    out.count(registers.len());
+    let mut before = 0;
+    for (register, rank) in registers {
+        out.unsigned((register - before).into());
+        out.fixed(&[rank]);
+        before = register;
+    }
+}
+
+pub(super) fn read_sketch(input: &mut Reader<'_>) -> Result<Sketch, Corrupt> {
+    const NONE: Corrupt = Corrupt("a register that does not exist");
+    let mut registers = Vec::new();
+    match input.byte()? {
+        0 => {
+            let mut register = 0_u16;
+            for _ in 0..input.count()? {
+                let step = u16::try_from(input.unsigned()?).map_err(|_| NONE)?;
+                register = register.checked_add(step).ok_or(NONE)?;
+                registers.push((register, input.byte()?));
+            }
+        }
+        1 => {
+            let packed = input.fixed(SKETCH_BYTES)?;
+            for register in 0..REGISTERS {
+                let bit = register * 6;
+                let high = packed.get(bit / 8 + 1).copied().unwrap_or(0);
+                let two = u16::from_le_bytes([packed[bit / 8], high]);
+                let rank = u8::try_from(two >> (bit % 8) & 0x3f).map_err(|_| NONE)?;
+                if rank > 0 {
+                    registers.push((u16::try_from(register).map_err(|_| NONE)?, rank));
+                }
+            }
+        }
+        _ => return Err(Corrupt("unknown form of a sketch")),
+    }
+    Sketch::from_registers(registers).ok_or(NONE)
 }
 
 /// The sessions of a group whose slots are in a part; only of metrics with session windows.
@@ -391,6 +466,22 @@ pub fn read_chunk(metric: &mut Metric, index: usize, bytes: &[u8]) -> Result<(),
         if metric.has_gauge() {
             let keys = read_keys(&mut input, place)?;
             metric.chunks.get_mut(index).keys.extend(keys);
+        }
+        if metric.has_distinct() && format >= SKETCHES_SINCE {
+            for _ in 0..input.count()? {
+                let leg = input.byte()?;
+                if leg > 1 {
+                    return Err(Corrupt("a leg that does not exist"));
+                }
+                let slot = input.signed64()?;
+                let key = SketchKey {
+                    group: place,
+                    leg,
+                    slot,
+                };
+                let sketch = read_sketch(&mut input)?;
+                metric.chunks.get_mut(index).sketches.insert(key, sketch);
+            }
         }
     }
     if input.is_empty() {

@@ -9,10 +9,12 @@ pub use chunk::{read_chunk, write_chunk};
 pub use head::{StoredMetric, read_metric, write_metric};
 
 /// The version of heads and chunks as they are written.
-pub const FORMAT: u8 = 4;
+pub const FORMAT: u8 = 5;
 /// The oldest version that is still read: 1 had no carried values and did not say which stream it was folded from, 2 nothing that was
-/// only believed, 3 no rules.
+/// only believed, 3 no rules, 4 no sketches.
 pub const FORMAT_OLDEST: u8 = 1;
+/// The first version with sketches of distinct values.
+const SKETCHES_SINCE: u8 = 5;
 
 /// Stored bytes that are not what this version writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -195,10 +197,13 @@ impl<'a> Reader<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::chunk::{read_cells, read_keys, read_sessions, read_slots, write_slots};
+    use super::chunk::{
+        read_cells, read_keys, read_sessions, read_sketch, read_slots, write_sketch, write_slots,
+    };
     use super::*;
     use crate::engine::cell::How;
     use crate::engine::chunk::Slots;
+    use crate::engine::sketch::{RANK_MAX, REGISTERS, Sketch};
 
     #[test]
     fn cells_of_the_first_version_are_read() {
@@ -243,11 +248,26 @@ mod tests {
         }
 
         #[test]
+        fn sketches_come_back(registers in prop::collection::btree_map(0..u16::try_from(REGISTERS).unwrap(), 1..=RANK_MAX, 0..300), more in prop_oneof![Just(0), Just(u16::try_from(REGISTERS).unwrap())]) {
+            let mut registers = registers;
+            for register in 0..more {
+                registers.entry(register).or_insert(1);
+            }
+            let sketch = Sketch::from_registers(registers.into_iter().collect()).unwrap();
+            let mut out = Writer::default();
+            write_sketch(&mut out, &sketch);
+            let bytes = out.finish();
+            prop_assert!(bytes.len() < 16 * 1024, "one finds room in a chunk");
+            prop_assert_eq!(read_sketch(&mut Reader::new(&bytes)), Ok(sketch));
+        }
+
+        #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read_metric(&mut Reader::new(&bytes));
             let _ = read_slots(&mut Reader::new(&bytes));
             let _ = read_sessions(&mut Reader::new(&bytes));
             let _ = read_keys(&mut Reader::new(&bytes), 0);
+            let _ = read_sketch(&mut Reader::new(&bytes));
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Ranked, false);
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Add, true);
             let _ = read_cells(&mut Reader::new(&bytes), FORMAT, How::Top, false);

@@ -112,6 +112,12 @@ impl Metric {
         self.definition.legs.iter().any(gauge)
     }
 
+    /// Whether a leg counts different values.
+    pub(crate) fn has_distinct(&self) -> bool {
+        let distinct = |leg: &Leg| matches!(leg.aggregate, Aggregate::Distinct(_));
+        self.definition.legs.iter().any(distinct)
+    }
+
     /// Counts the keys of gauges that were decoded.
     pub(super) fn count_keys(&mut self) {
         self.keys = self.chunks.list().iter().map(|chunk| chunk.keys.len()).sum();

@@ -28,7 +28,8 @@ use value::{carried, digest, key, number};
 
 /// An event may be this much ahead of the time it was stored.
 pub const FUTURE_MICROS: i64 = 5 * 60 * 1_000_000;
-/// Distinct values of a group per window; more do not fit. Few in this crate's own tests, so that random events reach it.
+/// Distinct values of a group per window that are kept one by one; further ones go to a sketch. Few in this crate's own tests, so that
+/// random events reach it.
 pub const DISTINCT_MAX: u32 = if cfg!(test) { 4 } else { 10_000 };
 /// Keys of the gauges of a metric; what stopped holding long ago makes room for others. Few in this crate's own tests.
 pub const KEYS_MAX: usize = if cfg!(test) { 5 } else { 200_000 };

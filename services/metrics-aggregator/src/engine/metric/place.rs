@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use roomcast_proto::metric::Group as GroupName;
 
-use super::time::{count_value, recount};
+use super::time::{count_value, widen};
 use super::{Amount, DISTINCT_MAX, Due, Metric, Outcome, Reason, any};
 use crate::engine::cell::{Carried, Cell, Group, How, Totals, find};
 use crate::engine::chunk::{Slots, ValueKey, part_hash, value_hash};
@@ -15,6 +15,17 @@ use crate::engine::row::Event;
 
 /// More parts than any window has.
 const PARTS_MAX: i128 = 1_024;
+
+/// What became of a distinct value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It is new in its slot.
+    New,
+    /// It was there.
+    Known,
+    /// It found no room, and is counted nearly.
+    Sketched,
+}
 
 impl Metric {
     pub(super) fn put(&mut self, leg: usize, event: &Event<'_>, amount: Amount) -> Result<Outcome, Reason> {
@@ -32,6 +43,7 @@ impl Metric {
         let found = find(cells, slot);
         let how = group.how[leg];
         let (mut added, mut carried, mut range, mut key) = (0, None, None, None);
+        let mut sketched = false;
         match amount {
             Amount::One => {}
             Amount::Key(text) => key = Some(text),
@@ -72,22 +84,18 @@ impl Metric {
                     text,
                 });
             }
-            Amount::Value(value) => match self.put_value(
-                ValueKey {
+            Amount::Value(value) => {
+                let key = ValueKey {
                     group: place,
                     leg: u8::from(leg == 1),
                     value,
-                },
-                slot,
-            ) {
-                Some(new) => added = i128::from(new),
-                None => {
-                    self.cell(place, leg, slot, found).rare().capped = true;
-                    self.recount(place);
-                    self.touched(place, slot);
-                    return Err(Reason::Overflow);
+                };
+                match self.put_value(key, slot) {
+                    Kept::New => added = 1,
+                    Kept::Known => {}
+                    Kept::Sketched => sketched = true,
                 }
-            },
+            }
         }
         let came = Totals {
             events: 1,
@@ -107,7 +115,7 @@ impl Metric {
             cell.rare().ranks.add(range);
         }
         let gave_way = key.is_some_and(|key| cell.rare().top.add(key, 1));
-        let capped = gave_way && !cell.capped();
+        let capped = (gave_way || sketched) && !cell.capped();
         if capped {
             cell.rare().capped = true;
         }
@@ -170,6 +178,11 @@ impl Metric {
         self.by_key
             .get(key)
             .and_then(|place| self.groups.get(*place as usize))
+    }
+
+    /// The place of a group of this metric.
+    pub(crate) fn group_at(&self, group: &Group) -> Option<u32> {
+        self.by_key.get(&group.key).copied()
     }
 
     pub(super) fn add_group(&mut self, key: &str) -> u32 {
@@ -243,8 +256,8 @@ impl Metric {
         }
     }
 
-    /// Adds a value to a slot. `Some(true)`: it is new there; `None`: the window holds as many as it may.
-    pub(super) fn put_value(&mut self, key: ValueKey, slot: i64) -> Option<bool> {
+    /// Adds a value to a slot: as it is, or to its sketch, where the window holds as many as it may.
+    pub(super) fn put_value(&mut self, key: ValueKey, slot: i64) -> Kept {
         let group = &mut self.groups[key.group as usize];
         let hash = value_hash(group.hash, key.leg, key.value);
         let index = self.chunks.index(hash);
@@ -254,12 +267,15 @@ impl Metric {
         let none = Slots::new();
         let seen = known.unwrap_or(&none);
         if seen.binary_search(&slot).is_ok() {
-            return Some(false);
+            return Kept::Known;
         }
         let new_to_block = !any(seen, &block_slots);
         let leg = usize::from(key.leg);
-        if new_to_block && block_count(group, leg, block, &block_slots) >= DISTINCT_MAX {
-            return None;
+        let full = new_to_block && block_count(group, leg, block, &block_slots) >= DISTINCT_MAX;
+        // Sessions that were joined may have all they had in a sketch, and few or none one by one.
+        if full || (group.rolling.is_none() && self.chunks.sketch(group.hash, &key.sketch(slot)).is_some()) {
+            self.sketch_value(key, slot);
+            return Kept::Sketched;
         }
         if let Some(rolling) = &mut group.rolling {
             let spread = &mut rolling.spread[leg];
@@ -267,14 +283,29 @@ impl Metric {
                 *spread.block(block) += 1;
             }
             if let Some(place) = self.place {
-                count_value(spread, &self.frames, place, seen, slot);
+                count_value(spread, &self.frames, place, seen, slot, key.value);
             }
         }
         let slots = self.chunks.touch(hash).values.entry(key).or_default();
         if let Err(at) = slots.binary_search(&slot) {
             slots.insert(at, slot);
         }
-        Some(true)
+        Kept::New
+    }
+
+    fn sketch_value(&mut self, key: ValueKey, slot: i64) {
+        let hash = self.groups[key.group as usize].hash;
+        self.chunks.add_to_sketch(hash, key.sketch(slot), key.value);
+        let (Some(place), Some(rolling)) = (self.place, &mut self.groups[key.group as usize].rolling) else {
+            return;
+        };
+        match &mut rolling.spread[usize::from(key.leg)].wide {
+            Some(wide) => widen(wide, &self.frames, place, slot, &mut |sketch| {
+                sketch.add(key.value);
+            }),
+            // The first of these windows: all values of them are needed, once.
+            None => self.respread(place),
+        }
     }
 
     /// Adds to the rolling totals what was added to a slot.
@@ -296,12 +327,6 @@ impl Metric {
         {
             rolling.previous[leg].join(came, how);
         }
-    }
-
-    /// Counts a group's rolling totals anew from its cells.
-    pub(super) fn recount(&mut self, place: u32) {
-        let Some(current) = self.place else { return };
-        recount(&mut self.groups[place as usize], &self.frames, current);
     }
 }
 

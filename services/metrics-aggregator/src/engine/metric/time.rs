@@ -6,8 +6,9 @@ use std::ops::Range;
 use super::session::ALL_SESSIONS;
 use super::{Due, Hole, Metric, any};
 use crate::definition::{Aggregate, Clock, Leg, SPARK};
-use crate::engine::cell::{Group, How, Spread, ranks, totals};
+use crate::engine::cell::{Group, How, Spread, Wide, ranks, totals};
 use crate::engine::chunk::{Slots, part_hash};
+use crate::engine::sketch::Sketch;
 use crate::engine::window::Frames;
 use roomcast_proto::metric::Group as GroupName;
 
@@ -134,17 +135,23 @@ impl Metric {
 
     /// Counts different values per range anew: one pass over all values.
     pub(super) fn respread(&mut self, place: i64) {
-        if !self
-            .definition
-            .legs
-            .iter()
-            .any(|leg| matches!(leg.aggregate, Aggregate::Distinct(_)))
-        {
+        if !self.has_distinct() {
             return;
         }
         for group in &mut self.groups {
             if let Some(rolling) = &mut group.rolling {
                 rolling.spread = Default::default();
+            }
+        }
+        for (key, sketch) in self.chunks.list().iter().flat_map(|chunk| &chunk.sketches) {
+            let group = self.groups.get_mut(key.group as usize);
+            if let Some(rolling) = group.and_then(|group| group.rolling.as_mut()) {
+                let wide = &mut rolling.spread[usize::from(key.leg)].wide;
+                let shown = |slots: Option<Range<i64>>| slots.is_some_and(|slots| slots.contains(&key.slot));
+                if shown(Some(self.frames.slots(place))) || shown(self.frames.previous(place)) {
+                    let wide = wide.get_or_insert_default();
+                    widen(wide, &self.frames, place, key.slot, &mut |own| own.join(sketch));
+                }
             }
         }
         let none = Slots::new();
@@ -164,7 +171,7 @@ impl Metric {
                     if seen.last().is_none_or(|last| self.frames.block(*last) != block) {
                         *spread.block(block) += 1;
                     }
-                    count_value(spread, &self.frames, place, &seen, *slot);
+                    count_value(spread, &self.frames, place, &seen, *slot, key.value);
                     seen.push(*slot);
                 }
             }
@@ -183,6 +190,10 @@ impl Metric {
                 slots.retain(|slot| *slot >= horizon);
                 !slots.is_empty()
             });
+            self.chunks
+                .get_mut(index)
+                .sketches
+                .retain(|key, _| key.slot >= horizon);
         }
         self.drop_groups(|_, group| group.drop_before(horizon));
     }
@@ -301,7 +312,19 @@ impl Metric {
 }
 
 /// Counts a value that is new in `slot` and was seen in `seen`.
-pub(super) fn count_value(spread: &mut Spread, frames: &Frames, place: i64, seen: &Slots, slot: i64) {
+pub(super) fn count_value(
+    spread: &mut Spread,
+    frames: &Frames,
+    place: i64,
+    seen: &Slots,
+    slot: i64,
+    value: u128,
+) {
+    if let Some(wide) = &mut spread.wide {
+        widen(wide, frames, place, slot, &mut |sketch| {
+            sketch.add(value);
+        });
+    }
     let current = frames.slots(place);
     if current.contains(&slot) {
         spread.current += u32::from(!any(seen, &current));
@@ -312,6 +335,24 @@ pub(super) fn count_value(spread: &mut Spread, frames: &Frames, place: i64, seen
         }
     } else if let Some(previous) = frames.previous(place).filter(|slots| slots.contains(&slot)) {
         spread.previous += u32::from(!any(seen, &previous));
+    }
+}
+
+/// Adds to the sketches of the windows that a slot belongs to.
+pub(super) fn widen(
+    wide: &mut Wide,
+    frames: &Frames,
+    place: i64,
+    slot: i64,
+    add: &mut impl FnMut(&mut Sketch),
+) {
+    if frames.slots(place).contains(&slot) {
+        add(&mut wide.current);
+        if let Some(part) = frames.spark_part(place, slot) {
+            add(&mut wide.spark[part]);
+        }
+    } else if frames.previous(place).is_some_and(|slots| slots.contains(&slot)) {
+        add(&mut wide.previous);
     }
 }
 

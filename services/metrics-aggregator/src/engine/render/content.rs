@@ -8,9 +8,11 @@ use roomcast_proto::metric::{Counted, Direction, Group as GroupName, Span, Updat
 use crate::definition::{Aggregate, Compare, Join, Leg, SPARK};
 use crate::engine::alert::Reading;
 use crate::engine::cell::{Carried, Cell, Group, How, Totals, carried, find, ranks, top};
+use crate::engine::chunk::SketchKey;
 use crate::engine::decimal::{DECIMALS, Decimal};
 use crate::engine::metric::Metric;
 use crate::engine::ranks::shown;
+use crate::engine::sketch::Sketch;
 
 /// What an update is made from.
 pub(super) struct View {
@@ -91,7 +93,7 @@ pub(super) struct Overflow;
 
 impl Metric {
     /// The place of a group's current window.
-    pub(super) fn current_place(&self, key: &str) -> Option<i64> {
+    pub(crate) fn current_place(&self, key: &str) -> Option<i64> {
         match self.frames.gap() {
             Some(_) => self.open_session(self.group(key)?),
             None => self.place,
@@ -319,15 +321,8 @@ impl Metric {
             _ => [group.totals(0, &slots), group.totals(1, &slots)],
         };
         for (leg, definition) in self.definition.legs.iter().enumerate() {
-            if let (Aggregate::Distinct(_), Some(rolling)) = (definition.aggregate, rolling) {
-                let spread = &rolling.spread[leg];
-                let count = match part {
-                    Part::Current => Some(spread.current),
-                    Part::Previous => Some(spread.previous),
-                    Part::Spark(i, _) => Some(spread.spark[*i]),
-                    Part::Slots(_) | Part::Parts(..) => None,
-                };
-                sums[leg].sum = count.map_or(sums[leg].sum, i128::from);
+            if let Aggregate::Distinct(_) = definition.aggregate {
+                sums[leg].sum = self.different(group, leg, part, &slots, sums[leg]);
             }
         }
         let mut percentiles = [None; 2];
@@ -363,6 +358,32 @@ impl Metric {
             totals: sums,
             carried: carried(&group.legs[0], &slots, group.how[0]),
         }
+    }
+
+    /// How many different values a leg of a group has in a part; nearly, where not all are kept one by one.
+    fn different(&self, group: &Group, leg: usize, part: &Part, slots: &Range<i64>, totals: Totals) -> i128 {
+        let Some(rolling) = group.rolling.as_deref() else {
+            // One slot: what is in its sketch is nowhere else.
+            let Some(place) = self.group_at(group).filter(|_| totals.capped > 0) else {
+                return totals.sum;
+            };
+            let key = SketchKey {
+                group: place,
+                leg: u8::from(leg == 1),
+                slot: slots.start,
+            };
+            let sketch = self.chunks.sketch(group.hash, &key);
+            return totals.sum + sketch.map_or(0, |sketch| sketch.estimate().into());
+        };
+        let spread = &rolling.spread[leg];
+        let (exact, sketch) = match part {
+            Part::Current => (spread.current, spread.wide.as_ref().map(|wide| &wide.current)),
+            Part::Previous => (spread.previous, spread.wide.as_ref().map(|wide| &wide.previous)),
+            Part::Spark(i, _) => (spread.spark[*i], spread.wide.as_ref().map(|wide| &wide.spark[*i])),
+            Part::Slots(_) | Part::Parts(..) => return totals.sum,
+        };
+        let told = sketch.filter(|_| totals.capped > 0).map_or(0, Sketch::estimate);
+        i128::from(told.max(exact.into()))
     }
 
     /// How much of some slots is over, in 24ths of a microsecond; 0 where nothing is.

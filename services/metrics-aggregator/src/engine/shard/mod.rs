@@ -15,7 +15,7 @@ use roomcast_proto::metric::{UPDATED, metric_of_key};
 
 use crate::definition::Definition;
 use crate::definition::rule::Rule;
-use crate::engine::alert::{Alerts, Notice};
+use crate::engine::alert::{Alerts, Notice, Silenced};
 use crate::engine::codec::Corrupt;
 use crate::engine::metric::{Hole, Metric, Outcome};
 use crate::engine::render::Outgoing;
@@ -322,6 +322,11 @@ impl Shard {
             self.believed = seq;
             self.unsaved = self.unsaved.max(Unsaved::Position);
         }
+    }
+
+    /// From the next look on rules are silent as operators say.
+    pub fn silence(&mut self, silenced: Arc<[Silenced]>) {
+        self.alerts.silence(silenced);
     }
 
     /// Moves time, and has rules look.
