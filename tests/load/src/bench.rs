@@ -11,6 +11,7 @@ pub mod idle;
 pub mod ingest;
 pub mod killed;
 pub mod load;
+mod numbers;
 mod owned;
 mod publisher;
 mod report;
@@ -117,7 +118,7 @@ const STAGES: [(&str, &str); 11] = [
     ("P5", "freshness"),
     ("P6", "return storm"),
     ("P7", "ingest and aggregator"),
-    ("P8", "folds and groups"),
+    ("P8", "folds, numbers and groups"),
     ("P9", "catch-up, and a gateway with a full ring (P10)"),
     ("P10", "starts"),
     ("P11", "clients that never read"),
@@ -149,6 +150,9 @@ async fn stage(bench: &mut Bench, name: &str, effort: Effort) -> anyhow::Result<
         "P7" => Box::pin(ingest::run(bench, &usual)).await,
         "P8" => {
             folds::run(bench, effort.rounds)?;
+            numbers::writes(bench, effort.rounds)?;
+            numbers::many(bench, effort.rounds)?;
+            Box::pin(numbers::frames(bench, effort.rounds)).await?;
             catchup::groups(bench, 1).await
         }
         // Publishing a million events takes longer than all else here: once.

@@ -112,7 +112,7 @@ fn folds_per_second(definitions: &Definitions, events: &[String], now: i64) -> a
 }
 
 /// CPU time of this thread.
-fn thread_cpu_ns() -> u64 {
+pub fn thread_cpu_ns() -> u64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split_whitespace()
         .next()
