@@ -43,7 +43,7 @@ def rows(data):
             if hour not in hours:
                 hours[hour] = int(pandas.Timestamp(hour).timestamp())
             if room == "flights":
-                # A plane to a place: 44,158 different ones in a year.
+                # A plane to a place: more different ones in a year than are counted exactly.
                 row["hop"] = "NA" if empty(row["tailnum"]) else f"{row['tailnum']} {row['dest']}"
             minute = int(row["minute"]) if room == "flights" else 0
             yield room, hours[hour] + minute * 60, row
