@@ -121,7 +121,7 @@ export class Link {
     try {
       socket = this.#host.carrier(transport);
     } catch (thrown) {
-      const error = thrown instanceof RoomcastError ? thrown : new RoomcastError('unsupported', `The connection could not be made: ${String(thrown)}`);
+      const error = thrown instanceof RoomcastError ? thrown : new RoomcastError('unsupported', `Not connected: ${String(thrown)}`);
       const isLast = this.#host.transports.at(-1) === transport;
       // Nowhere to fall back to, and waiting would not mend it.
       queueMicrotask(() => this.input({ type: isLast ? 'unsupported' : 'unfit', error }));
@@ -143,7 +143,7 @@ export class Link {
       if (this.#socket !== socket) return;
       this.#socket = undefined;
       const reason = event.reason === undefined ? '' : String(event.reason);
-      if (event.code === CLOSE_UNFIT) this.input({ type: 'unfit', error: new RoomcastError('unsupported', reason || 'This way does not work here.', { temporary: true }) });
+      if (event.code === CLOSE_UNFIT) this.input({ type: 'unfit', error: new RoomcastError('unsupported', reason || 'This way fails.', { temporary: true }) });
       else this.input({ type: 'dropped', code: event.code ?? 1006, reason });
     };
     // A close always follows and carries the code; without a handler some libraries throw.

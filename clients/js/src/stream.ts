@@ -57,8 +57,9 @@ export class Stream extends Follower {
     if (turn !== this.#turn) return;
     // None of the rooms is open; those that the policy joins may be.
     if (response.status === 403 && rooms.length > 0) return this.#follow([], rooms);
-    if (!response.ok) return this.refused(response);
-    if (response.body === null || !(response.headers.get('content-type') ?? '').startsWith('text/event-stream')) {
+    // A 502 is a proxy's, never the gateway's: it may refuse streams alone.
+    if (response.status !== 502 && !response.ok) return this.refused(response);
+    if (!response.body || !response.headers.get('content-type')?.startsWith('text/event-stream')) {
       return this.end(CLOSE_UNFIT);
     }
     await this.#read(response.body, turn, refused);

@@ -126,10 +126,10 @@ describe('ways', () => {
     expect(statuses.at(-1)).toBe('websocket connecting');
   });
 
-  it('a stream that a proxy spoils is followed by held polls, those by polls', async () => {
+  it.each([200, 404, 502])('a stream that a proxy spoils with %i is followed by held polls, those by polls', async (status) => {
     make();
     await blocked();
-    await last('/v1/sse').answer(new Response('<html>', { headers: { 'content-type': 'text/html' } }));
+    await last('/v1/sse').answer(new Response('<html>', { status, headers: { 'content-type': 'text/html' } }));
     expect(statuses.at(-1)).toBe('longpoll authenticating');
     const answer = (body: Record<string, unknown>): Promise<void> => last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [], cursor: 'p1', more: false, ...body }));
     // At once, because somebody waits.
