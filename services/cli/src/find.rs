@@ -58,6 +58,28 @@ pub(crate) fn nats_server() -> Result<PathBuf, Failure> {
         })
 }
 
+/// The oldest PostgreSQL that is followed.
+const POSTGRES_MIN: u32 = 15;
+
+/// The folder of PostgreSQL's programs: the newest of Debian's, or on `PATH`.
+pub(crate) fn postgres() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let number = |path: &Path| {
+        path.file_name()
+            .and_then(|name| name.to_str()?.parse::<u32>().ok())
+    };
+    let newest = versions
+        .map(|version| version.path())
+        .filter(|path| is_program(&path.join("bin/initdb")) && number(path) >= Some(POSTGRES_MIN))
+        .max_by_key(|path| number(path));
+    newest
+        .map(|path| path.join("bin"))
+        .or_else(|| on_path("initdb").and_then(|path| path.parent().map(Path::to_owned)))
+}
+
 /// A scenario's folder, by name (`bookings`) or by path (`./my/scenario`).
 ///
 /// # Errors

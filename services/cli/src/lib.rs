@@ -21,6 +21,7 @@ mod publish;
 mod record;
 mod replay;
 mod scenario;
+mod shop;
 mod simulate;
 mod streams;
 mod tail;

@@ -13,6 +13,7 @@ use crate::dev_env::{self, DevEnv};
 use crate::duration::shown;
 use crate::ingest::{BATCH, Credential, EVENT, Ingest, PublishError};
 use crate::scenario::{Again, Generator, Recorded, Scenario, Told};
+use crate::shop::Shop;
 use crate::terminal::say;
 use crate::{find, terminal};
 
@@ -152,20 +153,35 @@ async fn again(mut day: Recorded, sink: &Sink, speed: f64, stop: &CancellationTo
 #[derive(Debug)]
 pub(crate) enum Sink {
     Ingest(Box<Ingest>),
+    /// Rows of its database, and only what those cannot say to ingest.
+    Shop(Box<Shop>),
     Print,
 }
 
 impl Sink {
+    /// Says what happens now.
+    async fn tell(&self, told: &Told, stop: &CancellationToken) -> Result<bool, Failure> {
+        if let Self::Shop(shop) = self
+            && let Some(statement) = shop.statement(&told.data)
+        {
+            return shop.write(&statement, stop).await;
+        }
+        let event = Generator::event(told, &new_event_id(), now_micros());
+        self.put(EVENT, event, stop).await
+    }
+
     /// `false`: stopped meanwhile, or nobody reads.
     async fn put(&self, kind: &str, body: String, stop: &CancellationToken) -> Result<bool, Failure> {
-        match self {
-            Self::Print => Ok(terminal::print(&body)),
-            Self::Ingest(ingest) => match ingest.post_until_stored(kind, body.into(), stop).await {
-                Ok(answer) => Ok(answer.is_some()),
-                Err(PublishError::Refused(message) | PublishError::Temporary { message, .. }) => {
-                    Err(Failure::file(message))
-                }
-            },
+        let ingest = match self {
+            Self::Print => return Ok(terminal::print(&body)),
+            Self::Ingest(ingest) => ingest,
+            Self::Shop(shop) => &shop.site,
+        };
+        match ingest.post_until_stored(kind, body.into(), stop).await {
+            Ok(answer) => Ok(answer.is_some()),
+            Err(PublishError::Refused(message) | PublishError::Temporary { message, .. }) => {
+                Err(Failure::file(message))
+            }
         }
     }
 }
@@ -218,7 +234,9 @@ impl Simulator {
             }
             published.events += batch.len() as u64;
             let goes_on = match sink {
-                Sink::Ingest(_) => sink.put(BATCH, format!("[{}]", batch.join(",")), stop).await?,
+                Sink::Ingest(_) | Sink::Shop(_) => {
+                    sink.put(BATCH, format!("[{}]", batch.join(",")), stop).await?
+                }
                 Sink::Print => sink.put(EVENT, batch.join("\n"), stop).await?,
             };
             if !goes_on {
@@ -270,8 +288,7 @@ impl Simulator {
                 () = tokio::time::sleep_until(began + due) => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            let event = Generator::event(&told, &new_event_id(), now_micros());
-            if !sink.put(EVENT, event, stop).await? || (one_story && told.last) {
+            if !sink.tell(&told, stop).await? || (one_story && told.last) {
                 return Ok(());
             }
         }

@@ -59,6 +59,7 @@ pub(crate) enum Role {
     Gateway,
     Aggregator,
     Ingest,
+    Postgres,
     Nats,
 }
 
@@ -68,6 +69,7 @@ impl Role {
             Self::Gateway => "gateway",
             Self::Aggregator => "aggregator",
             Self::Ingest => "ingest",
+            Self::Postgres => "postgres",
             Self::Nats => "nats",
         }
     }
@@ -77,7 +79,15 @@ impl Role {
             Self::Gateway => Colour::Cyan,
             Self::Aggregator => Colour::Magenta,
             Self::Ingest => Colour::Blue,
-            Self::Nats => Colour::Dim,
+            Self::Postgres | Self::Nats => Colour::Dim,
+        }
+    }
+
+    /// How it is asked to end. PostgreSQL waits for its clients when it is asked as the others are.
+    pub(super) fn end(self) -> Signal {
+        match self {
+            Self::Postgres => Signal::INT,
+            _ => Signal::TERM,
         }
     }
 
@@ -88,6 +98,10 @@ impl Role {
         let matters = ["[WRN]", "[ERR]", "[FTL]"]
             .iter()
             .any(|level| line.contains(level));
+        if self == Self::Postgres {
+            // Its other complaints are told to whoever asked, and to us.
+            return line.contains("PANIC:");
+        }
         self != Self::Nats || (matters && !line.contains("Plaintext passwords"))
     }
 }
@@ -180,5 +194,6 @@ mod tests {
         );
         assert!(Role::Nats.shows("[1] 2026/11/21 08:00:00.000000 [ERR] no space left"));
         assert!(Role::Gateway.shows("anything"));
+        assert!(!Role::Postgres.shows("LOG:  database system is ready to accept connections"));
     }
 }

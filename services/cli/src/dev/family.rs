@@ -98,9 +98,15 @@ impl Family {
         }
     }
 
-    /// Ends all processes, role by role: SIGTERM, and SIGKILL for those that take longer than the grace.
+    /// Ends all processes, role by role: as each is asked, and SIGKILL for those that take longer than the grace.
     pub(crate) async fn stop(&mut self) {
-        for role in [Role::Gateway, Role::Aggregator, Role::Ingest, Role::Nats] {
+        for role in [
+            Role::Gateway,
+            Role::Aggregator,
+            Role::Ingest,
+            Role::Postgres,
+            Role::Nats,
+        ] {
             let (now, later) = std::mem::take(&mut self.members)
                 .into_iter()
                 .partition(|member| member.role == role);
@@ -135,7 +141,7 @@ impl Watch {
         loop {
             let status = tokio::select! {
                 status = running.child.wait() => status,
-                () = self.stop.cancelled() => return running.end(&self.end).await,
+                () = self.stop.cancelled() => return running.end(&self.end, self.spec.role).await,
             };
             let died = running.died(&self.spec, status.ok()).await;
             if !self.restart.load(Ordering::Relaxed) {

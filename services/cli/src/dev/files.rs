@@ -26,6 +26,8 @@ pub(crate) struct Files {
     pub(crate) metrics: Option<PathBuf>,
     pub(crate) schemas: Option<PathBuf>,
     pub(crate) page: Option<Value>,
+    /// The mapping of the scenario's database.
+    pub(crate) capture: Option<PathBuf>,
     pub(crate) scenario: Option<Arc<Scenario>>,
 }
 
@@ -84,6 +86,7 @@ impl Files {
             .map(|path| read_page(&path))
             .transpose()?;
         Ok(Self {
+            capture: of_scenario("capture.yaml"),
             policy,
             roles,
             metrics,

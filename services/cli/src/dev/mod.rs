@@ -10,6 +10,7 @@ mod greeting;
 mod home;
 mod nats;
 mod ports;
+mod postgres;
 mod ready;
 mod running;
 mod services;
@@ -46,7 +47,8 @@ const PIDS: &str = ".roomcast/pids.json";
     roomcast dev --policy policy.yaml --metrics metrics.yaml --dir state\n  \
     roomcast dev --gateways 2 --aggregators 2 --ports free --json")]
 pub(crate) struct Options {
-    /// A scenario, by name or folder: its policy, metrics, page and events. Into an empty stream 48 h of history go first.
+    /// A scenario, by name or folder: its policy, metrics, page and events. Where it has a database and PostgreSQL is installed, one is
+    /// started, and rows are written instead of events.
     #[arg(long, value_name = "NAME|DIR")]
     scenario: Option<String>,
     /// Seed of the scenario's events.
@@ -55,6 +57,9 @@ pub(crate) struct Options {
     /// How much faster than the scenario says its live events come.
     #[arg(long, default_value_t = 1.0, value_parser = crate::simulate::parse_speed)]
     speed: f64,
+    /// How much of the past an empty stream gets first, of a scenario.
+    #[arg(long, value_name = "DURATION", default_value = "48h", value_parser = crate::duration::parse)]
+    history: Duration,
     /// A policy, instead of the scenario's.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,

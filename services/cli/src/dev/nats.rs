@@ -106,7 +106,7 @@ impl Users {
 }
 
 /// 192 random bits as text that needs no quoting anywhere.
-fn password() -> Result<String, Failure> {
+pub(super) fn password() -> Result<String, Failure> {
     use base64::Engine;
     let mut bytes = [0_u8; 24];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::internal("the system gives no random numbers"))?;

@@ -28,6 +28,8 @@ pub(crate) struct Counts {
     pub(crate) gateways: u32,
     pub(crate) ingests: u32,
     pub(crate) aggregators: u32,
+    /// Whether there is a database.
+    pub(crate) database: bool,
 }
 
 /// The ports of a system, all on loopback.
@@ -40,6 +42,8 @@ pub(crate) struct Ports {
     pub(crate) ingests: Vec<(u16, u16)>,
     /// Admin port of each.
     pub(crate) aggregators: Vec<u16>,
+    /// Of the database; 0 where there is none.
+    pub(crate) database: u16,
 }
 
 /// Listens on ports until all have been chosen, so that none is chosen twice.
@@ -91,6 +95,8 @@ pub(crate) fn choose(choice: Choice, counts: Counts) -> Result<Ports, Failure> {
         aggregators: (0..counts.aggregators)
             .map(|index| chooser.port(AGGREGATOR_ADMIN, index))
             .collect::<Result<_, _>>()?,
+        // Its usual one is often taken, by a PostgreSQL of the machine's own.
+        database: if counts.database { chooser.port(0, 1)? } else { 0 },
     })
 }
 
@@ -165,6 +171,7 @@ mod tests {
                 gateways: 2,
                 ingests: 2,
                 aggregators: 2,
+                database: true,
             },
         )
         .unwrap();
@@ -172,11 +179,12 @@ mod tests {
         let mut all: Vec<u16> = pairs
             .flat_map(|(a, b)| [*a, *b])
             .chain(ports.aggregators)
+            .chain([ports.database])
             .collect();
         let count = all.len();
         all.sort_unstable();
         all.dedup();
-        assert_eq!((all.len(), count), (16, 16));
+        assert_eq!((all.len(), count), (17, 17));
         assert!(all.iter().all(|port| *port > 0));
     }
 

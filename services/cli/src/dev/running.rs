@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use roomcast_chassis::process::{Exit, Failure};
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::Child;
 use tokio::task::JoinHandle;
@@ -107,11 +107,11 @@ impl Running {
     }
 
     /// Asks it to end, waits, and insists.
-    pub(super) async fn end(mut self, end: &End) {
+    pub(super) async fn end(mut self, end: &End, role: Role) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended by itself in this instant; then there is nobody to tell.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
+            let _ = rustix::process::kill_process(pid, role.end());
         }
         let ended = tokio::select! {
             _ = self.child.wait() => true,

@@ -11,6 +11,7 @@ use super::files::Files;
 use super::home::Home;
 use super::nats::Users;
 use super::ports::Ports;
+use super::postgres::Postgres;
 use crate::find;
 use crate::token::{AUDIENCE, DEVELOPMENT_ISSUER};
 
@@ -43,6 +44,8 @@ pub(crate) struct Services<'a> {
     pub(crate) keys_file: PathBuf,
     pub(crate) admin_keys_file: PathBuf,
     pub(crate) page_file: Option<PathBuf>,
+    /// The database that is followed.
+    pub(super) database: Option<&'a Postgres>,
     pub(crate) extra: &'a Extra,
 }
 
@@ -125,6 +128,11 @@ impl Services<'_> {
                     .iter()
                     .map(|folder| pair("ROOMCAST_SCHEMAS_DIR", shown(folder))),
             );
+            if let Some(database) = self.database {
+                environment.push(pair("ROOMCAST_CAPTURE_FILE", shown(&database.capture)));
+                let address = shown(&database.address_file);
+                environment.push(pair("ROOMCAST_CAPTURE_DATABASE_FILE", address));
+            }
             Ok(spec(
                 Role::Ingest,
                 index,

@@ -21,18 +21,20 @@ use super::files::{Files, Named};
 use super::home::Home;
 use super::nats::{Server, Users};
 use super::ports::{self, Counts, Ports};
+use super::postgres::Postgres;
 use super::ready::{self, step};
 use super::services::{self, Extra, Services};
 use crate::dev_env::Written;
 use crate::ingest::{Credential, Ingest};
-use crate::scenario::Scenario;
+use crate::scenario::{Generator, Scenario};
+use crate::shop::Shop;
 use crate::simulate::{Simulator, Sink, now_micros};
 use crate::terminal::say;
 use crate::token::{ADMIN_AUDIENCE, AUDIENCE, DEVELOPMENT_ISSUER, Signer};
 use crate::{find, streams};
 
-/// How much past a scenario gets in an empty stream: what the page compares the last day with, and that day.
-const HISTORY_MICROS: i64 = 48 * 3_600 * 1_000_000;
+/// A database is followed within a second; on a busy machine several times that.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(60);
 /// Tokens hold for a day at most; well before, new ones are written.
 const TOKENS_EVERY: Duration = Duration::from_secs(12 * 3_600);
 
@@ -78,6 +80,7 @@ impl System<'_> {
             gateways: options.gateways,
             ingests: options.ingests,
             aggregators,
+            database: files.capture.is_some(),
         };
         let ports = ports::choose(options.ports, counts)?;
         // A missing binary is said before a minute of history is published, not after it.
@@ -119,6 +122,18 @@ impl System<'_> {
             claims: files.claims(),
         };
         let (empty, replicas) = system.nats_and_streams(family, nodes).await?;
+        let now = now_micros();
+        let database = match &files.capture {
+            Some(capture) => Postgres::start(capture, home, family, system.ports.database).await?,
+            None => None,
+        };
+        let shop = match (&database, &files.scenario) {
+            (Some(database), Some(scenario)) => {
+                let past = empty.then(|| system.past(scenario, now));
+                Some(system.shop(database, past).await?)
+            }
+            _ => None,
+        };
         let extra = Extra {
             gateway: options.gateway_env.clone(),
             ingest: options.ingest_env.clone(),
@@ -134,13 +149,17 @@ impl System<'_> {
             keys_file,
             admin_keys_file,
             page_file: files.write_page(home, &system.ingest(), &system.admin_by_kind())?,
+            database: database.as_ref(),
             extra: &extra,
         };
         ready::start("ingest", family, services.ingests()?).await?;
         let mut live = match &files.scenario {
-            Some(scenario) => Some(system.history(family, scenario, empty).await?),
+            Some(scenario) => Some(system.history(family, scenario, empty, now).await?),
             None => None,
         };
+        if let Some(shop) = &shop {
+            until_followed(family, shop).await?;
+        }
         if files.metrics.is_none() {
             say("  no metrics: nothing names definitions (--metrics), so there is no aggregator");
         }
@@ -150,7 +169,8 @@ impl System<'_> {
         let stop = CancellationToken::new();
         // Before the services end, not after them: it would complain that nobody takes its events.
         let _stopped = stop.clone().drop_guard();
-        let simulating = live.take().map(|simulator| system.live(simulator, stop));
+        let sink = shop.map_or_else(|| system.sink(), |shop| Sink::Shop(Box::new(shop)));
+        let simulating = live.take().map(|simulator| system.live(simulator, sink, stop));
         let example = match (&files.scenario, &options.policy) {
             (Some(scenario), None) => scenario.example(),
             (None, None) => ("demo", "demo:new", "staff"),
@@ -254,24 +274,20 @@ impl System<'_> {
         family: &mut Family,
         scenario: &Arc<Scenario>,
         empty: bool,
+        now: i64,
     ) -> Result<Simulator, Failure> {
         let since = Instant::now();
-        let now = now_micros();
-        let start = if empty { now - HISTORY_MICROS } else { now };
+        let start = if empty { now - self.history_micros() } else { now };
         let mut simulator = Simulator::new(Arc::clone(scenario), self.options.seed, start, now);
         if empty {
-            say("  the stream is empty: publishing 48 h of history first");
+            say("  the stream is empty: publishing its history first");
             let sink = self.sink();
             let stop = CancellationToken::new();
             let published = ready::unless_died(family, simulator.history(&sink, &stop)).await?;
             let events = published.events;
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
             let rate = events as f64 / published.took.as_secs_f64().max(0.001);
-            step(
-                "history",
-                &format!("{events} events of 48 h, {rate:.0} a second"),
-                since,
-            );
+            step("history", &format!("{events} events, {rate:.0} a second"), since);
         } else {
             say("  the stream has events already: no history");
         }
@@ -279,15 +295,49 @@ impl System<'_> {
     }
 
     /// Lets the scenario go on live, beside everything else.
-    fn live(&self, mut simulator: Simulator, stop: CancellationToken) -> JoinHandle<Result<(), Failure>> {
-        let (sink, speed) = (self.sink(), self.options.speed);
+    fn live(
+        &self,
+        mut simulator: Simulator,
+        sink: Sink,
+        stop: CancellationToken,
+    ) -> JoinHandle<Result<(), Failure>> {
+        let speed = self.options.speed;
         tokio::spawn(async move { simulator.live(&sink, speed, false, &stop).await })
     }
 
     /// The first ingest, as the desk.
-    fn sink(&self) -> Sink {
+    fn desk(&self) -> Ingest {
         let credential = Credential::Signed(Box::new(self.signer.clone()), self.claims("desk", "desk"));
-        Sink::Ingest(Box::new(Ingest::new(&self.ingest(), credential)))
+        Ingest::new(&self.ingest(), credential)
+    }
+
+    fn sink(&self) -> Sink {
+        Sink::Ingest(Box::new(self.desk()))
+    }
+
+    fn history_micros(&self) -> i64 {
+        i64::try_from(self.options.history.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// What the scenario's past says, in its order.
+    fn past(&self, scenario: &Arc<Scenario>, now: i64) -> impl Iterator<Item = String> + use<> {
+        let start = now - self.history_micros();
+        let told = Generator::new(Arc::clone(scenario), self.options.seed, start, now);
+        told.take_while(move |told| told.at < now).map(|told| told.data)
+    }
+
+    /// The shop whose rows are followed, with those that its past has left.
+    async fn shop(
+        &self,
+        database: &Postgres,
+        past: Option<impl Iterator<Item = String>>,
+    ) -> Result<Shop, Failure> {
+        let (owner, mapping) = (database.owner.clone(), database.mapping.clone());
+        let shop = Shop::open(owner, mapping, self.desk()).await?;
+        if let Some(past) = past.filter(|_| database.fresh) {
+            shop.fill(past).await?;
+        }
+        Ok(shop)
     }
 
     /// Stays until a process dies or the simulator cannot go on.
@@ -321,4 +371,21 @@ impl System<'_> {
             }
         }
     }
+}
+
+/// Waits until ingest follows the database: rows that are written before would be no events.
+async fn until_followed(family: &mut Family, shop: &Shop) -> Result<(), Failure> {
+    let since = Instant::now();
+    ready::unless_died(family, async {
+        while !shop.is_followed().await? {
+            if since.elapsed() > FOLLOWED_WITHIN {
+                return Err(Failure::unavailable(
+                    "ingest does not follow the database; see what it says above",
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    })
+    .await
 }

@@ -10,5 +10,6 @@
 mod dev;
 mod offline;
 mod replay;
+mod scenarios;
 mod system;
 mod top;
