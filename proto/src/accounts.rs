@@ -13,7 +13,7 @@ pub use security::{Security, Tls};
 
 use crate::ids::{Room, Tenant};
 use crate::subject::{
-    QUEUED_ALL, SERVERS_HEALTH, SERVERS_JETSTREAM, command_tokens, queue_stream, stream as names,
+    QUEUED_ALL, SERVERS_HEALTH, SERVERS_JETSTREAM, command_tokens, queue_of, queue_stream, stream as names,
 };
 
 /// Prefix of the JetStream API inside `CORE`.
@@ -460,7 +460,7 @@ impl ServerConfig {
                     .flat_map(|room| [format!("in.{room}.*"), format!("in.{room}.>")])
                     .collect(),
             };
-            publishes.push(format!("inq.{}.>", self.known_as(&publisher.user)));
+            publishes.push(queue_of(self.known_as(&publisher.user)));
             let hears = [format!("{}.>", inbox_prefix(&publisher.user.name))];
             let _ = writeln!(
                 out,

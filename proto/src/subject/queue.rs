@@ -15,6 +15,12 @@ pub fn queued(publisher: &str, room: &Room, audience: &Audience) -> String {
     format!("inq.{publisher}.{room}.{audience}")
 }
 
+/// `inq.<publisher>.>`: where a publisher may put something into its own queue.
+#[must_use]
+pub fn queue_of(publisher: &str) -> String {
+    format!("inq.{publisher}.>")
+}
+
 /// The stream of a publisher's queue and the subjects it captures: `INQ_<tenant>_<publisher>`, `inq.<tenant>.<publisher>.>`. `None`:
 /// the publisher's name is no token.
 ///

@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Audit(crate::audit::Options),
     /// Check policies, metric definitions, schemas and scenarios without starting anything.
     Check(crate::check::Options),
+    /// Add and remove tenants in the configuration of NATS and in the policy; exchange their keys without a gap.
+    Tenant(crate::tenant::Options),
     /// Write TypeScript from the schemas of events.
     Types(crate::types::Options),
     /// Create and verify the streams and buckets on a NATS server.

@@ -25,6 +25,7 @@ mod shop;
 mod simulate;
 mod streams;
 mod tail;
+mod tenant;
 mod terminal;
 mod token;
 mod top;
@@ -85,6 +86,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Replay(options) => Box::pin(replay::run(options)).await,
         Command::Audit(options) => Box::pin(audit::run(options)).await,
         Command::Check(options) => check::run(&options).await,
+        Command::Tenant(options) => tenant::run(&options),
         Command::Types(options) => types::run(&options),
         Command::Streams(options) => Box::pin(streams::run(options)).await,
     }

@@ -12,4 +12,5 @@ mod offline;
 mod replay;
 mod scenarios;
 mod system;
+mod tenant;
 mod top;

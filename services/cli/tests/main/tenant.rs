@@ -1,0 +1,358 @@
+//! A tenant added, its key exchanged and the tenant removed on a running nats-server, while everybody else stays connected.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event};
+use futures_util::StreamExt;
+use roomcast_proto::accounts::{Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix};
+use roomcast_proto::ids::Tenant;
+
+use crate::system::{complaint, repository, roomcast};
+
+const WITHIN: Duration = Duration::from_secs(30);
+const POLICY: &str = "version: 1
+roles:
+  desk: { permissions: [orders.publish] }
+rooms:
+  - { room: orders, publish: orders.publish }
+publishers:
+  - { nats: main/publisher, roles: [desk] }
+";
+
+struct Server {
+    child: Child,
+    url: String,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn user(name: &str) -> User {
+    User {
+        name: name.to_owned(),
+        password: "test-only".to_owned(),
+    }
+}
+
+/// A server from our generator; `None` after saying what is missing.
+fn start() -> Option<Server> {
+    let told = std::env::var_os("ROOMCAST_NATS_SERVER").map(PathBuf::from);
+    let binary = told
+        .into_iter()
+        .chain([repository().join(".tools/bin/nats-server")])
+        .find(|path| path.is_file());
+    let Some(binary) = binary else {
+        assert!(
+            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "no nats-server: make tools"
+        );
+        eprintln!("SKIPPED: nats-server is not here: make tools");
+        return None;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let config = ServerConfig {
+        server_name: "n1".to_owned(),
+        listen: listen.clone(),
+        monitor: None,
+        store_dir: folder.path().join("store").display().to_string(),
+        max_file_bytes: 1 << 30,
+        admin: user("admin"),
+        ingest: user("ingest"),
+        aggregator: user("agg"),
+        gateway: user("gw"),
+        reader: Some(user("reader")),
+        system: user("sys"),
+        tenants: vec![TenantAccount {
+            tenant: Tenant::default(),
+            publishers: vec![Publisher {
+                user: user("publisher"),
+                rooms: None,
+            }],
+            backends: Vec::new(),
+        }],
+        cluster: None,
+        security: Security::default(),
+    };
+    std::fs::write(folder.path().join("nats.conf"), config.render()).unwrap();
+    std::fs::write(folder.path().join("policy.yaml"), POLICY).unwrap();
+    let child = Command::new(binary)
+        .args(["-c", "nats.conf"])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    Some(Server {
+        child,
+        url: format!("nats://{listen}"),
+        folder,
+    })
+}
+
+/// A connection, and how often it was lost.
+struct Connection {
+    client: Client,
+    lost: Arc<AtomicU32>,
+}
+
+impl Connection {
+    fn lost(&self) -> u32 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Asks ingest's side something; whether it answered.
+    async fn is_heard(&self) -> bool {
+        let asked = self.client.request("in.orders.all", "x".into());
+        let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.payload == "heard"))
+    }
+}
+
+fn tenant(folder: &Path, arguments: &[&str]) {
+    let files = [
+        "--conf",
+        "nats.conf",
+        "--policy",
+        "policy.yaml",
+        "--secrets",
+        "keys",
+    ];
+    let output = roomcast(folder, &[&["tenant"], arguments, &files].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", complaint(&output));
+}
+
+impl Server {
+    /// Has the server read its configuration again.
+    fn reload(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
+    /// The newest secret key, and the file's name.
+    fn key(&self, known: &[String]) -> (String, String) {
+        let listed = std::fs::read_dir(self.folder.path().join("keys")).unwrap();
+        let names = listed.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        let name = names.into_iter().find(|name| !known.contains(name)).unwrap();
+        let path = self.folder.path().join("keys").join(&name);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o077, 0, "{name} is its owner's alone");
+        (std::fs::read_to_string(&path).unwrap().trim().to_owned(), name)
+    }
+
+    async fn connected(&self, options: ConnectOptions, name: &str) -> Option<Connection> {
+        let lost = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&lost);
+        let options = options
+            .custom_inbox_prefix(inbox_prefix(name))
+            .event_callback(move |event| {
+                if matches!(event, Event::Disconnected | Event::ClientError(_)) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                async {}
+            });
+        let client = options.connect(&self.url).await.ok()?;
+        Some(Connection { client, lost })
+    }
+
+    async fn with_password(&self, name: &str) -> Connection {
+        let deadline = tokio::time::Instant::now() + WITHIN;
+        loop {
+            let options = ConnectOptions::with_user_and_password(name.to_owned(), "test-only".to_owned());
+            if let Some(connection) = self.connected(options, name).await {
+                return connection;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{name} cannot connect");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the server knows a key.
+    async fn with_key(&self, seed: &str) -> Connection {
+        let deadline = tokio::time::Instant::now() + WITHIN;
+        loop {
+            let options = ConnectOptions::with_nkey(seed.to_owned());
+            if let Some(connection) = self.connected(options, "erp").await {
+                return connection;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the key is not known");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + WITHIN;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn policy(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("policy.yaml")).unwrap()
+}
+
+#[tokio::test]
+async fn keys_are_exchanged_without_a_gap() {
+    let add = [
+        "add",
+        "acme",
+        "--publisher",
+        "erp",
+        "--role",
+        "desk",
+        "--room",
+        "orders",
+    ];
+    let Some(server) = start() else {
+        return;
+    };
+    let folder = server.folder.path();
+    let ingest = server.with_password("ingest").await;
+    let others = [
+        server.with_password("gw").await,
+        server.with_password("publisher").await,
+    ];
+    let mut requests = ingest
+        .client
+        .queue_subscribe("in.*.>", "ingest".to_owned())
+        .await
+        .unwrap();
+    let answering = ingest.client.clone();
+    tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            assert!(
+                request.subject.starts_with("in.acme.orders.") || request.subject.starts_with("in.main.")
+            );
+            if let Some(reply) = request.reply {
+                answering.publish(reply, "heard".into()).await.unwrap();
+            }
+        }
+    });
+
+    until("ingest listens", async || others[1].is_heard().await).await;
+    tenant(folder, &add);
+    let (first_seed, first_name) = server.key(&[]);
+    server.reload();
+    drop(server.with_key(&first_seed).await);
+    // What a new account imports is routed from the second time on.
+    server.reload();
+    assert!(policy(folder).contains("nats: acme/U"), "{}", policy(folder));
+    let first = server.with_key(&first_seed).await;
+    until("the first key publishes", async || first.is_heard().await).await;
+    assert!(others[1].is_heard().await);
+
+    // Two keys at once: neither connection is touched.
+    tenant(folder, &["rotate", "acme", "erp"]);
+    let (second_seed, _) = server.key(&[first_name]);
+    server.reload();
+    let second = server.with_key(&second_seed).await;
+    assert!(first.is_heard().await && second.is_heard().await);
+    assert_eq!((first.lost(), second.lost()), (0, 0));
+    assert_eq!(
+        policy(folder).matches("nats: acme/U").count(),
+        2,
+        "{}",
+        policy(folder)
+    );
+
+    // The older one ends, the newer one goes on.
+    tenant(folder, &["rotate", "acme", "erp", "--finish"]);
+    server.reload();
+    until("the older key is gone", async || first.lost() > 0).await;
+    assert!(second.is_heard().await);
+    assert_eq!(second.lost(), 0);
+    assert_eq!(
+        policy(folder).matches("nats: acme/U").count(),
+        1,
+        "{}",
+        policy(folder)
+    );
+
+    tenant(folder, &["remove", "acme"]);
+    server.reload();
+    until("the tenant is gone", async || second.lost() > 0).await;
+    assert_eq!(policy(folder), POLICY);
+    // Nobody else has noticed.
+    assert!(others[1].is_heard().await);
+    for other in others.iter().chain([&ingest]) {
+        assert_eq!(other.lost(), 0);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let conf = std::fs::read_to_string(repository().join("deploy/nats/node.conf.example")).unwrap();
+    std::fs::write(folder.path().join("nats.conf"), &conf).unwrap();
+    std::fs::write(folder.path().join("policy.yaml"), POLICY).unwrap();
+    std::fs::write(folder.path().join("other.conf"), "port: 4222\n").unwrap();
+    #[track_caller]
+    fn check(folder: &Path, conf: &str, arguments: &[&str], code: i32, words: &str) {
+        let files = ["--conf", conf, "--policy", "policy.yaml", "--secrets", "keys"];
+        let output = roomcast(folder, &[&["tenant"], arguments, &files].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", complaint(&output));
+        assert!(complaint(&output).contains(words), "{}", complaint(&output));
+    }
+    let add =
+        |tenant: &'static str, role: &'static str| ["add", tenant, "--publisher", "erp", "--role", role];
+    let folder = folder.path();
+    check(
+        folder,
+        "nats.conf",
+        &add("main", "desk"),
+        64,
+        "the tenant main is there already",
+    );
+    check(folder, "nats.conf", &add("GW", "desk"), 64, "GW");
+    check(
+        folder,
+        "nats.conf",
+        &add("acme", "nobody"),
+        65,
+        "the policy would not hold",
+    );
+    check(
+        folder,
+        "other.conf",
+        &add("acme", "desk"),
+        65,
+        "node.conf.example",
+    );
+    check(folder, "absent.conf", &add("acme", "desk"), 69, "absent.conf");
+    check(
+        folder,
+        "nats.conf",
+        &["rotate", "acme", "erp"],
+        64,
+        "there is no tenant acme",
+    );
+    check(
+        folder,
+        "nats.conf",
+        &["rotate", "main", "erp"],
+        64,
+        "main has no user erp",
+    );
+    check(
+        folder,
+        "nats.conf",
+        &["rotate", "main", "fleet", "--finish"],
+        64,
+        "one key only",
+    );
+    assert_eq!(std::fs::read_to_string(folder.join("nats.conf")).unwrap(), conf);
+    assert_eq!(policy(folder), POLICY);
+}
