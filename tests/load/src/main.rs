@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use bench::ingest::Door;
 use bench::load::Load;
-use bench::{Bench, Length, bells, catchup, fanout, growth, ingest, killed, slow, storm};
+use bench::{Bench, Length, bells, capture, catchup, fanout, growth, ingest, killed, slow, storm};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -86,6 +86,15 @@ enum Command {
         events: usize,
         /// How often.
         #[arg(long, default_value_t = 1)]
+        rounds: usize,
+    },
+    /// What a change of a database costs ingest, and how long it takes from the commit to the stream.
+    Capture {
+        /// Rows of one transaction.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: usize,
+        /// How often.
+        #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
     /// P10: how long each service takes to be ready.
@@ -170,6 +179,7 @@ async fn one(command: Command, bench: &mut Bench) -> anyhow::Result<()> {
             ingest::one_door(bench, door, events, beside.as_deref()).await
         }
         Command::Catchup { events, rounds } => catchup::run(bench, events, rounds, 3).await,
+        Command::Capture { rows, rounds } => capture::run(bench, rows, rounds).await,
         Command::Start { rounds } => catchup::starts(bench, rounds).await,
         Command::Slow(load) => slow::run(bench, &load).await,
         Command::Growth {

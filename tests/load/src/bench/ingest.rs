@@ -24,6 +24,20 @@ fn load_event(i: usize) -> Value {
     json!({ "type": "load", "room": format!("load.{}", i % 50), "data": { "amount": "12.50", "group": format!("g{}", i % 1000), "fill": "x".repeat(60) } })
 }
 
+/// What a business would say of such an event.
+const SCHEMA: &str = r#"{
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "x-roomcast-type": "load",
+  "type": "object",
+  "required": ["amount", "group"],
+  "properties": {
+    "amount": { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?$" },
+    "group": { "type": "string", "minLength": 1, "maxLength": 64 },
+    "fill": { "type": "string", "maxLength": 1000 },
+    "kind": { "enum": ["tour", "car", "transfer"] }
+  }
+}"#;
+
 /// Batches of 100 over HTTP, single POSTs on a kept connection, NATS requests; then the aggregator's share.
 ///
 /// # Errors
@@ -65,12 +79,36 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
         let what = format!("ingest CPU per event, {name}");
         bench.report.at_most("P7", what, costs, "µs", bound);
     }
+    drop(system);
+    checked(bench, load, size * 2_000).await?;
     bench.report.note(
         "P8",
         "aggregator CPU per event, sum + count by 1,000 groups, reading and writing state included",
         folds,
         "µs",
     );
+    Ok(())
+}
+
+/// The same by batches, each event checked against a schema.
+async fn checked(bench: &mut Bench, load: &Load, events: usize) -> anyhow::Result<()> {
+    let folder = super::guard::folder()?;
+    std::fs::write(folder.path().join("load.json"), SCHEMA)?;
+    let system = System::that_checks(folder.path())?;
+    let ingest = system.stack.pid("ingest-1");
+    let mut costs = Vec::new();
+    for round in 0..=load.rounds {
+        let events = if round == 0 { 2_000 } else { events };
+        let cost = per_event(ingest, events, http_batches(&system, events)).await?;
+        if round > 0 {
+            bench.say(&format!(
+                "  round {round}: batches checked by a schema {cost:.1} µs per event"
+            ));
+            costs.push(cost);
+        }
+    }
+    let what = "ingest CPU per event, HTTP batches of 100, checked by a schema";
+    bench.report.at_most("P7", what, costs, "µs", 80.0);
     Ok(())
 }
 

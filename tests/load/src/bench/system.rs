@@ -87,6 +87,40 @@ impl System {
         Self::start_with(None, &[], options)
     }
 
+    /// Follows a database by a mapping.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn that_follows(database: &str, mapping: &str) -> anyhow::Result<Self> {
+        // Read once, at the start.
+        let folder = super::guard::folder()?;
+        let file = folder.path().join("capture.yaml");
+        std::fs::write(&file, mapping)?;
+        Self::with_ingest(&[
+            format!("ROOMCAST_CAPTURE_FILE={}", file.display()),
+            format!("ROOMCAST_CAPTURE_DATABASE={database}"),
+        ])
+    }
+
+    /// Checks events by a schema, which must stay where it is.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn that_checks(schemas: &Path) -> anyhow::Result<Self> {
+        Self::with_ingest(&[format!("ROOMCAST_SCHEMAS_DIR={}", schemas.display())])
+    }
+
+    fn with_ingest(settings: &[String]) -> anyhow::Result<Self> {
+        let more = settings
+            .iter()
+            .flat_map(|setting| ["--ingest-env".to_owned(), setting.clone()]);
+        let options = Options {
+            more: more.collect(),
+            ..Options::default()
+        };
+        Self::start_with(None, &[], options)
+    }
+
     fn start_with(metrics: Option<&str>, gateway: &[&str], options: Options) -> anyhow::Result<Self> {
         let files = super::guard::folder()?;
         let issuer = Issuer::new()?;
@@ -100,7 +134,7 @@ impl System {
             write("jwks.json", &issuer.jwks()?)?.display()
         );
         let tokens = [keys, "ROOMCAST_JWT_ALLOW_HS=true".to_owned()];
-        let mut more = Vec::new();
+        let mut more = options.more.clone();
         for (flag, service) in [
             ("--gateway-env", "roomcast-edge-gateway"),
             ("--ingest-env", "roomcast-ingest"),
