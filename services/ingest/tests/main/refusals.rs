@@ -7,7 +7,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::fixture::{BATCH, EVENT, Ingest, JSON, POLICY};
+use crate::fixture::{BATCH, EVENT, Ingest, JSON, POLICY, event};
 
 #[tokio::test]
 async fn every_bad_event_is_answered_and_kept() {
@@ -411,4 +411,41 @@ async fn a_nats_user_that_the_policy_does_not_list_may_not_publish() {
         br#"{"type":"t"}"#
     );
     assert!(ingest.stored("EVENTS").await.is_empty());
+}
+
+/// Who is turned away is on record, by name only where the token is genuine; at the end of the process at the latest.
+#[tokio::test]
+async fn who_is_refused_is_on_record() {
+    let Some(ingest) = Ingest::start().await else {
+        return;
+    };
+    for _ in 0..3 {
+        let answer = ingest.post("user", JSON, event("x").to_string()).await;
+        assert_eq!(answer.status, 403, "{}", answer.text());
+    }
+    let url = format!("{}/v1/events", ingest.url);
+    let strangers = ingest.http.post(&url, "nobody's", JSON, event("x").to_string());
+    assert_eq!(strangers.await.unwrap().status, 401);
+    ingest.context.shutdown.request();
+    let refused = async || {
+        let entries = ingest.stored("AUDIT").await.into_iter();
+        let entries = entries.map(|entry| serde_json::from_slice::<Value>(&entry.payload).unwrap());
+        entries
+            .filter(|entry| entry["kind"] == "refused")
+            .collect::<Vec<_>>()
+    };
+    roomcast_harness::eventually("it is on record", Duration::from_secs(30), || async {
+        !refused().await.is_empty()
+    })
+    .await;
+    let said = refused().await[0]["note"]["refused"].take();
+    assert_eq!(
+        said[0],
+        json!({ "what": "publish", "reason": "forbidden", "count": 3, "tenant": "main", "user": "desk" })
+    );
+    assert_eq!(
+        (&said[1]["what"], &said[1]["user"]),
+        (&json!("token"), &Value::Null),
+        "{said}"
+    );
 }
