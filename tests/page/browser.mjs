@@ -68,8 +68,9 @@ export async function goTo(page, view) {
   await page.locator(`.frame[data-view=${view}]`).waitFor();
 }
 
-/** What axe finds wrong: nothing is the only good answer. */
+/** What axe finds wrong once nothing moves, because half a fade has no contrast: nothing is the only good answer. */
 export async function violations(page) {
+  await eventually('no animation runs', () => page.evaluate(() => document.getAnimations().every((one) => one.playState !== 'running' || one.effect?.getComputedTiming().endTime === Infinity)), 60_000);
   await page.evaluate(AXE);
   const { violations: found } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
   return found.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.slice(0, 3).map(({ html }) => html).join(' | ')}`);
@@ -82,6 +83,7 @@ export function still(page) {
       const runs = (one) => one.playState === 'running' && one.effect?.getComputedTiming().endTime !== Infinity;
       return document.getAnimations().filter(runs).length + document.querySelectorAll('[data-tint], .skeleton').length === 0;
     }),
+    60_000,
   );
 }
 

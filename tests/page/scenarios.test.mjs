@@ -55,21 +55,22 @@ async function lookAt(scenario) {
     await goTo(seen, view);
     await seen.locator('.panel, .blank').first().waitFor();
     await still(seen);
-    assert.equal(await seen.locator('[data-testid=chart]:not([data-state=ready])').count(), 0, `${scenario} ${view}: charts have loaded`);
+    await eventually(`${scenario} ${view}: charts have loaded`, async () => (await seen.locator('[data-testid=chart]:not([data-state=ready])').count()) === 0);
     assert.deepEqual(await violations(seen), [], `${scenario} ${view}, light`);
     await picture(view, '1440-light');
     await seen.emulateMedia({ colorScheme: 'dark', reducedMotion: 'reduce' });
     await still(seen);
     assert.deepEqual(await violations(seen), [], `${scenario} ${view}, dark`);
-    await picture(view, '1440-dark');
+    // Colours are the same everywhere: one dark picture of a business is enough.
+    if (view === VIEWS[scenario][0]) await picture(view, '1440-dark');
     await seen.emulateMedia({ colorScheme: 'light', reducedMotion: 'reduce' });
     await seen.setViewportSize(PHONE);
     await still(seen);
     await picture(view, '390-light');
     for (const width of [390, 360]) {
       await seen.setViewportSize({ ...PHONE, width });
-      const wide = await seen.evaluate(() => document.documentElement.scrollWidth);
-      assert.ok(wide <= width, `${scenario} ${view}: ${wide} px on a screen of ${width} px`);
+      // A chart takes its new width when the browser tells it.
+      await eventually(`${scenario} ${view} is no wider than a screen of ${width} px`, () => seen.evaluate((most) => document.documentElement.scrollWidth <= most, width));
     }
     await seen.setViewportSize(WIDE);
   }
