@@ -19,7 +19,7 @@ const TOOLS: &str = ".tools/python";
 /// Examples that are made up for each operation, beside the systematic ones.
 const EXAMPLES: u32 = 40;
 /// Time for all examples of one document.
-const WITHIN: Duration = Duration::from_secs(100);
+const WITHIN: Duration = Duration::from_secs(300);
 
 /// A document, the address it is of, and the token that opens what it describes.
 struct Documented {
