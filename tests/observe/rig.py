@@ -132,8 +132,8 @@ class Stack:
 
 
 # A rule that fires, so that its panels show something.
+# One more of the scenario's rules, which stand at the end of its file.
 RULE = """
-rules:
   - { alert: any, when: bookings >= 1, notify: { room: notifications, audience: admin, priority: low, title: Booked } }
 """
 
