@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roomcast_chassis::config::Environment;
-use roomcast_chassis::jetstream::{At, JetStream, StoredMessage};
+use roomcast_chassis::jetstream::{ApiError, At, JetStream, StoredMessage};
 use roomcast_chassis::process::{self, Context, Exit};
 use roomcast_harness::http::{Answer, Http};
 use roomcast_harness::nats::{Nats, PASSWORD};
@@ -142,8 +142,15 @@ impl Ingest {
     /// All messages of a stream, by position.
     pub async fn stored(&self, stream: &str) -> Vec<StoredMessage> {
         let (mut found, mut next) = (Vec::new(), 1);
+        let mut patience = 10;
         loop {
-            let batch = self.streams.direct_batch(stream, next, 500, None).await.unwrap();
+            let read = self.streams.direct_batch(stream, next, 500, None).await;
+            // A busy machine may take its time.
+            if patience > 0 && read.as_ref().is_err_and(ApiError::retryable) {
+                patience -= 1;
+                continue;
+            }
+            let batch = read.unwrap();
             let Some(last) = batch.messages.last() else {
                 return found;
             };
