@@ -10,6 +10,7 @@ use crate::engine::metric::{DISTINCT_MAX, Outcome};
 use crate::engine::row::Event;
 use crate::engine::shard::{Head, Shard};
 use crate::engine::sketch::REGISTERS;
+use crate::engine::testing::event_of;
 
 const NOON: i64 = 1_780_315_200_000_000; // 2026-06-01T12:00:00Z
 const MINUTE: i64 = 60_000_000;
@@ -44,14 +45,7 @@ impl Told {
                 seq: self.seq,
                 stored_micros: at,
                 time_micros: at,
-                room: "r",
-                audience: "all",
-                kind: "t",
-                source: "s",
-                id: "i",
-                subject: None,
-                priority: "medium",
-                data: Some(&data),
+                ..event_of(&data)
             };
             self.shard
                 .fold(&event, &mut |told| assert_eq!(told, Outcome::Folded));
@@ -149,14 +143,7 @@ fn joined_sessions_count_what_both_had_once() {
             seq: told.seq,
             stored_micros: now,
             time_micros: NOON + 15 * MINUTE,
-            room: "r",
-            audience: "all",
-            kind: "t",
-            source: "s",
-            id: "i",
-            subject: None,
-            priority: "medium",
-            data: Some(&data),
+            ..event_of(&data)
         };
         told.shard.fold(&event, &mut |_| {});
         let update = told.update(now);

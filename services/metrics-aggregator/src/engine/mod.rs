@@ -27,6 +27,8 @@ mod rules;
 pub mod session;
 pub mod shard;
 pub mod sketch;
+#[cfg(test)]
+mod testing;
 pub mod top;
 #[cfg(test)]
 mod upgrade;

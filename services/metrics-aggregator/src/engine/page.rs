@@ -7,6 +7,7 @@ use crate::definition::Definitions;
 use crate::definition::rule::Measure;
 use crate::engine::row::Event;
 use crate::engine::shard::Shard;
+use crate::engine::testing::event_of;
 
 const PAGE: &str = include_str!("../../METRICS.md");
 const DAY: i64 = 1_780_272_000_000_000; // 2026-06-01T00:00:00Z
@@ -66,14 +67,7 @@ fn run(example: &str) {
             seq,
             stored_micros: now,
             time_micros,
-            room: "r",
-            audience: "all",
-            kind: "t",
-            source: "s",
-            id: "i",
-            subject: None,
-            priority: "medium",
-            data: Some(&data),
+            ..event_of(&data)
         };
         shard.fold(&event, &mut |_| {});
     }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::definition::{Definition, Definitions};
 use crate::engine::row::Event;
 use crate::engine::shard::{Head, Shard};
+use crate::engine::testing::event_of;
 
 const NOON: i64 = 1_780_315_200_000_000; // 2026-06-01T12:00:00Z
 const SECOND: i64 = 1_000_000;
@@ -45,13 +46,7 @@ fn with_event<T>(events: &[Made], index: usize, fold: impl FnOnce(&Event<'_>) ->
         stored_micros: stored,
         time_micros: stored - ago * MINUTE,
         room: ROOMS[room],
-        audience: "all",
-        kind: "t",
-        source: "s",
-        id: "i",
-        subject: None,
-        priority: "medium",
-        data: Some(&data),
+        ..event_of(&data)
     })
 }
 

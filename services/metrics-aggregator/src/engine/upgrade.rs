@@ -13,6 +13,7 @@ use crate::definition::Definitions;
 use crate::engine::render::Outgoing;
 use crate::engine::row::Event;
 use crate::engine::shard::{Head, Shard};
+use crate::engine::testing::event_of;
 
 const NOON: i64 = 1_780_315_200_000_000; // 2026-06-01T12:00:00Z
 const MINUTE: i64 = 60_000_000;
@@ -62,13 +63,7 @@ fn fold(shard: &mut Shard, index: i64) {
         stored_micros: stored,
         time_micros: stored - index * 3 % 8 * MINUTE,
         room: ["a", "b"][usize::try_from(index % 2).unwrap()],
-        audience: "all",
-        kind: "t",
-        source: "s",
-        id: "i",
-        subject: None,
-        priority: "medium",
-        data: Some(&data),
+        ..event_of(&data)
     };
     shard.advance(stored);
     shard.fold(&event, &mut |_| {});

@@ -10,6 +10,7 @@ use super::*;
 use crate::definition::Definitions;
 use crate::engine::row::Event;
 use crate::engine::shard::{Head, Shard};
+use crate::engine::testing::event_of;
 
 const NOON: i64 = 1_780_315_200_000_000; // Monday 2026-06-01T12:00:00Z
 const SECOND: i64 = 1_000_000;
@@ -65,14 +66,7 @@ impl Desk {
             seq: self.seq,
             stored_micros: self.now,
             time_micros: self.now,
-            room: "r",
-            audience: "all",
-            kind: "t",
-            source: "s",
-            id: "i",
-            subject: None,
-            priority: "medium",
-            data: Some(&data),
+            ..event_of(&data)
         };
         self.shard.fold(&event, &mut |_| {});
     }

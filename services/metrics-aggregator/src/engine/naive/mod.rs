@@ -18,6 +18,7 @@ use crate::engine::metric::{DISTINCT_MAX, FUTURE_MICROS, KEYS_MAX};
 use crate::engine::ranks::{range_of, shown};
 use crate::engine::row::Event;
 use crate::engine::shard::{Head, Shard};
+use crate::engine::testing::event_of;
 
 mod metric;
 mod told;
@@ -399,13 +400,8 @@ fn run(zone: &str, start: &str, windows: &[usize], values: &[usize], steps: &[St
                     stored_micros: now,
                     time_micros: now + made.shift,
                     room: ROOMS[made.room],
-                    audience: "all",
                     kind: KINDS[made.kind],
-                    source: "s",
-                    id: "i",
-                    subject: None,
-                    priority: "medium",
-                    data: Some(&raw),
+                    ..event_of(&raw)
                 };
                 shard.advance(now);
                 shard.fold(&event, &mut |_| {});

@@ -13,6 +13,7 @@ use crate::engine::metric::{Outcome, Reason};
 use crate::engine::render::Outgoing;
 use crate::engine::row::Event;
 use crate::engine::shard::{Flush, Head, Known, Shard};
+use crate::engine::testing::event_of;
 
 mod shown;
 mod state;
@@ -56,14 +57,7 @@ impl Bench {
             seq: self.seq,
             stored_micros: self.now,
             time_micros: self.now + shift,
-            room: "r",
-            audience: "all",
-            kind: "t",
-            source: "s",
-            id: "i",
-            subject: None,
-            priority: "medium",
-            data: Some(&data),
+            ..event_of(&data)
         };
         let mut outcome = Outcome::NotOurs;
         self.shard.fold(&event, &mut |told| outcome = told);
