@@ -23,8 +23,8 @@ export function startBrowser() {
   return chromium.launch({ executablePath: process.env.ROOMCAST_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
 }
 
-/** What a page may complain about while its gateway is away: the browser says it by itself. */
-const GATEWAY_AWAY = /WebSocket connection to .* failed|net::ERR_CONNECTION_REFUSED|net::ERR_EMPTY_RESPONSE|net::ERR_CONNECTION_RESET|net::ERR_INTERNET_DISCONNECTED/;
+/** What a page may complain about while its gateway is away, or back but not ready yet (503): the browser says it by itself. */
+const GATEWAY_AWAY = /WebSocket connection to .* failed|the server responded with a status of 503|net::ERR_CONNECTION_REFUSED|net::ERR_EMPTY_RESPONSE|net::ERR_CONNECTION_RESET|net::ERR_INTERNET_DISCONNECTED/;
 
 /** Opens the page in a context of its own and waits until it is live. Complaints of the page are collected in `page.complaints`. */
 export async function openPage(browser, url, options = {}) {
