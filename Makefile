@@ -76,13 +76,13 @@ test: .tools/bin/nats-server page ## Run every test: units, services on real NAT
 	@echo "── binaries"
 	@cargo build --workspace --locked
 	@echo "── Rust tests"
-	@cargo test --workspace --locked --no-fail-fast
+	@$(AGAIN) cargo test --workspace --locked --no-fail-fast
 	@echo "── boards and alerts on the running system"
-	@python3 tests/observe/drill.py --quick
+	@$(AGAIN) python3 tests/observe/drill.py --quick
 	@echo "── SDK and page tests"
-	@cd clients && npm test --silent
+	@$(AGAIN) npm --prefix clients test --silent
 	@echo "── the page in a browser"
-	@cd tests/page && ./run.sh
+	@$(AGAIN) ./tests/page/run.sh
 
 check: page ## Check format, lints, our own rules, alerts, licences and advisories.
 	@cargo fmt --all --check
