@@ -6,6 +6,7 @@
 )]
 
 mod ears;
+mod memory;
 mod replicas;
 mod silences;
 mod world;
