@@ -2,7 +2,7 @@
 //!
 //! A feed reads ahead into a ring of batches, and each shard takes them at its own pace. A shard that keeps the others waiting for more
 //! than a second in all is cast off and goes on with a reader of its own; so does one that begins elsewhere than the feed is. A shard
-//! without company is a feed of one.
+//! without company is a feed of one. Where there are several the feed reads what an event says, and the shards need not.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,13 +13,13 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::reader::{Broken, Frame, Reader};
+use crate::reader::{Broken, Delivered, Frame, Reader};
 
 /// Shards that begin within this time begin together.
 const GATHER: Duration = Duration::from_millis(30);
 /// Shards whose positions are further apart than this do not share: the one ahead would wait for the one behind.
 const NEAR: u64 = 20_000;
-/// What a feed reads ahead of its slowest shard: events, and bytes of them.
+/// What a feed reads ahead of its slowest shard: events, and bytes of them as they are stored. What they say is as much again.
 const AHEAD_EVENTS: usize = 16_384;
 const AHEAD_BYTES: usize = 16 << 20;
 /// Frames of one batch.
@@ -253,6 +253,11 @@ impl Ring {
         }
     }
 
+    /// Several shards read it.
+    fn is_shared(&self) -> bool {
+        self.taps.len() > 1
+    }
+
     fn push(&mut self, frames: Vec<Frame>) {
         let events = frames.iter().filter_map(Frame::event);
         let (mut count, mut bytes) = (0, 0);
@@ -330,6 +335,13 @@ impl Feed {
                         break;
                     }
                 }
+            }
+            let shared = self.ring().is_shared();
+            if shared {
+                frames
+                    .iter_mut()
+                    .filter_map(Frame::event_mut)
+                    .for_each(Delivered::read_for_all);
             }
             self.ring().push(frames);
             self.newest.send_modify(|newest| *newest += 1);

@@ -77,6 +77,7 @@ fn run(arguments: &[String]) -> Result<(), Failed> {
             pending: 0,
             subject: stored.subject.into(),
             payload: Bytes::copy_from_slice(stored.event.get().as_bytes()),
+            said: None,
         };
         delivered.read(&tenant, |event| trial.event(event));
     }

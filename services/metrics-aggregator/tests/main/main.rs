@@ -7,6 +7,7 @@
 
 mod ears;
 mod memory;
+mod reading;
 mod replicas;
 mod silences;
 mod world;
