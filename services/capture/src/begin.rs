@@ -16,6 +16,8 @@ pub struct Slot {
     pub lost: bool,
     /// Up to where changes were confirmed.
     pub confirmed: u64,
+    /// Whether standbys keep a copy of it.
+    pub failover: bool,
 }
 
 /// What to do.

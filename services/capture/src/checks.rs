@@ -10,6 +10,8 @@ use crate::pgoutput::{Column, Relation};
 
 /// Oldest PostgreSQL that is supported: the first that says which columns a publication has.
 pub const VERSION_MIN: u32 = 150_000;
+/// The first whose standbys keep copies of logical slots.
+const FAILOVER_VERSION_MIN: u32 = 170_000;
 
 /// What the catalogue says.
 #[derive(Debug, Clone, Default)]
@@ -177,6 +179,18 @@ pub fn judge(mapping: &Mapping, facts: &Facts) -> Vec<Problem> {
             At::default(),
             format!("wal_level is {}, must be logical", facts.wal_level),
             "ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL".to_owned(),
+        );
+    }
+    if let Some(at) = mapping.failover
+        && facts.version < FAILOVER_VERSION_MIN
+    {
+        say(
+            at,
+            format!(
+                "PostgreSQL is {}, whose standbys keep no copy of a slot: failover needs 17 or later",
+                facts.version / 10_000
+            ),
+            "take `failover` out of the mapping, or upgrade the database".to_owned(),
         );
     }
     let names: Vec<&Name> = names(mapping).collect();

@@ -241,7 +241,7 @@ impl Session {
             .ask(&format!(
                 "SELECT coalesce(s.plugin = 'pgoutput', false), coalesce(s.database, ''), s.wal_status = 'lost', \
                  coalesce(s.confirmed_flush_lsn, '0/0'), s.active_pid, coalesce(a.application_name, '?'), coalesce(host(a.client_addr), \
-                 'this machine') FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = {}",
+                 'this machine'), coalesce((to_jsonb(s) ->> 'failover')::bool, false) FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = {}",
                 literal(&mapping.slot)
             ))
             .await?;
@@ -259,6 +259,7 @@ impl Session {
             lost: flag(&rows, 2),
             confirmed: at(3).and_then(Lsn::parse).map_or(0, |lsn| lsn.0),
             held_by,
+            failover: flag(&rows, 7),
         }))
     }
 
@@ -287,6 +288,16 @@ impl Session {
         self.ask(&sql).await.map(drop)
     }
 
+    /// Has standbys keep a copy of the slot, from now on.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn let_fail_over(&mut self, mapping: &Mapping) -> Result<(), Error> {
+        let slot = quoted_slot(&mapping.slot);
+        let sql = format!("ALTER_REPLICATION_SLOT {slot} (FAILOVER true)");
+        self.ask(&sql).await.map(drop)
+    }
+
     /// Makes the slot and begins to read the tables as they are at its beginning; gives that place.
     ///
     /// # Errors
@@ -294,8 +305,9 @@ impl Session {
     pub async fn create_slot(&mut self, mapping: &Mapping) -> Result<u64, Error> {
         self.ask("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .await?;
+        let failover = mapping.failover.map_or("", |_| ", FAILOVER true");
         let sql = format!(
-            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'use')",
+            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'use'{failover})",
             quoted_slot(&mapping.slot)
         );
         let rows = self.ask(&sql).await?;

@@ -313,6 +313,10 @@ impl Capture {
             &self.database.name,
             &timelines,
         );
+        let is_kept = matches!(decided, Begin::Resume(_) | Begin::Adopt);
+        if is_kept && mapping.failover.is_some() && slot.is_some_and(|slot| !slot.failover) {
+            session.let_fail_over(mapping).await?;
+        }
         let fresh = |outbox: Numbers, snapshot_done: bool, place: Place| Position {
             system: system.clone(),
             timeline: timelines.now(),

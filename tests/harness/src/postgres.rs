@@ -1,5 +1,6 @@
 //! One real PostgreSQL on a free port of loopback, with a store of its own.
 
+use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct Postgres {
     dir: tempfile::TempDir,
     bin: PathBuf,
+    psql: PathBuf,
     /// Whom it runs as, where the test runs as root, which PostgreSQL refuses.
     user: Option<(u32, u32)>,
     port: u16,
@@ -22,19 +24,26 @@ pub struct Postgres {
     child: Option<Child>,
 }
 
-/// The folder of PostgreSQL's programs, newest version first, or `None` after saying how to get them.
-fn programs() -> Option<PathBuf> {
+/// Names a folder of PostgreSQL's programs to run instead of the newest that is installed: another version, for example. It need not
+/// have `psql`.
+const BIN: &str = "ROOMCAST_POSTGRES_BIN";
+
+/// The newest installed folder of PostgreSQL's programs that has this one.
+fn installed(program: &str) -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let mut found: Vec<PathBuf> = versions
-        .flatten()
-        .map(|version| version.path().join("bin"))
-        .filter(|bin| bin.join("initdb").is_file())
-        .collect();
-    found.sort();
-    if found.is_empty() {
+    let bins = versions.flatten().map(|version| version.path().join("bin"));
+    bins.filter(|bin| bin.join(program).is_file()).max()
+}
+
+/// The folders of `initdb` and of `psql`, or `None` after saying how to get them.
+fn programs() -> Option<(PathBuf, PathBuf)> {
+    let named = std::env::var_os(BIN).map(PathBuf::from);
+    let bin = named.or_else(|| installed("initdb"));
+    let found = bin.zip(installed("psql"));
+    if found.is_none() {
         skip("PostgreSQL", "apt-get install postgresql");
     }
-    found.pop()
+    found
 }
 
 fn id(flag: &str) -> Option<u32> {
@@ -81,37 +90,50 @@ impl Postgres {
         Some(server)
     }
 
-    /// A standby of this server, which follows it until it is promoted.
+    /// A standby of this server, which follows it until it is promoted. This server is restarted.
     ///
     /// # Panics
     /// When it does not start.
-    pub async fn standby(&self) -> Self {
+    pub async fn standby(&mut self) -> Self {
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
         let mut standby = Self::empty(&settings).expect("PostgreSQL was there before");
-        let (store, port) = (standby.store(), self.port.to_string());
-        let backup = [
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &port,
-            "-U",
-            "postgres",
-            "-R",
-            "-X",
-            "stream",
-            "-c",
-            "fast",
-            "--no-sync",
-            "-D",
-            &store,
-        ];
-        standby.run("pg_basebackup", &backup);
+        // What has ended in order may be copied as it is, also where there is no pg_basebackup.
+        self.stop("INT");
+        let (from, to) = (self.store(), standby.store());
+        let copied = self.as_user("cp").args(["-a", &from, &to]).status();
+        assert!(copied.is_ok_and(|status| status.success()), "{from} is copied");
+        let signal = format!("{to}/standby.signal");
+        let made = self.as_user("touch").arg(signal).status();
+        assert!(made.is_ok_and(|status| status.success()), "it is a standby");
+        self.start_again().await;
+        self.sql("SELECT pg_create_physical_replication_slot('standby')");
+        standby.settings.extend([
+            format!(
+                "primary_conninfo=host=127.0.0.1 port={} user=postgres dbname=postgres",
+                self.port
+            ),
+            "primary_slot_name=standby".to_owned(),
+            "hot_standby_feedback=on".to_owned(),
+        ]);
+        if self.version() >= 17 {
+            standby.settings.push("sync_replication_slots=on".to_owned());
+        }
         standby.start_again().await;
         standby
     }
 
+    /// Its major version.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        let number = self.ask("SHOW server_version_num");
+        number.parse::<u32>().expect("a number") / 10_000
+    }
+
     fn empty(settings: &[&str]) -> Option<Self> {
-        let bin = programs()?;
+        let (bin, psql) = programs()?;
         let dir = folder();
         let user = if is_root() {
             let Some(user) = id("-u").zip(id("-g")) else {
@@ -126,6 +148,7 @@ impl Postgres {
         Some(Self {
             dir,
             bin,
+            psql,
             user,
             port: free_port(),
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
@@ -138,7 +161,11 @@ impl Postgres {
     }
 
     fn command(&self, program: &str) -> Command {
-        let program = self.bin.join(program);
+        self.as_user(self.bin.join(program))
+    }
+
+    fn as_user(&self, program: impl AsRef<OsStr>) -> Command {
+        let program = program.as_ref();
         let mut command = match self.user {
             None => Command::new(program),
             Some((user, group)) => {
@@ -225,7 +252,7 @@ impl Postgres {
     /// # Errors
     /// What PostgreSQL says.
     pub fn try_sql(&self, sql: &str) -> Result<String, String> {
-        let output = Command::new(self.bin.join("psql"))
+        let output = Command::new(self.psql.join("psql"))
             .args([
                 "-X",
                 "-q",
@@ -286,6 +313,19 @@ impl Postgres {
         self.start_again().await;
     }
 
+    /// Ends it by a signal of its own: QUIT at once, INT in order.
+    fn stop(&mut self, signal: &str) {
+        if let Some(mut child) = self.child.take() {
+            let asked = Command::new("kill")
+                .args([&format!("-{signal}"), &child.id().to_string()])
+                .status();
+            if !asked.is_ok_and(|status| status.success()) {
+                let _ = child.kill();
+            }
+            let _ = child.wait();
+        }
+    }
+
     /// Ends it at once, as a crash does: SIGKILL for the first process, and the others follow.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -300,15 +340,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // SIGQUIT ends all its processes at once; the folder goes with the value.
-            let asked = Command::new("kill")
-                .args(["-QUIT", &child.id().to_string()])
-                .status();
-            if !asked.is_ok_and(|status| status.success()) {
-                let _ = child.kill();
-            }
-            let _ = child.wait();
-        }
+        // All its processes end at once; the folder goes with the value.
+        self.stop("QUIT");
     }
 }

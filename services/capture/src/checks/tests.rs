@@ -68,6 +68,21 @@ fn everything_says_what_to_run() {
         |facts| facts.version = 140_000,
         &["PostgreSQL is 14, this needs 15 or later; to mend it: upgrade the database"],
     );
+    let fails_over = |version: u32, expected: &[&str]| {
+        let mapping = MAPPING.replacen("source:", "failover: true\nsource:", 1);
+        let mapping = Mapping::parse(&mapping, "capture.yaml", None).unwrap();
+        let facts = Facts { version, ..good() };
+        let found: Vec<String> = judge(&mapping, &facts).iter().map(ToString::to_string).collect();
+        assert_eq!(found, expected);
+    };
+    fails_over(170_000, &[]);
+    fails_over(
+        160_004,
+        &[
+            "line 2, column 11: PostgreSQL is 16, whose standbys keep no copy of a slot: failover needs 17 or later; to mend it: take `failover` \
+         out of the mapping, or upgrade the database",
+        ],
+    );
     check(
         |facts| facts.standby = true,
         &["this server is a standby; to mend it: point ROOMCAST_CAPTURE_DATABASE at the primary"],

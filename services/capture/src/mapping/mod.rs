@@ -27,6 +27,8 @@ pub struct Mapping {
     pub slot: String,
     /// The publication.
     pub publication: String,
+    /// Where the file says `failover: true`: standbys keep a copy of the slot. Needs PostgreSQL 17.
+    pub failover: Option<At>,
     /// What to do when the slot is gone.
     pub slot_lost: SlotLost,
     /// The tables, in the order of the file.

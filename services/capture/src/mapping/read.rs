@@ -8,12 +8,13 @@ use roomcast_proto::ids::{Audience, Room, Tenant, is_token};
 
 use super::{Columns, FIELDS_MAX, Field, Mapping, Name, Named, Part, SlotLost, TABLES_MAX, Table, Types};
 
-const TOP: [&str; 8] = [
+const TOP: [&str; 9] = [
     "version",
     "tenant",
     "source",
     "slot",
     "publication",
+    "failover",
     "slot_lost",
     "outbox",
     "tables",
@@ -89,6 +90,13 @@ impl Reader<'_> {
         let publication = self.name_or(top.get("publication").copied(), "publication", |name| {
             !name.contains('\0')
         });
+        let failover = top.get("failover").and_then(|node| match node.value {
+            Value::Flag(wanted) => wanted.then_some(node.at),
+            _ => {
+                self.mistakes.add(node.at, "failover is true or false");
+                None
+            }
+        });
         let slot_lost = top
             .get("slot_lost")
             .map_or(Some(SlotLost::Stop), |node| self.slot_lost(node));
@@ -104,6 +112,7 @@ impl Reader<'_> {
             source: source?,
             slot: slot?,
             publication: publication?,
+            failover,
             slot_lost: slot_lost?,
             tables,
             outbox,

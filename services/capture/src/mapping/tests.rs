@@ -93,6 +93,11 @@ fn every_mistake_has_its_place_and_a_suggestion() {
     );
     check(
         "slot_lost: snapshot",
+        "failover: yes",
+        &["c.yaml:3:11: failover is true or false"],
+    );
+    check(
+        "slot_lost: snapshot",
         "slot: Mine",
         &["c.yaml:3:7: \"Mine\" is not a slot's name"],
     );

@@ -15,9 +15,9 @@ use serde_json::Value;
 use crate::fixture::Ingest;
 
 /// A database may take its time on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-const POLICY: &str = r#"
+pub(crate) const POLICY: &str = r#"
 version: 1
 roles:
   staff: { permissions: [see] }
@@ -27,7 +27,7 @@ rooms:
   - { room: "shop.{shop}", subscribe: see }
 "#;
 
-const TICKETS: &str = "
+pub(crate) const TICKETS: &str = "
 source: shop
 tables:
   - table: tickets
@@ -39,11 +39,11 @@ tables:
     fields: { open: \"data.op != 'delete' && data.row.status != 'done'\" }
 ";
 
-const TABLE: &str = "CREATE TABLE tickets (id bigint PRIMARY KEY, status text, total numeric, note text, secret text DEFAULT 'hidden'); \
+pub(crate) const TABLE: &str = "CREATE TABLE tickets (id bigint PRIMARY KEY, status text, total numeric, note text, secret text DEFAULT 'hidden'); \
                      ALTER TABLE tickets REPLICA IDENTITY FULL; CREATE PUBLICATION roomcast FOR TABLE tickets";
 
 /// An ingest that follows a database by a mapping.
-async fn following(postgres: &Postgres, mapping: &str) -> Option<(Ingest, tempfile::TempDir)> {
+pub(crate) async fn following(postgres: &Postgres, mapping: &str) -> Option<(Ingest, tempfile::TempDir)> {
     let dir = tempfile::tempdir().unwrap();
     let ingest = Ingest::start_with(
         POLICY,
@@ -56,7 +56,11 @@ async fn following(postgres: &Postgres, mapping: &str) -> Option<(Ingest, tempfi
     Some((ingest, dir))
 }
 
-fn settings(postgres: &Postgres, mapping: &str, dir: &tempfile::TempDir) -> [(&'static str, String); 2] {
+pub(crate) fn settings(
+    postgres: &Postgres,
+    mapping: &str,
+    dir: &tempfile::TempDir,
+) -> [(&'static str, String); 2] {
     let file = dir.path().join("capture.yaml");
     std::fs::write(&file, format!("version: 1\n{mapping}")).unwrap();
     [
@@ -65,7 +69,7 @@ fn settings(postgres: &Postgres, mapping: &str, dir: &tempfile::TempDir) -> [(&'
     ]
 }
 
-async fn until_following(ingest: &Ingest) {
+pub(crate) async fn until_following(ingest: &Ingest) {
     eventually("the database is followed", SOON, || async {
         ingest.metric("roomcast_capture_following") > 0.0
     })
@@ -81,7 +85,7 @@ async fn events(ingest: &Ingest) -> Vec<(String, Value)> {
     ingest.stored("EVENTS").await.iter().map(read).collect()
 }
 
-async fn until_stored(ingest: &Ingest, count: usize) -> Vec<(String, Value)> {
+pub(crate) async fn until_stored(ingest: &Ingest, count: usize) -> Vec<(String, Value)> {
     eventually("so many events are stored", SOON, || async {
         ingest.stored("EVENTS").await.len() >= count
     })
@@ -146,7 +150,7 @@ async fn rows_of_before_and_changes_after_make_one_history() {
 }
 
 /// Another ingest on the same NATS that follows the database, as a process.
-fn process(ingest: &Ingest, more: &[(&'static str, String)]) -> tokio::process::Child {
+pub(crate) fn process(ingest: &Ingest, more: &[(&'static str, String)]) -> tokio::process::Child {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_roomcast-ingest"));
     command
         .env_clear()
@@ -201,49 +205,6 @@ async fn each_change_is_stored_once_through_crashes_of_all() {
         ids.len()
     );
     second.kill().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fail_over_loses_no_outbox_row() {
-    let Some(mut postgres) = Postgres::start().await else {
-        return;
-    };
-    let outbox =
-        std::fs::read_to_string(roomcast_harness::repository().join("deploy/postgres/outbox.sql")).unwrap();
-    postgres.sql(&outbox);
-    postgres.sql("CREATE PUBLICATION roomcast FOR TABLE roomcast_outbox");
-    let mut standby = postgres.standby().await;
-    let put = |server: &Postgres, from: u32, to: u32| {
-        server.sql(&format!(
-            "INSERT INTO roomcast_outbox (type, room, audience, data) SELECT 'order:placed', 'orders', 'staff', \
-             jsonb_build_object('n', i) FROM generate_series({from}, {to}) i"
-        ));
-    };
-    put(&postgres, 1, 50);
-    let Some((ingest, _dir)) = following(&postgres, "\nsource: shop\noutbox: roomcast_outbox\n").await else {
-        return;
-    };
-    until_following(&ingest).await;
-    put(&postgres, 51, 100);
-    until_stored(&ingest, 100).await;
-    eventually("the standby has everything", SOON, || async {
-        standby.ask("SELECT count(*) FROM roomcast_outbox") == "100"
-    })
-    .await;
-    // Its slot is gone with it; the numbers of the rows are what is gone on from.
-    standby.take_over(&mut postgres).await;
-    standby.promote();
-    eventually("the standby is the primary", SOON, || async {
-        standby.ask("SELECT pg_is_in_recovery()") == "f"
-    })
-    .await;
-    put(&standby, 101, 150);
-    let found = until_stored(&ingest, 150).await;
-    let numbers: Vec<u64> = found
-        .iter()
-        .map(|(_, data)| data["n"].as_u64().unwrap())
-        .collect();
-    assert_eq!(numbers, (1..=150).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

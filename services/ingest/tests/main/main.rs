@@ -9,6 +9,7 @@ mod capture;
 mod classes;
 mod doors;
 mod durability;
+mod fail_over;
 mod faults;
 mod fixture;
 mod flood;
