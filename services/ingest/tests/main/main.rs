@@ -27,5 +27,6 @@ mod relay;
 mod schemas;
 mod services;
 mod start;
+mod transactions;
 mod triggers;
 mod vectors;
