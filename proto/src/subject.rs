@@ -5,12 +5,14 @@
 
 mod control;
 mod queue;
+mod server;
 mod service;
 
 use std::fmt::Write as _;
 
 pub use control::{ACL_LIVE_ALL, CFG_LIVE_ALL, CONTROL_ALL, KICK, POLICY, acl_entry, acl_key};
 pub use queue::{QUEUED_ALL, QUEUES_LEASE, parse_queued, queue_of, queue_stream, queued};
+pub use server::{TENANT_PROBES, server_question};
 pub use service::{
     PRESENCE_ALL, READ_STATE_LIVE_ALL, Service, ServiceRequest, command, command_key, command_tokens,
     is_passed, parse_service, passed, presence, read_state_key, read_state_live_key, replay_key, service,

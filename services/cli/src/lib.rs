@@ -86,7 +86,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Replay(options) => Box::pin(replay::run(options)).await,
         Command::Audit(options) => Box::pin(audit::run(options)).await,
         Command::Check(options) => check::run(&options).await,
-        Command::Tenant(options) => tenant::run(&options),
+        Command::Tenant(options) => tenant::run(&options).await,
         Command::Types(options) => types::run(&options),
         Command::Streams(options) => Box::pin(streams::run(options)).await,
     }

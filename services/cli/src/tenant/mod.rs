@@ -6,6 +6,7 @@
 
 mod conf;
 mod listed;
+mod reload;
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -23,12 +24,13 @@ use conf::{Conf, Kind, NewUser};
 /// Adds and removes tenants, and exchanges their keys.
 ///
 /// Changes the configuration of nats-server (one that is generated, like deploy/nats/node.conf.example) and the policy; both are
-/// checked before either is written. Then the same configuration goes to every node. Keys count when each has read it again
-/// (`nats-server --signal reload=PID`), which ends no connection that may stay; a new account when each has read it twice. The
-/// services follow the policy by themselves; several tenants need ROOMCAST_CURSOR_KEYS.
+/// checked before either is written. Then the same configuration goes to every node, and counts when each has read it again
+/// (`roomcast tenant reload`), which ends no connection that may stay. The services follow the policy by themselves; several tenants
+/// need ROOMCAST_CURSOR_KEYS.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     roomcast tenant add acme --publisher erp --role desk --conf nats.conf --policy policy.yaml --secrets keys\n  \
+    ROOMCAST_NATS_USER=sys ROOMCAST_NATS_PASSWORD=… roomcast tenant reload acme --nats nats://n1:4222,nats://n2:4222,nats://n3:4222\n  \
     roomcast tenant rotate acme erp --conf nats.conf --policy policy.yaml --secrets keys\n  \
     roomcast tenant rotate acme erp --finish --conf nats.conf --policy policy.yaml --secrets keys\n  \
     roomcast tenant remove acme --conf nats.conf --policy policy.yaml --secrets keys")]
@@ -45,6 +47,9 @@ enum Action {
     Rotate(Rotate),
     /// Take a tenant away: its account, its keys' entries and what the policy says of them. What is stored stays until it expires.
     Remove(Remove),
+    /// Have every server read its configuration again, as the user of the account SYS that ROOMCAST_NATS_USER and
+    /// ROOMCAST_NATS_PASSWORD name, and see that it routes what a tenant publishes.
+    Reload(reload::Reload),
 }
 
 #[derive(Args, Debug)]
@@ -101,11 +106,6 @@ struct Remove {
     files: Files,
 }
 
-/// What makes keys count.
-const RELOAD: &str = "on each node: nats-server --signal reload=PID";
-/// What makes a new account count: what it imports is routed from the second time on (2.15.1).
-const RELOAD_TWICE: &str = "on each node, twice: nats-server --signal reload=PID";
-
 /// Both files as they are to be.
 struct Pair {
     conf: Conf,
@@ -116,12 +116,13 @@ struct Pair {
 ///
 /// # Errors
 /// 64: a name that is none, or not there. 65: a file that is not of the expected form, or would not hold after the change. 69: a file
-/// cannot be read or written.
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+/// cannot be read or written, or a server does not do as it is asked.
+pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     match &options.action {
         Action::Add(add) => self::add(add),
         Action::Rotate(rotate) => self::rotate(rotate),
         Action::Remove(remove) => self::remove(remove),
+        Action::Reload(servers) => reload::run(servers).await,
     }
 }
 
@@ -153,7 +154,7 @@ fn add(options: &Add) -> Result<(), Failure> {
     for user in &users {
         files.keep_secret(&tenant, user)?;
     }
-    files.write(&pair, RELOAD_TWICE)
+    files.write(&pair, &format!(" {tenant}"))
 }
 
 fn rotate(options: &Rotate) -> Result<(), Failure> {
@@ -163,14 +164,14 @@ fn rotate(options: &Rotate) -> Result<(), Failure> {
     if options.finish {
         let gone = files.wrong_conf(pair.conf.finish(&tenant, &name))?;
         pair.policy = listed::without(&pair.policy, &tenant, &[gone]);
-        return files.write(&pair, RELOAD);
+        return files.write(&pair, "");
     }
     let key = KeyPair::new_user();
     let old = files.wrong_conf(pair.conf.rotate(&tenant, &name, &key.public_key()))?;
     pair.policy = listed::beside(&pair.policy, &tenant, &old, &key.public_key());
     files.check(&pair)?;
     files.keep_secret(&tenant, &NewUser::of(name, key, Kind::Backend)?)?;
-    files.write(&pair, RELOAD)
+    files.write(&pair, "")
 }
 
 fn remove(options: &Remove) -> Result<(), Failure> {
@@ -179,7 +180,7 @@ fn remove(options: &Remove) -> Result<(), Failure> {
     let mut pair = files.read()?;
     let gone = files.wrong_conf(pair.conf.remove(&tenant))?;
     pair.policy = listed::without(&pair.policy, &tenant, &gone);
-    files.write(&pair, RELOAD)
+    files.write(&pair, "")
 }
 
 fn tenant(name: &str) -> Result<Tenant, Failure> {
@@ -250,14 +251,15 @@ impl Files {
         })
     }
 
-    /// Writes both files, each as a whole, and says what is to be done now.
-    fn write(&self, pair: &Pair, now: &str) -> Result<(), Failure> {
+    /// Writes both files, each as a whole, and says what is to be done now. `tenant`: the one that servers have to know then.
+    fn write(&self, pair: &Pair, tenant: &str) -> Result<(), Failure> {
         self.check(pair)?;
         let name = self.policy.display();
         replace(&self.conf, pair.conf.text())?;
         replace(&self.policy, &pair.policy)?;
         print(&format!(
-            "{} and {name} are written; now {now}",
+            "{0} and {name} are written; now copy {0} to each node, and run: ROOMCAST_NATS_USER=sys ROOMCAST_NATS_PASSWORD=… roomcast \
+             tenant reload{tenant} --nats URL,…",
             self.conf.display()
         ));
         Ok(())

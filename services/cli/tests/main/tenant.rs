@@ -1,7 +1,7 @@
 //! A tenant added, its key exchanged and the tenant removed on a running nats-server, while everybody else stays connected.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use roomcast_proto::accounts::{Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix};
 use roomcast_proto::ids::Tenant;
 
-use crate::system::{complaint, repository, roomcast};
+use crate::system::{ROOMCAST, complaint, repository, roomcast};
 
 const WITHIN: Duration = Duration::from_secs(30);
 const POLICY: &str = "version: 1
@@ -134,10 +134,21 @@ fn tenant(folder: &Path, arguments: &[&str]) {
 }
 
 impl Server {
-    /// Has the server read its configuration again.
-    fn reload(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    /// Has the server read its configuration again; what it is told.
+    fn reloading(&self, user: &str, tenant: Option<&str>) -> Output {
+        let mut command = Command::new(ROOMCAST);
+        command
+            .args(["tenant", "reload", "--nats", &self.url])
+            .args(tenant)
+            .env("NO_COLOR", "1")
+            .env("ROOMCAST_NATS_USER", user)
+            .env("ROOMCAST_NATS_PASSWORD", "test-only");
+        command.output().unwrap()
+    }
+
+    fn reloads(&self, tenant: Option<&str>) {
+        let output = self.reloading("sys", tenant);
+        assert!(output.status.success(), "{}", complaint(&output));
     }
 
     /// The newest secret key, and the file's name.
@@ -245,19 +256,17 @@ async fn keys_are_exchanged_without_a_gap() {
     until("ingest listens", async || others[1].is_heard().await).await;
     tenant(folder, &add);
     let (first_seed, first_name) = server.key(&[]);
-    server.reload();
-    drop(server.with_key(&first_seed).await);
-    // What a new account imports is routed from the second time on.
-    server.reload();
+    // One reload alone does not make a server route what a new account imports: this sees to it.
+    server.reloads(Some("acme"));
     assert!(policy(folder).contains("nats: acme/U"), "{}", policy(folder));
     let first = server.with_key(&first_seed).await;
-    until("the first key publishes", async || first.is_heard().await).await;
+    assert!(first.is_heard().await, "the first key publishes at once");
     assert!(others[1].is_heard().await);
 
     // Two keys at once: neither connection is touched.
     tenant(folder, &["rotate", "acme", "erp"]);
     let (second_seed, _) = server.key(&[first_name]);
-    server.reload();
+    server.reloads(None);
     let second = server.with_key(&second_seed).await;
     assert!(first.is_heard().await && second.is_heard().await);
     assert_eq!((first.lost(), second.lost()), (0, 0));
@@ -270,7 +279,7 @@ async fn keys_are_exchanged_without_a_gap() {
 
     // The older one ends, the newer one goes on.
     tenant(folder, &["rotate", "acme", "erp", "--finish"]);
-    server.reload();
+    server.reloads(None);
     until("the older key is gone", async || first.lost() > 0).await;
     assert!(second.is_heard().await);
     assert_eq!(second.lost(), 0);
@@ -282,7 +291,15 @@ async fn keys_are_exchanged_without_a_gap() {
     );
 
     tenant(folder, &["remove", "acme"]);
-    server.reload();
+    // Whether it is there is seen on the server, and asked for by those who may.
+    for (user, name, words) in [
+        ("sys", "acme", "its configuration has no account acme"),
+        ("admin", "main", "set ROOMCAST_NATS_USER"),
+    ] {
+        let output = server.reloading(user, Some(name));
+        assert_eq!(output.status.code(), Some(69));
+        assert!(complaint(&output).contains(words), "{}", complaint(&output));
+    }
     until("the tenant is gone", async || second.lost() > 0).await;
     assert_eq!(policy(folder), POLICY);
     // Nobody else has noticed.
