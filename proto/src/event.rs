@@ -468,6 +468,13 @@ impl<'a> Draft<'a> {
         Ok(Some(format!("{}{key}", notification::KEY_PREFIX)))
     }
 
+    /// An extension attribute whose text needs no escape, like `traceparent`.
+    #[must_use]
+    pub fn extension_text(&self, name: &str) -> Option<&str> {
+        let (_, raw) = self.extensions.iter().find(|(known, _)| known == name)?;
+        serde_json::from_str(raw.get()).ok()
+    }
+
     /// The `id`, where one was given.
     #[must_use]
     pub fn id(&self) -> Option<&str> {

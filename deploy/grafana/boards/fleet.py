@@ -47,6 +47,12 @@ panel("Memory", "Resident memory.",
 panel("File descriptors", "Share of those it may have; one for each connection.",
       "RoomcastFilesNearLimit.",
       series("max by (job, instance) (process_open_fds{*} / process_max_fds{*})", "{{job}} {{instance}}"), unit="percentunit")
+panel("Steps of traces per second", "By outcome: exported; dropped, because too many waited for the collector; failed, because it did not take them.",
+      "dropped: a publisher traces more than it should, or ROOMCAST_TRACES_SAMPLE is too large. failed: look at the collector. Nothing else suffers.",
+      rate("roomcast_trace_spans_total", "service", "outcome"))
+panel("Log lines left out per second", "Lines that were not logged because the same place in the code had logged 40 in 10 s.",
+      "Something repeats: the log says how often, and which place.",
+      rate("roomcast_log_lines_left_out_total", "service", "level"))
 
 row("Rights")
 panel("Hash of the policy", "48 bits of the hash of the policy in force: one line where all services agree.",

@@ -1,4 +1,5 @@
-//! HTTP GET with bounds on everything: time, size, where it goes. For documents that other people's servers publish.
+//! HTTP with bounds on everything: time, size, where it goes. For documents that other people's servers publish, and for what is handed
+//! to a collector.
 //!
 //! HTTP/1.1, one connection per fetch, TLS with the system's certificates (`SSL_CERT_FILE`, `SSL_CERT_DIR`), no redirects, no
 //! cookies, no proxy. The address comes from a setting; whoever takes one from a request has misunderstood this module.
@@ -9,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -45,6 +46,18 @@ impl Url {
     /// # Errors
     /// What is wrong with it, in words.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
+        Self::read(text, false)
+    }
+
+    /// Reads an address that may be `http` anywhere: a part of the operator's own, like a collector, that is told nothing secret.
+    ///
+    /// # Errors
+    /// As [`Url::parse`].
+    pub fn near(text: &str) -> Result<Self, &'static str> {
+        Self::read(text, true)
+    }
+
+    fn read(text: &str, near: bool) -> Result<Self, &'static str> {
         if text.len() > URL_BYTES_MAX {
             return Err("longer than 2048 bytes");
         }
@@ -63,7 +76,7 @@ impl Url {
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         let tls = match scheme {
             "https" => true,
-            "http" if loopback => false,
+            "http" if loopback || near => false,
             "http" => return Err("http is for this machine (127.0.0.1, ::1, localhost); use https"),
             _ => return Err("an address begins with https://"),
         };
@@ -163,17 +176,44 @@ impl Fetcher {
     /// # Cancel safety
     /// Safe: the connection is closed.
     pub async fn get(&self, url: &Url) -> Result<Bytes, FetchError> {
-        tokio::time::timeout(self.limits.within, self.exchange(url))
+        self.within(url, request(url, Method::GET).body(Full::default()))
+            .await
+    }
+
+    /// Posts a body and fetches that of a 200.
+    ///
+    /// # Errors
+    /// [`FetchError`]; whether it was taken is not known.
+    ///
+    /// # Cancel safety
+    /// Safe: the connection is closed.
+    pub async fn post(
+        &self,
+        url: &Url,
+        content_type: &'static str,
+        body: Bytes,
+    ) -> Result<Bytes, FetchError> {
+        let request = request(url, Method::POST).header(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        self.within(url, request.body(Full::new(body))).await
+    }
+
+    async fn within(
+        &self,
+        url: &Url,
+        request: Result<Request<Full<Bytes>>, http::Error>,
+    ) -> Result<Bytes, FetchError> {
+        let request = request.map_err(unreachable)?;
+        tokio::time::timeout(self.limits.within, self.exchange(url, request))
             .await
             .unwrap_or(Err(FetchError::Slow(self.limits.within)))
     }
 
-    async fn exchange(&self, url: &Url) -> Result<Bytes, FetchError> {
+    async fn exchange(&self, url: &Url, request: Request<Full<Bytes>>) -> Result<Bytes, FetchError> {
         let stream = TcpStream::connect((url.host.as_str(), url.port))
             .await
             .map_err(unreachable)?;
         if !url.tls {
-            return self.ask(stream, url).await;
+            return self.ask(stream, request).await;
         }
         let Some(tls) = &self.tls else {
             return Err(FetchError::Unreachable(
@@ -182,10 +222,10 @@ impl Fetcher {
         };
         let name = ServerName::try_from(url.host.clone()).map_err(unreachable)?;
         let stream = tls.connect(name, stream).await.map_err(unreachable)?;
-        self.ask(stream, url).await
+        self.ask(stream, request).await
     }
 
-    async fn ask<S>(&self, stream: S, url: &Url) -> Result<Bytes, FetchError>
+    async fn ask<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, FetchError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -198,7 +238,7 @@ impl Fetcher {
         // Dropped with this future, and the connection with it.
         let mut driver = JoinSet::new();
         driver.spawn(connection);
-        let response = sender.send_request(request(url)?).await.map_err(unreachable)?;
+        let response = sender.send_request(request).await.map_err(unreachable)?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
         }
@@ -237,18 +277,16 @@ fn unreachable(error: impl fmt::Display) -> FetchError {
     FetchError::Unreachable(error.to_string())
 }
 
-fn request(url: &Url) -> Result<Request<Empty<Bytes>>, FetchError> {
+fn request(url: &Url, method: Method) -> http::request::Builder {
     let agent = format!("{}/{}", env!("CARGO_PKG_NAME"), build::VERSION);
     Request::builder()
-        .method(Method::GET)
+        .method(method)
         .uri(&url.path)
         .header(HOST, &url.authority)
         .header(USER_AGENT, agent)
         .header(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"))
         .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
         .header(CONNECTION, HeaderValue::from_static("close"))
-        .body(Empty::new())
-        .map_err(unreachable)
 }
 
 fn connector() -> Result<TlsConnector, FetchError> {

@@ -1,4 +1,4 @@
-//! What every process needs to start, be watched and stop: settings, logs, metrics, the admin port, HTTP accept and fetch,
+//! What every process needs to start, be watched and stop: settings, logs, traces, metrics, the admin port, HTTP accept and fetch,
 //! NATS and JetStream, readiness, shutdown.
 //!
 //! Called by the services' `main.rs` (through [`process::run`]) and by their `serve` functions. It knows no
@@ -20,3 +20,4 @@ pub mod readiness;
 pub mod routes;
 pub mod shutdown;
 pub mod telemetry;
+pub mod trace;

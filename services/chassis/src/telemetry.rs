@@ -1,18 +1,32 @@
 //! Logs: readable lines for people, JSON for machines, both on standard error.
 //!
 //! `error` = someone must act; `warn` = it recovered; `info` = the life of the process; `debug` = one client.
-//! Never tokens, payloads or addresses.
+//! Never tokens, payloads or addresses. Lines that belong to a trace name it.
 
-use std::sync::{Mutex, PoisonError};
+mod repeats;
 
+use std::fmt;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::Reader;
+use crate::process::Context;
+use crate::shutdown::Stage;
+use crate::trace;
+use repeats::Repeats;
 
 /// The NATS client repeats at `info` what our own lines say; `ROOMCAST_LOG=info,async_nats=info` shows it.
 const QUIET: &str = "async_nats=warn";
+
+/// What each place in the code has logged lately.
+static REPEATS: LazyLock<Repeats> = LazyLock::new(Repeats::default);
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +95,16 @@ pub fn init(settings: &LogSettings) {
     let lines = match settings.format {
         LogFormat::Text => lines
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .map_event_format(|inner| InTrace { inner, json: false })
             .boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .map_event_format(|inner| InTrace { inner, json: true })
+            .boxed(),
     };
+    let lines = lines.with_filter(repeats::Limit);
     let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
     if started.is_err() {
         tracing::debug!("logging was started before; the first settings stay");
@@ -93,6 +114,47 @@ pub fn init(settings: &LogSettings) {
         text: settings.filter.clone(),
         handle,
     });
+}
+
+/// Tells from now on what was not logged because it repeats.
+///
+/// # Errors
+/// Where a metric cannot be declared.
+pub(crate) fn watch(context: &Context) -> Result<(), prometheus::Error> {
+    let stage = context.shutdown.stage(Stage::Close);
+    stage.spawn(repeats::watch(&context.metrics, stage.token())?);
+    Ok(())
+}
+
+/// Adds trace and step to the lines that are logged within one.
+struct InTrace<F> {
+    inner: F,
+    json: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for InTrace<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some((trace, step)) = trace::ids() else {
+            return self.inner.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        let line = line.trim_end();
+        match line.strip_suffix('}').filter(|_| self.json) {
+            Some(line) => writeln!(writer, "{line},\"trace_id\":\"{trace}\",\"span_id\":\"{step}\"}}"),
+            None => writeln!(writer, "{line} trace_id={trace} span_id={step}"),
+        }
+    }
 }
 
 /// What is logged now; `None` where [`init`] was not called.

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use roomcast_access::permit::View;
 use roomcast_access::redact::{self, RedactionClass};
 use roomcast_access::{AudienceId, AudienceSet};
+use roomcast_chassis::trace::Trail;
 use roomcast_proto::cursor::{Cursor, CursorText, Cursors, Epoch, Position};
 use roomcast_proto::frame::{event_json_bytes, event_protobuf_bytes, put_event_json, put_event_protobuf};
 use roomcast_proto::ids::{Audience, Room, Tenant};
@@ -53,6 +54,8 @@ pub struct Delivery {
     pub position: Position,
     /// Unix milliseconds from which on it is not delivered any more.
     pub expires_millis: Option<i64>,
+    /// Where its trace goes on: of what is handed out live, if that is kept.
+    pub trail: Option<Box<Trail>>,
     /// `None`: a frame without a cursor.
     mark: Option<Mark>,
     meter: Meter,
@@ -187,6 +190,7 @@ impl Delivery {
             kind,
             position,
             expires_millis,
+            trail: None,
             mark,
             meter: address.meter,
             frame,
@@ -220,6 +224,7 @@ impl Delivery {
             audience_name: self.audience_name.clone(),
             kind: self.kind.clone(),
             frame: self.frame.clone(),
+            trail: None,
             forms: OnceLock::new(),
             ..*self
         }

@@ -51,6 +51,7 @@ pub mod spine_driver;
 pub mod sse;
 pub mod state_cache;
 mod sync;
+mod traces;
 pub mod upgrade;
 pub mod wheel;
 pub mod ws;

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::hub::{Hub, HubSettings};
 use crate::reads;
 use crate::spine_driver::{LiveFilter, Parts, SpineDriver, Which, incoming, uptime_millis};
+use crate::traces;
 
 /// How often the hub is told the time.
 const TICK: Duration = Duration::from_millis(100);
@@ -279,7 +280,10 @@ async fn pass_ephemeral(hub: Arc<Hub>, mut messages: Subscriber, ending: Cancell
         };
         let Some(message) = message else { return };
         let headers = message.headers.unwrap_or_default();
-        hub.ephemeral(&incoming(message.subject.to_string(), &headers, message.payload));
+        let mut incoming = incoming(message.subject.to_string(), &headers, message.payload);
+        let step = traces::received("ephemeral", 0, &mut incoming);
+        let _entered = step.enter();
+        hub.ephemeral(&incoming);
     }
 }
 

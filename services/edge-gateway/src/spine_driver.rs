@@ -12,6 +12,7 @@ use roomcast_chassis::jetstream::{At, JetStream, StoredMessage, StreamInfo};
 use roomcast_chassis::nats::Status;
 use roomcast_chassis::process::Failure;
 use roomcast_chassis::readiness::Latch;
+use roomcast_chassis::trace::Trail;
 use roomcast_proto::subject::{self, header, is_republished};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Hub, Incoming, StreamMetrics};
 use crate::spine::{Cause, Holes, InfoAnswer, Placed, READ_MESSAGES, ReadAnswer, Spine, Ticket, Wish};
+use crate::traces;
 
 /// The spine's clock ticks this often.
 const TICK: Duration = Duration::from_millis(50);
@@ -277,12 +279,14 @@ impl SpineDriver {
         for wish in std::mem::take(&mut self.wishes) {
             match wish {
                 Wish::Deliver {
-                    placed,
+                    mut placed,
                     repaired: again,
                 } => {
                     delivered += 1;
                     repaired += u64::from(again);
                     let (sequence, time) = (placed.sequence, placed.time_micros);
+                    let step = traces::received(self.which.stream(), sequence, &mut placed.message);
+                    let _entered = step.enter();
                     match self.which {
                         Which::Events => {
                             self.hub
@@ -422,6 +426,7 @@ pub(crate) fn incoming(subject: String, headers: &HeaderMap, payload: bytes::Byt
         expires_millis: text(headers, header::EXPIRES).and_then(|millis| millis.parse().ok()),
         withdrawn: text(headers, header::WITHDRAWN) == Some("1"),
         payload,
+        trail: Trail::kept(headers).map(Box::new),
     }
 }
 

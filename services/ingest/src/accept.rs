@@ -9,6 +9,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use roomcast_access::{Denied, Policy, Principal, Publish, Rights};
 use roomcast_chassis::jetstream::Outgoing;
+use roomcast_chassis::trace::Trail;
 use roomcast_proto::ascii_json;
 use roomcast_proto::event::{ACTIVITY_TYPE, Completion, Delivery, Destination, Draft, Event};
 use roomcast_proto::ids::{Audience, Room, Tenant, time_of_id};
@@ -227,6 +228,20 @@ pub struct Accepted {
     pub breach: Option<Breach>,
 }
 
+impl Accepted {
+    /// The trail that it came with; `None`: it is on that of its request.
+    pub fn trail(&self) -> Option<&Trail> {
+        self.placements.first()?.trail.as_deref()
+    }
+
+    /// It is on this trail from now on.
+    pub fn follows(&mut self, trail: &Trail) {
+        for placement in &mut self.placements {
+            placement.trail = Some(Box::new(trail.clone()));
+        }
+    }
+}
+
 /// One message to be published.
 #[derive(Debug, Clone)]
 pub struct Placement {
@@ -242,6 +257,8 @@ pub struct Placement {
     pub room_filter: Option<String>,
     /// The event as JSON.
     pub payload: Bytes,
+    /// Where its trace goes on, if its event came with one.
+    pub trail: Option<Box<Trail>>,
     publisher: Arc<str>,
     key: Option<String>,
     withdrawn: bool,
@@ -393,6 +410,7 @@ fn placement(event: &Event, sender: &Sender, arrival: &Arrival<'_>) -> Option<Pl
         hash: event.content_hash().to_owned(),
         room_filter: state.then(|| subject::room_state_filter(tenant, room)),
         payload: event.to_json(),
+        trail: None,
         publisher: Arc::clone(&sender.publisher),
         key: event.statekey.clone(),
         withdrawn: event.withdrawn,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode, Uri};
 use roomcast_chassis::routes::{Method, Routes};
+use roomcast_chassis::trace::{KeyValue, SpanKind, Step, Trail};
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::accept::Sender;
@@ -60,6 +61,14 @@ impl Posted {
         match self {
             Posted::Events => PATH,
             Posted::Trigger => trigger::PATH,
+        }
+    }
+
+    /// What a request for it is called in traces: method and route.
+    const fn step(self) -> &'static str {
+        match self {
+            Posted::Events => "POST /v1/events",
+            Posted::Trigger => "POST /v1/triggers",
         }
     }
 }
@@ -148,7 +157,28 @@ fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
 }
 
 impl HttpDoor {
+    /// Serves a request as a step of the trace it names.
     async fn post(self: Arc<Self>, posted: Posted, request: Request) -> Response {
+        let header = |name: &str| request.headers().get(name)?.to_str().ok();
+        let step = Step::begin(posted.step(), SpanKind::Server, Trail::read(header).as_ref());
+        let response = step.run(self.served(posted, request)).await;
+        let status = response.status();
+        step.set(|| {
+            [
+                KeyValue::new("http.request.method", "POST"),
+                KeyValue::new("http.route", posted.path()),
+                KeyValue::new("url.path", posted.path()),
+                KeyValue::new("url.scheme", "http"),
+                KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+            ]
+        });
+        if status.is_server_error() {
+            step.failed("server");
+        }
+        response
+    }
+
+    async fn served(self: Arc<Self>, posted: Posted, request: Request) -> Response {
         self.intake.metrics.request(Door::Http);
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut response = match self.admit(&request) {

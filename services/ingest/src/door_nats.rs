@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use roomcast_access::Principal;
+use roomcast_chassis::trace::{SpanKind, Step, Trail, messaging};
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{self, BadInbound, Inbound};
@@ -105,11 +106,17 @@ impl NatsDoor {
             Err(full) => Err(self.intake.full(Door::Nats, full)),
         };
         let (intake, client) = (Arc::clone(&self.intake), self.client.clone());
+        let trail = Trail::read(|name| last(message.headers.as_ref(), name));
+        let step = Step::begin("process in", SpanKind::Consumer, trail.as_ref());
+        step.set(|| messaging("process", "in"));
         Some(async move {
             let answer = match judged {
-                Ok((judged, place)) => work(&intake, &message, judged, place).await,
+                Ok((judged, place)) => step.run(work(&intake, &message, judged, place)).await,
                 Err(refusal) => Answer::Refused(refusal),
             };
+            if let Answer::Refused(refusal) = &answer {
+                step.failed(refusal.code.as_str());
+            }
             if let Some(reply) = message.reply {
                 let body = answer.body().unwrap_or_else(Refusal::error_json);
                 // A publisher that hears nothing asks again with the same id.

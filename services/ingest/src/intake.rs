@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use roomcast_admin::Audit;
 use roomcast_chassis::nats::Status;
+use roomcast_chassis::trace::Trail;
 use roomcast_proto::event::Draft;
 use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::refusal::{Code, Refusal};
@@ -267,8 +268,12 @@ impl Intake {
     ) -> Result<Accepted, NotTaken> {
         let draft = draft.map_err(|refusal| NotTaken { refusal, id: None })?;
         let id = draft.id().map(str::to_owned);
-        let accepted = decide(draft, arrival, &self.rights.now().policy, &self.schemas.now())
+        let trail = Trail::read(|name| draft.extension_text(name));
+        let mut accepted = decide(draft, arrival, &self.rights.now().policy, &self.schemas.now())
             .map_err(|refusal| NotTaken { refusal, id })?;
+        if let Some(trail) = trail {
+            accepted.follows(&trail);
+        }
         if let Some(breach) = &accepted.breach {
             self.schemas.warn(&accepted.kind, breach);
         }
@@ -280,6 +285,16 @@ impl Intake {
         let decided = self.within_rate(request.sender, decided);
         let (lines, taken) = self.store_all(decided).await;
         self.count(request.door, &taken);
+        let refused = taken.iter().filter(|taken| taken.is_err()).count();
+        tracing::debug!(
+            door = request.door.as_str(),
+            publisher = request.sender.publisher.as_ref(),
+            events = taken.len(),
+            refused,
+            "took {} of {} events",
+            taken.len() - refused,
+            taken.len()
+        );
         for not_taken in taken.iter().filter_map(|taken| taken.as_ref().err()) {
             let Sender {
                 tenant, publisher, ..

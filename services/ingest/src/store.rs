@@ -5,6 +5,7 @@
 //! same ids, and their acknowledgements decide.
 
 mod in_order;
+mod steps;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use roomcast_proto::event::Delivery;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{header, stream as names};
+use steps::Steps;
 use tokio::sync::Semaphore;
 
 use crate::accept::{Accepted, Placement};
@@ -119,14 +121,16 @@ impl Store {
     ///
     /// # Cancel safety
     /// Dropped, what was sent may be stored: as after a time-out, the same ids give the one result.
-    pub async fn take(&self, events: Vec<Accepted>) -> Vec<Taken> {
+    pub async fn take(&self, mut events: Vec<Accepted>) -> Vec<Taken> {
+        let steps = Steps::begin(&mut events);
         let (ids, placements): (Vec<_>, Vec<_>) = events
             .into_iter()
             .map(|event| ((event.id, event.tenant, event.placements.len()), event.placements))
             .unzip();
         let placements: Vec<Placement> = placements.into_iter().flatten().collect();
         let started = Instant::now();
-        let placed = self.inner.place_all(&placements).await;
+        let placed = steps.whole().run(self.inner.place_all(&placements)).await;
+        steps.end(&placed);
         self.inner
             .metrics
             .store_seconds
@@ -215,7 +219,7 @@ impl Inner {
     }
 
     async fn send(&self, placement: &Placement) -> Result<Placed, Refusal> {
-        let message = placement.outgoing();
+        let message = steps::message(placement);
         let sent = self
             .jetstream
             .client()
@@ -237,7 +241,7 @@ impl Inner {
     ) -> Result<Placed, Refusal> {
         let mut attempt = 1;
         loop {
-            let answer = match self.publisher.send(placement.outgoing()).await {
+            let answer = match self.publisher.send(steps::message(placement)).await {
                 Ok(pending) => pending.acknowledged().await,
                 Err(error) => Err(error),
             };

@@ -21,6 +21,7 @@ pub mod serve;
 pub mod settings;
 pub mod silences;
 pub mod store;
+mod traces;
 pub mod trial;
 pub mod worker;
 

@@ -10,6 +10,7 @@ use async_nats::HeaderMap;
 use roomcast_chassis::jetstream::{
     ApiError, At, JetStream, LastMessages, Outgoing as Message, PublishError, Publisher, StoredMessage, code,
 };
+use roomcast_chassis::trace;
 use roomcast_proto::event::{StateEvent, View};
 use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::limits::{ROOM_KEYS_MAX, WITHDRAWN_TTL};
@@ -296,6 +297,9 @@ impl Values {
             let seconds = ((until - now).max(0) + 999_999) / 1_000_000;
             headers.insert(header::TTL, seconds.max(1).to_string().as_str());
             headers.insert(header::EXPIRES, (until / 1_000).to_string().as_str());
+        }
+        if let Some(trail) = trace::current() {
+            trail.write(&mut headers);
         }
         Message {
             subject: subject.to_owned(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap, Message, Request, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use roomcast_chassis::trace::Trail;
 use roomcast_proto::event::View;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::subject::parse_placed;
@@ -91,6 +92,8 @@ pub struct Delivered {
     pub payload: Bytes,
     /// What it says, where it was read for several shards.
     pub said: Option<Arc<Said<'static>>>,
+    /// Where its trace goes on, if that is kept.
+    pub trail: Option<Box<Trail>>,
 }
 
 /// What an event says, as far as metrics may ask.
@@ -342,6 +345,7 @@ impl Reader {
             seq: place.stream_seq,
             stored_micros: place.stored_micros,
             pending: place.pending,
+            trail: message.headers.as_ref().and_then(Trail::kept).map(Box::new),
             subject: message.subject,
             payload: message.payload,
             said: None,

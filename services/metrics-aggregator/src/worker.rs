@@ -24,6 +24,7 @@ use crate::publish::{PublishFailed, Values};
 use crate::reader::{Broken, Delivered, Frame};
 use crate::silences::Silences;
 use crate::store::StoreError;
+use crate::traces::Traced;
 
 use self::filling::Readers;
 use self::flush::FLUSH_EVERY;
@@ -141,6 +142,8 @@ struct Session<'a> {
     idle: bool,
     flushed: Instant,
     probed: Instant,
+    /// Events of the next flush whose trace is kept.
+    traced: Traced,
 }
 
 async fn session(
@@ -273,6 +276,9 @@ impl Session<'_> {
     fn fold(&mut self, delivered: &Delivered) {
         self.pending = delivered.pending;
         self.idle = delivered.pending == 0;
+        if self.live {
+            self.traced.take(delivered);
+        }
         let counters = &self.shared.counters;
         let shard = &mut self.shard;
         let read = delivered.read(&self.shared.tenant, |event| {

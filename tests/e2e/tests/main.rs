@@ -37,6 +37,7 @@ mod rights;
 mod secured;
 mod slow;
 mod tickets;
+mod traces;
 mod trial;
 mod two_way;
 mod world;

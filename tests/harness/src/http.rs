@@ -105,10 +105,27 @@ impl Http {
         kind: &str,
         body: impl Into<Bytes>,
     ) -> anyhow::Result<Answer> {
-        let request = http::Request::post(url)
+        self.post_with(url, token, kind, &[], body).await
+    }
+
+    /// The same with more headers.
+    ///
+    /// # Errors
+    /// As [`Http::send`].
+    pub async fn post_with(
+        &self,
+        url: &str,
+        token: &str,
+        kind: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = http::Request::post(url)
             .header("authorization", format!("Bearer {token}"))
-            .header("content-type", kind)
-            .body(Full::new(body.into()))?;
-        self.send(request).await
+            .header("content-type", kind);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Full::new(body.into()))?).await
     }
 }

@@ -12,6 +12,7 @@
 pub mod account;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod follower;
 pub mod http;
 pub mod jwks;

@@ -15,6 +15,7 @@ use crate::nats::{Connector, NatsSettings};
 use crate::readiness::{Latch, Readiness};
 use crate::shutdown::{Shutdown, Stage};
 use crate::telemetry::LogSettings;
+use crate::trace::TraceSettings;
 
 /// What a service is, apart from what it does.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ impl Service {
 pub struct Common {
     /// `ROOMCAST_LOG…`
     pub log: LogSettings,
+    /// `ROOMCAST_TRACES_…`
+    pub traces: Arc<TraceSettings>,
     /// `ROOMCAST_ADMIN_LISTEN`
     pub admin_listen: SocketAddr,
     /// `ROOMCAST_NATS_…`
@@ -69,6 +72,7 @@ impl Common {
                 "Address of /livez, /readyz, /startupz and /metrics.",
             ),
             log: LogSettings::read(reader),
+            traces: Arc::new(TraceSettings::read(reader)),
             drain: reader.seconds(
                 "ROOMCAST_DRAIN_SECONDS",
                 30,

@@ -21,7 +21,7 @@ pub use exit::{Exit, Failure};
 use crate::config::{Environment, Listed, Mistakes, Reader};
 use crate::readiness::Latch;
 use crate::shutdown::{Shutdown, Stage};
-use crate::{admin, build, descriptors, telemetry};
+use crate::{admin, build, descriptors, telemetry, trace};
 use arguments::{Command, command, help, printed};
 
 /// Makes one crypto provider the process's own, for TLS and for tokens; without it both panic at first use.
@@ -127,6 +127,8 @@ async fn prepared(service: &'static Service, common: Common) -> Result<(Context,
     let context = Context::new(service, common)?;
     // Before the port opens: a process that has not begun to start must not look ready.
     let process = context.readiness.latch("process", "starting");
+    telemetry::watch(&context)?;
+    trace::start(&context)?;
     let address = context.common.admin_listen;
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Failure::unavailable(format!("the admin port {address} cannot be opened: {error}"))

@@ -40,7 +40,8 @@ const PIDS: &str = ".roomcast/pids.json";
 ///
 /// It finds nats-server on PATH, in .tools/bin (where `make tools` puts it) or where ROOMCAST_NATS_SERVER says, and the services
 /// beside this binary. Addresses and credentials go to .roomcast/dev.env of the working directory (mode 0600, removed at the end),
-/// which `roomcast publish`, `roomcast tail` and every example publisher read. ROOMCAST_LOG sets how much the services say.
+/// which `roomcast publish`, `roomcast tail` and every example publisher read. ROOMCAST_LOG sets how much the services say,
+/// ROOMCAST_TRACES_ENDPOINT where they send traces.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     roomcast dev --scenario bookings\n  \

@@ -57,6 +57,14 @@ fn pair(name: &str, value: impl Into<String>) -> (String, String) {
     (name.to_owned(), value.into())
 }
 
+/// What of our own environment is the services' as well.
+const PASSED_ON: [&str; 4] = [
+    "ROOMCAST_LOG",
+    "ROOMCAST_LOG_FORMAT",
+    "ROOMCAST_TRACES_ENDPOINT",
+    "ROOMCAST_TRACES_SAMPLE",
+];
+
 fn shown(path: &std::path::Path) -> String {
     path.to_string_lossy().into_owned()
 }
@@ -82,7 +90,7 @@ impl Services<'_> {
             pair("ROOMCAST_DRAIN_SECONDS", DRAIN.as_secs().to_string()),
             pair("ROOMCAST_REPLICAS", self.replicas.to_string()),
         ];
-        for name in ["ROOMCAST_LOG", "ROOMCAST_LOG_FORMAT"] {
+        for name in PASSED_ON {
             settings.extend(std::env::var(name).ok().map(|value| pair(name, value)));
         }
         Ok(settings)

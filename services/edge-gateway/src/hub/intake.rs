@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use roomcast_chassis::trace::Trail;
 use roomcast_proto::cursor::{Epoch, Position, time_bits};
 use roomcast_proto::limits::WITHDRAWN_TTL;
 use roomcast_proto::subject::parse_placed;
@@ -27,6 +28,8 @@ pub struct Incoming {
     pub withdrawn: bool,
     /// The CloudEvent.
     pub payload: bytes::Bytes,
+    /// Where its trace goes on, if that is kept.
+    pub trail: Option<Box<Trail>>,
 }
 
 /// What only the writers touch; whoever holds it hands out.
@@ -203,10 +206,9 @@ impl Hub {
             cursors: self.settings.cursors,
         });
         let expires = incoming.expires_millis;
-        Some((
-            place,
-            Delivery::new(address, kind, order.position, mark, expires, &incoming.payload),
-        ))
+        let mut delivery = Delivery::new(address, kind, order.position, mark, expires, &incoming.payload);
+        delivery.trail.clone_from(&incoming.trail);
+        Some((place, delivery))
     }
 
     /// A stored event outside the order, with a cursor that holds the state as it is now; for reads.

@@ -30,6 +30,7 @@ fn message(subject: String) -> Incoming {
         expires_millis: None,
         withdrawn: false,
         payload: bytes::Bytes::from_static(b"{}"),
+        trail: None,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::members::{Class as PermitClass, Member};
 use crate::metrics::{Ending, Tally};
 use crate::outbox::{self, Class, StateKey};
 use crate::session::Now;
+use crate::traces;
 use roomcast_proto::close::Close;
 
 /// How often the walk over quiet rooms makes a step, milliseconds.
@@ -143,6 +144,7 @@ impl Shard {
         };
         let now = self.now;
         let limits = self.shared.limits.outbox;
+        let written = traces::Written::begin(events, self.tally.deliveries);
         for (_, class) in &mut entry.classes {
             if (class.encoding == Encoding::Sse) != (to == To::Streams) {
                 continue;
@@ -171,6 +173,9 @@ impl Shard {
         }
         while let Some(key) = self.blocked.pop() {
             self.schedule(key);
+        }
+        if let Some(written) = written {
+            written.end(events, self.tally.deliveries, to == To::Streams);
         }
         self.sample_latency(events);
     }

@@ -462,6 +462,7 @@ fn placed(message: &Value) -> Placed<Incoming> {
             expires_millis: None,
             withdrawn: false,
             payload: text("payload").into_bytes().into(),
+            trail: None,
         },
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use roomcast_chassis::jetstream::StoredMessage;
+use roomcast_chassis::trace::{SpanKind, Step, Trail, messaging};
 use roomcast_proto::event::Draft;
 use roomcast_proto::ids::{Tenant, event_id_of};
 use roomcast_proto::refusal::{Code, Refusal};
@@ -22,6 +23,9 @@ pub struct Element {
     pub bytes: Bytes,
     /// What was decided about it.
     pub decided: Result<Accepted, Refusal>,
+    /// Its step in the trace of its publisher; it ends when the element is dropped.
+    #[expect(dead_code, reason = "being there is all it does")]
+    pub step: Step,
 }
 
 /// A queued message.
@@ -76,6 +80,7 @@ pub fn read(
             place: place(0),
             bytes: message.payload.clone(),
             decided: Err(refusal),
+            step: Step::default(),
         }],
     };
     let (inbound, user) = match subject::parse_queued(&message.subject) {
@@ -125,11 +130,14 @@ pub fn read(
                 drained_micros: now_micros,
             }),
         };
-        let decided = intake
+        let mut decided = intake
             .decide(draft, &arrival)
             .map_err(|not_taken| not_taken.refusal);
         Element {
             bytes: message.payload.slice(range),
+            step: decided
+                .as_mut()
+                .map_or_else(|_| Step::default(), |accepted| behind(message, accepted)),
             decided,
             place,
         }
@@ -142,4 +150,18 @@ pub fn read(
         sender: Some(sender),
         elements,
     })
+}
+
+/// Begins the step of an event whose publisher traces it; what is stored of the event is behind it.
+fn behind(message: &StoredMessage, accepted: &mut Accepted) -> Step {
+    let sent = || Trail::read(|name| last(Some(&message.headers), name));
+    let Some(trail) = accepted.trail().cloned().or_else(sent) else {
+        return Step::default();
+    };
+    let step = Step::begin("process inq", SpanKind::Consumer, Some(&trail));
+    step.set(|| messaging("process", "inq"));
+    if let Some(trail) = step.trail() {
+        accepted.follows(&trail);
+    }
+    step
 }

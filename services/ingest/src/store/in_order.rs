@@ -10,6 +10,7 @@ use roomcast_proto::event::Delivery;
 use roomcast_proto::refusal::Refusal;
 use roomcast_proto::subject::stream as names;
 
+use super::steps::message;
 use super::{BATCH_MAX, Inner, Placed, Store};
 use crate::accept::Placement;
 use crate::error::{unavailable, unknown};
@@ -125,7 +126,7 @@ impl Inner {
         if self.too_late(until).is_some() {
             return apart;
         }
-        let messages = run.iter().map(|placement| placement.outgoing()).collect();
+        let messages = run.iter().map(|placement| message(placement)).collect();
         match self.batch(messages).await {
             Ok(placed) => {
                 results.extend(placed.map(Ok));

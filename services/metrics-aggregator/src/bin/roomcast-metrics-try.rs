@@ -78,6 +78,7 @@ fn run(arguments: &[String]) -> Result<(), Failed> {
             subject: stored.subject.into(),
             payload: Bytes::copy_from_slice(stored.event.get().as_bytes()),
             said: None,
+            trail: None,
         };
         delivered.read(&tenant, |event| trial.event(event));
     }

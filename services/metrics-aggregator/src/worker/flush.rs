@@ -89,8 +89,9 @@ impl Session<'_> {
         counters.flush_bytes.inc_by(bytes as u64);
         counters.flush_seconds.observe(begun.elapsed().as_secs_f64());
         self.speak(&label);
+        let step = self.traced.written(self.number, values.len());
         if !values.is_empty() {
-            self.values.publish(values).await?;
+            step.run(self.values.publish(values)).await?;
             self.shard.settled();
         }
         if sweeping.is_some() {

@@ -12,6 +12,7 @@ use crate::engine::shard::Shard;
 use crate::notify::Speaker;
 use crate::publish::{Values, now_micros};
 use crate::store::{self, StoreError};
+use crate::traces::Traced;
 
 /// A stream that seems to end before our position is believed after this many looks.
 const BEHIND_LOOKS: u32 = 10;
@@ -80,6 +81,7 @@ impl<'a> Session<'a> {
                 .checked_sub(FLUSH_EVERY)
                 .unwrap_or_else(Instant::now),
             probed: Instant::now(),
+            traced: Traced::default(),
         };
         if !session.shard.is_empty() {
             session.find_place().await?;

@@ -308,6 +308,7 @@ impl Message {
             expires_millis: self.expires,
             withdrawn: false,
             payload: self.event.to_string().into(),
+            trail: None,
         }
     }
 }
