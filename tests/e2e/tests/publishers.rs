@@ -93,6 +93,37 @@ fn a_booking_from_node_reaches_a_client() {
     example_publishes("node");
 }
 
+/// The publishers' page says after each call what its answer says: run as it stands, that is so.
+#[test]
+fn what_the_page_says_of_repeats_is_what_happens() {
+    calm(|stack| async move {
+        let page = std::fs::read_to_string(repository().join("clients/publish/README.md"))?;
+        let script = page
+            .split_once("```sh\n")
+            .and_then(|(_, rest)| Some(rest.split_once("```")?.0))
+            .unwrap_or_default();
+        let expected: Vec<&str> = script
+            .lines()
+            .filter(|line| line.starts_with("publish ") && !line.starts_with("publish()"))
+            .filter_map(|line| Some(line.split_once(" # ")?.1))
+            .collect();
+        anyhow::ensure!(expected.len() == 5, "{script}");
+        let run = tokio::process::Command::new("bash")
+            .args(["-c", script])
+            .current_dir(stack.folder())
+            .stdin(Stdio::null())
+            .output();
+        let output = tokio::time::timeout(SOON, run).await??;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let said: Vec<&str> = said.lines().collect();
+        assert_eq!(said.len(), expected.len(), "{output:?}");
+        for (said, expected) in said.iter().zip(expected) {
+            assert!(said.contains(expected), "{said}, and not {expected}");
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn a_nats_request_reaches_a_client() {
     calm(|stack| async move {
