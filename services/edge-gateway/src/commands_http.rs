@@ -51,7 +51,13 @@ async fn carried_out(desk: &Desk, name: Name, request: Request) -> Result<Bytes,
     let client_frame::Body::Command(command) = posted::message("command", &body)? else {
         return Err(posted::not_one_object());
     };
-    let order = session::order(&admitted, frame::Command { name, ..command }).map_err(posted::in_body)?;
+    let order = session::order(&admitted, frame::Command { name, ..command });
+    let order = order.inspect_err(|refusal| {
+        if refusal.code == Code::Forbidden {
+            desk.gate.forbade("command", &admitted);
+        }
+    });
+    let order = order.map_err(posted::in_body)?;
     let done = Arc::clone(&desk.asking).carry_out(
         &desk.hub,
         session::who(&admitted, &desk.gate.rights().now().policy),

@@ -143,6 +143,14 @@ impl Gate {
         }
     }
 
+    /// Puts on record that a user asked for something without the right to it: a minute of that is one entry.
+    pub fn forbade(&self, what: &'static str, who: &Admitted) {
+        if let Some(audit) = &self.audit {
+            let who = (who.rights.tenant().as_str(), &*who.user);
+            audit.refused(what, Code::Forbidden.as_str(), Some(who));
+        }
+    }
+
     /// Looks up the rights of a user whose token was verified before, here or at another gateway.
     ///
     /// # Errors

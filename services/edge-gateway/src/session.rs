@@ -381,7 +381,10 @@ impl Session {
             .filter(|open| open.requested && open.room.as_str() != name)
             .count();
         match &asked.permit {
-            Err(refusal) => refuse(id, refusal, wishes),
+            Err(refusal) => {
+                wishes.push(Wish::Forbade("subscribe"));
+                refuse(id, refusal, wishes);
+            }
             Ok(_) if requested >= self.limits.subscriptions_max => {
                 let refusal = Refusal::new(
                     Code::Limit,
@@ -415,7 +418,7 @@ impl Session {
         let room = Room::parse(&request.room).ok();
         let permit = room.and_then(|room| self.admitted.rights.history(&room).ok());
         let Some(permit) = permit else {
-            return refuse(id, &Refusal::forbidden(), wishes);
+            return forbid(id, "history", wishes);
         };
         let cursors = self.limits.cursors;
         let read = |text| cursors.read(self.admitted.rights.tenant(), text);
@@ -541,6 +544,12 @@ fn too_many(wishes: &mut Vec<Wish>) {
 
 fn refuse(id: Option<u32>, refusal: &Refusal, wishes: &mut Vec<Wish>) {
     answer_to(id, server_frame::Body::Error(refusal.into()), wishes);
+}
+
+/// Refuses what there is no right to, and has it put on record.
+fn forbid(id: Option<u32>, what: &'static str, wishes: &mut Vec<Wish>) {
+    wishes.push(Wish::Forbade(what));
+    refuse(id, &Refusal::forbidden(), wishes);
 }
 
 /// A message without `id` gets no answer.

@@ -8,7 +8,7 @@ use roomcast_harness::client::Client;
 use roomcast_harness::stack::Stack;
 use serde_json::{Value, json};
 
-use crate::world::calm;
+use crate::world::{calm, faulty};
 
 const SERVICES: [&str; 3] = ["gateway", "ingest", "aggregator"];
 
@@ -657,5 +657,45 @@ fn silences_are_those_of_all_aggregators_and_on_record() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         anyhow::bail!("the silence is not on record")
+    });
+}
+
+/// What users ask for without the right to it is on record, once a minute, and before a gateway ends: over sockets and over HTTP.
+#[test]
+fn what_users_are_refused_is_on_record() {
+    faulty(|stack| async move {
+        let token = stack.signer.token("curious", &["user"]);
+        let gateway = stack.gateways()[0].clone();
+        let (mut client, _) =
+            Client::connect(&gateway, &token, &["no.such.room"], &Default::default()).await?;
+        for body in [json!({ "room": "no.such.room" }), json!({ "room": "a.secret" })] {
+            let answer = client.request("subscribe", body).await?;
+            ensure!(answer["error"]["code"] == "forbidden", "{answer}");
+        }
+        let publish = json!({ "room": "no.such.room", "type": "t", "data": 1 });
+        let answer = client.request("publish", publish).await?;
+        ensure!(answer["error"]["code"] == "forbidden", "{answer}");
+        let url = format!("{gateway}/v1/rooms/no.such.room/events");
+        ensure!(stack.http.get(&url, Some(&token)).await?.status == 403);
+        stack.signal("gateway-1", "TERM");
+        let counted = |entries: &[(u64, Value)], what: &str| {
+            let refused = entries.iter().filter(|(_, entry)| entry["kind"] == "refused");
+            let said = refused.flat_map(|(_, entry)| entry["note"]["refused"].as_array().cloned());
+            let of = said
+                .flatten()
+                .filter(|one| one["what"] == what && one["user"] == "curious");
+            of.filter_map(|one| one["count"].as_u64()).sum::<u64>()
+        };
+        let mut entries = Vec::new();
+        for _ in 0..1_800 {
+            entries = stack.audit().await?;
+            if counted(&entries, "history") > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let found = ["subscribe", "publish", "history"].map(|what| counted(&entries, what));
+        ensure!(found == [3, 1, 1], "{found:?} of {entries:?}");
+        Ok(())
     });
 }

@@ -29,8 +29,15 @@ pub(super) fn allow_one(desk: &Desk, admitted: &Admitted, operation: Operation) 
         .map_err(allowance::too_many)
 }
 
-pub(super) fn subscribe(admitted: &Admitted, room: Room) -> Result<Subscribe, Refusal> {
-    admitted.rights.subscribe(&room).map_err(|_| Refusal::forbidden())
+pub(super) fn subscribe(desk: &Desk, admitted: &Admitted, room: Room) -> Result<Subscribe, Refusal> {
+    let permit = admitted.rights.subscribe(&room);
+    permit.map_err(|_| forbidden(desk, admitted, "subscribe"))
+}
+
+/// The refusal of what there is no right to, put on record.
+pub(crate) fn forbidden(desk: &Desk, admitted: &Admitted, what: &'static str) -> Refusal {
+    desk.gate.forbade(what, admitted);
+    Refusal::forbidden()
 }
 
 /// A name that is none is refused like a room that is not there.

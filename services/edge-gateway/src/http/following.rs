@@ -79,7 +79,11 @@ impl Following {
             cursors: desk.hub.cursors(),
             resident: None,
         };
-        following.has_any(&following.rooms())?;
+        let rooms = following.rooms();
+        for _ in rooms.iter().filter(|asked| asked.permit.is_err()) {
+            desk.gate.forbade("subscribe", &following.admitted);
+        }
+        following.has_any(&rooms)?;
         desk.hub.accepting().map_err(|wait| {
             let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             Refusal::new(Code::Unavailable, "this gateway takes no requests at the moment")

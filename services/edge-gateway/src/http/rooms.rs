@@ -12,7 +12,7 @@ use roomcast_proto::limits::HISTORY_EVENTS_DEFAULT;
 use roomcast_proto::refusal::Refusal;
 
 use super::answered::{close, finish, open, put_list, unavailable};
-use super::asked::{RoomPath, admit, allow_one, bad, number, parameter, path_room, subscribe};
+use super::asked::{RoomPath, admit, allow_one, bad, forbidden, number, parameter, path_room, subscribe};
 use super::series::{self, instant};
 use super::{Desk, unix_millis};
 use crate::allowance::{self, Operation};
@@ -28,7 +28,7 @@ pub(super) async fn snapshot(
     finish(async {
         let admitted = admit(&desk, &headers)?;
         allow_one(&desk, &admitted, Operation::Read)?;
-        let permit = subscribe(&admitted, path_room(room)?)?;
+        let permit = subscribe(&desk, &admitted, path_room(room)?)?;
         let events = number(&uri, "events", HISTORY_EVENTS_DEFAULT, 0)?;
         let events = if permit.history() { events } else { 0 };
         let found = desk
@@ -52,7 +52,11 @@ pub(super) async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap
         allow_one(&desk, &admitted, Operation::Read)?;
         let room = parameter(&uri, "room")?.ok_or_else(|| bad("expected ?room=<room>"))?;
         let at = instant(&uri, "at")?;
-        let permit = subscribe(&admitted, Room::parse(&room).map_err(|_| Refusal::forbidden())?)?;
+        let permit = subscribe(
+            &desk,
+            &admitted,
+            Room::parse(&room).map_err(|_| Refusal::forbidden())?,
+        )?;
         let mut found = desk
             .hub
             .state_async(&permit, unix_millis)
@@ -86,7 +90,7 @@ pub(super) async fn history(
         let permit = admitted
             .rights
             .history(&path_room(room)?)
-            .map_err(|_| Refusal::forbidden())?;
+            .map_err(|_| forbidden(&desk, &admitted, "history"))?;
         let limit = number(&uri, "limit", HISTORY_EVENTS_DEFAULT, 1)?;
         let before = match parameter(&uri, "before")? {
             None => None,

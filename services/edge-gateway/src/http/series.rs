@@ -62,7 +62,11 @@ async fn room_state(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<(Subs
     let admitted = admit(desk, headers)?;
     allow_one(desk, &admitted, Operation::Read)?;
     let room = parameter(uri, "room")?.ok_or_else(|| bad("expected ?room=<room>"))?;
-    let permit = subscribe(&admitted, Room::parse(&room).map_err(|_| Refusal::forbidden())?)?;
+    let permit = subscribe(
+        desk,
+        &admitted,
+        Room::parse(&room).map_err(|_| Refusal::forbidden())?,
+    )?;
     let found = desk.hub.state_async(&permit, unix_millis).await;
     Ok((permit, found.map_err(|_| unavailable())?))
 }

@@ -159,6 +159,7 @@ fn short(wish: &Wish) -> String {
         Wish::Watch(room) => format!("watch {room}"),
         Wish::Listen => "listen".to_owned(),
         Wish::Count(what, code) => format!("count {what} {code}"),
+        Wish::Forbade(what) => format!("forbade {what}"),
         Wish::End(close) => format!("end {}", close.code()),
     }
 }
@@ -272,17 +273,17 @@ fn messages_become_wishes() {
         ),
         (
             json!({ "id": 1, "subscribe": { "room": "user.u2" } }),
-            &["refuse forbidden"],
+            &["forbade subscribe", "refuse forbidden"],
         ),
         (
             json!({ "id": 1, "subscribe": { "room": "desk" } }),
-            &["refuse forbidden"],
+            &["forbade subscribe", "refuse forbidden"],
         ),
         (
             json!({ "id": 1, "subscribe": { "room": "a b" } }),
-            &["refuse forbidden"],
+            &["forbade subscribe", "refuse forbidden"],
         ),
-        (json!({ "subscribe": { "room": "desk" } }), &[]),
+        (json!({ "subscribe": { "room": "desk" } }), &["forbade subscribe"]),
         (
             json!({ "id": 1, "unsubscribe": { "room": "hall" } }),
             &["leave hall", "say unsubscribed"],
@@ -305,7 +306,7 @@ fn messages_become_wishes() {
         ),
         (
             json!({ "id": 1, "history": { "room": "desk" } }),
-            &["refuse forbidden"],
+            &["forbade history", "refuse forbidden"],
         ),
         (json!({ "pong": {} }), &[]),
         (json!({ "id": 1, "feed": { "limit": 1 } }), &["feed hall user.u1"]),
@@ -669,12 +670,12 @@ fn commands_publishes_and_activity_are_decided_before_anybody_is_asked() {
         (
             "staff",
             json!({ "command": { "name": "a.c", "key": "k" } }),
-            vec!["count command forbidden", "refuse forbidden"],
+            vec!["count command forbidden", "forbade command", "refuse forbidden"],
         ),
         (
             "user",
             json!({ "command": { "name": "a.b", "key": "k" } }),
-            vec!["count command forbidden", "refuse forbidden"],
+            vec!["count command forbidden", "forbade command", "refuse forbidden"],
         ),
         (
             "staff",
@@ -684,27 +685,27 @@ fn commands_publishes_and_activity_are_decided_before_anybody_is_asked() {
         (
             "user",
             json!({ "publish": { "room": "desk", "type": "t", "data": 1 } }),
-            vec!["count publish forbidden", "refuse forbidden"],
+            vec!["count publish forbidden", "forbade publish", "refuse forbidden"],
         ),
         (
             "staff",
             json!({ "publish": { "room": "hall", "type": "t", "data": 1 } }),
-            vec!["count publish forbidden", "refuse forbidden"],
+            vec!["count publish forbidden", "forbade publish", "refuse forbidden"],
         ),
         (
             "staff",
             json!({ "publish": { "room": "user.u1", "type": "t", "data": 1 } }),
-            vec!["count publish forbidden", "refuse forbidden"],
+            vec!["count publish forbidden", "forbade publish", "refuse forbidden"],
         ),
         (
             "staff",
             json!({ "publish": { "room": "a b", "type": "t", "data": 1 } }),
-            vec!["count publish forbidden", "refuse forbidden"],
+            vec!["count publish forbidden", "forbade publish", "refuse forbidden"],
         ),
         (
             "staff",
             json!({ "publish": { "room": "desk", "type": "user.activity", "data": 1 } }),
-            vec!["count publish forbidden", "refuse forbidden"],
+            vec!["count publish forbidden", "forbade publish", "refuse forbidden"],
         ),
         (
             "user",
@@ -729,12 +730,12 @@ fn commands_publishes_and_activity_are_decided_before_anybody_is_asked() {
         (
             "user",
             json!({ "presence": { "room": "hall" } }),
-            vec!["refuse forbidden"],
+            vec!["forbade presence", "refuse forbidden"],
         ),
         (
             "staff",
             json!({ "presence": { "room": "desk" } }),
-            vec!["refuse forbidden"],
+            vec!["forbade presence", "refuse forbidden"],
         ),
         (
             "user",

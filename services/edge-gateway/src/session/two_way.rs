@@ -11,7 +11,7 @@ use roomcast_proto::frame::{Activity, Command, FeedQuery, Mark, Preferences, Pub
 use roomcast_proto::ids::{Audience, Room};
 use roomcast_proto::refusal::{Code, Refusal};
 
-use super::{Now, Session, Wish, joined_by_policy, refuse};
+use super::{Now, Session, Wish, forbid, joined_by_policy, refuse};
 use crate::asking::{Ask, What, Who};
 use crate::client_publish::{ACTIVITY_BYTES_MAX, Post};
 use crate::commands::Order;
@@ -133,7 +133,7 @@ impl Session {
         let room = Room::parse(room).ok();
         match room.filter(|room| self.presence(room).is_some()) {
             Some(room) => wishes.push(Wish::Presence(id, room)),
-            None => refuse(id, &Refusal::forbidden(), wishes),
+            None => forbid(id, "presence", wishes),
         }
     }
 
@@ -235,5 +235,8 @@ impl Session {
 
 fn refuse_ask(id: Option<u32>, what: &'static str, refusal: &Refusal, wishes: &mut Vec<Wish>) {
     wishes.push(Wish::Count(what, refusal.code));
+    if refusal.code == Code::Forbidden {
+        wishes.push(Wish::Forbade(what));
+    }
     refuse(id, refusal, wishes);
 }

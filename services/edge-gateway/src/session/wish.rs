@@ -39,6 +39,8 @@ pub enum Wish {
     Ask(Box<Ask>),
     /// Count something that was asked and refused.
     Count(&'static str, Code),
+    /// Put on record that there is no right to what was asked.
+    Forbade(&'static str),
     /// Count that the client met a limit.
     Met(Limit),
     /// End the connection.

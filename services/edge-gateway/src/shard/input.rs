@@ -234,6 +234,12 @@ impl Shard {
                     self.shared.metrics.limited(limit);
                     continue;
                 }
+                Wish::Forbade(what) => {
+                    if let Some(session) = connection.session() {
+                        self.shared.gate.forbade(what, session.admitted());
+                    }
+                    continue;
+                }
                 Wish::End(close) => {
                     self.end(key, close);
                     continue;
@@ -280,7 +286,15 @@ impl Shard {
             (None, Wish::Listen) => self.listen(key),
             (None, Wish::Ask(ask)) => self.ask(key, *ask),
             (None, Wish::Count(what, code)) => self.shared.asking.count(what, code.as_str()),
-            (None, Wish::End(_) | Wish::Evict(_) | Wish::Exchange(_) | Wish::Tell(_) | Wish::Met(_)) => {}
+            (
+                None,
+                Wish::End(_)
+                | Wish::Evict(_)
+                | Wish::Exchange(_)
+                | Wish::Tell(_)
+                | Wish::Forbade(_)
+                | Wish::Met(_),
+            ) => {}
         }
     }
 }

@@ -42,6 +42,13 @@ impl Shard {
             return;
         };
         session.decide_opening(&mut opening);
+        // What a connection asks for with its first words; later it asks for one room at a time, and is refused before. A stream's were
+        // looked at with its request.
+        if opening.kind == Kind::Connected && ticket.is_none() {
+            for _ in opening.rooms.iter().filter(|asked| asked.permit.is_err()) {
+                self.shared.gate.forbade("subscribe", session.admitted());
+            }
+        }
         // Reading deep is counted by user, all others ask for nothing by name.
         let deep = opening
             .rooms

@@ -144,7 +144,7 @@ fn carry_out(session: &mut Session, wishes: Vec<Wish>, id: Option<u32>) -> Resul
             Wish::Listen => answered(session.take_counters_id()),
             Wish::End(close) => return Err(TestCaseError::fail(format!("ended: {close:?}"))),
             Wish::Tell(frame) => prop_assert!(frame.id.is_none(), "a push has no id"),
-            Wish::Exchange(_) | Wish::Watch(_) | Wish::Count(..) | Wish::Met(_) => {}
+            Wish::Exchange(_) | Wish::Watch(_) | Wish::Count(..) | Wish::Forbade(_) | Wish::Met(_) => {}
         }
     }
     Ok(answers)
