@@ -18,7 +18,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 pub use notes::Change;
-use notes::{Notes, count};
+use notes::{Name, Notes, count};
 pub use record::Record;
 
 use crate::place::Place;
@@ -103,7 +103,7 @@ struct Viewer<L> {
     record: Arc<str>,
     rooms: Box<[(usize, AudienceSet)]>,
     listeners: SmallVec<[(u64, L); 1]>,
-    read: Box<[u64]>,
+    read: Box<[Name]>,
     version: u64,
     preferences: Option<Arc<str>>,
     prefers_anew: bool,
@@ -367,8 +367,7 @@ impl<L> Bells<L> {
     /// A room was read: all that it held at this position, ascending.
     pub fn room_read(&mut self, of: For, rev: u64, changes: impl IntoIterator<Item = Change>) {
         let Some(room) = self.room(of) else { return };
-        let mut notes = Notes::default();
-        changes.into_iter().for_each(|change| notes.apply(change));
+        let mut notes = Notes::of(changes.into_iter());
         let later = std::mem::take(&mut room.pending).into_iter();
         later
             .filter(|change| change.rev() > rev)

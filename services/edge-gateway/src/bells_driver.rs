@@ -28,7 +28,7 @@ use crate::delivery::{Delivery, Kind};
 use crate::feed::may_be_one;
 use crate::http::unix_millis;
 use crate::hub::{Hub, ToShard};
-use crate::place;
+use crate::place::{self, Place};
 use crate::shard::Handle;
 use crate::state_cache::Values;
 
@@ -131,7 +131,7 @@ impl BellDesk {
                 )?,
                 notes: metrics.gauge(
                     "roomcast_gateway_bell_notifications",
-                    "Notifications held for counting, 32 bytes each.",
+                    "Notifications held for counting, 24 bytes each.",
                 )?,
                 reads: metrics.counter_vec(
                     "roomcast_gateway_bell_reads_total",
@@ -371,7 +371,7 @@ impl Driver {
             self.reading.push(Box::pin(async move {
                 match want {
                     Want::Room(of, permit) => {
-                        let whole = hub.whole_async(&permit, unix_millis).await;
+                        let whole = hub.whole_async(&Place::of(&permit), unix_millis).await;
                         Found::Room(of, permit, whole.ok())
                     }
                     Want::Record(of, tenant, user) => {

@@ -70,7 +70,7 @@ pub struct HubSettings {
     pub warm_events_max: u64,
     /// Positions of the stream that are looked through for one room at most.
     pub scan_positions_max: u64,
-    /// Bytes of the state of rooms without members; those not used for longest are dropped beyond it.
+    /// Bytes of the state of rooms without members and of users' own rooms; those not used for longest are dropped beyond it.
     pub state_bytes_max: usize,
     /// How cursors are written and read.
     pub cursors: Cursors,
@@ -356,8 +356,8 @@ impl Hub {
         gauge(&m.state_rooms, rooms);
         gauge(&m.state_values, values);
         gauge(&m.state_bytes, bytes);
-        let (dropped, refused) = stock.state.dropped();
-        for (what, count) in [("room", dropped), ("value", refused)] {
+        let (dropped, emptied, refused) = stock.state.dropped();
+        for (what, count) in [("room", dropped), ("own", emptied), ("value", refused)] {
             let counter = m.state_dropped.with_label_values(&[what]);
             counter.inc_by(count.saturating_sub(counter.get()));
         }

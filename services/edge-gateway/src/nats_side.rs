@@ -90,7 +90,8 @@ impl NatsSideSettings {
                     "ROOMCAST_STATE_BYTES",
                     usual.state_bytes_max,
                     1 << 20..=1 << 40,
-                    "Bytes of the state of rooms without members that are kept in memory; rooms with members are, whatever they weigh.",
+                    "Bytes of the state of rooms without members, and of users' own rooms, that are kept in memory; other rooms with members are, whatever \
+                     they weigh.",
                 ),
                 cursors,
             },

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use roomcast_access::permit::View;
-use roomcast_proto::ids::{Audience, Room, Tenant};
+use roomcast_proto::ids::{Audience, PERSONAL, Room, Tenant};
 
 /// Rooms remembered at most; beyond it the memory starts anew, which costs a parse per room and nothing else.
 const PLACES_MAX: usize = 200_000;
@@ -37,6 +37,13 @@ impl Place {
     pub fn tenant_of(key: &str) -> &str {
         key.split_once('.').map_or(key, |(tenant, _)| tenant)
     }
+}
+
+/// Whether a key is that of somebody's own room.
+#[must_use]
+pub fn is_personal(key: &str) -> bool {
+    // A tenant is one token.
+    key.split('.').nth(1) == Some(PERSONAL)
 }
 
 /// The key of these names.
@@ -101,6 +108,7 @@ mod tests {
             (&*first.key, Place::tenant_of(&first.key)),
             ("main.property.42", "main")
         );
+        assert!(is_personal("main.user.ada") && !is_personal("main.users") && !is_personal("user.hall"));
         for (tenant, room) in [("GW", "a"), ("main", ""), ("main", "a..b"), ("ma in", "a")] {
             assert!(places.find(tenant, room).is_none(), "{tenant} {room}");
         }

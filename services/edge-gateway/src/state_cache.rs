@@ -1,18 +1,27 @@
 //! The latest values per room in memory: what a page that opens, or a client that returns, is given before anything live.
 //!
 //! A room is loaded when it is first asked for, kept current by the state spine, and dropped when it was not used for longest; rooms
-//! with members stay. A value is (room, key); several audiences may hold one, and everybody gets the newest they may see.
-//! Written by the hub under its lock; this file reads no clock.
+//! with members stay. A user's own room does not: what it holds is held for one user, who has been told it, so it goes a while after it
+//! was asked for last, and is loaded again for the next to ask. A value is (room, key); several audiences may hold one, and everybody
+//! gets the newest they may see. Written by the hub under its lock; this file reads no clock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use roomcast_access::permit::View;
+use roomcast_proto::ids::Audience;
 use roomcast_proto::limits::ROOM_KEYS_MAX;
 use smallvec::SmallVec;
 
 use crate::delivery::{Delivery, Kind};
+use crate::place::is_personal;
 
+/// A user's own room is emptied when nobody has asked for it for so long, whether or not it has members: a user's tabs, its bell and the
+/// page of its notifications ask one after the other.
+pub const OWN_MILLIS: i64 = 10_000;
+/// Values of such rooms that are dropped in one step, under the hub's lock: half a millisecond. Thousands who came back together have
+/// their rooms emptied within seconds.
+const STEP_VALUES: usize = 1_000;
 /// What an entry costs beside its delivery: two index entries and the key.
 const ENTRY_BYTES: usize = 200;
 /// What a room costs without any value.
@@ -30,11 +39,16 @@ pub struct StateCache {
     bytes_max: usize,
     values: usize,
     uses: u64,
-    /// Rooms nobody holds, by their last use.
+    /// Rooms that may be dropped, by their last use.
     idle: BTreeMap<u64, Arc<str>>,
+    /// Those of them that are users' own and have members.
+    own: BTreeMap<u64, Arc<str>>,
+    /// The wall clock, as it was said last.
+    now_millis: i64,
     /// When values end, Unix milliseconds and position.
     ends: Ends,
     dropped: u64,
+    emptied: u64,
     refused: u64,
 }
 
@@ -48,7 +62,15 @@ struct RoomState {
     holders: usize,
     /// Whether it may be dropped.
     is_idle: bool,
+    /// It is a user's own.
+    is_own: bool,
+    /// Several audiences were found to hold values of a user's own room: what holds after a withdrawal can be said from memory alone, so
+    /// it stays like all rooms with members.
+    is_mixed: bool,
+    /// The only audience that held values when the room was emptied, and has held any since. `None`: not known.
+    sole: Option<Audience>,
     used: u64,
+    used_millis: i64,
     bytes: usize,
     keys: HashMap<Arc<str>, SmallVec<[Value; 1]>>,
     by_rev: BTreeMap<u64, Arc<Delivery>>,
@@ -92,8 +114,11 @@ impl StateCache {
             values: 0,
             uses: 0,
             idle: BTreeMap::new(),
+            own: BTreeMap::new(),
+            now_millis: 0,
             ends: BTreeMap::new(),
             dropped: 0,
+            emptied: 0,
             refused: 0,
         }
     }
@@ -104,10 +129,11 @@ impl StateCache {
         (self.rooms.len(), self.values, self.bytes)
     }
 
-    /// Rooms dropped because they were not used, and values not kept because their room holds too many.
+    /// Rooms dropped because they were not used, users' own rooms emptied because they were not asked for, and values not kept because
+    /// their room holds too many.
     #[must_use]
-    pub fn dropped(&self) -> (u64, u64) {
-        (self.dropped, self.refused)
+    pub fn dropped(&self) -> (u64, u64, u64) {
+        (self.dropped, self.emptied, self.refused)
     }
 
     /// What is held of a room: keys and bytes; `None` when it is not in memory.
@@ -154,6 +180,7 @@ impl StateCache {
             self.bytes += ROOM_BYTES;
             RoomState {
                 bytes: ROOM_BYTES,
+                is_own: is_personal(key),
                 ..RoomState::default()
             }
         })
@@ -161,7 +188,7 @@ impl StateCache {
 
     /// The room was read; what came live meanwhile and is newer wins.
     pub fn finish(&mut self, key: &Arc<str>, values: impl IntoIterator<Item = (Delivery, Option<i64>)>) {
-        self.room(key);
+        self.begin(key);
         for (delivery, ends_millis) in values {
             self.apply(key, Arc::new(delivery), ends_millis);
         }
@@ -178,9 +205,14 @@ impl StateCache {
             return;
         };
         room.loading = false;
-        if !room.loaded && room.holders == 0 {
-            self.remove(key);
+        if room.loaded {
+            return;
         }
+        if room.holders == 0 {
+            return self.remove(key);
+        }
+        // What came meanwhile is not followed any more.
+        self.empty(key);
     }
 
     /// Everything is of another stream.
@@ -194,6 +226,7 @@ impl StateCache {
         (self.bytes, self.idle_bytes, self.values) = (0, 0, 0);
         self.rooms.clear();
         self.idle.clear();
+        self.own.clear();
         self.ends.clear();
         for (key, holders) in holders {
             self.room(&key).holders = holders;
@@ -208,6 +241,12 @@ impl StateCache {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
+        if !room.loaded {
+            room.sole.take_if(|sole| *sole != delivery.audience_name);
+            if !room.loading {
+                return;
+            }
+        }
         let state_key = Arc::clone(state_key);
         let rev = delivery.position.rev;
         let values = room.keys.entry(Arc::clone(&state_key)).or_default();
@@ -240,8 +279,29 @@ impl StateCache {
         self.idle_bytes += if room.is_idle { value.cost() } else { 0 };
         self.values += 1;
         values.push(value);
+        let is_first = room.is_own && room.by_rev.len() == 1;
         if let Some(ends) = ends_millis {
             self.ends.insert((ends, rev), (Arc::clone(key), state_key));
+        }
+        if is_first {
+            // Now it may be emptied.
+            self.touch(key);
+        }
+    }
+
+    /// Time went by: users' own rooms that nobody has asked for are emptied, a bounded part of them.
+    pub fn rest(&mut self, now_millis: i64) {
+        self.now_millis = now_millis;
+        let before = self.values;
+        while let Some((_, key)) = self.own.first_key_value() {
+            let used = self.rooms.get(key).map_or(i64::MIN, |room| room.used_millis);
+            let rests = now_millis.saturating_sub(used);
+            // A clock that was set back does not keep them.
+            if (0..OWN_MILLIS).contains(&rests) || before.saturating_sub(self.values) >= STEP_VALUES {
+                return;
+            }
+            let key = Arc::clone(key);
+            self.let_go(&key);
         }
     }
 
@@ -314,6 +374,13 @@ impl StateCache {
         holds.max_by_key(|value| value.rev()).map(|value| &value.delivery)
     }
 
+    /// Whether it can be said what holds of a key after this withdrawal: the room is here, or nobody else has a value in it.
+    #[must_use]
+    pub fn knows_after(&self, key: &str, withdrawn: &Delivery) -> bool {
+        let room = self.rooms.get(key);
+        room.is_some_and(|room| room.loaded || room.sole.as_ref() == Some(&withdrawn.audience_name))
+    }
+
     /// Replaces every value for which `change` has a new form: audiences after a change of policy.
     pub fn map(&mut self, change: impl Fn(&Delivery) -> Option<Delivery>) {
         for room in self.rooms.values_mut() {
@@ -333,13 +400,20 @@ impl StateCache {
             return;
         };
         self.idle.remove(&room.used);
+        self.own.remove(&room.used);
         self.uses += 1;
-        let (uses, is_idle, name) = (self.uses, room.holders == 0 && room.loaded, Arc::clone(name));
+        // An own room without values weighs what is left of one that was emptied.
+        let is_own = room.is_own && room.holders > 0 && !room.is_mixed && !room.by_rev.is_empty();
+        let (uses, is_idle) = (self.uses, room.loaded && (room.holders == 0 || is_own));
         if is_idle {
-            self.idle.insert(uses, name);
+            self.idle.insert(uses, Arc::clone(name));
+        }
+        if is_idle && is_own {
+            self.own.insert(uses, Arc::clone(name));
         }
         if let Some(room) = self.rooms.get_mut(key) {
             room.used = uses;
+            room.used_millis = self.now_millis;
             match (room.is_idle, is_idle) {
                 (false, true) => self.idle_bytes += room.bytes,
                 (true, false) => self.idle_bytes -= room.bytes,
@@ -349,15 +423,47 @@ impl StateCache {
         }
     }
 
-    /// Drops rooms nobody holds. What was read last stays, whatever it weighs: somebody waits for it and has not come for it yet.
+    /// Drops rooms that may be dropped. What was read last stays, whatever it weighs: somebody waits for it and has not come for it yet.
     fn make_room(&mut self) {
         while self.idle_bytes > self.bytes_max && self.idle.len() > 1 {
-            let Some((_, key)) = self.idle.pop_first() else {
+            let Some((used, key)) = self.idle.first_key_value() else {
                 return;
             };
-            self.remove(&key);
-            self.dropped += 1;
+            let (is_own, key) = (self.own.contains_key(used), Arc::clone(key));
+            if is_own {
+                self.let_go(&key);
+            } else {
+                self.remove(&key);
+                self.dropped += 1;
+            }
         }
+    }
+
+    /// Empties a user's own room, unless several audiences hold values in it.
+    fn let_go(&mut self, key: &Arc<str>) {
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
+        let mut audiences = room.by_rev.values().map(|value| &value.audience_name);
+        let sole = audiences.next().cloned();
+        room.is_mixed = audiences.any(|audience| Some(audience) != sole.as_ref());
+        if sole.is_none() || room.is_mixed {
+            return self.touch(key);
+        }
+        room.sole = sole;
+        self.empty(key);
+        self.emptied += 1;
+    }
+
+    /// Forgets what a room holds; who holds it is remembered.
+    fn empty(&mut self, key: &str) {
+        let Some((name, room)) = self.rooms.get_key_value(key) else {
+            return;
+        };
+        let (name, holders, sole) = (Arc::clone(name), room.holders, room.sole.clone());
+        self.remove(key);
+        let room = self.room(&name);
+        (room.holders, room.sole) = (holders, sole);
     }
 
     fn remove(&mut self, key: &str) {
@@ -365,6 +471,7 @@ impl StateCache {
             return;
         };
         self.idle.remove(&room.used);
+        self.own.remove(&room.used);
         self.bytes -= room.bytes;
         self.idle_bytes -= if room.is_idle { room.bytes } else { 0 };
         self.values -= room.by_rev.len();

@@ -19,6 +19,8 @@ use serde_json::json;
 use super::connections::number;
 use super::{AdminDesk, bad, nothing, page_schema, page_size};
 use crate::delivery::{Delivery, Kind};
+use crate::http::unix_millis;
+use crate::place::{self, Place};
 use crate::session::rfc3339;
 use crate::shard::{Filter, Holder};
 
@@ -156,7 +158,7 @@ async fn explained(State(desk): State<AdminDesk>, Query(asked): Query<Asked>) ->
     let tenant = tenant
         .map_err(|_| bad("tenant is no tenant's name"))?
         .unwrap_or_default();
-    let subject = subject(&desk, &asked, &tenant)?;
+    let subject = subject(&desk, &asked, &tenant).await?;
     let filter = Filter {
         user: asked.user,
         tenant: Some(tenant),
@@ -184,11 +186,11 @@ async fn explained(State(desk): State<AdminDesk>, Query(asked): Query<Asked>) ->
     }))
 }
 
-fn subject(desk: &AdminDesk, asked: &Asked, tenant: &Tenant) -> Result<Subject, Problem> {
+async fn subject(desk: &AdminDesk, asked: &Asked, tenant: &Tenant) -> Result<Subject, Problem> {
     let room = Room::parse(&asked.room).map_err(|_| bad("room is no room's name"))?;
     let event = match (&asked.event, &asked.audience) {
         (Some(_), Some(_)) => return Err(bad("an event has its own audience: say one of the two")),
-        (Some(id), None) => Some(find(desk, tenant, &room, id).ok_or_else(|| {
+        (Some(id), None) => Some(find(desk, tenant, &room, id).await.ok_or_else(|| {
             nothing("this gateway holds no event with this id in the room; ask for the room and an audience")
         })?),
         (None, _) => None,
@@ -233,8 +235,13 @@ struct Names {
 }
 
 /// Looks through what is held of a room, outside the lock of those who deliver.
-fn find(desk: &AdminDesk, tenant: &Tenant, room: &Room, id: &str) -> Option<Arc<Delivery>> {
-    let held = desk.hub.held(&format!("{}.{}", tenant.as_str(), room.as_str()));
+async fn find(desk: &AdminDesk, tenant: &Tenant, room: &Room, id: &str) -> Option<Arc<Delivery>> {
+    let place = Place {
+        key: place::key(tenant.as_str(), room.as_str()).into(),
+        tenant: tenant.clone(),
+        room: room.clone(),
+    };
+    let held = desk.hub.held_async(&place, unix_millis).await;
     held.into_iter()
         .find(|event| serde_json::from_slice::<Names>(event.body()).is_ok_and(|names| names.id == id))
 }

@@ -1,4 +1,4 @@
-//! The notifications of one room, as little of each as counting needs: 32 bytes.
+//! The notifications of one room, as little of each as counting needs: 24 bytes.
 //!
 //! Filled from the room's state at a cut and kept current by what comes live after it. Every audience's value is here; who counts says
 //! which it may see. Reads no clock.
@@ -14,33 +14,72 @@ use roomcast_proto::notification::is_notification;
 use crate::delivery::{Delivery, Kind};
 use crate::feed::{NOTIFICATIONS_MAX, may_be_one};
 
+/// Room for one of so many more is taken at once.
+const SPARE: usize = 16;
+
 /// Names are compared by their hashes: of this process alone, so that nobody can choose ids that look alike.
 static NAMES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// What stands for an id or a key in memory. Two of a user's few hundred meet once in 10^14.
-#[must_use]
-pub fn name(text: &str) -> u64 {
-    NAMES.hash_one(text)
+/// 48 bits of a number, in as many bytes as they need, the highest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Short([u8; 6]);
+
+impl Short {
+    fn of(number: u64) -> Self {
+        let [_, _, bytes @ ..] = number.to_be_bytes();
+        Self(bytes)
+    }
+}
+
+/// What stands for an id or a key in memory. Two of the few hundred of a user meet once in 10^9.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(Short);
+
+impl Name {
+    /// The name of a text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        Self(Short::of(NAMES.hash_one(text)))
+    }
 }
 
 /// One value of a key for one audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
-    /// Its position in the stream of state.
-    rev: u64,
-    key: u64,
-    id: u64,
-    /// Unix seconds from which on it does not hold, rounded up; the greatest number: it has no end.
-    ends_secs: u32,
-    audience: Option<AudienceId>,
+    /// Its position in the stream of state: 48 bits last for 280 million million values.
+    rev: Short,
+    key: Name,
+    id: Name,
+    /// Unix seconds from which on it does not hold, rounded up, as bytes; the greatest number: it has no end.
+    ends_secs: [u8; 4],
+    audience: AudienceId,
     priority: Priority,
+}
+
+impl Entry {
+    fn ends_secs(&self) -> u32 {
+        u32::from_be_bytes(self.ends_secs)
+    }
 }
 
 /// What a message says about a room's notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
-    entry: Entry,
-    withdrawn: bool,
+    rev: u64,
+    key: Name,
+    /// `None`: a role that the policy does not know, so nobody sees it.
+    audience: Option<AudienceId>,
+    /// `None`: the value is withdrawn.
+    note: Option<Note>,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Note {
+    id: Name,
+    /// See [`Entry::ends_secs`].
+    ends_secs: u32,
+    priority: Priority,
 }
 
 impl Change {
@@ -53,51 +92,67 @@ impl Change {
         if !may_be_one(key) {
             return None;
         }
-        let mut entry = Entry {
-            rev: delivery.position.rev,
-            key: name(key),
-            id: 0,
-            ends_secs: u32::MAX,
-            audience: delivery.audience,
-            priority: Priority::default(),
+        let note = match withdrawn {
+            true => None,
+            false => Some(Note::of(delivery)?),
         };
-        if !withdrawn {
-            let body = delivery.body_bytes();
-            let view = View::parse(&body)
-                .ok()
-                .filter(|view| is_notification(&view.kind))?;
-            entry.id = name(&view.id);
-            let priority = view.priority.as_deref().and_then(Priority::from_name);
-            entry.priority = priority.unwrap_or_default();
-            let ends = delivery.expires_millis.map(|millis| millis.div_euclid(1_000) + 1);
-            entry.ends_secs = ends.map_or(u32::MAX, |secs| u32::try_from(secs.max(0)).unwrap_or(u32::MAX));
-        }
         Some(Self {
-            entry,
-            withdrawn: *withdrawn,
+            rev: delivery.position.rev,
+            key: Name::of(key),
+            audience: delivery.audience,
+            note,
         })
     }
 
     /// Its position in the stream of state.
     #[must_use]
     pub fn rev(&self) -> u64 {
-        self.entry.rev
+        self.rev
+    }
+
+    /// What is kept of it: nothing of a withdrawal, and nothing of what nobody sees.
+    fn entry(&self) -> Option<Entry> {
+        let note = self.note?;
+        Some(Entry {
+            rev: Short::of(self.rev),
+            key: self.key,
+            id: note.id,
+            ends_secs: note.ends_secs.to_be_bytes(),
+            audience: self.audience?,
+            priority: note.priority,
+        })
     }
 
     /// One whose notification is called `n<rev>`.
     #[cfg(test)]
     pub(super) fn made(rev: u64, key: &str, audience: Option<AudienceId>, withdrawn: bool) -> Self {
+        let note = Note {
+            id: Name::of(&format!("n{rev}")),
+            ends_secs: u32::MAX,
+            priority: Priority::High,
+        };
         Self {
-            entry: Entry {
-                rev,
-                key: name(key),
-                id: name(&format!("n{rev}")),
-                ends_secs: u32::MAX,
-                audience,
-                priority: Priority::High,
-            },
-            withdrawn,
+            rev,
+            key: Name::of(key),
+            audience,
+            note: (!withdrawn).then_some(note),
         }
+    }
+}
+
+impl Note {
+    fn of(delivery: &Delivery) -> Option<Self> {
+        let body = delivery.body_bytes();
+        let view = View::parse(&body)
+            .ok()
+            .filter(|view| is_notification(&view.kind))?;
+        let priority = view.priority.as_deref().and_then(Priority::from_name);
+        let ends = delivery.expires_millis.map(|millis| millis.div_euclid(1_000) + 1);
+        Some(Self {
+            id: Name::of(&view.id),
+            ends_secs: ends.map_or(u32::MAX, |secs| u32::try_from(secs.max(0)).unwrap_or(u32::MAX)),
+            priority: priority.unwrap_or_default(),
+        })
     }
 }
 
@@ -111,24 +166,47 @@ pub struct Notes {
 }
 
 impl Notes {
+    /// All that a room holds at one position, ascending: of each key one value for each audience.
+    pub fn of(changes: impl Iterator<Item = Change>) -> Self {
+        let mut entries: Vec<Entry> = changes.filter_map(|change| change.entry()).collect();
+        entries.shrink_to_fit();
+        let mut keys: Vec<Name> = entries.iter().map(|entry| entry.key).collect();
+        keys.sort_unstable();
+        Self {
+            mixed: keys.windows(2).any(|pair| pair[0] == pair[1]),
+            entries,
+        }
+    }
+
     /// Takes in what is later than everything before it.
     pub fn apply(&mut self, change: Change) {
-        let Change { entry, withdrawn } = change;
-        let of_key = |held: &Entry| held.key == entry.key;
+        let of_key = |held: &Entry| held.key == change.key;
         self.entries
-            .retain(|held| !(of_key(held) && held.audience == entry.audience));
-        if withdrawn {
-            return;
+            .retain(|held| !(of_key(held) && Some(held.audience) == change.audience));
+        if let Some(entry) = change.entry() {
+            self.mixed |= self.entries.iter().any(of_key);
+            if self.entries.len() == self.entries.capacity() {
+                // Twice as much, as vectors take by themselves, would be as much again for nothing.
+                self.entries.reserve_exact(1 + self.entries.len() / SPARE);
+            }
+            self.entries.push(entry);
         }
-        self.mixed |= self.entries.iter().any(of_key);
-        self.entries.push(entry);
+        self.give_back();
     }
 
     /// Drops what has ended; whether anything has.
     pub fn expire(&mut self, now_secs: u32) -> bool {
         let before = self.entries.len();
-        self.entries.retain(|entry| entry.ends_secs > now_secs);
+        self.entries.retain(|entry| entry.ends_secs() > now_secs);
+        self.give_back();
         before != self.entries.len()
+    }
+
+    fn give_back(&mut self) {
+        let fits = 2 + self.entries.len() + self.entries.len() / (SPARE / 2);
+        if self.entries.capacity() > fits {
+            self.entries.shrink_to_fit();
+        }
     }
 
     /// How many values are held.
@@ -139,12 +217,9 @@ impl Notes {
 
     /// The newest that these audiences see, newest first, as many as a user sees at all.
     fn newest(&self, audiences: AudienceSet) -> impl Iterator<Item = &Entry> {
-        let mut keys: Vec<u64> = Vec::new();
+        let mut keys: Vec<Name> = Vec::new();
         let seen = move |entry: &&Entry| {
-            if !entry
-                .audience
-                .is_some_and(|audience| audiences.contains(audience))
-            {
+            if !audiences.contains(entry.audience) {
                 return false;
             }
             if !self.mixed {
@@ -161,7 +236,7 @@ impl Notes {
 
 /// Counts what is not read of the newest that a user sees in these rooms. `read`: names of what it has read, ascending.
 #[must_use]
-pub fn count<'a>(rooms: impl Iterator<Item = (&'a Notes, AudienceSet)>, read: &[u64]) -> Counters {
+pub fn count<'a>(rooms: impl Iterator<Item = (&'a Notes, AudienceSet)>, read: &[Name]) -> Counters {
     let mut newest: Vec<&Entry> = Vec::with_capacity(NOTIFICATIONS_MAX);
     for (notes, audiences) in rooms {
         newest.extend(notes.newest(audiences));
@@ -193,16 +268,20 @@ mod tests {
     }
 
     fn unread(notes: &Notes, read: &[u64]) -> u32 {
-        let mut read: Vec<u64> = read.iter().map(|rev| name(&format!("n{rev}"))).collect();
+        let mut read: Vec<Name> = read.iter().map(|rev| Name::of(&format!("n{rev}"))).collect();
         read.sort_unstable();
         let counters = count([(notes, AudienceSet::EVERYBODY)].into_iter(), &read);
         assert_eq!(counters.unread, counters.high);
         counters.unread
     }
 
+    fn bytes(notes: &Notes) -> usize {
+        notes.entries.capacity() * size_of::<Entry>()
+    }
+
     #[test]
     fn an_entry_is_as_small_as_said() {
-        assert_eq!(size_of::<Entry>(), 32);
+        assert_eq!(size_of::<Entry>(), 24);
     }
 
     #[test]
@@ -222,7 +301,7 @@ mod tests {
         assert_eq!(unread(&notes, &[]), 1);
         // For an audience that nobody here belongs to.
         notes.apply(change(5, "c", None, false));
-        assert_eq!((unread(&notes, &[]), notes.len()), (1, 2));
+        assert_eq!((unread(&notes, &[]), notes.len()), (1, 1));
         notes.apply(change(6, "a", None, false));
         assert_eq!(
             unread(&notes, &[]),
@@ -236,7 +315,7 @@ mod tests {
         let mut notes = Notes::default();
         for rev in 1..=250 {
             let mut one = change(rev, &rev.to_string(), Some(AudienceId::ALL), false);
-            one.entry.ends_secs = if rev > 240 { 100 } else { u32::MAX };
+            one.note.as_mut().unwrap().ends_secs = if rev > 240 { 100 } else { u32::MAX };
             notes.apply(one);
         }
         assert_eq!(unread(&notes, &[]), 200);
@@ -244,5 +323,40 @@ mod tests {
         assert!(!notes.expire(99));
         assert!(notes.expire(100) && !notes.expire(100));
         assert_eq!((unread(&notes, &[]), notes.len()), (200, 240));
+    }
+
+    /// However they come and go: what is held for nothing is a small part of what is held.
+    #[test]
+    fn notes_take_little_more_than_they_are() {
+        let all = Some(AudienceId::ALL);
+        let read = (1..=200).map(|rev| change(rev, &rev.to_string(), all, false));
+        let mut notes = Notes::of(read);
+        assert_eq!(bytes(&notes), 200 * 24);
+        for rev in 201..=400 {
+            notes.apply(change(rev, &rev.to_string(), all, false));
+            assert!(bytes(&notes) <= (notes.len() + notes.len() / 8 + 2) * 24);
+        }
+        for rev in 1..=399_u64 {
+            notes.apply(change(400 + rev, &rev.to_string(), all, true));
+            assert!(bytes(&notes) <= (notes.len() + notes.len() / 8 + 2) * 24, "{rev}");
+        }
+        assert_eq!((unread(&notes, &[]), notes.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_room_that_is_read_is_what_came_one_by_one() {
+        let role = |n: u64| Some(AudienceId::ALL).filter(|_| !n.is_multiple_of(3));
+        let changes: Vec<Change> = (1..=60)
+            .map(|n| change(n, &(n % 7).to_string(), role(n), n % 5 == 0))
+            .collect();
+        let mut one_by_one = Notes::default();
+        let mut newest: Vec<Change> = Vec::new();
+        for change in &changes {
+            one_by_one.apply(*change);
+            newest.retain(|held| held.key != change.key || held.audience != change.audience);
+            newest.push(*change);
+        }
+        let read = Notes::of(newest.into_iter());
+        assert_eq!((read.entries, read.mixed), (one_by_one.entries, false));
     }
 }

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::notes::name;
+use super::notes::Name;
 
 /// A record as ingest answers it, read without keeping any id.
 #[derive(Debug, Default, Deserialize)]
@@ -24,7 +24,7 @@ pub struct Record {
 
 /// Names of notifications that are read or archived, ascending.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct ReadNames(pub Box<[u64]>);
+pub struct ReadNames(pub Box<[Name]>);
 
 impl<'de> Deserialize<'de> for ReadNames {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -36,7 +36,7 @@ impl<'de> Deserialize<'de> for ReadNames {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadNames, A::Error> {
                 let mut read = Vec::new();
-                while let Some(id) = map.next_key_seed(Name)? {
+                while let Some(id) = map.next_key_seed(ByName)? {
                     let mark: KeptMark = map.next_value()?;
                     if mark.level >= Level::Read {
                         read.push(id);
@@ -51,22 +51,22 @@ impl<'de> Deserialize<'de> for ReadNames {
 }
 
 /// Reads a text as its name.
-struct Name;
+struct ByName;
 
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = u64;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+impl<'de> DeserializeSeed<'de> for ByName {
+    type Value = Name;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Name {
-    type Value = u64;
+impl Visitor<'_> for ByName {
+    type Value = Name;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an id")
     }
-    fn visit_str<E>(self, text: &str) -> Result<u64, E> {
-        Ok(name(text))
+    fn visit_str<E>(self, text: &str) -> Result<Name, E> {
+        Ok(Name::of(text))
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
             state.mark(level, &[Marking { id, at: 5 }]);
         }
         let read: Record = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
-        let mut names = [name("b\""), name("c")];
+        let mut names = [Name::of("b\""), Name::of("c")];
         names.sort_unstable();
         assert_eq!((read.version, &*read.marks.0), (3, &names[..]));
         assert!(read.preferences.is_none());

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use roomcast_access::{AudienceId, Policy, Principal, Rights};
 use roomcast_proto::ids::Room;
 
-use super::notes::name;
+use super::notes::Name;
 use super::*;
 
 const POLICY: &str = "
@@ -61,7 +61,7 @@ impl World {
 }
 
 fn record(version: u64, read: &[u64], preferences: Option<&str>) -> Record {
-    let mut names: Vec<u64> = read.iter().map(|rev| name(&format!("n{rev}"))).collect();
+    let mut names: Vec<Name> = read.iter().map(|rev| Name::of(&format!("n{rev}"))).collect();
     names.sort_unstable();
     Record {
         version,

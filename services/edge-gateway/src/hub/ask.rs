@@ -134,29 +134,33 @@ impl Hub {
     }
 
     /// What the holder of `permit` is to be sent for a withdrawn value: the newest value of the key it may see, or the withdrawal
-    /// itself when none holds. What is sent has the withdrawal's cursor.
+    /// itself when none holds. What is sent has the withdrawal's cursor. `None`: the room is not in memory and somebody else may have a
+    /// value of the key, so the holder has to come back, with a cursor from before the withdrawal.
     #[must_use]
     pub fn resolve_withdrawn(
         &self,
         permit: &Subscribe,
         withdrawn: &Arc<Delivery>,
         now_millis: i64,
-    ) -> Arc<Delivery> {
+    ) -> Option<Arc<Delivery>> {
         let Kind::State { key, withdrawn: true } = &withdrawn.kind else {
-            return Arc::clone(withdrawn);
+            return Some(Arc::clone(withdrawn));
         };
         let place = Place::of(permit);
         let stock = self.stock();
+        if !stock.state.knows_after(&place.key, withdrawn) {
+            return None;
+        }
         let holds = stock.state.newest(permit, &place.key, key, now_millis).cloned();
         // A value that came after it is on its way by itself; sent here as well, it would be followed by older ones.
         let Some(holds) = holds.filter(|holds| holds.position.rev < withdrawn.position.rev) else {
-            return Arc::clone(withdrawn);
+            return Some(Arc::clone(withdrawn));
         };
         drop(stock);
-        Arc::new(holds.at(withdrawn.position, withdrawn.mark()))
+        Some(Arc::new(holds.at(withdrawn.position, withdrawn.mark())))
     }
 
-    /// The room has its first member in a shard: its state stays in memory.
+    /// The room has its first member in a shard: its state stays in memory, or is remembered to have been whole.
     pub fn hold(&self, permit: &Subscribe) {
         self.stock().state.hold(&Place::of(permit).key);
     }
@@ -269,7 +273,7 @@ impl Hub {
     /// Safe.
     pub async fn whole_async(
         &self,
-        permit: &Subscribe,
+        place: &Place,
         now_millis: impl Fn() -> i64,
     ) -> Result<(u64, Values), Unavailable> {
         self.wait_for(|waiter| {
@@ -277,7 +281,7 @@ impl Hub {
                 return Some(Err(UNREAD));
             }
             let now_millis = now_millis();
-            let (cursor, values, _) = self.ask(|stock| stock.snapshot(permit, 0, waiter, now_millis))?;
+            let (cursor, values) = self.ask(|stock| stock.whole(place, waiter, now_millis))?;
             Some(Ok((cursor.position.rev, values)))
         })
         .await

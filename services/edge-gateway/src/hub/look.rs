@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Hub;
 use crate::delivery::Delivery;
+use crate::place::Place;
 
 /// Events of one room that are looked through at most, the newest first.
 const LOOKED_THROUGH_MAX: usize = 10_000;
@@ -65,15 +66,21 @@ impl Hub {
         }
     }
 
-    /// What is held of one room, by its key: its newest events, and the values of its state. Costs a pointer for each.
-    #[must_use]
-    pub fn held(&self, key: &str) -> Vec<Arc<Delivery>> {
-        let mut stock = self.stock();
-        let newest = stock.ring.newest(key).take(LOOKED_THROUGH_MAX);
-        let mut held: Vec<_> = newest.map(|(event, _)| Arc::clone(event)).collect();
-        let state = stock.state.values_after(key, 0);
-        // Counting pointers takes its time; those who deliver wait for the lock.
-        drop(stock);
+    /// What is held of one room: its newest events in memory, and the values of its state, which are read where they are not. Costs a
+    /// pointer for each.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn held_async(&self, place: &Place, now_millis: impl Fn() -> i64) -> Vec<Arc<Delivery>> {
+        let mut held: Vec<_> = {
+            let stock = self.stock();
+            let newest = stock.ring.newest(&place.key).take(LOOKED_THROUGH_MAX);
+            newest.map(|(event, _)| Arc::clone(event)).collect()
+        };
+        let state = match self.whole_async(place, now_millis).await {
+            Ok((_, state)) => state,
+            Err(_) => self.stock().state.values_after(&place.key, 0),
+        };
         held.extend(state.iter().take(LOOKED_THROUGH_MAX).map(Arc::clone));
         held
     }

@@ -186,13 +186,8 @@ impl Stock {
         waiter: Waiter,
         now_millis: i64,
     ) -> Option<(Cursor, Values, Vec<Arc<Delivery>>)> {
-        let head = self.head()?;
         let place = Place::of(view);
-        if !self.has_state(&place, waiter) {
-            self.waits.may_wait(waiter, now_millis);
-            return None;
-        }
-        self.forget(waiter);
+        let (head, values) = self.whole(&place, waiter, now_millis)?;
         let visible = |event: &&Arc<Delivery>| event.visible(view, now_millis);
         let mut newest: Vec<Arc<Delivery>> = self
             .ring
@@ -203,7 +198,18 @@ impl Stock {
             .cloned()
             .collect();
         newest.reverse();
-        Some((head, self.state.values_after(&place.key, 0), newest))
+        Some((head, values, newest))
+    }
+
+    /// All values of a room at one cut; `None` while they are being read.
+    pub fn whole(&mut self, place: &Place, waiter: Waiter, now_millis: i64) -> Option<(Cursor, Values)> {
+        let head = self.head()?;
+        if !self.has_state(place, waiter) {
+            self.waits.may_wait(waiter, now_millis);
+            return None;
+        }
+        self.forget(waiter);
+        Some((head, self.state.values_after(&place.key, 0)))
     }
 }
 

@@ -86,7 +86,7 @@ impl HubMetrics {
             state_rooms: m.gauge("roomcast_gateway_state_rooms", "Rooms whose state is in memory.")?,
             state_values: m.gauge("roomcast_gateway_state_values", "State values in memory: keys, counted per audience.")?,
             state_bytes: m.gauge("roomcast_gateway_state_bytes", "Bytes of state values in memory.")?,
-            state_dropped: m.counter_vec("roomcast_gateway_state_dropped_total", "Rooms dropped because they were unused (room), values refused because their room holds too many (value).", &["what"])?,
+            state_dropped: m.counter_vec("roomcast_gateway_state_dropped_total", "Rooms dropped because they were unused (room), users' own rooms emptied because nobody asked for them (own), values refused because their room holds too many (value).", &["what"])?,
             reads: m.counter_vec("roomcast_gateway_stream_reads_total", "Reads of a room's state or older events, by outcome.", &["kind", "outcome"])?,
             recoveries: m.counter_vec("roomcast_gateway_recoveries_total", "Subscriptions opened, by recovery.", &["recovery"])?,
             replayed: m.histogram("roomcast_gateway_replayed_events", "Missed events given to one returning client.", &[0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0])?,
@@ -97,7 +97,7 @@ impl HubMetrics {
             resume_seconds: m.gauge("roomcast_gateway_resume_seconds", "How long a client may be away and still come back complete.")?,
             ephemeral: m.counter("roomcast_gateway_ephemeral_total", "Ephemeral events handed out.")?,
         };
-        for what in ["room", "value"] {
+        for what in ["room", "own", "value"] {
             made.state_dropped.with_label_values(&[what]);
         }
         Ok(made)

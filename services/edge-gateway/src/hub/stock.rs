@@ -149,6 +149,7 @@ impl Stock {
     /// Time went by: values end, reads are forgotten. Returns who must ask again because their time is over.
     pub fn tick(&mut self, now_millis: i64) -> Vec<Waiter> {
         self.state.expire(now_millis);
+        self.state.rest(now_millis);
         self.wants.tick(now_millis);
         self.waits.over(now_millis)
     }

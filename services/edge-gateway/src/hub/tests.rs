@@ -367,7 +367,11 @@ fn a_withdrawal_shows_what_held_before_it_and_never_what_came_after() {
     let withdrawn = delivered.last().unwrap();
     let is_withdrawn = |delivery: &Delivery| matches!(delivery.kind, Kind::State { withdrawn: true, .. });
     assert!(is_withdrawn(&withdrawn));
-    assert!(!is_withdrawn(&hub.resolve_withdrawn(&permit, &withdrawn, 0)));
+    assert!(!is_withdrawn(
+        &hub.resolve_withdrawn(&permit, &withdrawn, 0).unwrap()
+    ));
     hub.state_value(3, 0, &of("staff", false));
-    assert!(is_withdrawn(&hub.resolve_withdrawn(&permit, &withdrawn, 0)));
+    assert!(is_withdrawn(
+        &hub.resolve_withdrawn(&permit, &withdrawn, 0).unwrap()
+    ));
 }

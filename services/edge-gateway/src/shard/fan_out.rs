@@ -55,6 +55,10 @@ struct Encoded {
     ends: SmallVec<[(usize, Class); 4]>,
 }
 
+/// What holds after a withdrawal cannot be said: the room's values are not in memory, and several audiences have some.
+#[derive(Debug)]
+struct Unresolved;
+
 /// Events as one class sees them, and what overflow may do to each.
 type Seen = SmallVec<[(Arc<Delivery>, Class); 4]>;
 
@@ -145,6 +149,7 @@ impl Shard {
         let now = self.now;
         let limits = self.shared.limits.outbox;
         let written = traces::Written::begin(events, self.tally.deliveries);
+        let mut unresolved: Vec<u32> = Vec::new();
         for (_, class) in &mut entry.classes {
             if (class.encoding == Encoding::Sse) != (to == To::Streams) {
                 continue;
@@ -152,8 +157,13 @@ impl Shard {
             let hub = &self.shared.hub;
             let resolve =
                 |delivery: &Arc<Delivery>| hub.resolve_withdrawn(&class.permit, delivery, now.unix_millis);
-            let Some(encoded) = encode(class, events, resolve, now, &mut self.tally) else {
-                continue;
+            let encoded = match encode(class, events, resolve, now, &mut self.tally) {
+                Ok(Some(encoded)) => encoded,
+                Ok(None) => continue,
+                Err(Unresolved) => {
+                    unresolved.extend(class.members.iter().map(|member| member.connection));
+                    continue;
+                }
             };
             class.told_millis = now.millis;
             for member in &class.members {
@@ -177,7 +187,25 @@ impl Shard {
         if let Some(written) = written {
             written.end(events, self.tally.deliveries, to == To::Streams);
         }
+        for key in unresolved {
+            self.have_come_back(key);
+        }
         self.sample_latency(events);
+    }
+
+    /// Ends a connection that cannot be told what comes next; nothing live goes to it any more, so its cursors stay before that.
+    fn have_come_back(&mut self, key: u32) {
+        let session = self
+            .connections
+            .get_mut(key as usize)
+            .and_then(Connection::session);
+        let rooms = session.map_or(&[][..], |session| &session.rooms);
+        for room in rooms {
+            if let Some(member) = self.members.member_mut(room.seat) {
+                member.behind = true;
+            }
+        }
+        self.ending.push((key, Ending::Closed(Close::Resync)));
     }
 
     /// How long ago the oldest event of a flush was stored; of several flushes in a turn the longest counts.
@@ -260,17 +288,17 @@ impl Shard {
     }
 }
 
-/// What a class is sent; `None` when none of the events is for it.
+/// What a class is sent; nothing when none of the events is for it.
 fn encode(
     class: &PermitClass,
     events: &[Arc<Delivery>],
-    resolve: impl Fn(&Arc<Delivery>) -> Arc<Delivery>,
+    resolve: impl Fn(&Arc<Delivery>) -> Option<Arc<Delivery>>,
     now: Now,
     tally: &mut Tally,
-) -> Option<Encoded> {
+) -> Result<Option<Encoded>, Unresolved> {
     let encoding = class.encoding;
-    let deliveries = seen(class, events, resolve, now, tally);
-    match deliveries.as_slice() {
+    let deliveries = seen(class, events, resolve, now, tally)?;
+    Ok(match deliveries.as_slice() {
         [] => None,
         [(one, _)] => {
             let wire = one.frame(encoding).clone();
@@ -296,17 +324,17 @@ fn encode(
                 deliveries,
             })
         }
-    }
+    })
 }
 
 /// The events that a class may see, as it sees them; of each key's values only the newest.
 fn seen(
     class: &PermitClass,
     events: &[Arc<Delivery>],
-    resolve: impl Fn(&Arc<Delivery>) -> Arc<Delivery>,
+    resolve: impl Fn(&Arc<Delivery>) -> Option<Arc<Delivery>>,
     now: Now,
     tally: &mut Tally,
-) -> Seen {
+) -> Result<Seen, Unresolved> {
     let visible = events
         .iter()
         .filter(|event| event.visible(&class.permit, now.unix_millis));
@@ -316,7 +344,7 @@ fn seen(
     let mut deliveries = Seen::new();
     for event in newest {
         let seen = match event.kind {
-            Kind::State { withdrawn: true, .. } => resolve(event).for_class(&class.permit),
+            Kind::State { withdrawn: true, .. } => resolve(event).ok_or(Unresolved)?.for_class(&class.permit),
             _ => event.for_class(&class.permit),
         };
         match seen {
@@ -327,7 +355,7 @@ fn seen(
             None => tally.unreadable += 1,
         }
     }
-    deliveries
+    Ok(deliveries)
 }
 
 /// Leaves out values with a newer one of their key behind them. Between the two a cursor may say that the older one was

@@ -207,3 +207,154 @@ fn a_room_that_was_read_is_there_for_who_waits_for_it() {
     board.cache.finish(&asked, [(read, None)]);
     assert_eq!(board.cache.loaded_to(&asked), Some(2));
 }
+
+/// A user's own room, read when somebody asked for it.
+struct Own {
+    board: Board,
+    key: Arc<str>,
+}
+
+impl Own {
+    fn new() -> Self {
+        let mut own = Self {
+            board: Board::new(),
+            key: "main.user.u1".into(),
+        };
+        own.board.cache.rest(0);
+        own.board.cache.hold(&own.key);
+        own.read(&[(1, "all"), (2, "all")]);
+        own
+    }
+
+    fn read(&mut self, values: &[(u64, &str)]) {
+        self.board.cache.begin(&self.key);
+        let values: Vec<_> = values
+            .iter()
+            .map(|(rev, audience)| (self.board.value(&rev.to_string(), audience, *rev, false), None))
+            .collect();
+        self.board.cache.finish(&self.key, values);
+    }
+
+    fn comes(&mut self, key: &str, audience: &str, rev: u64, withdrawn: bool) -> Delivery {
+        let value = || self.board.value(key, audience, rev, withdrawn);
+        let (value, same) = (value(), value());
+        self.board.cache.apply(&self.key, Arc::new(value), None);
+        same
+    }
+
+    fn rests(&mut self, millis: i64) {
+        let now_millis = self.board.cache.now_millis + millis;
+        self.board.cache.rest(now_millis);
+    }
+
+    fn is_here(&self) -> bool {
+        self.board.cache.loaded_to(&self.key).is_some()
+    }
+}
+
+#[test]
+fn a_users_own_room_is_emptied_after_the_last_who_asked() {
+    let mut own = Own::new();
+    let empty = ROOM_BYTES * 2;
+    own.rests(OWN_MILLIS - 1);
+    own.board.cache.values_after(&own.key, 0);
+    own.rests(1);
+    assert!(own.is_here(), "it was asked for just now");
+    own.rests(OWN_MILLIS - 1);
+    assert!(!own.is_here());
+    assert_eq!(own.board.cache.sizes(), (2, 0, empty), "nothing of it is left");
+    let (idle, held) = (own.board.cache.idle.len(), own.board.cache.own.len());
+    assert_eq!(
+        (idle, held, own.board.cache.idle_bytes),
+        (1, 0, ROOM_BYTES),
+        "the board alone"
+    );
+
+    // What comes meanwhile is not kept, and a room that is read again is whole.
+    own.comes("3", "all", 3, false);
+    assert_eq!(own.board.cache.sizes().2, empty);
+    own.read(&[(1, "all"), (2, "all"), (3, "all")]);
+    assert_eq!(own.board.cache.values_after(&own.key, 0).len(), 3);
+    // Nobody is there any more: it goes as all rooms do, by what they weigh.
+    own.board.cache.release(&own.key);
+    own.rests(OWN_MILLIS);
+    assert!(own.is_here());
+}
+
+/// Rooms that were empty when their user came fill up as well.
+#[test]
+fn an_own_room_whose_first_value_comes_later_is_emptied_too() {
+    let mut own = Own::new();
+    own.board.cache.remove("main.user.u1");
+    own.board.cache.hold(&own.key);
+    own.read(&[]);
+    own.rests(OWN_MILLIS);
+    assert!(own.is_here(), "nothing would be won");
+    own.comes("1", "all", 1, false);
+    own.rests(OWN_MILLIS);
+    assert!(!own.is_here());
+}
+
+#[test]
+fn what_holds_after_a_withdrawal_is_known_or_said_not_to_be() {
+    let mut own = Own::new();
+    let key = Arc::clone(&own.key);
+    let knows = |own: &mut Own, audience: &str, rev: u64| {
+        let withdrawn = own.comes("1", audience, rev, true);
+        own.board.cache.knows_after(&key, &withdrawn)
+    };
+    assert!(knows(&mut own, "all", 3), "it is here");
+    own.rests(OWN_MILLIS);
+    assert!(!own.is_here());
+    assert!(knows(&mut own, "all", 4), "nobody else has a value");
+    assert!(!knows(&mut own, "staff", 5), "all may have one");
+    assert!(!knows(&mut own, "all", 6), "staff may have one by now");
+    // Read again, it stays, because there are two to whom its values belong.
+    own.read(&[(7, "all"), (8, "staff")]);
+    own.rests(OWN_MILLIS);
+    own.rests(OWN_MILLIS);
+    assert!(own.is_here());
+    assert!(knows(&mut own, "all", 9));
+    // A read that fails leaves what was known.
+    let mut own = Own::new();
+    own.rests(OWN_MILLIS);
+    own.board.cache.begin(&key);
+    own.comes("9", "all", 9, false);
+    own.board.cache.abandon(&key);
+    assert_eq!((own.is_here(), own.board.cache.sizes().1), (false, 0));
+    assert!(knows(&mut own, "all", 10));
+    let other = own.comes("1", "all", 11, true);
+    assert!(!own.board.cache.knows_after("main.unknown", &other));
+}
+
+#[test]
+fn thousands_that_rest_are_emptied_step_by_step_and_by_what_all_rooms_weigh() {
+    let mut board = Board::new();
+    board.cache.rest(0);
+    for n in 0..30 {
+        let key: Arc<str> = format!("main.user.u{n}").into();
+        board.cache.hold(&key);
+        let values: Vec<_> = (1..=100)
+            .map(|rev| (board.value(&rev.to_string(), "all", rev, false), None))
+            .collect();
+        board.cache.finish(&key, values);
+    }
+    let left: Vec<usize> = (0..4)
+        .map(|_| {
+            board.cache.rest(OWN_MILLIS);
+            board.cache.sizes().1
+        })
+        .collect();
+    assert_eq!(left, [2_000, 1_000, 0, 0]);
+    assert_eq!(board.cache.dropped(), (0, 30, 0));
+    // Those that were read last are there for who waits for them.
+    board.cache.bytes_max = 1;
+    for n in 0..3 {
+        let value = board.value("k", "all", 1, false);
+        board
+            .cache
+            .finish(&format!("main.user.u{n}").into(), [(value, None)]);
+    }
+    let here = (0..3).filter(|n| board.cache.loaded_to(&format!("main.user.u{n}")).is_some());
+    assert_eq!(here.collect::<Vec<_>>(), [2]);
+}

@@ -195,7 +195,8 @@ async fn nobody_gets_what_is_for_others_or_over() {
     assert!(matches!(withdrawn.kind, Kind::State { withdrawn: true, .. }));
     let resolved = follower
         .hub
-        .resolve_withdrawn(&subscribe("admin", "a"), &withdrawn, now_millis());
+        .resolve_withdrawn(&subscribe("admin", "a"), &withdrawn, now_millis())
+        .unwrap();
     assert!(matches!(resolved.kind, Kind::State { withdrawn: false, .. }));
     assert_eq!(
         (resolved.position, resolved.cursor()),

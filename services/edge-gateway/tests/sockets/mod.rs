@@ -17,6 +17,7 @@ mod keys;
 mod life;
 mod limits;
 mod memory;
+mod own;
 mod polls;
 mod presence;
 mod protobuf;
@@ -207,6 +208,23 @@ impl Gateway {
         let id = format!("{key}-{value}");
         let more = json!({ "delivery": "state", "statekey": key, "data": { "value": value } });
         self.store(subject, room, audience, &id, more, Vec::new()).await;
+    }
+
+    /// Stores the end of a state value.
+    pub async fn withdraw(&self, room: &str, audience: &str, key: &str) {
+        let audience_of = Audience::parse(audience).unwrap();
+        let subject = subject::state(&Tenant::default(), &room_of(room), &audience_of, key);
+        let more = json!({ "delivery": "state", "statekey": key });
+        let header = (subject::header::WITHDRAWN, "1".to_owned());
+        self.store(
+            subject,
+            room,
+            audience,
+            &format!("{key}-withdrawn"),
+            more,
+            vec![header],
+        )
+        .await;
     }
 
     /// Stores an update or a status of a metric under a key.

@@ -618,7 +618,7 @@ fn check(world: &World, draft: &Draft, policy: &Policy, person: &Person, room: &
             let mut bytes = Vec::new();
             for one in of_room {
                 let batch = std::slice::from_ref(one);
-                if let Some(encoded) = encode(&class, batch, resolve, now, &mut Tally::default()) {
+                if let Some(encoded) = encode(&class, batch, resolve, now, &mut Tally::default()).unwrap() {
                     bytes.extend_from_slice(&encoded.wire);
                 }
             }

@@ -135,7 +135,8 @@ impl Model {
                 }
                 continue;
             }
-            for (event, _) in seen(class, events, Arc::clone, now, &mut tally) {
+            let as_it_is = |event: &Arc<Delivery>| Some(Arc::clone(event));
+            for (event, _) in seen(class, events, as_it_is, now, &mut tally).unwrap() {
                 for member in class.members.iter().filter(|member| !member.has(&event)) {
                     self.written
                         .entry(member.connection)
