@@ -3,13 +3,11 @@
 import { useCallback, useEffect, useMemo, useState } from 'react';
 import { Badge, PauseButton } from './badge.js';
 import { Banner } from './banner.js';
-import { AdminView } from './admin/admin-view.js';
 import { PageContext, usePage } from './context.js';
-import { DiagnosisView } from './diagnosis-view.js';
-import { EntrySheet } from './entry-sheet.js';
 import { Format } from './format.js';
 import { Icon } from './icons.js';
 import { useKeys } from './keyboard.js';
+import { fetchParts, later } from './later.js';
 import { Live } from './live.js';
 import { Keys, Menu } from './menu.js';
 import { BellButton } from './notices/bell.js';
@@ -22,6 +20,10 @@ import { PageTrouble, SignIn } from './states.js';
 import { useStore } from './store.js';
 import { ToastStack } from './toast.js';
 import { View } from './view.js';
+
+const AdminView = later(() => import('./admin/admin-view.js').then((part) => part.AdminView));
+const DiagnosisView = later(() => import('./diagnosis-view.js').then((part) => part.DiagnosisView));
+const EntrySheet = later(() => import('./entry-sheet.js').then((part) => part.EntrySheet));
 
 /** How long the page waits before it asks again for its configuration, in milliseconds. */
 const RETRY_MS = 3_000;
@@ -117,6 +119,9 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
   useEffect(() => {
     if (isLive) live.visit(place.label);
   }, [live, place, isLive]);
+  useEffect(() => {
+    if (isLive) fetchParts();
+  }, [isLive]);
   // With something on the screen the reader keeps it; the banner asks for a new sign-in.
   if (live.lastEventAt.now === undefined && connection.status === 'closed' && connection.error?.isAuth === true) return <SignIn expired onToken={onSignIn} />;
   const view = config.views.find(({ id }) => id === place.id);
@@ -149,10 +154,18 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
         </main>
       </div>
       <ToastStack />
-      <EntrySheet />
+      <Opened />
       <Keys places={places} open={keysOpen} onClose={() => setKeysOpen(false)} />
     </div>
   );
+}
+
+/** The entry that somebody chose. */
+function Opened() {
+  const { config, live } = usePage();
+  const opened = useStore(live.opened);
+  const list = useMemo(() => config.views.flatMap((view) => view.lists).find(({ id }) => id === opened?.list), [config, opened]);
+  return opened === undefined || list === undefined ? null : <EntrySheet key={`${list.id} ${opened.id}`} list={list} id={opened.id} />;
 }
 
 function Mark() {

@@ -1,8 +1,8 @@
 /** One live number: value, change, trend, and an honest word when it is not fresh. */
 
 import { Info, TriangleAlert } from 'lucide-react';
-import { useEffect, useId, useRef, useState } from 'react';
-import { useNow, usePage } from './context.js';
+import { memo, useEffect, useId, useRef, useState } from 'react';
+import { useClock, usePage } from './context.js';
 import { DirectionIcon } from './icons.js';
 import type { Metric, MetricStatus } from './metric.js';
 import type { CardConfig } from './view-config.js';
@@ -38,7 +38,7 @@ interface CardProps {
   readonly refused: boolean;
 }
 
-function Card({ card, metric, status, loaded, refused }: CardProps) {
+const Card = memo(function Card({ card, metric, status, loaded, refused }: CardProps) {
   const tinted = useTint(metric?.value);
   if (metric === undefined && !loaded) return <CardSkeleton label={card.label} metric={card.metric} />;
   const empty = metric === undefined || metric.noData || metric.value === null;
@@ -56,7 +56,7 @@ function Card({ card, metric, status, loaded, refused }: CardProps) {
       <Sparkline values={metric?.sparkline ?? []} label={`${card.label}, trend of the last ${metric?.sparkline.length ?? 0} intervals`} />
     </article>
   );
-}
+});
 
 function CardNumber({ card, value, approximate }: { card: CardConfig; value: string | null; approximate: boolean }) {
   const { format } = usePage();
@@ -90,7 +90,7 @@ function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean 
 /** What is wrong with the number, or how old it is. Stands in the head, so that nothing moves when it comes and goes. */
 function CardAge({ metric }: { metric: Metric | undefined }) {
   const { format } = usePage();
-  const now = useNow();
+  const old = useClock((now) => metric?.asOf != null && now - metric.asOf > FRESH_MS);
   if (metric === undefined) return null;
   if (metric.error !== null) return <p className="card-age card-warning" title={metric.error}><TriangleAlert size={13} aria-hidden /> <span>{metric.error}</span></p>;
   if (metric.incompleteSince !== null) {
@@ -100,7 +100,6 @@ function CardAge({ metric }: { metric: Metric | undefined }) {
     const since = typeof metric.stalled === 'number' ? metric.stalled : metric.asOf;
     return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> stalled{since === null ? '' : ` since ${format.shortTime(since)}`}</p>;
   }
-  const old = metric.asOf !== null && now - metric.asOf > FRESH_MS;
   return old && metric.asOf !== null && !metric.noData ? <p className="card-age">as of {format.time(metric.asOf)}</p> : null;
 }
 

@@ -29,19 +29,32 @@ const watchers = new Set<() => void>();
 let timer: ReturnType<typeof setInterval> | undefined;
 let tick = Date.now();
 
+function turn(): void {
+  if (document.visibilityState !== 'visible') return;
+  tick = Date.now();
+  for (const each of watchers) each();
+}
+
 function watch(watcher: () => void): () => void {
   watchers.add(watcher);
-  timer ??= setInterval(() => {
-    if (document.visibilityState !== 'visible') return;
+  if (timer === undefined) {
     tick = Date.now();
-    for (const each of watchers) each();
-  }, TICK_MS);
+    timer = setInterval(turn, TICK_MS);
+    document.addEventListener('visibilitychange', turn);
+  }
   return () => {
     watchers.delete(watcher);
     if (watchers.size > 0) return;
     clearInterval(timer);
     timer = undefined;
+    document.removeEventListener('visibilitychange', turn);
   };
+}
+
+/** What `read` makes of the server's time; renders again only when that is something else. */
+export function useClock<T extends string | number | boolean>(read: (now: number) => T): T {
+  const { live } = usePage();
+  return useSyncExternalStore(watch, () => read(tick + (live.client.serverNow() - Date.now())));
 }
 
 /** The server's time, renewed every few seconds. */
@@ -54,10 +67,11 @@ export function useNow(): number {
 /** "2 min ago", exact on hover. */
 export function RelativeTime({ at }: { at: number }) {
   const { format } = usePage();
-  const now = useNow();
+  const text = useClock((now) => format.ago(at, now));
   return (
-    <time dateTime={new Date(at).toISOString()} title={format.full(at)}>
-      {format.ago(at, now)}
+    // What nobody points at need not be written out.
+    <time dateTime={new Date(at).toISOString()} onPointerEnter={({ currentTarget }) => (currentTarget.title = format.full(at))}>
+      {text}
     </time>
   );
 }

@@ -3,22 +3,21 @@
  * only the rows on the screen are in the document.
  */
 
-import { useWindowVirtualizer } from '@tanstack/react-virtual';
 import { ArrowUp, Search } from 'lucide-react';
-import { useCallback, useDeferredValue, useEffect, useLayoutEffect, useMemo, useRef, useState } from 'react';
+import { useCallback, useDeferredValue, useEffect, useMemo, useRef, useState, type CSSProperties } from 'react';
 import { usePage } from './context.js';
 import { select, type Entry } from './entries.js';
 import { Row, textOf } from './entry-row.js';
 import { markOf } from './page.js';
+import { usePhone } from './phone.js';
+import { useRowsOnScreen } from './rows-on-screen.js';
 import { EmptyList, Forbidden, NoMatch, RoomTrouble } from './states.js';
 import { useStore } from './store.js';
 import type { ListConfig } from './view-config.js';
 
-/** Height of a row before it is measured, in pixels. */
-const ROW_HEIGHT = 44;
-const ROW_HEIGHT_PHONE = 94;
-/** Rows drawn beyond both ends of the screen. */
-const OVERSCAN = 12;
+/** Height of a row, in pixels: of a table, of a feed, and of both on a phone, where a row has several lines. */
+const HEIGHT = { table: 44, feed: 52 };
+const HEIGHT_PHONE = { table: 104, feed: 76 };
 
 /** The list with its filter. `first` = its search is the one that `/` goes to. */
 export function EntryList({ list, first }: { list: ListConfig; first: boolean }) {
@@ -84,34 +83,24 @@ function Nothing({ list, filtered, onClear }: { list: ListConfig; filtered: bool
 
 function Table({ list, rows, onOpen, openId }: { list: ListConfig; rows: readonly Entry[]; onOpen: (id: string) => void; openId: string | undefined }) {
   const table = useRef<HTMLTableElement>(null);
-  const [top, setTop] = useState(0);
   // Rows that are there when the table appears do not slide in; only those that come later.
   const settled = useRef(false);
   useEffect(() => {
     settled.current = true;
   }, []);
-  useLayoutEffect(() => {
-    const measure = (): void => setTop((table.current?.getBoundingClientRect().top ?? 0) + scrollY);
-    measure();
-    const observer = new ResizeObserver(measure);
-    observer.observe(document.body);
-    return () => observer.disconnect();
-  }, []);
-  const key = useCallback((index: number) => rows[index]?.id ?? index, [rows]);
-  const virtual = useWindowVirtualizer({
-    count: rows.length,
-    estimateSize: () => (innerWidth <= 640 ? ROW_HEIGHT_PHONE : ROW_HEIGHT),
-    overscan: OVERSCAN,
-    scrollMargin: top,
-    getItemKey: key,
-  });
-  const items = virtual.getVirtualItems();
-  const before = (items[0]?.start ?? top) - top;
-  const after = virtual.getTotalSize() - ((items.at(-1)?.end ?? top) - top);
+  const kind = list.columns.length > 0 ? 'table' : 'feed';
+  const height = (usePhone() ? HEIGHT_PHONE : HEIGHT)[kind];
+  const { first, end } = useRowsOnScreen(table, rows.length, height);
   const columns = list.columns.length > 0;
-  const width = (columns ? list.columns.length + 2 : 3) + (list.commands.length > 0 ? 1 : 0);
   return (
-    <table ref={table} className="entries" data-testid="entries" data-kind={columns ? 'table' : 'feed'} aria-rowcount={rows.length + 1}>
+    <table ref={table} className="entries" data-testid="entries" data-kind={kind} aria-rowcount={rows.length + 1} style={{ '--row': `${height}px` } as CSSProperties}>
+      <colgroup>
+        {columns && <col className="col-status" />}
+        {list.columns.map(({ label, role }) => <col key={label} className={`col-${role}`} />)}
+        {!columns && <><col /><col className="col-status" /></>}
+        {list.commands.length > 0 && <col className="col-commands" />}
+        <col className="col-time" />
+      </colgroup>
       <thead className={columns ? undefined : 'sr-only'}>
         <tr>
           {columns ? (
@@ -127,12 +116,9 @@ function Table({ list, rows, onOpen, openId }: { list: ListConfig; rows: readonl
         </tr>
       </thead>
       <tbody>
-        {before > 0 && <tr className="spacer" aria-hidden><td colSpan={width} style={{ height: before }} /></tr>}
-        {items.map(({ index }) => {
-          const entry = rows[index];
-          return entry === undefined ? null : <Row key={entry.id} entry={entry} list={list} onOpen={onOpen} selected={entry.id === openId} slides={settled.current && index < 5} measure={virtual.measureElement} index={index} />;
-        })}
-        {after > 0 && <tr className="spacer" aria-hidden><td colSpan={width} style={{ height: after }} /></tr>}
+        {first > 0 && <tr className="spacer" aria-hidden><td style={{ height: first * height }} /></tr>}
+        {rows.slice(first, end).map((entry, index) => <Row key={entry.id} entry={entry} list={list} onOpen={onOpen} selected={entry.id === openId} slides={settled.current && first + index < 5} />)}
+        {end < rows.length && <tr className="spacer" aria-hidden><td style={{ height: (rows.length - end) * height }} /></tr>}
       </tbody>
     </table>
   );

@@ -10,7 +10,6 @@ import type { PageConfig } from './page.js';
 import { fill, fillPlain } from './template.js';
 import type { ListConfig } from './view-config.js';
 
-
 /** What a row reads like: for the search. */
 export function textOf(entry: Entry, list: ListConfig, config: PageConfig, format: Format): string {
   const event = config.events.get(entry.type);
@@ -31,18 +30,14 @@ interface RowProps {
   readonly selected: boolean;
   /** It came while the reader looked. */
   readonly slides: boolean;
-  readonly measure: (row: HTMLTableRowElement | null) => void;
-  readonly index: number;
 }
 
 /** One row. */
-export const Row = memo(function Row({ entry, list, onOpen, selected, slides, measure, index }: RowProps) {
+export const Row = memo(function Row({ entry, list, onOpen, selected, slides }: RowProps) {
   const { config, format } = usePage();
   const tint = useTouched(entry.touched);
   const [arrives] = useState(slides);
   const attributes = {
-    ref: measure,
-    'data-index': index,
     'data-testid': 'row',
     'data-row': entry.id,
     'data-mark': entry.mark,

@@ -1,7 +1,7 @@
 /** One entry in full: its facts, what happened to it, and the event as it came. A native dialog keeps the focus. */
 
 import { X } from 'lucide-react';
-import { useEffect, useMemo, useRef } from 'react';
+import { useEffect, useRef } from 'react';
 import { CommandButtons } from './command-button.js';
 import { usePage } from './context.js';
 import { CopyButton } from './copy-button.js';
@@ -12,15 +12,8 @@ import { useStore } from './store.js';
 import { fill, fillPlain, plain } from './template.js';
 import type { ListConfig } from './view-config.js';
 
-/** Open while an entry is chosen. */
-export function EntrySheet() {
-  const { config, live } = usePage();
-  const opened = useStore(live.opened);
-  const list = useMemo(() => config.views.flatMap((view) => view.lists).find(({ id }) => id === opened?.list), [config, opened]);
-  return list === undefined || opened === undefined ? null : <Sheet key={`${list.id} ${opened.id}`} list={list} id={opened.id} />;
-}
-
-function Sheet({ list, id }: { list: ListConfig; id: string }) {
+/** The sheet of one entry. */
+export function EntrySheet({ list, id }: { list: ListConfig; id: string }) {
   const { live } = usePage();
   const entry = useStore(live.entries(list.id)).byId.get(id);
   const dialog = useRef<HTMLDialogElement>(null);

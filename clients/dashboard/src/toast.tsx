@@ -1,9 +1,10 @@
 /** Announcements of what just happened. Only news get here: `live.ts` sees to that. */
 
 import { X } from 'lucide-react';
-import { useEffect, useSyncExternalStore } from 'react';
+import { memo, useCallback, useEffect } from 'react';
 import { RelativeTime, usePage } from './context.js';
 import { Chip, Tile } from './icons.js';
+import { usePhone } from './phone.js';
 import { useStore } from './store.js';
 import { dismiss, expire, nextEnd, pause, resume, TOASTS_SHOWN, TOASTS_SHOWN_PHONE, type Toast } from './toasts.js';
 
@@ -25,12 +26,17 @@ export function ToastStack() {
   }, [live]);
   const hold = (): void => live.toasts.update((now) => pause(now, Date.now()));
   const letGo = (): void => live.toasts.update((now) => resume(now, Date.now()));
+  const close = useCallback(
+    // The closed one may have been what held the time: a removed element tells nobody that the pointer left.
+    (id: string) => live.toasts.update((now) => (now.list.length <= 1 ? resume(dismiss(now, id), Date.now()) : dismiss(now, id))),
+    [live],
+  );
   const shown = usePhone() ? TOASTS_SHOWN_PHONE : TOASTS_SHOWN;
   const more = toasts.list.length - shown;
   return (
     <div className="toasts" role="region" aria-label="Announcements" data-testid="toasts" data-paused={toasts.pausedAt !== undefined || undefined} onPointerEnter={hold} onPointerLeave={letGo} onFocus={hold} onBlur={letGo}>
       {toasts.list.slice(0, shown).map((toast) => (
-        <ToastCard key={toast.id} toast={toast} onClose={() => close(toast.id)} />
+        <ToastCard key={toast.id} toast={toast} onClose={close} />
       ))}
       {more > 0 && (
         <div className="toast-more" data-testid="toast-more">
@@ -42,36 +48,20 @@ export function ToastStack() {
       )}
     </div>
   );
-
-  function close(id: string): void {
-    // The closed one may have been what held the time: a removed element tells nobody that the pointer left.
-    live.toasts.update((now) => (now.list.length <= 1 ? resume(dismiss(now, id), Date.now()) : dismiss(now, id)));
-  }
 }
 
-/** The width at which `styles/frame.css` turns to the phone's layout. */
-const PHONE = '(max-width: 640px)';
-
-function usePhone(): boolean {
-  return useSyncExternalStore(
-    (changed) => {
-      const query = matchMedia(PHONE);
-      query.addEventListener('change', changed);
-      return () => query.removeEventListener('change', changed);
-    },
-    () => matchMedia(PHONE).matches,
-  );
-}
-
-function ToastCard({ toast, onClose }: { toast: Toast; onClose: () => void }) {
+/** Drawn once: another announcement beside it changes nothing here. */
+const ToastCard = memo(function ToastCard({ toast, onClose }: { toast: Toast; onClose: (id: string) => void }) {
   const { live } = usePage();
-  const { opens } = toast;
+  const { id, opens } = toast;
+  // Ages are by the server's clock, the stack's timer by this machine's.
+  const skew = live.client.serverNow() - Date.now();
   const open = (): void => {
     if (opens !== undefined) live.opened.update(() => opens);
-    onClose();
+    onClose(id);
   };
   return (
-    <div className="toast" role={toast.critical ? 'alert' : 'status'} data-testid="toast" data-mark={toast.mark} data-toast={toast.id} onKeyDown={(event) => event.key === 'Escape' && onClose()}>
+    <div className="toast" role={toast.critical ? 'alert' : 'status'} data-testid="toast" data-mark={toast.mark} data-toast={id} onKeyDown={(event) => event.key === 'Escape' && onClose(id)}>
       <Tile name={toast.icon} />
       <div className="toast-text">
         <div className="toast-row">
@@ -80,12 +70,12 @@ function ToastCard({ toast, onClose }: { toast: Toast; onClose: () => void }) {
         </div>
         <div className="toast-row muted">
           <p className="toast-line" title={toast.line}>{toast.line}</p>
-          <RelativeTime at={toast.shownAt} />
+          <RelativeTime at={toast.shownAt + skew} />
         </div>
       </div>
-      <button type="button" className="icon-button icon-button-small" aria-label="Close" data-testid="toast-close" onClick={onClose}>
+      <button type="button" className="icon-button icon-button-small" aria-label="Close" data-testid="toast-close" onClick={() => onClose(id)}>
         <X size={15} aria-hidden />
       </button>
     </div>
   );
-}
+});
