@@ -50,7 +50,9 @@ export type NotificationPush =
   /** A notification is there, another one, or gone. `live` as in {@link Delivery}. */
   | { readonly kind: 'value'; readonly room: string; readonly key: string; readonly cursor: string | undefined; readonly event: CloudEvent | undefined; readonly live: boolean }
   /** The unread counters, absolute and versioned. */
-  | { readonly kind: 'counters'; readonly counters: NotificationCounters };
+  | { readonly kind: 'counters'; readonly counters: NotificationCounters }
+  /** How the user wants to be told: `{version, preferences}` as the server says it. */
+  | { readonly kind: 'preferences'; readonly body: Json };
 
 /** Where one room stands. */
 export interface RoomStanding {

@@ -6,7 +6,7 @@
 
 import type { CommandOptions, QueuedCommand } from './api.js';
 import { retryDelayMs } from './backoff.js';
-import { asError, RoomcastError } from './error.js';
+import { asError, offline, RoomcastError } from './error.js';
 
 /** Where waiting commands live. The default is memory, which a reload forgets. */
 export interface CommandStorage {
@@ -42,6 +42,10 @@ interface Entry {
   /** When it was first sent over the present connection. */
   since: number | undefined;
   underWay: boolean;
+}
+
+function entryOf(command: QueuedCommand, settle?: (result: unknown) => void, fail?: (error: RoomcastError) => void): Entry {
+  return { command, settle, fail, attempt: 0, since: undefined, underWay: false };
 }
 
 /** The commands of one client. */
@@ -80,7 +84,7 @@ export class Commands {
       user: this.#host.user(),
     };
     const isReady = this.#host.ready();
-    if (!isReady && options.queue === false) return Promise.reject(new RoomcastError('offline', 'There is no connection.', { temporary: true }));
+    if (!isReady && options.queue === false) return Promise.reject(offline());
     // Asked for before a reload, and now again.
     const before = this.#entries.find((entry) => entry.command.key === command.key && entry.settle === undefined);
     if (before !== undefined) {
@@ -91,7 +95,7 @@ export class Commands {
     }
     if (this.#entries.length >= WAITING_MAX) return Promise.reject(new RoomcastError('limit', `More than ${WAITING_MAX} commands wait.`));
     return new Promise((settle, fail) => {
-      const entry: Entry = { command, settle, fail, attempt: 0, since: undefined, underWay: false };
+      const entry = entryOf(command, settle, fail);
       this.#entries.push(entry);
       // What is sent at once need not wait for what is stored; what waits survives a reload.
       const stored = options.queue === false ? undefined : this.#storage?.put(command);
@@ -163,7 +167,7 @@ export class Commands {
     storage.load().then(
       (commands) => {
         const known = new Set(this.#entries.map(({ command }) => command.key));
-        const restored = commands.filter(({ key }) => !known.has(key)).map((command): Entry => ({ command, settle: undefined, fail: undefined, attempt: 0, since: undefined, underWay: false }));
+        const restored = commands.filter(({ key }) => !known.has(key)).map((command) => entryOf(command));
         this.#entries = [...restored, ...this.#entries].slice(0, WAITING_MAX);
         this.#tell();
         if (restored.length > 0) this.flush();

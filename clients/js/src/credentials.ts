@@ -1,6 +1,6 @@
 /** The token: asked for when needed, kept, renewed when it ended. One request at a time. */
 
-import { RoomcastError } from './error.js';
+import { passing, RoomcastError } from './error.js';
 import { isObject, type Json } from './frame.js';
 
 /** Why a token is asked for. After `expired` and `expiring` the same one again is of no use. */
@@ -51,7 +51,7 @@ export class Credentials {
     try {
       token = typeof source === 'string' ? source : await source(reason);
     } catch (error) {
-      throw new RoomcastError('network', String(error), { temporary: true });
+      throw passing('network', String(error));
     }
     if (token === null || token === undefined || token === '') throw new RoomcastError('no_token', 'Nobody is signed in.');
     this.#token = token;

@@ -52,22 +52,18 @@ export interface ErrorFacts {
 
 /** Every error the client hands out. Compare `code`, show `message`. */
 export class RoomcastError extends Error {
-  readonly code: ErrorCode;
-  readonly temporary: boolean;
-  readonly retryAfterMs: number | undefined;
-  readonly status: number | undefined;
-  readonly closeCode: number | undefined;
-  readonly room: string | undefined;
+  declare readonly code: ErrorCode;
+  declare readonly temporary: boolean;
+  declare readonly retryAfterMs: number | undefined;
+  declare readonly status: number | undefined;
+  declare readonly closeCode: number | undefined;
+  declare readonly room: string | undefined;
 
   constructor(code: ErrorCode, message: string, facts: ErrorFacts = {}) {
     super(message);
     this.name = 'RoomcastError';
-    this.code = code;
-    this.temporary = facts.temporary ?? false;
-    this.retryAfterMs = facts.retryAfterMs;
-    this.status = facts.status;
-    this.closeCode = facts.closeCode;
-    this.room = facts.room;
+    const { temporary = false, retryAfterMs, status, closeCode, room } = facts;
+    Object.assign(this, { code, temporary, retryAfterMs, status, closeCode, room });
   }
 
   /** True when a new sign-in is what helps. */
@@ -78,7 +74,17 @@ export class RoomcastError extends Error {
 
 const AUTH_CODES: ReadonlySet<string> = new Set(['unauthenticated', 'expired', 'revoked', 'no_token']);
 
+/** An error that may pass. */
+export function passing(code: ErrorCode, message: string, facts: ErrorFacts = {}): RoomcastError {
+  return new RoomcastError(code, message, { temporary: true, ...facts });
+}
+
+/** Nothing can be asked at the moment. */
+export function offline(): RoomcastError {
+  return passing('offline', 'There is no connection.');
+}
+
 /** Whatever was thrown, as an error of ours; what is not one may pass. */
 export function asError(thrown: unknown): RoomcastError {
-  return thrown instanceof RoomcastError ? thrown : new RoomcastError('network', String(thrown), { temporary: true });
+  return thrown instanceof RoomcastError ? thrown : passing('network', String(thrown));
 }

@@ -4,7 +4,7 @@
  */
 
 import { readHint } from './backoff.js';
-import { problem } from './http.js';
+import { problem, send } from './http.js';
 import type { SocketLike } from './link.js';
 import type { Json } from './frame.js';
 
@@ -53,30 +53,29 @@ export abstract class Follower implements SocketLike {
   onclose: ((event: never) => void) | null = null;
   onerror: ((event: never) => void) | null = null;
   protected token: string | undefined;
+  /** The client wants to know how many notifications are unread. */
+  protected counts = false;
   protected readonly host: FollowHost;
   /** Ends the request under way. */
   protected stop = new AbortController();
-  #isClosed = false;
+  protected isClosed = false;
 
   constructor(host: FollowHost) {
     this.host = host;
-    queueMicrotask(() => this.#isClosed || this.onopen?.({} as never));
+    queueMicrotask(() => this.isClosed || this.onopen?.({} as never));
   }
 
   /** A message of the client, as on a socket. */
   send(data: string): void {
     const { id, ...frame } = JSON.parse(data) as Json & { id?: number };
     const [name = '', body] = Object.entries(frame)[0] ?? [];
+    if (name === 'counters' || (body as Json | undefined)?.['counters'] === true) this.counts = true;
     this.told(name, (body ?? {}) as Json, id);
   }
 
   close(): void {
-    this.#isClosed = true;
+    this.isClosed = true;
     this.stop.abort();
-  }
-
-  protected get isClosed(): boolean {
-    return this.#isClosed;
   }
 
   protected abstract told(name: string, body: Json, id: number | undefined): void;
@@ -87,19 +86,20 @@ export abstract class Follower implements SocketLike {
   }
 
   protected sayText(data: string): void {
-    if (!this.#isClosed) this.onmessage?.({ data } as never);
+    if (!this.isClosed) this.onmessage?.({ data } as never);
   }
 
   /** Ends like a socket that closed. */
   protected end(code: number, reason = ''): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
+    if (this.isClosed) return;
+    this.isClosed = true;
     this.stop.abort();
     this.onclose?.({ code, reason } as never);
   }
 
-  protected headers(): Record<string, string> {
-    return this.token === undefined ? {} : { authorization: `Bearer ${this.token}` };
+  /** Asks the gateway with the token. */
+  protected ask(path: string, signal: AbortSignal, post?: Json): Promise<Response> {
+    return send(this.host.fetch, this.host.base() + path, this.token, signal, post);
   }
 
   /** What an answer that is no success means for the connection; the code of a 403 is the caller's to judge first. */

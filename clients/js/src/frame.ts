@@ -8,10 +8,10 @@ import type { CloudEvent } from './event.js';
 /** What the server said about a room on connect or subscribe. */
 export interface RoomAnswer {
   readonly room: string;
-  readonly cursor?: string;
+  readonly cursor?: string | undefined;
   readonly recovery: 'complete' | 'incomplete' | 'fresh';
-  readonly reason?: string;
-  readonly error?: WireError;
+  readonly reason?: string | undefined;
+  readonly error?: WireError | undefined;
 }
 
 /** An error as it stands on the wire. */
@@ -19,7 +19,7 @@ export interface WireError {
   readonly code: string;
   readonly message: string;
   readonly temporary: boolean;
-  readonly retryAfterMs?: number;
+  readonly retryAfterMs?: number | undefined;
 }
 
 /** What `connected` tells about this connection. */
@@ -30,8 +30,8 @@ export interface Session {
   readonly epoch: string;
   /** The server's promise: a ping at least this often, in seconds. */
   readonly pingSeconds: number;
-  readonly expiresAt?: string;
-  readonly serverTime?: string;
+  readonly expiresAt?: string | undefined;
+  readonly serverTime?: string | undefined;
   /** How long a cursor stays good, in seconds; 0 when the server did not say. */
   readonly resumeSeconds: number;
 }
@@ -66,23 +66,23 @@ export interface NotificationCounters {
 
 /** A message of the server, read. */
 export type ServerFrame =
-  | { kind: 'connected'; id?: number; session: Session; stale: boolean; rooms: RoomAnswer[] }
-  | { kind: 'subscribed'; id?: number; answer: RoomAnswer }
-  | { kind: 'unsubscribed'; id?: number; room: string; error?: WireError }
-  | { kind: 'event'; room: string; cursor?: string; event: CloudEvent }
+  | { kind: 'connected'; id?: number | undefined; session: Session; stale: boolean; rooms: RoomAnswer[] }
+  | { kind: 'subscribed'; id?: number | undefined; answer: RoomAnswer }
+  | { kind: 'unsubscribed'; id?: number | undefined; room: string; error?: WireError | undefined }
+  | { kind: 'event'; room: string; cursor?: string | undefined; event: CloudEvent }
   | { kind: 'caughtUp'; room: string; cursor: string }
   | { kind: 'ping' }
-  | { kind: 'error'; id?: number; error: WireError }
-  | { kind: 'status'; stale: boolean; since?: string }
-  | { kind: 'expiring'; expiresAt?: string }
-  | { kind: 'refreshed'; id?: number; expiresAt?: string; roles?: string[] }
+  | { kind: 'error'; id?: number | undefined; error: WireError }
+  | { kind: 'status'; stale: boolean; since?: string | undefined }
+  | { kind: 'expiring'; expiresAt?: string | undefined }
+  | { kind: 'refreshed'; id?: number | undefined; expiresAt?: string | undefined; roles?: string[] | undefined }
   | { kind: 'roles'; roles: string[] }
   | { kind: 'thinned'; count: number }
-  | { kind: 'disconnect'; code: number; reason: string; reconnect?: boolean; retryAfterMs?: number }
-  | { kind: 'presence'; id?: number; presence: Presence }
+  | { kind: 'disconnect'; code: number; reason: string; reconnect?: boolean | undefined; retryAfterMs?: number | undefined }
+  | { kind: 'presence'; id?: number | undefined; presence: Presence }
   | { kind: 'counters'; counters: NotificationCounters }
   /** Well formed, but of no kind that means something by itself: the answer to a request, or what a newer server says. */
-  | { kind: 'other'; name: string; id?: number; body: Json }
+  | { kind: 'other'; name: string; id?: number | undefined; body: Json }
   /** Not a frame at all, or one whose needed members are missing. */
   | { kind: 'malformed'; why: string };
 
@@ -103,25 +103,26 @@ export function readFrame(message: unknown): ServerFrame {
     return malformed('not JSON');
   }
   if (!isObject(frame)) return malformed('not an object');
-  const id = typeof frame['id'] === 'number' ? frame['id'] : undefined;
+  const id = number(frame['id']);
   for (const name in frame) {
     const reader = READERS[name];
     if (reader === undefined || !Object.hasOwn(READERS, name)) continue;
     const body = frame[name];
-    return isObject(body) ? reader(body, id) : malformed(`${name} is not an object`);
+    return isObject(body) ? ({ ...reader(body), id } as ServerFrame) : malformed(`${name} is not an object`);
   }
   const name = Object.keys(frame).find((name) => name !== 'id') ?? '';
   const body = frame[name];
-  return { kind: 'other', name, body: isObject(body) ? body : {}, ...optional('id', id) };
+  return { kind: 'other', name, body: isObject(body) ? body : {}, id };
 }
 
-const READERS: Readonly<Record<string, (body: Json, id: number | undefined) => ServerFrame>> = {
+/** By name; the id of the request that a frame answers is put beside what they read. */
+const READERS: Readonly<Record<string, (body: Json) => ServerFrame>> = {
   // The busiest first.
   event(body) {
     const room = body['room'];
     const event = body['event'];
     if (typeof room !== 'string' || !isEvent(event)) return malformed('event without room, id, source or type');
-    return { kind: 'event', room, event, ...optional('cursor', text(body['cursor'])) };
+    return { kind: 'event', room, event, cursor: text(body['cursor']) };
   },
   caughtUp(body) {
     const { room, cursor } = body;
@@ -129,43 +130,39 @@ const READERS: Readonly<Record<string, (body: Json, id: number | undefined) => S
     return { kind: 'caughtUp', room, cursor };
   },
   ping: () => ({ kind: 'ping' }),
-  connected(body, id) {
+  connected(body) {
     const rooms = Array.isArray(body['rooms']) ? body['rooms'] : [];
     return {
       kind: 'connected',
-      ...optional('id', id),
       session: readSession(body),
       stale: body['status'] === 'stale',
       rooms: rooms.map(readAnswer).filter((answer) => answer !== undefined),
     };
   },
-  subscribed(body, id) {
+  subscribed(body) {
     const answer = readAnswer(body);
-    return answer === undefined ? malformed('subscribed without room') : { kind: 'subscribed', answer, ...optional('id', id) };
+    return answer === undefined ? malformed('subscribed without room') : { kind: 'subscribed', answer };
   },
-  unsubscribed(body, id) {
+  unsubscribed(body) {
     const room = body['room'];
     if (typeof room !== 'string') return malformed('unsubscribed without room');
     const error = body['code'] === undefined ? undefined : readError({ ...body, message: text(body['reason']) ?? body['message'] });
-    return { kind: 'unsubscribed', room, ...optional('id', id), ...optional('error', error) };
+    return { kind: 'unsubscribed', room, error };
   },
-  error: (body, id) => ({ kind: 'error', error: readError(body), ...optional('id', id) }),
+  error: (body) => ({ kind: 'error', error: readError(body) }),
   status: (body) => {
-    // Either {"status":"stale"} or {"stale":{}}: only the word counts.
-    const stale = body['status'] === 'stale' || body['state'] === 'stale' || body['stale'] === true;
-    return { kind: 'status', stale, ...optional('since', text(body['since'])) };
+    return { kind: 'status', stale: body['status'] === 'stale', since: text(body['since']) };
   },
-  expiring: (body) => ({ kind: 'expiring', ...optional('expiresAt', text(body['expiresAt'])) }),
-  refreshed: (body, id) => ({
+  expiring: (body) => ({ kind: 'expiring', expiresAt: text(body['expiresAt']) }),
+  refreshed: (body) => ({
     kind: 'refreshed',
-    ...optional('id', id),
-    ...optional('expiresAt', text(body['expiresAt'])),
-    ...optional('roles', Array.isArray(body['roles']) ? texts(body['roles']) : undefined),
+    expiresAt: text(body['expiresAt']),
+    roles: Array.isArray(body['roles']) ? texts(body['roles']) : undefined,
   }),
   roles: (body) => ({ kind: 'roles', roles: texts(body['roles']) }),
-  presence(body, id) {
+  presence(body) {
     const presence = readPresence(body);
-    return presence === undefined ? malformed('presence without room') : { kind: 'presence', presence, ...optional('id', id) };
+    return presence === undefined ? malformed('presence without room') : { kind: 'presence', presence };
   },
   counters: (body) => ({ kind: 'counters', counters: readCounters(body) }),
   thinned: (body) => ({ kind: 'thinned', count: count(body['state']) + count(body['ephemeral']) }),
@@ -173,26 +170,24 @@ const READERS: Readonly<Record<string, (body: Json, id: number | undefined) => S
     const code = body['code'];
     if (typeof code !== 'number') return malformed('disconnect without code');
     const reconnect = body['reconnect'];
-    const retryAfterMs = body['retryAfterMs'];
     return {
       kind: 'disconnect',
       code,
       reason: text(body['reason']) ?? '',
-      ...optional('reconnect', typeof reconnect === 'boolean' ? reconnect : undefined),
-      ...optional('retryAfterMs', typeof retryAfterMs === 'number' ? retryAfterMs : undefined),
+      reconnect: typeof reconnect === 'boolean' ? reconnect : undefined,
+      retryAfterMs: number(body['retryAfterMs']),
     };
   },
 };
 
 /** Reads `{code, message, temporary, retryAfterMs}`; what is missing gets an honest default. */
 export function readError(body: Json): WireError {
-  const retryAfterMs = body['retryAfterMs'];
   const code = body['code'];
   return {
     code: typeof code === 'string' || typeof code === 'number' ? String(code) : 'unknown',
     message: text(body['message']) ?? text(body['detail']) ?? 'The server gave no reason.',
     temporary: body['temporary'] === true,
-    ...optional('retryAfterMs', typeof retryAfterMs === 'number' ? retryAfterMs : undefined),
+    retryAfterMs: number(body['retryAfterMs']),
   };
 }
 
@@ -204,7 +199,7 @@ export function readPresence(body: Json): Presence | undefined {
     const user = text(one['user']);
     return user === undefined ? [] : [{ user, connections: count(one['connections']), since: text(one['since']) ?? '', status: text(one['status']) ?? 'active' }];
   });
-  return { room, users: read, total: typeof total === 'number' ? total : read.length };
+  return { room, users: read, total: number(total) ?? read.length };
 }
 
 /** Reads counters; what is missing is 0. */
@@ -226,16 +221,15 @@ export function isObject(value: unknown): value is Json {
 function readSession(body: Json): Session {
   const limits = isObject(body['limits']) ? body['limits'] : {};
   const ping = body['pingSeconds'];
-  const resume = limits['resumeSeconds'];
   return {
     connection: text(body['connection']) ?? '',
     user: text(body['user']) ?? '',
     roles: texts(body['roles']),
     epoch: text(body['epoch']) ?? '',
     pingSeconds: typeof ping === 'number' && ping > 0 && ping <= PING_SECONDS_MAX ? ping : PING_SECONDS_DEFAULT,
-    resumeSeconds: typeof resume === 'number' ? resume : 0,
-    ...optional('expiresAt', text(body['expiresAt'])),
-    ...optional('serverTime', text(body['serverTime'])),
+    resumeSeconds: number(limits['resumeSeconds']) ?? 0,
+    expiresAt: text(body['expiresAt']),
+    serverTime: text(body['serverTime']),
   };
 }
 
@@ -246,9 +240,9 @@ function readAnswer(value: unknown): RoomAnswer | undefined {
     room: value['room'],
     // An unknown word promises nothing, so the room starts over.
     recovery: recovery === 'complete' || recovery === 'fresh' ? recovery : 'incomplete',
-    ...optional('cursor', text(value['cursor'])),
-    ...optional('reason', text(value['reason'])),
-    ...optional('error', isObject(value['error']) ? readError(value['error']) : undefined),
+    cursor: text(value['cursor']),
+    reason: text(value['reason']),
+    error: isObject(value['error']) ? readError(value['error']) : undefined,
   };
 }
 
@@ -260,15 +254,14 @@ function text(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
+function number(value: unknown): number | undefined {
+  return typeof value === 'number' ? value : undefined;
+}
+
 function count(value: unknown): number {
   return typeof value === 'number' && value > 0 ? value : 0;
 }
 
 function texts(value: unknown): string[] {
   return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : [];
-}
-
-/** `{[name]: value}`, or nothing when there is no value: absent and undefined are not the same on our types. */
-function optional<N extends string, V>(name: N, value: V | undefined): { [K in N]?: V } {
-  return (value === undefined ? {} : { [name]: value }) as { [K in N]?: V };
 }

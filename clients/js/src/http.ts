@@ -2,7 +2,7 @@
 
 import { readHint } from './backoff.js';
 import type { Credentials } from './credentials.js';
-import { RoomcastError } from './error.js';
+import { passing, RoomcastError } from './error.js';
 import type { CloudEvent } from './event.js';
 import { isEvent, isObject, type Json } from './frame.js';
 
@@ -37,6 +37,9 @@ export interface Series {
 
 /** Longest wait for an answer, in milliseconds. */
 export const HTTP_TIMEOUT_MS = 10_000;
+
+/** Requests that go over HTTP as they are. */
+const POSTS: Readonly<Record<string, string>> = { mark: '/v1/marks', preferences: '/v1/preferences' };
 
 /** Asks one gateway. */
 export class Http {
@@ -81,7 +84,7 @@ export class Http {
   }
 
   /**
-   * What a socket's request would do, over HTTP: `command`, `mark`, `feed`. Answers the body of the socket's answer.
+   * What a socket's request would do, over HTTP: `command`, `mark`, `feed`, `preferences`. Answers the body of the socket's answer.
    * Throws `RoomcastError`, `unsupported` for requests that only a socket takes.
    */
   async request(name: string, body: Json, timeoutMs: number): Promise<Json> {
@@ -89,13 +92,14 @@ export class Http {
       const { name: command, ...rest } = body;
       return this.#ask(`/v1/commands/${encodeURIComponent(String(command))}`, rest, undefined, timeoutMs);
     }
-    if (name === 'mark') return this.#ask('/v1/marks', body, undefined, timeoutMs);
+    const path = POSTS[name];
+    if (path !== undefined) return this.#ask(path, body, undefined, timeoutMs);
     if (name === 'feed') {
       const query = new URLSearchParams();
       for (const [key, value] of Object.entries(body)) query.set(key, typeof value === 'object' ? JSON.stringify(value) : String(value));
       return this.#ask(`/v1/feed?${query}`, undefined, undefined, timeoutMs);
     }
-    throw new RoomcastError('unsupported', `${name} needs a WebSocket.`, { temporary: true });
+    throw passing('unsupported', `${name} needs a WebSocket.`);
   }
 
   /** Any address of the gateway that answers JSON. Throws `RoomcastError`. */
@@ -112,28 +116,31 @@ export class Http {
     }
     const body: unknown = await response.json().catch(() => undefined);
     if (!response.ok) throw problem(response.status, body);
-    if (!isObject(body)) throw new RoomcastError('network', 'The answer was not JSON.', { temporary: true, status: response.status });
+    if (!isObject(body)) throw passing('network', 'The answer was not JSON.', { status: response.status });
     return body;
   }
 
   async #send(path: string, post: Json | undefined, token: string | undefined, signal: AbortSignal | undefined, timeoutMs: number): Promise<Response> {
-    const fetcher = this.#fetch ?? globalThis.fetch;
     const timeout = AbortSignal.timeout(timeoutMs);
     try {
-      return await fetcher(this.#base() + path, {
-        ...(post === undefined ? {} : { method: 'POST', body: JSON.stringify(post) }),
-        headers: {
-          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-          ...(post === undefined ? {} : { 'content-type': 'application/json' }),
-        },
-        signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]),
-        cache: 'no-store',
-        credentials: 'omit',
-      });
+      return await send(this.#fetch ?? globalThis.fetch, this.#base() + path, token, signal === undefined ? timeout : AbortSignal.any([signal, timeout]), post);
     } catch (error) {
-      throw new RoomcastError('network', String(error), { temporary: true });
+      throw passing('network', String(error));
     }
   }
+}
+
+/** One request of ours, by GET, or with `post` by POST. */
+export function send(fetcher: typeof fetch, url: string, token: string | undefined, signal: AbortSignal, post?: Json): Promise<Response> {
+  const headers: Record<string, string> = {};
+  if (token !== undefined) headers['authorization'] = `Bearer ${token}`;
+  const init: RequestInit = { headers, signal, cache: 'no-store', credentials: 'omit' };
+  if (post !== undefined) {
+    headers['content-type'] = 'application/json';
+    init.method = 'POST';
+    init.body = JSON.stringify(post);
+  }
+  return fetcher(url, init);
 }
 
 /** An RFC 9457 problem as an error; a proxy's page without a code is judged by its status. */

@@ -4,7 +4,7 @@
  */
 
 import type { CommandOptions, NotificationPush, Subscription } from './api.js';
-import { Client, type ClientOptions, type Kept } from './client.js';
+import { Client, type ClientOptions } from './client.js';
 import { indexedDbCommands } from './commands.js';
 import type { Counters } from './counters.js';
 import { RoomcastError, type ErrorFacts } from './error.js';
@@ -153,11 +153,9 @@ export class Hub {
 
   #subscribe(tab: Served, { n, room, history, presence, from, values }: ToHub & { t: 'sub' }): void {
     tab.subscriptions.get(n)?.unsubscribe();
-    const kept: Kept = values === undefined ? {} : { values };
     const subscription: Subscription = this.#client.subscribe(room, {
-      ...kept,
       history,
-      ...(from === undefined ? {} : { from: goOn(from) }),
+      ...(from === undefined ? {} : { from: goOn(from, values) }),
       onEvent: (event, delivery) => say(tab, { t: 'event', n, event: event as CloudEvent, delivery, cursor: subscription.cursor }),
       onState: ({ key, event, gone, live }) => say(tab, { t: 'value', n, key, event: event as CloudEvent | undefined, gone, live }),
       onCaughtUp: () => say(tab, { t: 'caughtUp', n, cursor: subscription.cursor }),

@@ -25,6 +25,7 @@ export {
   type NotificationsStore,
   type NotificationsView,
 } from './notifications.js';
+export { announces, preferences, type Preferences, type PreferencesChange, type PreferencesStore, type PreferencesView } from './preferences.js';
 export type { RoomHandlers } from './room.js';
 export { sharedClient, type SharedOptions, type WorkerLike } from './shared.js';
 export { select, shallowEqual, type Store } from './store.js';

@@ -3,7 +3,7 @@
  * socket while a better way is tried. Decides nothing; every decision is `machine.step`. Belongs to a client.
  */
 
-import { asError, RoomcastError } from './error.js';
+import { asError, passing, RoomcastError } from './error.js';
 import { CLOSE_UNFIT, type Transport } from './follow.js';
 import { readFrame, type ServerFrame } from './frame.js';
 import { INITIAL, step, type ConnectionInput, type ConnectionState, type Effect, type Timer } from './machine.js';
@@ -142,8 +142,8 @@ export class Link {
     socket.onclose = (event: { code?: number; reason?: unknown }) => {
       if (this.#socket !== socket) return;
       this.#socket = undefined;
-      const reason = event.reason === undefined ? '' : String(event.reason);
-      if (event.code === CLOSE_UNFIT) this.input({ type: 'unfit', error: new RoomcastError('unsupported', reason || 'This way fails.', { temporary: true }) });
+      const reason = String(event.reason ?? '');
+      if (event.code === CLOSE_UNFIT) this.input({ type: 'unfit', error: passing('unsupported', reason || 'This way fails.') });
       else this.input({ type: 'dropped', code: event.code ?? 1006, reason });
     };
     // A close always follows and carries the code; without a handler some libraries throw.
@@ -222,21 +222,21 @@ export class Link {
         break;
       case 'disconnect':
         this.#host.frame(frame);
-        return this.input({ type: 'disconnect', ...withoutKind(frame) });
+        return this.input({ ...frame, type: 'disconnect' });
       case 'error':
         if (frame.id !== undefined && frame.id === this.#connectId && this.state.status === 'authenticating') {
           return this.input({ type: 'refused', error: frame.error });
         }
         break;
       case 'status':
-        this.input({ type: 'status', ...withoutKind(frame) });
+        this.input({ ...frame, type: 'status' });
         break;
       case 'expiring':
         this.input({ type: 'expiring' });
         break;
       case 'refreshed':
       case 'roles':
-        this.input({ type: 'rights', ...withoutKind(frame) });
+        this.input({ ...frame, type: 'rights' });
         break;
     }
     if (this.state.status === 'live') this.input({ type: 'heard' });
@@ -284,15 +284,9 @@ function hangUp(socket: SocketLike, code: number, reason: string): void {
   }
 }
 
-function withoutKind<F extends { kind: string }>(frame: F): Omit<F, 'kind' | 'id'> {
-  const { kind: _kind, ...rest } = frame as F & { id?: number };
-  delete (rest as { id?: number }).id;
-  return rest as Omit<F, 'kind' | 'id'>;
-}
-
 /** Passes the browser's hints on; does nothing where there is no page. Returns how to stop. */
 export function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => void, seen: (isHidden: boolean) => void): () => void {
-  const page = globalThis as Partial<Pick<typeof globalThis, 'addEventListener' | 'removeEventListener' | 'document' | 'navigator'>>;
+  const page = globalThis as Partial<Pick<typeof globalThis, 'addEventListener' | 'document' | 'navigator'>>;
   if (page.addEventListener === undefined || page.document === undefined) return () => undefined;
   const document = page.document;
   const online = (): void => hint('online');
@@ -307,18 +301,16 @@ export function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => voi
     hint('wake');
     seen(false);
   };
-  page.addEventListener('online', online);
-  page.addEventListener('offline', offline);
-  page.addEventListener('pageshow', wake);
-  document.addEventListener('visibilitychange', wake);
-  document.addEventListener('resume', wake);
+  const stop = new AbortController();
+  const { signal } = stop;
+  page.addEventListener('online', online, { signal });
+  page.addEventListener('offline', offline, { signal });
+  page.addEventListener('pageshow', wake, { signal });
+  document.addEventListener('visibilitychange', wake, { signal });
+  document.addEventListener('resume', wake, { signal });
   if (page.navigator?.onLine === false) offline();
   return () => {
     clearTimeout(hiding);
-    page.removeEventListener?.('online', online);
-    page.removeEventListener?.('offline', offline);
-    page.removeEventListener?.('pageshow', wake);
-    document.removeEventListener('visibilitychange', wake);
-    document.removeEventListener('resume', wake);
+    stop.abort();
   };
 }

@@ -11,7 +11,7 @@
 
 import { BACKOFF_BASE_MS, backoffMs, readHint, retryDelayMs } from './backoff.js';
 import { CLOSE_WATCHDOG, closeError, closeVerdict } from './close.js';
-import { RoomcastError } from './error.js';
+import { passing, RoomcastError } from './error.js';
 import type { Transport } from './follow.js';
 import type { Session, WireError } from './frame.js';
 
@@ -42,7 +42,7 @@ export interface ConnectionState {
   /** When the server was last heard. */
   readonly heardAt: number;
   /** The gateway lost its source: what is shown may be old. `since` as the server said it. */
-  readonly stale?: { readonly since?: string };
+  readonly stale?: { readonly since?: string | undefined };
   /** What `connected` told; kept over a break. */
   readonly session?: Session;
   /** Why it is not live: the last failure, or the reason it is closed. */
@@ -66,7 +66,7 @@ export type ConnectionInput =
   | { type: 'connected'; session: Session; stale: boolean }
   | { type: 'heard' }
   | { type: 'ping' }
-  | { type: 'disconnect'; code: number; reason: string; reconnect?: boolean; retryAfterMs?: number }
+  | { type: 'disconnect'; code: number; reason: string; reconnect?: boolean | undefined; retryAfterMs?: number | undefined }
   | { type: 'dropped'; code: number; reason: string }
   /** The server refused `connect`. */
   | { type: 'refused'; error: WireError }
@@ -75,9 +75,9 @@ export type ConnectionInput =
   /** The token callback failed; may work later. */
   | { type: 'tokenFailed'; error: RoomcastError }
   | { type: 'unsupported'; error: RoomcastError }
-  | { type: 'status'; stale: boolean; since?: string }
+  | { type: 'status'; stale: boolean; since?: string | undefined }
   | { type: 'expiring' }
-  | { type: 'rights'; roles?: readonly string[]; expiresAt?: string }
+  | { type: 'rights'; roles?: readonly string[] | undefined; expiresAt?: string | undefined }
   /** The way does not work here; the next one may. */
   | { type: 'unfit'; error: RoomcastError }
   /** The better way that was tried does not work. */
@@ -207,7 +207,7 @@ function connectedOnly(state: ConnectionState, input: ConnectionInput, env: Env)
       return lose(state, input.error, env);
     case 'status':
       if (!input.stale) return [omit(state, 'stale'), []];
-      return [{ ...state, stale: input.since === undefined ? {} : { since: input.since } }, []];
+      return [{ ...state, stale: { since: input.since } }, []];
     case 'expiring':
       return [state, [{ do: 'refresh' }]];
     case 'rights': {
@@ -278,7 +278,7 @@ function fired(state: ConnectionState, timer: Timer, env: Env): Step {
   if (timer === 'retry') return state.status === 'waiting' ? open(state, env) : [state, []];
   if (timer === 'handshake') {
     const shaking = state.status === 'connecting' || state.status === 'authenticating';
-    return shaking ? fallBack(state, new RoomcastError('timeout', 'The server fell silent.', { temporary: true }), env) : [state, []];
+    return shaking ? fallBack(state, silence(), env) : [state, []];
   }
   if (timer === 'trial') return state.trying === undefined ? [state, []] : tryNext(state, env);
   if (timer === 'upgrade') return state.status === 'live' && state.trying === undefined ? tryNext(state, env) : [state, []];
@@ -384,7 +384,7 @@ function letGo(code: number): Effect[] {
 }
 
 function silence(): RoomcastError {
-  return new RoomcastError('timeout', 'The server fell silent.', { temporary: true, closeCode: CLOSE_WATCHDOG });
+  return passing('timeout', 'The server fell silent.', { closeCode: CLOSE_WATCHDOG });
 }
 
 function watchdogMs(state: ConnectionState): number {

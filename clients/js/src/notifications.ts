@@ -39,6 +39,8 @@ export interface NotificationsView {
   readonly error: RoomcastError | undefined;
   /** What holds and is not archived, newest first. */
   readonly items: readonly Notification[];
+  /** What holds and was archived, newest first. */
+  readonly archived: readonly Notification[];
   /** Not read, with what this page has marked and the server does not know yet. */
   readonly counters: NotificationCounters;
   /** Marks on their way. */
@@ -113,7 +115,7 @@ class Bell implements NotificationsStore {
   constructor(client: RoomcastClient, options: NotificationsOptions) {
     this.#client = client;
     this.#storage = options.storage;
-    this.#cell = new Cell<NotificationsView>({ loaded: false, error: undefined, items: [], counters: readCounters({}), pending: 0 }, () => this.#start());
+    this.#cell = new Cell<NotificationsView>({ loaded: false, error: undefined, items: [], archived: [], counters: readCounters({}), pending: 0 }, () => this.#start());
     this.get = this.#cell.get;
     this.subscribe = this.#cell.subscribe;
   }
@@ -181,6 +183,7 @@ class Bell implements NotificationsStore {
 
   #pushed(push: NotificationPush): void {
     if (push.kind === 'counters') return this.#counted(push.counters);
+    if (push.kind !== 'value') return;
     const name = `${push.room}\n${push.key}`;
     if (push.event === undefined) {
       if (this.#held.delete(name)) this.#changed();
@@ -217,7 +220,7 @@ class Bell implements NotificationsStore {
     if (this.#reading) return;
     this.#reading = true;
     try {
-      this.#page(await this.#client.request('feed', { limit: NOTIFICATIONS_MAX }));
+      this.#page(await this.#client.request('feed', { limit: NOTIFICATIONS_MAX, filter: { archived: true } }));
       this.#error = undefined;
     } catch (error) {
       this.#error = error as RoomcastError;
@@ -321,7 +324,7 @@ class Bell implements NotificationsStore {
   #changed(): void {
     this.#cell.change(() => {
       const items = this.#items();
-      return { loaded: this.#loaded, error: this.#error, items: items.filter(({ mark }) => mark !== 'archived'), counters: this.#count(items), pending: this.#pending.size };
+      return { loaded: this.#loaded, error: this.#error, items: items.filter(({ mark }) => mark !== 'archived'), archived: items.filter(({ mark }) => mark === 'archived'), counters: this.#count(items), pending: this.#pending.size };
     });
   }
 

@@ -32,6 +32,8 @@ export class Poll extends Follower {
   #connectId: number | undefined;
   #isConnected = false;
   #isStale = false;
+  /** Version of the unread counters it knows. */
+  #counted = 0;
   #turn = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Nobody tells a poll that its token ends. */
@@ -99,12 +101,8 @@ export class Poll extends Follower {
     try {
       const query = followQuery(asked);
       query.set('wait', String(hold));
-      response = await this.host.fetch(`${this.host.base()}/v1/poll?${query}`, {
-        headers: this.headers(),
-        signal: AbortSignal.any([this.stop.signal, AbortSignal.timeout(hold * 1_000 + GRACE_MS)]),
-        cache: 'no-store',
-        credentials: 'omit',
-      });
+      if (this.counts) query.set('counters', String(this.#counted));
+      response = await this.ask(`/v1/poll?${query}`, AbortSignal.any([this.stop.signal, AbortSignal.timeout(hold * 1_000 + GRACE_MS)]));
     } catch {
       if (turn !== this.#turn) return;
       return this.end(hold > 0 && Date.now() - began >= CUT_MS ? CLOSE_UNFIT : 1006);
@@ -146,7 +144,8 @@ export class Poll extends Follower {
       this.#isConnected = true;
       const refused = forbidden([...this.#asked.keys()].map((room) => ({ room })));
       this.#asked.clear();
-      this.say({ id: this.#connectId, connected: { connection: '', user: subject(this.token), roles: [], epoch: '', pingSeconds: HOLD_SECONDS, status: 'ok', rooms: [...answers, ...refused], ...(date === null ? {} : { serverTime: date }) } });
+      // What is left out gets the same defaults as of a gateway that does not say it.
+      this.say({ id: this.#connectId, connected: { user: subject(this.token), rooms: [...answers, ...refused], serverTime: date } });
     } else if (answers.length > 0) {
       const named = new Set(answers.map((answer) => answer['room'] as string));
       for (const room of [...this.#open]) if (!named.has(room)) this.#refuse(room, undefined);
@@ -158,6 +157,8 @@ export class Poll extends Follower {
     this.#isStale = isStale;
     for (const frame of frames) {
       const event = isObject(frame) ? frame['event'] : undefined;
+      const counters = isObject(frame) ? frame['counters'] : undefined;
+      if (isObject(counters)) this.#counted = Number(counters['version']) || 0;
       if (isObject(event) && typeof event['room'] === 'string' && typeof event['cursor'] === 'string' && this.#rooms.has(event['room'])) this.#rooms.set(event['room'], event['cursor']);
       this.say(frame);
     }

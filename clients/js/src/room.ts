@@ -280,14 +280,6 @@ export class Room {
     if (this.joined && !this.recovering) feed.caughtUp();
   }
 
-  /** Goes on from a place that was kept: what follows it is missed, not the beginning. */
-  goOn(cursor: string, values: readonly CloudEvent[]): void {
-    this.cursor = cursor;
-    this.#begun = true;
-    this.#stood = true;
-    for (const value of values) this.#applyState(value);
-  }
-
   /** The server answered for this room: delivery begins. */
   begin(answer: RoomAnswer): void {
     this.joined = true;

@@ -7,7 +7,7 @@
 import type { CommandOptions, NotificationPush, QueuedCommand, RoomcastClient, RoomStanding, Subscription } from './api.js';
 import { newCounters, type Counters } from './counters.js';
 import { claimsOf, Credentials, type TokenSource } from './credentials.js';
-import { RoomcastError } from './error.js';
+import { offline, RoomcastError } from './error.js';
 import type { CloudEvent, EventMap, EventOf } from './event.js';
 import type { Transport } from './follow.js';
 import type { Json, Presence } from './frame.js';
@@ -215,7 +215,7 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
   }
 
   request(name: string, body: Json, timeoutMs?: number): Promise<Json> {
-    if (this.connection.status !== 'live') return Promise.reject(new RoomcastError('offline', 'There is no connection.', { temporary: true }));
+    if (this.connection.status !== 'live') return Promise.reject(offline());
     return this.#ask('request', name, body, timeoutMs);
   }
 

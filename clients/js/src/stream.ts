@@ -1,6 +1,6 @@
 /**
- * Server-sent events by `fetch`: the frames of a socket one way, the token in a header. A room that is opened later, or
- * a newer token, makes a new request; cursors make that cheap.
+ * Server-sent events by `fetch`: the frames of a socket one way, the token in a header. A room that is opened later makes
+ * a new request, which cursors make cheap; a newer token is brought to the one there is.
  */
 
 import { CLOSE_UNFIT, Follower, followQuery, forbidden, type Followed } from './follow.js';
@@ -15,6 +15,8 @@ const GATHER_MS = 20;
 export class Stream extends Follower {
   #turn = 0;
   #connectId: number | undefined;
+  /** What the gateway calls this stream. */
+  #connection: unknown;
   #gathering: ReturnType<typeof setTimeout> | undefined;
 
   protected override told(name: string, body: Json, id: number | undefined): void {
@@ -22,12 +24,11 @@ export class Stream extends Follower {
       this.#connectId = id;
       this.token = typeof body['token'] === 'string' ? body['token'] : undefined;
       void this.#follow((body['rooms'] ?? []) as Followed[]);
-    } else if (name === 'subscribe') {
+    } else if (name === 'subscribe' || name === 'counters') {
       this.#gathering ??= setTimeout(() => void this.#follow(this.host.rooms()), GATHER_MS);
     } else if (name === 'refresh') {
-      // A new request has the new token from its beginning, at whichever gateway.
       this.token = String(body['token']);
-      void this.#follow(this.host.rooms());
+      void this.#refresh();
     }
     // A room that is left is heard to the end of this request, and nobody listens.
   }
@@ -35,6 +36,17 @@ export class Stream extends Follower {
   override close(): void {
     clearTimeout(this.#gathering);
     super.close();
+  }
+
+  /** Brings the stream a newer token; where that does not work, a new stream has it from its beginning. */
+  async #refresh(): Promise<void> {
+    const turn = this.#turn;
+    const body = await this.ask('/v1/refresh', this.stop.signal, { connection: this.#connection })
+      .then((response) => (response.ok ? response.json() : undefined))
+      .catch(() => undefined);
+    if (turn !== this.#turn || this.isClosed) return;
+    if (isObject(body)) this.say({ refreshed: body });
+    else void this.#follow(this.host.rooms());
   }
 
   async #follow(rooms: readonly Followed[], refused: readonly Followed[] = []): Promise<void> {
@@ -45,12 +57,9 @@ export class Stream extends Follower {
     const turn = (this.#turn += 1);
     let response: Response;
     try {
-      response = await this.host.fetch(`${this.host.base()}/v1/sse?${followQuery(rooms)}`, {
-        headers: { ...this.headers(), accept: 'text/event-stream' },
-        signal: stop.signal,
-        cache: 'no-store',
-        credentials: 'omit',
-      });
+      const query = followQuery(rooms);
+      if (this.counts) query.set('counters', '0');
+      response = await this.ask(`/v1/sse?${query}`, stop.signal);
     } catch {
       return turn === this.#turn ? this.end(1006) : undefined;
     }
@@ -93,6 +102,7 @@ export class Stream extends Follower {
     }
     const connected = frame['connected'];
     if (!isObject(connected)) return this.sayText(data);
+    this.#connection = connected['connection'];
     const rooms = [...(Array.isArray(connected['rooms']) ? connected['rooms'] : []), ...forbidden(refused)];
     this.say({ id: this.#connectId, connected: { ...connected, rooms } });
   }

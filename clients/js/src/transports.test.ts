@@ -230,16 +230,67 @@ describe('ways', () => {
     expect(client.connection.error?.code).toBe('timeout');
   });
 
-  it('a newer token makes a new stream from the same places', async () => {
+  it('a newer token is brought to the stream there is', async () => {
     let n = 0;
     make({ token: () => `T${(n += 1)}` });
     await blocked();
     const sse = stream();
     await last('/v1/sse').answer(sse.response);
     await sse.say(connected([joined]), caughtUp('c1'), { expiring: {} });
+    const { init } = last('/v1/refresh');
+    expect(init).toMatchObject({ method: 'POST', body: '{"connection":"c1"}', headers: { authorization: 'Bearer T2' } });
+    await last('/v1/refresh').answer(Response.json({ expiresAt: '2030-01-01T00:00:00Z', roles: ['admin'] }));
+    expect(client.connection.session).toMatchObject({ expiresAt: '2030-01-01T00:00:00Z', roles: ['admin'] });
+    expect(asked.filter(({ url }) => url.pathname === '/v1/sse')).toHaveLength(1);
+    await sse.say({ event: { room: 'r', cursor: 'c2', event: event('after') } });
+    expect(lines).toContain('after live');
+  });
+
+  it.each([
+    ['the gateway knows no such stream', async () => last('/v1/refresh').answer(Response.json({ code: 'forbidden' }, { status: 403 }))],
+    ['it cannot be reached', async () => last('/v1/refresh').fail()],
+    ['the answer makes no sense', async () => last('/v1/refresh').answer(new Response('<p>a proxy'))],
+  ])('where %s, a newer token makes a new stream from the same places', async (_, answer) => {
+    let n = 0;
+    make({ token: () => `T${(n += 1)}` });
+    await blocked();
+    const sse = stream();
+    await last('/v1/sse').answer(sse.response);
+    await sse.say(connected([joined]), caughtUp('c1'), { expiring: {} });
+    await answer();
     expect(last('/v1/sse').init.headers).toMatchObject({ authorization: 'Bearer T2' });
     expect(last('/v1/sse').url.searchParams.getAll('cursor')[0]).toBe('c1');
     expect(client.connection.status).toBe('live');
+  });
+
+  it('whoever wants to know of notifications has the counters asked for, on every way', async () => {
+    make();
+    client.onNotification(() => undefined);
+    await settle();
+    FakeSocket.last.open();
+    await settle();
+    expect(FakeSocket.last.sentOf('connect')).toMatchObject([{ counters: true }]);
+    FakeSocket.last.end(1006);
+    await blocked();
+    expect(last('/v1/sse').url.searchParams.get('counters')).toBe('0');
+    await last('/v1/sse').answer(new Response('no', { status: 502 }));
+    await settle();
+    expect(last('/v1/poll').url.searchParams.get('counters')).toBe('0');
+    await last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [{ counters: { version: 7, unread: 1 } }], cursor: 'p1', more: false }));
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(last('/v1/poll').url.searchParams.get('counters')).toBe('7');
+  });
+
+  it('nobody who does not want to know is told', async () => {
+    make();
+    await blocked();
+    const sse = stream();
+    await last('/v1/sse').answer(sse.response);
+    await sse.say(connected([joined]), caughtUp('c1'));
+    expect(last('/v1/sse').url.searchParams.has('counters')).toBe(false);
+    client.onNotification(() => undefined);
+    await vi.advanceTimersByTimeAsync(100);
+    expect(last('/v1/sse').url.searchParams.get('counters')).toBe('0');
   });
 
   it('polls ask for a newer token before theirs ends', async () => {

@@ -4,7 +4,7 @@
  */
 
 import type { QueuedCommand, RoomcastClient } from './api.js';
-import type { RoomcastError } from './error.js';
+import { asError, type RoomcastError } from './error.js';
 import type { CloudEvent, Delivery, EventMap, EventOf } from './event.js';
 import type { PresentUser } from './frame.js';
 import type { SeriesOptions } from './http.js';
@@ -60,6 +60,8 @@ export interface PresenceView {
   readonly total: number;
 }
 
+/** A series that could not be read for a passing reason is read again after this, in milliseconds, unless the server says when. */
+const RELOAD_MS = 5_000;
 /** Windows a series holds at most; the oldest leave first. */
 export const WINDOWS_MAX = 2_000;
 
@@ -106,14 +108,38 @@ export function queueStore(client: RoomcastClient): Store<readonly QueuedCommand
   });
 }
 
+/** How far the first data of a store has come. */
+class Standing {
+  loaded = false;
+  error: RoomcastError | undefined;
+
+  /** Everything is there. False when it was before. */
+  came(): boolean {
+    const before = this.loaded && this.error === undefined;
+    this.loaded = true;
+    this.error = undefined;
+    return !before;
+  }
+
+  /** There is none, or none any more. */
+  failed(error: RoomcastError): void {
+    this.loaded = true;
+    this.error = error;
+  }
+
+  /** As views say it. */
+  get shown(): { loaded: boolean; error: RoomcastError | undefined } {
+    return { loaded: this.loaded, error: this.error };
+  }
+}
+
 /** The latest values of a room. While a room starts over the old ones stay until it has caught up. */
 export function roomStore(client: RoomcastClient, room: string): Store<RoomView> {
   return shared(client, ['room', room], (alive) => {
     let values = new Map<string, CloudEvent>();
     let coming: Map<string, CloudEvent> | undefined;
-    let loaded = false;
-    let error: RoomcastError | undefined;
-    const view = (): RoomView => ({ loaded, error, state: values });
+    let standing = new Standing();
+    const view = (): RoomView => ({ ...standing.shown, state: values });
     const cell: Cell<RoomView> = new Cell(view(), () => {
       const subscription = client.subscribe(room, {
         history: 1,
@@ -122,22 +148,20 @@ export function roomStore(client: RoomcastClient, room: string): Store<RoomView>
           if (event === undefined) into.delete(key);
           else into.set(key, event as CloudEvent);
           if (coming !== undefined) return;
-          loaded ||= event !== undefined;
+          standing.loaded ||= event !== undefined;
           cell.change(view);
         },
         onCaughtUp: () => {
           if (coming !== undefined) values = coming;
           coming = undefined;
-          loaded = true;
-          error = undefined;
+          standing.came();
           cell.change(view);
         },
         onReset: () => {
           coming = new Map();
         },
         onError: (failure) => {
-          error = failure;
-          loaded = true;
+          standing.failed(failure);
           cell.change(view);
         },
       });
@@ -145,8 +169,8 @@ export function roomStore(client: RoomcastClient, room: string): Store<RoomView>
         subscription.unsubscribe();
         // What happens from here on is not known: whoever watches again begins anew.
         values = new Map();
-        coming = error = undefined;
-        loaded = false;
+        coming = undefined;
+        standing = new Standing();
         cell.set(view());
       });
     });
@@ -188,9 +212,8 @@ export function eventsStore<M extends EventMap = EventMap>(client: RoomcastClien
     const wanted = types === undefined ? undefined : new Set<string>(types);
     const listeners = new Set<(event: EventOf<M>, delivery: Delivery) => void>();
     let events: EventOf<M>[] = [];
-    let loaded = false;
-    let error: RoomcastError | undefined;
-    const view = (): EventsView<M> => ({ loaded, error, events: events.slice(-limit).reverse() });
+    let standing = new Standing();
+    const view = (): EventsView<M> => ({ ...standing.shown, events: events.slice(-limit).reverse() });
     const cell: Cell<EventsView<M>> = new Cell<EventsView<M>>(view(), () => {
       const subscription = client.subscribe<M>(room, {
         history,
@@ -198,27 +221,20 @@ export function eventsStore<M extends EventMap = EventMap>(client: RoomcastClien
           if (wanted !== undefined && !wanted.has((event as CloudEvent).type)) return;
           events.push(event);
           if (events.length >= limit * 2) events = events.slice(-limit);
-          loaded = true;
+          standing.loaded = true;
           cell.change(view);
           for (const listener of [...listeners]) listener(event, delivery);
         },
-        onCaughtUp: () => {
-          if (loaded && error === undefined) return;
-          loaded = true;
-          error = undefined;
-          cell.change(view);
-        },
+        onCaughtUp: () => standing.came() && cell.change(view),
         onError: (failure) => {
-          error = failure;
-          loaded = true;
+          standing.failed(failure);
           cell.change(view);
         },
       });
       return alive(() => {
         subscription.unsubscribe();
         events = [];
-        loaded = false;
-        error = undefined;
+        standing = new Standing();
         cell.set(view());
       });
     });
@@ -242,11 +258,10 @@ export function eventsStore<M extends EventMap = EventMap>(client: RoomcastClien
 export function seriesStore(client: RoomcastClient, room: string, metric: string, options: SeriesOptions = {}): Store<SeriesView> {
   return shared(client, ['series', room, metric, options], (alive) => {
     const windows = new Map<string, Metric>();
-    let loaded = false;
-    let error: RoomcastError | undefined;
+    let standing = new Standing();
     const view = (): SeriesView => {
-      const sorted = [...windows.values()].sort((a, b) => (a.window.start ?? '').localeCompare(b.window.start ?? '')).slice(-WINDOWS_MAX);
-      return { loaded, error, windows: sorted };
+      const sorted = [...windows.values()].sort((a, b) => Number(startOf(a) > startOf(b)) - Number(startOf(a) < startOf(b))).slice(-WINDOWS_MAX);
+      return { ...standing.shown, windows: sorted };
     };
     const cell: Cell<SeriesView> = new Cell(view(), () => {
       const stop = new AbortController();
@@ -260,14 +275,17 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
       const load = async (): Promise<void> => {
         try {
           for (const window of (await client.series(room, metric, options, stop.signal)).windows.map(readUpdate)) if (window !== undefined) take(window);
-          error = undefined;
-        } catch (failure) {
+          standing.came();
+        } catch (thrown) {
           if (stop.signal.aborted) return;
-          error = failure as RoomcastError;
+          const failure = asError(thrown);
+          standing.failed(failure);
+          // Without a connection the next one asks again.
+          if (failure.temporary && client.connection.status === 'live') again = setTimeout(() => void load(), failure.retryAfterMs ?? RELOAD_MS);
         }
-        loaded = true;
         cell.change(view);
       };
+      let again: ReturnType<typeof setTimeout> | undefined;
       let isStale = true;
       const subscription = client.subscribe(room, {
         history: 1,
@@ -279,7 +297,8 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
         },
         // A first load that failed is made up for here.
         onCaughtUp: () => {
-          if (isStale || error !== undefined) void load();
+          clearTimeout(again);
+          if (isStale || standing.error !== undefined) void load();
           isStale = false;
         },
         onReset: () => {
@@ -287,22 +306,25 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
           isStale = true;
         },
         onError: (failure) => {
-          error = failure;
-          loaded = true;
+          standing.failed(failure);
           cell.change(view);
         },
       });
       return alive(() => {
         stop.abort();
+        clearTimeout(again);
         subscription.unsubscribe();
         windows.clear();
-        loaded = false;
-        error = undefined;
+        standing = new Standing();
         cell.set(view());
       });
     });
     return cell;
   });
+}
+
+function startOf({ window }: Metric): string {
+  return window.start ?? '';
 }
 
 function isOfGroup(event: CloudEvent, metric: string, group: string): boolean {
