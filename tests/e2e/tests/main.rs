@@ -13,6 +13,7 @@ mod admin;
 mod agreement;
 mod alerts;
 mod bells;
+mod canaries;
 mod crossing;
 mod drain;
 mod elsewhere;

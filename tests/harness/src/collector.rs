@@ -1,13 +1,18 @@
-//! A collector of traces: takes OTLP over HTTP, as any collector does, and keeps every step for the test to look at.
+//! Where traces go in tests: a collector that others made, which hands on to an end of ours that keeps every step for the test to look at.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -43,16 +48,49 @@ pub struct Told {
 pub struct Collector {
     /// Where it listens: `http://…`.
     pub url: String,
+    /// The one between the services and us, and its folder.
+    between: Option<(Child, TempDir)>,
     told: Arc<Mutex<Vec<Told>>>,
     task: AbortHandle,
 }
 
 impl Collector {
-    /// Opens it on loopback.
+    /// Opens it on loopback, behind rotel where `make tools` has fetched that.
     ///
     /// # Panics
-    /// When loopback has no port.
+    /// When loopback has no port, or rotel does not listen within 30 s; in CI when it is not there.
     pub async fn start() -> Self {
+        let mut end = Self::end().await;
+        let agent = crate::repository().join(".tools/collector/rotel/rotel-agent");
+        if !agent.exists() {
+            crate::skip("rotel, the collector between", "make tools");
+            return end;
+        }
+        let folder = crate::folder();
+        let (http, grpc) = (local(crate::free_port()), local(crate::free_port()));
+        let child = Command::new(agent)
+            .arg("start")
+            .args(["--otlp-http-endpoint", &http, "--otlp-grpc-endpoint", &grpc])
+            .args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"])
+            .args(["--otlp-exporter-endpoint", &end.url])
+            .arg("--pid-file")
+            .arg(folder.path().join("pid"))
+            .arg("--log-file")
+            .arg(folder.path().join("log"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("rotel starts");
+        end.between = Some((child, folder));
+        crate::eventually("rotel listens", Duration::from_secs(30), || async {
+            TcpStream::connect(&http).await.is_ok()
+        })
+        .await;
+        end.url = format!("http://{http}");
+        end
+    }
+
+    async fn end() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let told = Arc::new(Mutex::new(Vec::new()));
@@ -69,6 +107,7 @@ impl Collector {
         });
         Self {
             url,
+            between: None,
             told,
             task: task.abort_handle(),
         }
@@ -91,12 +130,20 @@ impl Collector {
 impl Drop for Collector {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some((child, _)) = &mut self.between {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
+}
+
+fn local(port: u16) -> String {
+    format!("127.0.0.1:{port}")
 }
 
 async fn take(mut socket: TcpStream, kept: &Mutex<Vec<Told>>) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
-    let body = loop {
+    let (gzip, body) = loop {
         anyhow::ensure!(bytes.len() < REQUEST_BYTES_MAX, "too large");
         anyhow::ensure!(socket.read_buf(&mut bytes).await? > 0, "it ended early");
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
@@ -110,7 +157,16 @@ async fn take(mut socket: TcpStream, kept: &Mutex<Vec<Told>>) -> anyhow::Result<
             .find_map(|line| line.strip_prefix("content-length: "));
         let length: usize = length.context("no length")?.parse()?;
         if bytes.len() >= end + 4 + length {
-            break bytes.split_off(end + 4);
+            let gzip = head.contains("content-encoding: gzip");
+            break (gzip, bytes.split_off(end + 4));
+        }
+    };
+    let body = match gzip {
+        false => body,
+        true => {
+            let mut plain = Vec::new();
+            GzDecoder::new(&body[..]).read_to_end(&mut plain)?;
+            plain
         }
     };
     keep(ExportTraceServiceRequest::decode(&body[..])?, kept);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::secret::without_credentials;
 use super::similar::nearest;
 use super::{Environment, Mistake, Mistakes, Secret};
 
@@ -262,10 +263,10 @@ impl<'a> Reader<'a> {
             .listed
             .iter()
             .any(|listed| listed.name == name && listed.secret);
-        let value = self
-            .environment
-            .get(name)
-            .map(|value| if secret { "***" } else { value }.to_owned());
+        let value = self.environment.get(name).map(|value| match secret {
+            true => "***".to_owned(),
+            false => without_credentials(value),
+        });
         self.mistakes.push(Mistake {
             variable: name.to_owned(),
             value,
@@ -343,7 +344,7 @@ impl<'a> Reader<'a> {
             name,
             default,
             doc,
-            value,
+            value: value.as_deref().map(without_credentials),
             set,
             secret,
         });

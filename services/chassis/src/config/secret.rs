@@ -20,6 +20,21 @@ impl Secret {
     }
 }
 
+/// A setting as it may be shown: what stands in front of an `@` in an address is `***`.
+///
+/// An address has no place for a password here, and whoever writes one there reads in the answer that it was wrong, and so does everybody
+/// who reads the log.
+pub(super) fn without_credentials(text: &str) -> String {
+    let parts = text.split_inclusive([',', ' ']).map(|address| {
+        let credentials = address.split_once("://").and_then(|(scheme, rest)| {
+            let (_, host) = rest.rsplit_once('@')?;
+            Some(format!("{scheme}://***@{host}"))
+        });
+        credentials.unwrap_or_else(|| address.to_owned())
+    });
+    parts.collect()
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
@@ -29,5 +44,27 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_addresses_are_not_shown() {
+        for (text, shown) in [
+            ("nats://a:4222,nats://b:4222", "nats://a:4222,nats://b:4222"),
+            (
+                "nats://u:p@a:4222,nats://b:4222",
+                "nats://***@a:4222,nats://b:4222",
+            ),
+            ("nats://u:p@a, tls://token@b", "nats://***@a, tls://***@b"),
+            ("postgres://u:p/@x@db/shop", "postgres://***@db/shop"),
+            ("someone@example.org", "someone@example.org"),
+            ("", ""),
+        ] {
+            assert_eq!(without_credentials(text), shown, "{text}");
+        }
     }
 }
