@@ -42,7 +42,7 @@ panel("HTTP per second", "HTTP answers by route and class of status.",
 row("Throughput and freshness")
 panel("Freshness", "Time from stored to written to the last member in a shard; one sample per turn with events. The objective: 99.9 % within 250 ms.",
       "RoomcastFreshnessBurn. One gateway: its CPU. All: NATS.",
-      quantiles("roomcast_gateway_fan_out_seconds", of=(0.5, 0.99, 0.999)))
+      quantiles("roomcast_gateway_fan_out_seconds", "class", of=(0.5, 0.99, 0.999)))
 panel("Deliveries per second", "Live events handed to members, one per member.",
       "Events times members. A jump without more events is a room that has become full, and the reverse a publisher that went wild.",
       rate("roomcast_gateway_deliveries_total", "instance"))

@@ -67,6 +67,24 @@ panel("Database: changes without an event", "Changes of rows that made no event,
       "What the mapping leaves out is meant; the rest is a mapping that does not fit the table any more.",
       rate("roomcast_capture_left_out_total", "reason"))
 
+row("Tenants and streams")
+panel("Events of tenants per second", "What each tenant publishes; beyond the first 50 all others together.",
+      "One that rises alone takes what the others need: ROOMCAST_TENANT_EVENTS_RATE bounds it.",
+      rate("roomcast_ingest_tenant_events_total", "tenant"))
+panel("Bytes of tenants per second", "The same in bytes, as they were sent.",
+      "As above; this is what fills the streams.",
+      rate("roomcast_ingest_tenant_bytes_total", "tenant"))
+panel("Streams: full to", "What each stream holds, against what it may.",
+      "EVENTS at 1 before its age is up drops what resumes still need: see the next panel. STATE, DLQ and the buckets near 1 refuse: larger streams, or less in them.",
+      series("max by (stream) (roomcast_ingest_stream_bytes{*}) / max by (stream) (roomcast_ingest_stream_max_bytes{*})", "{{stream}}"), unit="percentunit")
+panel("Streams: kept for", "Age of each stream's oldest message: who was away for longer has missed some.",
+      "EVENTS: falls below the longest time that clients, or an aggregator, may be away. The line 'at most' is what its age allows.",
+      gauge("roomcast_ingest_stream_oldest_seconds", "stream", fold="max"),
+      gauge("roomcast_ingest_stream_kept_max_seconds", "stream", fold="max", legend="{{stream}} at most"))
+panel("Streams: full in", "Time until a stream is full, at the rate of the last hour.",
+      "Less than a day, of a stream that refuses when it is full: make room now.",
+      series("(max by (stream) (roomcast_ingest_stream_max_bytes{*}) - max by (stream) (roomcast_ingest_stream_bytes{*})) / clamp_min(max by (stream) (deriv(roomcast_ingest_stream_bytes{*}[1h])), 1)", "{{stream}}", "s"))
+
 row("For gateways and administrators")
 panel("Requests of gateways", "What gateways ask of ingest, by what and outcome. none: a request for no service, or from another account than theirs.",
       "none must be zero: somebody else asks, or gateways are newer than ingest.",

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::close::Close;
+use roomcast_proto::ids::Room;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -21,6 +22,37 @@ const LATENCY_BUCKETS: [f64; 11] = [
 ];
 /// Upper bounds of the time from accept to `connected`.
 const HANDSHAKE_BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 8.0];
+
+/// Rooms by what they are for: one of many shards' members is slow to reach, a user's own is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomClass {
+    /// Many may be in it.
+    Shared,
+    /// A user's own.
+    Personal,
+}
+
+impl RoomClass {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Shared, Self::Personal];
+
+    /// Which a room is.
+    #[must_use]
+    pub fn of(room: &Room) -> Self {
+        if room.is_personal() {
+            Self::Personal
+        } else {
+            Self::Shared
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Personal => "personal",
+        }
+    }
+}
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +113,8 @@ pub struct GatewayMetrics {
     decided: IntCounterVec,
     decided_again: Histogram,
     handshake: Histogram,
-    latency: Histogram,
+    /// By class of room, as [`RoomClass`] numbers them.
+    latency: [Histogram; RoomClass::ALL.len()],
 }
 
 impl GatewayMetrics {
@@ -90,6 +123,13 @@ impl GatewayMetrics {
     /// # Errors
     /// Where one is declared already.
     pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        let latency = metrics.histogram_vec(
+            "roomcast_gateway_fan_out_seconds",
+            "Time from stored to written to the last member in a shard, by class of room (shared, personal); one sample per turn with \
+             events.",
+            &LATENCY_BUCKETS,
+            &["class"],
+        )?;
         let made = Self {
             connections: metrics.gauge("roomcast_gateway_connections", "Open WebSockets and streams of server-sent events.")?,
             streams: metrics.gauge("roomcast_gateway_streams", "Open streams of server-sent events.")?,
@@ -185,11 +225,7 @@ impl GatewayMetrics {
                 "Time from accept to `connected`.",
                 &HANDSHAKE_BUCKETS,
             )?,
-            latency: metrics.histogram(
-                "roomcast_gateway_fan_out_seconds",
-                "Time from stored to written to the last member in a shard; one sample per turn with events.",
-                &LATENCY_BUCKETS,
-            )?,
+            latency: RoomClass::ALL.map(|class| latency.with_label_values(&[class.as_str()])),
         };
         made.show_zeros();
         Ok(made)
@@ -319,8 +355,10 @@ impl GatewayMetrics {
                 counter.with_label_values(&[label]).inc_by(count);
             }
         }
-        if let Some(millis) = tally.latency_millis {
-            self.latency.observe(f64::from(millis) / 1000.0);
+        for (latency, millis) in self.latency.iter().zip(tally.latency_millis) {
+            if let Some(millis) = millis {
+                latency.observe(f64::from(millis) / 1000.0);
+            }
         }
         *tally = Tally::default();
     }
@@ -373,8 +411,8 @@ pub struct Tally {
     pub waiting_bytes: i64,
     /// Events that could not be redacted.
     pub unreadable: u64,
-    /// Milliseconds from stored to written, of the oldest event of the turn.
-    pub latency_millis: Option<u16>,
+    /// Milliseconds from stored to written, of the oldest event of the turn, by class of room.
+    pub latency_millis: [Option<u16>; RoomClass::ALL.len()],
 }
 
 /// A count per class of message.

@@ -285,6 +285,10 @@ impl Intake {
         let decided = self.within_rate(request.sender, decided);
         let (lines, taken) = self.store_all(decided).await;
         self.count(request.door, &taken);
+        let stored = lines.iter().zip(&taken).filter(|(_, taken)| taken_now(taken));
+        let bytes = stored.clone().map(|(line, _)| line.original_bytes as u64).sum();
+        let events = stored.count() as u64;
+        self.metrics.usage(&request.sender.tenant, events, bytes);
         let refused = taken.iter().filter(|taken| taken.is_err()).count();
         tracing::debug!(
             door = request.door.as_str(),
@@ -391,6 +395,13 @@ impl Intake {
             self.dead_letters.keep(letters).await;
         }
     }
+}
+
+/// Whether an event was taken, and not before.
+fn taken_now(taken: &Taken) -> bool {
+    taken
+        .as_ref()
+        .is_ok_and(|receipt| receipt.outcome != Outcome::Duplicate)
 }
 
 /// What became of events that are one: refused when one of them is, because sending it again finds those that were stored.

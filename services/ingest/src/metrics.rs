@@ -1,10 +1,12 @@
-//! The metrics of ingest, each declared once. Labels are closed enums.
+//! The metrics of ingest, each declared once. Labels are closed enums, but for the first 50 tenants and the streams.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use roomcast_chassis::jetstream::StreamInfo;
 use roomcast_chassis::metrics::Metrics;
+use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::Code;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -128,6 +130,60 @@ pub struct Declared {
     /// How long the oldest message at the head of a queue has waited, seconds.
     pub queue_oldest_seconds: IntGauge,
     queue_pauses: IntCounterVec,
+    tenants: Tenants,
+    /// What each stream holds.
+    pub streams: StreamGauges,
+}
+
+/// What each tenant publishes.
+#[derive(Debug)]
+struct Tenants {
+    events: IntCounterVec,
+    bytes: IntCounterVec,
+    named: Mutex<HashSet<Tenant>>,
+}
+
+impl Tenants {
+    /// What stands for a tenant: its name, or one word for all beyond the first [`TENANTS_MAX`].
+    fn label<'a>(&self, tenant: &'a Tenant) -> &'a str {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if !named.contains(tenant) {
+            if named.len() >= TENANTS_MAX {
+                return OTHER_TENANTS;
+            }
+            named.insert(tenant.clone());
+        }
+        tenant.as_str()
+    }
+}
+
+/// What the streams hold and may hold, by stream.
+#[derive(Debug)]
+pub struct StreamGauges {
+    bytes: IntGaugeVec,
+    bytes_max: IntGaugeVec,
+    oldest_seconds: IntGaugeVec,
+    kept_seconds_max: IntGaugeVec,
+}
+
+impl StreamGauges {
+    /// Shows what a stream holds at `now_micros`, Unix microseconds. A bound that it does not have is not shown.
+    pub fn show(&self, stream: &str, info: &StreamInfo, now_micros: i64) {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.bytes
+            .with_label_values(&[stream])
+            .set(whole(info.state.bytes));
+        if let Some(max) = info.config["max_bytes"].as_i64().filter(|max| *max > 0) {
+            self.bytes_max.with_label_values(&[stream]).set(max);
+        }
+        if let Some(max) = info.config["max_age"].as_i64().filter(|max| *max > 0) {
+            self.kept_seconds_max
+                .with_label_values(&[stream])
+                .set(max / 1_000_000_000);
+        }
+        let oldest = whole(info.state.oldest(now_micros).as_secs());
+        self.oldest_seconds.with_label_values(&[stream]).set(oldest);
+    }
 }
 
 /// What an ingest has counted since it started.
@@ -147,6 +203,11 @@ pub struct Totals {
     /// Requests refused because as much as may be was being worked on.
     pub full: u64,
 }
+
+/// Tenants with lines of their own in the metrics: each is a series of every instance. What the others publish is counted together.
+const TENANTS_MAX: usize = 50;
+/// Stands for them; no tenant can have this name.
+const OTHER_TENANTS: &str = "(others)";
 
 /// 0.5 ms to 8 s in doublings: a quiet fsync takes 0.3 to 1 ms, all attempts together at most 6 s.
 const STORE_BUCKETS: [f64; 15] = [
@@ -281,6 +342,37 @@ impl IngestMetrics {
                  publisher or tenant has its share), not_listed (its publisher is not in the policy).",
                 &["reason"],
             )?,
+            tenants: Tenants {
+                events: metrics.counter_vec(
+                    "roomcast_ingest_tenant_events_total",
+                    "Events taken of each tenant; of those beyond the first 50 together, as (others).",
+                    &["tenant"],
+                )?,
+                bytes: metrics.counter_vec(
+                    "roomcast_ingest_tenant_bytes_total",
+                    "Bytes of the events taken of each tenant, as they were sent.",
+                    &["tenant"],
+                )?,
+                named: Mutex::default(),
+            },
+            streams: StreamGauges {
+                bytes: metrics.gauge_vec("roomcast_ingest_stream_bytes", "Bytes that a stream holds.", &["stream"])?,
+                bytes_max: metrics.gauge_vec(
+                    "roomcast_ingest_stream_max_bytes",
+                    "Bytes that a stream may hold.",
+                    &["stream"],
+                )?,
+                oldest_seconds: metrics.gauge_vec(
+                    "roomcast_ingest_stream_oldest_seconds",
+                    "Age of the oldest message of a stream: whoever was away for longer has missed some.",
+                    &["stream"],
+                )?,
+                kept_seconds_max: metrics.gauge_vec(
+                    "roomcast_ingest_stream_kept_max_seconds",
+                    "Age at which a stream drops its messages, where it has one.",
+                    &["stream"],
+                )?,
+            },
         };
         declared.show_zeros();
         Ok(Self(Arc::new(declared)))
@@ -309,6 +401,13 @@ impl IngestMetrics {
             retries: self.retries.get(),
             full: self.full.get(),
         }
+    }
+
+    /// A tenant's events were taken, of so many bytes together.
+    pub fn usage(&self, tenant: &Tenant, events: u64, bytes: u64) {
+        let label = self.tenants.label(tenant);
+        self.tenants.events.with_label_values(&[label]).inc_by(events);
+        self.tenants.bytes.with_label_values(&[label]).inc_by(bytes);
     }
 
     /// A queue is left for a moment; `reason` comes from a closed set.
@@ -374,5 +473,43 @@ impl IngestMetrics {
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         Self::new(&Metrics::new("ingest").unwrap()).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_beyond_the_first_share_one_line() {
+        let registry = Metrics::new("test").unwrap();
+        let metrics = IngestMetrics::new(&registry).unwrap();
+        for number in 0..TENANTS_MAX + 3 {
+            let tenant = Tenant::parse(&format!("tenant-{number}")).unwrap();
+            metrics.usage(&tenant, 2, 100);
+            metrics.usage(&tenant, 1, 50);
+        }
+        let page = String::from_utf8(registry.encode().unwrap()).unwrap();
+        let value = |name: &str, tenant: &str| {
+            let of = |line: &&str| line.starts_with(name) && line.contains(&format!("tenant=\"{tenant}\""));
+            page.lines().find(of)?.rsplit(' ').next()?.parse::<u64>().ok()
+        };
+        for (tenant, events, bytes) in [
+            ("tenant-0", Some(3), Some(150)),
+            ("tenant-49", Some(3), Some(150)),
+            ("tenant-50", None, None),
+            (OTHER_TENANTS, Some(9), Some(450)),
+        ] {
+            assert_eq!(
+                value("roomcast_ingest_tenant_events_total", tenant),
+                events,
+                "{tenant}"
+            );
+            assert_eq!(
+                value("roomcast_ingest_tenant_bytes_total", tenant),
+                bytes,
+                "{tenant}"
+            );
+        }
     }
 }

@@ -97,7 +97,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     };
     durability.verify().await?;
     let replicas = context.common.replicas;
-    let epoch = streams::verify(&jetstream, replicas, &streams_latch).await?;
+    let epoch = streams::verify(&jetstream, replicas, &streams_latch, &metrics.streams).await?;
     let inbox = |error| Failure::unavailable(format!("no inbox at NATS: {error}"));
     let store = Store::new(Parts {
         jetstream: jetstream.clone(),
@@ -194,6 +194,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         drain: context.common.drain.mul_f64(0.7),
         ..http::Limits::default()
     };
+    let watched = metrics.clone();
     let door = HttpDoor {
         intake,
         bearers: Bearers::new(verifier, rights, audit.clone(), metrics),
@@ -219,6 +220,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         replicas,
         streams_latch,
         epoch,
+        watched,
         finish.token(),
     ));
     listening.ready();

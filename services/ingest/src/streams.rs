@@ -11,6 +11,9 @@ use roomcast_proto::stream::{Definition, Sizing, definitions, differences};
 use roomcast_proto::subject::stream as names;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::{IngestMetrics, StreamGauges};
+use crate::now_micros;
+
 /// The streams ingest writes to.
 const WRITTEN: [&str; 5] = [
     names::EVENTS,
@@ -55,13 +58,14 @@ fn wanted(replicas: u8) -> Vec<Definition> {
         .collect()
 }
 
-async fn look(jetstream: &JetStream, wanted: &[Definition]) -> Result<Look, ApiError> {
+async fn look(jetstream: &JetStream, wanted: &[Definition], gauges: &StreamGauges) -> Result<Look, ApiError> {
     let (mut lines, mut created) = (Vec::new(), Vec::new());
     for Definition { name, config } in wanted {
         let Some(info) = jetstream.stream_info(name).await? else {
             lines.push(format!("stream {name} does not exist"));
             continue;
         };
+        gauges.show(name, &info, now_micros());
         lines.extend(
             differences(config, &info.config)
                 .into_iter()
@@ -90,10 +94,15 @@ async fn look(jetstream: &JetStream, wanted: &[Definition]) -> Result<Look, ApiE
 ///
 /// # Cancel safety
 /// Safe.
-pub async fn verify(jetstream: &JetStream, replicas: u8, latch: &Latch) -> Result<CurrentEpoch, Failure> {
+pub async fn verify(
+    jetstream: &JetStream,
+    replicas: u8,
+    latch: &Latch,
+    gauges: &StreamGauges,
+) -> Result<CurrentEpoch, Failure> {
     let wanted = wanted(replicas);
     loop {
-        match look(jetstream, &wanted).await {
+        match look(jetstream, &wanted, gauges).await {
             Ok(Look::Fit(epoch)) => {
                 latch.ready();
                 return Ok(CurrentEpoch(Arc::new(RwLock::new(epoch))));
@@ -118,6 +127,7 @@ pub async fn watch(
     replicas: u8,
     latch: Latch,
     epoch: CurrentEpoch,
+    metrics: IngestMetrics,
     ending: CancellationToken,
 ) {
     let wanted = wanted(replicas);
@@ -126,7 +136,7 @@ pub async fn watch(
             () = tokio::time::sleep(WATCH_EVERY) => {}
             () = ending.cancelled() => return,
         }
-        match look(&jetstream, &wanted).await {
+        match look(&jetstream, &wanted, &metrics.streams).await {
             Ok(Look::Fit(now)) => {
                 if epoch.get() != now {
                     tracing::warn!(%now, "the streams were made anew; cursors now begin with {now}");

@@ -1,4 +1,4 @@
-//! Three NATS nodes, three copies of everything: leaders that step down, nodes that are ended, killed and frozen, while events flow.
+//! Three NATS nodes, three copies of everything: a rolling restart of all there is, leaders that step down, nodes that are ended, killed and frozen, while events flow.
 //!
 //! At most one node is away at a time, and the next goes only when all copies are current: that is what three nodes promise to
 //! survive. All trials share one system, because starting one takes longer than a trial.
@@ -22,6 +22,7 @@ fn nothing_is_lost_when_leaders_move_and_nodes_end_are_killed_or_freeze() {
     three_nodes(async |stack| {
         let cluster = Cluster::new(stack.nats_admin().await);
         cluster.is_whole(WHOLE_WITHIN).await;
+        rolls(stack, &cluster).await?;
         step_downs(stack, &cluster).await?;
         ends(stack, &cluster).await?;
         kills(stack, &cluster).await?;
@@ -40,6 +41,48 @@ async fn step_downs(stack: &Stack, cluster: &Cluster) -> anyhow::Result<()> {
         trial.more(BETWEEN / 2).await;
     }
     trial.end().await
+}
+
+/// A rollout at noon: each service and each node in turn, the next only when the one before is ready again. A client comes back once for
+/// each gateway at most, and for nothing else.
+async fn rolls(stack: &Stack, cluster: &Cluster) -> anyhow::Result<()> {
+    let trial = Trial::begin(stack, "roll", "rolling restart of each service and node").await;
+    let mut gateways = 0;
+    for (part, admin) in [
+        ("aggregator-1", Some(("aggregator", 0))),
+        ("aggregator-2", Some(("aggregator", 1))),
+        ("ingest-1", Some(("ingest", 0))),
+        ("gateway-1", Some(("gateway", 0))),
+        ("gateway-2", Some(("gateway", 1))),
+        ("nats-1", None),
+        ("nats-2", None),
+        ("nats-3", None),
+    ] {
+        trial.more(BETWEEN / 2).await;
+        comes_back(stack, part, "TERM").await;
+        match admin {
+            Some((service, index)) => is_ready(stack, service, index).await,
+            None => cluster.is_whole(WHOLE_WITHIN).await,
+        }
+        gateways += usize::from(part.starts_with("gateway"));
+        let returns = trial.returns();
+        anyhow::ensure!(
+            returns <= gateways,
+            "{returns} returns of a client after {gateways} gateways, the last part being {part}"
+        );
+    }
+    trial.more(BETWEEN / 2).await;
+    trial.end().await
+}
+
+async fn is_ready(stack: &Stack, service: &str, index: usize) {
+    let address = stack.ready["admin"][service][index].as_str().unwrap_or_default();
+    let url = format!("{address}/readyz");
+    eventually(&format!("{service} {index} is ready"), WHOLE_WITHIN, || async {
+        let answer = stack.http.get(&url, None).await;
+        answer.is_ok_and(|answer| answer.status == 200)
+    })
+    .await;
 }
 
 async fn ends(stack: &Stack, cluster: &Cluster) -> anyhow::Result<()> {

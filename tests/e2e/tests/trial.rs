@@ -93,6 +93,12 @@ impl<'a> Trial<'a> {
         .await;
     }
 
+    /// How often the client that came back most did so.
+    pub fn returns(&self) -> usize {
+        let of = |(_, follower): &(_, Follower)| follower.look().connections.saturating_sub(1);
+        self.crowd.followers.iter().map(of).max().unwrap_or_default()
+    }
+
     /// Ends the traffic, compares what publishers were told, what is stored, what clients saw and what the numbers are.
     pub async fn end(self) -> anyhow::Result<()> {
         let Self {

@@ -1,5 +1,7 @@
 //! What is asked of a stream and what it answers.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -42,8 +44,21 @@ pub struct StreamState {
     pub bytes: u64,
     /// Position of the oldest message; of an empty stream, the next one's.
     pub first_seq: u64,
+    /// When the oldest message was stored; of an empty stream it says nothing.
+    #[serde(default)]
+    pub first_ts: jiff::Timestamp,
     /// Position of the newest message, also when it is gone again.
     pub last_seq: u64,
+}
+
+impl StreamState {
+    /// Age of the oldest message at `now_micros`, Unix microseconds; zero where there is none.
+    #[must_use]
+    pub fn oldest(&self, now_micros: i64) -> Duration {
+        let age = now_micros.saturating_sub(self.first_ts.as_microsecond());
+        let age = u64::try_from(age).ok().filter(|_| self.messages > 0);
+        Duration::from_micros(age.unwrap_or_default())
+    }
 }
 
 /// Part of a stream, read by direct get.

@@ -20,7 +20,7 @@ use crate::delivery::{Delivery, Kind};
 use crate::encoding::{self, Encoding};
 use crate::gather::Turn;
 use crate::members::{Class as PermitClass, Member};
-use crate::metrics::{Ending, Tally};
+use crate::metrics::{Ending, RoomClass, Tally};
 use crate::outbox::{self, Class, StateKey};
 use crate::session::Now;
 use crate::traces;
@@ -218,7 +218,11 @@ impl Shard {
         let now = u16::try_from(self.clock.now().unix_millis & 0xffff).unwrap_or(0);
         let millis = now.wrapping_sub(cursor.time_bits);
         if millis <= LATENCY_MILLIS_MAX {
-            self.tally.latency_millis = self.tally.latency_millis.max(Some(millis));
+            let class = events
+                .first()
+                .map_or(RoomClass::Shared, |event| RoomClass::of(&event.room));
+            let longest = &mut self.tally.latency_millis[class as usize];
+            *longest = (*longest).max(Some(millis));
         }
     }
 

@@ -294,8 +294,14 @@ impl Drain {
             return Ok(Turn::from(ApiError::Timeout));
         };
         self.next = last.position + 1;
-        for results in &done[..complete] {
+        for (message, results) in messages.iter().zip(&done[..complete]) {
             metrics.request(Door::Queue);
+            let taken =
+                message.read.elements.iter().zip(results).filter(
+                    |(_, result)| matches!(result, Some(Ok(outcome)) if *outcome != Outcome::Duplicate),
+                );
+            let bytes = taken.clone().map(|(element, _)| element.bytes.len() as u64).sum();
+            metrics.usage(&message.read.tenant, taken.count() as u64, bytes);
             for result in results.iter().flatten() {
                 match result {
                     Ok(outcome) => metrics.event(Door::Queue, *outcome),
