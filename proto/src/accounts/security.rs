@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::quoted;
+use super::render::quoted;
 
 /// What a server asks for beyond passwords; the default is nothing, which suits loopback alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
