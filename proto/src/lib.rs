@@ -22,6 +22,7 @@ pub mod presence;
 mod raw_json;
 pub mod readstate;
 pub mod refusal;
+pub mod statistics;
 pub mod stream;
 pub mod subject;
 pub mod ticket;

@@ -10,7 +10,10 @@ mod service;
 
 use std::fmt::Write as _;
 
-pub use control::{ACL_LIVE_ALL, CFG_LIVE_ALL, CONTROL_ALL, KICK, POLICY, acl_entry, acl_key};
+pub use control::{
+    ACL_LIVE_ALL, CFG_LIVE_ALL, CONTROL_ALL, KICK, POLICY, STATISTICS, STATISTICS_ANSWERS_ALL, acl_entry,
+    acl_key, statistics_answer,
+};
 pub use queue::{QUEUED_ALL, QUEUES_LEASE, parse_queued, queue_of, queue_stream, queued};
 pub use server::{TENANT_PROBES, server_question};
 pub use service::{

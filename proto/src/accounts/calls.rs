@@ -1,6 +1,6 @@
 //! Who may ask the server what, and who hears and writes which subjects of `CORE` in an account of its own.
 
-use crate::subject::stream as names;
+use crate::subject::{STATISTICS_ANSWERS_ALL, stream as names};
 
 /// How often the server answers a call.
 #[derive(Clone, Copy)]
@@ -31,6 +31,16 @@ impl Who {
             Who::Aggregator => &["st.>", "$KV.agg.>", "dlq.>", "audit.aggregator.>"],
             Who::Gateway => &["audit.gateway.>"],
             Who::Reader => &[],
+        }
+    }
+
+    /// What this account lets others hear: gateways tell `CORE` who is connected.
+    pub(super) fn exports(self) -> String {
+        match self {
+            Who::Gateway => {
+                format!("\n    exports: [ {{ stream: \"{STATISTICS_ANSWERS_ALL}\", accounts: [ CORE ] }} ]")
+            }
+            Who::Aggregator | Who::Reader => String::new(),
         }
     }
 

@@ -7,7 +7,10 @@ use super::{
     API_IN_CORE, API_OUTSIDE_CORE, BACKEND_QUEUE, Backend, Publisher, ServerConfig, TenantAccount, User,
     inbox_prefix,
 };
-use crate::subject::{QUEUED_ALL, SERVERS_HEALTH, SERVERS_JETSTREAM, command_tokens, queue_of, queue_stream};
+use crate::subject::{
+    QUEUED_ALL, SERVERS_HEALTH, SERVERS_JETSTREAM, STATISTICS_ANSWERS_ALL, command_tokens, queue_of,
+    queue_stream,
+};
 
 /// What `CORE` may ask the servers themselves, and under which name.
 const SYSTEM_QUESTIONS: [(&str, &str); 2] = [
@@ -31,7 +34,7 @@ impl ServerConfig {
             &mut out,
             Who::Gateway,
             &self.gateway,
-            &["in.>", "svc.>", "prs.>", "cmd.>"],
+            &["in.>", "svc.>", "prs.>", "cmd.>", STATISTICS_ANSWERS_ALL],
             &["prs.>"],
             &gateway_extra(&self.tenants),
         );
@@ -138,7 +141,14 @@ impl ServerConfig {
             .chain(purges.iter().map(String::as_str))
             .collect();
         let inbox = format!("{}.>", inbox_prefix(&self.ingest.name));
-        let ingest_hears = ["in.*.> ingest", "svc.*.> ingest", QUEUED_ALL, "kvl.>", &inbox];
+        let ingest_hears = [
+            "in.*.> ingest",
+            "svc.*.> ingest",
+            QUEUED_ALL,
+            "kvl.>",
+            STATISTICS_ANSWERS_ALL,
+            &inbox,
+        ];
         let _ = writeln!(
             out,
             "  CORE {{\n    jetstream: enabled\n    users: [\n      {}\n      {}\n    ]\n    exports: [",
@@ -176,6 +186,12 @@ impl ServerConfig {
                 quoted(name)
             );
         }
+        let _ = writeln!(
+            out,
+            "      {{ stream: {{ account: {}, subject: {} }} }}",
+            Who::Gateway.account(),
+            quoted(STATISTICS_ANSWERS_ALL)
+        );
         out.push_str("    ]\n  }\n");
     }
 
@@ -213,9 +229,10 @@ impl ServerConfig {
         hears.push(format!("{}.>", inbox_prefix(&login.name)));
         let _ = writeln!(
             out,
-            "  {} {{\n    users: [ {} ]\n    imports: [",
+            "  {} {{\n    users: [ {} ]{}\n    imports: [",
             who.account(),
-            self.user(login, Some((&refs(&publishes), &refs(&hears))))
+            self.user(login, Some((&refs(&publishes), &refs(&hears)))),
+            who.exports()
         );
         for call in &calls {
             let import = import_service(

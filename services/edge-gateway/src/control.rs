@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use async_nats::Subscriber;
+use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
 use prometheus::IntCounterVec;
 use roomcast_access::{InForce, Policy};
@@ -13,7 +13,7 @@ use roomcast_chassis::nats::Nats;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
 use roomcast_proto::acl::Kick;
-use roomcast_proto::subject::{CONTROL_ALL, KICK};
+use roomcast_proto::subject::{CONTROL_ALL, KICK, STATISTICS};
 use roomcast_rights::Current;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ use crate::bells_driver::BellDesk;
 use crate::hub::Hub;
 use crate::metrics::GatewayMetrics;
 use crate::shard::Handle;
+use crate::statistics::Statistics;
 
 /// Who is to be told.
 #[derive(Clone, Debug)]
@@ -66,7 +67,10 @@ impl Control {
                 Failure::unavailable(format!("cannot subscribe to {CONTROL_ALL}: {error}"))
             })?;
         let finish = context.shutdown.stage(Stage::Finish);
-        finish.spawn(self.clone().follow_messages(messages, finish.token()));
+        let followed = self
+            .clone()
+            .follow_messages(messages, nats.client().clone(), finish.token());
+        finish.spawn(followed);
         Ok(())
     }
 
@@ -89,23 +93,28 @@ impl Control {
         }
     }
 
-    async fn follow_messages(self, mut messages: Subscriber, ending: CancellationToken) {
+    async fn follow_messages(self, mut messages: Subscriber, client: Client, ending: CancellationToken) {
+        let statistics = Statistics::new(self.shards.clone().into());
         loop {
             let message = tokio::select! {
                 () = ending.cancelled() => return,
                 message = messages.next() => message,
             };
             let Some(message) = message else { return };
-            let kick = match message.subject.as_str() {
-                KICK => Kick::read(&message.payload),
-                _ => None,
+            let outcome = match message.subject.as_str() {
+                KICK if self.kick(&message.payload) => "kick",
+                STATISTICS if statistics.answer(&message.payload, &client) => "statistics",
+                _ => "unknown",
             };
-            let outcome = if kick.is_some() { "kick" } else { "unknown" };
             self.messages.with_label_values(&[outcome]).inc();
-            if let Some(kick) = kick.map(Arc::new) {
-                self.shards.iter().for_each(|shard| shard.kick(Arc::clone(&kick)));
-            }
         }
+    }
+
+    /// Ends the connections that a kick means; `false`: it is none.
+    fn kick(&self, message: &[u8]) -> bool {
+        let kick = Kick::read(message).map(Arc::new);
+        let told = kick.map(|kick| self.shards.iter().for_each(|shard| shard.kick(Arc::clone(&kick))));
+        told.is_some()
     }
 }
 

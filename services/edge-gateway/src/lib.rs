@@ -50,6 +50,7 @@ pub mod spine;
 pub mod spine_driver;
 pub mod sse;
 pub mod state_cache;
+pub mod statistics;
 mod sync;
 mod traces;
 pub mod upgrade;

@@ -19,6 +19,7 @@ mod input;
 mod look;
 mod newcomers;
 mod presence;
+mod present;
 mod recovery;
 mod refresh;
 mod strangers;

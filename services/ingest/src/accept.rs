@@ -20,6 +20,7 @@ use roomcast_proto::subject::{self, header};
 use roomcast_schemas::{Breach, Catalog, Data, Mode};
 
 use crate::queues::place::Place;
+use crate::statistics;
 
 /// On whose authority a sender publishes.
 #[derive(Debug, Clone)]
@@ -107,6 +108,12 @@ impl Sender {
             publisher: source.into(),
             may: May::Capture,
         }
+    }
+
+    /// Whether they may ask who is connected.
+    #[must_use]
+    pub fn may_see_statistics(&self) -> bool {
+        matches!(&self.may, May::Service(rights) if rights.permits(statistics::PERMISSION))
     }
 
     /// Whether ids that are too old to be de-duplicated may be published (`Roomcast-Backfill: 1`).

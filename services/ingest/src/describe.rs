@@ -95,6 +95,19 @@ pub fn publish() -> Operation {
         .refuses(REFUSALS.map(Code::listed))
 }
 
+/// What may be answered to a question for statistics, and is no answer.
+const STATISTICS_REFUSALS: [Code; 9] = [
+    Code::BadRequest,
+    Code::Unauthenticated,
+    Code::Expired,
+    Code::Forbidden,
+    Code::BadOrigin,
+    Code::Rate,
+    Code::Quota,
+    Code::Unavailable,
+    Code::Internal,
+];
+
 /// `POST /v1/triggers`
 #[must_use]
 pub fn trigger() -> Operation {
@@ -108,6 +121,34 @@ pub fn trigger() -> Operation {
         .takes("application/json", trigger_schema())
         .answers(200, "It was taken; `cursor` is that of the room's event.", "application/json", answer::receipt_shape())
         .refuses(REFUSALS.map(Code::listed))
+}
+
+/// `GET /v1/triggers`
+#[must_use]
+pub fn statistics() -> Operation {
+    let count = || json!({ "type": "integer", "minimum": 0 });
+    let room = json!({
+        "type": "object", "required": ["connections", "users"], "additionalProperties": false,
+        "properties": { "connections": count(), "users": count() },
+    });
+    let shape = json!({
+        "type": "object", "required": ["gateways", "connections", "users", "rooms", "complete"], "additionalProperties": false,
+        "properties": {
+            "gateways": { "type": "integer", "minimum": 1, "description": "Gateways that have answered in time." },
+            "connections": { "type": "integer", "minimum": 0, "description": "Connections; with `room`, those that have it open." },
+            "users": { "type": "object", "additionalProperties": count(), "description": "Each user's connections, by the token's subject." },
+            "rooms": { "type": "object", "additionalProperties": room, "description": "Rooms that somebody has open. A user at two gateways counts at each." },
+            "complete": { "type": "boolean", "description": "Whether all users and rooms are named." },
+        },
+    });
+    Operation::new("events", "statistics", "Says who is connected: for the backend that sends triggers.")
+        .about(
+            "All gateways are asked, and those that answer within half a second are added up. For a token whose role has the permission \
+             `statistics.read`.",
+        )
+        .query("room", "Only those who have this room open.", json!({ "type": "string" }))
+        .answers(200, "As it is at the moment.", "application/json", shape)
+        .refuses(STATISTICS_REFUSALS.map(Code::listed))
 }
 
 /// JSON Schema of a trigger: an event whose destination is said in other words.

@@ -28,6 +28,7 @@ use crate::intake::{self, Intake, Shape};
 use crate::long_body::{LongBody, Reply};
 use crate::metrics::{Door, Outcome};
 use crate::now_micros;
+use crate::statistics;
 use crate::trigger;
 
 /// Where events are posted.
@@ -46,6 +47,8 @@ pub struct HttpDoor {
     pub allowed_origins: Vec<String>,
     /// What a body may be.
     pub body: BodyLimits,
+    /// Who knows who is connected.
+    pub statistics: statistics::Desk,
 }
 
 /// What is posted.
@@ -79,6 +82,7 @@ fn routes() -> Routes<Arc<HttpDoor>> {
         .post(PATH, describe::publish(), publish)
         .on(Method::Options, PATH, describe::preflight(), preflight)
         .post(trigger::PATH, describe::trigger(), post_trigger)
+        .get(trigger::PATH, describe::statistics(), get_statistics)
         .on(
             Method::Options,
             trigger::PATH,
@@ -108,7 +112,11 @@ async fn post_trigger(State(door): State<Arc<HttpDoor>>, request: Request) -> Re
     door.post(Posted::Trigger, request).await
 }
 
-async fn preflight(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
+async fn get_statistics(State(door): State<Arc<HttpDoor>>, request: Request) -> Response {
+    door.statistics(request).await
+}
+
+async fn preflight(State(door): State<Arc<HttpDoor>>, uri: Uri, headers: HeaderMap) -> Response {
     let Some(origin) = headers.get(header::ORIGIN).filter(|origin| door.allows(origin)) else {
         return problem(&bad_origin());
     };
@@ -118,7 +126,11 @@ async fn preflight(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Res
     allow_origin(answer, origin.clone());
     answer.insert(
         header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("POST"),
+        HeaderValue::from_static(if uri.path() == trigger::PATH {
+            "GET, POST"
+        } else {
+            "POST"
+        }),
     );
     let allowed =
         HeaderValue::from_static("authorization, content-type, content-encoding, roomcast-backfill");
@@ -129,7 +141,8 @@ async fn preflight(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Res
 
 async fn wrong_method(uri: Uri) -> Response {
     let (takes, allow) = match uri.path() {
-        PATH | trigger::PATH => ("POST", "POST, OPTIONS"),
+        PATH => ("POST", "POST, OPTIONS"),
+        trigger::PATH => ("GET and POST", "GET, HEAD, POST, OPTIONS"),
         _ => ("GET", "GET, HEAD"),
     };
     let detail = format!("{} takes {takes}", uri.path());
@@ -181,7 +194,14 @@ impl HttpDoor {
     async fn served(self: Arc<Self>, posted: Posted, request: Request) -> Response {
         self.intake.metrics.request(Door::Http);
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut response = match self.admit(&request) {
+        let admitted = match request.uri().query() {
+            None => self.admit(&request),
+            Some(_) => {
+                let detail = "there are no parameters here; a token belongs into Authorization";
+                Err(Refusal::new(Code::BadRequest, detail))
+            }
+        };
+        let mut response = match admitted {
             Ok((sender, place)) => Arc::clone(&self).answer(posted, sender, place, request).await,
             Err(refusal) => self.turned_away(&refusal),
         };
@@ -189,6 +209,40 @@ impl HttpDoor {
             allow_origin(response.headers_mut(), origin);
         }
         response
+    }
+
+    /// Says who is connected, to a backend that may know it.
+    async fn statistics(&self, request: Request) -> Response {
+        self.intake.metrics.request(Door::Http);
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        // The body is nobody's business, and could not wait here.
+        let (uri, admitted) = (request.uri().clone(), self.admit(&request));
+        drop(request);
+        let mut response = match self.present(admitted, &uri).await {
+            Ok(body) => response(StatusCode::OK, "application/json", body),
+            Err(refusal) => problem(&refusal),
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(origin) = origin.filter(|origin| self.allows(origin)) {
+            allow_origin(headers, origin);
+        }
+        response
+    }
+
+    async fn present(
+        &self,
+        admitted: Result<(Arc<Sender>, Place), Refusal>,
+        uri: &Uri,
+    ) -> Result<Bytes, Refusal> {
+        let (sender, _place) = admitted?;
+        if !sender.may_see_statistics() {
+            let who = (sender.tenant.as_str(), &*sender.publisher);
+            let code = Code::Forbidden;
+            self.intake.audit.refused("statistics", code.as_str(), Some(who));
+            return Err(Refusal::forbidden());
+        }
+        self.statistics.ask(&sender.tenant, uri).await
     }
 
     fn allows(&self, origin: &HeaderValue) -> bool {
@@ -205,10 +259,6 @@ impl HttpDoor {
             .is_some_and(|origin| !self.allows(origin))
         {
             return Err(bad_origin());
-        }
-        if request.uri().query().is_some() {
-            let detail = "there are no parameters here; a token belongs into Authorization";
-            return Err(Refusal::new(Code::BadRequest, detail));
         }
         let sender = self
             .bearers

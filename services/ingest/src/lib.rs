@@ -46,6 +46,7 @@ pub mod schemas;
 pub mod serve;
 pub mod settings;
 pub mod standing;
+pub mod statistics;
 pub mod store;
 pub mod streams;
 pub mod tickets;

@@ -31,6 +31,7 @@ use crate::readstate::ReadStates;
 use crate::schemas::Schemas;
 use crate::settings::Settings;
 use crate::standing::Standing;
+use crate::statistics;
 use crate::store::{Parts, Store};
 use crate::streams;
 use crate::tickets::Tickets;
@@ -203,6 +204,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
             bytes_max: settings.body_bytes_max,
             within: settings.body_within,
         },
+        statistics: statistics::Desk::new(nats.client().clone()),
     };
     drain.spawn(http::serve(
         listener,

@@ -40,6 +40,8 @@ const SUBJECTS: &[Row] = &[
     ("dlq.main.nats.json", &[("ingest", SAME), ("agg", SAME)]),
     ("ctl.gw.all.kick", &[("ingest", SAME)]),
     ("ctl.kick", &[("ingest", SAME)]),
+    ("ctl.statistics", &[("ingest", SAME)]),
+    ("sts.x", &[("gw", SAME)]),
     ("kvl.acl.revoked", &[]),
     ("kvl.cfg.policy", &[]),
     ("audit.ingest.x", &[("ingest", SAME)]),
@@ -186,6 +188,8 @@ const EARS: &[Ear] = &[
     ("slive.>", "", "slive.00.main.bookings.all.k", &["gw"], &["gw"]),
     ("eph.>", "", "eph.00.main.bookings.all", &["gw"], &["gw"]),
     ("ctl.>", "", "ctl.gw.all.kick", &["gw"], &["gw"]),
+    // What gateways say of who is connected is for ingest; they do not hear each other.
+    ("sts.>", "", "sts.x", &["ingest"], &["ingest"]),
     (
         "kvl.acl.>",
         "",

@@ -93,6 +93,62 @@ fn a_booking_from_node_reaches_a_client() {
     example_publishes("node");
 }
 
+/// The backend that sends triggers may ask who is connected: all gateways answer, in all and for one room.
+#[test]
+fn a_backend_hears_who_is_connected_to_all_gateways() {
+    calm(|stack| async move {
+        let connect = async |user: &str, gateway: usize, rooms: &[&str]| {
+            let token = stack.signer.token(user, &["staff"]);
+            let gateway = &stack.gateways()[gateway];
+            let (mut client, _) = Client::connect(gateway, &token, rooms, &Default::default()).await?;
+            client.caught_up("bookings").await?;
+            anyhow::Ok(client)
+        };
+        let _clients = [
+            connect("counted-1", 0, &["bookings", "floor"]).await?,
+            connect("counted-1", 1, &["bookings"]).await?,
+            connect("counted-2", 1, &["bookings"]).await?,
+        ];
+        let ask = async |query: &str| {
+            let url = format!("{}/v1/triggers{query}", stack.ingests()[0]);
+            let answer = stack.http.get(&url, Some(&crate::world::desk(stack))).await?;
+            anyhow::Ok((answer.status, answer.json()))
+        };
+        // On a busy machine an answer may come too late; `gateways` says so.
+        let deadline = tokio::time::Instant::now() + SOON;
+        let whole = async |query: &str| {
+            loop {
+                let (status, said) = ask(query).await?;
+                if status == 200 && said["gateways"] == 2 {
+                    return anyhow::Ok(said);
+                }
+                anyhow::ensure!(tokio::time::Instant::now() < deadline, "{status} {said}");
+            }
+        };
+        let all = whole("").await?;
+        assert_eq!(
+            (&all["users"]["counted-1"], &all["users"]["counted-2"]),
+            (&json!(2), &json!(1))
+        );
+        assert!(
+            all["rooms"]["bookings"]["connections"].as_u64() >= Some(3),
+            "{all}"
+        );
+        assert_eq!(all["complete"], true);
+        let floor = whole("?room=floor").await?;
+        assert_eq!(
+            (&floor["users"]["counted-1"], &floor["users"]["counted-2"]),
+            (&json!(1), &Value::Null)
+        );
+        assert_eq!(
+            floor["rooms"].as_object().map(serde_json::Map::len),
+            Some(1),
+            "{floor}"
+        );
+        Ok(())
+    });
+}
+
 /// The publishers' page says after each call what its answer says: run as it stands, that is so.
 #[test]
 fn what_the_page_says_of_repeats_is_what_happens() {

@@ -27,6 +27,7 @@ mod relay;
 mod schemas;
 mod services;
 mod start;
+mod statistics;
 mod transactions;
 mod triggers;
 mod vectors;
