@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod cluster;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -105,6 +106,8 @@ enum Command {
     },
     /// P11: a tenth of the clients never reads (500 of 5,000).
     Slow(Load),
+    /// Load on a cluster that runs somewhere: hold, storm, slow or soak, with a page of results (deploy/operations/load.md).
+    Cluster(Box<cluster::Against>),
     /// Growth: ten to a hundred thousand rooms, and memory over a long run.
     Growth {
         #[command(flatten)]
@@ -142,6 +145,17 @@ fn run() -> anyhow::Result<ExitCode> {
     roomcast_chassis::descriptors::raise();
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
+        let command = match command {
+            Command::Cluster(against) => {
+                let clean = Box::pin(cluster::run(*against)).await?;
+                return Ok(if clean {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                });
+            }
+            command => command,
+        };
         bench::guard::watch();
         if let Command::Bench { quick, full, only } = command {
             let length = match (quick, full) {
@@ -192,6 +206,6 @@ async fn one(command: Command, bench: &mut Bench) -> anyhow::Result<()> {
             }
             growth::memory(bench, &load, events).await
         }
-        Command::Floor { .. } | Command::Bench { .. } => Ok(()),
+        Command::Floor { .. } | Command::Bench { .. } | Command::Cluster(_) => Ok(()),
     }
 }
