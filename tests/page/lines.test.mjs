@@ -154,7 +154,10 @@ test('malformed and unknown messages are counted, and break nothing', async () =
   const { hand, prepare } = between();
   const page = await openPage(browser, system.url, { prepare });
   const events = [['a', 'booking:new', null], ['b', 'booking:new', { id: {} }], ['c', 'booking:new', { id: 'odd', amount: { a: 1 }, title: 7, currency: '??' }], ['d', '__proto__', { id: 1 }]];
-  for (const text of ['', 'not JSON', '[]', '{}', '{"later":{"x":1}}', '{"event":7}', '{"event":{"room":"bookings"}}', '{"caughtUp":{}}', ...events.map(([id, type, data]) => frame(id, type, data))]) hand.say(text);
+  // Nonsense, and what a newer server may say.
+  const odd = ['', 'not JSON', '[]', '{}', '{"later":{"x":1}}', '{"event":7}', '{"event":{"room":"bookings"}}', '{"caughtUp":{}}', '{"id":99999,"result":{"data":1}}', '{"status":{"status":"dreaming"}}', '{"roles":{"roles":[1,null]}}'];
+  const newer = ['{"counters":{"version":"x"}}', '{"preferences":{"version":null,"preferences":{"mute":7,"quiet":[]}}}', '{"presence":{"room":"bookings","users":[{"user":7}],"total":"many"}}', '{"thinned":{"state":-1}}', '{"unsubscribed":{"room":"elsewhere","why":{}}}', '{"connected":[]}', '[{"event":{}}]'];
+  for (const text of [...odd, ...newer, ...events.map(([id, type, data]) => frame(id, type, data))]) hand.say(text);
   await row(page, 'odd').waitFor();
   await goTo(page, 'connection');
   await page.getByTestId('findings').getByText(/could not be read/).waitFor();
@@ -220,6 +223,8 @@ test('ten thousand rows stay smooth, a toast fits into a frame, memory stays fla
   const told = await figures({ collect: false });
   await nothingAnnounced(page);
   const calm = await figures();
+  const asked = [];
+  page.on('request', (request) => asked.push(request.url()));
   await new Promise((resolve) => setTimeout(resolve, 6_000));
   const rested = await figures({ collect: false });
   const mib = (bytes) => (bytes / 1_048_576).toFixed(1);
@@ -230,9 +235,42 @@ test('ten thousand rows stay smooth, a toast fits into a frame, memory stays fla
   );
   // Several times what a quiet machine needs: these find what grows with the rows, not a slow machine.
   assert.ok(work.wheel < 60 && work.jump < 200 && work.toast < 150 && work.idle < 2, JSON.stringify(work));
+  // A page that polls every six seconds asks for four numbers and a list: here nothing is asked.
+  assert.deepEqual(asked, []);
   assert.ok(rested.layouts - calm.layouts < 60, `${rested.layouts - calm.layouts} layouts while nothing happens`);
   assert.ok(twice.heap < full.heap * 1.35 + 4 * 1_048_576, 'memory does not grow with what has passed');
   assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test('without a gateway it tries on and on, and offers to try at once after five attempts', async () => {
+  const AWAY = `
+    window.away = false;
+    const { WebSocket: Socket, fetch: ask } = window;
+    const Gone = class { constructor() { setTimeout(() => this.onclose?.({ code: 1006, reason: '' }), 0); } close() {} send() {} };
+    window.WebSocket = function (...all) { return window.away ? new Gone() : new Socket(...all); };
+    window.fetch = (...all) => (window.away ? Promise.reject(new TypeError('away')) : ask(...all));`;
+  const page = await openPage(browser, system.url, { scripts: [AWAY] });
+  const retry = page.getByTestId('retry-now');
+  assert.equal(await retry.count(), 0);
+  // Waits are random up to a bound that doubles; chance says little at first.
+  await page.evaluate(() => {
+    window.away = true;
+    Math.random = () => 0.001;
+  });
+  system.kill9('gateway-1');
+  await retry.waitFor({ timeout: 60_000 });
+  // Now the waits are long, and the button stands still.
+  await page.evaluate(() => (Math.random = () => 0.999));
+  await page.locator('[data-testid=badge][data-status=waiting]').getByText(/in \d\d s/).waitFor();
+  assert.equal(await page.getByTestId('badge').getAttribute('data-face'), 'connecting');
+  // Numbers and rows stay where they are.
+  await page.locator('[data-testid=card][data-state=live]').first().waitFor();
+  assert.ok((await rows(page)).length > 0);
+  await page.evaluate(() => (window.away = false));
+  await retry.click();
+  await face(page, 'live', 30_000);
+  await arrives(page);
   await page.context().close();
 });
 

@@ -49,7 +49,9 @@ async function nothingTwice(on) {
 }
 
 test('opens already signed in, and the address keeps no token', async () => {
+  const asked = Date.now();
   page = await openPage(browser, system.url);
+  console.log(`    live ${Date.now() - asked} ms after the address was opened, the browser's own start of a page included`);
   assert.ok(system.url.includes('#token='));
   assert.equal(new URL(page.url()).hash, '');
   assert.equal(await page.evaluate(() => document.body.innerText.includes('Sign in')), false);
@@ -113,6 +115,39 @@ test('a toast can be closed, and stays while the pointer is on it', async () => 
   await toast.locator('[data-testid=toast-close]').click();
   await toast.waitFor({ state: 'detached' });
   await page.mouse.move(10, 500);
+});
+
+test('at most five announcements stand at once, and the rest is counted', async () => {
+  for (let n = 0; n < 7; n += 1) await system.publish('booking:new', booking({ customer: 'One of Many' }));
+  await page.getByTestId('toast-more').getByText(/\+\d+ more/).waitFor();
+  assert.equal(await page.getByTestId('toast').count(), 5);
+  await page.getByRole('button', { name: 'Close all' }).click();
+  await page.getByTestId('toast').first().waitFor({ state: 'detached' });
+});
+
+test('the badge says more when it is asked: since when, by which way, how long the way takes', async () => {
+  await page.getByTestId('badge').click();
+  const details = page.getByTestId('badge-details');
+  await details.getByText(/WebSocket|stream/).first().waitFor();
+  await page.locator('[data-testid=badge-details][data-latency]').waitFor();
+  assert.match(await details.innerText(), /There and back\s+\d/);
+  assert.deepEqual(await violations(page), []);
+  await page.keyboard.press('Escape');
+  await details.waitFor({ state: 'detached' });
+});
+
+test('a time range narrows charts, and is part of the address', async () => {
+  const chart = page.getByTestId('chart').first();
+  const points = () => chart.getAttribute('data-points').then(Number);
+  await eventually('all of its past is there', async () => (await points()) > 24);
+  await page.getByTestId('range').selectOption('24h');
+  await eventually('a day is left', async () => (await points()) > 0 && (await points()) <= 25);
+  assert.match(new URL(page.url()).hash, /last=24h/);
+  await page.reload();
+  await face(page, 'live');
+  await eventually('a reload keeps it', async () => (await points()) > 0 && (await points()) <= 25);
+  await page.getByTestId('range').selectOption('all');
+  await eventually('all of it again', async () => (await points()) > 24);
 });
 
 test('the badge goes through its faces while the gateway is killed, and nothing is missed or shown twice', async () => {

@@ -145,6 +145,43 @@ test('property: the bell counts, groups, filters, and two tabs and a reload agre
   await other.close();
 });
 
+test('property: what is muted is not announced, on any device, and is there all the same', async () => {
+  const other = await openPage(browser, system.url, { viewport: WIDE });
+  await page.getByTestId('menu').click();
+  await page.getByTestId('open-preferences').click();
+  const dialog = page.getByTestId('preferences');
+  await dialog.getByTestId('prefer-alert_update').uncheck();
+  await dialog.getByTestId('prefer-quiet').check();
+  await dialog.getByTestId('quiet-from').waitFor();
+  await dialog.getByTestId('prefer-quiet').uncheck();
+  await dialog.getByTestId('quiet-from').waitFor({ state: 'detached' });
+  await still(page);
+  assert.deepEqual(await violations(page), []);
+  await page.screenshot({ path: join(OUTPUT, 'property-preferences-1440-light.png') });
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  // The other device has been told.
+  await other.getByTestId('menu').click();
+  await other.getByTestId('open-preferences').click();
+  await other.locator('[data-testid=prefer-alert_update]:not(:checked)').waitFor();
+  await other.keyboard.press('Escape');
+  await system.trigger({ type: 'alert_update', role: 'STAFF', priority: 'high', data: { severity: 'warning', title: 'A muted alert', words: 'It drips on.' } });
+  const stay = { booking: id('bk'), property: '4', title: 'An announced stay', change: 'new', nights: 2, amount: 5000, currency: 'TRY', guest: { name: 'Ada Yıldız', email: 'ada@guests.example' } };
+  await system.publish('booking_update', stay, { room: 'property.4', audience: 'all' });
+  for (const device of [page, other]) {
+    await device.locator('[data-testid=toast]', { hasText: stay.title }).waitFor();
+    assert.equal(await device.locator('[data-testid=toast]', { hasText: 'A muted alert' }).count(), 0);
+    await goTo(device, 'properties');
+    await device.locator('[data-testid=row]', { hasText: 'A muted alert' }).first().waitFor();
+    await goTo(device, 'dashboard');
+  }
+  await page.getByTestId('menu').click();
+  await page.getByTestId('open-preferences').click();
+  await dialog.getByTestId('prefer-alert_update').check();
+  await eventually('it is kept', () => dialog.getByTestId('prefer-alert_update').isChecked());
+  await page.keyboard.press('Escape');
+  await other.context().close();
+});
+
 test('property: who is here, and who looks at which page', async () => {
   const other = await openPage(browser, system.urlFor('berna', ['ADMIN']));
   await eventually('both are shown', async () => Number(await page.getByTestId('people').getAttribute('data-total')) === 2);
@@ -192,6 +229,14 @@ test('property: the operators’ view lists, explains, says something to everybo
   await page.getByTestId('admin-metrics').getByRole('cell', { name: 'active_users' }).waitFor();
   await part('Dead letters');
   await page.getByTestId('admin-letters').waitFor();
+  // An entry says who may see it, to those who may know.
+  await goTo(page, 'dashboard');
+  await page.locator('[data-testid=row] .row-button').first().click();
+  await page.getByTestId('who-sees').click();
+  await page.getByTestId('who-sees-table').getByRole('cell', { name: 'demo' }).first().waitFor();
+  assert.deepEqual(await violations(page), []);
+  await page.keyboard.press('Escape');
+  await goTo(page, 'admin');
   await part('Connections');
   await page.getByRole('button', { name: /^Kick/ }).first().click();
   await page.getByRole('button', { name: /^Really end it/ }).click();

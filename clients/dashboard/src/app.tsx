@@ -12,7 +12,9 @@ import { Live } from './live.js';
 import { Keys, Menu } from './menu.js';
 import { BellButton } from './notices/bell.js';
 import { readPage, type PageConfig } from './page.js';
+import { usePhone } from './phone.js';
 import { placeOf, placesOf, type Place } from './places.js';
+import { RANGES, rangeOf, SinceContext, sinceOf, withRange, type Range } from './range.js';
 import { fetchPage, PageError } from './read.js';
 import { People } from './presence.js';
 import { readToken, storeToken, takeTokenFromAddress } from './session.js';
@@ -20,6 +22,7 @@ import { PageTrouble, SignIn } from './states.js';
 import { useStore } from './store.js';
 import { ToastStack } from './toast.js';
 import { View } from './view.js';
+import type { ViewConfig } from './view-config.js';
 
 const AdminView = later(() => import('./admin/admin-view.js').then((part) => part.AdminView));
 const DiagnosisView = later(() => import('./diagnosis-view.js').then((part) => part.DiagnosisView));
@@ -99,15 +102,22 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
   const { config, live, format } = usePage();
   const places = useMemo(() => placesOf(config), [config]);
   const [place, setPlace] = useState<Place>(() => placeOf(places, location.hash));
+  const [range, setRange] = useState<Range>(() => rangeOf(location.hash));
+  const since = useMemo(() => sinceOf(range, live.client.serverNow()), [range, live]);
   const [keysOpen, setKeysOpen] = useState(false);
+  const isPhone = usePhone();
   const connection = useStore(live.connection);
   useEffect(() => {
-    const changed = (): void => setPlace(placeOf(places, location.hash));
+    const changed = (): void => {
+      setPlace(placeOf(places, location.hash));
+      setRange(rangeOf(location.hash));
+    };
     addEventListener('hashchange', changed);
     return () => removeEventListener('hashchange', changed);
   }, [places]);
   const go = useCallback((to: string) => {
-    location.hash = `/${to}`;
+    // The range goes along: whoever compares two views looks at the same time in both.
+    location.hash = withRange(`#/${to}`, rangeOf(location.hash));
   }, []);
   const showKeys = useCallback(() => setKeysOpen(true), []);
   useKeys(places, go, showKeys);
@@ -125,13 +135,15 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
   // With something on the screen the reader keeps it; the banner asks for a new sign-in.
   if (live.lastEventAt.now === undefined && connection.status === 'closed' && connection.error?.isAuth === true) return <SignIn expired onToken={onSignIn} />;
   const view = config.views.find(({ id }) => id === place.id);
+  // A phone's bar has no room for it.
+  const picker = view !== undefined && looksBack(view) && <RangePicker range={range} />;
   return (
     <div className="frame" data-view={place.id}>
       <a className="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus(); }}>Skip to the numbers</a>
       <nav className="rail" aria-label="Views">
         <div className="brand"><Mark /> <span>{config.title}</span></div>
         {places.map(({ id, label, icon }) => (
-          <a key={id} href={`#/${id}`} className="rail-link" aria-current={place.id === id ? 'page' : undefined} title={label} data-rail={id}>
+          <a key={id} href={`#${withRange(id, range)}`} className="rail-link" aria-current={place.id === id ? 'page' : undefined} title={label} data-rail={id}>
             <Icon name={icon} /> <span>{label}</span>
           </a>
         ))}
@@ -141,6 +153,7 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
           <h1>{place.label}</h1>
           {format.foreignZone !== undefined && <span className="bar-zone muted">Times in {format.foreignZone}</span>}
           <div className="bar-tools">
+            {!isPhone && picker}
             <People />
             <Badge />
             <PauseButton />
@@ -150,13 +163,32 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
         </header>
         <Banner onToken={onSignIn} />
         <main id="main" className="content" tabIndex={-1}>
-          {view !== undefined ? <View key={view.id} view={view} /> : place.id === 'admin' ? <AdminView /> : <DiagnosisView />}
+          <SinceContext value={since}>
+          {view !== undefined ? <View key={view.id} view={view} tools={isPhone && picker} /> : place.id === 'admin' ? <AdminView /> : <DiagnosisView />}
+          </SinceContext>
         </main>
       </div>
       <ToastStack />
       <Opened />
       <Keys places={places} open={keysOpen} onClose={() => setKeysOpen(false)} />
     </div>
+  );
+}
+
+/** Whether a view has something that a time range applies to. */
+function looksBack(view: ViewConfig): boolean {
+  return view.charts.length > 0 || view.lists.some(({ key }) => key === undefined);
+}
+
+/** How far back charts and feeds look. */
+function RangePicker({ range }: { range: Range }) {
+  return (
+    <label className="select range">
+      <span className="sr-only">Time range</span>
+      <select value={range} data-testid="range" onChange={(event) => (location.hash = withRange(location.hash, event.target.value as Range))}>
+        {RANGES.map(([name, label]) => <option key={name} value={name}>{label}</option>)}
+      </select>
+    </label>
   );
 }
 

@@ -33,21 +33,36 @@ export function Badge() {
   const { live } = usePage();
   const state = useStore(live.connection);
   const face = faceOf(state);
+  const [open, setOpen] = useState(false);
   const seconds = useCountdown(state.status === 'waiting' ? state.retryAt : undefined);
   const canRetry = (state.status === 'waiting' && state.attempt >= ATTEMPTS_BEFORE_BUTTON) || (state.status === 'closed' && state.error !== undefined && !state.error.isAuth);
   return (
     <div className="badge-group">
-      <div className="badge" data-testid="badge" data-face={face} data-status={state.status} role="status" title={explain(state, face)}>
-        <span className="badge-dot" aria-hidden />
-        <span className="badge-word">{WORD[face]}</span>
-        {face === 'live' && <span className="badge-more">{live.transport()}</span>}
+      <button
+        type="button"
+        className="badge"
+        data-testid="badge"
+        data-face={face}
+        data-status={state.status}
+        aria-expanded={open}
+        title={open ? undefined : explain(state, face)}
+        onClick={() => setOpen(!open)}
+        onBlur={() => setOpen(false)}
+        onKeyDown={(event) => event.key === 'Escape' && setOpen(false)}
+      >
+        <span className="badge-said" role="status">
+          <span className="badge-dot" aria-hidden />
+          <span className="badge-word">{WORD[face]}</span>
+          {face === 'live' && <span className="badge-more">{live.transport()}</span>}
+        </span>
         {seconds !== undefined && (
           // The countdown is for the eyes; read aloud every second it would be a torment.
           <span className="badge-more" aria-hidden>
             {seconds === 0 ? 'trying …' : <><span className="badge-words">next try in </span>{seconds} s</>}
           </span>
         )}
-      </div>
+      </button>
+      {open && <Details state={state} face={face} />}
       {canRetry && (
         <button type="button" className="button button-small" data-testid="retry-now" onClick={() => live.client.retryNow()}>
           <RotateCw size={14} aria-hidden /> <span>Retry<span className="button-word"> now</span></span>
@@ -55,6 +70,40 @@ export function Badge() {
       )}
     </div>
   );
+}
+
+/** What stands behind the word: since when, by which way, and how long the way there and back takes. */
+function Details({ state, face }: { state: ConnectionState; face: Face }) {
+  const { live, format } = usePage();
+  const latency = useLatency();
+  return (
+    <dl className="menu-panel facts badge-details" data-testid="badge-details" data-latency={typeof latency === 'number' ? latency : undefined}>
+      <div><dt>{explain(state, face)}</dt><dd /></div>
+      {state.since !== undefined && <div><dt>Connected since</dt><dd>{format.time(live.client.serverNow() - Date.now() + state.since)}</dd></div>}
+      <div><dt>There and back</dt><dd>{latency === undefined ? '…' : latency === null ? '–' : `${format.count(latency)} ms`}</dd></div>
+    </dl>
+  );
+}
+
+/** Milliseconds that a small question and its answer take; undefined until it is known, null where nobody answers. */
+function useLatency(): number | null | undefined {
+  const { live } = usePage();
+  const [latency, setLatency] = useState<number | null>();
+  useEffect(() => {
+    let isOpen = true;
+    const asked = performance.now();
+    const told = (value: number | null): void => {
+      if (isOpen) setLatency(value);
+    };
+    live.client.request('feed', { limit: 1 }).then(
+      () => told(Math.round(performance.now() - asked)),
+      () => told(null),
+    );
+    return () => {
+      isOpen = false;
+    };
+  }, [live]);
+  return latency;
 }
 
 /** Stops and starts the flow by the reader's wish. */

@@ -1,10 +1,11 @@
 /** One live number: value, change, trend, and an honest word when it is not fresh. */
 
 import { Info, TriangleAlert } from 'lucide-react';
+import type { Metric } from 'roomcast';
 import { memo, useEffect, useId, useRef, useState } from 'react';
 import { useClock, usePage } from './context.js';
 import { DirectionIcon } from './icons.js';
-import type { Metric, MetricStatus } from './metric.js';
+import { instant, type MetricStatus } from './metric.js';
 import type { CardConfig } from './view-config.js';
 import { Sparkline } from './sparkline.js';
 import { useStore } from './store.js';
@@ -41,8 +42,8 @@ interface CardProps {
 const Card = memo(function Card({ card, metric, status, loaded, refused }: CardProps) {
   const tinted = useTint(metric?.value);
   if (metric === undefined && !loaded) return <CardSkeleton label={card.label} metric={card.metric} />;
-  const empty = metric === undefined || metric.noData || metric.value === null;
-  const stalled = metric !== undefined && metric.stalled !== false;
+  const empty = metric === undefined || metric.noData || metric.number === null;
+  const stalled = metric?.stalled === true;
   const state = refused && metric === undefined ? 'forbidden' : empty ? 'empty' : stalled ? 'stalled' : 'live';
   return (
     <article className="card" data-testid="card" data-metric={card.metric} data-state={state} data-value={metric?.value ?? ''} data-tint={tinted || undefined}>
@@ -71,7 +72,7 @@ function CardNumber({ card, value, approximate }: { card: CardConfig; value: str
 function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean }) {
   const { format } = usePage();
   if (metric === undefined || empty) return <span className="muted">No data yet</span>;
-  const { start, end } = metric.window;
+  const [start, end] = spanOf(metric);
   const versus = start !== null && end !== null ? `vs previous ${format.span(end - start)}` : 'vs previous';
   if (metric.direction === null || metric.changePercent === null) return <span className="muted">No earlier period to compare with</span>;
   const word = { up: 'Up', down: 'Down', flat: 'Unchanged' }[metric.direction];
@@ -90,17 +91,14 @@ function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean 
 /** What is wrong with the number, or how old it is. Stands in the head, so that nothing moves when it comes and goes. */
 function CardAge({ metric }: { metric: Metric | undefined }) {
   const { format } = usePage();
-  const old = useClock((now) => metric?.asOf != null && now - metric.asOf > FRESH_MS);
+  const asOf = instant(metric?.asOf);
+  const old = useClock((now) => asOf !== null && now - asOf > FRESH_MS);
   if (metric === undefined) return null;
-  if (metric.error !== null) return <p className="card-age card-warning" title={metric.error}><TriangleAlert size={13} aria-hidden /> <span>{metric.error}</span></p>;
-  if (metric.incompleteSince !== null) {
-    return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> incomplete since {format.shortTime(metric.incompleteSince)}</p>;
-  }
-  if (metric.stalled !== false) {
-    const since = typeof metric.stalled === 'number' ? metric.stalled : metric.asOf;
-    return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> stalled{since === null ? '' : ` since ${format.shortTime(since)}`}</p>;
-  }
-  return old && metric.asOf !== null && !metric.noData ? <p className="card-age">as of {format.time(metric.asOf)}</p> : null;
+  if (metric.error !== undefined) return <p className="card-age card-warning" title={metric.error}><TriangleAlert size={13} aria-hidden /> <span>{metric.error}</span></p>;
+  const incomplete = instant(metric.incompleteSince);
+  if (incomplete !== null) return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> incomplete since {format.shortTime(incomplete)}</p>;
+  if (metric.stalled) return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> stalled{asOf === null ? '' : ` since ${format.shortTime(asOf)}`}</p>;
+  return old && asOf !== null && !metric.noData ? <p className="card-age">as of {format.time(asOf)}</p> : null;
 }
 
 /** Exact value, window, what was skipped: on hover, focus or tap. */
@@ -109,13 +107,14 @@ function CardDetails({ card, metric, status }: { card: CardConfig; metric: Metri
   const id = useId();
   const [open, setOpen] = useState(false);
   if (metric === undefined) return null;
-  const { start, end } = metric.window;
+  const [start, end] = spanOf(metric);
+  const asOf = instant(metric.asOf);
   const rows: [string, string][] = [];
   if (metric.value !== null) rows.push(['Exact value', format.exact(metric.value, card.format)]);
   if (metric.previous !== null) rows.push(['Before', format.exact(metric.previous, card.format)]);
   if (start !== null && end !== null) rows.push(['Window', format.range(start, end)]);
-  if (metric.events !== null) rows.push(['Events', format.count(metric.events)]);
-  if (metric.asOf !== null) rows.push(['As of', format.time(metric.asOf)]);
+  rows.push(['Events', format.count(metric.events)]);
+  if (asOf !== null) rows.push(['As of', format.time(asOf)]);
   const skipped = status?.skipped ?? [];
   rows.push(['Skipped', skipped.length === 0 ? 'none' : skipped.map(([reason, count]) => `${format.count(count)} ${reason.replaceAll('_', ' ')}`).join(', ')]);
   return (
@@ -148,6 +147,11 @@ function CardDetails({ card, metric, status }: { card: CardConfig; metric: Metri
       )}
     </div>
   );
+}
+
+/** A metric's window, in milliseconds since the Unix epoch. */
+function spanOf({ window }: Metric): [start: number | null, end: number | null] {
+  return [instant(window.start), instant(window.end)];
 }
 
 /** The card's shape before its number is there. */

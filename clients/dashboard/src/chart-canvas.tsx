@@ -5,7 +5,7 @@ import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 import { usePage } from './context.js';
 import type { Format } from './format.js';
-import type { Point } from './series.js';
+import type { Point } from './points.js';
 import type { ChartConfig } from './view-config.js';
 
 const HEIGHT = 220;

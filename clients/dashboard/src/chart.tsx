@@ -1,7 +1,11 @@
 /** A metric over time in its panel: loads its past once, goes on live. `chart-canvas.tsx` draws it. */
 
+import { useMemo } from 'react';
+import { seriesStore } from 'roomcast';
 import { usePage } from './context.js';
 import { later } from './later.js';
+import { pointsOf } from './points.js';
+import { useSince } from './range.js';
 import { useStore } from './store.js';
 import type { ChartConfig } from './view-config.js';
 
@@ -10,27 +14,28 @@ const Canvas = later(() => import('./chart-canvas.js').then(({ ChartCanvas }) =>
 /** One chart in its panel. */
 export function Chart({ chart }: { chart: ChartConfig }) {
   const { config, live, format } = usePage();
+  const since = useSince();
   const room = chart.room ?? config.metrics;
-  const series = useStore(live.series(chart.metric, room));
-  const known = series.points.filter(({ value }) => value !== null);
+  const series = useStore(useMemo(() => seriesStore(live.client, room, chart.metric, since === undefined ? {} : { from: new Date(since).toISOString() }), [live.client, room, chart.metric, since]));
+  const points = useMemo(() => pointsOf(series.windows), [series.windows]);
+  const known = points.filter(({ value }) => value !== null);
   const last = known.at(-1);
+  const state = !series.loaded ? 'loading' : series.error !== undefined ? 'failed' : 'ready';
   return (
-    <section className="panel chart" aria-labelledby={`chart-${chart.metric}`} data-testid="chart" data-metric={chart.metric} data-state={series.state} data-points={series.points.length} data-last={last?.value ?? ''}>
+    <section className="panel chart" aria-labelledby={`chart-${chart.metric}`} data-testid="chart" data-metric={chart.metric} data-state={state} data-points={points.length} data-last={last?.value ?? ''}>
       <header className="panel-head">
         <h2 id={`chart-${chart.metric}`}>{chart.label}</h2>
         {last !== undefined && <p className="chart-last"><b>{format.card(last.value ?? 0, chart.format)}</b> <span className="muted">since {format.tick(last.start, last.end - last.start)}</span></p>}
       </header>
       <div className="chart-body">
         {known.length > 0 ? (
-          <Canvas points={series.points} chart={chart} />
-        ) : series.state === 'loading' ? (
+          <Canvas points={points} chart={chart} />
+        ) : state === 'loading' ? (
           <span className="skeleton skeleton-block" aria-busy />
-        ) : series.state === 'failed' ? (
-          <p className="chart-none" data-testid="chart-failed">
-            {series.why} <button type="button" className="link" onClick={() => void live.loadSeries(chart.metric, room)}>Try again</button>
-          </p>
+        ) : state === 'failed' ? (
+          <p className="chart-none" data-testid="chart-failed">{series.error?.message}{series.error?.temporary === true && ' It is asked for again by itself.'}</p>
         ) : (
-          <p className="chart-none">No data yet. The first {chart.label.toLocaleLowerCase()} appears here by itself.</p>
+          <p className="chart-none">{since === undefined ? 'No data yet.' : 'No data in this time.'} The next {chart.label.toLocaleLowerCase()} appears here by itself.</p>
         )}
       </div>
       <table className="sr-only">

@@ -62,6 +62,6 @@ describe('a search', () => {
     ['ada', 'booking:cancelled', []],
   ])('for %o among %o finds %o', (words, mark, expected) => {
     const entries = all(RULE, [event('booking:new', { id: 'a', text: 'Ada, a tour' }, 1), event('booking:cancelled', { id: 'b', text: 'Bob' }, 2)]);
-    expect(select(entries, words, mark, (entry) => String(entry.data['text'])).map(({ id }) => id)).toEqual(expected);
+    expect(select(entries, { search: words, mark }, (entry) => String(entry.data['text'])).map(({ id }) => id)).toEqual(expected);
   });
 });

@@ -73,13 +73,21 @@ export function fold(entries: Entries, rule: Rule, event: CloudEvent, live: bool
   return { byId, order };
 }
 
-/** Rows that match a search and a mark, newest first. `text` is what a row reads like. */
-export function select(entries: Entries, search: string, mark: string | undefined, text: (entry: Entry) => string): Entry[] {
+/** Which rows are wanted. */
+export interface Wanted {
+  readonly search: string;
+  readonly mark: string | undefined;
+  /** Only what happened from then on, in milliseconds since the Unix epoch. */
+  readonly since?: number | undefined;
+}
+
+/** Rows that are wanted, newest first. `text` is what a row reads like. */
+export function select(entries: Entries, { search, mark, since = 0 }: Wanted, text: (entry: Entry) => string): Entry[] {
   const words = search.toLocaleLowerCase().split(/\s+/).filter((word) => word !== '');
   const found: Entry[] = [];
   for (const id of entries.order) {
     const entry = entries.byId.get(id);
-    if (entry === undefined || (mark !== undefined && entry.mark !== mark)) continue;
+    if (entry === undefined || entry.changedAt < since || (mark !== undefined && entry.mark !== mark)) continue;
     if (words.length > 0) {
       const line = text(entry).toLocaleLowerCase();
       if (!words.every((word) => line.includes(word))) continue;

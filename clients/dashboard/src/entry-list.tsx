@@ -8,8 +8,9 @@ import { useCallback, useDeferredValue, useEffect, useMemo, useRef, useState, ty
 import { usePage } from './context.js';
 import { select, type Entry } from './entries.js';
 import { Row, textOf } from './entry-row.js';
-import { markOf } from './page.js';
+import { markOf, type CommandConfig } from './page.js';
 import { usePhone } from './phone.js';
+import { useSince } from './range.js';
 import { useRowsOnScreen } from './rows-on-screen.js';
 import { EmptyList, Forbidden, NoMatch, RoomTrouble } from './states.js';
 import { useStore } from './store.js';
@@ -27,10 +28,13 @@ export function EntryList({ list, first }: { list: ListConfig; first: boolean })
   const [search, setSearch] = useState('');
   const [mark, setMark] = useState<string>();
   const words = useDeferredValue(search);
-  const all = useMemo(() => select(entries, words, mark, (entry) => textOf(entry, list, config, format)), [entries, words, mark, list, config, format]);
+  // A table shows what there is, a feed what happened: only that has a time to look at.
+  const since = useSince();
+  const from = list.key === undefined ? since : undefined;
+  const all = useMemo(() => select(entries, { search: words, mark, since: from }, (entry) => textOf(entry, list, config, format)), [entries, words, mark, from, list, config, format]);
   const { sentinel, rows, waiting, release } = useHeld(all);
   const open = useCallback((id: string) => live.opened.update(() => ({ list: list.id, id })), [live, list.id]);
-  const filtered = words !== '' || mark !== undefined;
+  const filtered = words !== '' || mark !== undefined || (from !== undefined && entries.order.length > 0);
   const clear = (): void => {
     setSearch('');
     setMark(undefined);
@@ -93,12 +97,12 @@ function Table({ list, rows, onOpen, openId }: { list: ListConfig; rows: readonl
   const { first, end } = useRowsOnScreen(table, rows.length, height);
   const columns = list.columns.length > 0;
   return (
-    <table ref={table} className="entries" data-testid="entries" data-kind={kind} aria-rowcount={rows.length + 1} style={{ '--row': `${height}px` } as CSSProperties}>
+    <table ref={table} className="entries" data-testid="entries" data-kind={kind} data-commands={list.commands.length > 0 || undefined} aria-rowcount={rows.length + 1} style={{ '--row': `${height}px` } as CSSProperties}>
       <colgroup>
         {columns && <col className="col-status" />}
         {list.columns.map(({ label, role }) => <col key={label} className={`col-${role}`} />)}
         {!columns && <><col /><col className="col-status" /></>}
-        {list.commands.length > 0 && <col className="col-commands" />}
+        {list.commands.length > 0 && <col style={{ width: commandsWidth(list.commands) }} />}
         <col className="col-time" />
       </colgroup>
       <thead className={columns ? undefined : 'sr-only'}>
@@ -122,6 +126,13 @@ function Table({ list, rows, onOpen, openId }: { list: ListConfig; rows: readonl
       </tbody>
     </table>
   );
+}
+
+/** Width of the buttons that may stand in one row, in pixels: by their letters, with room for what they look like. */
+function commandsWidth(commands: readonly CommandConfig[]): number {
+  const marks = new Set(commands.flatMap(({ marks: only }) => only ?? []));
+  const together = (mark?: string): number => commands.filter(({ marks: only }) => only === undefined || (mark !== undefined && only.includes(mark))).reduce((sum, { label }) => sum + Math.max(label.length, 9) * 7.4 + 32, 0);
+  return 20 + Math.max(together(), ...[...marks].map(together));
 }
 
 function TableSkeleton() {

@@ -2,6 +2,7 @@
 
 import { X } from 'lucide-react';
 import { useEffect, useRef } from 'react';
+import { WhoSees } from './admin/who-sees.js';
 import { CommandButtons } from './command-button.js';
 import { usePage } from './context.js';
 import { CopyButton } from './copy-button.js';
@@ -74,6 +75,7 @@ function SheetBody({ list, entry, onClose }: { list: ListConfig; entry: Entry; o
         Latest event <CopyButton text={json} label="Copy event" />
       </h3>
       <pre className="code" tabIndex={0}>{json}</pre>
+      {config.admin.gateway.length > 0 && latest !== undefined && <WhoSees room={entry.room} event={latest.id} />}
     </div>
   );
 }

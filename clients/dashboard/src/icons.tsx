@@ -43,7 +43,7 @@ import {
 } from 'lucide-react';
 import type { LucideIcon } from 'lucide-react';
 import { usePage } from './context.js';
-import type { Direction } from './metric.js';
+import type { Metric } from 'roomcast';
 import { markOf } from './page.js';
 
 const ICONS = {
@@ -87,6 +87,8 @@ const ICONS = {
 
 /** A name of an icon. */
 export type IconName = keyof typeof ICONS;
+
+type Direction = NonNullable<Metric['direction']>;
 
 const DIRECTION: Record<Direction, LucideIcon> = { up: ArrowUpRight, down: ArrowDownRight, flat: ArrowRight };
 

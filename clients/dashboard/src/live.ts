@@ -3,16 +3,14 @@
  * the page follows rooms.
  */
 
-import { Client, indexedDbCommands, RoomcastError, type CloudEvent, type ConnectionState, type Delivery, type PresentUser, type Subscription, type Transport } from 'roomcast';
+import { announces, connectionStore, notifications, preferences, presenceStore, readMetric, RoomcastError, sharedClient, type CloudEvent, type ConnectionState, type Delivery, type Metric, type Notification, type NotificationsStore, type PreferencesStore, type PresenceView, type RoomcastClient, type Store as View, type Transport } from 'roomcast';
 import { fold, noEntries, shows, timeOf, type Entries, type Rule } from './entries.js';
 import type { Format } from './format.js';
-import { getJson } from './gateway.js';
-import { groupNames, readKey, readMetric, readStatus, type Metric, type MetricStatus } from './metric.js';
-import { Notices } from './notices/notices-live.js';
+import { readKey, readStatus, type MetricStatus } from './metric.js';
 import type { PageConfig } from './page.js';
 import { expand, roomsOf } from './rooms.js';
-import { merge, NO_SERIES, readPoint, type Point, type Series } from './series.js';
 import { readClaims, readToken } from './session.js';
+import { settings } from './settings.js';
 import { announce } from './speak.js';
 import { Store } from './store.js';
 import { fill, fillPlain } from './template.js';
@@ -33,7 +31,7 @@ export interface RoomView {
 export interface Metrics {
   readonly values: ReadonlyMap<string, Metric>;
   readonly statuses: ReadonlyMap<string, MetricStatus>;
-  readonly groups: ReadonlyMap<string, ReadonlyMap<string, { readonly names: readonly string[]; readonly metric: Metric }>>;
+  readonly groups: ReadonlyMap<string, ReadonlyMap<string, Metric>>;
 }
 
 /** A change of the connection, for the connection view. */
@@ -64,8 +62,8 @@ interface Kept {
 
 /** Everything live on the page. */
 export class Live {
-  readonly client: Client;
-  readonly connection: Store<ConnectionState>;
+  readonly client: RoomcastClient;
+  readonly connection: View<ConnectionState>;
   readonly metrics = new Store<Metrics>({ values: new Map(), statuses: new Map(), groups: new Map() });
   readonly toasts = new Store<Toasts>(NO_TOASTS);
   readonly rooms = new Store<ReadonlyMap<string, RoomView>>(new Map());
@@ -74,50 +72,56 @@ export class Live {
   readonly lastEventAt = new Store<number | undefined>(undefined);
   /** The entry whose sheet is open. */
   readonly opened = new Store<{ readonly list: string; readonly id: string } | undefined>(undefined);
-  /** Who is here, as far as the reader may see. */
-  readonly people = new Store<{ readonly users: readonly PresentUser[]; readonly total: number }>({ users: [], total: 0 });
-  readonly notices: Notices;
+  /** Who is here, as far as the reader may see; undefined where the page has no room for them. */
+  readonly people: View<PresenceView> | undefined;
+  /** The bell; undefined where the page has none. */
+  readonly notices: NotificationsStore | undefined;
+  /** How the reader wants to be told, on every device. */
+  readonly preferences: PreferencesStore;
+  readonly #stops: (() => void)[] = [];
   readonly #config: PageConfig;
   readonly #format: Format;
   readonly #lists = new Map<string, Kept>();
-  readonly #series = new Map<string, Store<Series>>();
   /** The room each metric came in. */
   readonly #origin = new Map<string, string>();
 
   constructor(config: PageConfig, format: Format) {
     this.#config = config;
     this.#format = format;
-    this.client = new Client({ token: readToken, name: 'roomcast-dashboard/0.1.0', commands: indexedDbCommands('roomcast-dashboard'), onProblem: report });
-    this.connection = new Store(this.client.connection);
-    this.notices = new Notices(config.notifications !== undefined);
-    this.client.onConnection((state) => this.#turned(state));
+    // All tabs of the browser share one connection, which one of them holds. A hidden tab costs nothing, unless it is to be heard.
+    this.client = sharedClient({ token: readToken, name: 'roomcast-dashboard/0.1.0', commands: 'roomcast-dashboard', whileHidden: 'hold', onProblem: report });
+    this.connection = connectionStore(this.client);
+    this.people = config.presence === undefined ? undefined : presenceStore(this.client, config.presence);
+    this.notices = config.notifications === undefined ? undefined : notifications(this.client, storage());
+    this.preferences = preferences(this.client);
+    this.#stops.push(this.preferences.subscribe(() => undefined));
+    let before = this.client.connection;
+    this.#stops.push(this.client.onConnection((state) => {
+      this.#turned(before, state);
+      before = state;
+    }));
+    if (this.notices !== undefined) this.#stops.push(this.notices.onNew((notification) => this.#noticed(notification)));
     const claims = readClaims(readToken());
     for (const list of config.views.flatMap((view) => view.lists)) this.#keep(list, claims);
     for (const [room, history] of roomsOf(config, claims)) this.#follow(room, history);
-    if (config.presence !== undefined) {
-      const none = (): void => this.people.update(() => ({ users: [], total: 0 }));
-      this.client.subscribe(config.presence, { history: 0, onPresence: ({ users, total }) => this.people.update(() => ({ users, total })), onError: none });
-    }
-    // Marked on another device, or on another tab that this one cannot hear.
-    this.client.onNotification((push) => push.kind === 'counters' && this.notices.load());
     this.client.connect();
   }
 
   /** Ends everything; the page is going away or the reader signs out. */
   close(): void {
+    for (const stop of this.#stops) stop();
     this.client.close();
-    this.notices.close();
   }
 
   /** How events come at the moment; undefined while none do. */
   transport(): string | undefined {
-    const { status, transport } = this.connection.now;
+    const { status, transport } = this.client.connection;
     return status === 'live' ? TRANSPORT[transport] : undefined;
   }
 
   /** Tells which view its reader looks at, where the policy wants to know. */
   visit(place: string): void {
-    if (this.connection.now.status === 'live') this.client.activity('page', place);
+    if (this.client.connection.status === 'live') this.client.activity('page', place);
   }
 
   /** Rows of a list. */
@@ -127,41 +131,22 @@ export class Live {
     return kept.store;
   }
 
+  /** Rooms of all lists. */
+  roomsOfLists(): string[] {
+    return [...new Set([...this.#lists.values()].flatMap(({ rooms }) => [...rooms]))];
+  }
+
   /** Rooms of a list, its claims filled in. */
   roomsOf(list: string): ReadonlySet<string> {
     return this.#lists.get(list)?.rooms ?? new Set();
   }
 
-  /** A metric over time; asked for once, when somebody first looks. */
-  series(metric: string, room: string): Store<Series> {
-    let store = this.#series.get(metric);
-    if (store === undefined) {
-      store = new Store(NO_SERIES);
-      this.#series.set(metric, store);
-      void this.loadSeries(metric, room);
-    }
-    return store;
-  }
-
-  /** Loads a metric's past. What came live meanwhile stays where it is newer, so there is neither hole nor double. */
-  async loadSeries(metric: string, room: string): Promise<void> {
-    const store = this.#series.get(metric);
-    if (store === undefined) return;
-    try {
-      const body = await getJson(`/v1/metrics/${encodeURIComponent(metric)}?room=${encodeURIComponent(room)}`);
-      const windows = Array.isArray(body['windows']) ? body['windows'] : [];
-      const points = windows.map((data) => readPoint({ type: 'metric.updated', data } as CloudEvent)).filter((point): point is Point => point !== undefined);
-      store.update((series) => ({ state: 'ready', why: undefined, points: merge(points, series.points) }));
-    } catch (thrown) {
-      const why = thrown instanceof RoomcastError ? thrown.message : String(thrown);
-      store.update((series) => ({ ...series, state: 'failed', why }));
-    }
-  }
-
-  /** Puts something on the screen, with its sound, if it is not there yet. */
-  announce(news: News, sound: 'info' | 'success' | 'alert' | undefined): void {
+  /** Puts something on the screen, with its sound, if it is not there yet and the reader wants to be told of it. */
+  announce(news: News, sound: 'info' | 'success' | 'alert' | undefined, event: Pick<CloudEvent, 'type' | 'room'>): void {
+    const { preferences: wishes } = this.preferences.get();
+    if (!announces(wishes, event, this.client.serverNow())) return;
     this.toasts.update((toasts) => add(toasts, news, Date.now(), this.#config.toastMs));
-    announce(news, sound);
+    announce(news, wishes.sounds === false ? undefined : sound, wishes.desktop !== false);
   }
 
   #keep(list: ListConfig, claims: Record<string, unknown>): void {
@@ -179,8 +164,12 @@ export class Live {
         return after === before ? rooms : new Map(rooms).set(room, after);
       });
     const heard = (): void => see((view) => ({ ...view, loaded: true, heard: view.heard + 1, lastAt: this.client.serverNow() }));
-    const subscription: Subscription = this.client.subscribe(room, {
+    const subscription = this.client.subscribe(room, {
       history,
+      // Sounds and the desktop are for those who do not look.
+      get whileHidden() {
+        return settings.now.sounds || settings.now.desktop ? 'deliver' : 'hold';
+      },
       onEvent: (event, delivery) => {
         if (delivery.live) heard();
         else see((view) => ({ ...view, loaded: true, lastAt: Math.max(view.lastAt ?? 0, timeOf(event)) || undefined }));
@@ -192,7 +181,6 @@ export class Live {
       },
       onCaughtUp: () => {
         see((view) => (view.loaded && view.error === undefined ? view : { ...view, loaded: true, error: undefined }));
-        if (room === this.#config.notifications) this.notices.load();
         this.#forgetGone(room, subscription.state);
       },
       onError: (error) => see((view) => ({ ...view, loaded: true, error })),
@@ -227,13 +215,12 @@ export class Live {
         opens,
       },
       shown.sound,
+      event,
     );
   }
 
   #state(room: string, key: string, event: CloudEvent | undefined, live: boolean): void {
     if (key.startsWith('notification/')) {
-      const news = this.notices.changed(key, event, live);
-      if (news !== undefined) this.announce(news, 'alert');
       if (event !== undefined && live) this.#heard();
       return;
     }
@@ -244,25 +231,25 @@ export class Live {
     const metric = named === undefined ? undefined : readMetric(event);
     if (named !== undefined && metric !== undefined) {
       this.#origin.set(named.metric, room);
-      this.#number(named, metric, event);
+      this.#number(named, metric);
     }
     const status = key.startsWith('status/') ? readStatus(event) : undefined;
     if (status !== undefined) this.metrics.update((metrics) => ({ ...metrics, statuses: new Map(metrics.statuses).set(key.slice(7), status) }));
   }
 
-  #number(named: { metric: string; group: string | undefined; closed: boolean }, metric: Metric, event: CloudEvent): void {
-    const { metric: name, group, closed } = named;
-    const store = group === undefined ? this.#series.get(name) : undefined;
-    const point = store === undefined ? undefined : readPoint(event);
-    if (store !== undefined && point !== undefined) {
-      store.update((series) => ({ ...series, points: merge(series.points, [point]) }));
-    }
+  #number({ metric: name, group, closed }: { metric: string; group: string | undefined; closed: boolean }, metric: Metric): void {
     if (closed) return;
     this.metrics.update((metrics) => {
       if (group === undefined) return { ...metrics, values: new Map(metrics.values).set(name, metric) };
-      const groups = new Map(metrics.groups.get(name)).set(group, { names: groupNames(event), metric });
+      const groups = new Map(metrics.groups.get(name)).set(group, metric);
       return { ...metrics, groups: new Map(metrics.groups).set(name, groups) };
     });
+  }
+
+  /** A notification that is news; what is urgent is announced. */
+  #noticed({ id, title, body, priority, type, room }: Notification): void {
+    if (priority !== 'critical' && priority !== 'high') return;
+    this.announce({ id: `notice ${id}`, title, line: body ?? '', icon: 'bell', mark: priority, critical: priority === 'critical', opens: undefined }, 'alert', { type, room });
   }
 
   #forget(key: string): void {
@@ -287,18 +274,18 @@ export class Live {
     this.lastEventAt.update(() => this.client.serverNow());
   }
 
-  #turned(state: ConnectionState): void {
-    const before = this.connection.now;
-    this.connection.update(() => state);
+  #turned(before: ConnectionState, state: ConnectionState): void {
     if (before.status === state.status) return;
     const turn: Turn = { at: Date.now(), status: state.status, why: state.error?.message };
     this.turns.update((turns) => [turn, ...turns].slice(0, TURNS_MAX));
-    // What failed while the line was down is asked for again.
-    if (state.status === 'live') for (const [metric, store] of this.#series) if (store.now.state === 'failed') void this.loadSeries(metric, this.#roomOf(metric));
   }
+}
 
-  #roomOf(metric: string): string {
-    const charts = this.#config.views.flatMap((view) => view.charts);
-    return charts.find((chart) => chart.metric === metric)?.room ?? this.#config.metrics;
+/** Where marks wait that could not be sent; nowhere, where storage is blocked. */
+function storage(): { storage?: Storage } {
+  try {
+    return { storage: localStorage };
+  } catch {
+    return {};
   }
 }

@@ -1,13 +1,16 @@
 /** Theme and sign-out, behind one button; and the list of keys. */
 
-import { BellRing, Keyboard, LogOut, Monitor, Moon, Settings, Sun, Volume2, VolumeX } from 'lucide-react';
+import { BellRing, Keyboard, LogOut, Monitor, Moon, Settings, SlidersHorizontal, Sun, Volume2, VolumeX } from 'lucide-react';
 import { useEffect, useRef, useState } from 'react';
 import { usePage } from './context.js';
+import { later } from './later.js';
 import type { Place } from './places.js';
 import { choose, settings } from './settings.js';
 import { askForDesktop, play } from './speak.js';
 import { useStore } from './store.js';
 import { readTheme, storeTheme, type Theme } from './theme.js';
+
+const PreferencesDialog = later(() => import('./preferences-dialog.js').then((part) => part.PreferencesDialog));
 
 const THEMES = [
   ['system', 'System', Monitor],
@@ -20,6 +23,7 @@ export function Menu({ onSignOut, onKeys }: { onSignOut: () => void; onKeys: () 
   const { live } = usePage();
   const { session } = useStore(live.connection);
   const [open, setOpen] = useState(false);
+  const [preferring, setPreferring] = useState(false);
   const [theme, setTheme] = useState<Theme>(readTheme);
   const box = useRef<HTMLDivElement>(null);
   useEffect(() => {
@@ -63,10 +67,12 @@ export function Menu({ onSignOut, onKeys }: { onSignOut: () => void; onKeys: () 
           </div>
           <Sounds />
           <Desktop />
+          <button type="button" className="menu-item" data-testid="open-preferences" onClick={() => { setOpen(false); setPreferring(true); }}><SlidersHorizontal size={16} aria-hidden /> What is announced</button>
           <button type="button" className="menu-item" onClick={() => { setOpen(false); onKeys(); }}><Keyboard size={16} aria-hidden /> Keys <kbd>?</kbd></button>
           <button type="button" className="menu-item" onClick={onSignOut} data-testid="sign-out"><LogOut size={16} aria-hidden /> Sign out</button>
         </div>
       )}
+      {preferring && <PreferencesDialog onClose={() => setPreferring(false)} />}
     </div>
   );
 }

@@ -20,7 +20,7 @@ export function placesOf(config: Pick<PageConfig, 'views'>): Place[] {
 
 /** The place an address names; the first for anything else. */
 export function placeOf(places: readonly Place[], hash: string): Place {
-  const name = hash.replace(/^#\/?/, '').split('/')[0];
+  const name = hash.replace(/^#\/?/, '').split(/[/?]/)[0];
   const found = places.find(({ id }) => id === name) ?? places[0];
   if (found === undefined) throw new Error('a page has views');
   return found;

@@ -1,6 +1,7 @@
 /** Who else is here: up to five initials in the bar, and how many more. */
 
 import { useState } from 'react';
+import type { PresenceView, Store } from 'roomcast';
 import { RelativeTime, usePage } from './context.js';
 import { useStore } from './store.js';
 
@@ -10,7 +11,11 @@ const SHOWN_MAX = 5;
 /** The people; nothing where the page has no room for them, or the reader may not see them. */
 export function People() {
   const { live } = usePage();
-  const { users, total } = useStore(live.people);
+  return live.people === undefined ? null : <Here people={live.people} />;
+}
+
+function Here({ people }: { people: Store<PresenceView> }) {
+  const { users, total } = useStore(people);
   const [open, setOpen] = useState(false);
   if (users.length === 0) return null;
   const more = total - Math.min(users.length, SHOWN_MAX);

@@ -1,5 +1,6 @@
 /** The groups of a metric, the largest first, as bars that anybody can read. */
 
+import type { MetricGroup } from 'roomcast';
 import { usePage } from './context.js';
 import { useStore } from './store.js';
 import type { RankingConfig } from './view-config.js';
@@ -12,7 +13,7 @@ export function Ranking({ ranking }: { ranking: RankingConfig }) {
   const { live, format } = usePage();
   const { groups } = useStore(live.metrics);
   const all = [...(groups.get(ranking.metric) ?? [])]
-    .map(([key, { names, metric }]) => ({ key, name: names.map((name) => ranking.names[name] ?? name).join(' · '), value: Number(metric.value ?? 0), text: metric.value ?? '0' }))
+    .map(([key, { group, number, value }]) => ({ key, name: namesOf(group).map((name) => ranking.names[name] ?? name).join(' · '), value: number ?? 0, text: value ?? '0' }))
     .sort((a, b) => b.value - a.value || a.name.localeCompare(b.name));
   const most = all[0]?.value ?? 0;
   return (
@@ -34,4 +35,9 @@ export function Ranking({ ranking }: { ranking: RankingConfig }) {
       )}
     </section>
   );
+}
+
+/** A group as people read it. */
+function namesOf(group: MetricGroup): string[] {
+  return group === '~other' ? ['others'] : group.map((value) => (value === null ? '–' : String(value)));
 }

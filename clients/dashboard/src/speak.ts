@@ -21,10 +21,10 @@ const PEAK = 0.25;
 let audio: AudioContext | undefined;
 let lastAt = -Infinity;
 
-/** Says what is new to the ears and to the desktop, as far as the reader wishes it. */
-export function announce(news: News, sound: Sound | undefined): void {
+/** Says what is new to the ears and to the desktop, as far as the reader wishes it on this machine. */
+export function announce(news: News, sound: Sound | undefined, desktop: boolean): void {
   if (sound !== undefined && settings.now.sounds) play(sound, settings.now.volume);
-  if (settings.now.desktop && document.visibilityState !== 'visible') show(news);
+  if (desktop && settings.now.desktop && document.visibilityState !== 'visible') show(news);
 }
 
 /** Plays a sound. Nothing is heard before the reader has touched the page: browsers wish it so. Answers whether it sounds. */

@@ -1,5 +1,6 @@
 /** One configured view: cards on top, then charts and rankings beside the lists. */
 
+import type { ReactNode } from 'react';
 import { Cards } from './card.js';
 import { Chart } from './chart.js';
 import { CommandButtons } from './command-button.js';
@@ -7,14 +8,15 @@ import { EntryList } from './entry-list.js';
 import { Ranking } from './ranking.js';
 import type { ViewConfig } from './view-config.js';
 
-/** The view. */
-export function View({ view }: { view: ViewConfig }) {
+/** The view; `tools` stand where they begin to apply: above charts and lists. */
+export function View({ view, tools }: { view: ViewConfig; tools?: ReactNode }) {
   const numbers = view.charts.length + view.rankings.length > 0;
   const lists = view.lists.length > 0;
   return (
     <>
       {view.commands.length > 0 && <div className="view-commands"><CommandButtons commands={view.commands} source={{}} /></div>}
       <Cards cards={view.cards} />
+      {tools}
       <div className="parts" data-sides={numbers && lists ? 2 : 1}>
         {numbers && (
           <div className="side" data-side="numbers">

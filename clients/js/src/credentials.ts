@@ -1,6 +1,6 @@
 /** The token: asked for when needed, kept, renewed when it ended. One request at a time. */
 
-import { passing, RoomcastError } from './error.js';
+import { asError, RoomcastError } from './error.js';
 import { isObject, type Json } from './frame.js';
 
 /** Why a token is asked for. After `expired` and `expiring` the same one again is of no use. */
@@ -51,7 +51,8 @@ export class Credentials {
     try {
       token = typeof source === 'string' ? source : await source(reason);
     } catch (error) {
-      throw passing('network', String(error));
+      // An error of ours says itself whether it may pass: that of another tab, which has no newer token.
+      throw asError(error);
     }
     if (token === null || token === undefined || token === '') throw new RoomcastError('no_token', 'Nobody is signed in.');
     this.#token = token;

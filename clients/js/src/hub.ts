@@ -46,7 +46,7 @@ export type ToHub =
   | { t: 'unsub' | 'hold' | 'release'; n: number }
   | { t: 'ask'; id: number; method: Method; args: unknown[] }
   | { t: 'activity'; kind: string; detail: string }
-  | { t: 'notes' }
+  | { t: 'notes' | 'count' }
   | { t: 'token'; id: number; token?: string | undefined; error?: SentError }
   | { t: 'bye' };
 
@@ -54,6 +54,7 @@ export type ToHub =
 export type ToTab =
   | { t: 'here' }
   | { t: 'state'; state: SentState; offset: number; counters: Counters }
+  | { t: 'counted'; counters: Counters }
   | { t: 'event'; n: number; event: CloudEvent; delivery: Delivery; cursor: string | undefined }
   | { t: 'value'; n: number; key: string; event: CloudEvent | undefined; gone: 'withdrawn' | 'expired' | undefined; live: boolean }
   | { t: 'caughtUp'; n: number; cursor: string | undefined }
@@ -139,6 +140,8 @@ export class Hub {
       case 'notes':
         tab.stopNotes ??= this.#client.onNotification((push) => say(tab, { t: 'note', push }));
         return;
+      case 'count':
+        return say(tab, { t: 'counted', counters: { ...this.#client.counters } });
       case 'token': {
         const waiting = this.#tokens.get(message.id);
         this.#tokens.delete(message.id);

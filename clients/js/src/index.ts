@@ -28,7 +28,7 @@ export {
 export { announces, preferences, type Preferences, type PreferencesChange, type PreferencesStore, type PreferencesView } from './preferences.js';
 export type { RoomHandlers } from './room.js';
 export { sharedClient, type SharedOptions, type WorkerLike } from './shared.js';
-export { select, shallowEqual, type Store } from './store.js';
+export { Cell, select, shallowEqual, type Store } from './store.js';
 export {
   connectionStore,
   eventsStore,

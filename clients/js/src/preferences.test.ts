@@ -71,6 +71,7 @@ describe('preferences', () => {
     await answer({ preferences: { version: 1, preferences: {} } });
     const set = store.set({ mute: { types: ['order'], rooms: [] }, quiet: null });
     await settle();
+    expect(store.get().preferences.mute, 'at once').toEqual({ types: ['order'], rooms: [] });
     expect(await answer({ preferences: { version: 2, preferences: { mute: { types: ['order'] } } } })).toEqual({ set: { mute: { types: ['order'], rooms: [] }, quiet: null } });
     await set;
     expect(store.get().preferences.mute).toEqual({ types: ['order'], rooms: [] });
@@ -79,6 +80,7 @@ describe('preferences', () => {
     await settle();
     await answer({ error: { code: 'bad_request', message: 'no' } });
     await expect(refused).rejects.toMatchObject({ code: 'bad_request' });
+    expect(store.get().preferences.quiet).toBeUndefined();
     expect(store.get().preferences.mute).toEqual({ types: ['order'], rooms: [] });
   });
 

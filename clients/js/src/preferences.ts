@@ -31,7 +31,7 @@ export interface PreferencesView {
 
 /** The preferences of whoever is signed in. */
 export interface PreferencesStore extends Store<PreferencesView> {
-  /** Sets some, for every device. Throws `RoomcastError`: `offline`, `bad_request` (nothing was changed), `unavailable`. */
+  /** Sets some, here at once and then for every device; what is refused is taken back. Throws `RoomcastError`: `offline`, `bad_request` (nothing was changed), `unavailable`. */
   set(change: PreferencesChange): Promise<void>;
 }
 
@@ -77,7 +77,18 @@ function make(client: RoomcastClient): PreferencesStore {
       off();
     };
   });
-  return { get: cell.get, subscribe: cell.subscribe, set: (change) => ask({ set: change }) };
+  const set = async (change: PreferencesChange): Promise<void> => {
+    const before = cell.get();
+    const wished = { ...before, preferences: readPreferences({ ...before.preferences, ...change }) };
+    cell.set(wished);
+    try {
+      await ask({ set: change });
+    } catch (thrown) {
+      if (cell.get() === wished) cell.set(before);
+      throw thrown;
+    }
+  };
+  return { get: cell.get, subscribe: cell.subscribe, set };
 }
 
 /** Reads preferences; what makes no sense was not set. */

@@ -27,16 +27,10 @@ export class Seen {
     return true;
   }
 
-  /** Entries held, at most twice the bound (a name and a place each). */
-  get size(): number {
-    return this.#keys.size;
-  }
-
   #put(key: string): void {
     this.#keys.add(key);
     if (this.#keys.size > this.#max * 2) {
-      const oldest = this.#keys.values().next();
-      if (!oldest.done) this.#keys.delete(oldest.value);
+      for (const oldest of this.#keys) return void this.#keys.delete(oldest);
     }
   }
 }

@@ -74,6 +74,75 @@ describe('a tab without locks and workers', () => {
     expect(socket.closedWith).toBe(1000);
   });
 
+  it('a token that ended and is not renewed ends the connection, and a newer one begins it again', async () => {
+    let given = token('u1');
+    const client = sharedClient({ url: 'http://gateway', token: () => given, transports: ['websocket'] });
+    made.push(client);
+    client.connect();
+    await settle();
+    const socket = await open();
+    socket.connected([]);
+    await settle();
+    socket.say({ disconnect: { code: 4003, reason: 'expired', reconnect: true } });
+    // The first wait is 2 s at most.
+    await vi.advanceTimersByTimeAsync(3_000);
+    FakeSocket.last.open();
+    await settle();
+    await settle();
+    expect(client.connection).toMatchObject({ status: 'closed', error: { code: 'expired' } });
+    given = `${token('u1')}2`;
+    client.connect();
+    await settle();
+    const next = await open();
+    expect(next.sentOf('connect')[0]).toMatchObject({ token: given });
+  });
+
+  it('a command given while it is paused waits for its return', async () => {
+    const client = await tab();
+    const socket = await open();
+    socket.connected([]);
+    await settle();
+    client.pause();
+    const answer = client.command('go', 1, { key: 'k' });
+    await settle();
+    expect(client.queued()).toMatchObject([{ key: 'k', name: 'go' }]);
+    expect(socket.sentOf('command')).toEqual([]);
+    client.resume();
+    await settle();
+    expect(socket.sentOf('command')).toMatchObject([{ key: 'k' }]);
+    socket.say({ id: socket.sent.at(-1)?.['id'], result: { data: 'done' } });
+    expect(await answer).toBe('done');
+    expect(client.queued()).toEqual([]);
+  });
+
+  it('says what was counted to whoever looks', async () => {
+    const client = await tab();
+    const socket = await open();
+    socket.connected([]);
+    await settle();
+    await vi.advanceTimersByTimeAsync(2_000);
+    socket.say('not JSON');
+    expect(client.counters.malformed).toBe(0);
+    await settle();
+    expect(client.counters.malformed).toBe(1);
+  });
+
+  it('works on pages that came over plain HTTP, and where locks are refused', async () => {
+    vi.stubGlobal('crypto', { getRandomValues: (bytes: Uint8Array) => bytes.fill(7) });
+    vi.stubGlobal('navigator', { locks: { request: () => Promise.reject(new DOMException('no', 'SecurityError')) } });
+    vi.stubGlobal('BroadcastChannel', class {
+      onmessage = null;
+      postMessage(): void {}
+      close(): void {}
+    });
+    const client = await tab();
+    await settle();
+    const socket = await open();
+    socket.connected([]);
+    await settle();
+    expect(client.connection.status).toBe('live');
+  });
+
   it('says why it cannot sign in', async () => {
     const client = sharedClient({ url: 'http://gateway', token: () => null });
     made.push(client);

@@ -41,6 +41,8 @@ export interface SharedOptions {
   onProblem?: (problem: RoomcastError | unknown) => void;
 }
 
+/** The hub is asked what it counted no more often than this, in milliseconds. */
+const COUNT_MS = 1_000;
 /** How long a worker may take to answer before a tab holds the connection instead, in milliseconds. */
 const WORKER_MS = 5_000;
 
@@ -76,20 +78,24 @@ interface Asked {
 }
 
 class Tab<M extends EventMap> implements RoomcastClient<M> {
-  readonly counters: Counters = newCounters();
   connection: ConnectionState = INITIAL;
+  readonly #counters: Counters = newCounters();
+  /** When the hub was asked what it counted. */
+  #countedAt = 0;
   readonly #options: SharedOptions;
   readonly #credentials: Credentials;
-  readonly #id = crypto.randomUUID();
+  readonly #id = randomId();
   readonly #subs = new Map<number, Sub>();
   readonly #asked = new Map<number, Asked>();
+  /** Of those, what the hub was told. */
+  readonly #given = new Set<number>();
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   readonly #notes = new Set<(push: NotificationPush) => void>();
   readonly #queueListeners = new Set<(commands: readonly QueuedCommand[]) => void>();
   #pipe: Pipe | undefined;
   #place: { stop(): void } | undefined;
   #key = '';
-  #given: string | undefined;
+  #token: string | undefined;
   #offset = 0;
   #next = 1;
   #isPaused = false;
@@ -100,6 +106,16 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
   constructor(options: SharedOptions) {
     this.#options = options;
     this.#credentials = new Credentials(options.token);
+  }
+
+  /** As the hub last said; who looks has it asked for newer ones. */
+  get counters(): Counters {
+    const now = Date.now();
+    if (now - this.#countedAt >= COUNT_MS) {
+      this.#countedAt = now;
+      this.#say({ t: 'count' });
+    }
+    return this.#counters;
   }
 
   serverNow(): number {
@@ -135,6 +151,7 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
     this.#isPaused = false;
     for (const sub of this.#subs.values()) this.#holdOrRelease(sub);
     this.#show(this.#hubState ?? this.connection);
+    for (const [id, { method, args }] of this.#asked) if (method === 'command' && !this.#given.has(id)) this.#give(id, method, args);
   }
 
   retryNow(): void {
@@ -185,7 +202,7 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
 
   async command<R = unknown>(name: string, data: unknown = null, options: CommandOptions = {}): Promise<R> {
     // The key is this tab's: whoever holds the connection next is asked with the same one.
-    return this.#ask<R>('command', name, data, { key: crypto.randomUUID(), ...options });
+    return this.#ask<R>('command', name, data, { key: randomId(), ...options });
   }
 
   queued(): readonly QueuedCommand[] {
@@ -202,7 +219,7 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
     return () => this.#queueListeners.delete(listener);
   }
 
-  publish(room: string, type: string, data: unknown, id: string = crypto.randomUUID()): Promise<string> {
+  publish(room: string, type: string, data: unknown, id: string = randomId()): Promise<string> {
     return this.#ask('publish', room, type, data, id);
   }
 
@@ -247,7 +264,7 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
     const turn = (this.#turn += 1);
     this.#show({ ...INITIAL, status: 'connecting' });
     try {
-      this.#given = await this.#credentials.get();
+      this.#token = await this.#credentials.get();
     } catch (thrown) {
       if (turn !== this.#turn) return;
       const error = thrown as RoomcastError;
@@ -257,7 +274,7 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
       return;
     }
     const url = this.#url();
-    this.#key = keyOf(url, this.#given);
+    this.#key = keyOf(url, this.#token);
     const options: HubOptions = {
       url,
       ...(this.#options.name === undefined ? {} : { name: this.#options.name }),
@@ -278,7 +295,7 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
     this.#say({ t: 'do', what: 'connect' });
     for (const sub of this.#subs.values()) this.#begin(sub);
     if (this.#notes.size > 0) this.#say({ t: 'notes' });
-    for (const [id, { method, args }] of this.#asked) this.#say({ t: 'ask', id, method, args });
+    for (const [id, { method, args }] of this.#asked) if (method !== 'command' || !this.#isPaused) this.#give(id, method, args);
   }
 
   #begin(sub: Sub): void {
@@ -313,7 +330,7 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
       case 'state': {
         const { error, ...state } = message.state;
         this.#offset = message.offset;
-        Object.assign(this.counters, message.counters);
+        this.#counted(message.counters);
         this.#hubState = { ...state, ...(error === undefined ? {} : { error: received(error) }) };
         if (!this.#isPaused) this.#show(this.#hubState);
         return;
@@ -322,10 +339,13 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
       case 'refused': {
         const asked = this.#asked.get(message.id);
         this.#asked.delete(message.id);
+        this.#given.delete(message.id);
         if (message.t === 'answer') asked?.settle(message.value as never);
         else asked?.fail(received(message.error));
         return this.#tellQueue();
       }
+      case 'counted':
+        return this.#counted(message.counters);
       case 'wantToken':
         return void this.#bring(message.id, message.reason);
       case 'note':
@@ -385,8 +405,8 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
   /** Brings the hub a token of the same user; with another one this tab goes elsewhere. */
   async #bring(id: number, reason: 'connect' | 'expiring' | 'expired'): Promise<void> {
     try {
-      const token = reason === 'connect' ? await this.#credentials.get() : await this.#credentials.renew(reason, this.#given);
-      this.#given = token;
+      const token = reason === 'connect' ? await this.#credentials.get() : await this.#credentials.renew(reason, this.#token);
+      this.#token = token;
       if (keyOf(this.#url(), token) === this.#key) return this.#say({ t: 'token', id, token });
       this.close();
       this.connect();
@@ -399,9 +419,20 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
     return new Promise<T>((settle, fail) => {
       const id = this.#takeNumber();
       this.#asked.set(id, { method, args, settle, fail });
-      this.#say({ t: 'ask', id, method, args });
+      // A command that is given while this tab is paused waits for its return, as without a connection.
+      if (method !== 'command' || !this.#isPaused) this.#give(id, method, args);
       this.#tellQueue();
     });
+  }
+
+  #counted(counters: Counters): void {
+    // Listeners are this tab's own.
+    Object.assign(this.#counters, counters, { listenerErrors: this.#counters.listenerErrors });
+  }
+
+  #give(id: number, method: Method, args: unknown[]): void {
+    this.#given.add(id);
+    this.#say({ t: 'ask', id, method, args });
   }
 
   #tellQueue(): void {
@@ -424,7 +455,7 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
     try {
       listener();
     } catch (error) {
-      this.counters.listenerErrors += 1;
+      this.#counters.listenerErrors += 1;
       this.report(error);
     }
   }
@@ -438,6 +469,11 @@ class Tab<M extends EventMap> implements RoomcastClient<M> {
     if (url === undefined) throw new RoomcastError('unsupported', 'Outside a page the client needs `url`.');
     return url.replace(/\/+$/, '');
   }
+}
+
+/** A name that nobody else has; also on pages that came over plain HTTP, where browsers have no `randomUUID`. */
+function randomId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 /** Who may share: the same gateway, issuer, tenant, user and roles. */
@@ -526,7 +562,8 @@ class Election {
     this.#attached = attached;
     this.#channel = new BroadcastChannel(`roomcast:${hello.key}`);
     this.#channel.onmessage = ({ data }: MessageEvent<Sent>) => this.#follow(data);
-    locks.request(`roomcast:hub:${hello.key}`, { signal: this.#stop.signal }, () => this.#lead()).catch(() => undefined);
+    // Where locks are there and not allowed, each tab is on its own.
+    locks.request(`roomcast:hub:${hello.key}`, { signal: this.#stop.signal }, () => this.#lead()).catch(() => this.#stop.signal.aborted || void this.#lead());
     // Whoever leads already answers.
     this.#send({ to: 'hub', tab: hello.tab });
   }
@@ -553,7 +590,7 @@ class Election {
 
   #lead(): Promise<void> {
     const hub = new Hub(this.#hello.options);
-    const here: Sent = { to: 'all', hub: crypto.randomUUID() };
+    const here: Sent = { to: 'all', hub: randomId() };
     const pipes = new Map<string, Pipe>();
     this.#channel.onmessage = ({ data }: MessageEvent<Sent>) => {
       if (data.to !== 'hub') return;

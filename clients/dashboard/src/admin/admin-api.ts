@@ -4,7 +4,7 @@
  */
 
 import { RoomcastError } from 'roomcast';
-import { isJson, problem } from '../gateway.js';
+import { isJson } from '../json.js';
 import type { AdminPorts } from '../page.js';
 
 /** Longest wait for an answer, in milliseconds: a port answers within 20 s or says that it cannot. */
@@ -76,6 +76,14 @@ export class AdminApi {
     if (!response.ok) throw problem(response.status, body);
     return isJson(body) ? body : {};
   }
+}
+
+/** An RFC 9457 problem as an error; a proxy's page without a code is judged by its status. */
+function problem(status: number, body: unknown): RoomcastError {
+  const facts = isJson(body) ? body : {};
+  const code = typeof facts['code'] === 'string' ? facts['code'] : status >= 500 ? 'unavailable' : 'unknown';
+  const said = facts['detail'] ?? facts['message'] ?? facts['title'];
+  return new RoomcastError(code, typeof said === 'string' ? said : `The answer was ${status}.`, { status, temporary: status >= 500 || status === 429 });
 }
 
 /** The entries of a list in an answer. */

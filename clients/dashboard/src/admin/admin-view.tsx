@@ -4,7 +4,9 @@ import { KeyRound, ServerOff } from 'lucide-react';
 import { useMemo, useState } from 'react';
 import { usePage } from '../context.js';
 import { Blank, TokenForm } from '../states.js';
+import { useStore } from '../store.js';
 import { AdminApi } from './admin-api.js';
+import { adminToken } from './admin-token.js';
 import { Broadcast } from './broadcast.js';
 import { Connections } from './connections.js';
 import { DeadLetters } from './dead-letters.js';
@@ -24,13 +26,10 @@ const PARTS = [
 ] as const;
 type Part = (typeof PARTS)[number][0];
 
-/** Kept while the page lives, so that a look at another view does not ask for it again; never stored. */
-let remembered: string | undefined;
-
 /** The view. */
 export function AdminView() {
   const { config } = usePage();
-  const [token, setToken] = useState(remembered);
+  const token = useStore(adminToken);
   const [part, setPart] = useState<Part>('connections');
   const api = useMemo(() => (token === undefined ? undefined : new AdminApi(config.admin, token)), [config.admin, token]);
   const ports = [...config.admin.gateway, ...config.admin.ingest, ...config.admin.aggregator];
@@ -47,18 +46,12 @@ export function AdminView() {
         <p>Paste an admin token. <code>roomcast dev</code> writes one to <code>.roomcast/dev.env</code>. It stays in the memory of this tab.</p>
         <TokenForm
           label="Admin token"
-          onToken={(text) => {
-            remembered = text;
-            setToken(text);
-          }}
+          onToken={(text) => adminToken.update(() => text)}
         />
       </Blank>
     );
   }
-  const leave = (): void => {
-    remembered = undefined;
-    setToken(undefined);
-  };
+  const leave = (): void => adminToken.update(() => undefined);
   return (
     <div className="admin" data-testid="admin">
       <div className="admin-head">

@@ -2,7 +2,7 @@
 
 import { useCallback } from 'react';
 import { usePage, useNow } from '../context.js';
-import { isJson } from '../gateway.js';
+import { isJson } from '../json.js';
 import { plain } from '../template.js';
 import { listOf, type AdminApi } from './admin-api.js';
 import { AdminPanel, AdminTable, SureButton, useAsked } from './asked.js';

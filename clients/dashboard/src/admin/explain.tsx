@@ -1,9 +1,9 @@
 /** Who gets an event and why, who does not and why not: asked of the gateways that decide. */
 
 import { RoomcastError } from 'roomcast';
-import { plain } from '../template.js';
-import { listOf, type AdminApi, type Answered } from './admin-api.js';
-import { AdminPanel, AdminTable } from './asked.js';
+import type { AdminApi, Answered } from './admin-api.js';
+import { AdminPanel } from './asked.js';
+import { ExplainTable } from './explain-table.js';
 import { AdminForm } from './form.js';
 
 /** The part. */
@@ -27,19 +27,7 @@ export function Explain({ api }: { api: AdminApi }) {
           { name: 'user', label: 'User', hint: 'everybody' },
         ]}
         ask={ask}
-        show={(answers) => (
-          <AdminTable
-            label="Who gets it"
-            none="Nobody is connected."
-            heads={['User', 'Gets it', 'Why', 'Without', 'Connection']}
-            rows={answers.flatMap(({ port, body }) =>
-              listOf(body, 'connections').map((one): [string, React.ReactNode[]] => [
-                `${port} ${plain(one['connection'])}`,
-                [plain(one['user']), <b>{one['gets'] === true ? 'yes' : 'no'}</b>, plain(one['why']), Array.isArray(one['without']) ? one['without'].join(', ') : '–', <span className="mono">{plain(one['connection'])}</span>],
-              ]),
-            )}
-          />
-        )}
+        show={(answers) => <ExplainTable answers={answers} />}
       />
     </AdminPanel>
   );

@@ -1,7 +1,7 @@
 /** A policy against who is connected now: who would lose and gain which rooms. Nothing is changed. */
 
 import { usePage } from '../context.js';
-import { isJson } from '../gateway.js';
+import { isJson } from '../json.js';
 import { plain } from '../template.js';
 import { listOf, type AdminApi } from './admin-api.js';
 import { AdminPanel, AdminTable } from './asked.js';

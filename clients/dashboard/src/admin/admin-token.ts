@@ -1,0 +1,6 @@
+/** The operator's token: in the memory of this tab while the page lives, so that a look at another view does not ask for it again; never stored. */
+
+import { Store } from '../store.js';
+
+/** The token; undefined until somebody brings one. */
+export const adminToken = new Store<string | undefined>(undefined);

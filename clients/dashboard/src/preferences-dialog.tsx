@@ -1,0 +1,96 @@
+/** How the reader wants to be told, on every device: what is muted, quiet hours, sounds, the desktop. The server keeps it. */
+
+import { useEffect, useRef, useState } from 'react';
+import type { Preferences, PreferencesChange } from 'roomcast';
+import { usePage } from './context.js';
+import { markOf } from './page.js';
+import { useStore } from './store.js';
+
+/** What quiet hours begin with. */
+const NIGHT = { from: '22:00', to: '07:00' };
+
+/** The dialog. */
+export function PreferencesDialog({ onClose }: { onClose: () => void }) {
+  const { live } = usePage();
+  const { loaded, error, preferences } = useStore(live.preferences);
+  const dialog = useRef<HTMLDialogElement>(null);
+  const [refused, setRefused] = useState<string>();
+  useEffect(() => {
+    dialog.current?.showModal();
+  }, []);
+  const set = (change: PreferencesChange): void => {
+    setRefused(undefined);
+    live.preferences.set(change).catch((thrown: unknown) => setRefused(thrown instanceof Error ? thrown.message : String(thrown)));
+  };
+  return (
+    <dialog ref={dialog} className="dialog" data-testid="preferences" aria-labelledby="preferences-title" onClose={onClose} onClick={(event) => event.target === event.currentTarget && onClose()}>
+      <div className="dialog-body preferences">
+        <h2 id="preferences-title">What is announced</h2>
+        <p className="muted">On all your devices. What is muted is in lists and behind the bell all the same.</p>
+        {(refused ?? error?.message) !== undefined && <p className="line-warning" role="alert">{refused ?? error?.message}</p>}
+        <fieldset disabled={!loaded || error !== undefined} aria-busy={!loaded}>
+          <Switch name="sounds" label="Sounds" on={preferences.sounds !== false} onChange={(on) => set({ sounds: on ? null : false })} />
+          <Switch name="desktop" label="Notifications outside of the page" on={preferences.desktop !== false} onChange={(on) => set({ desktop: on ? null : false })} />
+          <Quiet quiet={preferences.quiet} onChange={(quiet) => set({ quiet })} />
+          <Muted mute={preferences.mute} onChange={(mute) => set({ mute })} />
+        </fieldset>
+        <button type="button" className="button" onClick={onClose}>Close</button>
+      </div>
+    </dialog>
+  );
+}
+
+function Switch({ name, label, on, onChange }: { name: string; label: string; on: boolean; onChange: (on: boolean) => void }) {
+  return (
+    <label className="menu-item">
+      {label}
+      <input type="checkbox" role="switch" data-testid={`prefer-${name}`} checked={on} onChange={(event) => onChange(event.target.checked)} />
+    </label>
+  );
+}
+
+/** Hours of each day in which nothing is announced, by the reader's own clock. */
+function Quiet({ quiet, onChange }: { quiet: Preferences['quiet']; onChange: (quiet: Preferences['quiet'] | null) => void }) {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const change = (part: Partial<typeof NIGHT>): void => onChange({ ...NIGHT, zone, ...quiet, ...part });
+  return (
+    <>
+      <Switch name="quiet" label="Quiet hours" on={quiet !== undefined} onChange={(on) => onChange(on ? { ...NIGHT, zone } : null)} />
+      {quiet !== undefined && (
+        <p className="preferences-hours">
+          {(['from', 'to'] as const).map((end) => (
+            <label key={end}>
+              <span className="muted">{end}</span> <input type="time" required data-testid={`quiet-${end}`} value={quiet[end]} onChange={(event) => event.target.value !== '' && change({ [end]: event.target.value })} />
+            </label>
+          ))}
+          <span className="muted">{quiet.zone.replaceAll('_', ' ')}</span>
+        </p>
+      )}
+    </>
+  );
+}
+
+/** Kinds and rooms of which nothing is announced. */
+function Muted({ mute, onChange }: { mute: Preferences['mute']; onChange: (mute: Preferences['mute'] | null) => void }) {
+  const { config, live } = usePage();
+  const { types, rooms } = mute ?? { types: [], rooms: [] };
+  const kinds = [...config.events].filter(([type, { toast }]) => toast || types.includes(type)).map(([type]): [string, string] => [type, nameOf(type)]);
+  const places = [...new Set([...live.roomsOfLists(), ...(config.notifications === undefined ? [] : [config.notifications]), ...rooms])].map((room): [string, string] => [room, room]);
+  const turn = (list: readonly string[], name: string, on: boolean): string[] => (on ? list.filter((one) => one !== name) : [...list, name]);
+  const change = (next: NonNullable<Preferences['mute']>): void => onChange(next.types.length + next.rooms.length === 0 ? null : next);
+  return (
+    <>
+      {kinds.length > 0 && <h3>Kinds</h3>}
+      {kinds.map(([type, label]) => <Switch key={type} name={type} label={label} on={!types.includes(type)} onChange={(on) => change({ types: turn(types, type, on), rooms })} />)}
+      <h3>Rooms</h3>
+      {places.map(([room, label]) => <Switch key={room} name={room} label={label} on={!rooms.includes(room)} onChange={(on) => change({ types, rooms: turn(rooms, room, on) })} />)}
+    </>
+  );
+
+  /** The mark's word says it best, where it is not made of the event. */
+  function nameOf(type: string): string {
+    const mark = config.events.get(type)?.mark ?? type;
+    const words = type.replaceAll(/[._:-]/g, ' ');
+    return mark.includes('{') || !config.marks.has(mark) ? words : `${words} (${markOf(config, mark).word})`;
+  }
+}

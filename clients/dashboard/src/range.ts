@@ -1,0 +1,40 @@
+/** How far back charts and feeds look: the reader's choice, part of the address, so that a view of the last hour can be sent to somebody. */
+
+import { createContext, useContext } from 'react';
+
+/** The choices, as addresses and people name them. */
+export const RANGES = [
+  ['all', 'All time', undefined],
+  ['1h', 'Last hour', 3_600_000],
+  ['24h', 'Last 24 h', 86_400_000],
+  ['7d', 'Last 7 days', 604_800_000],
+] as const;
+
+/** The name of a choice. */
+export type Range = (typeof RANGES)[number][0];
+
+/** What an address says; everything where it says nothing that is one. */
+export function rangeOf(hash: string): Range {
+  const said = new URLSearchParams(hash.split('?')[1] ?? '').get('last');
+  return RANGES.find(([name]) => name === said)?.[0] ?? 'all';
+}
+
+/** The address of the same view with another choice. */
+export function withRange(hash: string, range: Range): string {
+  const view = (hash.split('?')[0] ?? '').replace(/^#\/?/, '');
+  return range === 'all' ? `/${view}` : `/${view}?last=${range}`;
+}
+
+/** The instant from which on something is shown, in milliseconds since the Unix epoch, to the minute; undefined: always. */
+export function sinceOf(range: Range, now: number): number | undefined {
+  const span = RANGES.find(([name]) => name === range)?.[2];
+  return span === undefined ? undefined : Math.floor((now - span) / 60_000) * 60_000;
+}
+
+/** Provided by the frame. */
+export const SinceContext = createContext<number | undefined>(undefined);
+
+/** The instant from which on charts and feeds show something. */
+export function useSince(): number | undefined {
+  return useContext(SinceContext);
+}
