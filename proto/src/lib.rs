@@ -9,6 +9,7 @@ pub mod binary;
 pub mod close;
 pub mod command;
 pub mod cursor;
+pub mod device;
 pub mod elsewhere;
 pub mod event;
 pub mod frame;

@@ -65,6 +65,10 @@ const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * SECOND;
 /// Above the largest event plus what ingest fills in and its headers.
 const MESSAGE_BYTES_MAX: u64 = 98_304;
+/// The devices of one user, keys and all.
+pub const DEVICES_BYTES_MAX: usize = 98_304;
+/// What may wait to be sent, and its position.
+pub const SINK_MESSAGES_MAX: u64 = 101_000;
 /// A dead letter may be a refused oversize event: its first part, and headers.
 const DEAD_LETTER_BYTES_MAX: u64 = 131_072;
 
@@ -180,6 +184,20 @@ pub fn definitions(sizing: &Sizing) -> Vec<Definition> {
             names::CAPTURE,
             "$KV.capture.>",
             json!({ "max_msg_size": 16_384, "max_bytes": 16_u64 << 20 }),
+        ),
+        bucket(
+            names::DEVICES,
+            "$KV.devices.>",
+            json!({ "allow_msg_ttl": true, "max_msg_size": DEVICES_BYTES_MAX, "max_bytes": 64_u64 << 20 }),
+        ),
+        bucket(
+            names::SINKS,
+            "$KV.sinks.>",
+            // What was sent is deleted, message by message.
+            json!({
+                "allow_atomic": true, "deny_delete": false, "max_msg_size": MESSAGE_BYTES_MAX, "max_msgs": SINK_MESSAGES_MAX,
+                "max_bytes": 256_u64 << 20,
+            }),
         ),
     ]
 }

@@ -7,6 +7,7 @@ mod control;
 mod queue;
 mod server;
 mod service;
+mod sink;
 
 use std::fmt::Write as _;
 
@@ -20,6 +21,10 @@ pub use service::{
     PRESENCE_ALL, READ_STATE_LIVE_ALL, Service, ServiceRequest, command, command_key, command_tokens,
     is_passed, parse_service, passed, presence, read_state_key, read_state_live_key, replay_key, service,
     ticket_key,
+};
+pub use sink::{
+    SINKS_LEASE, SINKS_POSITION, SinkJob, SinkTarget, UNDELIVERED, devices_key, parse_devices_key,
+    undelivered,
 };
 
 use crate::ids::{Audience, Room, Tenant, escape, partition};
@@ -76,6 +81,10 @@ pub mod stream {
     pub const TICKETS: &str = "KV_tickets";
     /// How far each database's changes are stored.
     pub const CAPTURE: &str = "KV_capture";
+    /// Devices that users have registered for pushes.
+    pub const DEVICES: &str = "KV_devices";
+    /// What waits to be sent to devices and webhooks.
+    pub const SINKS: &str = "KV_sinks";
 }
 
 /// Names of our own message headers. Everything else that begins with `Rc-` or `Nats-` is dropped at ingest.

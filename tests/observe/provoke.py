@@ -227,6 +227,8 @@ UNPROVOKED = {
     "RoomcastAuditLost": "needs a record that takes nothing; services/admin/src/tests.rs does it",
     "RoomcastOutboxesFull": "needs thousands of slow clients at once; services/edge-gateway/tests fills the budget",
     "RoomcastQueueLate": "a queue here is drained faster than one machine can fill it; services/ingest/tests holds one up",
+    "RoomcastSinkLate": "needs a receiver that takes nothing for ten minutes; services/ingest/tests has ones that hang and fail",
+    "RoomcastUndelivered": "no webhook is told here; services/ingest/tests has ones that refuse",
     "RoomcastNotificationsRefused": "rules are checked against the policy before they run",
     "RoomcastAggregatorLag": "an aggregator here reads faster than one machine can publish",
     "RoomcastAggregatorStalled": "an aggregator that hangs says nothing at all here, which is RoomcastTargetDown",

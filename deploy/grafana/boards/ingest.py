@@ -85,6 +85,26 @@ panel("Streams: full in", "Time until a stream is full, at the rate of the last 
       "Less than a day, of a stream that refuses when it is full: make room now.",
       series("(max by (stream) (roomcast_ingest_stream_max_bytes{*}) - max by (stream) (roomcast_ingest_stream_bytes{*})) / clamp_min(max by (stream) (deriv(roomcast_ingest_stream_bytes{*}[1h])), 1)", "{{stream}}", "s"))
 
+row("Out of the house")
+panel("Sinks: attempts per second", "Attempts to send a notification, by sink (webhook, push) and what was answered.",
+      "Anything but taken for long: the receiver, the way there, or the operator's file; RoomcastSinkLate says more.",
+      rate("roomcast_ingest_sink_attempts_total", "sink", "answer"))
+panel("Sinks: ended per second", "Notifications for one webhook or device that need no more attempt, by how that ended.",
+      "dead: RoomcastUndelivered. muted, read, superseded and gone are as they should be.",
+      rate("roomcast_ingest_sink_ended_total", "sink", "end"))
+panel("Sinks: waiting", "Notifications that wait for a webhook or device, at the instance that sends.",
+      "More each minute: a receiver takes nothing; 100,000 at most.",
+      gauge("roomcast_ingest_sink_waiting", "sink"))
+panel("Sinks: oldest", "For how long the oldest notification has waited for its webhook or device.",
+      "More than ten minutes: RoomcastSinkLate.",
+      gauge("roomcast_ingest_sink_oldest_seconds", fold="max", legend="oldest"))
+panel("Sinks: pauses per second", "Times sending stood still for a moment: NATS does not answer, as much waits as may, or nobody can say which rights are in force.",
+      "The reason says what to do.",
+      rate("roomcast_ingest_sink_pauses_total", "reason"))
+panel("Sinks: users and revoked devices", "Users who have registered devices for pushes; devices taken out because their user or token was revoked.",
+      "Nothing is to be done about either.",
+      gauge("roomcast_ingest_sink_users", fold="max", legend="users"), rate("roomcast_ingest_sink_devices_revoked_total", legend="revoked per second"))
+
 row("For gateways and administrators")
 panel("Requests of gateways", "What gateways ask of ingest, by what and outcome. none: a request for no service, or from another account than theirs.",
       "none must be zero: somebody else asks, or gateways are newer than ingest.",

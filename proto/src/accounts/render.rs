@@ -9,7 +9,7 @@ use super::{
 };
 use crate::subject::{
     QUEUED_ALL, SERVERS_HEALTH, SERVERS_JETSTREAM, STATISTICS_ANSWERS_ALL, command_tokens, queue_of,
-    queue_stream,
+    queue_stream, stream as names,
 };
 
 /// What `CORE` may ask the servers themselves, and under which name.
@@ -127,6 +127,8 @@ impl ServerConfig {
             "$KV.commands.>",
             "$KV.tickets.>",
             "$KV.capture.>",
+            "$KV.devices.>",
+            "$KV.sinks.>",
             "$JS.API.INFO",
             "$JS.API.STREAM.INFO.*",
             "$JS.API.STREAM.NAMES",
@@ -135,9 +137,12 @@ impl ServerConfig {
             SERVERS_JETSTREAM,
             SERVERS_HEALTH,
         ];
+        // What was sent is taken away, one by one.
+        let sent = format!("{API_IN_CORE}.STREAM.MSG.DELETE.{}", names::SINKS);
         let purges = self.queue_purges();
         let ingest_publishes: Vec<&str> = ingest_publishes
             .into_iter()
+            .chain([sent.as_str()])
             .chain(purges.iter().map(String::as_str))
             .collect();
         let inbox = format!("{}.>", inbox_prefix(&self.ingest.name));

@@ -12,11 +12,18 @@ pub enum Service {
     ReadState,
     /// Tickets of browsers that cannot set a header.
     Tickets,
+    /// Devices that are pushed to.
+    Devices,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: &'static [Service] = &[Service::Commands, Service::ReadState, Service::Tickets];
+    pub const ALL: &'static [Service] = &[
+        Service::Commands,
+        Service::ReadState,
+        Service::Tickets,
+        Service::Devices,
+    ];
 
     /// The token in subjects, and the label in metrics.
     #[must_use]
@@ -25,6 +32,7 @@ impl Service {
             Service::Commands => "commands",
             Service::ReadState => "readstate",
             Service::Tickets => "tickets",
+            Service::Devices => "devices",
         }
     }
 

@@ -1,8 +1,10 @@
-//! HTTP with bounds on everything: time, size, where it goes. For documents that other people's servers publish, and for what is handed
-//! to a collector.
+//! HTTP with bounds on everything: time, size, where it goes. For documents that other people's servers publish, for what is handed to a
+//! collector, and for what is sent to an address that the caller has judged ([`Poster`]).
 //!
 //! HTTP/1.1, one connection per fetch, TLS with the system's certificates (`SSL_CERT_FILE`, `SSL_CERT_DIR`), no redirects, no
 //! cookies, no proxy. The address comes from a setting; whoever takes one from a request has misunderstood this module.
+
+mod post;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,7 +17,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -23,6 +25,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::build;
+
+pub use post::{Posted, Poster};
 
 /// Longest address, bytes.
 const URL_BYTES_MAX: usize = 2_048;
@@ -90,6 +94,32 @@ impl Url {
                 .map_or("/", http::uri::PathAndQuery::as_str)
                 .to_owned(),
         })
+    }
+
+    /// The host, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Scheme, host and port where it is not the usual one.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        let (scheme, usual) = if self.tls { ("https", 443) } else { ("http", 80) };
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.to_ascii_lowercase(),
+        };
+        match self.port == usual {
+            true => format!("{scheme}://{host}"),
+            false => format!("{scheme}://{host}:{}", self.port),
+        }
     }
 
     /// Whether it is fetched over TLS.
@@ -164,7 +194,7 @@ impl Fetcher {
     pub fn new(limits: Limits, tls: bool) -> Result<Self, FetchError> {
         Ok(Self {
             limits,
-            tls: if tls { Some(connector()?) } else { None },
+            tls: if tls { Some(connector(Vec::new())?) } else { None },
         })
     }
 
@@ -289,10 +319,11 @@ fn request(url: &Url, method: Method) -> http::request::Builder {
         .header(CONNECTION, HeaderValue::from_static("close"))
 }
 
-fn connector() -> Result<TlsConnector, FetchError> {
+/// Trusts the system's authorities and `more`.
+fn connector(more: Vec<CertificateDer<'static>>) -> Result<TlsConnector, FetchError> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
+    roots.add_parsable_certificates(found.certs.into_iter().chain(more));
     if roots.is_empty() {
         let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         return Err(FetchError::Unreachable(format!(

@@ -53,10 +53,12 @@ pub enum Operation {
     Refresh,
     /// A ticket for a native `EventSource`.
     Ticket,
+    /// Devices for pushes.
+    Device,
 }
 
 /// How many there are. A number of its own: as a length in a type, `ALL.len()` has the optimizing compiler go in circles (E0391).
-const OPERATIONS: usize = 13;
+const OPERATIONS: usize = 14;
 
 impl Operation {
     /// All of them, with their names in settings and metrics and their usual rates: what a page with many tabs needs, several
@@ -76,6 +78,8 @@ impl Operation {
         (Self::Activity, "activity", rate(2, 20)),
         (Self::Refresh, "refresh", rate(1, 20)),
         (Self::Ticket, "ticket", rate(2, 20)),
+        // Registering is a durable write.
+        (Self::Device, "device", rate(1, 10)),
     ];
 
     /// The operation a message asks for; `None`: it is counted with all messages of its connection alone.

@@ -16,7 +16,7 @@ mod two_way;
 
 pub use following::{poll, refresh, sse, ticket};
 pub use series::{metrics, series};
-pub use two_way::{command, feed, marks, preferences};
+pub use two_way::{command, devices, feed, marks, preferences, register_device, remove_device};
 
 /// Where the document is.
 pub const PATH: &str = "/openapi.json";

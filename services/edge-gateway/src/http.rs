@@ -37,6 +37,7 @@ use crate::upgrade::{self, Origins};
 
 mod answered;
 mod asked;
+mod devices;
 mod feed;
 mod following;
 mod held;
@@ -122,6 +123,9 @@ fn routes(poll_max: Duration) -> Routes<Desk> {
         .post("/v1/preferences", describe::preferences(), feed::preferences)
         .post("/v1/refresh", describe::refresh(), refresh::refresh)
         .post("/v1/tickets", describe::ticket(), tickets::give)
+        .get("/v1/devices", describe::devices(), devices::list)
+        .post("/v1/devices", describe::register_device(), devices::register)
+        .delete("/v1/devices/{device}", describe::remove_device(), devices::remove)
         .post("/v1/commands/{name}", describe::command(), commands_http::command)
         .get("/page.json", describe::page_config(), page_config)
         .described(Get, "/", describe::page())

@@ -23,6 +23,7 @@ use crate::error::unavailable;
 use crate::metrics::IngestMetrics;
 use crate::now_micros;
 use crate::readstate::ReadStates;
+use crate::sinks::devices::DeviceDesk;
 use crate::tickets::Tickets;
 
 /// What a service answers: JSON, or a refusal.
@@ -37,16 +38,23 @@ pub struct Services {
     pub read_states: ReadStates,
     /// Tickets.
     pub tickets: Tickets,
+    /// Devices.
+    pub devices: DeviceDesk,
 }
 
 impl Services {
     async fn answer(&self, request: &ServiceRequest<'_>, body: &[u8]) -> Answer {
+        let now_millis = now_micros().div_euclid(1_000);
         match request.what {
             Service::Commands => self.commands.answer(&request.tenant, request.verb, body).await,
             Service::ReadState => self.read_states.answer(&request.tenant, request.verb, body).await,
             Service::Tickets => {
-                let now_millis = now_micros().div_euclid(1_000);
                 self.tickets
+                    .answer(&request.tenant, request.verb, body, now_millis)
+                    .await
+            }
+            Service::Devices => {
+                self.devices
                     .answer(&request.tenant, request.verb, body, now_millis)
                     .await
             }

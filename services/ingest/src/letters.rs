@@ -10,7 +10,7 @@ use bytes::Bytes;
 use roomcast_chassis::jetstream::{At, JetStream, StoredMessage};
 use roomcast_proto::ids::{Tenant, new_event_id};
 use roomcast_proto::refusal::{Code, Refusal};
-use roomcast_proto::subject::{self, header, stream};
+use roomcast_proto::subject::{self, UNDELIVERED, header, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::accept::{May, Sender};
@@ -97,6 +97,18 @@ impl Letter {
             original_bytes: text(ORIGINAL_BYTES).and_then(|bytes| bytes.parse().ok()),
             bytes: message.payload,
         })
+    }
+
+    /// Whether it is an event that was refused, and not a notification that a webhook or a device did not take.
+    ///
+    /// # Errors
+    /// `bad_request`.
+    fn is_refused_event(&self) -> Result<(), Refusal> {
+        if self.reason != UNDELIVERED {
+            return Ok(());
+        }
+        let detail = format!("it was stored; only {} did not take it", self.origin);
+        Err(Refusal::new(Code::BadRequest, detail))
     }
 
     /// What is taken when nobody mended it.
@@ -199,12 +211,13 @@ impl Letters {
     /// Takes a letter again, as it is or as somebody has mended it. At most one attempt ever stores anything.
     ///
     /// # Errors
-    /// `conflict`: it was taken before, or an attempt of which nobody knows the end has begun; `too_large`; `unavailable`; `unknown`. What
+    /// `bad_request`: it is no refused event; `conflict`: it was taken before, or an attempt of which nobody knows the end has begun; `too_large`; `unavailable`; `unknown`. What
     /// the event itself is refused for stands in the answer.
     ///
     /// # Cancel safety
     /// Dropped, the claim may stay, and the letter is never taken again.
     pub async fn replay(&self, letter: &Letter, mended: Option<Bytes>, by: &str) -> Result<Answer, Refusal> {
+        letter.is_refused_event()?;
         let body = mended.map_or_else(|| letter.event(), Ok)?;
         let mut place = self
             .intake
@@ -418,6 +431,13 @@ mod tests {
         for (wanted, expected) in rows {
             assert_eq!(wanted.means(&one), expected, "{wanted:?}");
         }
+    }
+
+    #[test]
+    fn what_was_stored_is_not_taken_again() {
+        assert!(letter("main", "late", 0).is_refused_event().is_ok());
+        let undelivered = letter("main", UNDELIVERED, 0).is_refused_event();
+        assert_eq!(undelivered.unwrap_err().code, Code::BadRequest);
     }
 
     #[test]

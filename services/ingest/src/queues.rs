@@ -1,11 +1,10 @@
 //! Queues: what publishers that cannot wait for an answer have left in NATS (`inq.`), drained in order and once.
 //!
 //! One stream per publisher ([`roomcast_proto::stream::queue`]), filled whether or not an ingest runs. Of several ingests one drains
-//! ([`lease`]); each queue by a task of its own ([`drain`]), which leads what it reads along the same decisions as the doors.
+//! ([`crate::lease`]); each queue by a task of its own ([`drain`]), which leads what it reads along the same decisions as the doors.
 
 mod drain;
 mod known;
-mod lease;
 mod look_back;
 pub mod place;
 mod portion;
@@ -15,18 +14,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use roomcast_chassis::jetstream::JetStream;
-use roomcast_proto::subject::{QUEUED_ALL, stream};
+use roomcast_proto::subject::{QUEUED_ALL, QUEUES_LEASE, stream};
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::intake::Intake;
 use crate::key_value::KeyValue;
+use crate::lease::{Lease, RENEW_EVERY};
 use drain::Drain;
-use lease::{Lease, RENEW_EVERY};
 
 /// Portions worked on at the same time, over all queues: with their bytes, what draining may hold in memory.
 const PORTIONS_MAX: usize = 8;
+/// The lease's life.
+const LEASE_LIFE: Duration = Duration::from_secs(10);
 /// Queues drained; more are left, and said so.
 const QUEUES_MAX: usize = 1_024;
 
@@ -72,7 +73,7 @@ impl Queues {
         let shared = Shared {
             intake,
             jetstream,
-            lease: Lease::new(keys),
+            lease: Lease::new(keys, QUEUES_LEASE, LEASE_LIFE),
             portions: Semaphore::new(PORTIONS_MAX),
             waiting: Mutex::default(),
         };

@@ -1,5 +1,7 @@
 //! Starts ingest: files, NATS, streams, doors; and ends it in order.
 
+use std::sync::Arc;
+
 use roomcast_admin::Audit;
 use roomcast_admin::instance::Running;
 use roomcast_chassis::http;
@@ -30,6 +32,9 @@ use crate::quota::Quotas;
 use crate::readstate::ReadStates;
 use crate::schemas::Schemas;
 use crate::settings::Settings;
+use crate::sinks::Sinks;
+use crate::sinks::devices::DeviceDesk;
+use crate::sinks::metrics::SinkMetrics;
 use crate::standing::Standing;
 use crate::statistics;
 use crate::store::{Parts, Store};
@@ -83,6 +88,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         Some(capture) => Some((capture.load(&rights.now().policy)?, capture.database.clone())),
         None => None,
     };
+    let sinks = settings.load_sinks()?.map(Arc::new);
     let schemas = Schemas::follow(settings.schemas_dir.clone(), &audit, &context)?;
 
     let nats = context.nats.connect("ingest").await?;
@@ -98,7 +104,8 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     };
     durability.verify().await?;
     let replicas = context.common.replicas;
-    let epoch = streams::verify(&jetstream, replicas, &streams_latch, &metrics.streams).await?;
+    let looked_at = streams::wanted(replicas, sinks.is_some());
+    let epoch = streams::verify(&jetstream, &looked_at, &streams_latch, &metrics.streams).await?;
     let inbox = |error| Failure::unavailable(format!("no inbox at NATS: {error}"));
     let store = Store::new(Parts {
         jetstream: jetstream.clone(),
@@ -177,7 +184,14 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         commands: Commands::new(jetstream.clone(), metrics.clone()),
         read_states: ReadStates::new(jetstream.clone(), metrics.clone()),
         tickets: Tickets::new(jetstream.clone(), metrics.clone()),
+        devices: DeviceDesk::new(jetstream.clone(), sinks.clone(), metrics.clone()),
     };
+    // Declared whether or not anything is sent: a rate over what never happened is zero.
+    let sink_metrics = SinkMetrics::new(&context.metrics)?;
+    if let Some(config) = sinks {
+        let sinks = Sinks::new(config, jetstream.clone(), rights.clone(), sink_metrics, &metrics)?;
+        drain.spawn(sinks.run(accept.token()));
+    }
     let service_door = ServiceDoor::new(
         services,
         nats.client().clone(),
@@ -219,7 +233,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
     finish.spawn(standing.watch(jetstream.clone(), writes_latch, finish.token()));
     finish.spawn(streams::watch(
         jetstream,
-        replicas,
+        looked_at,
         streams_latch,
         epoch,
         watched,

@@ -11,6 +11,7 @@ use roomcast_chassis::process::Failure;
 use roomcast_issuers::{IssuerSettings, Tenancy};
 use roomcast_proto::limits::BATCH_BYTES_MAX;
 use roomcast_rights::PolicySettings;
+use roomcast_sinks::config::Config;
 
 use crate::capture::CaptureSettings;
 use crate::durability::{self, Durability};
@@ -54,6 +55,8 @@ pub struct Settings {
     pub write_hang: Duration,
     /// `ROOMCAST_CAPTURE_…`: the database whose changes are followed.
     pub capture: Option<CaptureSettings>,
+    /// `ROOMCAST_SINKS_FILE`: webhooks and pushes; without it nothing leaves the house.
+    pub sinks_file: Option<PathBuf>,
     /// `ROOMCAST_SCHEMAS_DIR`: what the data of events looks like; without it nothing is checked.
     pub schemas_dir: Option<PathBuf>,
 }
@@ -132,6 +135,11 @@ impl Settings {
                  More than an election takes, 4 to 7.",
             ),
             capture: CaptureSettings::read(reader),
+            sinks_file: reader.optional_path(
+                "ROOMCAST_SINKS_FILE",
+                "File (sinks.yaml) of the webhooks that are told of notifications, and of how web pushes are sent to users' devices. None: \
+                 neither is.",
+            ),
             schemas_dir: reader.optional_path(
                 "ROOMCAST_SCHEMAS_DIR",
                 "Folder of JSON Schemas (*.json), one for each version of an event's type. Events that break theirs are refused, or warned \
@@ -147,6 +155,16 @@ impl Settings {
         settings
     }
 
+    /// Reads the file of sinks and those that it names, where there is one.
+    ///
+    /// # Errors
+    /// Exit code 65 with every mistake as `file:line:column`.
+    pub fn load_sinks(&self) -> Result<Option<Config>, Failure> {
+        let file = self.sinks_file.as_deref();
+        file.map(|file| Config::load(file).map_err(Failure::file))
+            .transpose()
+    }
+
     /// Reads the files the settings name, offline: what `--check-config` does.
     ///
     /// # Errors
@@ -157,6 +175,7 @@ impl Settings {
             capture.load(&policy)?;
         }
         schemas::load(self.schemas_dir.as_deref())?;
+        self.load_sinks()?;
         let trusted = self.issuers.load()?;
         self.tenancy.restrict(trusted.verifier.clone(), &policy)?;
         self.admin.check()?;

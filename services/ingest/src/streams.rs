@@ -22,6 +22,8 @@ const WRITTEN: [&str; 5] = [
     names::COMMANDS,
     names::CAPTURE,
 ];
+/// Those it needs besides where something is sent.
+const SINKS: [&str; 2] = [names::DEVICES, names::SINKS];
 /// How often they are looked at while ingest runs.
 const WATCH_EVERY: Duration = Duration::from_secs(10);
 /// Pause before NATS is asked again while it does not answer.
@@ -47,14 +49,16 @@ enum Look {
     Differ(Vec<String>),
 }
 
-fn wanted(replicas: u8) -> Vec<Definition> {
+/// What the streams must be; `sinks`: whether something is sent out of the house.
+#[must_use]
+pub fn wanted(replicas: u8, sinks: bool) -> Vec<Definition> {
     let sizing = Sizing {
         replicas: u32::from(replicas),
         ..Sizing::PRODUCTION
     };
     definitions(&sizing)
         .into_iter()
-        .filter(|definition| WRITTEN.contains(&definition.name))
+        .filter(|definition| WRITTEN.contains(&definition.name) || sinks && SINKS.contains(&definition.name))
         .collect()
 }
 
@@ -96,13 +100,12 @@ async fn look(jetstream: &JetStream, wanted: &[Definition], gauges: &StreamGauge
 /// Safe.
 pub async fn verify(
     jetstream: &JetStream,
-    replicas: u8,
+    wanted: &[Definition],
     latch: &Latch,
     gauges: &StreamGauges,
 ) -> Result<CurrentEpoch, Failure> {
-    let wanted = wanted(replicas);
     loop {
-        match look(jetstream, &wanted, gauges).await {
+        match look(jetstream, wanted, gauges).await {
             Ok(Look::Fit(epoch)) => {
                 latch.ready();
                 return Ok(CurrentEpoch(Arc::new(RwLock::new(epoch))));
@@ -124,13 +127,12 @@ pub async fn verify(
 /// gives new cursors. Ends with `ending`.
 pub async fn watch(
     jetstream: JetStream,
-    replicas: u8,
+    wanted: Vec<Definition>,
     latch: Latch,
     epoch: CurrentEpoch,
     metrics: IngestMetrics,
     ending: CancellationToken,
 ) {
-    let wanted = wanted(replicas);
     loop {
         tokio::select! {
             () = tokio::time::sleep(WATCH_EVERY) => {}

@@ -36,6 +36,7 @@ mod publishers;
 mod recovery;
 mod rights;
 mod secured;
+mod sinks;
 mod slow;
 mod tickets;
 mod traces;

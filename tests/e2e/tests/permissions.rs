@@ -54,6 +54,8 @@ const SUBJECTS: &[Row] = &[
     ("$KV.readstate.x", &[("ingest", SAME)]),
     ("$KV.commands.x", &[("ingest", SAME)]),
     ("$KV.tickets.x", &[("ingest", SAME)]),
+    ("$KV.devices.main.u1", &[("ingest", SAME)]),
+    ("$KV.sinks.position", &[("ingest", SAME)]),
     (
         "in.bookings.staff",
         &[
@@ -136,6 +138,10 @@ const CALLS: &[(&str, &[&str])] = &[
     ("STREAM.MSG.GET.KV_commands", &[]),
     ("DIRECT.GET.KV_commands", &[]),
     ("STREAM.MSG.GET.KV_tickets", &[]),
+    ("STREAM.MSG.GET.KV_devices", &[]),
+    ("DIRECT.GET.KV_devices", &[]),
+    ("STREAM.MSG.GET.KV_sinks", &[]),
+    ("STREAM.MSG.DELETE.KV_sinks", &[]),
     ("DIRECT.GET.EVENTS", &["gw", "agg", "reader"]),
     (
         "DIRECT.GET.EVENTS.evt.00.main.bookings.staff",
@@ -164,14 +170,15 @@ const CALLS: &[(&str, &[&str])] = &[
     ("STREAM.LEADER.STEPDOWN.EVENTS", &[]),
 ];
 
-/// What of the API ingest has, which lives in `CORE`: it looks, and changes nothing but queues.
-const INGEST_CALLS: [&str; 6] = [
+/// What of the API ingest has, which lives in `CORE`: it looks, and changes nothing but queues and what it has sent.
+const INGEST_CALLS: [&str; 7] = [
     "INFO",
     "STREAM.INFO.",
     "STREAM.NAMES",
     "STREAM.MSG.GET.",
     "DIRECT.GET.",
     "STREAM.PURGE.INQ_",
+    "STREAM.MSG.DELETE.KV_sinks",
 ];
 
 /// A subscription, its queue group, a subject in `CORE` that it would catch, who may have it, and who of those hears it.

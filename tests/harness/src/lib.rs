@@ -19,6 +19,7 @@ pub mod jwks;
 pub mod nats;
 pub mod outsider;
 pub mod postgres;
+pub mod receiver;
 pub mod rover;
 pub mod secured;
 pub mod stack;

@@ -11,6 +11,8 @@ pub mod code {
     pub const NOT_AVAILABLE: u64 = 10_008;
     /// No message at that position.
     pub const NO_MESSAGE: u64 = 10_037;
+    /// No message at this position, said to whoever would take it away.
+    pub const NO_SEQUENCE: u64 = 10_043;
     /// No such stream.
     pub const NO_STREAM: u64 = 10_059;
     /// The name is in use with another configuration.

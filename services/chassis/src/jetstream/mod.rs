@@ -143,6 +143,20 @@ impl JetStream {
             .map(drop)
     }
 
+    /// Takes one message out of a stream for ever; one that is not there is no mistake.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; after a time-out it may be gone. Asking again is harmless.
+    pub async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), ApiError> {
+        #[derive(Deserialize)]
+        struct Deleted {}
+        // Overwriting what lies on disk is for secrets, and costs a rewrite of the block.
+        let request = json!({ "seq": sequence, "no_erase": true }).to_string();
+        let call = format!("STREAM.MSG.DELETE.{stream}");
+        let deleted = self.call::<Deleted>(&call, request.into()).await;
+        optional(deleted, code::NO_SEQUENCE).map(drop)
+    }
+
     /// Reads one message from the stream's leader, so never an old answer; `None` if there is none.
     ///
     /// # Errors

@@ -111,6 +111,90 @@ pub fn preferences() -> Operation {
     )
 }
 
+/// `GET /v1/devices`
+#[must_use]
+pub fn devices() -> Operation {
+    let device = object(&[("device", text()), ("until", seconds())]);
+    let listed = object(&[
+        (
+            "publicKey",
+            json!({ "type": "string", "description": "`applicationServerKey` for `PushManager.subscribe`." }),
+        ),
+        ("devices", json!({ "type": "array", "items": device })),
+    ]);
+    devices_of(Operation::new(
+        "notifications",
+        "devices",
+        "Lists the user's devices that pushes go to.",
+    ))
+    .about("Without their addresses and keys.")
+    .answers(200, "The devices.", "application/json", listed)
+}
+
+/// `POST /v1/devices`
+#[must_use]
+pub fn register_device() -> Operation {
+    let keys = json!({
+        "type": "object",
+        "required": ["p256dh", "auth"],
+        "properties": { "p256dh": text(), "auth": text() },
+        "additionalProperties": false,
+    });
+    let subscription = json!({
+        "type": "object",
+        "description": "What `PushSubscription.toJSON()` says.",
+        "required": ["endpoint", "keys"],
+        "properties": { "endpoint": text(), "expirationTime": { "type": ["number", "null"] }, "keys": keys },
+        "additionalProperties": false,
+    });
+    let body = json!({
+        "type": "object",
+        "required": ["subscription"],
+        "properties": { "subscription": subscription, "name": { "type": ["string", "null"], "description": "What the user calls it." } },
+        "additionalProperties": false,
+    });
+    devices_of(Operation::new(
+        "notifications",
+        "register_device",
+        "Registers a device that pushes go to.",
+    ))
+    .about("The same again is the same device. It is told of what the user's feed holds, by the roles of this token and what is in force then.")
+    .takes("application/json", body)
+    .answers(
+        200,
+        "It is kept.",
+        "application/json",
+        object(&[("device", text()), ("until", seconds())]),
+    )
+    .refuses(BODY.map(Code::listed))
+}
+
+/// `DELETE /v1/devices/{device}`
+#[must_use]
+pub fn remove_device() -> Operation {
+    devices_of(Operation::new(
+        "notifications",
+        "remove_device",
+        "Removes one of the user's devices.",
+    ))
+    .about("Whether it was there, or is somebody else's, is not told.")
+    .path("device", "The device.", text())
+    .answers(
+        200,
+        "The user has no such device.",
+        "application/json",
+        object(&[]),
+    )
+}
+
+fn devices_of(operation: Operation) -> Operation {
+    api(operation).refuses([Code::NotFound, Code::Unknown, Code::Internal].map(Code::listed))
+}
+
+fn seconds() -> Value {
+    json!({ "type": "integer", "description": "Unix seconds until when it is pushed to, unless it is registered again." })
+}
+
 fn page() -> Value {
     let placed = object(&[("cursor", cursor()), ("event", event())]);
     let mark = object(&[

@@ -18,6 +18,8 @@ pub(super) enum Route {
     Preferences,
     Refresh,
     Ticket,
+    Devices,
+    Device,
     PageConfig,
     Page,
     /// A path below `/v1/` where nothing is.
@@ -35,6 +37,8 @@ impl Route {
             Some("preferences") => Self::Preferences,
             Some("refresh") => Self::Refresh,
             Some("tickets") => Self::Ticket,
+            Some("devices") => Self::Devices,
+            Some(rest) if rest.starts_with("devices/") => Self::Device,
             Some("metrics") => Self::Metrics,
             Some(rest) if rest.starts_with("metrics/") => Self::Series,
             Some(rest) if rest.starts_with("rooms/") && rest.ends_with("/snapshot") => Self::Snapshot,
@@ -56,22 +60,30 @@ impl Route {
         match self {
             // Whatever the method, there is nothing.
             Self::Nothing => true,
+            Self::Devices => [Method::GET, Method::HEAD, Method::POST].contains(method),
+            Self::Device => *method == Method::DELETE,
             _ if self.is_post() => *method == Method::POST,
             _ => *method == Method::GET || *method == Method::HEAD,
         }
     }
 
-    /// The method that does something.
+    /// The method that does something, or those.
     pub(super) fn method(self) -> &'static str {
-        if self.is_post() { "POST" } else { "GET" }
+        match self {
+            Self::Devices => "GET, POST",
+            Self::Device => "DELETE",
+            _ if self.is_post() => "POST",
+            _ => "GET",
+        }
     }
 
     /// All methods, as `Allow` lists them.
     pub(super) fn allowed(self) -> &'static str {
-        if self.is_post() {
-            "POST, OPTIONS"
-        } else {
-            "GET, HEAD, OPTIONS"
+        match self {
+            Self::Devices => "GET, HEAD, POST, OPTIONS",
+            Self::Device => "DELETE, OPTIONS",
+            _ if self.is_post() => "POST, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
         }
     }
 
@@ -98,6 +110,7 @@ impl Route {
             Self::Preferences => "preferences",
             Self::Refresh => "refresh",
             Self::Ticket => "ticket",
+            Self::Devices | Self::Device => "device",
             Self::PageConfig => "page_config",
             Self::Page => "page",
             Self::Nothing => "other",

@@ -26,6 +26,7 @@ mod refusals;
 mod relay;
 mod schemas;
 mod services;
+mod sinks;
 mod start;
 mod statistics;
 mod transactions;
