@@ -18,6 +18,7 @@ mod inbox;
 mod input;
 mod look;
 mod newcomers;
+mod pieces;
 mod presence;
 mod present;
 mod recovery;
@@ -29,8 +30,8 @@ mod write;
 
 use door::{Door, LISTENER};
 pub(crate) use history::newest_that_fit;
-use inbox::INBOX_MAX;
 pub use inbox::{Arrival, Caller, Handle, Newcomer};
+use inbox::{INBOX_MAX, INBOX_TURN};
 pub(crate) use inbox::{Inbox, Inlet};
 pub use look::{Counts, Filter, Holder, Known, Seen, SeenWhole, number};
 pub use newcomers::Front;
@@ -39,11 +40,12 @@ use strangers::Strangers;
 pub use stream::Stream;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use mio::event::Event;
 use mio::{Events, Interest, Poll, Token, Waker};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
@@ -175,6 +177,10 @@ struct Shard {
     poll: Poll,
     handle: Handle,
     inlet: Inlet,
+    /// More waits in the inbox than a turn takes.
+    more: bool,
+    /// Messages that may still be taken between the pieces of this turn.
+    between: usize,
     shared: Shared,
     connections: Slab<Connection>,
     door: Door,
@@ -183,6 +189,8 @@ struct Shard {
     /// How many of the connections are streams of server-sent events.
     streams: usize,
     members: Members,
+    /// When somebody was written an event last, milliseconds of the shard's clock.
+    written_millis: u64,
     /// When rooms write what they have gathered: instant and place.
     gathering: BinaryHeap<Reverse<(u64, usize)>>,
     /// How long busy rooms gather, milliseconds; 0: not at all.
@@ -208,7 +216,7 @@ struct Shard {
     /// Connections whose socket took less than it was given, to be looked at by the wheel.
     blocked: Vec<u32>,
     /// Connections that may take the next page of their recovery.
-    pages: Vec<u32>,
+    pages: VecDeque<u32>,
     /// Who is told when other people are in a room.
     watchers: HashMap<Place, HashSet<u32>>,
     /// Connections that end for a reason found while others were served.
@@ -245,6 +253,11 @@ impl Clock {
     }
 }
 
+/// The key of the connection or newcomer that an event is about.
+fn key_of(event: &Event) -> u32 {
+    u32::try_from(event.token().0).unwrap_or(u32::MAX)
+}
+
 impl Shard {
     fn new(number: usize, poll: Poll, (handle, inlet): (Handle, Inlet), shared: Shared) -> Self {
         let clock = Clock {
@@ -256,7 +269,10 @@ impl Shard {
             poll,
             handle,
             inlet,
+            more: false,
+            between: pieces::BETWEEN,
             stale: shared.hub.status().stale,
+            written_millis: 0,
             gathering: BinaryHeap::new(),
             window_millis: u64::try_from(shared.limits.flush_window.as_millis()).unwrap_or(u64::MAX),
             rights_generation: shared.gate.rights().generation(),
@@ -281,7 +297,7 @@ impl Shard {
             unread: Vec::new(),
             dirty: Vec::new(),
             blocked: Vec::new(),
-            pages: Vec::new(),
+            pages: VecDeque::new(),
             watchers: HashMap::new(),
             ending: Vec::new(),
             drain: None,
@@ -294,9 +310,8 @@ impl Shard {
 
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
-        let mut more = false;
-        while !(self.draining && self.connections.is_empty()) {
-            let timeout = self.timeout(more);
+        while !(self.draining && self.connections.is_empty() && self.strangers.is_empty()) {
+            let timeout = self.timeout();
             if let Err(error) = self.poll.poll(&mut events, Some(timeout)) {
                 // A signal interrupts the wait; anything else cannot happen to a live epoll descriptor.
                 if error.kind() != ErrorKind::Interrupted {
@@ -305,24 +320,33 @@ impl Shard {
                 }
             }
             self.now = self.clock.now();
+            self.between = pieces::BETWEEN;
             self.decide_again();
+            // What waits for a socket is written before anything else is queued behind it.
             for event in &events {
                 if event.token() == LISTENER {
                     self.door.more = true;
-                } else if event.token() != WAKE {
-                    let key = u32::try_from(event.token().0).unwrap_or(u32::MAX);
-                    let closed = event.is_read_closed() || event.is_error();
-                    let readable = event.is_readable() || closed;
-                    let patient = readable && self.is_stranger(key);
-                    if patient {
-                        self.strangers.heard(key, closed);
-                    }
-                    self.ready(key, readable && !patient, closed, event.is_writable());
+                } else if event.token() != WAKE && event.is_writable() {
+                    self.writable(key_of(event));
+                }
+            }
+            for event in &events {
+                let closed = event.is_read_closed() || event.is_error();
+                let heard = event.is_readable() || closed;
+                if !heard || [LISTENER, WAKE].contains(&event.token()) {
+                    continue;
+                }
+                let key = key_of(event);
+                if self.is_stranger(key) {
+                    self.strangers.heard(key, closed);
+                } else {
+                    self.read(key, closed);
+                    self.attend();
                 }
             }
             self.read_deferred();
             self.settle();
-            more = self.take_inbox();
+            self.more = self.take_inbox(INBOX_TURN);
             self.flush_due();
             self.let_in();
             self.timers();
@@ -336,14 +360,15 @@ impl Shard {
         }
     }
 
-    fn timeout(&self, more: bool) -> Duration {
-        let resting = self.door.rests_until.saturating_sub(self.now.millis);
-        if more
+    fn timeout(&self) -> Duration {
+        let resting = self.strangers.rest(self.now.millis);
+        let door_resting = self.door.rests_until.saturating_sub(self.now.millis);
+        let wants_in = !self.strangers.is_empty() || (self.door.more && door_resting == 0);
+        if self.more
             || self.is_deciding()
             || !self.unread.is_empty()
             || !self.pages.is_empty()
-            || !self.strangers.is_empty()
-            || (self.door.more && resting == 0)
+            || (wants_in && resting == 0)
         {
             return Duration::ZERO;
         }
@@ -358,13 +383,14 @@ impl Shard {
             .gathering
             .peek()
             .map_or(idle, |Reverse((due, _))| due.saturating_sub(self.now.millis));
-        let rest = if resting == 0 { idle } else { resting };
+        let rests = [resting, door_resting].into_iter().filter(|rest| *rest > 0);
+        let rest = rests.min().unwrap_or(idle);
         Duration::from_millis(idle.min(tick).min(flush).min(rest))
     }
 
-    /// Takes a bounded number of messages; whether more wait.
-    fn take_inbox(&mut self) -> bool {
-        if self.inlet.begin() {
+    /// Takes at most so many messages; whether more wait.
+    fn take_inbox(&mut self, most: usize) -> bool {
+        if self.inlet.begin(most) {
             tracing::warn!(
                 "a shard fell more than {INBOX_MAX} messages behind; its clients are told to come back"
             );
@@ -391,7 +417,7 @@ impl Shard {
         match message {
             Inbox::Listen(listener) => self.open_door(listener),
             Inbox::Shut => self.shut_door(),
-            Inbox::Arrival(arrival) => drop(self.arrive(*arrival)),
+            Inbox::Arrival(arrival) => self.strangers.arrived(arrival),
             Inbox::Look(question) => question.answer(self),
             Inbox::Answered(answered) => self.answered(*answered),
             Inbox::Told(told) => self.ring(*told),
@@ -472,18 +498,11 @@ impl Shard {
         Some(key)
     }
 
-    /// A socket is ready for something. `closed`: its other side says nothing more, so it is to be read to the end.
-    fn ready(&mut self, key: u32, readable: bool, closed: bool, writable: bool) {
-        if writable
-            && self
-                .connections
-                .get(key as usize)
-                .is_some_and(Connection::is_blocked)
-        {
+    /// A socket takes bytes again.
+    fn writable(&mut self, key: u32) {
+        let connection = self.connections.get(key as usize);
+        if connection.is_some_and(Connection::is_blocked) {
             self.flush(key);
-        }
-        if readable {
-            self.read(key, closed);
         }
     }
 

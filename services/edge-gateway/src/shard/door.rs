@@ -18,8 +18,6 @@ use crate::accept::{self, Away};
 
 /// The listener among the keys of connections.
 pub(super) const LISTENER: Token = Token(usize::MAX - 1);
-/// Connections accepted before those that are in have their turn.
-const ACCEPTS_TURN: usize = 64;
 /// How long accepting rests when the process is out of file descriptors, milliseconds.
 pub(super) const REST_MILLIS: u64 = 50;
 /// Turned-away sockets that are kept open so long that their answer arrives.
@@ -57,8 +55,8 @@ impl Shard {
         self.door.more = true;
     }
 
-    /// Accepts a bounded number of connections, if any wait, until the turn of those who want in is `over`.
-    pub(super) fn answer_door(&mut self, over: impl Fn() -> bool) {
+    /// Closes those who have had time to read why they were turned away.
+    pub(super) fn forget_turned_away(&mut self) {
         let now = self.now.millis;
         let gone = |since: &u64| now >= since + TURNED_AWAY_MILLIS;
         while self
@@ -69,43 +67,30 @@ impl Shard {
         {
             self.door.turned_away.pop_front();
         }
-        if !self.door.more || now < self.door.rests_until {
-            return;
+    }
+
+    /// Accepts one connection, if any waits; whether one was accepted, or may be by asking again.
+    pub(super) fn answer_door(&mut self) -> bool {
+        if !self.door.more || self.now.millis < self.door.rests_until {
+            return false;
         }
-        for _ in 0..ACCEPTS_TURN {
-            let Some(accepted) = self.door.listener.as_ref().map(TcpListener::accept) else {
-                self.door.more = false;
-                return;
-            };
-            match accepted {
-                Ok((socket, peer)) => {
-                    self.admit(socket, peer.ip());
-                    if over() {
-                        return;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.door.more = false;
-                    return;
-                }
+        let accepted = self.door.listener.as_ref().map(TcpListener::accept);
+        match accepted {
+            Some(Ok((socket, peer))) => self.admit(socket, peer.ip()),
+            None => self.door.more = false,
+            Some(Err(error)) => match error.kind() {
+                ErrorKind::WouldBlock => self.door.more = false,
                 // It was gone before it was accepted.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::ConnectionAborted | ErrorKind::Interrupted
-                    ) => {}
-                Err(error) => {
-                    if self.door.spare.is_some() {
-                        self.turn_away_one_more(&error);
-                        continue;
-                    }
+                ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
+                _ if self.door.spare.is_some() => self.turn_away_one_more(&error),
+                _ => {
                     tracing::warn!(%error, "accept failed: {error}");
-                    self.door.rests_until = now + REST_MILLIS;
+                    self.door.rests_until = self.now.millis + REST_MILLIS;
                     self.door.spare = spare();
-                    return;
                 }
-            }
+            },
         }
+        self.door.more && self.now.millis >= self.door.rests_until
     }
 
     fn admit(&mut self, socket: TcpStream, address: std::net::IpAddr) {

@@ -150,6 +150,7 @@ impl Shard {
         let limits = self.shared.limits.outbox;
         let written = traces::Written::begin(events, self.tally.deliveries);
         let mut unresolved: Vec<u32> = Vec::new();
+        let before = self.tally.deliveries;
         for (_, class) in &mut entry.classes {
             if (class.encoding == Encoding::Sse) != (to == To::Streams) {
                 continue;
@@ -186,6 +187,9 @@ impl Shard {
         }
         if let Some(written) = written {
             written.end(events, self.tally.deliveries, to == To::Streams);
+        }
+        if self.tally.deliveries > before {
+            self.written_millis = now.millis;
         }
         for key in unresolved {
             self.have_come_back(key);

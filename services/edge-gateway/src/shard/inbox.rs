@@ -26,7 +26,7 @@ use crate::sync::{AtomicBool, AtomicUsize, Receiver, Sender, channel};
 /// the loss is seen.
 pub(super) const INBOX_MAX: usize = if cfg!(test) { 4 } else { 100_000 };
 /// Messages taken from the inbox in one turn.
-const INBOX_TURN: usize = if cfg!(test) { 2 } else { 256 };
+pub(super) const INBOX_TURN: usize = if cfg!(test) { 2 } else { 256 };
 
 /// A socket that has not said anything yet.
 #[derive(Debug)]
@@ -114,19 +114,27 @@ pub(crate) struct Inlet {
     inbox: Receiver<Inbox>,
     signal: Arc<Signal>,
     taken: usize,
+    /// How many may be taken.
+    most: usize,
 }
 
 impl Inlet {
-    /// Begins a turn: from here on another message wakes the shard again. Whether deliveries were lost since the turn before.
-    pub(crate) fn begin(&mut self) -> bool {
-        self.taken = 0;
+    /// Begins a turn of at most so many messages: from here on another message wakes the shard again. Whether deliveries were lost since
+    /// the turn before.
+    pub(crate) fn begin(&mut self, most: usize) -> bool {
+        (self.taken, self.most) = (0, most.min(INBOX_TURN));
         self.signal.notified.store(false, Ordering::Release);
         self.signal.lost.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether something has come that was not taken yet.
+    pub(crate) fn waits(&self) -> bool {
+        self.signal.backlog.load(Ordering::Relaxed) > 0
+    }
+
     /// The next message of this turn.
     pub(crate) fn next(&mut self) -> Option<Inbox> {
-        if self.taken == INBOX_TURN {
+        if self.taken == self.most {
             return None;
         }
         let message = self.inbox.try_recv().ok()?;
@@ -137,7 +145,12 @@ impl Inlet {
     /// Ends the turn. Whether more may wait: then the next one begins without being woken.
     pub(crate) fn end(&mut self) -> bool {
         self.signal.backlog.fetch_sub(self.taken, Ordering::Relaxed);
-        self.taken == INBOX_TURN
+        self.taken == self.most
+    }
+
+    /// How many were taken in this turn.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
     }
 }
 
@@ -150,6 +163,7 @@ impl Handle {
             inbox,
             signal: Arc::clone(&signal),
             taken: 0,
+            most: INBOX_TURN,
         };
         let handle = Self {
             inbox: sender,
@@ -293,7 +307,7 @@ mod tests {
         rig.handle.shut();
         assert!(!rig.wakes(), "it is awake already");
         // From the beginning of a turn on another message is another reason to wake up, whether or not the turn finds it.
-        assert!(!rig.inlet.begin());
+        assert!(!rig.inlet.begin(INBOX_TURN));
         rig.handle.shut();
         assert!(rig.wakes());
         let taken = std::iter::from_fn(|| rig.inlet.next()).count();
@@ -302,7 +316,7 @@ mod tests {
             (INBOX_TURN, true),
             "a turn is bounded, and says that more waits"
         );
-        rig.inlet.begin();
+        rig.inlet.begin(INBOX_TURN);
         assert!(rig.inlet.next().is_some() && rig.inlet.next().is_none());
         assert!(!rig.inlet.end());
     }
@@ -321,7 +335,7 @@ mod tests {
         let mut lost = 0;
         let mut taken = 0;
         loop {
-            lost += usize::from(rig.inlet.begin());
+            lost += usize::from(rig.inlet.begin(INBOX_TURN));
             let before = taken;
             while rig.inlet.next().is_some() {
                 taken += 1;
@@ -334,6 +348,6 @@ mod tests {
         assert_eq!((lost, taken), (1, INBOX_MAX + 1));
         // There is room again.
         rig.handle.tell(delivery());
-        assert!(!rig.inlet.begin() && rig.inlet.next().is_some());
+        assert!(!rig.inlet.begin(INBOX_TURN) && rig.inlet.next().is_some());
     }
 }

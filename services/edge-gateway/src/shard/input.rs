@@ -66,6 +66,7 @@ impl Shard {
     pub(super) fn read_deferred(&mut self) {
         for key in std::mem::take(&mut self.unread) {
             self.read(key, true);
+            self.attend();
         }
     }
 

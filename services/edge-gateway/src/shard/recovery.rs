@@ -334,14 +334,22 @@ impl Shard {
 
     /// Goes on with long recoveries of clients that have taken their last page: one page per client and turn.
     pub(super) fn next_pages(&mut self) {
-        for key in std::mem::take(&mut self.pages) {
-            let Some(connection) = self.connections.get_mut(key as usize) else {
-                continue;
-            };
-            if connection.page_ticket == 0 && !connection.is_blocked() {
-                self.next_page(key);
+        // Who has had a page and wants another one stands at the end.
+        let mut left = self.pages.len();
+        self.piece_by_piece(|shard| {
+            if left == 0 {
+                return false;
             }
-        }
+            left -= 1;
+            let Some(key) = shard.pages.pop_front() else {
+                return false;
+            };
+            let connection = shard.connections.get_mut(key as usize);
+            if connection.is_some_and(|connection| connection.page_ticket == 0 && !connection.is_blocked()) {
+                shard.next_page(key);
+            }
+            true
+        });
     }
 
     fn next_page(&mut self, key: u32) {
@@ -397,7 +405,7 @@ impl Shard {
                 self.tickets.remove(&ticket);
                 if let Some(connection) = self.connections.get_mut(key as usize) {
                     connection.page_ticket = 0;
-                    self.pages.push(key);
+                    self.pages.push_back(key);
                 }
             }
             Some(Ticket::Reading(key)) => {

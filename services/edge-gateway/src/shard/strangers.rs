@@ -1,25 +1,44 @@
 //! Who wants in, in the order of knocking, and what of a turn that may cost.
 //!
 //! To let somebody in takes a hundred times what a delivery takes: a signature, a policy, rooms read back. When thousands come at
-//! once, those who are in must not notice: they have their turn first, and what comes in has a bounded part of each.
+//! once, those who are in must not notice: what comes in has a bounded part of each turn, piece by piece (`pieces`).
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
 
 use super::Shard;
+use super::inbox::Arrival;
 use super::newcomers::NEWCOMER;
 use crate::connection::Stage;
 
-/// What of one turn those who want in may take. One that has begun is finished.
-const STRANGERS_TURN: Duration = Duration::from_micros(500);
+/// Those who want in rest between their parts while those who are in are being served: while somebody was written to within this time,
+/// milliseconds.
+const SERVING_MILLIS: u64 = 100;
+/// So long do they rest, milliseconds; nothing shorter can be waited for. So they have a third of a shard's time, some thousands
+/// a second, and what an event needs before it comes here, ingest and NATS and the reader of both, finds a processor meanwhile.
+const REST_MILLIS: u64 = 1;
 
-/// Sockets that were heard, and openings that can go on. Holds each at most once, so it is bounded by the connections.
+/// Sockets that were heard, openings that can go on, and sockets that the HTTP library hands over. Holds each at most once, so it is
+/// bounded by the connections.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     order: VecDeque<u32>,
     /// Whether the other side has said its last word.
     heard: HashMap<u32, bool>,
     tickets: VecDeque<u64>,
+    arrivals: VecDeque<Box<Arrival>>,
+    /// Nobody is let in before this instant.
+    rests_until: u64,
+}
+
+/// What is next.
+#[derive(Debug)]
+enum Next {
+    /// An opening has what it waited for.
+    Ticket(u64),
+    /// Somebody was upgraded.
+    Arrival(Box<Arrival>),
+    /// A socket has something to say; whether nothing more after it.
+    Heard(u32, bool),
 }
 
 impl Strangers {
@@ -38,14 +57,38 @@ impl Strangers {
         self.tickets.push_back(ticket);
     }
 
-    /// Whether nobody waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty() && self.tickets.is_empty()
+    /// Somebody was upgraded elsewhere.
+    pub(super) fn arrived(&mut self, arrival: Box<Arrival>) {
+        self.arrivals.push_back(arrival);
     }
 
-    fn next(&mut self) -> Option<(u32, bool)> {
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty() && self.tickets.is_empty() && self.arrivals.is_empty()
+    }
+
+    /// How long nobody is let in from `millis` on.
+    pub(super) fn rest(&self, millis: u64) -> u64 {
+        self.rests_until.saturating_sub(millis)
+    }
+
+    /// A part of a turn is used up. `written_millis`: when somebody was written to last.
+    fn part_is_over(&mut self, millis: u64, written_millis: u64) {
+        if millis < written_millis + SERVING_MILLIS {
+            self.rests_until = millis + REST_MILLIS;
+        }
+    }
+
+    /// First who has waited for rooms, then who was upgraded, then who has something to say.
+    fn next(&mut self) -> Option<Next> {
+        if let Some(ticket) = self.tickets.pop_front() {
+            return Some(Next::Ticket(ticket));
+        }
+        if let Some(arrival) = self.arrivals.pop_front() {
+            return Some(Next::Arrival(arrival));
+        }
         let key = self.order.pop_front()?;
-        Some((key, self.heard.remove(&key).unwrap_or(false)))
+        Some(Next::Heard(key, self.heard.remove(&key).unwrap_or(false)))
     }
 }
 
@@ -59,37 +102,38 @@ impl Shard {
                 .is_some_and(|connection| matches!(connection.stage, Stage::Handshake { .. }))
     }
 
-    /// Goes on with those who want in until their part of the turn is over: first who has waited for rooms, then who has
-    /// something to say, then who is at the door.
+    /// Goes on with those who want in until their part of the turn is over; last who is at the door.
     pub(super) fn let_in(&mut self) {
-        let began = Instant::now();
-        let over = || began.elapsed() >= STRANGERS_TURN;
-        while let Some(ticket) = self.strangers.tickets.pop_front() {
-            self.ticket_ready(ticket);
-            self.settle();
-            if over() {
-                return;
+        self.forget_turned_away();
+        if self.strangers.rest(self.now.millis) > 0 {
+            return;
+        }
+        if self.piece_by_piece(Self::let_one_in) {
+            let millis = self.clock.now().millis;
+            self.strangers.part_is_over(millis, self.written_millis);
+        }
+    }
+
+    fn let_one_in(&mut self) -> bool {
+        match self.strangers.next() {
+            Some(Next::Ticket(ticket)) => self.ticket_ready(ticket),
+            Some(Next::Arrival(arrival)) => drop(self.arrive(*arrival)),
+            Some(Next::Heard(key, closed)) if key & NEWCOMER == 0 => self.read(key, closed),
+            Some(Next::Heard(key, _)) => self.hear(key & !NEWCOMER),
+            None => {
+                if !self.answer_door() {
+                    return false;
+                }
             }
         }
-        while let Some((key, closed)) = self.strangers.next() {
-            if key & NEWCOMER == 0 {
-                self.read(key, closed);
-            } else {
-                self.hear(key & !NEWCOMER);
-            }
-            self.settle();
-            if over() {
-                return;
-            }
-        }
-        self.answer_door(over);
         self.settle();
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Strangers;
+    use super::{Next, REST_MILLIS, Strangers};
 
     #[test]
     fn each_has_one_place_in_the_order_of_knocking() {
@@ -97,14 +141,39 @@ mod tests {
         for (key, closed) in [(3, false), (1, false), (3, true), (2, false), (1, false)] {
             strangers.heard(key, closed);
         }
-        let order: Vec<_> = std::iter::from_fn(|| strangers.next()).collect();
-        assert_eq!(order, [(3, true), (1, false), (2, false)]);
+        strangers.can_go_on(7);
+        let next = |strangers: &mut Strangers| match strangers.next()? {
+            Next::Ticket(ticket) => Some((u32::try_from(ticket).unwrap(), None)),
+            Next::Arrival(_) => None,
+            Next::Heard(key, closed) => Some((key, Some(closed))),
+        };
+        let order: Vec<_> = std::iter::from_fn(|| next(&mut strangers)).collect();
+        assert_eq!(
+            order,
+            [(7, None), (3, Some(true)), (1, Some(false)), (2, Some(false))]
+        );
         assert!(strangers.is_empty());
         strangers.heard(1, false);
         assert_eq!(
-            strangers.next(),
-            Some((1, false)),
+            next(&mut strangers),
+            Some((1, Some(false))),
             "who was heard may knock again"
         );
+    }
+
+    #[test]
+    fn they_rest_only_while_others_are_served() {
+        let mut strangers = Strangers::default();
+        // When a part was over, when somebody was written to last, how long they rest.
+        for (millis, written, rest) in [
+            (5_000, 0, 0),
+            (5_001, 5_001, REST_MILLIS),
+            (5_100, 5_001, REST_MILLIS),
+            (5_101, 5_001, 0),
+        ] {
+            strangers.part_is_over(millis, written);
+            assert_eq!(strangers.rest(millis), rest, "{millis}");
+            assert_eq!(strangers.rest(millis + REST_MILLIS), 0);
+        }
     }
 }

@@ -55,7 +55,7 @@ impl Shard {
             // All is said: the other side's FIN, or the end of its time, drops the socket.
             Stage::Closing { .. } => drop(connection.socket.shutdown(std::net::Shutdown::Write)),
             Stage::Session(session) if session.rooms.iter().any(|room| room.behind.is_some()) => {
-                self.pages.push(key)
+                self.pages.push_back(key)
             }
             _ => {}
         }

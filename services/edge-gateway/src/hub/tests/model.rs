@@ -95,7 +95,7 @@ impl Loop {
                 return Found::Nothing;
             }
             self.in_turn = true;
-            if self.inlet.begin() {
+            if self.inlet.begin(usize::MAX) {
                 return Found::Lost;
             }
         }
