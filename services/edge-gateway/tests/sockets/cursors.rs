@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Gateway, ids};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 fn tenant(name: &str) -> Tenant {
     Tenant::parse(name).unwrap()

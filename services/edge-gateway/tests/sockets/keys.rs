@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::Gateway;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_issuer_has_keys_of_its_own() {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::{Gateway, ids};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connect_answers_for_every_room_and_then_delivers() {

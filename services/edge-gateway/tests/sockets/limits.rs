@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::{Gateway, resident_kib};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 const PAGE: &[u8] = b"GET /page.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
 /// What a new connection with this request is answered.

@@ -15,7 +15,7 @@ use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
 use super::{Gateway, ids};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A client that speaks Protobuf. What it reads is shown as its JSON form, to be compared.
 struct Peer {
