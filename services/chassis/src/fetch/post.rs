@@ -158,10 +158,13 @@ mod tests {
 
     use super::*;
 
-    fn poster() -> Poster {
+    /// Longer than anything takes that is answered, on a machine that has much else to do.
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn poster(within: Duration) -> Poster {
         crate::process::install_crypto();
         let authority = include_bytes!("../../../../proto/tests/tls/ca.pem");
-        Poster::new(Duration::from_millis(600), Some(authority)).unwrap()
+        Poster::new(within, Some(authority)).unwrap()
     }
 
     /// Answers every connection with these bytes, or with nothing; what it read of the first one.
@@ -195,7 +198,7 @@ mod tests {
         let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
         let mut headers = HeaderMap::new();
         headers.insert("x-one", HeaderValue::from_static("1"));
-        let posted = poster()
+        let posted = poster(LONG)
             .post(&url, &[nobody, address], headers, Bytes::from_static(b"hello"))
             .await
             .unwrap();
@@ -215,17 +218,25 @@ mod tests {
     #[tokio::test]
     async fn silence_and_what_is_not_http_have_an_end() {
         let url = Url::parse("http://localhost/").unwrap();
-        let post = async |address: SocketAddr| {
+        let post = async |address: SocketAddr, within: Duration| {
             let body = Bytes::from_static(b"hello");
-            let posted = poster().post(&url, &[address], HeaderMap::new(), body).await;
+            let posted = poster(within)
+                .post(&url, &[address], HeaderMap::new(), body)
+                .await;
             posted.unwrap_err().label()
         };
-        assert_eq!(post(server(None).await.0).await, "slow");
         assert_eq!(
-            post(server(Some("nonsense\r\n\r\n")).await.0).await,
+            post(server(None).await.0, Duration::from_millis(300)).await,
+            "slow"
+        );
+        assert_eq!(
+            post(server(Some("nonsense\r\n\r\n")).await.0, LONG).await,
             "unreachable"
         );
-        assert_eq!(post(SocketAddr::from(([127, 0, 0, 1], 1))).await, "unreachable");
+        assert_eq!(
+            post(SocketAddr::from(([127, 0, 0, 1], 1)), LONG).await,
+            "unreachable"
+        );
         assert!(Poster::new(Duration::from_secs(1), Some(b"no certificate")).is_err());
     }
 }
