@@ -57,12 +57,7 @@ pub struct Allowed<'a> {
 /// # Errors
 /// Every mistake that can be found, in the order of the file.
 pub fn parse(text: &str, file: &str, allowed: &Allowed<'_>) -> Result<Vec<Issuer>, Vec<Mistake>> {
-    let mut mistakes = Mistakes::new(file, text);
-    let root = yaml::read(text).map_err(|(at, message)| {
-        let mut mistakes = Mistakes::new(file, text);
-        mistakes.add(at, message);
-        mistakes.finish()
-    })?;
+    let (root, mut mistakes) = yaml::read(text, file)?;
     let list = each(&root, "a list of issuers", &mut mistakes, |node, mistakes| {
         issuer(node, allowed, mistakes).map(|issuer| (node.at, issuer))
     });

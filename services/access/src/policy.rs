@@ -22,7 +22,7 @@ pub(crate) use compiled::{Compiled, Entry, PermissionId, PermissionSet};
 use crate::audience::{AudienceId, AudienceSet};
 use crate::principal::Principal;
 use crate::rights::Rights;
-use crate::yaml::{self, Mistake, Mistakes};
+use crate::yaml::{self, Mistake};
 
 /// Where `activity` messages of clients go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,14 +55,7 @@ impl Policy {
     /// # Errors
     /// As [`Policy::parse`]; and more different role names than there are numbers, over all policies of this process.
     pub fn parse_after(text: &str, file: &str, before: Option<&Self>) -> Result<Self, Vec<Mistake>> {
-        let mut mistakes = Mistakes::new(file, text);
-        let root = match yaml::read(text) {
-            Ok(root) => root,
-            Err((at, message)) => {
-                mistakes.add(at, message);
-                return Err(mistakes.finish());
-            }
-        };
+        let (root, mut mistakes) = yaml::read(text, file)?;
         let draft = draft::read(&root, &mut mistakes);
         let before = before.map(|before| &*before.compiled);
         let (compiled, publishers) = compile::compile(draft, fnv1a64(text.as_bytes()), before, &mut mistakes);

@@ -63,11 +63,22 @@ impl Value {
     }
 }
 
-/// Reads YAML text.
+/// Reads a file, and begins the list of what is wrong with what it says. `file` is only the name that mistakes carry.
 ///
 /// # Errors
-/// The place and the reason, if it is not YAML, has a key twice, or is too large or too deep.
-pub fn read(text: &str) -> Result<Node, (At, String)> {
+/// The one mistake there is, if it is not YAML, has a key twice, or is too large or too deep.
+pub fn read<'a>(text: &'a str, file: &'a str) -> Result<(Node, Mistakes<'a>), Vec<Mistake>> {
+    let mut mistakes = Mistakes::new(file, text);
+    match tree(text) {
+        Ok(root) => Ok((root, mistakes)),
+        Err((at, message)) => {
+            mistakes.add(at, message);
+            Err(mistakes.finish())
+        }
+    }
+}
+
+fn tree(text: &str) -> Result<Node, (At, String)> {
     if text.len() > FILE_BYTES_MAX {
         return Err((At::default(), "the file is larger than 1 MiB".to_owned()));
     }

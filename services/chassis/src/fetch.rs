@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -259,16 +260,7 @@ impl Fetcher {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
-            .max_headers(FIELDS_MAX)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(unreachable)?;
-        // Dropped with this future, and the connection with it.
-        let mut driver = JoinSet::new();
-        driver.spawn(connection);
-        let response = sender.send_request(request).await.map_err(unreachable)?;
+        let (response, _connection) = sent(stream, request).await?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
         }
@@ -301,6 +293,26 @@ impl fmt::Debug for Fetcher {
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
+}
+
+/// Sends a request. What drives the connection comes with the head of the answer: dropped, the connection is closed.
+async fn sent<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, JoinSet<hyper::Result<()>>), FetchError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(FIELDS_MAX)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(unreachable)?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let response = sender.send_request(request).await.map_err(unreachable)?;
+    Ok((response, driver))
 }
 
 fn unreachable(error: impl fmt::Display) -> FetchError {

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use roomcast_harness::client::Client;
-use roomcast_harness::repository;
-use roomcast_harness::stack::{Options, Stack};
+use roomcast_harness::stack::Stack;
 use roomcast_harness::stream::Stream;
 use roomcast_harness::{binary, eventually};
 use serde_json::json;
 
-use crate::world::alone;
+use crate::world::{alone, options, own};
 
 /// In what events say; every other canary has a name of its own.
 const PAYLOAD: &str = "canary-payload-7f3a";
@@ -30,7 +29,6 @@ type Canaries = Vec<(&'static str, String)>;
 #[test]
 fn nothing_that_is_secret_is_said_anywhere() {
     alone(async {
-        let file = |name: &str| Some(repository().join("tests/e2e").join(name));
         let env = [
             // All that we say, as detailed as it gets; libraries at what an operator would turn on.
             (
@@ -39,15 +37,7 @@ fn nothing_that_is_secret_is_said_anywhere() {
             ),
             ("ROOMCAST_LOG_FORMAT", "json"),
         ];
-        let options = Options {
-            policy: file("policy.yaml"),
-            metrics: file("metrics.yaml"),
-            env: env
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-            ..Options::default()
-        };
-        let Some(stack) = tokio::task::spawn_blocking(move || Stack::start(&options)).await? else {
+        let Some(stack) = own(options(&env)).await? else {
             return Ok(());
         };
         let mut canaries: Canaries = vec![

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
-use roomcast_harness::stack::{Options, Stack};
+use roomcast_harness::stack::Stack;
 use roomcast_harness::{folder, repository, skip};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::world::{alone, calm};
+use crate::world::{alone, calm, options};
 
 /// Where `make tools` puts the two programs.
 const TOOLS: &str = ".tools/python";
@@ -295,12 +295,7 @@ fn the_documents_are_openapi_3_1() {
 #[test]
 fn whatever_is_tried_is_answered_as_documented() {
     let Some(tools) = tools() else { return };
-    let file = |name: &str| Some(repository().join("tests/e2e").join(name));
-    let Some(stack) = Stack::start(&Options {
-        policy: file("policy.yaml"),
-        metrics: file("metrics.yaml"),
-        ..Options::default()
-    }) else {
+    let Some(stack) = Stack::start(&options(&[])) else {
         return;
     };
     alone(async {

@@ -8,7 +8,7 @@ use roomcast_harness::stack::{Options, Stack};
 use roomcast_harness::{eventually, folder, repository};
 use serde_json::{Value, json};
 
-use crate::world::alone;
+use crate::world::{alone, options, own};
 
 /// How long anything may take on a machine that has much else to do.
 const WITHIN: Duration = Duration::from_secs(40);
@@ -54,16 +54,14 @@ fn a_users_device_is_pushed_to_until_it_is_removed() {
             receiver.url("/pager"),
         );
         std::fs::write(&file, text)?;
-        let options = Options {
-            policy: Some(repository().join("tests/e2e/policy.yaml")),
-            metrics: Some(repository().join("tests/e2e/metrics.yaml")),
+        let started = Options {
             more: vec![
                 "--ingest-env".to_owned(),
                 format!("ROOMCAST_SINKS_FILE={}", file.display()),
             ],
-            ..Options::default()
+            ..options(&[])
         };
-        let Some(stack) = tokio::task::spawn_blocking(move || Stack::start(&options)).await? else {
+        let Some(stack) = own(started).await? else {
             return Ok(());
         };
         // What stands before sending has begun is no news.

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use roomcast_harness::client::Client;
 use roomcast_harness::collector::{Collector, Told};
-use roomcast_harness::repository;
-use roomcast_harness::stack::{Options, Stack};
+use roomcast_harness::stack::Stack;
 use serde_json::{Value, json};
 
-use crate::world::alone;
+use crate::world::{alone, options, own};
 
 /// How long anything may take on a machine that has much else to do.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -28,7 +27,6 @@ const QUEUED: &str = "8bf92f3577b34da6a3ce929d0e0e4736";
 fn an_event_is_one_trace_from_its_publisher_to_the_sockets() {
     alone(async {
         let collector = Collector::start().await;
-        let file = |name: &str| Some(repository().join("tests/e2e").join(name));
         let env = [
             ("ROOMCAST_TRACES_ENDPOINT", collector.url.as_str()),
             // Without a context nothing here is traced.
@@ -39,15 +37,7 @@ fn an_event_is_one_trace_from_its_publisher_to_the_sockets() {
             ),
             ("ROOMCAST_LOG_FORMAT", "json"),
         ];
-        let options = Options {
-            policy: file("policy.yaml"),
-            metrics: file("metrics.yaml"),
-            env: env
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-            ..Options::default()
-        };
-        let Some(stack) = tokio::task::spawn_blocking(move || Stack::start(&options)).await? else {
+        let Some(stack) = own(options(&env)).await? else {
             return Ok(());
         };
         let token = stack.signer.token("looker", &["admin"]);

@@ -35,8 +35,26 @@ static FAULTY: LazyLock<Option<Stack>> = LazyLock::new(|| start(true, 1));
 /// One test at a time has the faulty system.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
+/// The policy and the metrics of these tests, and what else is in the environment of all services.
+pub fn options(env: &[(&str, &str)]) -> Options {
     let file = |name: &str| Some(repository().join("tests/e2e").join(name));
+    Options {
+        policy: file("policy.yaml"),
+        metrics: file("metrics.yaml"),
+        env: env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        ..Options::default()
+    }
+}
+
+/// A system of a test's own, started without holding up the others. `None`: there is no NATS here.
+pub async fn own(options: Options) -> anyhow::Result<Option<Stack>> {
+    Ok(tokio::task::spawn_blocking(move || Stack::start(&options)).await?)
+}
+
+fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
     let key = format!("ROOMCAST_CURSOR_KEYS={}", cursor_key());
     let keyed = |service: &str| [format!("--{service}-env"), key.clone()];
     Stack::start(&Options {
@@ -60,11 +78,9 @@ fn start(restart: bool, nats_nodes: u32) -> Option<Stack> {
         .concat(),
         gateways: 2,
         aggregators: 2,
-        policy: file("policy.yaml"),
-        metrics: file("metrics.yaml"),
         restart,
         nats_nodes,
-        ..Options::default()
+        ..options(&[])
     })
 }
 

@@ -37,14 +37,7 @@ struct Reader<'a> {
 }
 
 pub(super) fn mapping(text: &str, file: &str, policy: Option<&Policy>) -> Result<Mapping, Vec<Mistake>> {
-    let mut mistakes = Mistakes::new(file, text);
-    let root = match yaml::read(text) {
-        Ok(root) => root,
-        Err((at, message)) => {
-            mistakes.add(at, message);
-            return Err(mistakes.finish());
-        }
-    };
+    let (root, mistakes) = yaml::read(text, file)?;
     let mut reader = Reader { mistakes, policy };
     match reader.file(&root) {
         Some(mapping) if reader.mistakes.is_empty() => Ok(mapping),

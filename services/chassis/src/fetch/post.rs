@@ -7,16 +7,13 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::{FIELDS_MAX, FetchError, HEAD_BYTES_MAX, Url, connector, unreachable};
+use super::{FetchError, Url, connector, sent, unreachable};
 use crate::build;
 
 /// Of several addresses of a name the next one is tried after this: where one family of addresses leads nowhere, the other may.
@@ -118,15 +115,6 @@ async fn ask<S>(stream: S, url: &Url, headers: HeaderMap, body: Bytes) -> Result
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(FIELDS_MAX)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(unreachable)?;
-    // Dropped with this future, and the connection with it: the body of the answer is not read.
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
     let agent = format!("{}/{}", env!("CARGO_PKG_NAME"), build::VERSION);
     let fixed = [
         (HOST, url.authority.clone()),
@@ -142,7 +130,8 @@ where
         let value = HeaderValue::from_str(&value).map_err(unreachable)?;
         request.headers_mut().insert(name, value);
     }
-    let response = sender.send_request(request).await.map_err(unreachable)?;
+    // The body of the answer is not read: the connection ends with this future.
+    let (response, _connection) = sent(stream, request).await?;
     let asked = response.headers().get(RETRY_AFTER);
     let seconds = asked.and_then(|value| value.to_str().ok()?.trim().parse().ok());
     Ok(Posted {

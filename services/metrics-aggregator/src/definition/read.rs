@@ -87,14 +87,7 @@ pub(super) fn definitions(
     policy: Option<&Policy>,
     schemas: Option<&Catalog>,
 ) -> Result<Definitions, Vec<Mistake>> {
-    let mut mistakes = Mistakes::new(file, text);
-    let root = match yaml::read(text) {
-        Ok(root) => root,
-        Err((at, message)) => {
-            mistakes.add(at, message);
-            return Err(mistakes.finish());
-        }
-    };
+    let (root, mistakes) = yaml::read(text, file)?;
     let mut reader = Reader {
         file,
         mistakes,
