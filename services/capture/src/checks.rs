@@ -1,112 +1,21 @@
 //! Whether a database is as the mapping needs it, and what to run where it is not. Pure: what the catalogue says comes in.
 
+mod facts;
+
 use std::fmt;
 
 use roomcast_access::yaml::At;
 
+pub use facts::{Facts, Found, FoundColumn, Publication, find};
+
 use crate::mapping::{Columns, Mapping, Name, Table, Types};
 use crate::outbox;
-use crate::pgoutput::{Column, Relation};
+use crate::sql::{shown, shown_table};
 
 /// Oldest PostgreSQL that is supported: the first that says which columns a publication has.
 pub const VERSION_MIN: u32 = 150_000;
 /// The first whose standbys keep copies of logical slots.
 const FAILOVER_VERSION_MIN: u32 = 170_000;
-
-/// What the catalogue says.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    /// `server_version_num`.
-    pub version: u32,
-    /// `wal_level`.
-    pub wal_level: String,
-    /// Who is connected.
-    pub user: String,
-    /// Whether it is a standby.
-    pub standby: bool,
-    /// The publication, if there is one of the name.
-    pub publication: Option<Publication>,
-    /// The tables of the mapping that are there.
-    pub tables: Vec<Found>,
-    /// Names of tables there are, for suggestions.
-    pub known: Vec<String>,
-}
-
-/// What a publication publishes.
-#[derive(Debug, Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "one per column of the catalogue")]
-pub struct Publication {
-    /// New rows.
-    pub insert: bool,
-    /// Changed rows.
-    pub update: bool,
-    /// Rows that are gone.
-    pub delete: bool,
-    /// Emptied tables.
-    pub truncate: bool,
-    /// Partitions under the name of their table.
-    pub via_root: bool,
-}
-
-/// A table of the mapping as the database has it.
-#[derive(Debug, Clone, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "what the catalogue says, one thing each"
-)]
-pub struct Found {
-    /// Its schema.
-    pub schema: String,
-    /// Its name.
-    pub table: String,
-    /// Whether it is partitioned.
-    pub partitioned: bool,
-    /// Whether the old row is sent whole: `REPLICA IDENTITY FULL`.
-    pub identity_full: bool,
-    /// Whether the user may read it.
-    pub readable: bool,
-    /// Whether it is in the publication.
-    pub published: bool,
-    /// Its columns: name, type, whether in the replica identity, whether in the publication.
-    pub columns: Vec<FoundColumn>,
-    /// The publication's condition on its rows.
-    pub row_filter: Option<String>,
-}
-
-/// A column of a table.
-#[derive(Debug, Clone, Default)]
-pub struct FoundColumn {
-    /// Its name.
-    pub name: String,
-    /// Its type.
-    pub type_oid: u32,
-    /// Whether it is in the replica identity.
-    pub key: bool,
-    /// Whether it is in the primary key.
-    pub primary: bool,
-    /// Whether the publication has it.
-    pub published: bool,
-}
-
-impl Found {
-    /// The table as the stream will describe it.
-    #[must_use]
-    pub fn relation(&self) -> Relation {
-        let published = self.columns.iter().filter(|column| column.published);
-        Relation {
-            oid: 0,
-            schema: self.schema.clone(),
-            name: self.table.clone(),
-            columns: published
-                .map(|column| Column {
-                    name: column.name.clone(),
-                    type_oid: column.type_oid,
-                    key: column.key || self.identity_full,
-                })
-                .collect(),
-        }
-    }
-}
 
 /// Something that is not as the mapping needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,31 +35,6 @@ impl fmt::Display for Problem {
         }
         write!(f, "{}; to mend it: {}", self.what, self.run)
     }
-}
-
-/// An identifier as SQL takes it.
-#[must_use]
-pub fn quoted(name: &str) -> String {
-    let plain = name.bytes().enumerate().all(|(index, byte)| {
-        byte.is_ascii_lowercase() || byte == b'_' || (index > 0 && byte.is_ascii_digit())
-    });
-    if plain && !name.is_empty() {
-        name.to_owned()
-    } else {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    }
-}
-
-/// A text as SQL takes it.
-#[must_use]
-pub fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// A table as SQL takes it.
-#[must_use]
-pub fn qualified(name: &Name) -> String {
-    format!("{}.{}", quoted(&name.schema), quoted(&name.table))
 }
 
 /// Everything that is not as the mapping needs it; empty when capture may begin.
@@ -195,13 +79,13 @@ pub fn judge(mapping: &Mapping, facts: &Facts) -> Vec<Problem> {
     }
     let names: Vec<&Name> = names(mapping).collect();
     let Some(publication) = &facts.publication else {
-        let tables: Vec<String> = names.iter().map(|name| qualified(name)).collect();
+        let tables: Vec<String> = names.iter().map(|name| shown_table(name)).collect();
         say(
             At::default(),
             format!("there is no publication {}", mapping.publication),
             format!(
                 "CREATE PUBLICATION {} FOR TABLE {};",
-                quoted(&mapping.publication),
+                shown(&mapping.publication),
                 tables.join(", ")
             ),
         );
@@ -232,15 +116,6 @@ fn names(mapping: &Mapping) -> impl Iterator<Item = &Name> {
         .iter()
         .map(|table| &table.name)
         .chain(mapping.outbox.as_ref())
-}
-
-/// The table of the mapping with this name, as the database has it.
-#[must_use]
-pub fn find<'a>(name: &Name, facts: &'a Facts) -> Option<&'a Found> {
-    facts
-        .tables
-        .iter()
-        .find(|found| found.schema == name.schema && found.table == name.table)
 }
 
 fn absent(name: &Name, facts: &Facts) -> Option<Problem> {
@@ -286,13 +161,13 @@ fn publishes(mapping: &Mapping, publication: &Publication) -> Option<Problem> {
         ),
         run: format!(
             "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate');",
-            quoted(&mapping.publication)
+            shown(&mapping.publication)
         ),
     })
 }
 
 fn published(mapping: &Mapping, publication: &Publication, name: &Name, found: &Found) -> Option<Problem> {
-    let of = quoted(&mapping.publication);
+    let of = shown(&mapping.publication);
     if found.partitioned && !publication.via_root {
         return Some(Problem {
             at: name.at,
@@ -303,7 +178,7 @@ fn published(mapping: &Mapping, publication: &Publication, name: &Name, found: &
     (!found.published).then(|| Problem {
         at: name.at,
         what: format!("{name} is not in the publication {}", mapping.publication),
-        run: format!("ALTER PUBLICATION {of} ADD TABLE {};", qualified(name)),
+        run: format!("ALTER PUBLICATION {of} ADD TABLE {};", shown_table(name)),
     })
 }
 
@@ -336,8 +211,8 @@ fn of_table(mapping: &Mapping, table: &Table, found: &Found, facts: &Facts) -> V
             what: format!("{} may not read {}, which has a snapshot", facts.user, table.name),
             run: format!(
                 "GRANT SELECT ON {} TO {};",
-                qualified(&table.name),
-                quoted(&facts.user)
+                shown_table(&table.name),
+                shown(&facts.user)
             ),
         });
     }
@@ -352,9 +227,9 @@ fn of_column(mapping: &Mapping, table: &Table, found: &Found, column: &str, at: 
                 .columns
                 .iter()
                 .filter(|known| known.published)
-                .map(|known| quoted(&known.name))
+                .map(|known| shown(&known.name))
                 .collect();
-            all.push(quoted(column));
+            all.push(shown(column));
             Some(Problem {
                 at,
                 what: format!(
@@ -365,8 +240,8 @@ fn of_column(mapping: &Mapping, table: &Table, found: &Found, column: &str, at: 
                 run: format!(
                     "ALTER PUBLICATION {of} DROP TABLE {name}; ALTER PUBLICATION {of} ADD TABLE {name} ({});",
                     all.join(", "),
-                    of = quoted(&mapping.publication),
-                    name = qualified(&table.name),
+                    of = shown(&mapping.publication),
+                    name = shown_table(&table.name),
                 ),
             })
         }
@@ -408,7 +283,7 @@ fn identity(table: &Table, found: &Found) -> Option<Problem> {
         Some(Problem {
             at,
             what,
-            run: format!("ALTER TABLE {} REPLICA IDENTITY FULL;", qualified(&table.name)),
+            run: format!("ALTER TABLE {} REPLICA IDENTITY FULL;", shown_table(&table.name)),
         })
     };
     let has_key = found.columns.iter().any(|column| column.key);
@@ -470,7 +345,7 @@ fn of_outbox(mapping: &Mapping, name: &Name, found: &Found, facts: &Facts) -> Ve
                 "{} may not read the outbox {name}, which is read again when a slot is lost",
                 facts.user
             ),
-            run: format!("GRANT SELECT ON {} TO {};", qualified(name), quoted(&facts.user)),
+            run: format!("GRANT SELECT ON {} TO {};", shown_table(name), shown(&facts.user)),
         });
     }
     problems
@@ -479,7 +354,7 @@ fn of_outbox(mapping: &Mapping, name: &Name, found: &Found, facts: &Facts) -> Ve
 /// What a database's own error means, and what to run; `None` where its text has to do.
 #[must_use]
 pub fn explain(error: &str, user: &str, database: &str) -> Option<String> {
-    let user = quoted(user);
+    let user = shown(user);
     let has = |text: &str| error.contains(text);
     if has("permission denied to start WAL sender")
         || has("permission denied to use replication slots")

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use roomcast_capture::Mapping;
-use roomcast_capture::checks::{literal, quoted};
 use roomcast_capture::database::Database;
 use roomcast_capture::session::{Error, Session, primary_keys};
+use roomcast_capture::sql::{literal, quoted};
 use roomcast_chassis::process::Failure;
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -5,16 +5,16 @@
 //! database, one follows it, and the others wait for its lock there.
 
 mod batches;
+mod ended;
 mod kept;
 mod metrics;
+mod settings;
 mod snapshot;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use roomcast_access::Policy;
 use roomcast_capture::Mapping;
 use roomcast_capture::begin::{Begin, begin};
 use roomcast_capture::checks::judge;
@@ -22,9 +22,7 @@ use roomcast_capture::database::Database;
 use roomcast_capture::follow::{Follow, From, Item, Line};
 use roomcast_capture::position::{Numbers, Place, Position};
 use roomcast_capture::session::{self, Session, Stream};
-use roomcast_chassis::config::Reader;
 use roomcast_chassis::jetstream::JetStream;
-use roomcast_chassis::process::Failure;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -35,8 +33,10 @@ use crate::metrics::Door;
 use crate::now_micros;
 
 use batches::Batches;
+use ended::Ended;
 use kept::Kept;
 pub use metrics::CaptureMetrics;
+pub use settings::CaptureSettings;
 
 /// Items between the reader of the stream and the one who stores them.
 const ITEMS_MAX: usize = 512;
@@ -52,111 +52,6 @@ const STORED_WITHIN: Duration = Duration::from_secs(60);
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How often the slot is looked at.
 const LAG_EVERY: Duration = Duration::from_secs(15);
-
-/// `ROOMCAST_CAPTURE_…`
-#[derive(Clone, Debug)]
-pub struct CaptureSettings {
-    /// `ROOMCAST_CAPTURE_FILE`: which tables' changes become which events.
-    pub file: PathBuf,
-    /// `ROOMCAST_CAPTURE_DATABASE`, with its password.
-    pub database: Database,
-}
-
-impl CaptureSettings {
-    /// Reads them; `None` where no database is followed.
-    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let file = reader.optional_path(
-            "ROOMCAST_CAPTURE_FILE",
-            "Mapping file (capture.yaml): which tables of a PostgreSQL database become which events. None: no database is followed.",
-        );
-        let address = reader.secret(
-            "ROOMCAST_CAPTURE_DATABASE",
-            "ROOMCAST_CAPTURE_DATABASE_FILE",
-            "The database of the mapping file: postgres://user:password@host:5432/database?sslmode=verify-full; the user needs REPLICATION.",
-        );
-        let database = match (&address, &file) {
-            (None, None) => return None,
-            (Some(_), None) => {
-                reader.mistake(
-                    "ROOMCAST_CAPTURE_FILE",
-                    "a mapping file for ROOMCAST_CAPTURE_DATABASE",
-                );
-                return None;
-            }
-            (None, Some(_)) => {
-                reader.mistake(
-                    "ROOMCAST_CAPTURE_DATABASE",
-                    "the address of the database to follow",
-                );
-                return None;
-            }
-            (Some(address), Some(_)) => Database::parse(address.expose()),
-        };
-        match database {
-            Ok(database) => file.map(|file| Self { file, database }),
-            Err(bad) => {
-                reader.mistake("ROOMCAST_CAPTURE_DATABASE", bad.to_string());
-                None
-            }
-        }
-    }
-
-    /// Reads the mapping file.
-    ///
-    /// # Errors
-    /// Exit code 65 with every mistake as `file:line:column`.
-    pub fn load(&self, policy: &Policy) -> Result<Mapping, Failure> {
-        let name = self.file.display().to_string();
-        let text = std::fs::read_to_string(&self.file)
-            .map_err(|error| Failure::file(format!("{name}:1:1: {error}")))?;
-        Mapping::parse(&text, &name, Some(policy)).map_err(|mistakes| {
-            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-            Failure::file(lines.join("\n"))
-        })
-    }
-}
-
-/// Why a session has ended.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    /// Asked to.
-    #[error("asked to end")]
-    Asked,
-    /// Another instance follows this database.
-    #[error("another instance follows the database")]
-    Standby,
-    /// The database is not as the mapping needs it.
-    #[error("the database is not as the mapping needs it:\n  {0}")]
-    Problems(String),
-    /// An operator has to decide.
-    #[error("{0}")]
-    Stopped(String),
-    /// The database, or the way there.
-    #[error(transparent)]
-    Database(#[from] session::Error),
-    /// What was read could not be stored in time.
-    #[error("changes could not be stored for a minute: {0}")]
-    Store(String),
-    /// The position could not be read or written.
-    #[error("the position: {0}")]
-    Position(String),
-}
-
-impl Ended {
-    /// The label; a closed set.
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Asked | Self::Standby => "none",
-            Self::Problems(_) => "problems",
-            Self::Stopped(_) => "stopped",
-            Self::Database(session::Error::Unreachable(..)) => "unreachable",
-            Self::Database(session::Error::Stuck(_) | session::Error::RowTooLarge { .. }) => "stuck",
-            Self::Database(_) => "refused",
-            Self::Store(_) => "store",
-            Self::Position(_) => "position",
-        }
-    }
-}
 
 /// How far a capture is.
 #[derive(Debug)]

@@ -208,21 +208,6 @@ fn a_deleted_row_must_say_what_its_event_needs() {
 }
 
 #[test]
-fn names_are_quoted_where_they_must_be() {
-    for (name, expected) in [
-        ("tickets", "tickets"),
-        ("t2", "t2"),
-        ("2t", "\"2t\""),
-        ("Tickets", "\"Tickets\""),
-        ("a\"b", "\"a\"\"b\""),
-        ("", "\"\""),
-    ] {
-        assert_eq!(quoted(name), expected);
-    }
-    assert_eq!(literal("it's"), "'it''s'");
-}
-
-#[test]
 fn errors_of_the_database_say_what_to_run() {
     for (error, expected) in [
         (

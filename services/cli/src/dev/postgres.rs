@@ -8,9 +8,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use roomcast_capture::Mapping;
-use roomcast_capture::checks::literal;
 use roomcast_capture::database::Database;
 use roomcast_capture::session::Session;
+use roomcast_capture::sql::literal;
 use roomcast_chassis::process::Failure;
 use tokio::process::Command;
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 use roomcast_capture::Mapping;
 use roomcast_capture::database::Database;
 use roomcast_capture::session::Session;
+use roomcast_capture::sql::shown;
 use roomcast_chassis::process;
 use roomcast_harness::eventually;
 use roomcast_harness::postgres::Postgres;
 use roomcast_harness::secured::authority;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::Ingest;
 
@@ -147,6 +148,44 @@ async fn rows_of_before_and_changes_after_make_one_history() {
         !text.contains("hidden"),
         "a column that is not named never leaves the database"
     );
+}
+
+/// Without quotes, a column called `user` reads as who is connected, and `order` is no table.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_words_of_sql_are_names() {
+    const MAPPING: &str = "
+source: shop
+tables:
+  - table: order
+    room: orders
+    audience: staff
+    types: { insert: order:created, update: order:changed, delete: order:deleted, snapshot: order:present, truncate: order:none }
+    columns: [id, user, limit, Strange Name]
+";
+    let Some(postgres) = Postgres::start().await else {
+        return;
+    };
+    postgres.sql(
+        "CREATE TABLE \"order\" (id bigint PRIMARY KEY, \"user\" text, \"limit\" int, \"Strange Name\" text); \
+         ALTER TABLE \"order\" REPLICA IDENTITY FULL; CREATE PUBLICATION roomcast FOR TABLE \"order\"; \
+         INSERT INTO \"order\" VALUES (1, 'ann', 10, 'a')",
+    );
+    let Some((ingest, _dir)) = following(&postgres, MAPPING).await else {
+        return;
+    };
+    until_following(&ingest).await;
+    postgres.sql("INSERT INTO \"order\" VALUES (2, 'ben', 20, 'b')");
+    let found = until_stored(&ingest, 2).await;
+    let row = |id: u8, user: &str, limit: u8, name: &str| json!({ "id": id, "user": user, "limit": limit, "Strange Name": name });
+    assert_eq!(found[0].0, "order:present");
+    assert_eq!(found[0].1["row"], row(1, "ann", 10, "a"));
+    assert_eq!(found[1].1["row"], row(2, "ben", 20, "b"));
+    // What operators are shown is quoted wherever this server wants it.
+    let words =
+        postgres.ask("SELECT string_agg(word, ' ') FROM pg_get_keywords() WHERE catcode IN ('R', 'T')");
+    for word in words.split(' ') {
+        assert_eq!(shown(word), format!("\"{word}\""));
+    }
 }
 
 /// Another ingest on the same NATS that follows the database, as a process.
