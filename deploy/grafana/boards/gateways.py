@@ -110,6 +110,12 @@ panel("May be away for", "How long a client may be away and still come back from
 panel("Reads of the stream per second", "Reads of a room's state or older events, by outcome.",
       "Failed ones are NATS. Many of state: rooms fall out of memory and come back; see rooms dropped.",
       rate("roomcast_gateway_stream_reads_total", "kind", "outcome"))
+panel("Recoveries beyond memory per second", "Recoveries that took events from before those in memory; one read of the stream serves all of a room.",
+      "Raise ROOMCAST_RING_BYTES when they do not end. As many reads of events: those who come back share nothing.",
+      rate("roomcast_gateway_recoveries_deep_total", "instance"))
+panel("Older events kept, bytes", "Bytes of older events that were read from the stream just now, kept for those who want the same; 64 MiB at most.",
+      "There for ten seconds after a read, and while it is shared.",
+      gauge("roomcast_gateway_stream_read_bytes", "instance"))
 
 row("Memory")
 panel("Recent events, bytes", "Bytes of recent events in memory; at most ROOMCAST_RING_BYTES.",

@@ -286,8 +286,7 @@ impl Hub {
             let audience = (self.audiences)(delivery.audience_name.as_str());
             (audience != delivery.audience).then(|| delivery.for_audience(audience))
         };
-        stock.ring.map(change);
-        stock.state.map(change);
+        stock.decide_again(change);
     }
 
     /// Time went by; to be called every 100 ms or so. `now_millis` is the wall clock (values end by it), `uptime_millis` the clock of
@@ -362,6 +361,8 @@ impl Hub {
             counter.inc_by(count.saturating_sub(counter.get()));
         }
         gauge(&m.waiting, stock.waiting());
+        gauge(&m.read_bytes, stock.read_bytes());
+        m.deep.inc_by(stock.deep.saturating_sub(m.deep.get()));
         let max_age = self.max_age_secs.load(Ordering::Relaxed);
         // Everything younger than what was pushed out last is in the ring; what the ring never had may be too far back.
         let whole = stock.ring.start() <= stock.first_seq;

@@ -84,7 +84,17 @@ pub fn plan(from: Option<Cursor>, known: &Known) -> Plan {
         return Plan::Incomplete(Gap::TooFar);
     }
     // A little more than is missing: the ring moves on while it is read.
-    Plan::NeedRead(next, (known.ring_from + READ_MORE).min(known.head.seq))
+    let last = (known.ring_from + READ_MORE).min(known.head.seq);
+    match known.read {
+        // What was read just now is not read again: only what came after it, or was before.
+        Some((read_from, read_to)) if (read_from..=read_to + 1).contains(&next) => {
+            Plan::NeedRead(read_to + 1, last)
+        }
+        Some((read_from, read_to)) if next < read_from && read_to + 1 >= known.ring_from => {
+            Plan::NeedRead(next, read_from - 1)
+        }
+        _ => Plan::NeedRead(next, last),
+    }
 }
 
 /// Positions read beyond where the ring begins.
@@ -133,7 +143,11 @@ mod tests {
         };
         let k = known();
         let old_ring = Known { ring_from: 500, ..k };
-        let rows: [(Option<Cursor>, Known, Plan); 22] = [
+        let read = |from, to| Known {
+            read: Some((from, to)),
+            ..k
+        };
+        let rows: [(Option<Cursor>, Known, Plan); 27] = [
             (None, k, Fresh),
             (
                 Some(Cursor {
@@ -176,6 +190,14 @@ mod tests {
                 },
                 Complete,
             ),
+            // The ring has moved on beyond what was read.
+            (at(80_000, 400), read(80_001, 89_998), NeedRead(89_999, 92_000)),
+            (at(89_998, 400), read(80_001, 89_998), NeedRead(89_999, 92_000)),
+            // Somebody was away for longer than the first of them.
+            (at(79_999, 400), read(80_001, 91_000), NeedRead(80_000, 80_000)),
+            // What was read is of no use: it is not where it would be needed.
+            (at(79_999, 400), read(80_001, 85_000), NeedRead(80_000, 92_000)),
+            (at(86_000, 400), read(80_001, 85_000), NeedRead(86_001, 92_000)),
             (
                 at(79_999, 400),
                 Known {

@@ -54,6 +54,10 @@ pub struct HubMetrics {
     pub waiting: IntGauge,
     /// Rooms that wait for their turn.
     pub reads_waiting: IntGauge,
+    /// Bytes kept of what was read.
+    pub read_bytes: IntGauge,
+    /// Recoveries that took events from there.
+    pub deep: IntCounter,
     /// 1 while NATS does not answer.
     pub stale: IntGauge,
     /// How long a client may be away.
@@ -93,6 +97,8 @@ impl HubMetrics {
             replay_positions: m.histogram("roomcast_gateway_replay_depth_positions", "How far behind the head a returning client's cursor was, in positions of the stream.", &[0.0, 10.0, 100.0, 1_000.0, 10_000.0, 50_000.0, 200_000.0])?,
             waiting: m.gauge("roomcast_gateway_recoveries_waiting", "Subscriptions and requests that wait for a read.")?,
             reads_waiting: m.gauge("roomcast_gateway_stream_reads_waiting", "Rooms whose older events wait for their turn to be read; one is read at a time.")?,
+            read_bytes: m.gauge("roomcast_gateway_stream_read_bytes", "Bytes of older events that were read from the stream just now, kept for those who want the same.")?,
+            deep: m.counter("roomcast_gateway_recoveries_deep_total", "Recoveries that took events from before those in memory: what was read from the stream for one serves all of a room.")?,
             stale: m.gauge("roomcast_gateway_stale", "1 while NATS has not answered for more than 5 s, or while what it had 5 s ago is not handed out.")?,
             resume_seconds: m.gauge("roomcast_gateway_resume_seconds", "How long a client may be away and still come back complete.")?,
             ephemeral: m.counter("roomcast_gateway_ephemeral_total", "Ephemeral events handed out.")?,

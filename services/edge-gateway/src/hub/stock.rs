@@ -17,6 +17,9 @@ use crate::replay::{Known, Plan, plan};
 use crate::ring::Ring;
 use crate::state_cache::{self, StateCache, Values};
 
+/// Positions read before the first that is wanted: clients of a room lose their connections at one moment, but not at one event.
+const READ_BEFORE: u64 = 500;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Stock {
@@ -30,7 +33,7 @@ pub struct Stock {
     pub first_seq: u64,
     /// From here on every state value is younger than withdrawn ones are kept.
     pub first_rev: u64,
-    /// Counts the lives of the streams seen.
+    /// Counts what makes reads that are under way worthless: another life of a stream, another policy.
     pub life: u64,
     /// Recent events.
     pub ring: Ring,
@@ -41,6 +44,8 @@ pub struct Stock {
     /// Positions that are looked through for one room at most.
     pub(super) scan_max: u64,
     pub(super) watches: Watches,
+    /// Recoveries that took events from what was read of the stream.
+    pub(super) deep: u64,
     ahead: HashMap<Waiter, Position>,
 }
 
@@ -109,6 +114,7 @@ impl Stock {
             wants: Wants::default(),
             scan_max,
             watches: Watches::default(),
+            deep: 0,
             ahead: HashMap::new(),
         }
     }
@@ -137,6 +143,12 @@ impl Stock {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waits.len()
+    }
+
+    /// Bytes kept of what was read.
+    #[must_use]
+    pub fn read_bytes(&self) -> usize {
+        self.wants.parts_bytes()
     }
 
     /// A waiter is gone.
@@ -183,6 +195,14 @@ impl Stock {
         self.state.clear();
         self.life += 1;
         self.position.rev = next.saturating_sub(1);
+    }
+
+    /// Whom things are for is decided anew, in what is kept and in what is being read.
+    pub fn decide_again(&mut self, change: impl Fn(&Delivery) -> Option<Delivery>) {
+        self.life += 1;
+        self.ring.map(&change);
+        self.state.map(&change);
+        self.wants.forget_parts();
     }
 
     /// What the holder of `view` gets before live.
@@ -327,6 +347,7 @@ impl Stock {
     ) -> Found {
         let ring_from = self.ring.covers_from(&place.key);
         let Position { seq, rev } = from.position;
+        self.deep += u64::from(seq.saturating_add(1) < ring_from);
         let part = self.wants.part(&place.key).map_or(&[][..], |part| &part.events);
         let read = part
             .iter()
@@ -363,9 +384,17 @@ impl Stock {
         self.wants.state_done(key)
     }
 
-    /// The events to be read for a room.
+    /// The events to be read for a room: of those who come back, a little more than they want.
     pub fn wanted_part(&mut self, key: &str) -> Option<WantedPart> {
-        self.wants.take_part(key)
+        let mut wanted = self.wants.take_part(key)?;
+        let goes_on = self
+            .wants
+            .part(key)
+            .is_some_and(|part| part.to + 1 == wanted.from);
+        if wanted.enough == Enough::default() && !goes_on {
+            wanted.from = wanted.from.saturating_sub(READ_BEFORE).max(self.first_seq);
+        }
+        Some(wanted)
     }
 
     /// They were read, or not; returns who must ask again. `life`: as for [`Stock::loaded`].

@@ -53,14 +53,13 @@ fn value(room: &str, key: &str) -> Incoming {
 
 /// A hub at the beginning of two empty streams, and what its only shard is told.
 fn hub() -> (Arc<Hub>, Receiver<ToShard>) {
+    hub_with(HubSettings::default())
+}
+
+fn hub_with(settings: HubSettings) -> (Arc<Hub>, Receiver<ToShard>) {
     let policy = Policy::parse(POLICY, "policy.yaml").unwrap();
     let metrics = Metrics::new("test").unwrap();
-    let hub = Hub::new(
-        HubSettings::default(),
-        Box::new(move |name| policy.audience(name)),
-        &metrics,
-    )
-    .unwrap();
+    let hub = Hub::new(settings, Box::new(move |name| policy.audience(name)), &metrics).unwrap();
     let (tell, told) = channel();
     hub.attach(Box::new(move |message| drop(tell.send(message))));
     hub.reset_state("s", 1, None);
@@ -374,4 +373,149 @@ fn a_withdrawal_shows_what_held_before_it_and_never_what_came_after() {
     assert!(is_withdrawn(
         &hub.resolve_withdrawn(&permit, &withdrawn, 0).unwrap()
     ));
+}
+
+/// Clients who come back from before what is in memory, all from somewhere near, some while the room is read for others.
+struct Storm {
+    hub: Arc<Hub>,
+    told: Receiver<ToShard>,
+    reads: tokio::sync::mpsc::Receiver<Read>,
+    stored: u64,
+}
+
+impl Storm {
+    fn new() -> Self {
+        let (hub, told) = hub_with(HubSettings {
+            ring_bytes_max: 32 << 10,
+            ring_room_events_min: 1,
+            ..HubSettings::default()
+        });
+        let _ = hub.recover(&permit("a"), None, waiter(0), 0);
+        let mut reads = hub.take_reads().unwrap();
+        while let Ok(Read::State(place)) = reads.try_recv() {
+            hub.loaded(&place.key, hub.life(), Some(Vec::new()));
+        }
+        Self {
+            hub,
+            told,
+            reads,
+            stored: 0,
+        }
+    }
+
+    fn write(&mut self, count: u64) {
+        for seq in self.stored + 1..=self.stored + count {
+            self.hub.event(seq, 0, &event("a"), false);
+        }
+        self.stored += count;
+    }
+
+    /// Asks; how many events it gets, `None` while they have to be read.
+    fn ask(&self, ticket: u64, seq: u64) -> Option<usize> {
+        match self
+            .hub
+            .recover(&permit("a"), at(&self.hub, seq, 0), waiter(ticket), 0)
+        {
+            Recovery::Done(recovered) => {
+                assert_eq!(recovered.recovery, Outcome::Complete);
+                let seqs = recovered.events.iter().map(|event| event.position.seq);
+                assert_eq!(
+                    seqs.collect::<Vec<_>>(),
+                    (seq + 1..=self.stored).collect::<Vec<_>>()
+                );
+                Some(recovered.events.len())
+            }
+            Recovery::Wait => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is read next, from and to. Places in the line that are not needed any more are passed over.
+    fn next_read(&mut self) -> Option<(Arc<str>, u64, u64)> {
+        while let Ok(Read::Events(place, _)) = self.reads.try_recv() {
+            if let Some(wanted) = self.hub.wanted_part(&place.key) {
+                return Some((place.key, wanted.from, wanted.to));
+            }
+        }
+        None
+    }
+
+    /// The read is over; who is told to ask again.
+    fn answer(&self, (key, from, to): (Arc<str>, u64, u64)) -> Vec<u64> {
+        let old = |seq| Arc::new(self.hub.old_event(seq, 0, &event("a")).unwrap());
+        let part = Part {
+            from,
+            to,
+            events: (from..=to).map(|seq| (old(seq), 0)).collect(),
+            cut: false,
+        };
+        let _ = self.told.try_iter().count();
+        self.hub.read_part(&key, self.hub.life(), Some(part), 0);
+        let ready = |told| match told {
+            ToShard::Ready { ticket } => Some(ticket),
+            _ => None,
+        };
+        self.told.try_iter().filter_map(ready).collect()
+    }
+}
+
+#[test]
+fn a_room_is_read_once_however_many_waves_of_a_storm_want_it() {
+    let mut storm = Storm::new();
+    storm.write(2_000);
+    // One who was there until event 1,000, while its room is read a second wave, and then a third.
+    assert_eq!(storm.ask(1, 1_000), None);
+    let first = storm.next_read().unwrap();
+    let second = [(2, 1_000), (3, 990), (4, 1_500)];
+    assert!(
+        second
+            .iter()
+            .all(|(ticket, seq)| storm.ask(*ticket, *seq).is_none())
+    );
+    assert_eq!(storm.answer(first), [1, 2, 3, 4]);
+    for (ticket, seq) in [(1, 1_000), (2, 1_000), (3, 990), (4, 1_500), (5, 900), (6, 1_999)] {
+        assert!(storm.ask(ticket, seq).is_some(), "{ticket} from {seq}");
+    }
+    assert_eq!(storm.next_read(), None, "the room was read once");
+    // The ring moves on: of the third wave only the rest is read, and who was away for longer has only what was before.
+    storm.write(1_000);
+    assert_eq!(storm.ask(7, 1_000), None);
+    let rest = storm.next_read().unwrap();
+    assert_eq!((rest.1, rest.2), (2_001, 3_000));
+    assert_eq!(storm.answer(rest), [7]);
+    assert_eq!(storm.ask(7, 1_000), Some(2_000));
+    assert_eq!(storm.ask(8, 100), None);
+    let before = storm.next_read().unwrap();
+    assert_eq!((before.1, before.2), (1, 500));
+    assert_eq!(storm.answer(before), [8]);
+    assert_eq!(storm.ask(8, 100), Some(2_900));
+    assert_eq!(storm.next_read(), None);
+}
+
+/// Whom an event is for is decided when it is read: under another policy it is read again, also what is being read.
+#[test]
+fn what_was_read_under_another_policy_is_not_given() {
+    let mut storm = Storm::new();
+    storm.write(1_000);
+    assert_eq!(storm.ask(1, 500), None);
+    let read = storm.next_read().unwrap();
+    assert_eq!(storm.answer(read), [1]);
+    assert!(storm.ask(1, 500).is_some());
+    storm.hub.policy_changed();
+    assert_eq!(storm.ask(1, 500), None);
+    let read = storm.next_read().unwrap();
+    let before = storm.hub.life();
+    storm.hub.policy_changed();
+    let _ = storm.told.try_iter().count();
+    storm.hub.read_part(
+        &read.0,
+        before,
+        Some(Part {
+            from: read.1,
+            to: read.2,
+            ..Part::default()
+        }),
+        0,
+    );
+    assert_eq!(storm.ask(1, 500), None, "it was read for nothing");
 }

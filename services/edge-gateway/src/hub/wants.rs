@@ -1,4 +1,8 @@
 //! What clients wait to have read, each thing asked for once however many want it, and what was read just now.
+//!
+//! What was read for one is kept for a while, because those who want the same come together, and not at once: who comes while it is
+//! read, or just after, finds it here. A part is everything of its room between two positions, so it can be old but never wrong: what
+//! came since is in the ring, and where the ring has moved on only the rest is read and put beside it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,8 +11,10 @@ use super::answer::Waiter;
 use crate::place::Place;
 use crate::ring::Entry;
 
-/// Bytes of events kept after a read, for those who come for the same.
+/// Bytes of events kept after reads, for those who come for the same.
 const PARTS_BYTES_MAX: usize = 64 << 20;
+/// Bytes of what is put together of several reads of one room; beyond, the oldest events go.
+const JOINED_BYTES_MAX: usize = 32 << 20;
 /// How long they are kept.
 const PART_MILLIS: i64 = 10_000;
 /// Times of single messages kept.
@@ -93,6 +99,56 @@ pub struct Part {
     pub events: Vec<Entry>,
     /// Whether there was too much before `from`.
     pub cut: bool,
+}
+
+impl Part {
+    /// Whether whoever wanted this may find in it what it wants. It has to ask anyway; who is left out keeps its place in the line.
+    fn may_do_for(&self, wanted: &WantedPart) -> bool {
+        let times = self.events.iter().map(|(_, micros)| *micros);
+        self.from <= wanted.from || self.cut || wanted.enough.is_met(times)
+    }
+
+    /// Both in one, where nothing is left out between them; else what was read now.
+    fn and_before(self, before: Self, bytes_max: usize) -> Self {
+        if self.from > before.to.saturating_add(1) || before.from > self.to.saturating_add(1) {
+            return self;
+        }
+        let (low, high) = match self.from <= before.from {
+            true => (self, before),
+            false => (before, self),
+        };
+        let (high_from, high_to) = (high.from, high.to);
+        let (below, mut above): (Vec<Entry>, Vec<Entry>) = low
+            .events
+            .into_iter()
+            .filter(|(event, _)| !(high_from..=high_to).contains(&event.position.seq))
+            .partition(|(event, _)| event.position.seq < high_from);
+        let mut events = below;
+        events.extend(high.events);
+        events.append(&mut above);
+        let mut joined = Self {
+            from: low.from,
+            to: low.to.max(high_to),
+            events,
+            cut: low.cut,
+        };
+        joined.bound(bytes_max);
+        joined
+    }
+
+    /// Lets the oldest events go that are too much.
+    fn bound(&mut self, bytes_max: usize) {
+        let mut bytes = 0;
+        let fits = self.events.iter().rev().take_while(|(event, _)| {
+            bytes += event.cost_bytes();
+            bytes <= bytes_max
+        });
+        let too_many = self.events.len() - fits.count();
+        if let Some((newest, _)) = self.events.drain(..too_many).next_back() {
+            self.from = newest.position.seq + 1;
+            self.cut = true;
+        }
+    }
 }
 
 /// See the module. Bounded by the rooms clients wait for, and by bytes for what was read.
@@ -186,24 +242,44 @@ impl Wants {
         Some(wanted)
     }
 
-    /// They were read, or not; returns who must ask again.
+    /// They were read, or not; returns who must ask again: also who came meanwhile and may find enough in what was read.
     pub fn part_done(&mut self, key: &Arc<str>, part: Option<Part>, now_millis: i64) -> Vec<Waiter> {
-        if let Some(part) = part {
-            let bytes = part.events.iter().map(|(event, _)| event.cost_bytes()).sum();
-            self.drop_parts(|kept| kept.key == *key);
-            self.parts.push_back(Kept {
-                key: Arc::clone(key),
-                read_at_millis: now_millis,
-                bytes,
-                part,
-            });
-            self.parts_bytes += bytes;
-            // The newest stays whatever it weighs: somebody waits for it.
-            while self.parts_bytes > PARTS_BYTES_MAX && self.parts.len() > 1 {
-                self.parts_bytes -= self.parts.pop_front().map_or(0, |kept| kept.bytes);
-            }
+        let mut waiters = self.reading.remove(key).unwrap_or_default();
+        let Some(part) = part else { return waiters };
+        if self.wanted.get(key).is_some_and(|wanted| part.may_do_for(wanted)) {
+            waiters.extend(
+                self.wanted
+                    .remove(key)
+                    .into_iter()
+                    .flat_map(|wanted| wanted.waiters),
+            );
         }
-        self.reading.remove(key).unwrap_or_default()
+        self.keep(key, part, now_millis);
+        waiters
+    }
+
+    /// Keeps what was read for those who want it next.
+    fn keep(&mut self, key: &Arc<str>, part: Part, now_millis: i64) {
+        let before = self.parts.iter().position(|kept| kept.key == *key);
+        let part = match before.and_then(|at| self.parts.remove(at)) {
+            Some(before) => {
+                self.parts_bytes -= before.bytes;
+                part.and_before(before.part, JOINED_BYTES_MAX)
+            }
+            None => part,
+        };
+        let bytes = part.events.iter().map(|(event, _)| event.cost_bytes()).sum();
+        self.parts.push_back(Kept {
+            key: Arc::clone(key),
+            read_at_millis: now_millis,
+            bytes,
+            part,
+        });
+        self.parts_bytes += bytes;
+        // The newest stays whatever it weighs: somebody waits for it.
+        while self.parts_bytes > PARTS_BYTES_MAX && self.parts.len() > 1 {
+            self.parts_bytes -= self.parts.pop_front().map_or(0, |kept| kept.bytes);
+        }
     }
 
     /// A message's time was read: its low bits, or 0 when there is no such message; `None`: nobody answered.
@@ -226,6 +302,12 @@ impl Wants {
             .map(|kept| &kept.part)
     }
 
+    /// Bytes of what was read and is kept.
+    #[must_use]
+    pub fn parts_bytes(&self) -> usize {
+        self.parts_bytes
+    }
+
     /// Low bits of the time of a message, if it was read.
     #[must_use]
     pub fn time_bits(&self, seq: u64) -> Option<u16> {
@@ -239,8 +321,13 @@ impl Wants {
 
     /// The stream is another one: what was read is worth nothing.
     pub fn forget_read(&mut self) {
-        self.drop_parts(|_| true);
+        self.forget_parts();
         self.times.clear();
+    }
+
+    /// Whom events are for was decided under another policy.
+    pub fn forget_parts(&mut self) {
+        self.drop_parts(|_| true);
     }
 
     fn drop_parts(&mut self, goes: impl Fn(&Kept) -> bool) {
@@ -251,9 +338,11 @@ impl Wants {
 
 #[cfg(test)]
 mod tests {
-    use roomcast_proto::ids::{Room, Tenant};
+    use roomcast_proto::cursor::Position;
+    use roomcast_proto::ids::{Audience, Room, Tenant};
 
     use super::*;
+    use crate::delivery::{Address, Delivery, Kind, Meter};
 
     fn place(room: &str) -> Place {
         let (tenant, room) = (Tenant::default(), Room::parse(room).unwrap());
@@ -330,6 +419,10 @@ mod tests {
             ..Part::default()
         };
         assert_eq!(wants.part_done(&room.key, Some(part), 0), [waiter(3), waiter(4)]);
+        assert!(
+            wants.take_part(&room.key).is_some(),
+            "who wants what is before it has kept its place"
+        );
         assert_eq!(wants.state_done(&room.key), [waiter(1), waiter(2)]);
         assert_eq!(
             (wants.time_done(7, Some(0)), wants.time_bits(7)),
@@ -338,5 +431,112 @@ mod tests {
         assert!(wants.part(&room.key).is_some());
         wants.tick(PART_MILLIS + 1);
         assert!(wants.part(&room.key).is_none());
+    }
+    fn event(seq: u64, bytes: usize) -> Arc<Delivery> {
+        let address = Address {
+            tenant: Tenant::default(),
+            room: Room::parse("a").unwrap(),
+            audience: None,
+            audience_name: Audience::all(),
+            meter: Meter::default(),
+        };
+        let position = Position { seq, rev: 0 };
+        Arc::new(Delivery::new(
+            address,
+            Kind::Event,
+            position,
+            None,
+            None,
+            &vec![b'x'; bytes],
+        ))
+    }
+
+    fn part(from: u64, to: u64, step: usize) -> Part {
+        let event = |seq| (event(seq, 10), 0);
+        Part {
+            from,
+            to,
+            events: (from..=to).step_by(step).map(event).collect(),
+            cut: false,
+        }
+    }
+
+    /// From, to, whether it was cut, and the events.
+    fn shape(part: &Part) -> (u64, u64, bool, Vec<u64>) {
+        let seqs = part.events.iter().map(|(event, _)| event.position.seq);
+        (part.from, part.to, part.cut, seqs.collect())
+    }
+
+    #[test]
+    fn what_was_read_bit_by_bit_is_one_part() {
+        let all = |from, to| (from, to, false, (from..=to).collect::<Vec<u64>>());
+        let rows = [
+            // Later, earlier, around, within, overlapping on either side.
+            ((10, 20), (21, 25), all(10, 25)),
+            ((10, 20), (5, 9), all(5, 20)),
+            ((10, 20), (5, 25), all(5, 25)),
+            ((10, 20), (12, 15), all(10, 20)),
+            ((10, 20), (15, 25), all(10, 25)),
+            ((10, 20), (5, 15), all(5, 20)),
+            // Not beside each other: the newer one.
+            ((10, 20), (22, 25), all(22, 25)),
+            ((10, 20), (5, 8), all(5, 8)),
+        ];
+        for ((from, to), (next_from, next_to), expected) in rows {
+            let joined = part(next_from, next_to, 1).and_before(part(from, to, 1), usize::MAX);
+            assert_eq!(shape(&joined), expected, "{from}-{to} and {next_from}-{next_to}");
+        }
+        let cut = Part {
+            cut: true,
+            ..part(10, 20, 1)
+        };
+        assert!(part(21, 25, 1).and_before(cut.clone(), usize::MAX).cut);
+        assert!(
+            !part(5, 9, 1).and_before(cut, usize::MAX).cut,
+            "what was left out is here"
+        );
+        let one = part(10, 10, 1).events[0].0.cost_bytes();
+        let joined = part(21, 30, 5).and_before(part(10, 20, 5), 3 * one);
+        assert_eq!(shape(&joined), (16, 30, true, vec![20, 21, 26]), "the oldest go");
+    }
+
+    #[test]
+    fn who_comes_while_it_is_read_asks_again_and_does_not_read() {
+        let (mut wants, room) = (Wants::default(), place("a"));
+        wants.want_part(&room, 50, 200, Enough::default(), waiter(1));
+        wants.take_part(&room.key).unwrap();
+        wants.want_part(&room, 60, 205, Enough::default(), waiter(2));
+        wants.want_part(&room, 55, 207, Enough::default(), waiter(3));
+        assert_eq!(
+            wants.part_done(&room.key, Some(part(50, 200, 1)), 0),
+            [waiter(1), waiter(2), waiter(3)]
+        );
+        assert!(wants.take_part(&room.key).is_none());
+        // What could not be read does nothing for anybody.
+        wants.want_part(&room, 10, 20, Enough::default(), waiter(4));
+        wants.take_part(&room.key).unwrap();
+        wants.want_part(&room, 10, 20, Enough::default(), waiter(5));
+        assert_eq!(wants.part_done(&room.key, None, 0), [waiter(4)]);
+        assert!(wants.take_part(&room.key).is_some());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut wants = Wants::default();
+        let large = event(1, 1 << 20);
+        for number in 0..30 {
+            let key: Arc<str> = format!("main.{number}").into();
+            let read = Part {
+                events: vec![(Arc::clone(&large), 0); 10],
+                ..part(1, 1, 1)
+            };
+            wants.part_done(&key, Some(read), 0);
+            assert!(wants.parts_bytes() <= PARTS_BYTES_MAX);
+        }
+        assert!(wants.part("main.29").is_some() && wants.part("main.0").is_none());
+        let held: usize = wants.parts.iter().map(|kept| kept.bytes).sum();
+        assert_eq!(held, wants.parts_bytes());
+        wants.forget_parts();
+        assert_eq!(wants.parts_bytes(), 0);
     }
 }
