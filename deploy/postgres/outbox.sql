@@ -12,5 +12,7 @@ CREATE TABLE roomcast_outbox (
   data       jsonb       NOT NULL,
   subject    text,
   priority   text        CHECK (priority IN ('critical', 'high', 'medium', 'low')),
+  -- W3C trace context of the transaction, if it is traced: the event's trace then begins with it.
+  traceparent text,
   created_at timestamptz NOT NULL DEFAULT now()
 );

@@ -2,6 +2,7 @@
 
 A cause runs in a thread of its own until it is told that it is over, and undoes what it did.
 """
+import json
 import resource
 import signal
 
@@ -176,6 +177,18 @@ def files(stack, over):
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
+def full_stream(stack, over):
+    """A stream that may hold hardly more than it does."""
+    admin = stack.nats("admin")
+    bad = {"id": "full", "room": "bookings", "audience": "staff", "type": "booking:new", "data": {"id": 7}}
+    stack.post(bad, stack.token("desk", "desk"))
+    info = admin.ask("$JS.API.STREAM.INFO.DLQ")
+    config = info["config"]
+    admin.ask("$JS.API.STREAM.UPDATE.DLQ", config | {"max_bytes": info["state"]["bytes"] * 21 // 20})
+    over.wait()
+    admin.ask("$JS.API.STREAM.UPDATE.DLQ", config)
+
+
 def broken_policy(stack, over):
     good = stack.policy.read_text()
     stack.policy.write_text("version: one\n")
@@ -198,6 +211,7 @@ PROVOKED = {
     "RoomcastDeadLetters": (bad_events, "a publisher whose events break their schema"),
     "RoomcastEventsUnreadable": (unreadable, "a message in EVENTS that is no event"),
     "RoomcastFilesNearLimit": (files, "a limit of descriptors just above those that are open"),
+    "RoomcastStreamFull": (full_stream, "a stream whose bytes are cut down to what it holds"),
     "RoomcastReconnectStorm": (returns, "60 clients at a time that come and go"),
     "RoomcastClientsTurnedAway": (strangers, "80 sockets that say nothing, where 40 may"),
     "RoomcastGatewaySkew": (crowd(240), "240 clients of one gateway, none of the other"),

@@ -163,6 +163,21 @@ class Nats:
         while not self.lines.readline().startswith((b"PONG", b"-ERR")):
             pass
 
+    def ask(self, subject, body=None):
+        """One request; its answer, read as JSON."""
+        inbox = f"_INBOX.drill.{os.urandom(8).hex()}"
+        body = (json.dumps(body) if body is not None else "").encode()
+        self.socket.sendall(f"SUB {inbox} 1\r\nUNSUB 1 1\r\nPUB {subject} {inbox} {len(body)}\r\n".encode() + body + b"\r\n")
+        while not (line := self.lines.readline()).startswith((b"MSG", b"HMSG")):
+            if not line or line.startswith(b"-ERR"):
+                raise Failed(f"NATS: {line!r} to {subject}")
+        words = line.split()
+        answer = self.lines.read(int(words[-1]) + 2)
+        answer = json.loads(answer[int(words[-2]) if words[0] == b"HMSG" else 0:])
+        if "error" in answer:
+            raise Failed(f"{subject}: {answer['error']}")
+        return answer
+
     def close(self):
         self.socket.close()
 

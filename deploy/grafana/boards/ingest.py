@@ -74,9 +74,10 @@ panel("Events of tenants per second", "What each tenant publishes; beyond the fi
 panel("Bytes of tenants per second", "The same in bytes, as they were sent.",
       "As above; this is what fills the streams.",
       rate("roomcast_ingest_tenant_bytes_total", "tenant"))
-panel("Streams: full to", "What each stream holds, against what it may.",
-      "EVENTS at 1 before its age is up drops what resumes still need: see the next panel. STATE, DLQ and the buckets near 1 refuse: larger streams, or less in them.",
-      series("max by (stream) (roomcast_ingest_stream_bytes{*}) / max by (stream) (roomcast_ingest_stream_max_bytes{*})", "{{stream}}"), unit="percentunit")
+panel("Streams: full to", "What each stream holds, against what it may; messages where their number has a bound.",
+      "Above 0.85: RoomcastStreamFull. EVENTS, DLQ and AUDIT at 1 before their age is up forget what is still wanted: see the next panel. STATE and the buckets near 1 refuse: larger streams, or less in them.",
+      series("max by (stream) (roomcast_ingest_stream_bytes{*}) / max by (stream) (roomcast_ingest_stream_max_bytes{*})", "{{stream}}"),
+      series("max by (stream) (roomcast_ingest_stream_messages{*}) / max by (stream) (roomcast_ingest_stream_max_messages{*})", "{{stream}}: messages"), unit="percentunit")
 panel("Streams: kept for", "Age of each stream's oldest message: who was away for longer has missed some.",
       "EVENTS: falls below the longest time that clients, or an aggregator, may be away. The line 'at most' is what its age allows.",
       gauge("roomcast_ingest_stream_oldest_seconds", "stream", fold="max"),

@@ -9,7 +9,7 @@ use crate::value::{Type, write_text};
 /// Columns an outbox must have.
 pub const NEEDED: [&str; 4] = ["id", "type", "room", "data"];
 /// Columns it may have, which become the attributes of the same name.
-const OPTIONAL: [&str; 4] = ["audience", "subject", "priority", "delivery"];
+const OPTIONAL: [&str; 5] = ["audience", "subject", "priority", "delivery", "traceparent"];
 
 /// The outbox as the stream describes it now.
 #[derive(Debug)]
@@ -115,6 +115,7 @@ mod tests {
             ("audience", 25),
             ("data", 3802),
             ("priority", 25),
+            ("traceparent", 25),
             ("created_at", 1184),
         ]))
         .unwrap();
@@ -125,6 +126,7 @@ mod tests {
             cell("staff"),
             cell(r#"{"id": 5, "total": 1.50}"#),
             Cell::Null,
+            cell("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
             cell("2026-11-21 17:00:00.25+00"),
         ];
         assert_eq!(outbox.number(&row), Some(17));
@@ -133,7 +135,8 @@ mod tests {
         let event: Value = serde_json::from_slice(&out).unwrap();
         let expected = json!({
             "specversion": "1.0", "id": "outbox-17", "source": "postgres/shop", "time": "2026-11-21T17:00:00.25Z",
-            "type": "order:placed", "room": "orders", "audience": "staff", "data": { "id": 5, "total": 1.50 },
+            "type": "order:placed", "room": "orders", "audience": "staff",
+            "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "data": { "id": 5, "total": 1.50 },
         });
         assert_eq!(event, expected);
     }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -211,21 +211,19 @@ impl Fetcher {
             .await
     }
 
-    /// Posts a body and fetches that of a 200.
+    /// Posts a body with what `headers` say of it, and fetches that of a 200.
     ///
     /// # Errors
     /// [`FetchError`]; whether it was taken is not known.
     ///
     /// # Cancel safety
     /// Safe: the connection is closed.
-    pub async fn post(
-        &self,
-        url: &Url,
-        content_type: &'static str,
-        body: Bytes,
-    ) -> Result<Bytes, FetchError> {
-        let request = request(url, Method::POST).header(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        self.within(url, request.body(Full::new(body))).await
+    pub async fn post(&self, url: &Url, headers: HeaderMap, body: Bytes) -> Result<Bytes, FetchError> {
+        let mut request = request(url, Method::POST).body(Full::new(body));
+        if let Ok(request) = &mut request {
+            request.headers_mut().extend(headers);
+        }
+        self.within(url, request).await
     }
 
     async fn within(

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -19,11 +20,12 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 use crate::config::Reader;
 use crate::process::Context;
 use crate::shutdown::Stage;
-use crate::trace;
+use crate::trace::{self, Traces};
 use repeats::Repeats;
 
-/// The NATS client repeats at `info` what our own lines say; `ROOMCAST_LOG=info,async_nats=info` shows it.
-const QUIET: &str = "async_nats=warn";
+/// The NATS client repeats at `info` what our own lines say; `ROOMCAST_LOG=info,async_nats=info` shows it. Steps of traces are not for lines,
+/// which name them by their ids.
+const QUIET: &str = "async_nats=warn,roomcast::step=off";
 
 /// What each place in the code has logged lately.
 static REPEATS: LazyLock<Repeats> = LazyLock::new(Repeats::default);
@@ -87,8 +89,9 @@ pub enum FilterError {
     Fixed,
 }
 
-/// Starts logging for the whole process; a second call changes nothing (tests start many services in one).
-pub fn init(settings: &LogSettings) {
+/// Starts logging for the whole process, and the making of steps where there are traces; a second call changes nothing (tests start many
+/// services in one).
+pub(crate) fn init(settings: &LogSettings, traces: Option<&Traces>) {
     let filter = parsed(&settings.filter).unwrap_or_else(|| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -104,8 +107,12 @@ pub fn init(settings: &LogSettings) {
             .map_event_format(|inner| InTrace { inner, json: true })
             .boxed(),
     };
-    let lines = lines.with_filter(repeats::Limit);
-    let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    // A filter of the lines alone: whatever is logged, steps are made.
+    let lines = tracing_subscriber::registry().with(lines.with_filter(filter.and(repeats::Limit)));
+    let started = match traces {
+        Some(traces) => lines.with(traces.layer()).try_init(),
+        None => lines.try_init(),
+    };
     if started.is_err() {
         tracing::debug!("logging was started before; the first settings stay");
         return;
@@ -189,10 +196,13 @@ mod tests {
     fn what_is_logged_can_be_changed_while_it_runs() {
         assert_eq!(filter(), None);
         assert_eq!(set_filter("debug"), Err(FilterError::Fixed));
-        init(&LogSettings {
-            filter: "warn".to_owned(),
-            format: LogFormat::Text,
-        });
+        init(
+            &LogSettings {
+                filter: "warn".to_owned(),
+                format: LogFormat::Text,
+            },
+            None,
+        );
         let logged = || tracing::enabled!(tracing::Level::DEBUG);
         assert!(!logged());
         assert_eq!(set_filter("debug"), Ok("warn".to_owned()));

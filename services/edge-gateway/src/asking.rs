@@ -15,6 +15,7 @@ use prometheus::{Histogram, IntCounterVec, IntGauge};
 use roomcast_access::permit::Command;
 use roomcast_chassis::config::Reader;
 use roomcast_chassis::metrics::Metrics;
+use roomcast_chassis::trace::{self, KeyValue, SpanKind, Step, Trail};
 use roomcast_issuers::Tenancy;
 use roomcast_proto::frame::{FeedPage, PreferencesKept};
 use roomcast_proto::ids::Tenant;
@@ -287,33 +288,53 @@ impl Asking {
         self.limits.page_bytes_max
     }
 
-    /// Does what a client wants, and counts how it ended.
+    /// Does what a client wants, and counts how it ended. A step of the trace that the client names with `trail`; without one the sample
+    /// decides whether it begins a trace, and those who are asked go on with it.
     ///
     /// # Errors
     /// The refusal for the client.
     ///
     /// # Cancel safety
     /// Dropped, the outcome is unknown.
-    pub async fn carry_out(self: Arc<Self>, hub: &Hub, who: Who, what: What) -> Result<Done, Refusal> {
+    pub async fn carry_out(
+        self: Arc<Self>,
+        hub: &Hub,
+        who: Who,
+        what: What,
+        trail: Option<&Trail>,
+    ) -> Result<Done, Refusal> {
         let start = tokio::time::Instant::now();
         let label = what.label();
-        let done = match self.enter(&who) {
-            Err(refusal) => Err(refusal),
-            Ok(place) => match what {
-                What::Command(order) => commands::run(&self, &who, order, &place).await.map(Done::Result),
-                What::Publish(post) | What::Activity(post) => {
-                    client_publish::run(&self, &who, post).await.map(Done::Published)
-                }
-                What::Feed(request) => feed::run(&self, hub, &who, request).await.map(Done::Feed),
-                What::Preferences(set) => preferences::run(&self, &who, set).await.map(Done::Preferences),
-            },
+        let step = Step::begin(label, SpanKind::Server, trail);
+        step.set(|| [KeyValue::new("roomcast.tenant", who.tenant.to_string())]);
+        let done = step.run(self.done(hub, &who, what, &step)).await;
+        let outcome = match &done {
+            Ok(_) => "done",
+            Err(refusal) => {
+                step.failed(refusal.code.as_str());
+                refusal.code.as_str()
+            }
         };
-        let outcome = done
-            .as_ref()
-            .map_or_else(|refusal| refusal.code.as_str(), |_| "done");
         self.count(label, outcome);
         self.metrics.seconds.observe(start.elapsed().as_secs_f64());
         done
+    }
+
+    async fn done(self: &Arc<Self>, hub: &Hub, who: &Who, what: What, step: &Step) -> Result<Done, Refusal> {
+        let place = self.enter(who)?;
+        match what {
+            What::Command(order) => {
+                step.set(|| [KeyValue::new("roomcast.command", order.permit.name().to_owned())]);
+                commands::run(self, who, order, &place, step)
+                    .await
+                    .map(Done::Result)
+            }
+            What::Publish(post) | What::Activity(post) => {
+                client_publish::run(self, who, post).await.map(Done::Published)
+            }
+            What::Feed(request) => feed::run(self, hub, who, request).await.map(Done::Feed),
+            What::Preferences(set) => preferences::run(self, who, set).await.map(Done::Preferences),
+        }
     }
 
     /// Counts what was refused before it was asked.
@@ -396,18 +417,21 @@ impl Asking {
         read::<Stored>(&answer.await.map_err(not_answered)?.payload).map(|stored| stored.id)
     }
 
-    /// Asks anybody.
+    /// Asks anybody, who hears in which trace.
     ///
     /// # Errors
     /// Without an answer.
     pub async fn request(
         &self,
         subject: String,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: Bytes,
         within: Duration,
     ) -> Result<Message, NoAnswer> {
         let client = self.client.get().ok_or(NoAnswer::Nobody)?;
+        if let Some(trail) = trace::current() {
+            trail.write(&mut headers);
+        }
         let request = Request::new()
             .headers(headers)
             .payload(body)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use roomcast_access::permit::Command;
+use roomcast_chassis::trace::Step;
 use roomcast_proto::ascii_json;
 use roomcast_proto::command::{
     Claim, Claimed, Finish, Finished, Outcome, RESULT_BYTES_MAX, Release, Released, TIMEOUT_MAX, Verb,
@@ -34,13 +35,20 @@ pub struct Order {
     pub timeout: Duration,
 }
 
-/// Carries a command out. The client is told after its own time at the latest; a later answer is kept all the same.
+/// Carries a command out, as a part of `step`. The client is told after its own time at the latest; a later answer is kept all the same.
 ///
 /// # Errors
 /// `conflict`, `unavailable`, `unknown`, `too_large`.
-pub async fn run(asking: &Arc<Asking>, who: &Who, order: Order, place: &Place) -> Result<Bytes, Refusal> {
+pub async fn run(
+    asking: &Arc<Asking>,
+    who: &Who,
+    order: Order,
+    place: &Place,
+    step: &Step,
+) -> Result<Bytes, Refusal> {
     let within = order.timeout;
-    let work = tokio::spawn(through(Arc::clone(asking), who.clone(), order, place.slot()));
+    let work = through(Arc::clone(asking), who.clone(), order, place.slot());
+    let work = tokio::spawn(step.run(work));
     match tokio::time::timeout(within, work).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Refusal::new(Code::Internal, "the command was given up")),

@@ -9,6 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use roomcast_chassis::trace::Trail;
 use roomcast_proto::frame::{self, client_frame};
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -41,6 +42,7 @@ pub async fn command(State(desk): State<Desk>, name: Name, request: Request) -> 
 
 async fn carried_out(desk: &Desk, name: Name, request: Request) -> Result<Bytes, Refusal> {
     let admitted = admit(desk, request.headers())?;
+    let trail = Trail::read(|name| request.headers().get(name)?.to_str().ok());
     desk.allowance
         .take(admitted.rights.tenant(), &admitted.user, Operation::Command)
         .map_err(allowance::too_many)?;
@@ -62,6 +64,7 @@ async fn carried_out(desk: &Desk, name: Name, request: Request) -> Result<Bytes,
         &desk.hub,
         session::who(&admitted, &desk.gate.rights().now().policy),
         What::Command(order),
+        trail.as_ref(),
     );
     match done.await? {
         Done::Result(data) => Ok(data),

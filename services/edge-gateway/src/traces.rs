@@ -2,8 +2,6 @@
 //!
 //! One step per event and one per shard, never one per client.
 
-use std::time::SystemTime;
-
 use roomcast_chassis::trace::{KeyValue, SpanKind, Step, messaging};
 use roomcast_proto::subject::{parse_placed, stream};
 
@@ -50,33 +48,41 @@ pub fn received(stream: &'static str, sequence: u64, incoming: &mut Incoming) ->
 
 /// A shard's writing of events of one room.
 pub struct Written {
-    begun: SystemTime,
+    steps: Vec<Step>,
     deliveries: u64,
 }
 
 impl Written {
-    /// Begins, if the trace of any of them is kept. `deliveries`: what the shard has written so far.
+    /// Begins a step of each event whose trace is kept, if there is any and anybody it could be for. `deliveries`: what the shard has
+    /// written so far.
     #[must_use]
-    pub fn begin<D: AsRef<Delivery>>(events: &[D], deliveries: u64) -> Option<Self> {
-        let kept = events.iter().any(|event| event.as_ref().trail.is_some());
-        kept.then(|| Self {
-            begun: SystemTime::now(),
+    pub fn begin<D: AsRef<Delivery>>(
+        events: &[D],
+        deliveries: u64,
+        anybody: impl FnOnce() -> bool,
+    ) -> Option<Self> {
+        let mut trails = events
+            .iter()
+            .filter_map(|event| event.as_ref().trail.as_deref())
+            .peekable();
+        if trails.peek().is_none() || !anybody() {
+            return None;
+        }
+        let steps = trails.map(|trail| Step::begin("deliver", SpanKind::Internal, Some(trail)));
+        Some(Self {
+            steps: steps.collect(),
             deliveries,
         })
     }
 
-    /// Takes down the step of each, if anybody was written to.
-    pub fn end<D: AsRef<Delivery>>(self, events: &[D], deliveries: u64, streams: bool) {
+    /// Ends them, and says to how many was written.
+    pub fn end(self, events: usize, deliveries: u64, streams: bool) {
         let written = deliveries - self.deliveries;
-        if written == 0 {
-            return;
-        }
-        for trail in events.iter().filter_map(|event| event.as_ref().trail.as_deref()) {
-            let step = Step::since(self.begun, "deliver", SpanKind::Internal, trail, &[]);
+        for step in self.steps {
             step.set(|| {
                 [
                     KeyValue::new("roomcast.deliveries", i64::try_from(written).unwrap_or(i64::MAX)),
-                    KeyValue::new("roomcast.events", i64::try_from(events.len()).unwrap_or(i64::MAX)),
+                    KeyValue::new("roomcast.events", i64::try_from(events).unwrap_or(i64::MAX)),
                     KeyValue::new("roomcast.transport", if streams { "sse" } else { "websocket" }),
                 ]
             });

@@ -20,9 +20,10 @@ use roomcast_capture::begin::{Begin, begin};
 use roomcast_capture::checks::judge;
 use roomcast_capture::database::Database;
 use roomcast_capture::follow::{Follow, From, Item, Line};
-use roomcast_capture::position::{Numbers, Place, Position};
+use roomcast_capture::position::{Lsn, Numbers, Place, Position};
 use roomcast_capture::session::{self, Session, Stream};
 use roomcast_chassis::jetstream::JetStream;
+use roomcast_chassis::trace::{KeyValue, SpanKind, Step};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -377,8 +378,34 @@ impl Capture {
         }
     }
 
-    /// Takes events in until each is stored, known, or refused for good and kept as a dead letter.
-    async fn store(&self, mut left: Vec<&Line>) -> Result<(), Ended> {
+    /// Takes events in until each is stored, known, or refused for good and kept as a dead letter. The sample decides whether that begins
+    /// a trace, which names the last transaction; an event that came with one goes on with its own.
+    async fn store(&self, lines: Vec<&Line>) -> Result<(), Ended> {
+        if lines.is_empty() {
+            // Transactions that changed nothing of ours.
+            return Ok(());
+        }
+        let step = Step::begin("process changes", SpanKind::Consumer, None);
+        step.set(|| {
+            let last = lines.last().map_or(0, |line| line.place.lsn);
+            [
+                KeyValue::new("db.system.name", "postgresql"),
+                KeyValue::new("db.namespace", self.database.name.clone()),
+                KeyValue::new("roomcast.capture.lsn", Lsn(last).to_string()),
+                KeyValue::new(
+                    "messaging.batch.message_count",
+                    i64::try_from(lines.len()).unwrap_or(i64::MAX),
+                ),
+            ]
+        });
+        let stored = step.run(self.stored(lines)).await;
+        if stored.is_err() {
+            step.failed("unavailable");
+        }
+        stored
+    }
+
+    async fn stored(&self, mut left: Vec<&Line>) -> Result<(), Ended> {
         let began = Instant::now();
         let mut pause = Duration::from_millis(50);
         while !left.is_empty() {

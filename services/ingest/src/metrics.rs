@@ -162,6 +162,8 @@ impl Tenants {
 pub struct StreamGauges {
     bytes: IntGaugeVec,
     bytes_max: IntGaugeVec,
+    messages: IntGaugeVec,
+    messages_max: IntGaugeVec,
     oldest_seconds: IntGaugeVec,
     kept_seconds_max: IntGaugeVec,
 }
@@ -175,6 +177,12 @@ impl StreamGauges {
             .set(whole(info.state.bytes));
         if let Some(max) = info.config["max_bytes"].as_i64().filter(|max| *max > 0) {
             self.bytes_max.with_label_values(&[stream]).set(max);
+        }
+        if let Some(max) = info.config["max_msgs"].as_i64().filter(|max| *max > 0) {
+            self.messages
+                .with_label_values(&[stream])
+                .set(whole(info.state.messages));
+            self.messages_max.with_label_values(&[stream]).set(max);
         }
         if let Some(max) = info.config["max_age"].as_i64().filter(|max| *max > 0) {
             self.kept_seconds_max
@@ -360,6 +368,16 @@ impl IngestMetrics {
                 bytes_max: metrics.gauge_vec(
                     "roomcast_ingest_stream_max_bytes",
                     "Bytes that a stream may hold.",
+                    &["stream"],
+                )?,
+                messages: metrics.gauge_vec(
+                    "roomcast_ingest_stream_messages",
+                    "Messages that a stream holds, where their number has a bound.",
+                    &["stream"],
+                )?,
+                messages_max: metrics.gauge_vec(
+                    "roomcast_ingest_stream_max_messages",
+                    "Messages that a stream may hold, where their number has a bound.",
                     &["stream"],
                 )?,
                 oldest_seconds: metrics.gauge_vec(

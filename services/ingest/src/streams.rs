@@ -1,4 +1,5 @@
-//! The streams ingest writes to: compared with what they must be before anything is written, and watched afterwards.
+//! The streams ingest writes to: compared with what they must be before anything is written, and watched afterwards. How full the others
+//! are is shown as well.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -60,6 +61,21 @@ pub fn wanted(replicas: u8, sinks: bool) -> Vec<Definition> {
         .into_iter()
         .filter(|definition| WRITTEN.contains(&definition.name) || sinks && SINKS.contains(&definition.name))
         .collect()
+}
+
+/// Shows how full the streams are that others write to: one eye for all of them.
+async fn show_others(jetstream: &JetStream, wanted: &[Definition], gauges: &StreamGauges) {
+    for Definition { name, .. } in definitions(&Sizing::PRODUCTION) {
+        if wanted.iter().any(|wanted| wanted.name == name) {
+            continue;
+        }
+        match jetstream.stream_info(name).await {
+            Ok(Some(info)) => gauges.show(name, &info, now_micros()),
+            // Those of what is switched off need not be there.
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "the stream {name} cannot be looked at: {error}"),
+        }
+    }
 }
 
 async fn look(jetstream: &JetStream, wanted: &[Definition], gauges: &StreamGauges) -> Result<Look, ApiError> {
@@ -153,6 +169,10 @@ pub async fn watch(
             }
             // The connection's own latch speaks for NATS being away.
             Err(error) => tracing::debug!(%error, "the streams cannot be looked at: {error}"),
+        }
+        tokio::select! {
+            () = show_others(&jetstream, &wanted, &metrics.streams) => {}
+            () = ending.cancelled() => return,
         }
     }
 }

@@ -6,8 +6,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use async_nats::{Client, Request};
+use async_nats::{Client, HeaderMap, Request};
 use roomcast_chassis::jetstream::{At, JetStream};
+use roomcast_chassis::trace::{self, KeyValue, SpanKind, Step, Trail};
 use roomcast_proto::event::{View, rfc3339};
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::notification::{DEDUP_ATTRIBUTE, KEY_PREFIX};
@@ -26,10 +27,20 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// Notices on their way here; the rest waits in the shard.
 const QUEUE_MAX: usize = 64;
 
+/// A notice on its way.
+#[derive(Debug)]
+struct Handed {
+    notice: Notice,
+    /// It may have been said by whoever wrote it.
+    taken_over: bool,
+    /// The events that made it were traced.
+    trail: Option<Trail>,
+}
+
 /// Says the notices of one shard. Dropped, it stops.
 #[derive(Debug)]
 pub struct Speaker {
-    queue: mpsc::Sender<(Notice, bool)>,
+    queue: mpsc::Sender<Handed>,
     said: mpsc::Receiver<String>,
     /// Handed over and not yet stored.
     under_way: HashSet<String>,
@@ -46,7 +57,7 @@ impl Speaker {
     /// Begins with nothing to say.
     #[must_use]
     pub fn start(jetstream: JetStream, tenant: Tenant, counters: Counters) -> Self {
-        let (queue, mut notices) = mpsc::channel::<(Notice, bool)>(QUEUE_MAX);
+        let (queue, mut notices) = mpsc::channel::<Handed>(QUEUE_MAX);
         let (tell, said) = mpsc::channel(QUEUE_MAX);
         let mouth = Mouth {
             client: jetstream.client().clone(),
@@ -55,9 +66,13 @@ impl Speaker {
             counters,
         };
         let task = tokio::spawn(async move {
-            while let Some((notice, taken_over)) = notices.recv().await {
-                mouth.say(&notice, taken_over).await;
-                if tell.send(notice.id).await.is_err() {
+            while let Some(handed) = notices.recv().await {
+                let step = Step::begin("notify", SpanKind::Producer, handed.trail.as_ref());
+                step.set(|| [KeyValue::new("cloudevents.event_id", handed.notice.id.clone())]);
+                step.run(mouth.say(&handed.notice, handed.taken_over, &step))
+                    .await;
+                drop(step);
+                if tell.send(handed.notice.id).await.is_err() {
                     return;
                 }
             }
@@ -70,14 +85,24 @@ impl Speaker {
         }
     }
 
-    /// Hands over what is not under way yet, as far as there is room. `taken_over`: it may have been said by whoever wrote it.
-    pub fn hand<'n>(&mut self, notices: impl Iterator<Item = &'n Notice>, taken_over: &HashSet<String>) {
+    /// Hands over what is not under way yet, as far as there is room. `taken_over`: it may have been said by whoever wrote it. `trail`:
+    /// of an event that they follow from.
+    pub fn hand<'n>(
+        &mut self,
+        notices: impl Iterator<Item = &'n Notice>,
+        taken_over: &HashSet<String>,
+        trail: Option<&Trail>,
+    ) {
         for notice in notices {
             if self.under_way.contains(&notice.id) {
                 continue;
             }
-            let known = taken_over.contains(&notice.id);
-            if self.queue.try_send((notice.clone(), known)).is_err() {
+            let handed = Handed {
+                notice: notice.clone(),
+                taken_over: taken_over.contains(&notice.id),
+                trail: trail.cloned(),
+            };
+            if self.queue.try_send(handed).is_err() {
                 return;
             }
             self.under_way.insert(notice.id.clone());
@@ -121,7 +146,7 @@ struct Answer {
 
 impl Mouth {
     /// Says one until it is stored, or refused for good, which is counted and logged: nobody can mend it but the file's author.
-    async fn say(&self, notice: &Notice, taken_over: bool) {
+    async fn say(&self, notice: &Notice, taken_over: bool, step: &Step) {
         let mut pause = AGAIN.0;
         loop {
             if taken_over && self.is_stored(notice).await {
@@ -135,6 +160,7 @@ impl Mouth {
                 }
                 Ok(answer) if !answer.temporary => {
                     self.counters.notified("refused");
+                    step.failed("refused");
                     tracing::error!(
                         room = %notice.room,
                         "a rule's notification is refused with {}: {}; mend `notify`, or the policy",
@@ -155,7 +181,12 @@ impl Mouth {
     async fn ask(&self, notice: &Notice) -> Result<Answer, String> {
         let subject = inbound_for_tenant(&self.tenant, &notice.room, &notice.audience);
         let body = self.body(notice).ok_or("it is no JSON")?;
-        let request = Request::new().payload(body.into()).timeout(Some(ANSWER_TIMEOUT));
+        let mut request = Request::new().payload(body.into()).timeout(Some(ANSWER_TIMEOUT));
+        if let Some(trail) = trace::current() {
+            let mut headers = HeaderMap::new();
+            trail.write(&mut headers);
+            request = request.headers(headers);
+        }
         let answer = self.client.send_request(subject, request).await;
         let answer = answer.map_err(|error| error.to_string())?;
         serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())

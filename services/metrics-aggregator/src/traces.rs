@@ -1,6 +1,6 @@
 //! The aggregator's steps in the traces of events: that an event was folded and written, and that values were published with it.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use roomcast_chassis::trace::{KeyValue, SpanKind, Step, Trail, messaging};
 use roomcast_proto::subject::stream;
@@ -25,8 +25,7 @@ pub struct Traced {
 
 #[derive(Debug)]
 struct Folded {
-    trail: Box<Trail>,
-    begun: SystemTime,
+    step: Step,
     seq: u64,
 }
 
@@ -36,44 +35,31 @@ impl Traced {
         let Some(trail) = &delivered.trail else { return };
         if self.folded.len() < TRACED_MAX {
             self.folded.push(Folded {
-                trail: trail.clone(),
-                begun: SystemTime::now(),
+                step: Step::begin("process EVENTS", SpanKind::Consumer, Some(trail)),
                 seq: delivered.seq,
             });
         }
     }
 
-    /// They are written: takes down a step of each, and begins the one that publishes `values` values. That one is behind the first and
+    /// They are written: ends the step of each, and begins the one that publishes `values` values. That one is behind the first and
     /// linked to the others, because a value is made of all of them.
     pub fn written(&mut self, shard: u32, values: usize) -> Step {
         let now = Instant::now();
         self.waiting
             .retain(|(_, since)| now.duration_since(*since) < HELD_BACK_MAX);
-        let folded = self.folded.drain(..).map(|folded| {
-            let step = Step::since(
-                folded.begun,
-                "process EVENTS",
-                SpanKind::Consumer,
-                &folded.trail,
-                &[],
-            );
+        let folded = self.folded.drain(..).map(|Folded { step, seq }| {
             step.set(|| messaging("process", stream::EVENTS));
             step.set(|| {
                 [
                     KeyValue::new(
                         "messaging.nats.stream_sequence",
-                        i64::try_from(folded.seq).unwrap_or(i64::MAX),
+                        i64::try_from(seq).unwrap_or(i64::MAX),
                     ),
                     KeyValue::new("roomcast.shard", i64::from(shard)),
                 ]
             });
             let _entered = step.enter();
-            tracing::debug!(
-                shard,
-                sequence = folded.seq,
-                "event {} is counted and written",
-                folded.seq
-            );
+            tracing::debug!(shard, sequence = seq, "event {} is counted and written", seq);
             Some((step.trail()?, now))
         });
         self.waiting.extend(folded.flatten());
@@ -85,13 +71,7 @@ impl Traced {
         let Some((first, others)) = trails.split_first() else {
             return Step::default();
         };
-        let step = Step::since(
-            SystemTime::now(),
-            "publish STATE",
-            SpanKind::Producer,
-            first,
-            others,
-        );
+        let step = Step::begin("publish STATE", SpanKind::Producer, Some(first)).and_behind(others);
         step.set(|| messaging("publish", stream::STATE));
         step.set(|| {
             [KeyValue::new(
@@ -100,5 +80,10 @@ impl Traced {
             )]
         });
         step
+    }
+
+    /// The newest event whose values nobody has seen yet; what a rule says now follows from it or from one before.
+    pub fn newest(&self) -> Option<Trail> {
+        self.waiting.last().map(|(trail, _)| trail.clone())
     }
 }

@@ -40,6 +40,7 @@ mod sinks;
 mod slow;
 mod tickets;
 mod traces;
+mod traces_begun;
 mod trial;
 mod two_way;
 mod world;

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use crate::world::{alone, options, own};
 
 /// How long anything may take on a machine that has much else to do.
-const WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
 /// The publisher's own step, and its traces: one that is kept, one that is not, and those of events in one request.
-const PUBLISHER: &str = "00f067aa0ba902b7";
+pub(crate) const PUBLISHER: &str = "00f067aa0ba902b7";
 const KEPT: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const UNKEPT: &str = "5bf92f3577b34da6a3ce929d0e0e4736";
 const OWN: &str = "6bf92f3577b34da6a3ce929d0e0e4736";
@@ -216,7 +216,7 @@ fn event(id: &str) -> Value {
     })
 }
 
-fn context(trace: &str, kept: bool) -> String {
+pub(crate) fn context(trace: &str, kept: bool) -> String {
     format!("00-{trace}-{PUBLISHER}-0{}", u8::from(kept))
 }
 
@@ -238,7 +238,7 @@ async fn publish(stack: &Stack, body: &Value, context: &str) -> anyhow::Result<(
 }
 
 /// The steps of a trace, once it has one of each name.
-async fn whole(collector: &Collector, trace: &str, names: &[&str]) -> Vec<Told> {
+pub(crate) async fn whole(collector: &Collector, trace: &str, names: &[&str]) -> Vec<Told> {
     let until = Instant::now() + WITHIN;
     loop {
         let told = collector.of(trace);
@@ -251,21 +251,21 @@ async fn whole(collector: &Collector, trace: &str, names: &[&str]) -> Vec<Told> 
     }
 }
 
-fn of<'a>(trace: &'a [Told], service: &str, name: &str) -> Vec<&'a Told> {
+pub(crate) fn of<'a>(trace: &'a [Told], service: &str, name: &str) -> Vec<&'a Told> {
     trace
         .iter()
         .filter(|told| told.service == service && told.name == name)
         .collect()
 }
 
-fn one<'a>(trace: &'a [Told], service: &str, name: &str) -> &'a Told {
+pub(crate) fn one<'a>(trace: &'a [Told], service: &str, name: &str) -> &'a Told {
     match of(trace, service, name).as_slice() {
         [one] => one,
         other => panic!("one {name} of {service}, not {other:#?}, in {trace:#?}"),
     }
 }
 
-fn says(told: &Told, attributes: &[(&str, &str)]) {
+pub(crate) fn says(told: &Told, attributes: &[(&str, &str)]) {
     for (name, value) in attributes {
         let said = told.attributes.get(*name).map(String::as_str);
         assert_eq!(said, Some(*value), "{name} of {told:#?}");

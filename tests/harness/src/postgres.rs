@@ -46,6 +46,12 @@ fn programs() -> Option<(PathBuf, PathBuf)> {
     found
 }
 
+/// Whether there is one, for tests whose stack starts it.
+#[must_use]
+pub fn is_installed() -> bool {
+    programs().is_some()
+}
+
 fn id(flag: &str) -> Option<u32> {
     let output = Command::new("id").args([flag, "postgres"]).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()

@@ -21,6 +21,7 @@ pub use exit::{Exit, Failure};
 use crate::config::{Environment, Listed, Mistakes, Reader};
 use crate::readiness::Latch;
 use crate::shutdown::{Shutdown, Stage};
+use crate::trace::Traces;
 use crate::{admin, build, descriptors, telemetry, trace};
 use arguments::{Command, command, help, printed};
 
@@ -97,7 +98,11 @@ fn started<Serving>(service: &'static Service, common: Common, serve: impl FnOnc
 where
     Serving: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    telemetry::init(&common.log);
+    let (context, traces) = match opened(service, common) {
+        Ok(opened) => opened,
+        Err(failure) => return complain(service, &failure),
+    };
+    telemetry::init(&context.common.log, traces.as_ref());
     log_panics();
     descriptors::raise();
     tracing::info!("{} starts", build::line(service.name));
@@ -106,11 +111,10 @@ where
         Err(error) => return complain(service, &Failure::internal(format!("no runtime: {error}"))),
     };
     let exit = runtime.block_on(async {
-        let (context, process) = match prepared(service, common).await {
-            Ok(prepared) => prepared,
-            Err(failure) => return complain(service, &failure),
-        };
-        context.drive_from(process, serve).await
+        match prepared(&context, traces).await {
+            Ok(process) => context.drive_from(process, serve).await,
+            Err(failure) => complain(service, &failure),
+        }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!(
@@ -122,13 +126,21 @@ where
     exit
 }
 
-/// Makes the context, opens the admin port and listens to signals.
-async fn prepared(service: &'static Service, common: Common) -> Result<(Context, Latch), Failure> {
+/// Makes the context, and what goes into the process's logs and traces.
+fn opened(service: &'static Service, common: Common) -> Result<(Context, Option<Traces>), Failure> {
     let context = Context::new(service, common)?;
+    let traces = trace::open(&context)?;
+    Ok((context, traces))
+}
+
+/// Opens the admin port and listens to signals.
+async fn prepared(context: &Context, traces: Option<Traces>) -> Result<Latch, Failure> {
     // Before the port opens: a process that has not begun to start must not look ready.
     let process = context.readiness.latch("process", "starting");
-    telemetry::watch(&context)?;
-    trace::start(&context)?;
+    telemetry::watch(context)?;
+    if let Some(traces) = traces {
+        traces.run(context);
+    }
     let address = context.common.admin_listen;
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Failure::unavailable(format!("the admin port {address} cannot be opened: {error}"))
@@ -142,7 +154,7 @@ async fn prepared(service: &'static Service, common: Common) -> Result<(Context,
     ));
     let watch = watch_signals(context.shutdown.clone());
     tokio::spawn(watch.map_err(|error| Failure::internal(format!("signals cannot be watched: {error}")))?);
-    Ok((context, process))
+    Ok(process)
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly end, the second ends at once.

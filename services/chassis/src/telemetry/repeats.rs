@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounterVec;
 use tokio_util::sync::CancellationToken;
 use tracing::callsite::Identifier;
+use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata};
 use tracing_subscriber::layer::{Context, Filter};
@@ -119,6 +120,11 @@ impl<S> Filter<S> for Limit {
     fn callsite_enabled(&self, _metadata: &'static Metadata<'static>) -> Interest {
         // Not always: the registry asserts that a line which is refused as an event was asked for before, and that is skipped then.
         Interest::sometimes()
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        // Its neighbour's counts.
+        Some(LevelFilter::TRACE)
     }
 
     fn event_enabled(&self, event: &Event<'_>, _context: &Context<'_, S>) -> bool {

@@ -1,25 +1,28 @@
-//! Sends steps to the collector: bounded, in portions, never in anybody's way.
+//! Sends steps to the collector, with opentelemetry-otlp over our own HTTP client: bounded, in portions, never in anybody's way.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{Request, Response};
 use opentelemetry::Context;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
 use prometheus::IntCounter;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::fetch::{FetchError, Fetcher, Limits, Url};
+use crate::fetch::{Fetcher, Limits, Url};
 use crate::metrics::Metrics;
+use crate::process::Failure;
 
 /// Steps that wait for the collector; at about 1 KB each 4 MB. Beyond, they are dropped and counted.
 const WAITING_MAX: usize = 4_096;
@@ -84,9 +87,8 @@ impl SpanProcessor for Queue {
 /// Takes them from there to the collector.
 pub(super) struct Exporter {
     waiting: mpsc::Receiver<SpanData>,
-    collector: Url,
-    resource: ResourceAttributesWithSchema,
-    fetcher: Fetcher,
+    exporter: SpanExporter,
+    client: Client,
     counters: Counters,
     failing: bool,
 }
@@ -96,11 +98,28 @@ pub(super) fn queue(
     collector: Url,
     resource: &Resource,
     counters: Counters,
-) -> Result<(Queue, Exporter), FetchError> {
+) -> Result<(Queue, Exporter), Failure> {
     let limits = Limits {
         within: WITHIN,
         bytes_max: ANSWER_BYTES_MAX,
     };
+    let fetcher = Fetcher::new(limits, collector.is_tls())
+        .map_err(|error| Failure::unavailable(format!("traces cannot be sent to {collector}: {error}")))?;
+    let client = Client {
+        fetcher,
+        collector: Arc::new(collector),
+        answered: Arc::default(),
+    };
+    let mut exporter = SpanExporter::builder()
+        .with_http()
+        .with_endpoint(client.collector.to_string())
+        .with_protocol(Protocol::HttpBinary)
+        .with_http_client(client.clone())
+        // It would put the thread to sleep in between.
+        .with_retry_policy(RetryPolicy::disabled())
+        .build()
+        .map_err(|error| Failure::settings(format!("traces cannot be sent: {error}")))?;
+    exporter.set_resource(resource);
     let (sender, waiting) = mpsc::channel(WAITING_MAX);
     let queue = Queue {
         waiting: sender,
@@ -108,9 +127,8 @@ pub(super) fn queue(
     };
     let exporter = Exporter {
         waiting,
-        fetcher: Fetcher::new(limits, collector.is_tls())?,
-        collector,
-        resource: resource.into(),
+        exporter,
+        client,
         counters,
         failing: false,
     };
@@ -154,21 +172,12 @@ impl Exporter {
 
     async fn send(&mut self, portion: Vec<SpanData>) {
         let count = portion.len() as u64;
-        let request = ExportTraceServiceRequest {
-            resource_spans: group_spans_by_resource_and_scope(portion, &self.resource),
-        };
-        let body = Bytes::from(request.encode_to_vec());
-        let answer = self
-            .fetcher
-            .post(&self.collector, "application/x-protobuf", body)
-            .await;
-        match answer {
-            Ok(answer) => {
-                // What is no such answer says nothing of any step that was refused.
-                let refused = ExportTraceServiceResponse::decode(answer).ok();
-                let refused = refused.and_then(|answer| answer.partial_success);
-                let refused = refused.and_then(|partly| u64::try_from(partly.rejected_spans).ok());
-                let refused = refused.unwrap_or(0).min(count);
+        let sent = self.exporter.export(portion).await;
+        // The exporter's own word is less than what its client heard, and the only one where it did not ask at all.
+        let unsent = || Err(sent.err().map(|error| error.to_string()).unwrap_or_default());
+        match self.client.answered().unwrap_or_else(unsent) {
+            Ok(refused) => {
+                let refused = refused.min(count);
                 self.counters.exported.inc_by(count - refused);
                 self.counters.failed.inc_by(refused);
                 if std::mem::take(&mut self.failing) {
@@ -183,4 +192,52 @@ impl Exporter {
             }
         }
     }
+}
+
+/// Our HTTP client for the exporter; remembers what the collector said, of which the exporter tells nobody.
+#[derive(Clone, Debug)]
+struct Client {
+    fetcher: Fetcher,
+    collector: Arc<Url>,
+    /// How many steps of the last portion it refused, or why there is no answer.
+    answered: Arc<Mutex<Option<Result<u64, String>>>>,
+}
+
+impl Client {
+    fn answered(&self) -> Option<Result<u64, String>> {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.take()
+    }
+
+    async fn posted(self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let (head, body) = request.into_parts();
+        let answer = self.fetcher.post(&self.collector, head.headers, body).await;
+        let heard = match &answer {
+            Ok(answer) => Ok(refused(answer)),
+            Err(error) => Err(error.to_string()),
+        };
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
+        Ok(Response::new(answer?))
+    }
+}
+
+impl HttpClient for Client {
+    // Written out, as the trait's macro would.
+    fn send_bytes<'client, 'sent>(
+        &'client self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'sent>>
+    where
+        'client: 'sent,
+    {
+        Box::pin(self.clone().posted(request))
+    }
+}
+
+/// Steps that the collector did not take although it answered; what is no such answer says nothing of any.
+fn refused(answer: &Bytes) -> u64 {
+    let answer = ExportTraceServiceResponse::decode(answer.clone()).ok();
+    let partly = answer.and_then(|answer| answer.partial_success);
+    let refused = partly.and_then(|partly| u64::try_from(partly.rejected_spans).ok());
+    refused.unwrap_or(0)
 }

@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
@@ -8,7 +9,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind as Kind;
 use prost::Message;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::config::Environment;
@@ -100,7 +104,15 @@ async fn steps_are_taken_down_where_their_trace_is_kept_and_told_to_the_collecto
     ]);
     let (common, (), _) = process::settings(&environment, &SERVICE, |_| ()).unwrap();
     let context = process::Context::new(&SERVICE, common).unwrap();
-    start(&context).unwrap();
+    let traces = open(&context).unwrap().unwrap();
+    // Steps are made whatever is logged, and of what is no step of ours none.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::sink)
+        .with_filter(EnvFilter::new("error"));
+    let subscriber = tracing_subscriber::registry().with(lines).with(traces.layer());
+    let _everybody = tracing::subscriber::set_default(subscriber);
+    traces.run(&context);
+    drop(tracing::error_span!("nobody's").entered());
     let counted = |outcome: &str| {
         let metrics = String::from_utf8(context.metrics.encode().unwrap()).unwrap();
         let line = format!("roomcast_trace_spans_total{{outcome=\"{outcome}\",service=\"traced\"}} ");
@@ -177,6 +189,7 @@ async fn steps_are_taken_down_where_their_trace_is_kept_and_told_to_the_collecto
     let kept = read(&[(TRACE_PARENT, KEPT)]).unwrap();
     let outer = Step::begin("outer", SpanKind::Server, Some(&kept));
     outer.set(|| messaging("publish", "EVENTS"));
+    tracing::error!("what is logged is no part of a step");
     let inside = outer.run(async {
         tokio::task::yield_now().await;
         current()
@@ -184,13 +197,13 @@ async fn steps_are_taken_down_where_their_trace_is_kept_and_told_to_the_collecto
     assert_eq!(inside.await, outer.trail());
     assert_eq!(current(), None);
     let trail = outer.trail().unwrap();
-    let inner = Step::since(
-        SystemTime::UNIX_EPOCH,
-        "inner",
-        SpanKind::Producer,
-        &trail,
-        std::slice::from_ref(&kept),
-    );
+    let inner =
+        Step::begin("inner", SpanKind::Producer, Some(&trail)).and_behind(std::slice::from_ref(&kept));
+    {
+        let _entered = inner.enter();
+        assert_eq!(current(), inner.trail());
+    }
+    assert_eq!(current(), None);
     inner.failed("unavailable");
     drop((inner, outer));
     eventually("both are told", || collector.told.lock().unwrap().len() == 2).await;
@@ -206,7 +219,14 @@ async fn steps_are_taken_down_where_their_trace_is_kept_and_told_to_the_collecto
         (&inner.parent_span_id, &inner.trace_id),
         (&outer.span_id, &outer.trace_id)
     );
-    assert_eq!((inner.start_time_unix_nano, inner.links.len()), (0, 1));
+    assert_eq!(
+        (inner.links.len(), &inner.links[0].span_id),
+        (1, &outer.parent_span_id)
+    );
+    assert_eq!((outer.kind(), inner.kind()), (Kind::Server, Kind::Producer));
+    assert!(outer.start_time_unix_nano <= inner.start_time_unix_nano);
+    assert!(inner.start_time_unix_nano <= inner.end_time_unix_nano);
+    assert_eq!((outer.events.len(), inner.events.len()), (0, 0));
     assert_eq!(inner.status.unwrap().code, 2);
     let said: Vec<&str> = outer.attributes.iter().map(|said| said.key.as_str()).collect();
     assert_eq!(

@@ -74,7 +74,9 @@ pub(super) async fn preferences(State(desk): State<Desk>, request: Request) -> R
         let set = preferences::read(&frame).map_err(posted::in_body)?;
         let who = session::who(&admitted, &desk.gate.rights().now().policy);
         let asked = What::Preferences(set);
-        let done = Arc::clone(&desk.asking).carry_out(&desk.hub, who, asked).await;
+        let done = Arc::clone(&desk.asking)
+            .carry_out(&desk.hub, who, asked, None)
+            .await;
         let Done::Preferences(kept) = done.map_err(posted::in_body)? else {
             return Err(Refusal::new(Code::Internal, "preferences are preferences"));
         };
@@ -95,7 +97,10 @@ async fn told(
     let want = want.inspect_err(|refusal| desk.asking.count(what, refusal.code.as_str()))?;
     let who = session::who(&admitted, &desk.gate.rights().now().policy);
     let asked = What::Feed(session::notifications(&admitted, want));
-    let Done::Feed(page) = Arc::clone(&desk.asking).carry_out(&desk.hub, who, asked).await? else {
+    let Done::Feed(page) = Arc::clone(&desk.asking)
+        .carry_out(&desk.hub, who, asked, None)
+        .await?
+    else {
         return Err(Refusal::new(Code::Internal, "notifications are a feed"));
     };
     // What was read for this user may be somebody else's by now.

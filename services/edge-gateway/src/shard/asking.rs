@@ -42,7 +42,7 @@ impl Shard {
         let shows = matches!(what, What::Feed(_)).then_some(generation.unwrap_or_default());
         let shows = shows.map(|generation| (generation, id));
         self.shared.runtime.spawn(async move {
-            let done = asking.carry_out(&hub, who, what).await;
+            let done = asking.carry_out(&hub, who, what, None).await;
             let frame = (id.is_some() && !(silent && done.is_ok())).then(|| answer(id, done));
             handle.send(Inbox::Answered(Box::new(Answered {
                 key,

@@ -148,11 +148,13 @@ impl Shard {
         };
         let now = self.now;
         let limits = self.shared.limits.outbox;
-        let written = traces::Written::begin(events, self.tally.deliveries);
+        let concerned = |class: &PermitClass| (class.encoding == Encoding::Sse) == (to == To::Streams);
+        let anybody = || entry.classes.iter().any(|(_, class)| concerned(class));
+        let written = traces::Written::begin(events, self.tally.deliveries, anybody);
         let mut unresolved: Vec<u32> = Vec::new();
         let before = self.tally.deliveries;
         for (_, class) in &mut entry.classes {
-            if (class.encoding == Encoding::Sse) != (to == To::Streams) {
+            if !concerned(class) {
                 continue;
             }
             let hub = &self.shared.hub;
@@ -186,7 +188,7 @@ impl Shard {
             self.schedule(key);
         }
         if let Some(written) = written {
-            written.end(events, self.tally.deliveries, to == To::Streams);
+            written.end(events.len(), self.tally.deliveries, to == To::Streams);
         }
         if self.tally.deliveries > before {
             self.written_millis = now.millis;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use roomcast_chassis::trace::Trail;
 use tokio::time::Instant;
 
 use super::{Ended, PROBE_EVERY, Session};
@@ -88,8 +89,9 @@ impl Session<'_> {
         counters.flushes.inc();
         counters.flush_bytes.inc_by(bytes as u64);
         counters.flush_seconds.observe(begun.elapsed().as_secs_f64());
-        self.speak(&label);
         let step = self.traced.written(self.number, values.len());
+        let trail = step.trail().or_else(|| self.traced.newest());
+        self.speak(&label, trail.as_ref());
         if !values.is_empty() {
             step.run(self.values.publish(values)).await?;
             self.shard.settled();
@@ -100,9 +102,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Hands over what rules have to say, now that it is written.
-    fn speak(&mut self, label: &str) {
-        self.speaker.hand(self.shard.notices(), &self.taken_over);
+    /// Hands over what rules have to say, now that it is written. `trail`: of an event that it follows from.
+    fn speak(&mut self, label: &str, trail: Option<&Trail>) {
+        self.speaker.hand(self.shard.notices(), &self.taken_over, trail);
         let (firing, unwatched) = self.shard.firing();
         let counters = &self.shared.counters;
         let firing = i64::try_from(firing).unwrap_or(i64::MAX);
