@@ -3,71 +3,16 @@
  * over pipes. Each subscription of a tab is one of the client's, so that everything a client promises holds for each tab.
  */
 
-import type { CommandOptions, NotificationPush, Subscription } from './api.js';
+import type { CommandOptions, Subscription } from './api.js';
 import { Client, type ClientOptions } from './client.js';
 import { indexedDbCommands } from './commands.js';
-import type { Counters } from './counters.js';
-import { RoomcastError, type ErrorFacts } from './error.js';
-import type { CloudEvent, Delivery, Reset } from './event.js';
+import { RoomcastError } from './error.js';
+import type { CloudEvent } from './event.js';
 import type { Presence } from './frame.js';
-import type { ConnectionState } from './machine.js';
-import type { Transport } from './follow.js';
+import { holdLock, tabLock, whenFree } from './locks.js';
 import { goOn } from './missed.js';
-
-/** Carries messages between a tab and the hub; what is posted arrives as a copy, in order. */
-export interface Pipe {
-  post(message: unknown): void;
-  onmessage: ((message: never) => void) | null;
-}
-
-/** How the shared client is made; the first tab's word counts. */
-export interface HubOptions {
-  readonly url: string;
-  readonly name?: string;
-  readonly transports?: readonly Transport[];
-  /** Commands wait in IndexedDB, under this name. */
-  readonly commands?: string;
-}
-
-/** An error as it travels. */
-export interface SentError extends ErrorFacts {
-  readonly code: string;
-  readonly message: string;
-}
-
-/** A connection's state as it travels. */
-export type SentState = Omit<ConnectionState, 'error'> & { readonly error?: SentError };
-
-/** What tabs say. */
-export type ToHub =
-  | { t: 'hello'; tab: string; key: string; options: HubOptions }
-  | { t: 'do'; what: 'connect' | 'retryNow' | 'online' | 'offline' | 'wake' }
-  | { t: 'sub'; n: number; room: string; history: number; presence: boolean; from?: string; values?: CloudEvent[] }
-  | { t: 'unsub' | 'hold' | 'release'; n: number }
-  | { t: 'ask'; id: number; method: Method; args: unknown[] }
-  | { t: 'activity'; kind: string; detail: string }
-  | { t: 'notes' | 'count' }
-  | { t: 'token'; id: number; token?: string | undefined; error?: SentError }
-  | { t: 'bye' };
-
-/** What the hub says. */
-export type ToTab =
-  | { t: 'here' }
-  | { t: 'state'; state: SentState; offset: number; counters: Counters }
-  | { t: 'counted'; counters: Counters }
-  | { t: 'event'; n: number; event: CloudEvent; delivery: Delivery; cursor: string | undefined }
-  | { t: 'value'; n: number; key: string; event: CloudEvent | undefined; gone: 'withdrawn' | 'expired' | undefined; live: boolean }
-  | { t: 'caughtUp'; n: number; cursor: string | undefined }
-  | { t: 'reset'; n: number; reset: Reset }
-  | { t: 'presence'; n: number; presence: Presence }
-  | { t: 'error'; n: number; error: SentError }
-  | { t: 'answer'; id: number; value: unknown }
-  | { t: 'refused'; id: number; error: SentError }
-  | { t: 'wantToken'; id: number; reason: 'connect' | 'expiring' | 'expired' }
-  | { t: 'note'; push: NotificationPush };
-
-/** What a tab may ask of the shared client. */
-export type Method = 'snapshot' | 'history' | 'series' | 'command' | 'publish' | 'presence' | 'request';
+import { received, sent, type HubOptions, type Method, type Pipe, type ToHub, type ToTab } from './pipe.js';
+import { randomId } from './random-id.js';
 
 /** How long a tab may take to bring a token before another one is asked, in milliseconds. */
 const TOKEN_MS = 10_000;
@@ -102,8 +47,8 @@ export class Hub {
     this.#client.close();
   }
 
-  /** Serves one more tab. Returns how to stop: the tab is gone. */
-  attach(pipe: Pipe): () => void {
+  /** Serves one more tab. Returns how to stop: the tab is gone. `life`: the lock by which tabs hear that this place is gone. */
+  attach(pipe: Pipe, life?: string): () => void {
     const tab: Served = { pipe, subscriptions: new Map(), stopNotes: undefined };
     this.#tabs.add(tab);
     const detach = (): void => {
@@ -113,7 +58,7 @@ export class Hub {
       if (this.isIdle) this.#client.close();
     };
     pipe.onmessage = (message: ToHub) => (message.t === 'bye' ? detach() : this.#hear(tab, message));
-    say(tab, { t: 'here' });
+    say(tab, { t: 'here', ...(life === undefined ? {} : { life }) });
     say(tab, this.#state());
     return detach;
   }
@@ -218,55 +163,28 @@ function say(tab: Served, message: ToTab): void {
   tab.pipe.post(message);
 }
 
-/** An error as something that can be copied. */
-export function sent(thrown: unknown): SentError {
-  if (!(thrown instanceof RoomcastError)) return { code: 'unknown', message: String(thrown) };
-  const { code, message, temporary, retryAfterMs, status, closeCode, room } = thrown;
-  return { code, message, temporary, retryAfterMs, status, closeCode, room };
-}
-
-/** An error out of a copy. */
-export function received({ code, message, ...facts }: SentError): RoomcastError {
-  return new RoomcastError(code, message, facts);
-}
-
-/** Two ends of a pipe inside one page. */
-export function pair(): [Pipe, Pipe] {
-  const ends: Pipe[] = [0, 1].map((own) => ({
-    onmessage: null,
-    post: (message) => queueMicrotask(() => ends[1 - own]?.onmessage?.(message as never)),
-  }));
-  return ends as [Pipe, Pipe];
-}
-
 /** Serves what connects to a SharedWorker: one hub for each user, found by the key that tabs bring. */
 export function serveWorker(scope: { onconnect: ((event: MessageEvent) => void) | null }): void {
   const hubs = new Map<string, Hub>();
+  const name = `roomcast:worker:${randomId()}`;
+  const held = holdLock(name);
+  const serve = async (port: MessagePort, hello: ToHub & { t: 'hello' }): Promise<void> => {
+    const life = (await held) ? name : undefined;
+    let hub = hubs.get(hello.key);
+    if (hub === undefined) hubs.set(hello.key, (hub = new Hub(hello.options)));
+    const own = hub;
+    const pipe: Pipe = { post: (message) => port.postMessage(message), onmessage: null };
+    port.onmessage = ({ data }: MessageEvent<unknown>) => pipe.onmessage?.(data as never);
+    const detach = own.attach(pipe, life);
+    whenFree(tabLock(hello.tab), () => {
+      detach();
+      if (own.isIdle && hubs.get(hello.key) === own) hubs.delete(hello.key);
+    });
+  };
   scope.onconnect = (event) => {
     const port = event.ports[0] as MessagePort;
     port.onmessage = ({ data }: MessageEvent<ToHub>) => {
-      if (data.t !== 'hello') return;
-      let hub = hubs.get(data.key);
-      if (hub === undefined) hubs.set(data.key, (hub = new Hub(data.options)));
-      const own = hub;
-      const pipe: Pipe = { post: (message) => port.postMessage(message), onmessage: null };
-      port.onmessage = ({ data: next }: MessageEvent<unknown>) => pipe.onmessage?.(next as never);
-      const detach = own.attach(pipe);
-      whenGone(data.tab, () => {
-        detach();
-        if (own.isIdle && hubs.get(data.key) === own) hubs.delete(data.key);
-      });
+      if (data.t === 'hello') void serve(port, data);
     };
   };
-}
-
-/** Name of the lock that a tab holds as long as it lives. */
-export function tabLock(tab: string): string {
-  return `roomcast:tab:${tab}`;
-}
-
-/** Calls back when a tab is gone, however it went: its lock is free then. */
-export function whenGone(tab: string, gone: () => void): void {
-  const { locks } = (globalThis as { navigator?: { locks?: LockManager } }).navigator ?? {};
-  locks?.request(tabLock(tab), async () => gone()).catch(() => undefined);
 }

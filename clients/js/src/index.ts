@@ -25,9 +25,10 @@ export {
   type NotificationsStore,
   type NotificationsView,
 } from './notifications.js';
+export type { WorkerLike } from './place.js';
 export { announces, preferences, type Preferences, type PreferencesChange, type PreferencesStore, type PreferencesView } from './preferences.js';
 export type { RoomHandlers } from './room.js';
-export { sharedClient, type SharedOptions, type WorkerLike } from './shared.js';
+export { sharedClient, type SharedOptions } from './shared.js';
 export { Cell, select, shallowEqual, type Store } from './store.js';
 export {
   connectionStore,

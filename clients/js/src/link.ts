@@ -6,6 +6,7 @@
 import { asError, passing, RoomcastError } from './error.js';
 import { CLOSE_UNFIT, type Transport } from './follow.js';
 import { readFrame, type ServerFrame } from './frame.js';
+import { listenToPage } from './hints.js';
 import { INITIAL, step, type ConnectionInput, type ConnectionState, type Effect, type Timer } from './machine.js';
 
 /** The part of a WebSocket that is used; the browser's and Node's libraries have it. */
@@ -23,9 +24,6 @@ export type SocketClass = new (url: string, protocols?: string[]) => SocketLike;
 
 /** Spoken on every socket. */
 export const SUBPROTOCOL = 'roomcast.v1.json';
-
-/** A page counts as hidden after this, in milliseconds: a glance at another tab costs nothing. */
-export const HIDDEN_AFTER_MS = 10_000;
 
 /** What a link needs from its client. */
 export interface LinkHost {
@@ -282,35 +280,4 @@ function hangUp(socket: SocketLike, code: number, reason: string): void {
   } catch {
     // Closing what never opened: nothing is left to do.
   }
-}
-
-/** Passes the browser's hints on; does nothing where there is no page. Returns how to stop. */
-export function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => void, seen: (isHidden: boolean) => void): () => void {
-  const page = globalThis as Partial<Pick<typeof globalThis, 'addEventListener' | 'document' | 'navigator'>>;
-  if (page.addEventListener === undefined || page.document === undefined) return () => undefined;
-  const document = page.document;
-  const online = (): void => hint('online');
-  const offline = (): void => hint('offline');
-  let hiding: ReturnType<typeof setTimeout> | undefined;
-  const wake = (): void => {
-    clearTimeout(hiding);
-    if (document.visibilityState !== 'visible') {
-      hiding = setTimeout(() => seen(true), HIDDEN_AFTER_MS);
-      return;
-    }
-    hint('wake');
-    seen(false);
-  };
-  const stop = new AbortController();
-  const { signal } = stop;
-  page.addEventListener('online', online, { signal });
-  page.addEventListener('offline', offline, { signal });
-  page.addEventListener('pageshow', wake, { signal });
-  document.addEventListener('visibilitychange', wake, { signal });
-  document.addEventListener('resume', wake, { signal });
-  if (page.navigator?.onLine === false) offline();
-  return () => {
-    clearTimeout(hiding);
-    stop.abort();
-  };
 }

@@ -11,6 +11,8 @@ async function tab(sub = 'u1'): Promise<RoomcastClient> {
   made.push(client);
   client.connect();
   await settle();
+  await vi.dynamicImportSettled();
+  await settle();
   return client;
 }
 async function open(): Promise<FakeSocket> {

@@ -1,0 +1,68 @@
+/** What a tab asked and has no answer to yet. It survives the hub that was asked: the next one is asked with the same keys. */
+
+import type { CommandOptions, QueuedCommand } from './api.js';
+import type { RoomcastError } from './error.js';
+import { received, type Method, type ToHub, type ToTab } from './pipe.js';
+
+interface Asked {
+  readonly method: Method;
+  readonly args: unknown[];
+  readonly settle: (value: never) => void;
+  readonly fail: (error: RoomcastError) => void;
+}
+
+/** How long a backend may take unless a command says it, in milliseconds. */
+const COMMAND_MS = 10_000;
+
+/** All of them, by number. */
+export class TabAsks {
+  readonly #asked = new Map<number, Asked>();
+  /** Of those, what the hub was told. */
+  readonly #given = new Set<number>();
+  readonly #say: (message: ToHub) => void;
+
+  constructor(say: (message: ToHub) => void) {
+    this.#say = say;
+  }
+
+  /** Asks. `waits`: the hub is not told yet. */
+  ask<T>(id: number, method: Method, args: unknown[], waits: boolean): Promise<T> {
+    return new Promise<T>((settle, fail) => {
+      this.#asked.set(id, { method, args, settle, fail });
+      if (!waits) this.#give(id, method, args);
+    });
+  }
+
+  /** There is another hub, which knows of nothing. `paused`: commands wait. */
+  giveAgain(paused: boolean): void {
+    for (const [id, { method, args }] of this.#asked) if (method !== 'command' || !paused) this.#give(id, method, args);
+  }
+
+  /** Gives the commands that waited. */
+  release(): void {
+    for (const [id, { method, args }] of this.#asked) if (method === 'command' && !this.#given.has(id)) this.#give(id, method, args);
+  }
+
+  /** The hub's answer to one. */
+  answered(message: ToTab & { t: 'answer' | 'refused' }): void {
+    const asked = this.#asked.get(message.id);
+    this.#asked.delete(message.id);
+    this.#given.delete(message.id);
+    if (message.t === 'answer') asked?.settle(message.value as never);
+    else asked?.fail(received(message.error));
+  }
+
+  /** Commands among them. */
+  commands(): QueuedCommand[] {
+    return [...this.#asked.values()].flatMap(({ method, args }): QueuedCommand[] => {
+      if (method !== 'command') return [];
+      const { key = '', timeoutMs = COMMAND_MS } = args[2] as CommandOptions;
+      return [{ key, name: String(args[0]), data: args[1], at: 0, timeoutMs, user: undefined }];
+    });
+  }
+
+  #give(id: number, method: Method, args: unknown[]): void {
+    this.#given.add(id);
+    this.#say({ t: 'ask', id, method, args });
+  }
+}
