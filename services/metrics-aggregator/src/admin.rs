@@ -1,4 +1,5 @@
-//! What operators may ask of an aggregator: its metrics, the shards it works, how far behind it is; and silences.
+//! What operators may ask of an aggregator: its metrics, the shards it works, how far behind it is; silences; and what other metrics
+//! would have shown.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use axum::extract::State;
 use roomcast_admin::instance::{Instance, Running};
 use roomcast_admin::problem::guarded;
 use roomcast_admin::{Operation, Routes};
+use roomcast_chassis::jetstream::JetStream;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -16,6 +18,9 @@ use crate::definition::{Definition, Definitions};
 use crate::silences::Silences;
 
 mod silences;
+mod trial;
+
+pub use trial::Against;
 
 /// What the routes answer from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,6 +35,10 @@ pub struct AdminDesk {
     pub running: Running,
     /// What operators silenced.
     pub silences: Silences,
+    /// What definitions that are tried are checked against.
+    pub against: Arc<Against>,
+    /// Where past events are read.
+    pub jetstream: JetStream,
 }
 
 /// An aggregator in figures.
@@ -110,6 +119,7 @@ fn described() -> Routes<AdminDesk> {
         .get("/admin/v1/statistics", statistics, show)
         .get("/admin/v1/metrics", metrics, list)
         .merge(silences::described())
+        .merge(trial::described())
 }
 
 async fn show(State(desk): State<AdminDesk>) -> Json<Statistics> {

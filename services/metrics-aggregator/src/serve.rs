@@ -81,6 +81,8 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         counters: shared.counters.clone(),
         running: Running::new(&context),
         silences: shared.silences.clone(),
+        against: Arc::new(settings.against()?),
+        jetstream: jetstream.clone(),
     };
     roomcast_admin::open(&settings.admin, admin::routes(desk), &audit, &context)?;
     let with_work = shards_with_work(&shared).await;

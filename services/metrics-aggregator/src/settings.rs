@@ -9,6 +9,7 @@ use roomcast_chassis::config::Reader;
 use roomcast_chassis::process::Failure;
 use roomcast_schemas::folder;
 
+use crate::admin::Against;
 use crate::definition::Definitions;
 
 /// The largest file that is read; a wrong path may be a disk.
@@ -72,10 +73,18 @@ impl Settings {
     /// # Errors
     /// As [`Settings::check`].
     pub fn definitions(&self) -> Result<Definitions, Failure> {
-        let lines = |mistakes: Vec<roomcast_access::Mistake>| {
-            let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-            Failure::file(lines.join("\n"))
-        };
+        let against = self.against()?;
+        let text = read(&self.metrics_file)?;
+        let file = self.metrics_file.display().to_string();
+        Definitions::parse_with(&text, &file, against.policy.as_ref(), against.schemas.as_ref())
+            .map_err(lines)
+    }
+
+    /// Reads what definitions are checked against.
+    ///
+    /// # Errors
+    /// As [`Settings::check`].
+    pub fn against(&self) -> Result<Against, Failure> {
         let policy = match &self.policy_file {
             Some(path) => Some(Policy::parse(&read(path)?, &path.display().to_string()).map_err(lines)?),
             None => None,
@@ -84,10 +93,13 @@ impl Settings {
             Some(path) => Some(folder::load(path).map_err(lines)?),
             None => None,
         };
-        let text = read(&self.metrics_file)?;
-        let file = self.metrics_file.display().to_string();
-        Definitions::parse_with(&text, &file, policy.as_ref(), schemas.as_ref()).map_err(lines)
+        Ok(Against { policy, schemas })
     }
+}
+
+fn lines(mistakes: Vec<roomcast_access::Mistake>) -> Failure {
+    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    Failure::file(lines.join("\n"))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
