@@ -23,6 +23,9 @@ export function startBrowser() {
   return chromium.launch({ executablePath: process.env.ROOMCAST_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
 }
 
+/** A script for pages whose WebSockets, requests or clock a test takes into its hands: the connection lives in the page itself, not in a worker. */
+export const NO_WORKER = 'delete window.SharedWorker;';
+
 /** What a page may complain about while its gateway is away, or back but not ready yet (503): the browser says it by itself. */
 const GATEWAY_AWAY = /WebSocket connection to .* failed|the server responded with a status of 503|net::ERR_CONNECTION_REFUSED|net::ERR_EMPTY_RESPONSE|net::ERR_CONNECTION_RESET|net::ERR_INTERNET_DISCONNECTED/;
 

@@ -10,7 +10,7 @@ const PAGE = '<!doctype html><meta charset="utf-8"><title>SDK</title>';
 
 const TYPES = { html: 'text/html', js: 'text/javascript', css: 'text/css' };
 
-/** Starts it before a gateway. `page`: a folder with a page of its own. */
+/** Starts it before a gateway. `page`: a folder with a page of its own; what is not in it is the gateway's. */
 export async function startProxy(gateway, page) {
   const target = new URL(gateway);
   const sockets = new Set();
@@ -19,11 +19,11 @@ export async function startProxy(gateway, page) {
     const path = new URL(ask.url, 'http://proxy').pathname;
     if (page !== undefined && !path.startsWith('/v1/')) {
       const file = join(page, normalize(path === '/' ? '/index.html' : path));
-      if (!existsSync(file)) return void answer.writeHead(404).end();
-      answer.setHeader('content-type', TYPES[file.split('.').at(-1)] ?? 'application/octet-stream');
-      return void createReadStream(file).pipe(answer);
-    }
-    if (path === '/') return void answer.setHeader('content-type', 'text/html').end(PAGE);
+      if (existsSync(file)) {
+        answer.setHeader('content-type', TYPES[file.split('.').at(-1)] ?? 'application/octet-stream');
+        return void createReadStream(file).pipe(answer);
+      }
+    } else if (path === '/') return void answer.setHeader('content-type', 'text/html').end(PAGE);
     if (path.startsWith('/sdk/')) {
       const file = join(SDK, normalize(path.slice(5)));
       if (!file.startsWith(SDK) || !existsSync(file)) return void answer.writeHead(404).end();

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the page and the SDK in a real browser against the real system. Needs Chromium; builds nothing (make test does).
+# Tests the page and the SDK in a real browser against the real system, two files at a time: most of a test is waiting. Needs Chromium; builds nothing (make test does).
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -15,4 +15,4 @@ done
 if [ ! -f node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   npm ci --no-audit --no-fund --loglevel=error
 fi
-ROOMCAST_CHROMIUM=$chromium exec node --test --test-concurrency=1 --test-reporter=spec "$@" page.test.mjs lines.test.mjs scenarios.test.mjs sentences.test.mjs sdk.test.mjs quickstart.test.mjs
+ROOMCAST_CHROMIUM=$chromium exec node --test --test-concurrency=2 --test-reporter=spec "$@" scenarios.test.mjs page.test.mjs lines.test.mjs states.test.mjs sdk.test.mjs quickstart.test.mjs sentences.test.mjs

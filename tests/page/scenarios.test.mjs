@@ -150,6 +150,11 @@ test('property: what is muted is not announced, on any device, and is there all 
   await page.getByTestId('menu').click();
   await page.getByTestId('open-preferences').click();
   const dialog = page.getByTestId('preferences');
+  // Kinds and rooms are called what people call them.
+  await dialog.getByLabel('Bookings, check-in and check-out').waitFor();
+  await dialog.getByTestId('family-property').getByText('Property', { exact: true }).click();
+  await dialog.getByLabel('Property 4', { exact: true }).waitFor();
+  assert.doesNotMatch(await dialog.innerText(), /alert_update|property\.4/);
   await dialog.getByTestId('prefer-alert_update').uncheck();
   await dialog.getByTestId('prefer-quiet').check();
   await dialog.getByTestId('quiet-from').waitFor();
@@ -227,6 +232,7 @@ test('property: the operators’ view lists, explains, says something to everybo
   await page.locator('.mistakes li').first().waitFor();
   await part('Metrics');
   await page.getByTestId('admin-metrics').getByRole('cell', { name: 'active_users' }).waitFor();
+  await tryMetrics();
   await part('Dead letters');
   await page.getByTestId('admin-letters').waitFor();
   // An entry says who may see it, to those who may know.
@@ -244,6 +250,24 @@ test('property: the operators’ view lists, explains, says something to everybo
   await face(page, 'live');
   await goTo(page, 'dashboard');
 });
+
+/** Mistakes with their line, then what the metrics would have shown. */
+async function tryMetrics() {
+  const trial = page.getByTestId('admin-metrics-trial');
+  const good = 'version: 1\ntimezone: Europe/Istanbul\nmetrics:\n  - name: stays\n    from: { room: property.*, type: booking_update }\n    value: count()\n    window: { sliding: 24h, step: 1m }\n    publish: { room: os_dashboard, audience: all }\n';
+  await trial.locator('textarea').fill(good.replace('count()', 'most()'));
+  await trial.getByRole('button', { name: 'Try them' }).click();
+  await trial.locator('.mistakes').getByText('Line 6').waitFor();
+  await trial.locator('.mistake-source').getByText('most()').waitFor();
+  await trial.locator('textarea').fill(good);
+  await trial.getByRole('button', { name: 'Try them' }).click();
+  await trial.getByRole('cell', { name: 'stays' }).waitFor();
+  const [, shows] = await trial.getByRole('row').filter({ hasText: 'stays' }).getByRole('cell').allInnerTexts();
+  assert.ok(Number(shows) > 0, `it would have shown ${shows}`);
+  await still(page);
+  assert.deepEqual(await violations(page), []);
+  await page.screenshot({ path: join(OUTPUT, 'property-trial-1440-light.png'), fullPage: true });
+}
 
 test('repair: every view, light, dark and on a phone', async () => {
   await begin('repair');

@@ -93,6 +93,23 @@ for (const [name, how] of [
   });
 }
 
+test('a worker that dies is replaced, and nothing is lost', async () => {
+  const context = await browser.newContext();
+  const tabs = [await open(context, { shared: true, worker: true }), await open(context, { shared: true, worker: true })];
+  const ids = [await publish()];
+  for (const page of tabs) await has(page, ids);
+  const session = await browser.newBrowserCDPSession();
+  const { targetInfos } = await session.send('Target.getTargets');
+  const worker = targetInfos.filter(({ type, url }) => type === 'shared_worker' && url.startsWith(proxy.url));
+  assert.equal(worker.length, 1);
+  await session.send('Target.closeTarget', { targetId: worker[0].targetId });
+  ids.push(await publish(), await publish());
+  for (const page of tabs) await has(page, ids);
+  await eventually('one socket', () => proxy.sockets === 1);
+  await context.close();
+  await session.detach();
+});
+
 test('tabs of different users have connections of their own', async () => {
   const context = await browser.newContext();
   const first = await open(context, { shared: true });

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { startProxy } from './proxy.mjs';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 /** Two days of history are published first: on a busy machine that takes its time. */
@@ -30,6 +31,9 @@ export async function startSystem(scenario = 'bookings', more = []) {
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
   const line = await firstLine(child, () => said);
   const ready = JSON.parse(line);
+  // While one works on the page: as it is built now, without building the gateway that has it inside.
+  const built = process.env.PAGE_AS_BUILT !== undefined ? await startProxy(ready.gateways[0], join(ROOT, 'clients/dashboard/dist')) : undefined;
+  const address = built?.url ?? ready.gateways[0];
   const written = Object.fromEntries(
     readFileSync(ready.dev_env, 'utf8')
       .split('\n')
@@ -37,7 +41,7 @@ export async function startSystem(scenario = 'bookings', more = []) {
       .map((text) => [text.slice(0, text.indexOf('=')), text.slice(text.indexOf('=') + 1)]),
   );
   return {
-    url: ready.url,
+    url: ready.url.replace(ready.gateways[0], address),
     gateway: ready.gateways[0],
     /** What `.roomcast/dev.env` says. */
     env: written,
@@ -46,7 +50,7 @@ export async function startSystem(scenario = 'bookings', more = []) {
     /** The page's address for somebody else; `more` as `roomcast token` takes it. */
     urlFor(user, roles, ...more) {
       const token = execFileSync(join(ROOT, 'target/debug/roomcast'), ['token', '--user', user, ...roles.flatMap((role) => ['--role', role]), '--key', ready.token_key_file, ...more], { encoding: 'utf8', env }).trim();
-      return `${ready.gateways[0]}/#token=${token}`;
+      return `${address}/#token=${token}`;
     },
     /** Says to a room, a role or users what a backend would. */
     async trigger(body) {
@@ -81,6 +85,7 @@ export async function startSystem(scenario = 'bookings', more = []) {
       return state.find((event) => event.statekey === name)?.data;
     },
     async stop() {
+      await built?.stop();
       process.off('exit', kill);
       kill();
       if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');

@@ -95,6 +95,16 @@ function wave(points: number, swing: number, middle: number): number[] {
   return Array.from({ length: points }, (_, n) => middle * (1 + swing * Math.sin(n / 3.1) * 0.5 + swing * 0.2 * Math.sin(n * 1.7) + (n / points) * swing * 0.3));
 }
 
+/** A day of windows. */
+function hours(metric: string): Event[] {
+  const now = Math.floor(Date.now() / 3_600_000) * 3_600_000;
+  return wave(24, 0.9, 8).map((value, n) => {
+    const start = now - (23 - n) * 3_600_000;
+    const window = { start: new Date(start).toISOString(), end: new Date(start + 3_600_000).toISOString() };
+    return { metric, group: [], window, value: String(Math.round(value)), previous: null, change: null, change_percent: null, direction: null, sparkline: [], events: Math.round(value), as_of: window.end, revision: n };
+  });
+}
+
 const desks = new Map<string, { desk: Desk; sockets: Set<WebSocket> }>();
 
 function deskOf(token: string): { desk: Desk; sockets: Set<WebSocket> } {
@@ -123,6 +133,8 @@ function answer(request: IncomingMessage, response: ServerResponse, next: () => 
     response.end(JSON.stringify(body));
   };
   if (url.pathname === '/page.json') return json(200, JSON.parse(readFileSync(PAGE, 'utf8')));
+  const metric = /^\/v1\/metrics\/([^/]+)$/.exec(url.pathname)?.[1];
+  if (metric !== undefined) return json(200, { room: url.searchParams.get('room'), cursor: 'dev.0.m', metric, windows: hours(metric) });
   const room = /^\/v1\/rooms\/([^/]+)\/snapshot$/.exec(url.pathname)?.[1];
   if (room === undefined) return next();
   const token = request.headers.authorization?.replace(/^Bearer /, '') ?? '';

@@ -8,7 +8,6 @@ import type { Format } from './format.js';
 import type { Point } from './points.js';
 import type { ChartConfig } from './view-config.js';
 
-const HEIGHT = 220;
 /** Steps of an axis that counts: there is no half of a booking. */
 const WHOLE = [1, 2, 5].flatMap((first) => Array.from({ length: 12 }, (_, power) => first * 10 ** power)).sort((a, b) => a - b);
 
@@ -27,7 +26,7 @@ export function ChartCanvas({ points, chart }: { points: readonly Point[]; chart
     if (element === null) return undefined;
     const made = new uPlot(options(element, chart, format, step), newest.current, element);
     plot.current = made;
-    const observer = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height: HEIGHT }));
+    const observer = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height: element.clientHeight }));
     observer.observe(element);
     return () => {
       observer.disconnect();
@@ -54,7 +53,7 @@ function options(element: HTMLElement, chart: ChartConfig, format: Format, step:
   const half = step / 2_000;
   return {
     width: element.clientWidth,
-    height: HEIGHT,
+    height: element.clientHeight,
     padding: [12, 22, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },

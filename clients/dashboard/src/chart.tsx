@@ -6,6 +6,7 @@ import { usePage } from './context.js';
 import { later } from './later.js';
 import { pointsOf } from './points.js';
 import { useSince } from './range.js';
+import { reason } from './reason.js';
 import { useStore } from './store.js';
 import type { ChartConfig } from './view-config.js';
 
@@ -33,7 +34,7 @@ export function Chart({ chart }: { chart: ChartConfig }) {
         ) : state === 'loading' ? (
           <span className="skeleton skeleton-block" aria-busy />
         ) : state === 'failed' ? (
-          <p className="chart-none" data-testid="chart-failed">{series.error?.message}{series.error?.temporary === true && ' It is asked for again by itself.'}</p>
+          <p className="chart-none" data-testid="chart-failed">{series.error === undefined ? '' : reason(series.error, 'this chart')}</p>
         ) : (
           <p className="chart-none">{since === undefined ? 'No data yet.' : 'No data in this time.'} The next {chart.label.toLocaleLowerCase()} appears here by itself.</p>
         )}

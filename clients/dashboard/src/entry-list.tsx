@@ -11,6 +11,7 @@ import { Row, textOf } from './entry-row.js';
 import { markOf, type CommandConfig } from './page.js';
 import { usePhone } from './phone.js';
 import { useSince } from './range.js';
+import { useSlots } from './row-slots.js';
 import { useRowsOnScreen } from './rows-on-screen.js';
 import { EmptyList, Forbidden, NoMatch, RoomTrouble } from './states.js';
 import { useStore } from './store.js';
@@ -96,6 +97,9 @@ function Table({ list, rows, onOpen, openId }: { list: ListConfig; rows: readonl
   const height = (usePhone() ? HEIGHT_PHONE : HEIGHT)[kind];
   const { first, end } = useRowsOnScreen(table, rows.length, height);
   const columns = list.columns.length > 0;
+  const shown = rows.slice(first, end);
+  const slides = (index: number): boolean => settled.current && first + index < 5;
+  const slots = useSlots(shown.map(({ id }) => id), slides);
   return (
     <table ref={table} className="entries" data-testid="entries" data-kind={kind} data-commands={list.commands.length > 0 || undefined} aria-rowcount={rows.length + 1} style={{ '--row': `${height}px` } as CSSProperties}>
       <colgroup>
@@ -119,13 +123,22 @@ function Table({ list, rows, onOpen, openId }: { list: ListConfig; rows: readonl
           <th scope="col" className="number">Time</th>
         </tr>
       </thead>
-      <tbody>
+      <tbody onClick={(event) => {
+        const id = rowOf(event.target);
+        if (id !== undefined) onOpen(id);
+      }}>
         {first > 0 && <tr className="spacer" aria-hidden><td style={{ height: first * height }} /></tr>}
-        {rows.slice(first, end).map((entry, index) => <Row key={entry.id} entry={entry} list={list} onOpen={onOpen} selected={entry.id === openId} slides={settled.current && first + index < 5} />)}
+        {shown.map((entry, index) => <Row key={slots[index]} entry={entry} list={list} selected={entry.id === openId} slides={slides(index)} />)}
         {end < rows.length && <tr className="spacer" aria-hidden><td style={{ height: (rows.length - end) * height }} /></tr>}
       </tbody>
     </table>
   );
+}
+
+/** The row that a click means: anywhere but on its commands. By the keyboard its name is the button. */
+function rowOf(target: EventTarget): string | undefined {
+  if (!(target instanceof Element) || target.closest('.cell-commands') !== null || getSelection()?.isCollapsed === false) return undefined;
+  return target.closest<HTMLElement>('[data-row]')?.dataset['row'];
 }
 
 /** Width of the buttons that may stand in one row, in pixels: by their letters, with room for what they look like. */
@@ -137,7 +150,7 @@ function commandsWidth(commands: readonly CommandConfig[]): number {
 
 function TableSkeleton() {
   return (
-    <div className="table-skeleton" aria-busy aria-label="Loading">
+    <div className="table-skeleton" role="status" aria-busy aria-label="Loading">
       {Array.from({ length: 8 }, (_, index) => (
         <div key={index}>
           <span className="skeleton" />

@@ -1,6 +1,6 @@
 /** Rows of a list: of a table by its columns, of a feed by what the page knows of the event's type. */
 
-import { memo, useEffect, useRef, useState } from 'react';
+import { memo, useEffect, useLayoutEffect, useRef, useState } from 'react';
 import { RelativeTime, usePage } from './context.js';
 import { CommandButtons } from './command-button.js';
 import type { Entry } from './entries.js';
@@ -26,18 +26,27 @@ export function nameOf(entry: Entry, list: ListConfig, config: PageConfig, forma
 interface RowProps {
   readonly entry: Entry;
   readonly list: ListConfig;
-  readonly onOpen: (id: string) => void;
   readonly selected: boolean;
   /** It came while the reader looked. */
   readonly slides: boolean;
 }
 
 /** One row. */
-export const Row = memo(function Row({ entry, list, onOpen, selected, slides }: RowProps) {
+export const Row = memo(function Row({ entry, list, selected, slides }: RowProps) {
   const { config, format } = usePage();
-  const tint = useTouched(entry.touched);
-  const [arrives] = useState(slides);
+  const tint = useTouched(entry);
+  const arrives = useArrives(entry.id, slides);
+  const row = useRef<HTMLTableRowElement>(null);
+  useLayoutEffect(() => {
+    const element = row.current;
+    // The element goes on to another row: the reader's place does not go with it.
+    return () => {
+      const { activeElement } = document;
+      if (activeElement instanceof HTMLElement && element?.contains(activeElement) === true) activeElement.blur();
+    };
+  }, [entry.id]);
   const attributes = {
+    ref: row,
     'data-testid': 'row',
     'data-row': entry.id,
     'data-mark': entry.mark,
@@ -50,7 +59,7 @@ export const Row = memo(function Row({ entry, list, onOpen, selected, slides }: 
   const time = <td className="cell-time number muted"><RelativeTime at={entry.changedAt} /></td>;
   const chip = <td className="cell-status"><Chip mark={entry.mark} /></td>;
   const buttons = list.commands.length > 0 && (
-    <td className="cell-commands"><CommandButtons commands={commands} source={entry} name={name} /></td>
+    <td className="cell-commands"><CommandButtons key={entry.id} commands={commands} source={entry} name={name} /></td>
   );
   if (list.columns.length === 0) {
     const event = config.events.get(entry.type);
@@ -60,7 +69,7 @@ export const Row = memo(function Row({ entry, list, onOpen, selected, slides }: 
           <div className="title">
             <Tile name={fillPlain(event?.icon ?? '', entry)} />
             <div className="title-text">
-              <button type="button" className="row-button" onClick={() => onOpen(entry.id)}>{name}</button>
+              <button type="button" className="row-button">{name}</button>
               <span className="row-line muted">{fill(event?.line ?? '', entry, format)}</span>
             </div>
           </div>
@@ -79,7 +88,7 @@ export const Row = memo(function Row({ entry, list, onOpen, selected, slides }: 
           {column.role === 'title' ? (
             <div className="title">
               {column.icon !== undefined && <Tile name={fillPlain(column.icon, entry)} word={fillPlain(column.icon, entry)} />}
-              <button type="button" className="row-button" onClick={() => onOpen(entry.id)}>{name}</button>
+              <button type="button" className="row-button">{name}</button>
             </div>
           ) : (
             <span>{fill(column.text, entry, format) || '–'}</span>
@@ -93,16 +102,24 @@ export const Row = memo(function Row({ entry, list, onOpen, selected, slides }: 
   );
 });
 
+/** Whether the row slides in: as long as the element shows the row with which it came. */
+function useArrives(id: string, slides: boolean): boolean {
+  const [born] = useState({ id, slides });
+  return born.slides && born.id === id;
+}
+
 /** True for 1.2 s after a live change. */
-function useTouched(touched: number): boolean {
-  const before = useRef(touched);
-  const [tint, setTint] = useState(false);
+function useTouched({ id, touched }: Entry): boolean {
+  const before = useRef({ id, touched });
+  const [tinted, setTinted] = useState<string>();
   useEffect(() => {
-    if (before.current === touched) return undefined;
-    before.current = touched;
-    setTint(true);
-    const timer = setTimeout(() => setTint(false), 1_200);
+    const { current } = before;
+    before.current = { id, touched };
+    if (current.id !== id) setTinted(undefined);
+    if (current.id !== id || current.touched === touched) return undefined;
+    setTinted(id);
+    const timer = setTimeout(() => setTinted(undefined), 1_200);
     return () => clearTimeout(timer);
-  }, [touched]);
-  return tint;
+  }, [id, touched]);
+  return tinted === id;
 }

@@ -19,6 +19,7 @@ export class Format {
   readonly #full: Intl.DateTimeFormat;
   readonly #relative: Intl.RelativeTimeFormat;
   readonly #regions: Intl.DisplayNames;
+  readonly #countries = new Map<string, string>();
   /** The business's currency. */
   readonly currency: string;
 
@@ -133,11 +134,17 @@ export class Format {
 
   /** A country's name for its code. */
   country(code: string): string {
-    try {
-      return this.#regions.of(code) ?? code;
-    } catch {
-      return code;
+    let name = this.#countries.get(code);
+    if (name === undefined) {
+      try {
+        name = this.#regions.of(code) ?? code;
+      } catch {
+        name = code;
+      }
+      // There are some 250; what is none is not kept.
+      if (code.length === 2) this.#countries.set(code, name);
     }
+    return name;
   }
 
   #number(value: string | number, key: string, options: Intl.NumberFormatOptions): string {

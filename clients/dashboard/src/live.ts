@@ -6,6 +6,7 @@
 import { announces, connectionStore, notifications, preferences, presenceStore, readMetric, RoomcastError, sharedClient, type CloudEvent, type ConnectionState, type Delivery, type Metric, type Notification, type NotificationsStore, type PreferencesStore, type PresenceView, type RoomcastClient, type Store as View, type Transport } from 'roomcast';
 import { fold, noEntries, shows, timeOf, type Entries, type Rule } from './entries.js';
 import type { Format } from './format.js';
+import { liveWorker } from './live-worker.js';
 import { readKey, readStatus, type MetricStatus } from './metric.js';
 import type { PageConfig } from './page.js';
 import { expand, roomsOf } from './rooms.js';
@@ -88,8 +89,8 @@ export class Live {
   constructor(config: PageConfig, format: Format) {
     this.#config = config;
     this.#format = format;
-    // All tabs of the browser share one connection, which one of them holds. A hidden tab costs nothing, unless it is to be heard.
-    this.client = sharedClient({ token: readToken, name: 'roomcast-dashboard/0.1.0', commands: 'roomcast-dashboard', whileHidden: 'hold', onProblem: report });
+    // All tabs of the browser share one connection, which a worker holds, or one of them. A hidden tab costs nothing, unless it is to be heard.
+    this.client = sharedClient({ token: readToken, worker: liveWorker, name: 'roomcast-dashboard/0.1.0', commands: 'roomcast-dashboard', whileHidden: 'hold', onProblem: report });
     this.connection = connectionStore(this.client);
     this.people = config.presence === undefined ? undefined : presenceStore(this.client, config.presence);
     this.notices = config.notifications === undefined ? undefined : notifications(this.client, storage());

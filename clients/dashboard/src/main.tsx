@@ -2,6 +2,7 @@
 
 import { createRoot } from 'react-dom/client';
 import { App } from './app.js';
+import './live-worker.js';
 import { takeTokenFromAddress } from './session.js';
 import { applyTheme, readTheme } from './theme.js';
 import './styles/index.css';

@@ -38,6 +38,7 @@ describe('page configuration', () => {
     [{ ...PAGE, views: [{ ...VIEW, lists: [{ id: 'l', title: 'L' }] }] }, 'views[0].lists[0].rooms'],
     [{ ...PAGE, views: [{ ...VIEW, lists: [{ id: 'l', title: 'L', rooms: ['b'], columns: [{ label: 'x' }] }] }] }, 'views[0].lists[0].columns[0].text'],
     [{ ...PAGE, events: { x: {} } }, 'events.x.title'],
+    [{ ...PAGE, rooms: { x: 7 } }, 'rooms.x'],
     [{ ...PAGE, marks: { x: 7 } }, 'marks.x'],
   ])('names what is wrong in %o', (body, path) => {
     expect(() => readPage(body)).toThrow(PageError);
@@ -52,6 +53,8 @@ describe('page configuration', () => {
       for (const filter of list.filters) expect(page.marks.has(filter), `${list.id}: ${filter}`).toBe(true);
       for (const type of list.types) expect(page.events.has(type), `${list.id}: ${type}`).toBe(true);
     }
+    // Preferences speak to people.
+    for (const [type, { toast, label }] of page.events) expect(!toast || label !== undefined, `${type} has no label`).toBe(true);
     for (const priority of ['critical', 'high', 'medium', 'low']) expect(page.marks.has(priority)).toBe(true);
   });
 
@@ -118,6 +121,7 @@ describe('sparkline', () => {
     expect(segments([null, null])).toEqual([]);
     expect(segments([5, 5]).flat().map(({ y }) => y)).toEqual([16, 16]);
     expect(segments([1, 2, null, 3]).map((line) => line.length)).toEqual([2, 1]);
+    expect(segments([null, null, 1, 2]).map((line) => line.map(({ x }) => x)), 'begins where something is known').toEqual([[0, 100]]);
     expect(segments([1, 3])[0]?.map(({ x, y }) => [x, y])).toEqual([[0, 29], [100, 3]]);
   });
 });

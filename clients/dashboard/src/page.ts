@@ -20,6 +20,8 @@ export interface Mark {
 
 /** What a type of event looks like wherever it appears. Texts are templates over the event: `{data.customer}`. */
 export interface EventConfig {
+  /** What people call such events, in the plural: in preferences. */
+  readonly label: string | undefined;
   /** Which of the marks; default: the type. */
   readonly mark: string;
   /** Name of an icon, a template. */
@@ -61,6 +63,8 @@ export interface PageConfig {
   readonly notifications: string | undefined;
   /** The room whose people are shown in the bar. */
   readonly presence: string | undefined;
+  /** What people call rooms; `property.*` is all of that kind, its `*` what comes after the dot. */
+  readonly rooms: ReadonlyMap<string, string>;
   /** How long an announcement stays, in milliseconds. */
   readonly toastMs: number;
   readonly events: ReadonlyMap<string, EventConfig>;
@@ -94,6 +98,7 @@ export function readPage(body: unknown): PageConfig {
     metrics: text(page['metrics'], 'metrics'),
     notifications: optionalText(page['notifications']),
     presence: optionalText(page['presence']),
+    rooms: new Map(Object.entries(object(page['rooms'] ?? {}, 'rooms')).map(([name, value]) => [name, text(value, `rooms.${name}`)])),
     toastMs: stay * 1_000,
     events: new Map(Object.entries(object(page['events'] ?? {}, 'events')).map(([type, value]) => [type, readEvent(value, type)])),
     marks: new Map(Object.entries(object(page['marks'] ?? {}, 'marks')).map(([name, value]) => [name, readMark(value, name)])),
@@ -112,6 +117,7 @@ function readEvent(value: unknown, type: string): EventConfig {
   const event = object(value, `events.${type}`);
   const sound = event['sound'];
   return {
+    label: optionalText(event['label']),
     mark: optionalText(event['mark']) ?? type,
     icon: optionalText(event['icon']),
     title: text(event['title'], `events.${type}.title`),

@@ -1,13 +1,17 @@
 /** How the reader wants to be told, on every device: what is muted, quiet hours, sounds, the desktop. The server keeps it. */
 
+import { ChevronRight, X } from 'lucide-react';
 import { useEffect, useRef, useState } from 'react';
 import type { Preferences, PreferencesChange } from 'roomcast';
 import { usePage } from './context.js';
-import { markOf } from './page.js';
 import { useStore } from './store.js';
+import { families, readable, wordOfRoom, wordOfType } from './words.js';
 
 /** What quiet hours begin with. */
 const NIGHT = { from: '22:00', to: '07:00' };
+
+/** So many rooms of one kind are folded into one line. */
+const FAMILY_LEAST = 4;
 
 /** The dialog. */
 export function PreferencesDialog({ onClose }: { onClose: () => void }) {
@@ -24,17 +28,22 @@ export function PreferencesDialog({ onClose }: { onClose: () => void }) {
   };
   return (
     <dialog ref={dialog} className="dialog" data-testid="preferences" aria-labelledby="preferences-title" onClose={onClose} onClick={(event) => event.target === event.currentTarget && onClose()}>
-      <div className="dialog-body preferences">
-        <h2 id="preferences-title">What is announced</h2>
-        <p className="muted">On all your devices. What is muted is in lists and behind the bell all the same.</p>
+      <div className="preferences">
+        <div className="preferences-head">
+          <h2 id="preferences-title">What is announced</h2>
+          <button type="button" className="icon-button" aria-label="Close" onClick={onClose}><X size={18} aria-hidden /></button>
+          <p className="muted">On all your devices. What is muted is in lists and behind the bell all the same.</p>
+        </div>
         {(refused ?? error?.message) !== undefined && <p className="line-warning" role="alert">{refused ?? error?.message}</p>}
         <fieldset disabled={!loaded || error !== undefined} aria-busy={!loaded}>
-          <Switch name="sounds" label="Sounds" on={preferences.sounds !== false} onChange={(on) => set({ sounds: on ? null : false })} />
-          <Switch name="desktop" label="Notifications outside of the page" on={preferences.desktop !== false} onChange={(on) => set({ desktop: on ? null : false })} />
-          <Quiet quiet={preferences.quiet} onChange={(quiet) => set({ quiet })} />
+          <section>
+            <h3>How</h3>
+            <Switch name="sounds" label="Sounds" on={preferences.sounds !== false} onChange={(on) => set({ sounds: on ? null : false })} />
+            <Switch name="desktop" label="Notifications outside of the page" on={preferences.desktop !== false} onChange={(on) => set({ desktop: on ? null : false })} />
+            <Quiet quiet={preferences.quiet} onChange={(quiet) => set({ quiet })} />
+          </section>
           <Muted mute={preferences.mute} onChange={(mute) => set({ mute })} />
         </fieldset>
-        <button type="button" className="button" onClick={onClose}>Close</button>
       </div>
     </dialog>
   );
@@ -74,23 +83,38 @@ function Quiet({ quiet, onChange }: { quiet: Preferences['quiet']; onChange: (qu
 function Muted({ mute, onChange }: { mute: Preferences['mute']; onChange: (mute: Preferences['mute'] | null) => void }) {
   const { config, live } = usePage();
   const { types, rooms } = mute ?? { types: [], rooms: [] };
-  const kinds = [...config.events].filter(([type, { toast }]) => toast || types.includes(type)).map(([type]): [string, string] => [type, nameOf(type)]);
-  const places = [...new Set([...live.roomsOfLists(), ...(config.notifications === undefined ? [] : [config.notifications]), ...rooms])].map((room): [string, string] => [room, room]);
-  const turn = (list: readonly string[], name: string, on: boolean): string[] => (on ? list.filter((one) => one !== name) : [...list, name]);
+  const kinds = [...config.events].filter(([type, { toast }]) => toast || types.includes(type)).map(([type]) => type);
+  const places = [...new Set([...live.roomsOfLists(), ...(config.notifications === undefined ? [] : [config.notifications]), ...rooms])];
+  const turn = (list: readonly string[], names: readonly string[], on: boolean): string[] => [...list.filter((one) => !names.includes(one)), ...(on ? [] : names)];
   const change = (next: NonNullable<Preferences['mute']>): void => onChange(next.types.length + next.rooms.length === 0 ? null : next);
+  const changeRooms = (names: readonly string[], on: boolean): void => change({ types, rooms: turn(rooms, names, on) });
   return (
     <>
-      {kinds.length > 0 && <h3>Kinds</h3>}
-      {kinds.map(([type, label]) => <Switch key={type} name={type} label={label} on={!types.includes(type)} onChange={(on) => change({ types: turn(types, type, on), rooms })} />)}
-      <h3>Rooms</h3>
-      {places.map(([room, label]) => <Switch key={room} name={room} label={label} on={!rooms.includes(room)} onChange={(on) => change({ types, rooms: turn(rooms, room, on) })} />)}
+      {kinds.length > 0 && (
+        <section>
+          <h3>Kinds</h3>
+          {kinds.map((type) => <Switch key={type} name={type} label={wordOfType(config, type)} on={!types.includes(type)} onChange={(on) => change({ types: turn(types, [type], on), rooms })} />)}
+        </section>
+      )}
+      <section>
+        <h3>Rooms</h3>
+        {families(places, FAMILY_LEAST).map(({ name, rooms: own }) => {
+          const one = (room: string) => <Switch key={room} name={room} label={wordOfRoom(config, room)} on={!rooms.includes(room)} onChange={(on) => changeRooms([room], on)} />;
+          if (name === undefined) return own.map(one);
+          const heard = own.filter((room) => !rooms.includes(room)).length;
+          return (
+            <details key={name} className="preferences-family" data-testid={`family-${name}`}>
+              <summary>
+                <ChevronRight size={16} aria-hidden />
+                <span>{(config.rooms.get(`${name}.*`) ?? readable(name)).replaceAll('*', '').trim()}</span>
+                <span className="muted">{heard === own.length ? `all ${own.length}` : heard === 0 ? 'none' : `${heard} of ${own.length}`}</span>
+              </summary>
+              <Switch name={`${name}.*`} label="All of them" on={heard === own.length} onChange={(on) => changeRooms(own, on)} />
+              {own.map(one)}
+            </details>
+          );
+        })}
+      </section>
     </>
   );
-
-  /** The mark's word says it best, where it is not made of the event. */
-  function nameOf(type: string): string {
-    const mark = config.events.get(type)?.mark ?? type;
-    const words = type.replaceAll(/[._:-]/g, ' ');
-    return mark.includes('{') || !config.marks.has(mark) ? words : `${words} (${markOf(config, mark).word})`;
-  }
 }

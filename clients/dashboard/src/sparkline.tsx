@@ -13,8 +13,9 @@ interface Point {
   readonly y: number;
 }
 
-/** Cuts the series at its gaps and places the points. Exported for tests. */
-export function segments(values: readonly (number | null)[]): Point[][] {
+/** Cuts the series at its gaps and places the points; it begins with the first one that is known. Exported for tests. */
+export function segments(all: readonly (number | null)[]): Point[][] {
+  const values = all.slice(Math.max(0, all.findIndex((value) => value !== null)));
   const known = values.filter((value) => value !== null);
   if (known.length === 0) return [];
   const low = Math.min(...known);
@@ -51,6 +52,11 @@ export function Sparkline({ values, label }: { values: readonly (number | null)[
             <stop offset="1" className="sparkline-to" />
           </linearGradient>
         </defs>
+        {lines.length === 0 && <line className="sparkline-none" x1="0" x2="100" y1={HEIGHT - MARGIN} y2={HEIGHT - MARGIN} vectorEffect="non-scaling-stroke" />}
+        {lines.slice(1).map((line, index) => {
+          const [from, to] = [lines[index]?.at(-1) as Point, line[0] as Point];
+          return <line key={to.x} className="sparkline-gap" x1={from.x} y1={from.y} x2={to.x} y2={to.y} vectorEffect="non-scaling-stroke" />;
+        })}
         {lines.map((line) => {
           const path = line.map(({ x, y }) => `${x.toFixed(2)},${y.toFixed(2)}`).join(' ');
           const first = line[0] as Point;

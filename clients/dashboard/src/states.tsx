@@ -7,15 +7,17 @@ import type { RoomcastError } from 'roomcast';
 import { CopyButton } from './copy-button.js';
 import { usePage } from './context.js';
 import type { PageError } from './read.js';
+import { reason } from './reason.js';
 import { useStore } from './store.js';
 import type { ListConfig } from './view-config.js';
 
-/** The common shape: icon, what it is, what to do. */
-export function Blank({ icon: Icon, title, children, testId, tone }: { icon: LucideIcon; title: string; children?: ReactNode; testId: string; tone?: 'red' }) {
+/** The common shape: icon, what it is, what to do. `alone`: there is nothing else on the page. */
+export function Blank({ icon: Icon, title, children, testId, tone, alone = false }: { icon: LucideIcon; title: string; children?: ReactNode; testId: string; tone?: 'red'; alone?: boolean }) {
+  const Title = alone ? 'h1' : 'h2';
   return (
     <div className="blank" data-testid={testId} data-tone={tone}>
       <span className="blank-icon"><Icon size={22} aria-hidden /></span>
-      <h2>{title}</h2>
+      <Title>{title}</Title>
       {children}
     </div>
   );
@@ -68,7 +70,7 @@ export function Forbidden({ what }: { what: string }) {
 export function RoomTrouble({ error }: { error: RoomcastError }) {
   return (
     <Blank icon={CircleAlert} title="Not available at the moment" testId="room-trouble">
-      <p>{error.message} It is asked for again by itself.</p>
+      <p>{reason(error, 'this room')}</p>
     </Blank>
   );
 }
@@ -77,7 +79,7 @@ export function RoomTrouble({ error }: { error: RoomcastError }) {
 export function SignIn({ expired, onToken }: { expired: boolean; onToken: (token: string) => void }) {
   return (
     <main className="stage">
-      <Blank icon={KeyRound} title={expired ? 'Your sign-in has ended' : 'Sign in to Roomcast'} testId="sign-in">
+      <Blank icon={KeyRound} title={expired ? 'Your sign-in has ended' : 'Sign in to Roomcast'} testId="sign-in" alone>
         <p>{expired ? 'Open a fresh address, or paste a new token.' : <>Open the address that <code>roomcast dev</code> printed, or paste a token.</>}</p>
         <TokenForm onToken={onToken} />
       </Blank>
@@ -115,7 +117,7 @@ export function PageTrouble({ error, onRetry }: { error: PageError; onRetry: () 
   const { icon, title, help } = PAGE_ERRORS[error.kind];
   return (
     <main className="stage">
-      <Blank icon={icon} title={title} testId="page-error" tone="red">
+      <Blank icon={icon} title={title} testId="page-error" tone="red" alone>
         <p>{error.message}</p>
         <p>{help}</p>
         <button type="button" className="button" onClick={onRetry}>Try again</button>

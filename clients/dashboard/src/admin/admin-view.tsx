@@ -12,6 +12,7 @@ import { Connections } from './connections.js';
 import { DeadLetters } from './dead-letters.js';
 import { Explain } from './explain.js';
 import { MetricsHere } from './metrics-here.js';
+import { MetricsTrial } from './metrics-trial.js';
 import { PolicyTrial } from './policy-trial.js';
 import { Rooms } from './rooms.js';
 
@@ -70,7 +71,7 @@ export function AdminView() {
       {part === 'explain' && <Explain api={api} />}
       {part === 'broadcast' && <Broadcast api={api} />}
       {part === 'policy' && <PolicyTrial api={api} />}
-      {part === 'metrics' && <MetricsHere api={api} />}
+      {part === 'metrics' && <><MetricsHere api={api} /><MetricsTrial api={api} /></>}
       {part === 'letters' && <DeadLetters api={api} />}
     </div>
   );

@@ -1,13 +1,10 @@
-/** The metrics in force, who works them and how far behind; new ones are tried in the terminal, where their file is. */
+/** The metrics in force, who works them and how far behind. */
 
 import { useCallback } from 'react';
 import { usePage } from '../context.js';
-import { CopyButton } from '../copy-button.js';
 import { plain } from '../template.js';
 import { listOf, type AdminApi } from './admin-api.js';
 import { AdminPanel, AdminTable, useAsked } from './asked.js';
-
-const TRY = 'roomcast metrics try metrics.yaml --from 24h';
 
 /** The part. */
 export function MetricsHere({ api }: { api: AdminApi }) {
@@ -18,7 +15,6 @@ export function MetricsHere({ api }: { api: AdminApi }) {
   const metrics = new Map((listed.answers ?? []).flatMap(({ body }) => listOf(body, 'metrics').map((metric): [string, Record<string, unknown>] => [`${plain(metric['tenant'])}/${plain(metric['name'])}`, metric])));
   return (
     <AdminPanel id="metrics" title="Metrics" answers={listed.answers} again={listed.again}>
-      <p className="panel-note">What another file would have said, before it is in force: <code>{TRY}</code> <CopyButton text={TRY} label="Copy command" /></p>
       <AdminTable
         label="Metrics"
         none={listed.answers === undefined ? 'Asking …' : 'No metrics are defined.'}

@@ -6,6 +6,7 @@ import { plain } from '../template.js';
 import { listOf, type AdminApi } from './admin-api.js';
 import { AdminPanel, AdminTable } from './asked.js';
 import { AdminForm } from './form.js';
+import { Mistakes, mistakesOf } from './mistakes.js';
 
 /** The part. */
 export function PolicyTrial({ api }: { api: AdminApi }) {
@@ -15,10 +16,10 @@ export function PolicyTrial({ api }: { api: AdminApi }) {
       <AdminForm
         button="Try it"
         fields={[{ name: 'policy', label: 'The whole text of the policy, YAML', long: true, needed: true }]}
-        ask={({ policy }) => api.one('gateway', '/policy/trial', { method: 'POST', body: { policy } })}
-        show={(answer) => {
-          const mistakes = Array.isArray(answer['mistakes']) ? answer['mistakes'].map(String) : [];
-          if (mistakes.length > 0) return <ul className="mistakes">{mistakes.map((one) => <li key={one} className="mono">{one}</li>)}</ul>;
+        ask={async ({ policy = '' }) => ({ text: policy, answer: await api.one('gateway', '/policy/trial', { method: 'POST', body: { policy } }) })}
+        show={({ text, answer }) => {
+          const mistakes = mistakesOf(answer);
+          if (mistakes.length > 0) return <Mistakes mistakes={mistakes} text={text} />;
           const rooms = isJson(answer['rooms']) ? Object.entries(answer['rooms']).filter((pair): pair is [string, Record<string, unknown>] => isJson(pair[1])) : [];
           return (
             <>
