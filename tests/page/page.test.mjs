@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { cards, eventually, face, openPage, row, rows, startBrowser, violations } from './browser.mjs';
+import { cards, eventually, face, NO_WORKER, openPage, row, rows, startBrowser, violations } from './browser.mjs';
 import { takePictures } from './pictures.mjs';
 import { startSystem } from './system.mjs';
 
@@ -134,6 +134,87 @@ test('the badge says more when it is asked: since when, by which way, how long t
   assert.deepEqual(await violations(page), []);
   await page.keyboard.press('Escape');
   await details.waitFor({ state: 'detached' });
+});
+
+test('customers are counted once however often they book, and conversion is the share that was confirmed', async () => {
+  const taken = async (name, position) => eventually(`${name} has taken it in, and the card shows it`, async () => {
+    const metric = await system.metric(name);
+    return metric.revision >= position && (await cards(page))[name] === metric.value ? Number(metric.value) : undefined;
+  });
+  const data = booking({ customer: 'Twice A Guest' });
+  const first = await system.publish('booking:new', data);
+  const [customers, bookings] = [await taken('customers', first.position), await taken('bookings', first.position)];
+  const second = await system.publish('booking:new', booking({ customer: 'Twice A Guest' }));
+  // The window slides meanwhile: what leaves it makes both less, and nothing makes them more.
+  const booked = await taken('bookings', second.position);
+  assert.ok(booked <= bookings + 1 && (await system.metric('customers')).value <= customers, 'the same customer again is no other one');
+  const { position } = await system.publish('booking:confirmed', data);
+  const share = await taken('conversion', position);
+  assert.ok(share > 0 && share <= 1, `${share}`);
+  assert.match(await page.locator('[data-testid=card][data-metric=conversion] [data-testid=card-value]').innerText(), /%/);
+});
+
+test('connect, disconnect, refresh: nothing is lost and nothing there twice', async () => {
+  await page.getByTestId('badge').click();
+  await page.getByTestId('disconnect').click();
+  await face(page, 'offline');
+  const missed = booking({ customer: 'While Disconnected' });
+  await system.publish('booking:new', missed);
+  assert.equal(await row(page, missed.id).count(), 0);
+  assert.ok((await rows(page)).length > 0, 'what was there stays');
+  await page.getByTestId('connect').click();
+  await face(page, 'live');
+  await row(page, missed.id).waitFor();
+  await page.getByTestId('refresh').click();
+  await face(page, 'live');
+  const after = booking({ customer: 'After Refresh' });
+  await system.publish('booking:new', after);
+  await row(page, after.id).waitFor();
+  await nothingTwice(page);
+  await page.keyboard.press('Escape');
+  await page.getByTestId('badge-details').waitFor({ state: 'detached' });
+});
+
+test('the desktop is told when nobody looks at the page, if the reader wished so', async () => {
+  const HEARD = `
+    window.told = [];
+    window.Notification = class { static permission = 'granted'; static requestPermission = async () => 'granted'; constructor(title, { body }) { window.told.push(title + ': ' + body); } close() {} };`;
+  const seen = await openPage(browser, system.url, { scripts: [HEARD] });
+  const look = (state) =>
+    seen.evaluate((now) => {
+      Object.defineProperty(document, 'visibilityState', { configurable: true, get: () => now });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, state);
+  const told = (customer) => seen.evaluate((name) => window.told.some((text) => text.startsWith(name)), customer);
+  await system.publish('booking:new', booking({ customer: 'Unasked Guest' }));
+  await seen.locator('[data-testid=toast]', { hasText: 'Unasked Guest' }).waitFor();
+  await seen.getByTestId('menu').click();
+  await seen.getByTestId('desktop').check();
+  await look('hidden');
+  await system.publish('booking:new', booking({ customer: 'Desktop Guest' }));
+  await eventually('the desktop is told', () => told('Desktop Guest'));
+  assert.equal(await told('Unasked Guest'), false, 'off until wished');
+  await look('visible');
+  await seen.context().close();
+});
+
+test('the connection lives in a worker, and in one of the tabs where there are none', async () => {
+  const COUNT = 'window.made = 0; window.WebSocket = class extends WebSocket { constructor(...all) { super(...all); window.made += 1; } };';
+  for (const [scripts, sockets] of [[[COUNT], 0], [[NO_WORKER, COUNT], 1]]) {
+    const first = await openPage(browser, system.url, { scripts });
+    const second = await openPage(browser, system.url, { scripts, context: first.context() });
+    const data = booking();
+    await system.publish('booking:new', data);
+    for (const tab of [first, second]) await row(tab, data.id).waitFor();
+    assert.equal((await first.evaluate(() => window.made)) + (await second.evaluate(() => window.made)), sockets);
+    // Whoever came first goes: the other one has what comes.
+    await first.close();
+    const later = booking();
+    await system.publish('booking:new', later);
+    await row(second, later.id).waitFor();
+    assert.equal(await row(second, later.id).count(), 1);
+    await second.context().close();
+  }
 });
 
 test('a time range narrows charts, and is part of the address', async () => {

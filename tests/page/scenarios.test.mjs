@@ -145,6 +145,20 @@ test('property: the bell counts, groups, filters, and two tabs and a reload agre
   await other.close();
 });
 
+test('property: a notification that is over cleans itself up, everywhere', async () => {
+  const before = await unread(page);
+  const expirytime = new Date(Date.now() + 8_000).toISOString();
+  await system.publish('notification.test', { title: 'The lift is slow today', category: 'cleaning' }, { id: id('n'), room: 'notifications', audience: 'STAFF', priority: 'low', expirytime });
+  await eventually('the bell counts it', async () => (await unread(page)) === before + 1);
+  await page.getByTestId('bell').click();
+  const notice = page.getByTestId('notice').filter({ hasText: 'The lift is slow today' });
+  await notice.waitFor();
+  await notice.waitFor({ state: 'detached', timeout: 40_000 });
+  await eventually('and does not count it any more', async () => (await unread(page)) === before, 40_000);
+  await page.keyboard.press('Escape');
+  await page.getByTestId('centre').waitFor({ state: 'detached' });
+});
+
 test('property: what is muted is not announced, on any device, and is there all the same', async () => {
   const other = await openPage(browser, system.url, { viewport: WIDE });
   await page.getByTestId('menu').click();
@@ -261,7 +275,7 @@ async function tryMetrics() {
   await trial.locator('.mistake-source').getByText('most()').waitFor();
   await trial.locator('textarea').fill(good);
   await trial.getByRole('button', { name: 'Try them' }).click();
-  await trial.getByRole('cell', { name: 'stays' }).waitFor();
+  await trial.getByRole('cell', { name: 'stays', exact: true }).waitFor();
   const [, shows] = await trial.getByRole('row').filter({ hasText: 'stays' }).getByRole('cell').allInnerTexts();
   assert.ok(Number(shows) > 0, `it would have shown ${shows}`);
   await still(page);

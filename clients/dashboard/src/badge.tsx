@@ -1,6 +1,6 @@
 /** How the page is connected, in one word that is always true, and the buttons that belong to it. */
 
-import { Pause, Play, RotateCw } from 'lucide-react';
+import { Pause, Play, Plug, RotateCw, Unplug } from 'lucide-react';
 import { useEffect, useState } from 'react';
 import type { ConnectionState, Transport } from 'roomcast';
 import { usePage } from './context.js';
@@ -37,7 +37,7 @@ export function Badge() {
   const seconds = useCountdown(state.status === 'waiting' ? state.retryAt : undefined);
   const canRetry = (state.status === 'waiting' && state.attempt >= ATTEMPTS_BEFORE_BUTTON) || (state.status === 'closed' && state.error !== undefined && !state.error.isAuth);
   return (
-    <div className="badge-group">
+    <div className="badge-group" onBlur={({ currentTarget, relatedTarget }) => !currentTarget.contains(relatedTarget) && setOpen(false)} onKeyDown={(event) => event.key === 'Escape' && setOpen(false)}>
       <button
         type="button"
         className="badge"
@@ -47,8 +47,6 @@ export function Badge() {
         aria-expanded={open}
         title={open ? undefined : explain(state, face)}
         onClick={() => setOpen(!open)}
-        onBlur={() => setOpen(false)}
-        onKeyDown={(event) => event.key === 'Escape' && setOpen(false)}
       >
         <span className="badge-said" role="status">
           <span className="badge-dot" aria-hidden />
@@ -77,11 +75,23 @@ function Details({ state, face }: { state: ConnectionState; face: Face }) {
   const { live, format } = usePage();
   const latency = useLatency();
   return (
-    <dl className="menu-panel facts badge-details" data-testid="badge-details" data-latency={typeof latency === 'number' ? latency : undefined}>
-      <div><dt>{explain(state, face)}</dt><dd /></div>
-      {state.since !== undefined && <div><dt>Connected since</dt><dd>{format.time(live.client.serverNow() - Date.now() + state.since)}</dd></div>}
-      <div><dt>There and back</dt><dd>{latency === undefined ? '…' : latency === null ? '–' : `${format.count(latency)} ms`}</dd></div>
-    </dl>
+    <div className="menu-panel badge-details" data-testid="badge-details" data-latency={typeof latency === 'number' ? latency : undefined}>
+      <dl className="facts">
+        <div><dt>{explain(state, face)}</dt><dd /></div>
+        {state.since !== undefined && <div><dt>Connected since</dt><dd>{format.time(live.client.serverNow() - Date.now() + state.since)}</dd></div>}
+        <div><dt>There and back</dt><dd>{latency === undefined ? '…' : latency === null ? '–' : `${format.count(latency)} ms`}</dd></div>
+      </dl>
+      <p className="commands">
+        {state.status === 'closed' ? (
+          <button type="button" className="button button-small" data-testid="connect" onClick={() => live.client.connect()}><Plug size={14} aria-hidden /> Connect</button>
+        ) : (
+          <>
+            <button type="button" className="button button-small" data-testid="refresh" onClick={() => live.refresh()}><RotateCw size={14} aria-hidden /> Refresh</button>
+            <button type="button" className="button button-small" data-testid="disconnect" onClick={() => live.client.close()}><Unplug size={14} aria-hidden /> Disconnect</button>
+          </>
+        )}
+      </p>
+    </div>
   );
 }
 
@@ -128,6 +138,8 @@ function explain(state: ConnectionState, face: Face): string {
       return 'Neither a WebSocket nor a stream works here; the page asks the gateway instead';
     case 'paused':
       return 'Paused by you. Resume to get what you missed';
+    case 'offline':
+      return state.error?.message ?? (state.status === 'closed' ? 'Disconnected by you. Connect to go on where you were' : 'No network. It goes on by itself');
     default:
       return state.error?.message ?? 'Connecting to the gateway';
   }

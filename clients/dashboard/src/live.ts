@@ -114,6 +114,12 @@ export class Live {
     this.client.close();
   }
 
+  /** Leaves and comes back: everything is asked for again from where it stands. */
+  refresh(): void {
+    this.client.close();
+    this.client.connect();
+  }
+
   /** How events come at the moment; undefined while none do. */
   transport(): string | undefined {
     const { status, transport } = this.client.connection;
