@@ -10,6 +10,7 @@ const ROOT = new URL('..', import.meta.url).pathname;
 const ENTRIES = [
   ['roomcast', 'dist/index.d.ts'],
   ['roomcast/react', 'dist/react/index.d.ts'],
+  ['roomcast/push', 'dist/push.d.ts'],
 ];
 const FILE = `${ROOT}API.md`;
 

@@ -29,6 +29,7 @@ describe('sizes', () => {
     ['client, stores, bell', "export { Client, connectionStore, roomStore, metricStore, eventsStore, notifications, select } from './index.js';", [], 18],
     ['everything', WHOLE.all, [], 25],
     ['the hooks beside it', "export * from './react/index.js';", ['react', '../index.js'], 3],
+    ['pushes', "export * from './push.js';", [], 2.5],
     ['an error class', "export { RoomcastError } from './index.js';", [], 0.6],
   ])('%s', { timeout: 60_000 }, async (name, code, external, most) => {
     const found = await bytes(code, external);
