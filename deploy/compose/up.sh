@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes what compose.yaml mounts, once, and starts it. Usage: up.sh [observability] [demo]; SCENARIO=property for another business.
+# Makes what compose.yaml mounts, once, and starts it. Usage: up.sh [observability] [demo] [sinks]; SCENARIO=property for another business.
 set -euo pipefail
 cd "$(dirname "$0")"
 export SCENARIO=${SCENARIO:-bookings} ROOMCAST_VERSION=${ROOMCAST_VERSION:-0.1.0}
@@ -22,14 +22,26 @@ if [ ! -d secrets ]; then
   mv "$new" secrets
   trap - EXIT
 fi
+files=(--file compose.yaml)
+case " $* " in *" sinks "*)
+  files+=(--file with-sinks.yaml)
+  if [ ! -d secrets/sinks ]; then
+    new=$(umask 077 && mktemp -d ./secrets/sinks.XXXXXX)
+    cp sinks.yaml "$new/"
+    openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$new/vapid.pem" 2>/dev/null
+    chmod -R a+rX "$new"
+    mv "$new" secrets/sinks
+  fi
+  ;;
+esac
 token() {
   docker run --rm --network none -i --entrypoint /usr/local/bin/roomcast "roomcast/roomcast:$ROOMCAST_VERSION" \
     token --user "$1" --role "$2" --key /dev/stdin --kid compose --issuer roomcast-compose --ttl 24h <secrets/signing.pem
 }
 (umask 077 && printf 'ROOMCAST_TOKEN=%s\n' "$(token desk desk)" >secrets/simulator.env)
 profiles=()
-for profile in "$@"; do profiles+=(--profile "$profile"); done
-docker compose "${profiles[@]}" up --detach --wait
+for profile in "$@"; do [ "$profile" = sinks ] || profiles+=(--profile "$profile"); done
+docker compose "${files[@]}" "${profiles[@]}" up --detach --wait
 echo "page     http://127.0.0.1:${ROOMCAST_PORT:-8080}/#token=$(token you admin)"
 echo "publish  http://127.0.0.1:${ROOMCAST_INGEST_PORT:-8081}/v1/events with the token in deploy/compose/secrets/simulator.env, for a day"
 case " $* " in *" observability "*) echo "boards   http://127.0.0.1:3000/dashboards" ;; esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks deploy/compose/compose.yaml against the code: every mount is there, every service takes the settings it would get, drains fit.
+"""Checks deploy/compose/compose.yaml, with with-sinks.yaml and without, against the code: every mount is there, every service takes the settings it would get, drains fit.
 
 Usage: compose_check.py [BINARIES]
 """
@@ -16,7 +16,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 HERE = ROOT / "deploy" / "compose"
 SERVICES = {"ingest": "ingest", "metrics-aggregator": "agg", "edge-gateway": "gw"}
 # What up.sh makes.
-MADE = {"keys/keys.json": '{"keys":[]}', **{f"{user}/password": "x" for user in SERVICES.values()}}
+MADE = {
+    "keys/keys.json": '{"keys":[]}',
+    "sinks/sinks.yaml": (HERE / "sinks.yaml").read_text(),
+    # A key that signs nothing but tests.
+    "sinks/vapid.pem": (ROOT / "services" / "sinks" / "tests" / "vapid.pem").read_text(),
+    **{f"{user}/password": "x" for user in SERVICES.values()},
+}
 
 
 def filled(text):
@@ -69,6 +75,14 @@ def complaints(compose, binaries, secrets):
             yield f"{name}: {said.stderr.strip()}"
 
 
+def with_sinks(compose):
+    """As compose puts the two files together: members of mappings, and lists one behind the other."""
+    more = yaml.safe_load((HERE / "with-sinks.yaml").read_text())["services"]["ingest"]
+    ingest = compose["services"]["ingest"]
+    both = {**ingest, "environment": {**ingest["environment"], **more["environment"]}, "volumes": ingest["volumes"] + more["volumes"]}
+    return {**compose, "services": {**compose["services"], "ingest": both}}
+
+
 def ways(compose):
     """Ways to break it, each of which has to be seen."""
     for what, service, change in [
@@ -78,6 +92,7 @@ def ways(compose):
         ("too little time", "edge-gateway", {"stop_grace_period": "30s"}),
         ("a mount of nothing", "edge-gateway", {"volumes": ["./nothing:/etc/roomcast/scenario:ro"]}),
         ("a setting with a slip", "edge-gateway", {"environment": {**compose["services"]["edge-gateway"]["environment"], "ROOMCAST_LISTENS": "x"}}),
+        ("no file of sinks", "ingest", {"environment": {**compose["services"]["ingest"]["environment"], "ROOMCAST_SINKS_FILE": "/etc/roomcast/keys/sinks.yaml"}}),
         ("a probe of another", "ingest", {"healthcheck": {"test": ["CMD", "true"]}}),
     ]:
         yield what, {**compose, "services": {**compose["services"], service: {**compose["services"][service], **change}}}
@@ -93,7 +108,7 @@ def main():
             (secrets / file).write_text(text)
         # The key file's own rules: one key is the least.
         (secrets / "keys/keys.json").write_text('{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","alg":"EdDSA","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}')
-        found = list(complaints(compose, binaries, secrets))
+        found = [*complaints(compose, binaries, secrets), *complaints(with_sinks(compose), binaries, secrets)]
         if found:
             sys.exit("\n".join(found))
         unseen = [what for what, broken in ways(compose) if not list(complaints(broken, binaries, secrets))]

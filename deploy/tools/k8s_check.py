@@ -201,6 +201,10 @@ def times(docs):
                 yield f"{name(doc)}: is killed before it has drained"
 
 
+# A key that signs nothing but tests.
+VAPID = (ROOT / "services" / "sinks" / "tests" / "vapid.pem").read_text()
+
+
 def accepted(docs):
     """What each service itself says of its settings: it refuses those that it does not know."""
     maps = {doc["metadata"]["name"]: doc["data"] for doc in docs if doc["kind"] == "ConfigMap"}
@@ -215,7 +219,7 @@ def accepted(docs):
                 env |= maps.get(source["configMapRef"]["name"], {})
             env |= {e["name"]: e.get("value", "x") for e in container.get("env", [])}
             for volume in spec.get("volumes", []):
-                secret = {"password": "x", "url": "postgres://capture:x@db.example/shop"}
+                secret = {"password": "x", "url": "postgres://capture:x@db.example/shop", "vapid.pem": VAPID, "pager.secret": "whsec_" + "A" * 32}
                 files = maps.get(volume["configMap"]["name"], {}) if "configMap" in volume else secret
                 for mount in (m for m in container["volumeMounts"] if m["name"] == volume["name"]):
                     place = pathlib.Path(folder + mount["mountPath"])
