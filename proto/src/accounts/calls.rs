@@ -81,20 +81,16 @@ pub(super) fn api_calls() -> Vec<(String, Answer, &'static [Who])> {
             Answer::Many,
             &[Aggregator],
         ),
-        // How far it is, so that a gateway knows whether it has heard of every change; what it holds they ask ingest for.
-        (
-            format!("STREAM.INFO.{}", names::READSTATE),
-            Answer::One,
-            &[Gateway],
-        ),
     ];
-    let readable: [(&str, &'static [Who]); 6] = [
+    let readable: [(&str, &'static [Who]); 7] = [
         (names::EVENTS, &[Gateway, Aggregator, Reader]),
         (names::STATE, &[Gateway, Aggregator, Reader]),
         (names::DLQ, &[Reader]),
         (names::AGG, &[Aggregator]),
         (names::ACL, &[Gateway]),
         (names::CFG, &[Gateway, Aggregator]),
+        // Thousands of users come back at once, so gateways read what is kept of them many at a time; only ingest writes it.
+        (names::READSTATE, &[Gateway]),
     ];
     for (stream, who) in readable {
         calls.push((format!("STREAM.INFO.{stream}"), Answer::One, who));

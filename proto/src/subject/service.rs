@@ -135,6 +135,9 @@ pub fn read_state_key(tenant: &Tenant, user: &str) -> String {
     format!("$KV.readstate.{tenant}.{}", escape(user))
 }
 
+/// All read states.
+pub const READ_STATES_ALL: &str = "$KV.readstate.>";
+
 /// Changes of read states as the server republishes them, without what they hold.
 pub const READ_STATE_LIVE_ALL: &str = "kvl.readstate.>";
 

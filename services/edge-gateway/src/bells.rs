@@ -25,8 +25,9 @@ use crate::place::Place;
 
 /// A viewer nobody listens to any more is kept for so long: polls come back, and so do tabs.
 pub const LINGER_MILLIS: u64 = 30_000;
-/// Viewers kept without a listener; beyond it, those that were left first go at once.
-pub const IDLE_MAX: usize = 1_024;
+/// Viewers kept without a listener; beyond it, those that were left first go at once. As many as a gateway has connections by default: when
+/// all lose their sockets and are back within seconds, nothing is read again; what they hold they held a moment ago.
+pub const IDLE_MAX: usize = 10_000;
 
 /// What a user is told.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,25 +4,24 @@
 //! republishes of the bucket, without what it holds. Those messages are numbered, and once in a while the bucket is asked how far it is:
 //! a message that was lost is found, and records are read again. One task for the whole gateway.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use prometheus::{IntCounterVec, IntGauge};
 use roomcast_access::Subscribe;
-use roomcast_chassis::jetstream::JetStream;
+use roomcast_chassis::jetstream::{JetStream, Newest};
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::ids::Tenant;
-use roomcast_proto::readstate::{Read, Verb};
-use roomcast_proto::subject::{Service, header, read_state_live_key, stream};
+use roomcast_proto::subject::{READ_STATES_ALL, header, read_state_key, read_state_live_key, stream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::asking::Asking;
 use crate::bells::{Bell, Bells, Change, Entering, For, Record, Want};
 use crate::delivery::{Delivery, Kind};
 use crate::feed::may_be_one;
@@ -34,8 +33,10 @@ use crate::state_cache::Values;
 
 /// Messages about notifications that may wait; beyond it they are dropped, and all rooms read again.
 const WAITING_MAX: usize = 65_536;
-/// Rooms and records read at the same time.
-const READS_MAX: usize = 64;
+/// Rooms and sets of records read at the same time. Rooms are asked of the hub, which reads many with one request where many are wanted.
+const READS_MAX: usize = 512;
+/// Records read with one request: 80 KiB each at most.
+const RECORDS_AT_ONCE: usize = 256;
 /// What could not be read is read again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often values that have ended are looked for, and viewers that nobody listens to.
@@ -210,7 +211,6 @@ impl BellDesk {
     pub async fn run(
         self,
         hub: Arc<Hub>,
-        asking: Arc<Asking>,
         jetstream: JetStream,
         (heard, shards): (Subscriber, Vec<Handle>),
         ending: CancellationToken,
@@ -219,24 +219,27 @@ impl BellDesk {
             shards,
             desk: self,
             hub,
-            asking,
+            jetstream,
             bells: Bells::default(),
             started: Instant::now(),
             reading: FuturesUnordered::new(),
             again: VecDeque::new(),
             trail: Trail::default(),
         };
-        driver.run(jetstream, heard, ending).await;
+        driver.run(heard, ending).await;
     }
 }
 
 /// What was read for whom; nothing: it could not be.
 enum Found {
     Room(For, Arc<Subscribe>, Option<(u64, Values)>),
-    Record(For, Tenant, Arc<str>, Option<Record>),
+    Records(Vec<(WantedRecord, Option<Record>)>),
     /// How far the bucket of records is.
     Probe(Option<u64>),
 }
+
+/// For whom, and whose.
+type WantedRecord = (For, Tenant, Arc<str>);
 
 type Reading = futures_util::future::BoxFuture<'static, Found>;
 
@@ -244,7 +247,7 @@ struct Driver {
     desk: BellDesk,
     shards: Vec<Handle>,
     hub: Arc<Hub>,
-    asking: Arc<Asking>,
+    jetstream: JetStream,
     bells: Bells<Listener>,
     started: Instant,
     reading: FuturesUnordered<Reading>,
@@ -253,7 +256,7 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, jetstream: JetStream, mut heard: Subscriber, ending: CancellationToken) {
+    async fn run(mut self, mut heard: Subscriber, ending: CancellationToken) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut probes = tokio::time::interval(PROBE_EVERY);
@@ -271,7 +274,7 @@ impl Driver {
                     None => return,
                 },
                 _ = ticks.tick() => is_due = true,
-                _ = probes.tick() => self.reading.push(Box::pin(probe(jetstream.clone()))),
+                _ = probes.tick() => self.reading.push(Box::pin(probe(self.jetstream.clone()))),
                 () = tokio::time::sleep_until(rest_until), if rest_until > Instant::now() => {}
             }
             self.take_inbox();
@@ -363,57 +366,74 @@ impl Driver {
     }
 
     fn read_on(&mut self) {
+        let mut records = Vec::new();
         while self.reading.len() < READS_MAX {
-            let Some(want) = self.bells.take_want() else {
-                return;
-            };
-            let (hub, asking) = (Arc::clone(&self.hub), Arc::clone(&self.asking));
-            self.reading.push(Box::pin(async move {
-                match want {
-                    Want::Room(of, permit) => {
-                        let whole = hub.whole_async(&Place::of(&permit), unix_millis).await;
-                        Found::Room(of, permit, whole.ok())
-                    }
-                    Want::Record(of, tenant, user) => {
-                        let question = Read {
-                            user: user.as_ref().to_owned(),
-                        };
-                        let verb = Verb::Read.as_str();
-                        let record = asking.service(&tenant, Service::ReadState, verb, &question).await;
-                        Found::Record(of, tenant, user, record.ok())
-                    }
-                }
-            }));
+            match self.bells.take_want() {
+                Some(Want::Room(of, permit)) => self.read_room(of, permit),
+                Some(Want::Record(of, tenant, user)) => records.push((of, tenant, user)),
+                None => break,
+            }
+            if records.len() == RECORDS_AT_ONCE {
+                self.read_records(std::mem::take(&mut records));
+            }
+        }
+        if !records.is_empty() {
+            self.read_records(records);
         }
     }
 
+    fn read_room(&self, of: For, permit: Arc<Subscribe>) {
+        let hub = Arc::clone(&self.hub);
+        self.reading.push(Box::pin(async move {
+            let whole = hub.whole_async(&Place::of(&permit), unix_millis).await;
+            Found::Room(of, permit, whole.ok())
+        }));
+    }
+
+    fn read_records(&self, wanted: Vec<WantedRecord>) {
+        let jetstream = self.jetstream.clone();
+        self.reading.push(Box::pin(async move {
+            Found::Records(records(&jetstream, wanted).await)
+        }));
+    }
+
     fn found(&mut self, found: Found) {
-        let (what, outcome, want) = match found {
+        match found {
             Found::Probe(last) => {
                 if last.is_some_and(|last| self.trail.probed(last)) {
                     self.lost("record");
                     self.bells.records_changed();
                 }
-                return;
             }
             Found::Room(of, _, Some((rev, values))) => {
                 self.bells
                     .room_read(of, rev, values.iter().filter_map(Change::of));
-                ("room", "read", None)
+                self.count("room", "read");
             }
-            Found::Room(of, permit, None) => ("room", "failed", Some(Want::Room(of, permit))),
-            Found::Record(of, _, _, Some(record)) => {
-                self.bells.record_read(of, record);
-                ("record", "read", None)
+            Found::Room(of, permit, None) => {
+                self.count("room", "failed");
+                self.later(Want::Room(of, permit));
             }
-            Found::Record(of, tenant, user, None) => {
-                ("record", "failed", Some(Want::Record(of, tenant, user)))
+            Found::Records(found) => {
+                for ((of, tenant, user), record) in found {
+                    if let Some(record) = record {
+                        self.bells.record_read(of, record);
+                        self.count("record", "read");
+                    } else {
+                        self.count("record", "failed");
+                        self.later(Want::Record(of, tenant, user));
+                    }
+                }
             }
-        };
-        self.desk.metrics.reads.with_label_values(&[what, outcome]).inc();
-        if let Some(want) = want {
-            self.again.push_back((Instant::now() + AGAIN_AFTER, want));
         }
+    }
+
+    fn count(&self, what: &str, outcome: &str) {
+        self.desk.metrics.reads.with_label_values(&[what, outcome]).inc();
+    }
+
+    fn later(&mut self, want: Want) {
+        self.again.push_back((Instant::now() + AGAIN_AFTER, want));
     }
 
     fn tell(&mut self) -> usize {
@@ -448,6 +468,29 @@ impl BellDesk {
         };
         self.metrics.told.with_label_values(&[told]).inc();
     }
+}
+
+/// What is kept of these users. Which replica answers is anybody's guess, so it must have what the leader has.
+async fn records(jetstream: &JetStream, wanted: Vec<WantedRecord>) -> Vec<(WantedRecord, Option<Record>)> {
+    let keys: Vec<String> = wanted
+        .iter()
+        .map(|(_, tenant, user)| read_state_key(tenant, user))
+        .collect();
+    let subjects: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let newest = jetstream
+        .newest(stream::READSTATE, READ_STATES_ALL, &subjects)
+        .await;
+    let held: Option<HashMap<String, Bytes>> = match newest {
+        Ok(Newest::Messages(messages)) => {
+            let held = messages
+                .into_iter()
+                .map(|message| (message.subject, message.payload));
+            Some(held.collect())
+        }
+        Ok(Newest::TooMany | Newest::Behind) | Err(_) => None,
+    };
+    let of = |key: String| Record::read(held.as_ref()?.get(&key));
+    wanted.into_iter().zip(keys.into_iter().map(of)).collect()
 }
 
 async fn probe(jetstream: JetStream) -> Found {

@@ -216,7 +216,6 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     })?;
     finishing.spawn(bells.run(
         Arc::clone(&hub),
-        Arc::clone(&asking),
         nats.jetstream(),
         (changes, telling),
         finishing.token(),

@@ -2,7 +2,8 @@
 //!
 //! A room is loaded when it is first asked for, kept current by the state spine, and dropped when it was not used for longest; rooms
 //! with members stay. A user's own room does not: what it holds is held for one user, who has been told it, so it goes a while after it
-//! was asked for last, and is loaded again for the next to ask. A value is (room, key); several audiences may hold one, and everybody
+//! was asked for last, and is loaded again for the next to ask; how far it is remains known, so that a user who comes back and has missed
+//! nothing there costs no read. A value is (room, key); several audiences may hold one, and everybody
 //! gets the newest they may see. Written by the hub under its lock; this file reads no clock.
 
 use std::collections::{BTreeMap, HashMap};
@@ -67,6 +68,8 @@ struct RoomState {
     /// Several audiences were found to hold values of a user's own room: what holds after a withdrawal can be said from memory alone, so
     /// it stays like all rooms with members.
     is_mixed: bool,
+    /// The position of its newest value, followed whether or not the values are here. `None`: not known.
+    newest: Option<u64>,
     /// The only audience that held values when the room was emptied, and has held any since. `None`: not known.
     sole: Option<Audience>,
     used: u64,
@@ -86,6 +89,13 @@ pub type Values = Arc<[Arc<Delivery>]>;
 struct Value {
     delivery: Arc<Delivery>,
     ends_millis: Option<i64>,
+}
+
+impl RoomState {
+    /// Nothing of it is here but how far it is, and nobody holds it.
+    fn is_trace(&self) -> bool {
+        self.is_own && self.holders == 0 && !self.loaded && !self.loading && self.newest.is_some()
+    }
 }
 
 impl Value {
@@ -150,6 +160,14 @@ impl StateCache {
         Some(room.by_rev.last_key_value().map_or(0, |(rev, _)| *rev))
     }
 
+    /// Whether it is known that a user's own room has no value newer than this, although its values are not here.
+    #[must_use]
+    pub fn is_unchanged_since(&self, key: &str, rev: u64) -> bool {
+        let room = self.rooms.get(key).filter(|room| room.is_own && !room.loaded);
+        room.and_then(|room| room.newest)
+            .is_some_and(|newest| newest <= rev)
+    }
+
     /// Counts one more shard with members in the room: it is not dropped.
     pub fn hold(&mut self, key: &Arc<str>) {
         let room = self.room(key);
@@ -163,7 +181,7 @@ impl StateCache {
             return;
         };
         room.holders = room.holders.saturating_sub(1);
-        if room.holders == 0 && !room.loaded && !room.loading {
+        if room.holders == 0 && !room.loaded && !room.loading && !room.is_trace() {
             return self.remove(key);
         }
         self.touch(key);
@@ -173,6 +191,7 @@ impl StateCache {
     /// From now on live values of the room are kept, so that nothing that comes while it is read is missed.
     pub fn begin(&mut self, key: &Arc<str>) {
         self.room(key).loading = true;
+        self.touch(key);
     }
 
     fn room(&mut self, key: &Arc<str>) -> &mut RoomState {
@@ -194,6 +213,8 @@ impl StateCache {
         }
         if let Some(room) = self.rooms.get_mut(key) {
             (room.loaded, room.loading) = (true, false);
+            let newest = room.by_rev.last_key_value().map(|(rev, _)| *rev);
+            room.newest = Some(newest.unwrap_or(0).max(room.newest.unwrap_or(0)));
         }
         self.touch(key);
         self.make_room();
@@ -241,6 +262,8 @@ impl StateCache {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
+        let rev = delivery.position.rev;
+        room.newest = room.newest.map(|newest| newest.max(rev));
         if !room.loaded {
             room.sole.take_if(|sole| *sole != delivery.audience_name);
             if !room.loading {
@@ -248,7 +271,6 @@ impl StateCache {
             }
         }
         let state_key = Arc::clone(state_key);
-        let rev = delivery.position.rev;
         let values = room.keys.entry(Arc::clone(&state_key)).or_default();
         let mine = values
             .iter()
@@ -404,7 +426,8 @@ impl StateCache {
         self.uses += 1;
         // An own room without values weighs what is left of one that was emptied.
         let is_own = room.is_own && room.holders > 0 && !room.is_mixed && !room.by_rev.is_empty();
-        let (uses, is_idle) = (self.uses, room.loaded && (room.holders == 0 || is_own));
+        let is_idle = room.is_trace() || (room.loaded && (room.holders == 0 || is_own));
+        let uses = self.uses;
         if is_idle {
             self.idle.insert(uses, Arc::clone(name));
         }
@@ -430,7 +453,8 @@ impl StateCache {
                 return;
             };
             let (is_own, key) = (self.own.contains_key(used), Arc::clone(key));
-            if is_own {
+            let may_be_trace = |room: &RoomState| room.is_own && !room.is_mixed && !room.by_rev.is_empty();
+            if is_own || self.rooms.get(&key).is_some_and(may_be_trace) {
                 self.let_go(&key);
             } else {
                 self.remove(&key);
@@ -460,10 +484,11 @@ impl StateCache {
         let Some((name, room)) = self.rooms.get_key_value(key) else {
             return;
         };
-        let (name, holders, sole) = (Arc::clone(name), room.holders, room.sole.clone());
+        let (name, holders, sole, newest) = (Arc::clone(name), room.holders, room.sole.clone(), room.newest);
         self.remove(key);
         let room = self.room(&name);
-        (room.holders, room.sole) = (holders, sole);
+        (room.holders, room.sole, room.newest) = (holders, sole, newest);
+        self.touch(key);
     }
 
     fn remove(&mut self, key: &str) {

@@ -26,6 +26,8 @@ const ROUNDS_MAX: u32 = 32;
 const MARKER_TTL: Duration = Duration::from_secs(120);
 /// On a key's last message: it is deleted.
 const DELETED: &str = "DEL";
+/// The same, said by an operator's tool that took all earlier values with it.
+const PURGED: &str = "PURGE";
 
 /// One bucket. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -101,7 +103,7 @@ struct Held {
 impl From<StoredMessage> for Held {
     fn from(message: StoredMessage) -> Self {
         let text = |name| message.headers.get_last(name).map(|value| value.as_str());
-        let deleted = text(header::KV_OPERATION) == Some(DELETED);
+        let deleted = matches!(text(header::KV_OPERATION), Some(DELETED | PURGED));
         Self {
             revision: message.sequence,
             write: text(header::MSG_ID).map(str::to_owned),

@@ -26,7 +26,7 @@ pub use batch::{BATCH_MAX, Outgoing};
 pub use error::{ApiError, PublishError, Refusal, code};
 pub use message::StoredMessage;
 pub use publisher::{ACK_TIMEOUT, Pending, Publisher};
-pub use stream::{At, Batch, LastMessages, StreamInfo, StreamState};
+pub use stream::{At, Batch, LastMessages, Newest, StreamInfo, StreamState};
 
 use stream::some_subject;
 
@@ -321,6 +321,34 @@ impl JetStream {
             }),
             Streamed { status, end, .. } => Err(refusal(status, &end).into()),
         }
+    }
+
+    /// [`JetStream::multi_last`] that counts only where the replica has everything that the leader had when this was asked. `all` matches
+    /// every message of the stream.
+    ///
+    /// # Errors
+    /// See [`ApiError`]. No subjects, or an empty one, are refused here.
+    ///
+    /// # Cancel safety
+    /// Safe; the inbox goes with the future.
+    pub async fn newest(&self, stream: &str, all: &str, subjects: &[&str]) -> Result<Newest, ApiError> {
+        some_subject(subjects.first().copied().unwrap_or_default())?;
+        let Some(last) = self.message(stream, At::Last(all)).await? else {
+            return Ok(Newest::Messages(Vec::new()));
+        };
+        // A replica that has nothing of these says nothing else than one that is behind; so it is asked for the last message, too.
+        let mut subjects = subjects.to_vec();
+        subjects.push(&last.subject);
+        Ok(match self.multi_last(stream, &subjects, None).await? {
+            LastMessages::TooMany => Newest::TooMany,
+            LastMessages::Messages { messages, up_to } => {
+                let newest = messages.last().map_or(0, |message| message.sequence);
+                match up_to.unwrap_or(0).max(newest) >= last.sequence {
+                    true => Newest::Messages(messages),
+                    false => Newest::Behind,
+                }
+            }
+        })
     }
 
     /// Stores one message and waits for the acknowledgement. For many, use a [`Publisher`].

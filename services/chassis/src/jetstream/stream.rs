@@ -84,6 +84,17 @@ pub enum LastMessages {
     TooMany,
 }
 
+/// The last message of each of several subjects, as new as the leader has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Newest {
+    /// All of them, by position, and perhaps the stream's very last message besides.
+    Messages(Vec<StoredMessage>),
+    /// More than [`super::MULTI_LAST_MAX`] subjects match; ask for fewer.
+    TooMany,
+    /// The replica that answered has less than the leader; ask again.
+    Behind,
+}
+
 impl At<'_> {
     pub(super) fn request(&self) -> Result<Value, ApiError> {
         Ok(match self {

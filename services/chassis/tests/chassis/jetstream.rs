@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use roomcast_chassis::jetstream::{
-    ApiError, At, Batch, JetStream, LastMessages, Outgoing, PublishError, StoredMessage, code,
+    ApiError, At, Batch, JetStream, LastMessages, Newest, Outgoing, PublishError, StoredMessage, code,
 };
 use serde_json::json;
 
@@ -327,6 +327,39 @@ async fn the_last_of_many_subjects_is_one_cut_or_too_many() {
         jetstream.multi_last("T", &["t.>"], None).await.unwrap(),
         LastMessages::TooMany
     );
+}
+
+#[tokio::test]
+async fn the_newest_of_many_subjects_may_have_the_last_message_beside_them() {
+    let Some((_server, jetstream)) = start().await else {
+        return;
+    };
+    let newest = async |subjects: &[&str]| match jetstream.newest("T", "t.>", subjects).await.unwrap() {
+        Newest::Messages(messages) => positions(&messages),
+        other => panic!("{subjects:?}: {other:?}"),
+    };
+    assert_eq!(newest(&["t.a"]).await, [0; 0], "an empty stream");
+    fill(&jetstream, ["t.a", "t.b", "t.a", "t.c"].map(str::to_owned)).await;
+    for (subjects, expected) in [
+        (&["t.a", "t.b"][..], &[2, 3, 4][..]),
+        (&["t.none"], &[4]),
+        (&["t.c"], &[4]),
+        (&["t.*"], &[2, 3, 4]),
+    ] {
+        assert_eq!(newest(subjects).await, expected, "{subjects:?}");
+    }
+    for none in [&[][..], &[""], &["t.a", ""]] {
+        let refused = jetstream.newest("T", "t.>", none).await;
+        assert!(matches!(refused, Err(ApiError::Client(_))), "{none:?}");
+    }
+    for part in [0..600, 600..1_022] {
+        let messages = part
+            .map(|number| outgoing(&format!("t.many.{number}"), &[], "x"))
+            .collect();
+        jetstream.publish_batch(messages).await.unwrap();
+    }
+    let many = jetstream.newest("T", "t.>", &["t.>"]).await.unwrap();
+    assert_eq!(many, Newest::TooMany);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use roomcast_proto::readstate::{KeptMark, Level};
 use serde::de::{DeserializeSeed, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -9,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::notes::Name;
 
-/// A record as ingest answers it, read without keeping any id.
+/// A record as ingest keeps it, read without keeping any id.
 #[derive(Debug, Default, Deserialize)]
 pub struct Record {
     /// Grows with each change.
@@ -20,6 +21,22 @@ pub struct Record {
     /// JSON; `None`: nothing was ever set.
     #[serde(default)]
     pub preferences: Option<Box<RawValue>>,
+}
+
+impl Record {
+    /// What a key of the bucket holds; of most users nothing is kept, and of some nothing any more. `None`: it cannot be read, and somebody
+    /// has to look at it.
+    #[must_use]
+    pub fn read(held: Option<&Bytes>) -> Option<Self> {
+        let Some(held) = held.filter(|held| !held.is_empty()) else {
+            return Some(Self::default());
+        };
+        let read = serde_json::from_slice(held);
+        read.inspect_err(
+            |error| tracing::error!(%error, "what is kept of a user's marks cannot be read: {error}"),
+        )
+        .ok()
+    }
 }
 
 /// Names of notifications that are read or archived, ascending.
@@ -94,5 +111,23 @@ mod tests {
         assert_eq!(read.preferences.unwrap().get(), r#"{"sounds":false}"#);
         let empty: Record = serde_json::from_str(r#"{"version":0,"marks":{}}"#).unwrap();
         assert_eq!(empty.marks, ReadNames::default());
+    }
+
+    #[test]
+    fn nothing_is_an_empty_record_and_what_cannot_be_read_is_none() {
+        let version = |held: Option<&'static str>| {
+            let held = held.map(|held| Bytes::from_static(held.as_bytes()));
+            Record::read(held.as_ref()).map(|record| record.version)
+        };
+        let rows = [
+            (None, Some(0)),
+            // What an operator's tool leaves behind of a key that was deleted.
+            (Some(""), Some(0)),
+            (Some(r#"{"version":4,"marks":{}}"#), Some(4)),
+            (Some("[]"), None),
+        ];
+        for (held, expected) in rows {
+            assert_eq!(version(held), expected, "{held:?}");
+        }
     }
 }

@@ -218,10 +218,15 @@ impl Stock {
             return Looked::Unavailable;
         };
         let place = Place::of(view);
-        if !self.has_state(&place, waiter) {
+        let plan = plan(from, &self.known(head, &place.key, from));
+        // Who goes on in a room of its own where nothing is newer needs none of its values.
+        let rev = from.map_or(0, |from| from.position.rev);
+        let is_unchanged = matches!(plan, Plan::Complete | Plan::NeedTime | Plan::NeedRead(..))
+            && self.state.is_unchanged_since(&place.key, rev);
+        if !is_unchanged && !self.has_state(&place, waiter) {
             return self.wait(waiter, now_millis);
         }
-        let found = match plan(from, &self.known(head, &place.key, from)) {
+        let found = match plan {
             Plan::Fresh => self.anew(&place, Outcome::Fresh, head),
             Plan::Incomplete(reason) => self.anew(&place, Outcome::Incomplete { reason }, head),
             Plan::Ahead if self.waits.may_wait(waiter, now_millis) => {

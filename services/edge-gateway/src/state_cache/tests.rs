@@ -327,6 +327,65 @@ fn what_holds_after_a_withdrawal_is_known_or_said_not_to_be() {
     assert!(!own.board.cache.knows_after("main.unknown", &other));
 }
 
+/// How far an own room is stays known without its values, until nobody holds it and memory is short.
+#[test]
+fn how_far_an_emptied_room_is_remains_known() {
+    let mut own = Own::new();
+    let key = Arc::clone(&own.key);
+    let unchanged = |own: &Own, expected: u64| {
+        (0..=9).find(|rev| own.board.cache.is_unchanged_since(&own.key, *rev)) == Some(expected)
+    };
+    assert!(
+        (0..=9).all(|rev| !own.board.cache.is_unchanged_since(&key, rev)),
+        "its values are here"
+    );
+    own.rests(OWN_MILLIS);
+    assert!(!own.is_here() && unchanged(&own, 2));
+    own.comes("1", "all", 3, false);
+    own.comes("2", "all", 4, true);
+    assert!(unchanged(&own, 4));
+    own.board.cache.release(&key);
+    assert_eq!(own.board.cache.sizes().2, ROOM_BYTES * 2, "nobody is there");
+    own.comes("3", "all", 5, false);
+    assert!(unchanged(&own, 5));
+    // Read while something comes: what is newer than what was read counts.
+    own.board.cache.begin(&key);
+    own.comes("3", "all", 7, false);
+    assert!(unchanged(&own, 7));
+    own.read(&[(1, "all"), (5, "all")]);
+    own.board.cache.hold(&key);
+    own.rests(OWN_MILLIS);
+    assert!(unchanged(&own, 7));
+    // A room that was never read, one that is everybody's, and one that had to go.
+    own.board.cache.hold(&"main.user.u2".into());
+    own.board.cache.release("main.board");
+    for other in ["main.user.u2", "main.board", "main.user.u3"] {
+        assert!(!own.board.cache.is_unchanged_since(other, u64::MAX), "{other}");
+    }
+    own.board.cache.release(&key);
+    own.board.cache.bytes_max = 1;
+    own.board.cache.finish(&"main.user.u4".into(), []);
+    assert!(!own.board.cache.is_unchanged_since(&key, u64::MAX));
+    // Another stream: nothing is known any more.
+    let mut own = Own::new();
+    own.rests(OWN_MILLIS);
+    own.board.cache.clear();
+    assert!(!own.board.cache.is_unchanged_since(&key, u64::MAX));
+}
+
+/// Rooms that nobody holds are emptied before they go.
+#[test]
+fn a_room_that_was_left_is_emptied_first_where_memory_is_short() {
+    let mut own = Own::new();
+    own.board.cache.release(&own.key);
+    own.board.cache.bytes_max = 2 * ROOM_BYTES;
+    own.board.cache.finish(&"main.user.u4".into(), []);
+    assert!(!own.is_here());
+    assert!(own.board.cache.is_unchanged_since(&own.key, 2));
+    let withdrawn = own.comes("1", "all", 3, true);
+    assert!(own.board.cache.knows_after(&own.key, &withdrawn));
+}
+
 #[test]
 fn thousands_that_rest_are_emptied_step_by_step_and_by_what_all_rooms_weigh() {
     let mut board = Board::new();

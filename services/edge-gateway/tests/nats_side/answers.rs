@@ -141,6 +141,35 @@ async fn fifteen_hundred_keys_are_loaded_although_the_server_gives_at_most_1024_
     follower.stop().await;
 }
 
+/// Rooms that are wanted at the same time are read together, with more than the server gives at once and with less: each gets its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_that_are_read_together_get_their_own_values() {
+    let Some(nats) = Nats::start().await else { return };
+    let writer = Writer::connect(&nats).await;
+    for (each, whole) in [(20, 60), (600, 1_800)] {
+        for (number, room) in ["a", "b", "c"].into_iter().enumerate() {
+            writer.values(room, number * each..(number + 1) * each).await;
+        }
+        let follower = Follower::start(&nats, HubSettings::default(), None).await;
+        let (a, b, c) = tokio::join!(
+            recover(&follower, "staff", "a", None),
+            recover(&follower, "staff", "b", None),
+            recover(&follower, "staff", "c", None),
+        );
+        let mut all = 0;
+        for (room, found) in [("a", a), ("b", b), ("c", c)] {
+            assert!(
+                found.state.iter().all(|value| value.room.as_str() == room),
+                "{room}"
+            );
+            assert!(found.state.len() >= each, "{room}: {}", found.state.len());
+            all += found.state.len();
+        }
+        assert!(all >= whole, "{all}");
+        follower.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_gets_what_is_for_others_or_over() {
     let Some(nats) = Nats::start().await else { return };

@@ -72,7 +72,7 @@ const fn post(
     }
 }
 
-const ROUTES: [Route; 13] = [
+const ROUTES: [Route; 16] = [
     read("stream", "/v1/sse?room=N&cursor=C", Names::Room, Cursor::Follows),
     read(
         "held poll",
@@ -125,6 +125,18 @@ const ROUTES: [Route; 13] = [
         Names::Nothing,
         Cursor::None,
     ),
+    read("devices", "/v1/devices", Names::Nothing, Cursor::None),
+    post(
+        "device",
+        "/v1/devices",
+        r#"{"subscription":{"endpoint":"https://push.example/N","keys":{"p256dh":"N","auth":"N"}}}"#,
+        Names::Nothing,
+        Cursor::None,
+    ),
+    Route {
+        method: "DELETE",
+        ..read("device's end", "/v1/devices/N", Names::Nothing, Cursor::None)
+    },
 ];
 
 /// The same over a socket: a request and its body.
@@ -535,7 +547,7 @@ async fn more_rooms_than_allowed_are_refused_at_every_gate_that_takes_several() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_much_of_anything_is_told_to_wait_at_every_gate() {
-    let rates = "subscribe=1/1,history=1/1,read=1/1,command=1/1,presence=1/1,publish=1/1,feed=1/1,mark=1/1,refresh=1/1,ticket=1/1";
+    let rates = "subscribe=1/1,history=1/1,read=1/1,command=1/1,presence=1/1,publish=1/1,feed=1/1,mark=1/1,refresh=1/1,ticket=1/1,device=1/1";
     let Some(gateway) = Gateway::start(&[("ROOMCAST_OPERATION_RATES", rates)]).await else {
         return;
     };

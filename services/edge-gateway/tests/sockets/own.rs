@@ -82,3 +82,43 @@ async fn an_own_room_that_was_emptied_says_what_holds_or_has_its_user_come_back(
         assert_eq!(ids(&told, OWN), ["kept-1"], "what was below holds again");
     }
 }
+
+/// Whoever comes back, and has missed nothing in its own room, costs no read of it, although nothing of it is in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_comes_back_to_an_emptied_room_costs_a_read_only_where_something_is_new() {
+    let Some(gateway) = Gateway::start(&[("ROOMCAST_STATE_BYTES", "1048576")]).await else {
+        return;
+    };
+    gateway.state(OWN, "all", "kept", json!(1)).await;
+    let padding = "x".repeat(12 * 1024);
+    for n in 0..60 {
+        gateway
+            .state("user.u2", "all", &format!("k{n}"), json!(padding))
+            .await;
+    }
+    let (mut client, _) = gateway.client("u1", &["staff"], &[]).await;
+    assert_eq!(ids(&client.caught_up(OWN).await.unwrap(), OWN), ["kept-1"]);
+    let (mut other, _) = gateway.client("u2", &["staff"], &[]).await;
+    other.caught_up("user.u2").await.unwrap();
+    eventually("the first one's room is emptied", SOON, || async {
+        gateway.count("roomcast_gateway_state_dropped_total", "own") >= 1.0
+    })
+    .await;
+    let reads = || gateway.count("roomcast_gateway_stream_reads_total", "state");
+    let token = gateway.signer.token("u1", &["staff"]);
+    let before = reads();
+    // With nobody in the room, and once more with somebody.
+    for (new, told) in [(None, &[][..]), (None, &[]), (Some(2), &["kept-2"])] {
+        let cursors = client.cut();
+        if let Some(value) = new {
+            gateway.state(OWN, "all", "kept", json!(value)).await;
+        }
+        client = Client::connect(&gateway.url, &token, &[OWN], &cursors)
+            .await
+            .unwrap()
+            .0;
+        let found = ids(&client.caught_up(OWN).await.unwrap(), OWN);
+        assert_eq!(found, told, "{new:?}");
+        assert_eq!(reads() > before, new.is_some(), "{new:?}");
+    }
+}
