@@ -14,7 +14,7 @@ let number = 0;
 before(async () => {
   browser = await startBrowser();
   system = await startSystem();
-  short = await openPage(browser, system.urlFor('short', ['admin'], '--ttl', '8s'));
+  short = await openPage(browser, system.urlFor('short', ['admin'], '--ttl', '30s'));
   await short.evaluate(() => {
     Object.defineProperty(document, 'visibilityState', { get: () => 'hidden', configurable: true });
     document.dispatchEvent(new Event('visibilitychange'));
@@ -329,7 +329,7 @@ test('a slow line shows the numbers all the same', async () => {
 test('a sign-in that ends while nobody looks is asked for again, and nothing is missed', async () => {
   const page = short;
   const banner = page.locator('[data-testid=banner][data-banner=expired], [data-testid=sign-in]');
-  await banner.waitFor({ timeout: 60_000 });
+  await banner.waitFor({ timeout: 120_000 });
   const missed = booking();
   await system.publish('booking:new', missed);
   await page.evaluate(() => {
