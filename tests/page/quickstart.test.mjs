@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -19,13 +19,15 @@ let browser;
 let proxy;
 let app;
 
-/** What a fresh Vite application has beside the files of the README. */
+/** What a fresh Vite application has beside the files of the README, which has some for Next and Vue as well. */
 const TEMPLATE = {
   'index.html': '<!doctype html><meta charset="utf-8"><title>desk</title><div id="root"></div><script type="module" src="/src/main.tsx"></script>',
   'tsconfig.json': JSON.stringify({
     compilerOptions: { target: 'ES2022', lib: ['ES2023', 'DOM', 'DOM.Iterable'], module: 'ESNext', moduleResolution: 'bundler', jsx: 'react-jsx', strict: true, noEmit: true, skipLibCheck: true, noUnusedLocals: true, types: [] },
-    include: ['src'],
+    include: ['src', 'app'],
   }),
+  // As every Next application has it.
+  'app/next-env.d.ts': 'declare const process: { readonly env: Record<string, string | undefined> };',
 };
 
 function run(command, args, cwd = app) {
@@ -43,7 +45,7 @@ before(async () => {
   // The package as it would be published, beside what the dashboard has from the registry already.
   const packed = run('npm', ['pack', '--silent', '--pack-destination', app], join(CLIENTS, 'js')).trim().split('\n').at(-1);
   const version = (name) => JSON.parse(readFileSync(join(CLIENTS, 'node_modules', name, 'package.json'), 'utf8')).version;
-  const needs = ['react', 'react-dom', '@types/react', '@types/react-dom', '@vitejs/plugin-react', 'typescript', 'vite'];
+  const needs = ['react', 'react-dom', '@types/react', '@types/react-dom', '@vitejs/plugin-react', 'typescript', 'vite', 'vue'];
   writeFileSync(join(app, 'package.json'), JSON.stringify({ name: 'desk', private: true, type: 'module', dependencies: { roomcast: `file:${packed}`, ...Object.fromEntries(needs.map((name) => [name, version(name)])) } }));
   run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', '--loglevel=error']);
   run(join(ROOT, 'target/debug/roomcast'), ['types', '--scenario', join(ROOT, 'deploy/scenarios/deliveries'), '--out', join(app, 'src/events.ts')]);
@@ -56,7 +58,8 @@ after(async () => {
   rmSync(app, { recursive: true, force: true });
 });
 
-test('the files of the README are typed: an event by its type', () => {
+test('the files of the README are typed: an event by its type; those for Next and Vue compile', () => {
+  for (const file of ['src/App.tsx', 'src/hooks.ts', 'app/live.tsx', 'src/use-store.ts']) assert.ok(existsSync(join(app, file)), file);
   run('npx', ['tsc', '--noEmit']);
   const path = join(app, 'src/App.tsx');
   const text = readFileSync(path, 'utf8');

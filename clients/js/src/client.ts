@@ -104,7 +104,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       ready: () => this.#link.state.status === 'live',
       user: () => this.#link.state.session?.user,
       random: options.random ?? Math.random,
-      failed: (error) => this.#problem(error),
+      failed: (error) => this.report(error),
     }, options.commands);
   }
 
@@ -206,7 +206,8 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   }
 
   report(problem: unknown): void {
-    this.#problem(problem);
+    if (this.#options.onProblem !== undefined) this.#options.onProblem(problem);
+    else if (!(problem instanceof RoomcastError)) console.error(problem);
   }
 
   rooms(): RoomStanding[] {
@@ -227,7 +228,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
 
   #listenerFailed(error: unknown): void {
     this.counters.listenerErrors += 1;
-    this.#problem(error);
+    this.report(error);
   }
 
   #carrier(transport: Transport): SocketLike {
@@ -262,7 +263,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       await this.request('refresh', { token });
     } catch (thrown) {
       // The connection lasts until the token ends; then 4003 asks again.
-      this.#problem(thrown);
+      this.report(thrown);
       const error = asError(thrown);
       if (!error.temporary) return;
       // The key of the new token is on its way to the gateway, or the callback had a bad moment.
@@ -281,7 +282,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       case 'caughtUp':
         return this.#rooms.caughtUp(frame.room, frame.cursor);
       case 'connected':
-        return this.#connected(frame.session.serverTime, frame.rooms);
+        return this.#connected(frame.rooms);
       case 'subscribed':
         this.#requests.done(frame.id);
         return this.#rooms.answered(frame.answer);
@@ -298,7 +299,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
         const asked = this.#requests.done(frame.id);
         asked?.refused?.(error);
         if (asked?.room !== undefined) return this.#rooms.refused(asked.room, error);
-        return asked === undefined ? this.#problem(error) : undefined;
+        return asked === undefined ? this.report(error) : undefined;
       }
       case 'presence': {
         const asked = this.#requests.done(frame.id);
@@ -319,15 +320,13 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       }
       case 'malformed':
         this.counters.malformed += 1;
-        return this.#problem(new RoomcastError('protocol', `A message could not be read: ${frame.why}.`));
+        return this.report(new RoomcastError('protocol', `A message could not be read: ${frame.why}.`));
       default:
         return;
     }
   }
 
-  #connected(serverTime: string | undefined, answers: readonly RoomAnswer[]): void {
-    const server = serverTime === undefined ? Number.NaN : Date.parse(serverTime);
-    if (!Number.isNaN(server)) this.#clockOffset = server - Date.now();
+  #connected(answers: readonly RoomAnswer[]): void {
     // Rooms are answered by name; what asked for them on another way has its answer.
     this.#requests.roomsAnswered();
     this.#rooms.connected(answers);
@@ -338,20 +337,16 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     if (state.status !== before.status || state.transport !== before.transport) {
       this.#options.log?.info(`roomcast ${state.status} (${state.transport})`, state.error ?? '');
     }
+    // Before anybody hears of the connection: what they show is by the server's clock.
+    const { serverTime } = state.session ?? {};
+    if (serverTime !== before.session?.serverTime) this.#clockOffset = (Date.parse(serverTime ?? '') || Date.now()) - Date.now();
     if (state.status === 'live' && before.status !== 'live') this.counters.connects += 1;
-    if (before.status === 'live' && state.status !== 'live') {
-      if (state.status === 'waiting') this.counters.losses += 1;
-    }
+    if (before.status === 'live' && state.status === 'waiting') this.counters.losses += 1;
     if (state.status === 'waiting' || state.status === 'paused' || state.status === 'closed' || (before.status === 'live' && state.status !== 'live')) {
       this.#requests.abandon();
       this.#rooms.leaveAll();
     }
     for (const listener of [...this.#listeners]) this.#call(listener, state);
-  }
-
-  #problem(problem: unknown): void {
-    if (this.#options.onProblem !== undefined) this.#options.onProblem(problem);
-    else if (!(problem instanceof RoomcastError)) console.error(problem);
   }
 
   #base(): string {

@@ -76,6 +76,17 @@ describe('a tab without locks and workers', () => {
     expect(socket.closedWith).toBe(1000);
   });
 
+  it('reckons with the server’s clock from its first word on', async () => {
+    const client = await tab();
+    const ahead = Date.now() + 3_600_000;
+    const clocks: number[] = [];
+    client.onConnection(({ status }) => status === 'live' && clocks.push(client.serverNow() - ahead));
+    (await open()).connected([], { serverTime: new Date(ahead).toISOString() });
+    await settle();
+    expect(clocks.length).toBeGreaterThan(0);
+    expect(clocks.every((off) => Math.abs(off) < 1_000), String(clocks)).toBe(true);
+  });
+
   it('a token that ended and is not renewed ends the connection, and a newer one begins it again', async () => {
     let given = token('u1');
     const client = sharedClient({ url: 'http://gateway', token: () => given, transports: ['websocket'] });

@@ -26,7 +26,7 @@ export function Connections({ api }: { api: AdminApi }) {
       <AdminTable
         label="Connections"
         none={answers === undefined ? 'Asking …' : 'Nobody is connected.'}
-        heads={['User', 'Roles', 'Transport', 'Since', 'Waiting', 'Address', 'Connection', '']}
+        heads={['User', 'Roles', 'Transport', 'Since', 'Frames waiting', 'Address', 'Connection', '']}
         rows={rows.map(({ port, one }) => {
           const user = isJson(one['user']) ? one['user'] : {};
           const name = plain(one['connection']);
@@ -38,8 +38,8 @@ export function Connections({ api }: { api: AdminApi }) {
               plain(user['user']) || 'not signed in',
               roles || '–',
               plain(one['transport']),
-              Number.isNaN(since) ? '–' : format.ago(since, now),
-              `${format.count(Number(one['waitingFrames'] ?? 0))} frames`,
+              <span className="nowrap">{Number.isNaN(since) ? '–' : format.ago(since, now)}</span>,
+              format.count(Number(one['waitingFrames'] ?? 0)),
               plain(one['address']),
               <span className="mono">{name}</span>,
               <SureButton label="Kick" sure="Really end it" about={name} onSure={kick(name)} />,
