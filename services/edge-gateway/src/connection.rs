@@ -19,8 +19,8 @@ use crate::outbox::{self, Class, Full, GaveWay, Outbox};
 use crate::session::{Handshake, Now, Opening, Reading, Session, Wish};
 use crate::ws::Decoder;
 
-/// Frames given to one `writev`.
-const SLICES: usize = 64;
+/// Frames given to one `writev`: most of what a returning client missed goes out in one.
+const SLICES: usize = 128;
 /// Wishes that may wait behind a room that is being recovered; a client that sends more has lost patience, or means harm.
 pub const QUEUE_MAX: usize = 256;
 
