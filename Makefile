@@ -11,6 +11,7 @@ VALIDATOR_VERSION := 0.9.0
 ROTEL_VERSION := 0.0.1a15
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 CHECK_JSONSCHEMA_VERSION := 0.39.0
+CYCLONEDX_VERSION := 11.12.0
 NYCFLIGHTS_VERSION := 0.0.3
 PANDAS_VERSION := 3.1.1
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
@@ -54,6 +55,12 @@ help: ## Print this list.
 	@echo "── check-jsonschema"
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/compose \
 	  check-jsonschema==$(CHECK_JSONSCHEMA_VERSION)
+
+# What reads lists of parts by their schema.
+.tools/cyclonedx/cyclonedx:
+	@echo "── cyclonedx"
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/cyclonedx \
+	  'cyclonedx-python-lib[json-validation]==$(CYCLONEDX_VERSION)'
 
 # promtool tries the alerts; prometheus itself reads what the boards ask.
 .tools/prometheus/promtool:
@@ -107,9 +114,10 @@ k8s-check: .tools/bin/nats-server ## Render the manifests and check them against
 compose-check: .tools/compose/check_jsonschema ## Read deploy/compose as compose does, and check it against the code.
 	@./deploy/tools/compose.sh
 
-sbom: ## Write what each binary is made of, as CycloneDX, into target/sbom.
+sbom: .tools/cyclonedx/cyclonedx ## Write what each binary and the page are made of, as CycloneDX checked by its schema, into target/sbom.
 	@for name in roomcast-edge-gateway roomcast-ingest roomcast-metrics-aggregator roomcast-cli; do python3 deploy/tools/sbom.py $$name target/sbom/$$name.cdx.json; done
 	@cd clients && npm sbom --sbom-format cyclonedx --omit dev >../target/sbom/roomcast-clients.cdx.json
+	@PYTHONPATH=.tools/cyclonedx python3 deploy/tools/sbom_check.py target/sbom/*.cdx.json
 
 backup-drill: .tools/bin/nats-server ## Copy a running system's streams under traffic, lose all of NATS, make another one of the copy, and count.
 	@cargo build --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway

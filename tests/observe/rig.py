@@ -20,6 +20,8 @@ PROMETHEUS = ROOT / ".tools" / "prometheus" / "prometheus"
 # Rules speak of minutes to days; here a minute is a second. Below this a rate has no two samples.
 SHORTEST_RANGE = 4
 READY_WITHIN = 120
+# Longest frame that a gateway writes, and more.
+FRAME_BYTES_MAX = 16 << 20
 
 
 class Failed(Exception):
@@ -232,6 +234,8 @@ class Socket:
         size = head[1]
         if size > 125:
             size = int.from_bytes(self.stream.read(2 if size == 126 else 8), "big")
+        if size > FRAME_BYTES_MAX:
+            raise OSError(f"a frame of {size} bytes: the last one was read in part")
         return json.loads(self.stream.read(size))
 
     def close(self):
