@@ -38,8 +38,8 @@ pub enum Value {
     Flag(bool),
     /// A whole number.
     Whole(i64),
-    /// Another number; which one nobody asks.
-    Number,
+    /// Another number, as it is written shortest.
+    Number(String),
     /// A text.
     Text(String),
     /// A list.
@@ -55,7 +55,7 @@ impl Value {
         match self {
             Self::Nothing => "nothing",
             Self::Flag(_) => "true or false",
-            Self::Whole(_) | Self::Number => "a number",
+            Self::Whole(_) | Self::Number(_) => "a number",
             Self::Text(_) => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
@@ -154,19 +154,19 @@ impl<'de> Visitor<'de> for Tree {
     }
 
     fn visit_u64<E>(self, whole: u64) -> Result<Value, E> {
-        Ok(i64::try_from(whole).map_or(Value::Number, Value::Whole))
+        Ok(i64::try_from(whole).map_or_else(|_| Value::Number(whole.to_string()), Value::Whole))
     }
 
-    fn visit_i128<E>(self, _: i128) -> Result<Value, E> {
-        Ok(Value::Number)
+    fn visit_i128<E>(self, whole: i128) -> Result<Value, E> {
+        Ok(Value::Number(whole.to_string()))
     }
 
-    fn visit_u128<E>(self, _: u128) -> Result<Value, E> {
-        Ok(Value::Number)
+    fn visit_u128<E>(self, whole: u128) -> Result<Value, E> {
+        Ok(Value::Number(whole.to_string()))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Number)
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::Number(number.to_string()))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::dev_env::{self, DevEnv};
-use crate::terminal::{Colour, Stream, harmless, print};
+use crate::terminal::{Colour, Stream, harmless, print, say};
 use crate::{check, duration, find, streams};
 
 /// Events read at once. 500 of the largest are 32 MB; usual ones 150 KB.
@@ -51,7 +51,7 @@ enum Action {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     roomcast metrics try metrics.yaml --from 24h\n  \
-    roomcast metrics try metrics.yaml --from 7d --policy policy.yaml --json")]
+    roomcast metrics try metrics.yaml --from 7d --policy policy.yaml --schemas schemas --json")]
 struct TryOptions {
     /// The metric definitions.
     metrics: PathBuf,
@@ -61,6 +61,9 @@ struct TryOptions {
     /// A policy, so that audiences are checked too.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// The folder of the events' schemas, so that fields and comparisons are checked too.
+    #[arg(long, value_name = "DIR")]
+    schemas: Option<PathBuf>,
     /// Address of NATS, instead of ROOMCAST_NATS.
     #[arg(long, value_name = "URL")]
     nats: Option<String>,
@@ -118,8 +121,15 @@ struct Notice {
 /// 65: a mistake in a file. 69: NATS or the program beside us cannot be used.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let Action::Try(options) = options.action;
-    let checked = check::metrics_checked(&options.metrics, options.policy.as_deref(), None).await?;
-    checked.map_err(|mistakes| Failure::file(mistakes.join("\n")))?;
+    let (policy, schemas) = (options.policy.as_deref(), options.schemas.as_deref());
+    let checked = check::metrics_checked(&options.metrics, policy, schemas).await?;
+    for warning in checked.map_err(|mistakes| Failure::file(mistakes.join("\n")))? {
+        // Beside what is found, which may be read by a program.
+        say(&format!(
+            "{} {warning}",
+            Stream::Error.paint(Colour::Yellow, "look at")
+        ));
+    }
     let env = DevEnv::load()?;
     let url = match &options.nats {
         Some(url) => url.clone(),

@@ -23,6 +23,12 @@ pub struct Totals {
     pub unreadable: u64,
 }
 
+/// A shard as label.
+#[must_use]
+pub fn shard_label(shard: u32) -> String {
+    format!("{shard:02}")
+}
+
 /// All of them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -178,7 +184,7 @@ impl Counters {
     /// Events behind in a shard.
     #[must_use]
     pub fn lag_of(&self, shard: u32) -> u64 {
-        let lag = self.lag.with_label_values(&[shard.to_string().as_str()]).get();
+        let lag = self.lag.with_label_values(&[shard_label(shard).as_str()]).get();
         u64::try_from(lag).unwrap_or(0)
     }
 
@@ -210,6 +216,24 @@ impl Counters {
                     counter.inc();
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_a_shard_is_behind_is_found_again() {
+        let counters = Counters::new(&Metrics::new("test").unwrap()).unwrap();
+        for shard in 0..16 {
+            let label = shard_label(shard);
+            counters
+                .lag
+                .with_label_values(&[&label])
+                .set(i64::from(shard) + 1);
+            assert_eq!(counters.lag_of(shard), u64::from(shard) + 1, "{shard}");
         }
     }
 }

@@ -170,7 +170,7 @@ pub(crate) fn text(node: &Node, what: &str, mistakes: &mut Mistakes<'_>) -> Opti
         }
         other => {
             let hint = match other {
-                Value::Whole(_) | Value::Number | Value::Flag(_) => "; put it in quotes if it is a name",
+                Value::Whole(_) | Value::Number(_) | Value::Flag(_) => "; put it in quotes if it is a name",
                 _ => "",
             };
             mistakes.add(

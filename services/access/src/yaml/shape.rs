@@ -50,7 +50,9 @@ impl Mistakes<'_> {
             Value::Text(text) => Some(text),
             other => {
                 let hint = match other {
-                    Value::Whole(_) | Value::Number | Value::Flag(_) => "; put it in quotes if it is a name",
+                    Value::Whole(_) | Value::Number(_) | Value::Flag(_) => {
+                        "; put it in quotes if it is a name"
+                    }
                     _ => "",
                 };
                 self.add(

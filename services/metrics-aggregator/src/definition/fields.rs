@@ -3,6 +3,7 @@
 use roomcast_access::yaml::{At, Node, Value};
 
 use super::read::{DAY, HOUR, LIST_MAX, MINUTE, Reader, SECOND};
+use crate::engine::decimal::Decimal;
 
 impl Reader<'_> {
     /// One text, or a list of texts.
@@ -37,6 +38,20 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// A number from 0 to 100.
+    pub(super) fn percent(&mut self, node: &Node) -> Option<Decimal> {
+        let number = match &node.value {
+            Value::Whole(whole) => Decimal::parse(&whole.to_string()).ok(),
+            Value::Number(text) | Value::Text(text) => Decimal::parse(text).ok(),
+            _ => None,
+        };
+        let found = number.filter(|number| (Decimal::ZERO..=Decimal::from_count(100)).contains(number));
+        if found.is_none() {
+            self.mistakes.add(node.at, "expected a number from 0 to 100");
+        }
+        found
     }
 
     /// A duration such as `250ms`, `30s`, `10m`, `24h`, `7d`, in microseconds.

@@ -18,6 +18,7 @@ use roomcast_access::{Mistake, Policy};
 use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_schemas::Catalog;
 
+use crate::engine::decimal::Decimal;
 use crate::engine::predicate::Expr;
 use crate::engine::row::Path;
 
@@ -70,6 +71,8 @@ pub struct Definition {
     pub stalled_after_micros: Option<i64>,
     /// What a window is compared with.
     pub compare: Option<Compare>,
+    /// A change of so many percent at most is `flat`, as the percent is shown.
+    pub flat_within_percent: Decimal,
     /// Groups per window; the rest is `~other`.
     pub groups_max: usize,
     /// Groups kept as state.

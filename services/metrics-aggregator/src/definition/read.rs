@@ -10,6 +10,7 @@ use roomcast_proto::metric::STATUS_PREFIX;
 use roomcast_schemas::Catalog;
 
 use super::{Aggregate, Clock, Compare, Definition, Definitions, Join, Leg, METRICS_MAX, Unit, Window};
+use crate::engine::decimal::Decimal;
 use crate::engine::fnv::Fnv;
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -25,7 +26,7 @@ const PUBLISHED_DEFAULT: usize = 100;
 pub(super) const LIST_MAX: usize = 32;
 
 const TOP: [&str; 4] = ["version", "timezone", "metrics", "rules"];
-const METRIC: [&str; 15] = [
+const METRIC: [&str; 16] = [
     "name",
     "from",
     "where",
@@ -34,6 +35,7 @@ const METRIC: [&str; 15] = [
     "window",
     "clock",
     "compare",
+    "flat_within_percent",
     "lateness",
     "stalled_after",
     "publish",
@@ -293,6 +295,10 @@ impl Reader<'_> {
                 .get("stalled_after")
                 .and_then(|node| self.duration(node, SECOND, 366 * DAY)),
             compare: found.get("compare").and_then(|node| self.compare(node)),
+            flat_within_percent: found
+                .get("flat_within_percent")
+                .and_then(|node| self.percent(node))
+                .unwrap_or(Decimal::ZERO),
             groups_max: found
                 .get("groups_max")
                 .and_then(|node| self.count(node, 100_000))
@@ -494,8 +500,8 @@ impl Reader<'_> {
     }
 }
 
-/// A digest of everything that decides what is folded and into which window. What is only shown (publish, stalled_after, compare but
-/// for what keeps windows in parts) is left out, so that changing it keeps the numbers.
+/// A digest of everything that decides what is folded and into which window. What is only shown (publish, stalled_after,
+/// flat_within_percent, compare but for what keeps windows in parts) is left out, so that changing it keeps the numbers.
 fn fingerprint(definition: &Definition, zone: &str) -> u64 {
     let mut hash = Fnv::default();
     let mut add = |text: &str| {

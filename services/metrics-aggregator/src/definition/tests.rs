@@ -64,6 +64,11 @@ fn the_fingerprint_follows_what_is_folded_and_nothing_else() {
         ("stalled_after: 5m", "stalled_after: 6m", true),
         ("compare: previous\n    stalled", "stalled", true),
         ("250ms", "500ms", true),
+        (
+            "compare: previous\n",
+            "compare: previous\n    flat_within_percent: 2.5\n",
+            true,
+        ),
         ("\"TRY\"", "\"EUR\"", false),
         ("data.category", "data.country", false),
         ("24h, step", "12h, step", false),
@@ -142,6 +147,18 @@ fn every_mistake_is_told_with_its_place() {
         (
             metric("    groups_max: 0\n"),
             vec!["8:17: expected a whole number from 1 to 100000"],
+        ),
+        (
+            metric("    flat_within_percent: 100.5\n"),
+            vec!["8:26: expected a number from 0 to 100"],
+        ),
+        (
+            metric("    flat_within_percent: -1\n"),
+            vec!["8:26: expected a number from 0 to 100"],
+        ),
+        (
+            metric("    flat_within_percent: small\n"),
+            vec!["8:26: expected a number from 0 to 100"],
         ),
         (
             metric("    clock: walls\n"),

@@ -23,6 +23,8 @@ pub mod ranks;
 mod refill;
 pub mod render;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod rules;
 pub mod session;
 pub mod shard;

@@ -1,10 +1,11 @@
 //! The examples of METRICS.md, run.
 
-use roomcast_proto::metric::{Update, closed_key};
+use roomcast_proto::metric::{Skipped, Update, closed_key};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::definition::Definitions;
 use crate::definition::rule::Measure;
+use crate::definition::{Definitions, Unit};
 use crate::engine::row::Event;
 use crate::engine::shard::Shard;
 use crate::engine::testing::event_of;
@@ -34,8 +35,11 @@ fn blocks(kind: &str) -> Vec<String> {
     blocks
 }
 
-/// `12:05` as an instant.
+/// `12:05`, or `06-08T12:05`, as an instant.
 fn instant(text: &str) -> Option<i64> {
+    if text.len() == 11 {
+        return roomcast_proto::event::micros_of_rfc3339(&format!("2026-{text}:00Z"));
+    }
     let (hour, minute) = text.split_once(':')?;
     let number = |text: &str| (text.len() == 2).then(|| text.parse::<i64>().ok()).flatten();
     Some(DAY + (number(hour)? * 60 + number(minute)?) * MINUTE)
@@ -76,6 +80,7 @@ fn run(example: &str) {
     for line in example.lines().filter_map(|line| line.strip_prefix("= ")) {
         let mut words = line.split(' ');
         let value = words.next().unwrap();
+        let (mut says, mut skipped, mut direction) = (Vec::new(), Vec::new(), None);
         let (mut key, mut expected) = ("m".to_owned(), vec![(Measure::Value, value.to_owned())]);
         while let (Some(word), Some(what)) = (words.next(), words.next()) {
             match word {
@@ -84,6 +89,9 @@ fn run(example: &str) {
                 "for" => key = closed_key("m", "[]", instant(what).unwrap()),
                 "before" => expected.push((Measure::Previous, what.to_owned())),
                 "change" => expected.push((Measure::ChangePercent, what.to_owned())),
+                "is" => direction = Some(what),
+                "says" => says.push(what),
+                "skipped" => skipped.push(what),
                 other => panic!("{other} in {example}"),
             }
         }
@@ -95,6 +103,20 @@ fn run(example: &str) {
         let body = shown.get(&key).cloned().flatten();
         let body = body.unwrap_or_else(|| panic!("no {key} in {shown:?} of {example}"));
         let update: Update = serde_json::from_str(&body).unwrap();
+        let told: Value = serde_json::from_str(&body).unwrap();
+        assert!(says.iter().all(|what| told[what] == true), "{told} of {example}");
+        assert!(
+            direction.is_none_or(|wanted| told["direction"] == wanted),
+            "{told} of {example}"
+        );
+        if !skipped.is_empty() {
+            let status = shown.get("status/m").cloned().flatten().unwrap();
+            let status: Value = serde_json::from_str(&status).unwrap();
+            assert!(
+                skipped.iter().all(|reason| status["skipped"][reason] == 1),
+                "{status} of {example}"
+            );
+        }
         for (measure, expected) in expected {
             let got = match measure {
                 Measure::Previous => update.previous.clone(),
@@ -124,7 +146,7 @@ fn every_example_is_true() {
             panic!("{file}{wrong:?}");
         }
     }
-    assert!(examples.len() >= 18 && files.len() >= 3);
+    assert!(examples.len() >= 28 && files.len() >= 3);
 }
 
 #[test]
@@ -145,6 +167,34 @@ fn the_page_names_every_key_and_every_aggregate() {
                 "{key}"
             );
         }
+    }
+    for unit in Unit::ALL {
+        assert!(
+            PAGE.contains(&format!("`{}`", unit.0)) || PAGE.contains(&format!(": {} }}", unit.0)),
+            "{}",
+            unit.0
+        );
+    }
+    for window in ["tumbling", "to_date", "sliding", "session", "total"] {
+        assert!(
+            blocks("example")
+                .iter()
+                .any(|example| example.contains(&format!("{{ {window}: "))),
+            "{window}"
+        );
+    }
+    // All members of what is published, the seldom ones too.
+    let update = r#"{"metric":"m","group":[],"window":{"start":null,"end":null},"value":null,"previous":null,"change":null,"change_percent":null,"direction":null,"sparkline":[],"top":[],"events":0,"as_of":"","revision":0,"approximate":true,"error":"e","stalled":true,"no_data":true,"incomplete_since":"i"}"#;
+    let update: Update = serde_json::from_str(update).unwrap();
+    let (update, skipped) = (
+        serde_json::to_value(update).unwrap(),
+        serde_json::to_value(Skipped::default()).unwrap(),
+    );
+    for member in [&update, &skipped]
+        .into_iter()
+        .flat_map(|value| value.as_object().unwrap().keys())
+    {
+        assert!(PAGE.contains(&format!("`{member}`")), "{member}");
     }
     for aggregate in [
         "count", "sum", "avg", "min", "max", "first", "last", "distinct", "p50", "p90", "p95", "p99", "top",

@@ -1,15 +1,16 @@
 //! State as former versions wrote it is read, and goes on as if it were our own.
 //!
-//! `upgrade/format-3.json` was written by the last version before rules, `upgrade/format-4.json` by the last one before sketches, both
-//! from the history below: head and chunks in hexadecimal.
+//! `upgrade/format-3.json` was written by the last version before rules, `upgrade/format-4.json` by the last one before sketches,
+//! `upgrade/format-5.json` by the present one, all from the history below: head and chunks in hexadecimal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use roomcast_proto::metric::{UPDATED, Update, metric_of_key};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::definition::Definitions;
+use crate::engine::codec::FORMAT;
 use crate::engine::render::Outgoing;
 use crate::engine::row::Event;
 use crate::engine::shard::{Head, Shard};
@@ -23,7 +24,7 @@ const EVENTS: i64 = 120;
 #[derive(Serialize, Deserialize)]
 struct Stored {
     head: String,
-    chunks: HashMap<String, String>,
+    chunks: BTreeMap<String, String>,
 }
 
 fn definitions() -> Definitions {
@@ -83,8 +84,38 @@ fn state_of_the_versions_before_goes_on() {
     for (format, stored) in [
         (3, include_str!("upgrade/format-3.json")),
         (4, include_str!("upgrade/format-4.json")),
+        (FORMAT, include_str!("upgrade/format-5.json")),
     ] {
         goes_on(format, stored);
+    }
+}
+
+/// What this version writes is what its file says. Who changes that raises [`FORMAT`], goes on reading the former ones, and keeps what
+/// the test below has written as the file of the new one: the next version is tried with it.
+#[test]
+fn what_is_written_is_of_this_format() {
+    let mut own = Shard::load(definitions().metrics, None, NOON).unwrap();
+    for index in 0..EVENTS {
+        fold(&mut own, index);
+    }
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let flush = own.flush();
+    let stored = Stored {
+        head: hex(&flush.head),
+        chunks: flush
+            .chunks
+            .iter()
+            .map(|(name, bytes)| (name.clone(), hex(bytes)))
+            .collect(),
+    };
+    let written = serde_json::to_string(&stored).unwrap();
+    if written != include_str!("upgrade/format-5.json").trim_end() {
+        let file = std::env::temp_dir().join(format!("format-{FORMAT}.json"));
+        std::fs::write(&file, written).unwrap();
+        panic!(
+            "state is written otherwise than format 5 says; what is written now: {}",
+            file.display()
+        );
     }
 }
 
@@ -124,6 +155,10 @@ fn goes_on(format: u8, stored: &str) {
         let number = |update: &Update| update.value.as_ref().unwrap().parse::<u64>().unwrap();
         assert_eq!(kinds.approximate, own.approximate, "{kinds:?}");
         assert!(number(&kinds) <= number(&own), "{kinds:?} and {own:?}");
+        assert!(
+            format < FORMAT || number(&kinds) == number(&own),
+            "{kinds:?} and {own:?}"
+        );
         assert!(
             kinds.approximate || number(&kinds) == number(&own),
             "{kinds:?} and {own:?}"

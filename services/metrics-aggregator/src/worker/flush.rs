@@ -6,6 +6,7 @@ use roomcast_chassis::trace::Trail;
 use tokio::time::Instant;
 
 use super::{Ended, PROBE_EVERY, Session};
+use crate::counters::shard_label;
 use crate::engine::shard::{DIRTY_MAX, Unsaved};
 use crate::publish::now_micros;
 use crate::store;
@@ -56,7 +57,7 @@ impl Session<'_> {
     /// Writes the state, then publishes what was rendered from it.
     pub(super) async fn flush(&mut self) -> Result<(), Ended> {
         let counters = &self.shared.counters;
-        let label = format!("{:02}", self.number);
+        let label = shard_label(self.number);
         self.advance();
         self.shard.set_lag(self.pending);
         counters

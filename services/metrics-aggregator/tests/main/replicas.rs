@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use roomcast_metrics_aggregator::definition::Definitions;
 use serde_json::Value;
 
+use crate::truth::Truth;
+use crate::world;
 use crate::world::{Aggregator, METRICS, World};
-use crate::{Truth, world};
 
 /// Seconds, on a machine that does much else; a lease ends after five.
 const WITHIN: Duration = Duration::from_secs(40);

@@ -201,7 +201,7 @@ fn definitions(zone: &str, windows: &[usize], values: &[usize]) -> Definitions {
             ("", ""),
             (
                 "_by",
-                ", group_by: [data.category], groups_max: 3, groups_published_max: 2",
+                ", group_by: [data.category], groups_max: 3, groups_published_max: 2, flat_within_percent: 40",
             ),
         ] {
             for (name, value, kind) in &values {

@@ -128,6 +128,8 @@ impl Naive {
         let percent = change
             .zip(number(&previous))
             .and_then(|(change, previous)| change.percent_of(previous));
+        let band = self.definition.flat_within_percent.units();
+        let near = band > 0 && percent.is_some_and(|percent| (-band..=band).contains(&percent.units()));
         let spark = self.spark(group, window.as_ref());
         let last = spark.len() - 1;
         let sliding = matches!(self.definition.window, Window::Sliding { .. });
@@ -170,6 +172,7 @@ impl Naive {
             change: text(change),
             change_percent: text(percent),
             direction: change.map(|change| match change.cmp(&Decimal::ZERO) {
+                _ if near => roomcast_proto::metric::Direction::Flat,
                 std::cmp::Ordering::Less => roomcast_proto::metric::Direction::Down,
                 std::cmp::Ordering::Equal => roomcast_proto::metric::Direction::Flat,
                 std::cmp::Ordering::Greater => roomcast_proto::metric::Direction::Up,

@@ -1,5 +1,6 @@
 //! What an update says: the value of a group in a window, what it is compared with, its sparkline.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use roomcast_proto::event::rfc3339;
@@ -229,11 +230,7 @@ impl Metric {
             previous: previous.map(Value::into_text),
             change: text(change),
             change_percent: text(percent),
-            direction: change.map(|change| match change.cmp(&Decimal::ZERO) {
-                std::cmp::Ordering::Greater => Direction::Up,
-                std::cmp::Ordering::Less => Direction::Down,
-                std::cmp::Ordering::Equal => Direction::Flat,
-            }),
+            direction: change.map(|change| self.direction(change, percent)),
             sparkline: self.sparkline(group, &view),
             top: self.shown_top(&sums),
             events: sums.events(),
@@ -245,6 +242,18 @@ impl Metric {
             stalled: current && self.stalled,
             no_data: current && self.last_match.is_none(),
             incomplete_since: self.incomplete(&view),
+        }
+    }
+
+    /// Where a change goes, small ones nowhere.
+    fn direction(&self, change: Decimal, percent: Option<Decimal>) -> Direction {
+        let band = self.definition.flat_within_percent;
+        let small = percent.is_some_and(|percent| percent.units().abs() <= band.units());
+        match change.cmp(&Decimal::ZERO) {
+            Ordering::Equal => Direction::Flat,
+            _ if small && band > Decimal::ZERO => Direction::Flat,
+            Ordering::Greater => Direction::Up,
+            Ordering::Less => Direction::Down,
         }
     }
 

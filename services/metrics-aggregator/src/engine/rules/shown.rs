@@ -151,6 +151,40 @@ fn what_nothing_produces_any_more_is_an_orphan_of_its_own_shard_alone() {
     );
 }
 
+/// Each row: the band, a minute's sum and the next one's, and where that goes.
+#[test]
+fn what_changes_little_is_flat() {
+    for (band, before, now, percent, direction) in [
+        ("0", "100", "101", "1", "up"),
+        ("0", "100", "100", "0", "flat"),
+        // Too little to be shown is a change all the same.
+        ("0", "100000000", "100000001", "0", "up"),
+        ("1", "100", "101", "1", "flat"),
+        ("1", "100", "101.01", "1.01", "up"),
+        ("1", "100", "99", "-1", "flat"),
+        ("1", "100", "98.99", "-1.01", "down"),
+        ("2.5", "-200", "-205", "-2.5", "flat"),
+        // Of nothing there are no percent.
+        ("100", "0", "1", "null", "up"),
+    ] {
+        let mut bench = Bench::new(&format!(
+            "value: sum(data.x), compare: previous, flat_within_percent: {band}, window: {{ tumbling: minute }}"
+        ));
+        bench.event(0, &format!("{{\"x\":{before}}}"));
+        bench.after(MINUTE);
+        bench.event(0, &format!("{{\"x\":{now}}}"));
+        let out = bench.after(SECOND);
+        let body = out.iter().rfind(|value| value.key == "m").unwrap().body.as_ref();
+        let update: Value = serde_json::from_str(body.unwrap()).unwrap();
+        let shown = update["change_percent"].as_str().unwrap_or("null");
+        assert_eq!(
+            (shown, update["direction"].as_str()),
+            (percent, Some(direction)),
+            "{band} {before} {now}"
+        );
+    }
+}
+
 #[test]
 fn an_update_says_what_the_contract_says() {
     let mut bench = Bench::new("value: sum(data.x), compare: previous, window: { sliding: 24h, step: 1h }");
