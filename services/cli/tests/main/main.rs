@@ -8,6 +8,7 @@
 )]
 
 mod dev;
+mod metrics;
 mod offline;
 mod replay;
 mod scenarios;

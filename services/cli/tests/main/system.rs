@@ -37,6 +37,15 @@ pub fn complaint(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Whether the aggregator can be asked; where it cannot, that is said.
+pub fn has_aggregator() -> bool {
+    let why = missing(&[]);
+    if let Some(why) = &why {
+        eprintln!("SKIPPED: {why}");
+    }
+    why.is_none()
+}
+
 /// Why a whole system cannot run here; with `CI=true` that is a failure, because then it should.
 fn missing(arguments: &[&str]) -> Option<String> {
     let beside = Path::new(ROOMCAST).parent().unwrap();
