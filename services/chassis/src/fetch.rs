@@ -199,6 +199,15 @@ impl Fetcher {
         })
     }
 
+    /// A fetcher with TLS that trusts `more` authorities besides the system's.
+    ///
+    /// # Errors
+    /// There is none to trust at all.
+    pub fn trusting(limits: Limits, more: Vec<CertificateDer<'static>>) -> Result<Self, FetchError> {
+        let tls = Some(connector(more)?);
+        Ok(Self { limits, tls })
+    }
+
     /// Fetches the body of a 200.
     ///
     /// # Errors

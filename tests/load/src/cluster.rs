@@ -7,16 +7,20 @@
 mod page;
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use roomcast_chassis::fetch::{Fetcher, Limits, Url};
+use roomcast_chassis::process::install_crypto;
 use roomcast_harness::http::Http;
 use roomcast_load::dashboard::Dashboard;
 use roomcast_load::histogram::Histogram;
+use roomcast_load::line::{Tls, authorities};
 use roomcast_load::swarm::{Conduct, Plan, Swarm, now_micros};
 use roomcast_proto::frame::Encoding;
 use serde_json::{Value, json};
@@ -45,9 +49,12 @@ pub struct Against {
     /// What is done.
     #[arg(value_enum)]
     what: What,
-    /// A gateway, or the balancer in front: ws://HOST:PORT. TLS ends before it; go to the port behind that.
+    /// A gateway, or the balancer in front: ws://HOST:PORT, or wss://HOST[:PORT] where TLS ends before it.
     #[arg(long)]
     url: String,
+    /// The authority that signed the certificates behind wss:// and https://, PEM; without it, those that this machine trusts.
+    #[arg(long)]
+    ca_file: Option<PathBuf>,
     /// Tokens, one a line; clients take them in turn. A user has as many connections as the gateway allows one.
     #[arg(long)]
     token_file: PathBuf,
@@ -66,7 +73,7 @@ pub struct Against {
     /// Storms.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// An ingest: http://HOST:PORT. With it events are published to the rooms, whose latency is measured.
+    /// An ingest: http://HOST:PORT or https://HOST[:PORT]. With it events are published to the rooms, whose latency is measured.
     #[arg(long, requires = "publish_token_file")]
     publish_url: Option<String>,
     /// A token that may publish to the rooms.
@@ -128,7 +135,13 @@ struct Results {
 /// # Errors
 /// When a file cannot be read or written, an address not be found, or the clients do not come.
 pub async fn run(against: Against) -> anyhow::Result<bool> {
-    let address = address(&against.url, "ws://")?;
+    install_crypto();
+    let server = Server::parse(&against.url)?;
+    let address = server.address()?;
+    let tls = match server.tls {
+        true => Some(Tls::new(&server.host, authorities(against.ca_file.as_deref())?)?),
+        false => None,
+    };
     let tokens = lines(&against.token_file)?;
     let never = match against.what {
         What::Slow => against.connections.div_ceil(10),
@@ -143,6 +156,8 @@ pub async fn run(against: Against) -> anyhow::Result<bool> {
     };
     let plan = |dashboards, conduct| Plan {
         address,
+        host: Some(server.named()),
+        tls: tls.clone(),
         dashboards,
         rate: Some(against.pace),
         encoding: Encoding::Json,
@@ -294,24 +309,17 @@ impl Publishing {
         };
         let token = lines(file)?.swap_remove(0);
         let url = format!("{}/v1/events", url.trim_end_matches('/'));
+        let publisher = Publisher::new(&url, against.ca_file.as_deref())?;
         let (rooms, rate, stop) = (against.rooms.clone(), against.rate.max(1), Arc::clone(&enough));
         let task = tokio::spawn(async move {
-            let (http, begun) = (Http::default(), Instant::now());
+            let begun = Instant::now();
             let mut sent = 0_u64;
             while !stop.load(Relaxed) {
                 let due = begun + Duration::from_secs_f64(sent as f64 / f64::from(rate));
                 tokio::time::sleep_until(due.into()).await;
                 let (room, number) = (sent % rooms.len() as u64, sent / rooms.len() as u64 + 1);
                 let event = event(&rooms[room as usize], number, now_micros());
-                let answer = http
-                    .post(&url, &token, "application/json", event.to_string())
-                    .await?;
-                anyhow::ensure!(
-                    answer.status == 200,
-                    "ingest answers {}: {}",
-                    answer.status,
-                    answer.text()
-                );
+                publisher.post(&url, &token, event.to_string()).await?;
                 sent += 1;
             }
             Ok(sent)
@@ -341,15 +349,99 @@ fn lines(file: &PathBuf) -> anyhow::Result<Vec<String>> {
     Ok(lines)
 }
 
-fn address(url: &str, scheme: &str) -> anyhow::Result<SocketAddr> {
-    let host = url
-        .strip_prefix(scheme)
-        .with_context(|| format!("{url}: an address begins with {scheme}"))?;
-    let host = host.trim_end_matches('/');
-    let mut found = host
-        .to_socket_addrs()
-        .with_context(|| format!("{host}: a host and a port"))?;
-    found.next().with_context(|| format!("{host} has no address"))
+/// How events go to ingest.
+enum Publisher {
+    Plain(Http),
+    Tls(Fetcher, Url),
+}
+
+impl Publisher {
+    fn new(url: &str, authority: Option<&Path>) -> anyhow::Result<Self> {
+        if !url.starts_with("https://") {
+            return Ok(Self::Plain(Http::default()));
+        }
+        let limits = Limits {
+            within: Duration::from_secs(10),
+            bytes_max: 64 * 1024,
+        };
+        let url = Url::parse(url).map_err(|wrong| anyhow::anyhow!("{url}: {wrong}"))?;
+        Ok(Self::Tls(
+            Fetcher::trusting(limits, authorities(authority)?)?,
+            url,
+        ))
+    }
+
+    async fn post(&self, url: &str, token: &str, event: String) -> anyhow::Result<()> {
+        match self {
+            Self::Plain(http) => {
+                let answer = http.post(url, token, "application/json", event).await?;
+                anyhow::ensure!(
+                    answer.status == 200,
+                    "ingest answers {}: {}",
+                    answer.status,
+                    answer.text()
+                );
+            }
+            Self::Tls(fetcher, url) => {
+                let headers = [
+                    ("authorization", format!("Bearer {token}")),
+                    ("content-type", "application/json".to_owned()),
+                ];
+                let headers = headers.into_iter().map(|(name, value)| {
+                    anyhow::Ok((HeaderName::from_static(name), HeaderValue::try_from(value)?))
+                });
+                let headers = headers.collect::<anyhow::Result<HeaderMap>>()?;
+                let answer = fetcher.post(url, headers, event.into()).await;
+                answer.map_err(|error| anyhow::anyhow!("ingest {error}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where clients go.
+#[derive(Debug, PartialEq, Eq)]
+struct Server {
+    tls: bool,
+    host: String,
+    port: u16,
+}
+
+impl Server {
+    fn parse(url: &str) -> anyhow::Result<Self> {
+        let (tls, rest) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => anyhow::bail!("{url}: an address begins with ws:// or wss://"),
+        };
+        let rest = rest.trim_end_matches('/');
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().ok()),
+            None => (rest, tls.then_some(443)),
+        };
+        let port = port.filter(|_| !host.is_empty() && !host.contains('/'));
+        Ok(Self {
+            tls,
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: port.with_context(|| format!("{url}: a host and a port"))?,
+        })
+    }
+
+    /// As requests name it.
+    fn named(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    fn address(&self) -> anyhow::Result<SocketAddr> {
+        let named = self.named();
+        let mut found = named
+            .to_socket_addrs()
+            .with_context(|| format!("{named} cannot be found"))?;
+        found.next().with_context(|| format!("{named} has no address"))
+    }
 }
 
 #[cfg(test)]
@@ -358,14 +450,22 @@ mod tests {
 
     #[test]
     fn addresses_have_a_scheme_a_host_and_a_port() {
-        for (url, right) in [
-            ("ws://127.0.0.1:8080", true),
-            ("ws://127.0.0.1:8080/", true),
-            ("wss://127.0.0.1:8080", false),
-            ("127.0.0.1:8080", false),
-            ("ws://127.0.0.1", false),
+        for (url, expected) in [
+            ("ws://127.0.0.1:8080", "plain 127.0.0.1:8080"),
+            ("ws://127.0.0.1:8080/", "plain 127.0.0.1:8080"),
+            ("wss://gateway.example", "TLS gateway.example:443"),
+            ("wss://[::1]:8443", "TLS [::1]:8443"),
+            ("127.0.0.1:8080", ""),
+            ("https://127.0.0.1:8080", ""),
+            ("ws://127.0.0.1", ""),
+            ("ws://127.0.0.1:8080/v1/ws", ""),
+            ("wss://:443", ""),
         ] {
-            assert_eq!(address(url, "ws://").is_ok(), right, "{url}");
+            let said = Server::parse(url).map_or_else(
+                |_| String::new(),
+                |server| format!("{} {}", if server.tls { "TLS" } else { "plain" }, server.named()),
+            );
+            assert_eq!(said, expected, "{url}");
         }
     }
 

@@ -11,6 +11,7 @@ pub mod dashboard;
 pub mod floor;
 pub mod heard;
 pub mod histogram;
+pub mod line;
 pub mod swarm;
 pub mod tokens;
 pub mod wire;

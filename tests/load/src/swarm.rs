@@ -16,6 +16,7 @@ use roomcast_proto::frame::Encoding;
 use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 
 use crate::dashboard::{Dashboard, Tally};
+use crate::line::{Line, Tls};
 use crate::{heard, wire};
 
 /// Sockets whose upgrade is under way at a time when all come at once: more would overflow the listener's queue and measure the
@@ -44,6 +45,10 @@ pub enum Conduct {
 pub struct Plan {
     /// The server.
     pub address: SocketAddr,
+    /// What it is called there; `None`: by its address.
+    pub host: Option<String>,
+    /// TLS to it, if any.
+    pub tls: Option<Tls>,
     /// The clients.
     pub dashboards: Vec<Dashboard>,
     /// New sockets a second; `None`: all at once.
@@ -60,6 +65,8 @@ impl Plan {
     pub fn floor(address: SocketAddr, sockets: usize, rate: usize) -> Self {
         Self {
             address,
+            host: None,
+            tls: None,
             dashboards: (0..sockets).map(|_| Dashboard::default()).collect(),
             rate: Some(rate),
             encoding: Encoding::Json,
@@ -268,7 +275,7 @@ enum Phase {
 }
 
 struct Socket {
-    stream: TcpStream,
+    line: Line,
     phase: Phase,
     /// An incomplete frame, between reads.
     rest: Vec<u8>,
@@ -329,7 +336,12 @@ impl Run {
                 if event.is_writable() {
                     self.ask(index);
                 }
-                if event.is_readable() && !self.read(index, &mut scratch) {
+                let goes_on = match self.plan.conduct {
+                    _ if !event.is_readable() => true,
+                    Conduct::NeverReads => self.look_away(index),
+                    Conduct::Reads | Conduct::Silent => self.read(index, &mut scratch),
+                };
+                if !goes_on {
                     self.ended(index);
                 }
             }
@@ -353,13 +365,14 @@ impl Run {
             if self.wave.began.load(Relaxed) == 0 {
                 self.wave.began.store(self.micros(), Relaxed);
             }
-            let mut stream = open(self.plan.address, self.plan.conduct)?;
+            let stream = open(self.plan.address, self.plan.conduct)?;
+            let mut line = Line::new(stream, self.plan.tls.as_ref())?;
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll
                 .registry()
-                .register(&mut stream, Token(index), interest)?;
+                .register(&mut line.tcp, Token(index), interest)?;
             self.sockets[index] = Some(Socket {
-                stream,
+                line,
                 phase: Phase::Connecting,
                 rest: Vec::new(),
             });
@@ -387,22 +400,42 @@ impl Run {
             return;
         }
         socket.phase = Phase::Asked;
-        let mut said = wire::request(self.plan.address, self.plan.encoding).into_bytes();
+        let mut said = match &self.plan.host {
+            Some(host) => wire::request(host, self.plan.encoding),
+            None => wire::request(self.plan.address, self.plan.encoding),
+        }
+        .into_bytes();
         if self.plan.conduct == Conduct::NeverReads {
             // In one piece: it will not hear when it may go on, nor whether it was let in.
             said.extend(self.plan.dashboards[index].hello(self.plan.encoding));
-            let _ = socket.stream.write(&said);
-            let _ = self.poll.registry().deregister(&mut socket.stream);
-            socket.phase = Phase::Open;
-            self.under_way -= 1;
-            self.opened();
-            return;
         }
-        let _ = socket.stream.write(&said);
+        let _ = socket.line.write(&said);
         let _ = self
             .poll
             .registry()
-            .reregister(&mut socket.stream, Token(index), Interest::READABLE);
+            .reregister(&mut socket.line.tcp, Token(index), Interest::READABLE);
+        if self.plan.conduct == Conduct::NeverReads {
+            self.look_away(index);
+        }
+    }
+
+    /// Agrees upon TLS, if any, and reads nothing from then on; false when the socket ended.
+    fn look_away(&mut self, index: usize) -> bool {
+        let Some(socket) = self.sockets[index].as_mut() else {
+            return true;
+        };
+        if socket.phase == Phase::Open {
+            return true;
+        }
+        match socket.line.agree() {
+            Ok(()) => {}
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+        let _ = self.poll.registry().deregister(&mut socket.line.tcp);
+        socket.phase = Phase::Open;
+        self.under_way -= 1;
+        self.opened();
+        true
     }
 
     fn opened(&self) {
@@ -416,7 +449,7 @@ impl Run {
             let Some(socket) = self.sockets[index].as_mut() else {
                 return true;
             };
-            let n = match socket.stream.read(scratch) {
+            let n = match socket.line.read(scratch) {
                 Ok(0) => return false,
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
@@ -450,7 +483,7 @@ impl Run {
                 socket.phase = Phase::Open;
                 if self.plan.conduct == Conduct::Reads {
                     let hello = self.plan.dashboards[index].hello(self.plan.encoding);
-                    let _ = socket.stream.write(&hello);
+                    let _ = socket.line.write(&hello);
                 }
                 self.under_way -= 1;
                 held.drain(..end + 4);
@@ -486,7 +519,7 @@ impl Run {
             }
             let answer = dashboard.hear(heard, now, self.plan.encoding, tally);
             if let (Some(answer), Some(socket)) = (answer, self.sockets[index].as_mut()) {
-                let _ = socket.stream.write(&answer);
+                let _ = socket.line.write(&answer);
             }
         }
         if events > 0 {
@@ -520,7 +553,7 @@ impl Run {
         for socket in &mut self.sockets {
             if let Some(socket) = socket.take() {
                 // A close without lingering is a reset.
-                let _ = SockRef::from(&socket.stream).set_linger(Some(Duration::ZERO));
+                let _ = SockRef::from(&socket.line.tcp).set_linger(Some(Duration::ZERO));
             }
         }
         self.due.clear();

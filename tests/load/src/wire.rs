@@ -1,14 +1,14 @@
 //! The few bytes of WebSocket that a client of the bench writes and reads.
 
-use std::net::SocketAddr;
+use std::fmt::Display;
 
 use roomcast_proto::frame::Encoding;
 
-/// The request for a WebSocket, as a browser's library sends it.
+/// The request for a WebSocket at `host`, as a browser's library sends it.
 #[must_use]
-pub fn request(address: SocketAddr, encoding: Encoding) -> String {
+pub fn request(host: impl Display, encoding: Encoding) -> String {
     format!(
-        "GET /v1/ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
+        "GET /v1/ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
         encoding.subprotocol()
     )
 }

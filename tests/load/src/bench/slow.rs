@@ -74,6 +74,8 @@ impl World {
         let rooms = |_| vec![EVERYBODY, THEIRS];
         let swarm = Swarm::start(Plan {
             address: self.system.gateway()?,
+            host: None,
+            tls: None,
             dashboards: self.system.clients(&self.load, self.fast..self.all, rooms)?,
             rate: Some(RATE),
             encoding: self.load.encoding(),

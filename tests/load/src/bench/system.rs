@@ -320,6 +320,8 @@ impl System {
     ) -> anyhow::Result<Swarm> {
         let swarm = Swarm::start(Plan {
             address,
+            host: None,
+            tls: None,
             dashboards,
             rate,
             encoding: load.encoding(),
