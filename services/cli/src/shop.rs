@@ -181,14 +181,13 @@ mod tests {
         check(
             r#"{"op":"update","table":"public.t","row":{"id":"1","name":"O'Hara"},"old":{"name":"x"}}"#,
             Some(
-                "INSERT INTO public.t (id, name) SELECT id, name FROM json_populate_record(NULL::public.t, '{\"id\":\"1\",\"name\":\"O''Hara\"}') \
-                 ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name",
+                r#"INSERT INTO "public"."t" ("id", "name") SELECT "id", "name" FROM json_populate_record(NULL::"public"."t", '{"id":"1","name":"O''Hara"}') ON CONFLICT ("id") DO UPDATE SET "name" = EXCLUDED."name""#,
             ),
         );
         check(
             r#"{"op":"insert","table":"public.t","row":{"id":"1"}}"#,
             Some(
-                "INSERT INTO public.t (id) SELECT id FROM json_populate_record(NULL::public.t, '{\"id\":\"1\"}') ON CONFLICT (id) DO NOTHING",
+                r#"INSERT INTO "public"."t" ("id") SELECT "id" FROM json_populate_record(NULL::"public"."t", '{"id":"1"}') ON CONFLICT ("id") DO NOTHING"#,
             ),
         );
         check(r#"{"op":"insert","table":"public.other","row":{"id":"1"}}"#, None);

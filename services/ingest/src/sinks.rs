@@ -9,6 +9,8 @@
 
 mod attempt;
 pub mod devices;
+#[cfg(test)]
+mod hour;
 pub mod metrics;
 mod plan;
 mod recipients;

@@ -90,6 +90,30 @@ pub(super) async fn attempt(
     }
 }
 
+/// Gives a job up whose time was over before there was room for another attempt: its receiver hangs, and more comes than it lets go.
+///
+/// # Cancel safety
+/// Dropped, it may be a dead letter already.
+pub(super) async fn too_late(shared: &Shared, position: u64, job: &Job) -> Ended {
+    let (stream, at) = match &job.what.target {
+        SinkTarget::Webhook(_) => (stream::SINKS, position),
+        SinkTarget::Device { .. } => (stream::STATE, job.what.position),
+    };
+    let event = match shared.jetstream.message(stream, At::Sequence(at)).await {
+        Ok(Some(message)) => message.payload,
+        Ok(None) => return Ended::Over("superseded"),
+        Err(_) => return Ended::Again(AGAIN_AFTER),
+    };
+    let why = format!(
+        "it lets others wait for longer than they may; attempts: {}",
+        job.attempts
+    );
+    match keep_dead(shared, &job.what, &why, event).await {
+        true => Ended::Over("dead"),
+        false => Ended::Again(AGAIN_AFTER),
+    }
+}
+
 /// Whether an attempt begun now ends while the lease is surely held: nobody else sends the same.
 fn may_begin(shared: &Shared) -> bool {
     shared.lease.is_held_for(WITHIN)

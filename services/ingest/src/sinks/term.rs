@@ -37,6 +37,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How often it is asked whether `STATE` is the same stream still, and the position is written where no job follows from what was read.
 const LIFE_EVERY: Duration = Duration::from_secs(2);
 const POSITION_EVERY: Duration = Duration::from_secs(10);
+/// A job whose last attempt has not begun so long after its time is given up without it.
+pub(super) const LATE: Duration = Duration::from_secs(10);
 /// How often devices whose time is over are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Without an answer of NATS for longer than that nobody knows whether the rights in force are the newest.
@@ -433,25 +435,40 @@ impl Term {
         if !self.shared.lease.is_held() {
             return;
         }
+        let give_up = i64::try_from((self.shared.config.give_up + LATE).as_micros()).unwrap_or(i64::MAX);
+        while let Some((position, job)) = self
+            .waiting
+            .overdue(now_micros().saturating_sub(give_up), self.now())
+        {
+            let shared = Arc::clone(&self.shared);
+            let ending = async move { attempt::too_late(&shared, position, &job).await };
+            self.spawn(position, ending);
+        }
         while let Some((position, job)) = self.waiting.next(self.now()) {
             let (shared, device, life) = (
                 Arc::clone(&self.shared),
                 self.device(&job.what),
                 self.position.life.clone(),
             );
-            let task = self.attempts.spawn(async move {
-                let ended = attempt::attempt(&shared, position, &job, device, &life).await;
-                // At once: only in between would a crash send it again.
-                let gone = matches!(ended, Ended::Over(_))
-                    && shared
-                        .jetstream
-                        .delete_message(stream::SINKS, position)
-                        .await
-                        .is_ok();
-                (position, ended, gone)
-            });
-            self.begun.insert(task.id(), position);
+            let attempt = async move { attempt::attempt(&shared, position, &job, device, &life).await };
+            self.spawn(position, attempt);
         }
+    }
+
+    fn spawn(&mut self, position: u64, attempt: impl Future<Output = Ended> + Send + 'static) {
+        let shared = Arc::clone(&self.shared);
+        let task = self.attempts.spawn(async move {
+            let ended = attempt.await;
+            // At once: only in between would a crash send it again.
+            let gone = matches!(ended, Ended::Over(_))
+                && shared
+                    .jetstream
+                    .delete_message(stream::SINKS, position)
+                    .await
+                    .is_ok();
+            (position, ended, gone)
+        });
+        self.begun.insert(task.id(), position);
     }
 
     async fn ended(&mut self, ended: Result<(Id, Attempted), JoinError>) {

@@ -48,6 +48,7 @@ pub struct Job {
     /// Attempts that were made by this instance.
     pub attempts: u32,
     lane: Lane,
+    due: u64,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +63,8 @@ struct Queue {
 pub struct Waiting {
     jobs: HashMap<u64, Job>,
     since: BTreeSet<(i64, u64)>,
+    /// Those that were tried, and wait for another attempt.
+    tried: BTreeSet<(i64, u64)>,
     lanes: BTreeMap<Lane, Queue>,
     targets: HashMap<(Tenant, SinkTarget), usize>,
     under_way: usize,
@@ -86,6 +89,7 @@ impl Waiting {
             since_micros,
             attempts: 0,
             lane,
+            due: now,
         };
         self.jobs.insert(position, job);
     }
@@ -107,7 +111,26 @@ impl Waiting {
         queue.under_way += 1;
         self.under_way += 1;
         let job = self.jobs.get_mut(&position)?;
+        self.tried.remove(&(job.since_micros, position));
         job.attempts += 1;
+        Some((position, job.clone()))
+    }
+
+    /// The oldest job that was tried and still waits although it was written before `since_micros`: its lane was too busy for it, and nobody
+    /// waits for it any more. It is under way from here on, beside what its lane may have.
+    pub fn overdue(&mut self, since_micros: i64, now: u64) -> Option<(u64, Job)> {
+        if self.under_way >= ATTEMPTS_MAX {
+            return None;
+        }
+        let is_due = |position| self.jobs.get(position).is_some_and(|job| job.due <= now);
+        let mut late = self.tried.range(..(since_micros, 0));
+        let (since, position) = late.find(|(_, position)| is_due(position)).copied()?;
+        self.tried.remove(&(since, position));
+        let job = self.jobs.get(&position)?;
+        let queue = self.lanes.get_mut(&job.lane)?;
+        queue.due.remove(&(job.due, position));
+        queue.under_way += 1;
+        self.under_way += 1;
         Some((position, job.clone()))
     }
 
@@ -118,6 +141,10 @@ impl Waiting {
         };
         if !counts {
             job.attempts = job.attempts.saturating_sub(1);
+        }
+        job.due = due;
+        if job.attempts > 0 {
+            self.tried.insert((job.since_micros, position));
         }
         if let Some(queue) = self.lanes.get_mut(&job.lane) {
             queue.due.insert((due, position));
@@ -249,6 +276,36 @@ mod tests {
         }
         positions(&mut waiting, 1_000);
         assert_eq!(waiting.under_way, ATTEMPTS_MAX);
+    }
+
+    #[test]
+    fn what_a_busy_lane_keeps_past_its_time_is_given_up() {
+        let mut waiting = Waiting::default();
+        let all = LANE_ATTEMPTS_MAX as u64 + 2;
+        for position in 0..all {
+            let since = i64::try_from(position).unwrap();
+            waiting.add(position, hook("hangs", position), since, lane("hangs"), 0);
+        }
+        let begun = positions(&mut waiting, 0);
+        // Not tried yet, however old: they have an attempt.
+        assert_eq!(waiting.overdue(1_000, 1_000), None);
+        for position in &begun {
+            waiting.again(*position, 50, true);
+        }
+        assert_eq!(waiting.overdue(1_000, 49), None, "it has a time of its own");
+        assert_eq!(waiting.overdue(0, 50), None, "its time is not over");
+        assert_eq!(waiting.overdue(1, 50).map(|(position, _)| position), Some(0));
+        assert_eq!(waiting.overdue(1, 50), None);
+        // NATS did not take it away.
+        waiting.again(0, 60, true);
+        assert_eq!(waiting.overdue(1, 59), None);
+        assert_eq!(waiting.overdue(3, 60).map(|(position, _)| position), Some(0));
+        waiting.done(0);
+        let tried = positions(&mut waiting, 60);
+        assert_eq!(tried.len(), LANE_ATTEMPTS_MAX, "{tried:?}");
+        assert!(!tried.contains(&0));
+        let rest = std::iter::from_fn(|| waiting.overdue(1_000, 60)).count();
+        assert_eq!(rest, 1, "one was tried and found no room again");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use roomcast_proto::refusal::Code;
 use roomcast_proto::subject::stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -85,6 +85,7 @@ struct Shown {
     /// Matching events that were not folded, by reason.
     skipped: Value,
     /// The current windows of its largest groups, as `metric.updated` would say them.
+    #[schemars(with = "Vec<Map<String, Value>>")]
     values: Vec<Value>,
     /// Groups it has.
     groups: usize,
@@ -103,6 +104,7 @@ struct Said {
     /// How often it would have spoken.
     count: usize,
     /// The first of them: when, and the notification's data.
+    #[schemars(with = "Vec<Map<String, Value>>")]
     notices: Vec<Value>,
 }
 
