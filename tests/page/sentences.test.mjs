@@ -92,7 +92,7 @@ const SENTENCES = {
     ['Buttons: connect, disconnect, refresh', 'connect, disconnect, refresh'],
     ['Numbers without an event behind them move all the same', `${AGGREGATOR}/window.rs: sliding_windows_end_at_the_next_step`],
     ['Audit of who saw what: who may see an event, and why', 'property: the operators'],
-    ['and what users were refused is on record', 'tests/e2e/tests/admin.rs: what_users_are_refused_is_on_record'],
+    ['and what users were refused is on record', 'tests/e2e/tests/admin/record.rs: what_users_are_refused_is_on_record'],
     ['Operators try policies and metrics before they are in force', 'property: the operators'],
   ],
   repair: [
