@@ -476,7 +476,7 @@ mod tests {
             for body in [
                 B::Subscribe(Subscribe { room: room.clone(), cursor: cursor.clone(), rewind: None, presence: false }),
                 B::History(History { room: room.clone(), before: cursor.clone(), limit }),
-                B::Connect(Connect { token: cursor.clone(), client: room.clone(), rooms: vec![RoomRequest { room: room.clone(), cursor: cursor.clone() }], counters: None }),
+                B::Connect(Connect { token: cursor.clone(), client: room.clone(), rooms: vec![RoomRequest { room: room.clone(), cursor: cursor.clone(), presence: None }], counters: None }),
                 B::Pong(Pong {}),
             ] {
                 let frame = ClientFrame { id, body: Some(body) };

@@ -7,13 +7,15 @@ import { eventually, startBrowser } from './browser.mjs';
 import { startProxy } from './proxy.mjs';
 import { startSystem } from './system.mjs';
 
+/** A room in which users speak, see each other and what each of them does. */
+const CHAT = '  - { room: chat, subscribe: dashboard.view, client_publish: dashboard.view, presence: dashboard.view }\nactivity: { room: chat, audience: admin }\n';
 let system;
 let browser;
 let proxy;
 let token;
 
 before(async () => {
-  [system, browser] = await Promise.all([startSystem(), startBrowser()]);
+  [system, browser] = await Promise.all([startSystem('bookings', [], (policy) => policy.replace('publishers:', `${CHAT}publishers:`)), startBrowser()]);
   token = new URLSearchParams(new URL(system.url).hash.slice(1)).get('token');
   proxy = await startProxy(system.gateway);
 });
@@ -39,7 +41,7 @@ async function open(context, how = {}) {
     async ({ how, token }) => {
       const { Client, sharedClient } = await import('/sdk/index.js');
       const { shared, worker, ...options } = how;
-      const given = { ...options, token };
+      const given = { token, ...options };
       if (worker) given.worker = () => new SharedWorker('/sdk/worker.js', { type: 'module' });
       const client = shared ? sharedClient(given) : new Client(given);
       window.client = client;
@@ -180,6 +182,49 @@ test('where WebSockets are not let through a stream takes over, then polls, and 
   for (let n = 0; n < 3; n += 1) ids.push(await publish());
   await has(page, ids);
   await has(polls, ids.slice(1));
+  await context.close();
+});
+
+test('users publish, say what they do and see who is there without a WebSocket as with one', async () => {
+  const context = await browser.newContext();
+  const tokenOf = (user) => new URL(system.urlFor(user, ['admin'])).hash.slice('#token='.length);
+  const people = { dan: {}, ada: {}, ben: { transports: ['longpoll'] }, cem: { transports: ['poll'] } };
+  const pages = {};
+  for (const [user, how] of Object.entries(people)) {
+    pages[user] = await open(context, { ...how, token: tokenOf(user) });
+    await pages[user].evaluate(() => {
+      window.chat = [];
+      client.subscribe('chat', {
+        history: 0,
+        onEvent: ({ type, data }) => chat.push(`${type} ${data.by ?? data.user}`),
+        onPresence: ({ users }) => (window.people = users.map(({ user }) => user).sort().join()),
+      });
+    });
+    proxy.state.blocksSockets = true;
+  }
+  const each = (ask) => Promise.all(Object.values(pages).map(ask));
+  const transports = await each((page) => page.evaluate(() => client.connection.transport));
+  assert.deepEqual(transports, ['websocket', 'sse', 'longpoll', 'poll']);
+  await each((page) => eventually('everybody is seen', () => page.evaluate(() => window.people === 'ada,ben,cem,dan'), 60_000));
+  const said = [];
+  for (const [user, page] of Object.entries(pages)) {
+    const [id, present, refused] = await page.evaluate(
+      async (by) => [
+        await client.publish('chat', 'chat:said', { by }, `said-${by}`),
+        (await client.presence('chat')).total,
+        await client.publish('bookings', 'booking:new', {}).catch(({ code }) => code),
+      ],
+      user,
+    );
+    assert.deepEqual([id, present, refused], [`said-${user}`, 4, 'forbidden']);
+    await page.evaluate(() => client.activity('page', '/chat'));
+    said.push(`chat:said ${user}`, `user.activity ${user}`);
+  }
+  await each(async (page) => {
+    await eventually('all of it', async () => (await page.evaluate(() => chat.length)) >= said.length, 60_000).catch(() => undefined);
+    assert.deepEqual((await page.evaluate(() => chat)).sort(), [...said].sort());
+  });
+  proxy.state.blocksSockets = false;
   await context.close();
 });
 

@@ -13,13 +13,15 @@ const READY_WITHIN_MS = 180_000;
 /** Seconds between two stories: a few hundred in two days are enough to look at, and are there at once. */
 const PACE = 'seconds: [500, 900]';
 
-/** Starts it. The simulator hardly speaks, so that what moves is what a test published. */
-export async function startSystem(scenario = 'bookings', more = []) {
+/** Starts it. The simulator hardly speaks, so that what moves is what a test published. `amended`: what becomes of the policy's text. */
+export async function startSystem(scenario = 'bookings', more = [], amended = (policy) => policy) {
   const folder = mkdtempSync(join(tmpdir(), 'roomcast-page-'));
   const quiet = join(folder, scenario);
   cpSync(join(ROOT, 'deploy/scenarios', scenario), quiet, { recursive: true });
   const story = join(quiet, 'scenario.yaml');
   writeFileSync(story, readFileSync(story, 'utf8').replace(/seconds: \[\d+, \d+\]/, PACE));
+  const policy = join(quiet, 'policy.yaml');
+  writeFileSync(policy, amended(readFileSync(policy, 'utf8')));
   const args = ['dev', '--scenario', quiet, '--speed', '0.01', '--json', '--ports', 'free', '--restart', ...more];
   const env = { ROOMCAST_NATS_SERVER: join(ROOT, '.tools/bin/nats-server'), ...process.env };
   const child = spawn(join(ROOT, 'target/debug/roomcast'), args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });

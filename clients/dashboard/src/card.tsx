@@ -73,7 +73,7 @@ function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean 
   const { format } = usePage();
   if (metric === undefined || empty) return <span className="muted">No data yet</span>;
   const [start, end] = spanOf(metric);
-  const versus = start !== null && end !== null ? `vs previous ${format.span(end - start)}` : 'vs previous';
+  const versus = start !== null && end !== null ? `vs ${format.before(start, end)}` : 'vs previous';
   if (metric.direction === null || metric.changePercent === null) return <span className="muted">No earlier period to compare with</span>;
   const word = { up: 'Up', down: 'Down', flat: 'Unchanged' }[metric.direction];
   return (

@@ -17,6 +17,8 @@ export class Format {
   readonly #day: Intl.DateTimeFormat;
   readonly #date: Intl.DateTimeFormat;
   readonly #full: Intl.DateTimeFormat;
+  /** Where in its day, week and month an instant lies, whatever the reader's language. */
+  readonly #place: Intl.DateTimeFormat;
   readonly #relative: Intl.RelativeTimeFormat;
   readonly #regions: Intl.DisplayNames;
   readonly #countries = new Map<string, string>();
@@ -35,6 +37,7 @@ export class Format {
     this.#day = new Intl.DateTimeFormat(locale, { timeZone, day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' });
     this.#date = new Intl.DateTimeFormat(locale, { timeZone, day: 'numeric', month: 'short' });
     this.#full = new Intl.DateTimeFormat(locale, { timeZone, dateStyle: 'medium', timeStyle: 'long' });
+    this.#place = new Intl.DateTimeFormat('en-GB', { timeZone, weekday: 'short', day: 'numeric', hour: 'numeric', minute: 'numeric', hourCycle: 'h23' });
     this.#relative = new Intl.RelativeTimeFormat(locale, { style: 'narrow', numeric: 'always' });
     this.#regions = new Intl.DisplayNames(locale ?? [], { type: 'region' });
   }
@@ -130,6 +133,21 @@ export class Format {
     // A day reads better as 24 h, because it slides.
     const [unit, size] = units.find(([name, length]) => ms % length === 0 && (name !== 'day' || ms > length)) ?? ['second', 1_000];
     return new Intl.NumberFormat(this.#locale, { style: 'unit', unit, unitDisplay: 'narrow' }).format(ms / size);
+  }
+
+  /** What a window is compared with: "yesterday" for a day of the business's calendar, "previous 24h" for one that slides. */
+  before(start: number, end: number): string {
+    const of = new Map(this.#place.formatToParts(start).map(({ type, value }) => [type, value]));
+    const days = (end - start) / 86_400_000;
+    // A day in which the clock is changed has an hour more or less.
+    const lasts = (least: number, most = least): boolean => days > least - 0.05 && days < most + 0.05;
+    if (Number(of.get('hour')) + Number(of.get('minute')) === 0) {
+      if (lasts(1)) return 'yesterday';
+      if (lasts(7) && of.get('weekday') === 'Mon') return 'last week';
+      if (lasts(28, 31) && of.get('day') === '1') return 'last month';
+    }
+    // It grows: what it is compared with is as long as it is now.
+    return (end - start) % 60_000 === 0 ? `previous ${this.span(end - start)}` : 'the same time before';
   }
 
   /** A country's name for its code. */

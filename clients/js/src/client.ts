@@ -187,8 +187,10 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   }
 
   activity(kind: string, detail = ''): void {
-    // Ways over HTTP let it pass: it is about now.
-    this.#link.request('activity', { kind, detail });
+    const body = { kind, detail };
+    // Over a socket nobody answers. It is about now: what does not come through is gone.
+    if (this.#link.transport === 'websocket') this.#link.request('activity', body);
+    else this.request('activity', body).catch(() => undefined);
   }
 
   request(name: string, body: Json, timeoutMs: number = HTTP_TIMEOUT_MS): Promise<Json> {

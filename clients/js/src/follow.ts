@@ -54,7 +54,9 @@ export abstract class Follower implements SocketLike {
   onerror: ((event: never) => void) | null = null;
   protected token: string | undefined;
   /** The client wants to know how many notifications are unread. */
-  protected counts = false;
+  #counts = false;
+  /** The rooms of which it wants to know who is there. */
+  readonly #watched = new Set<unknown>();
   protected readonly host: FollowHost;
   /** Ends the request under way. */
   protected stop = new AbortController();
@@ -69,8 +71,18 @@ export abstract class Follower implements SocketLike {
   send(data: string): void {
     const { id, ...frame } = JSON.parse(data) as Json & { id?: number };
     const [name = '', body] = Object.entries(frame)[0] ?? [];
-    if (name === 'counters' || (body as Json | undefined)?.['counters'] === true) this.counts = true;
-    this.told(name, (body ?? {}) as Json, id);
+    const told = (body ?? {}) as Json;
+    if (name === 'counters' || told['counters']) this.#counts = true;
+    for (const { room, presence } of [told, ...((told['rooms'] ?? []) as Json[])]) if (presence) this.#watched.add(room);
+    this.told(name, told, id);
+  }
+
+  /** What is asked of these rooms; `counted`: the version of the counters that are known. */
+  protected query(rooms: readonly Followed[], counted: number): URLSearchParams {
+    const query = followQuery(rooms);
+    if (this.#counts) query.set('counters', String(counted));
+    for (const room of this.#watched) query.append('presence', room as string);
+    return query;
   }
 
   close(): void {

@@ -108,26 +108,25 @@ export function readFrame(message: unknown): ServerFrame {
     const reader = READERS[name];
     if (reader === undefined || !Object.hasOwn(READERS, name)) continue;
     const body = frame[name];
-    return isObject(body) ? ({ ...reader(body), id } as ServerFrame) : malformed(`${name} is not an object`);
+    const read = isObject(body) ? reader(body) : undefined;
+    return read === undefined ? malformed(`${name} lacks what it needs`) : ({ ...read, id } as ServerFrame);
   }
   const name = Object.keys(frame).find((name) => name !== 'id') ?? '';
   const body = frame[name];
   return { kind: 'other', name, body: isObject(body) ? body : {}, id };
 }
 
-/** By name; the id of the request that a frame answers is put beside what they read. */
-const READERS: Readonly<Record<string, (body: Json) => ServerFrame>> = {
+/** By name; the id of the request that a frame answers is put beside what they read: undefined where a needed member is missing. */
+const READERS: Readonly<Record<string, (body: Json) => ServerFrame | undefined>> = {
   // The busiest first.
   event(body) {
     const room = body['room'];
     const event = body['event'];
-    if (typeof room !== 'string' || !isEvent(event)) return malformed('event without room, id, source or type');
-    return { kind: 'event', room, event, cursor: text(body['cursor']) };
+    return typeof room === 'string' && isEvent(event) ? { kind: 'event', room, event, cursor: text(body['cursor']) } : undefined;
   },
   caughtUp(body) {
     const { room, cursor } = body;
-    if (typeof room !== 'string' || typeof cursor !== 'string') return malformed('caughtUp without room or cursor');
-    return { kind: 'caughtUp', room, cursor };
+    return typeof room === 'string' && typeof cursor === 'string' ? { kind: 'caughtUp', room, cursor } : undefined;
   },
   ping: () => ({ kind: 'ping' }),
   connected(body) {
@@ -141,11 +140,11 @@ const READERS: Readonly<Record<string, (body: Json) => ServerFrame>> = {
   },
   subscribed(body) {
     const answer = readAnswer(body);
-    return answer === undefined ? malformed('subscribed without room') : { kind: 'subscribed', answer };
+    return answer && { kind: 'subscribed', answer };
   },
   unsubscribed(body) {
     const room = body['room'];
-    if (typeof room !== 'string') return malformed('unsubscribed without room');
+    if (typeof room !== 'string') return undefined;
     const error = body['code'] === undefined ? undefined : readError({ ...body, message: text(body['reason']) ?? body['message'] });
     return { kind: 'unsubscribed', room, error };
   },
@@ -162,13 +161,13 @@ const READERS: Readonly<Record<string, (body: Json) => ServerFrame>> = {
   roles: (body) => ({ kind: 'roles', roles: texts(body['roles']) }),
   presence(body) {
     const presence = readPresence(body);
-    return presence === undefined ? malformed('presence without room') : { kind: 'presence', presence };
+    return presence && { kind: 'presence', presence };
   },
   counters: (body) => ({ kind: 'counters', counters: readCounters(body) }),
   thinned: (body) => ({ kind: 'thinned', count: count(body['state']) + count(body['ephemeral']) }),
   disconnect(body) {
     const code = body['code'];
-    if (typeof code !== 'number') return malformed('disconnect without code');
+    if (typeof code !== 'number') return undefined;
     const reconnect = body['reconnect'];
     return {
       kind: 'disconnect',

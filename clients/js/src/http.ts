@@ -38,9 +38,6 @@ export interface Series {
 /** Longest wait for an answer, in milliseconds. */
 export const HTTP_TIMEOUT_MS = 10_000;
 
-/** Requests that go over HTTP as they are. */
-const POSTS: Readonly<Record<string, string>> = { mark: '/v1/marks', preferences: '/v1/preferences' };
-
 /** Asks one gateway. */
 export class Http {
   readonly #base: () => string;
@@ -84,22 +81,18 @@ export class Http {
   }
 
   /**
-   * What a socket's request would do, over HTTP: `command`, `mark`, `feed`, `preferences`. Answers the body of the socket's answer.
-   * Throws `RoomcastError`, `unsupported` for requests that only a socket takes.
+   * What a socket's request would do, over HTTP: `command`, `publish`, `activity`, `presence`, `mark`, `feed`, `preferences`. Answers
+   * the body of the socket's answer. Throws `RoomcastError`, `not_found` for requests that only a socket takes.
    */
-  async request(name: string, body: Json, timeoutMs: number): Promise<Json> {
+  request(name: string, body: Json, timeoutMs: number): Promise<Json> {
     if (name === 'command') {
       const { name: command, ...rest } = body;
       return this.#ask(`/v1/commands/${encodeURIComponent(String(command))}`, rest, undefined, timeoutMs);
     }
-    const path = POSTS[name];
-    if (path !== undefined) return this.#ask(path, body, undefined, timeoutMs);
-    if (name === 'feed') {
-      const query = new URLSearchParams();
-      for (const [key, value] of Object.entries(body)) query.set(key, typeof value === 'object' ? JSON.stringify(value) : String(value));
-      return this.#ask(`/v1/feed?${query}`, undefined, undefined, timeoutMs);
-    }
-    throw passing('unsupported', `${name} needs a WebSocket.`);
+    if (name !== 'feed' && name !== 'presence') return this.#ask(`/v1/${name === 'mark' ? 'marks' : name}`, body, undefined, timeoutMs);
+    const query = new URLSearchParams();
+    for (const [key, value] of Object.entries(body)) query.set(key, typeof value === 'object' ? JSON.stringify(value) : String(value));
+    return this.#ask(`/v1/${name}?${query}`, undefined, undefined, timeoutMs);
   }
 
   /** Any address of the gateway that answers JSON. Throws `RoomcastError`. */

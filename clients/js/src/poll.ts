@@ -4,7 +4,7 @@
  */
 
 import { claimsOf } from './credentials.js';
-import { CLOSE_UNFIT, Follower, followQuery, forbidden, type Followed, type FollowHost } from './follow.js';
+import { CLOSE_UNFIT, Follower, forbidden, type Followed, type FollowHost } from './follow.js';
 import { isObject, type Json } from './frame.js';
 
 /** Pause between polls that are not held, in milliseconds. */
@@ -99,9 +99,8 @@ export class Poll extends Follower {
     this.stop = new AbortController();
     let response: Response;
     try {
-      const query = followQuery(asked);
+      const query = this.query(asked, this.#counted);
       query.set('wait', String(hold));
-      if (this.counts) query.set('counters', String(this.#counted));
       response = await this.ask(`/v1/poll?${query}`, AbortSignal.any([this.stop.signal, AbortSignal.timeout(hold * 1_000 + GRACE_MS)]));
     } catch {
       if (turn !== this.#turn) return;

@@ -26,7 +26,7 @@ export interface RoomHandlers<M extends EventMap = EventMap> {
   onCaughtUp?(): void;
   /** The room starts over: its state was forgotten, events may be missing. History is loaded again by itself. */
   onReset?(reset: Reset): void;
-  /** Who is in the room, at once and whenever it changes; only over a WebSocket, and where the policy allows it. */
+  /** Who is in the room, at once and whenever it changes (while polls are not held with each of them), where the policy allows it. */
   onPresence?(presence: Presence): void;
   onError?(error: RoomcastError): void;
 }

@@ -80,7 +80,6 @@ export class Rooms {
   /** The server's answers to everything that was asked for with a connection. */
   connected(answers: readonly RoomAnswer[]): void {
     const named = new Set(answers.map((answer) => answer.room));
-    for (const room of this.#rooms.values()) room.presenceAsked = false;
     for (const answer of answers) this.answered(answer);
     for (const room of this.#rooms.values()) {
       // Not answered, or subscribed while the connection was being made.
@@ -286,15 +285,16 @@ export class Rooms {
     return id !== undefined;
   }
 
-  /** Asks for pushes about who is in a room, once it has caught up: then opening it again costs nothing. */
+  /** Asks for pushes about who is in a room that was opened without, once it has caught up: then opening it again costs nothing. */
   #watchPresence(room: Room): void {
     if (room.presenceAsked || !room.wantsPresence || !room.joined || room.recovering || room.cursor === undefined) return;
-    if (this.#host.link.transport === 'websocket') room.presenceAsked = this.#request(room, { ...roomRequest(room), presence: true });
+    room.presenceAsked = this.#request(room, roomRequest(room));
   }
 
   /** From here on the socket knows better than a history that was asked for earlier and has no cursor to join at. */
   #ask(room: Room): void {
     room.asked = true;
+    room.presenceAsked = room.wantsPresence;
     room.loading?.stop.abort();
     room.loading = undefined;
   }
@@ -330,7 +330,7 @@ function isNotification(key: string): boolean {
 }
 
 function roomRequest(room: Room): Json {
-  return { room: room.name, cursor: room.cursor };
+  return { room: room.name, cursor: room.cursor, presence: room.wantsPresence || undefined };
 }
 
 /** Waits for all, but no longer than `ms`. */

@@ -3,7 +3,7 @@
  * a new request, which cursors make cheap; a newer token is brought to the one there is.
  */
 
-import { CLOSE_UNFIT, Follower, followQuery, forbidden, type Followed } from './follow.js';
+import { CLOSE_UNFIT, Follower, forbidden, type Followed } from './follow.js';
 import { isObject, type Json } from './frame.js';
 
 /** A line and an event of a stream at most, in characters; more is no stream of ours. */
@@ -57,9 +57,7 @@ export class Stream extends Follower {
     const turn = (this.#turn += 1);
     let response: Response;
     try {
-      const query = followQuery(rooms);
-      if (this.counts) query.set('counters', '0');
-      response = await this.ask(`/v1/sse?${query}`, stop.signal);
+      response = await this.ask(`/v1/sse?${this.query(rooms, 0)}`, stop.signal);
     } catch {
       return turn === this.#turn ? this.end(1006) : undefined;
     }

@@ -304,6 +304,67 @@ describe('ways', () => {
     expect(n).toBe(2);
   });
 
+  it('who is there is told by a stream and by polls, of the rooms whose reader wants to know', async () => {
+    const seen: string[] = [];
+    const people = (room: string, ...users: string[]): unknown => ({ presence: { room, users: users.map((user) => ({ user, connections: 1, since: '', status: 'active' })), total: users.length } });
+    const watched = (path: string): string[] => last(path).url.searchParams.getAll('presence');
+    const sse = await live();
+    expect(watched('/v1/sse')).toEqual([]);
+    const subscription = client.subscribe('r', { history: 0, onPresence: ({ users }) => seen.push(users.map(({ user }) => user).join()) });
+    await vi.advanceTimersByTimeAsync(20);
+    expect(watched('/v1/sse')).toEqual(['r']);
+    const next = stream();
+    await last('/v1/sse').answer(next.response);
+    await next.say(connected([joined]), caughtUp('c1'), people('r', 'ada'), caughtUp('c1'));
+    await vi.advanceTimersByTimeAsync(100);
+    expect(asked.filter(({ url }) => url.pathname === '/v1/sse')).toHaveLength(2);
+    await sse.end();
+    await next.say(people('r', 'ada', 'ben'));
+    expect(seen).toEqual(['ada', 'ada,ben']);
+    // The stream is lost, and there is none any more: it is asked for from the beginning.
+    await next.end();
+    await vi.advanceTimersByTimeAsync(2_000);
+    FakeSocket.last.end(1006);
+    await settle();
+    expect(watched('/v1/sse')).toEqual(['r']);
+    await last('/v1/sse').answer(new Response('no', { status: 502 }));
+    await settle();
+    expect(watched('/v1/poll')).toEqual(['r']);
+    await last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [people('r', 'ben')], cursor: 'p1', more: false }));
+    expect(seen).toEqual(['ada', 'ada,ben', 'ben']);
+    subscription.unsubscribe();
+  });
+
+  it.each(['sse', 'poll'] as const)('what a user does goes over HTTP while there is %s alone', async (transport) => {
+    make({ transports: [transport] });
+    await settle();
+    const sse = stream();
+    if (transport === 'sse') {
+      await last('/v1/sse').answer(sse.response);
+      await sse.say(connected([joined]), caughtUp('c1'));
+    } else {
+      await last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [], cursor: 'p1', more: false }));
+    }
+    expect(client.connection).toMatchObject({ status: 'live', transport });
+    const published = client.publish('chat', 'chat:said', { n: 1 }, 'e-1');
+    const present = client.presence('floor of 2');
+    client.activity('page', '/bookings');
+    await settle();
+    expect(last('/v1/publish').init).toMatchObject({ method: 'POST', body: '{"room":"chat","type":"chat:said","data":{"n":1},"eventId":"e-1"}', headers: { authorization: 'Bearer T' } });
+    expect(last('/v1/activity').init).toMatchObject({ method: 'POST', body: '{"kind":"page","detail":"/bookings"}' });
+    expect(last('/v1/presence').url.search).toBe('?room=floor+of+2');
+    await last('/v1/publish').answer(Response.json({ eventId: 'e-1' }));
+    await last('/v1/presence').answer(Response.json({ room: 'floor of 2', users: [{ user: 'u1', connections: 1, since: '', status: 'active' }], total: 1 }));
+    expect([await published, (await present).total]).toEqual(['e-1', 1]);
+    // It is about now: that it did not come through is nobody's trouble.
+    await last('/v1/activity').answer(Response.json({ code: 'rate' }, { status: 429 }));
+    const refused = client.publish('vault', 't', 1);
+    await settle();
+    await last('/v1/publish').answer(Response.json({ code: 'forbidden', detail: 'not there, or not yours' }, { status: 403 }));
+    await expect(refused).rejects.toMatchObject({ code: 'forbidden', temporary: false });
+    expect(client.connection.status).toBe('live');
+  });
+
   it('a command goes over HTTP while there is no socket', async () => {
     await live();
     let result: unknown;

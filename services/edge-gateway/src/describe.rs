@@ -11,10 +11,12 @@ use roomcast_proto::refusal::{Code, problem_schema};
 use serde_json::{Value, json};
 
 mod following;
+mod own;
 mod series;
 mod two_way;
 
 pub use following::{poll, refresh, sse, ticket};
+pub use own::{activity, presence, publish};
 pub use series::{metrics, series};
 pub use two_way::{command, devices, feed, marks, preferences, register_device, remove_device};
 

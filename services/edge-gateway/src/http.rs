@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::header::{ALLOW, CONNECTION, TRANSFER_ENCODING};
+use http::header::{ALLOW, AUTHORIZATION, CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use roomcast_chassis::routes::Method::Get;
 use roomcast_chassis::routes::Routes;
@@ -42,8 +42,11 @@ mod feed;
 mod following;
 mod held;
 mod origin;
+mod own;
+mod packed;
 mod poll;
 pub(crate) mod posted;
+mod present;
 mod refresh;
 mod rooms;
 mod route;
@@ -118,9 +121,12 @@ fn routes(poll_max: Duration) -> Routes<Desk> {
         .get("/v1/state", describe::state(), rooms::state)
         .get("/v1/metrics", describe::metrics(), series::list)
         .get("/v1/metrics/{name}", describe::series(), series::series)
+        .get("/v1/presence", describe::presence(), present::presence)
         .get("/v1/feed", describe::feed(), feed::feed)
         .post("/v1/marks", describe::marks(), feed::marks)
         .post("/v1/preferences", describe::preferences(), feed::preferences)
+        .post("/v1/publish", describe::publish(), own::publish)
+        .post("/v1/activity", describe::activity(), own::activity)
         .post("/v1/refresh", describe::refresh(), refresh::refresh)
         .post("/v1/tickets", describe::ticket(), tickets::give)
         .get("/v1/devices", describe::devices(), devices::list)
@@ -148,6 +154,8 @@ pub fn router(desk: Desk) -> Router {
 pub async fn answer(desk: &Desk, router: Router, request: Request<hyper::body::Incoming>) -> Response {
     let route = Route::of(request.uri().path());
     let encoded = request.headers().contains_key(TRANSFER_ENCODING);
+    let packs = packed::is_taken(request.headers());
+    let shows_token = request.headers().contains_key(AUTHORIZATION);
     let mut response = match checked(desk, &request, route) {
         Err(refusal) => problem(&refusal),
         Ok(origin) => {
@@ -155,7 +163,11 @@ pub async fn answer(desk: &Desk, router: Router, request: Request<hyper::body::I
             if route.is_api() {
                 origin::allow(&mut response, origin.as_ref());
             }
-            response
+            match route {
+                Route::Page if packs => packed::file(&desk.page, response).await,
+                _ if packs && shows_token => packed::answer(response).await,
+                _ => response,
+            }
         }
     };
     if encoded {

@@ -1,7 +1,11 @@
 //! The page, embedded: `clients/dashboard` as it was built when this binary was, or a page that says how to build it.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
@@ -25,6 +29,8 @@ const NOT_BUILT: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-
 pub struct Page {
     config: Option<String>,
     policy: HeaderValue,
+    /// Files in gzip, by their tags: as many as there are files.
+    packed: Arc<Mutex<HashMap<String, Bytes>>>,
 }
 
 impl Page {
@@ -57,7 +63,20 @@ impl Page {
         Self {
             config: config.map(ToString::to_string),
             policy: HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'self'")),
+            packed: Arc::default(),
         }
+    }
+
+    /// What was kept of the file with this tag.
+    pub(crate) fn packed(&self, tag: &str) -> Option<Bytes> {
+        let packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        packed.get(tag).cloned()
+    }
+
+    /// Keeps the file with this tag, which one of [`Page::file`]'s answers had, in gzip.
+    pub(crate) fn keep_packed(&self, tag: String, bytes: Bytes) {
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        packed.insert(tag, bytes);
     }
 
     /// What `/page.json` answers; `None`: nothing is there.

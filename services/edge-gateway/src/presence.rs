@@ -7,6 +7,7 @@
 //! to its clients. Nothing here awaits, reads a clock or touches a socket.
 
 mod other;
+mod polls;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::presence::{Here, Is, Said, What};
 
 use other::Other;
+use polls::Polls;
 
 /// Milliseconds between two beats.
 pub const BEAT_MILLIS: u64 = 1_000;
@@ -84,6 +86,8 @@ pub struct Presence {
     unsaid: BTreeSet<(Place, Arc<str>)>,
     /// Own users without connections, by when their grace ends.
     leaving: BTreeSet<(u64, Place, Arc<str>)>,
+    /// Who is here by polling.
+    polls: Polls,
     /// Somebody asked for all, and when all was told last.
     tell_all: bool,
     told_all_at: Option<u64>,
@@ -108,6 +112,7 @@ impl Presence {
             was_current: false,
             unsaid: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            polls: Polls::default(),
             tell_all: false,
             told_all_at: None,
             others: HashMap::new(),
@@ -242,6 +247,7 @@ impl Presence {
 
     /// Time passes: what is to be said to the other gateways now, in this order. Called ten times a second.
     pub fn tick(&mut self, now: u64) -> Vec<Said> {
+        self.end_polls(now);
         self.forget_the_gone(now);
         self.lose_the_silent(now);
         self.notice_whether_current(now);

@@ -10,14 +10,16 @@ use prometheus::{IntCounterVec, IntGauge};
 use roomcast_access::Presence as Permit;
 use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::frame::{PresenceSet, PresentUser};
-use roomcast_proto::ids::new_event_id;
+use roomcast_proto::ids::{Room, new_event_id};
 use roomcast_proto::presence::Said;
+use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{is_passed, presence};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::elsewhere::Elsewhere;
-use crate::gate::Gate;
+use crate::gate::{Admitted, Gate};
 use crate::presence::{Place, Presence, Present};
 use crate::session::rfc3339;
 use crate::shard::Handle;
@@ -30,6 +32,16 @@ const TELL_TICKS: u64 = 10;
 /// whoever comes and goes there.
 pub const PUSHED_MAX: usize = 50;
 
+/// When to ask again whoever is cut off from the others, milliseconds.
+const RETRY_MILLIS: u64 = 1_000;
+
+/// What is answered while this gateway is cut off from the others: what it knows may be old, and rights, too.
+#[must_use]
+pub fn unknown() -> Refusal {
+    let refusal = Refusal::new(Code::Unavailable, "who is there is not known at the moment");
+    refusal.retry_after_ms(RETRY_MILLIS)
+}
+
 /// Who is where, shared by the shards and the driver. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RollCall {
@@ -38,6 +50,32 @@ pub struct RollCall {
     started: Instant,
     messages: IntCounterVec,
     gateways: IntGauge,
+    /// Rooms that look different, as the shards were told last.
+    told: watch::Sender<Arc<HashSet<Place>>>,
+}
+
+/// Comings and goings, as whoever watches is told of them.
+#[derive(Debug)]
+pub struct Moves(watch::Receiver<Arc<HashSet<Place>>>);
+
+impl Moves {
+    /// Waits until one of these rooms looks different. Who is late may miss a change, and learns of it with the next.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn of(&mut self, permits: &[Permit]) {
+        let place = |permit: &Permit| (permit.tenant().clone(), permit.room().clone());
+        loop {
+            if self.0.changed().await.is_err() {
+                // The process ends, and with it what is held.
+                return std::future::pending().await;
+            }
+            let places = self.0.borrow_and_update();
+            if permits.iter().any(|permit| places.contains(&place(permit))) {
+                return;
+            }
+        }
+    }
 }
 
 impl RollCall {
@@ -59,6 +97,7 @@ impl RollCall {
                 "roomcast_gateway_presence_gateways",
                 "Other gateways whose presence is known here.",
             )?,
+            told: watch::Sender::default(),
         })
     }
 
@@ -83,6 +122,31 @@ impl RollCall {
     /// Notes that a user has a room open. Whether it was noted: then [`RollCall::leave`] undoes it.
     pub fn enter(&self, place: &Place, user: &Arc<str>, roles: &Arc<[String]>, unix_millis: i64) -> bool {
         self.state().enter(place, user, roles, unix_millis)
+    }
+
+    /// Notes that a user polls these rooms of its tenant, for `hold` at most: it is there until a while after its last poll. Rooms whose
+    /// presence nobody is shown cost nothing.
+    pub fn polled<'a>(
+        &self,
+        admitted: &Admitted,
+        rooms: impl Iterator<Item = &'a Room>,
+        hold: Duration,
+        unix_millis: i64,
+    ) {
+        let in_force = self.gate.rights().now();
+        let hold = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
+        for room in rooms.filter(|room| in_force.policy.shows_presence(room)) {
+            let place = (admitted.rights.tenant().clone(), room.clone());
+            let now = self.now();
+            self.state()
+                .polled(&place, &admitted.user, &admitted.roles, unix_millis, (now, hold));
+        }
+    }
+
+    /// What [`Moves::of`] waits for, from now on.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        Moves(self.told.subscribe())
     }
 
     /// Notes that a user who was noted has other roles.
@@ -208,6 +272,7 @@ impl RollCall {
             return;
         }
         let due = Arc::new(due);
+        self.told.send_replace(Arc::clone(&due));
         for shard in shards {
             shard.presence_changed(Arc::clone(&due));
         }

@@ -31,7 +31,7 @@ mod wish;
 
 pub use again::Verdict;
 pub use handshake::{Failed, Handshake, stream_rooms};
-pub use two_way::{counted_rooms, notifications, order, who};
+pub use two_way::{counted_rooms, doing, notifications, order, own_event, who};
 pub use wish::{Asked, From, Kind, Opening, Reading, StreamRequest, Wish};
 
 /// Longest `client` text kept of a `connect`, bytes.

@@ -442,7 +442,7 @@ fn what_users_do_becomes_events_for_those_the_policy_names() {
             .await?;
         let frames = boss
             .until("the activity", Duration::from_secs(10), |frame| {
-                frame["event"]["room"] == "doings"
+                frame["event"]["event"]["data"]["user"] == "visitor"
             })
             .await?;
         let event = &frames.last().context("a frame")?["event"]["event"];
@@ -470,6 +470,136 @@ fn what_users_do_becomes_events_for_those_the_policy_names() {
             of("roomcast_gateway_asks_total{") && of("outcome=\"rate\"") && of("what=\"activity\"")
         });
         assert!(counted.is_some(), "{text}");
+        Ok(())
+    });
+}
+
+/// Who has no socket publishes and says what it does at any gateway: the same events, ids, refusals and rates.
+#[test]
+fn without_a_socket_users_publish_and_say_what_they_do_all_the_same() {
+    calm(|stack| async move {
+        let boss = stack.signer.token("http-boss", &["admin"]);
+        let rooms = ["chat.http", "doings"];
+        let claims = json!({ "desks": ["http"] });
+        let token = stack.signer.token_with("http-writer", &["staff"], 600, &claims);
+        let (mut listener, _) =
+            Client::connect(&stack.gateways()[1], &token, &rooms[..1], &Default::default()).await?;
+        let (mut watcher, _) =
+            Client::connect(&stack.gateways()[1], &boss, &rooms[1..], &Default::default()).await?;
+        watcher.caught_up("doings").await?;
+        let post = async |gateway: usize, route: &str, token: &str, body: Value| {
+            let url = format!("{}/v1/{route}", stack.gateways()[gateway]);
+            let answer = stack
+                .http
+                .post(&url, token, "application/json", body.to_string())
+                .await?;
+            anyhow::Ok((answer.status, answer.json()))
+        };
+        let said = |id: &str, n: u32| json!({ "room": "chat.http", "type": "chat.said", "eventId": id, "data": { "n": n } });
+        // At both gateways and over the socket: one event.
+        for gateway in [0, 1] {
+            let (status, body) = post(gateway, "publish", &token, said("h-1", 1)).await?;
+            assert_eq!((status, &body), (200, &json!({ "eventId": "h-1" })), "{body}");
+        }
+        let frame = listener.request("publish", said("h-1", 1)).await?;
+        assert_eq!(frame["published"]["eventId"], "h-1", "{frame}");
+        let (status, body) = post(0, "publish", &token, said("h-1", 2)).await?;
+        assert_eq!((status, &body["code"]), (409, &json!("conflict")), "{body}");
+        let (_, body) = post(
+            0,
+            "publish",
+            &token,
+            json!({ "room": "chat.http", "type": "chat.left" }),
+        )
+        .await?;
+        let made = body["eventId"].as_str().context("an id")?.to_owned();
+        let frames = listener
+            .until("the one that got its id here", Duration::from_secs(20), |frame| {
+                frame["event"]["event"]["id"] == *made
+            })
+            .await?;
+        let events: Vec<&Value> = frames
+            .iter()
+            .map(|frame| &frame["event"]["event"])
+            .filter(|event| event.is_object())
+            .collect();
+        assert_eq!(events.len(), 2, "{events:?}");
+        assert_eq!(
+            (&events[0]["data"], &events[0]["source"], &events[1]["data"]),
+            (
+                &json!({ "n": 1 }),
+                &json!("roomcast://main/http-writer"),
+                &Value::Null
+            )
+        );
+        for (route, body, status, code) in [
+            (
+                "publish",
+                json!({ "room": "chat.http", "type": "" }),
+                400,
+                "bad_event",
+            ),
+            (
+                "publish",
+                json!({ "room": "vault", "type": "t" }),
+                403,
+                "forbidden",
+            ),
+            (
+                "publish",
+                json!({ "room": "doings", "type": "user.activity" }),
+                403,
+                "forbidden",
+            ),
+            ("activity", json!({ "kind": "" }), 400, "bad_request"),
+            (
+                "activity",
+                json!({ "kind": "page", "detail": "x".repeat(257) }),
+                400,
+                "bad_request",
+            ),
+        ] {
+            let (found, answer) = post(0, route, &token, body.clone()).await?;
+            assert_eq!(
+                (found, &answer["code"]),
+                (status, &json!(code)),
+                "{route} {body}: {answer}"
+            );
+        }
+
+        let (status, body) = post(
+            0,
+            "activity",
+            &token,
+            json!({ "kind": "page", "detail": "/stock" }),
+        )
+        .await?;
+        assert_eq!((status, &body), (200, &json!({})));
+        let frames = watcher
+            .until("the activity", Duration::from_secs(20), |frame| {
+                frame["event"]["event"]["data"]["user"] == "http-writer"
+            })
+            .await?;
+        let event = &frames.last().context("a frame")?["event"]["event"];
+        assert_eq!(event["type"], "user.activity");
+        assert_eq!(
+            event["data"],
+            json!({ "user": "http-writer", "kind": "page", "detail": "/stock" })
+        );
+        let text = stack.admin_metrics("gateway", 0).await?;
+        for (what, outcome) in [
+            ("publish", "forbidden"),
+            ("activity", "bad_request"),
+            ("activity", "done"),
+        ] {
+            let counted = text.lines().any(|line| {
+                let of = |part: &str| line.contains(part);
+                of("roomcast_gateway_asks_total{")
+                    && of(&format!("what=\"{what}\""))
+                    && of(&format!("outcome=\"{outcome}\""))
+            });
+            assert!(counted, "{what} {outcome}");
+        }
         Ok(())
     });
 }

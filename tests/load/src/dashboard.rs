@@ -114,6 +114,7 @@ impl Dashboard {
             RoomRequest {
                 room: place.room.to_string(),
                 cursor: (!place.cursor.is_empty()).then(|| place.cursor.clone()),
+                presence: None,
             }
         });
         let connect = Connect {

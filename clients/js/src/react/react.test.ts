@@ -162,7 +162,8 @@ describe('hooks', () => {
     };
     await show(createElement(View));
     await live(['r']);
-    expect(FakeSocket.last.sentOf('subscribe')).toEqual([{ room: 'r', cursor: 'c1', presence: true }]);
+    expect(FakeSocket.last.sentOf('connect')[0]?.['rooms']).toEqual([{ room: 'r', presence: true }]);
+    expect(FakeSocket.last.sentOf('subscribe')).toEqual([]);
     expect(FakeSocket.last.sentOf('activity')).toEqual([{ kind: 'page', detail: 'customers' }]);
     await say({ presence: { room: 'r', users: [{ user: 'u1', connections: 2, since: '', status: 'active' }, { nobody: 1 }], total: 1 } });
     expect(seen['there']).toEqual(['u1']);

@@ -106,6 +106,7 @@ fn client_body() -> impl Strategy<Value = client_frame::Body> {
                 .map(|room| RoomRequest {
                     room,
                     cursor: cursor.clone(),
+                    presence: flag.then_some(number > 9),
                 })
                 .collect(),
             counters: flag.then_some(number > 9),

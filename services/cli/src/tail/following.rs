@@ -74,6 +74,7 @@ impl Following {
         let rooms = self.places.iter().map(|place| RoomRequest {
             room: place.room.to_string(),
             cursor: place.cursor.clone(),
+            presence: None,
         });
         let connect = Connect {
             token: Some(token.to_owned()),

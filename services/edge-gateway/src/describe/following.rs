@@ -93,7 +93,9 @@ pub fn poll(most: Duration) -> Operation {
         ("rooms", list("How each room begins.")),
         (
             "frames",
-            list("`event`, `status`, `counters`, `preferences`, `disconnect`: frames of the WebSocket."),
+            list(
+                "`event`, `status`, `counters`, `preferences`, `presence`, `disconnect`: frames of the WebSocket.",
+            ),
         ),
         (
             "cursor",
@@ -136,6 +138,11 @@ fn following(operation: Operation) -> Operation {
             "counters",
             "Unread notifications are wanted: the version of those you have, 0 where you have none.",
             json!({ "type": "integer", "minimum": 0 }),
+        )
+        .query(
+            "presence",
+            "Rooms of which presence is wanted, where the policy says so.",
+            several(),
         )
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, Uri};
-use roomcast_access::{Subscribe, TokenError};
+use roomcast_access::{Presence, Subscribe, TokenError};
 use roomcast_proto::cursor::Cursors;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_rights::Current;
@@ -166,6 +166,18 @@ impl Following {
         self.resident.take()
     }
 
+    /// Of the rooms that are open, those whose presence it wants and may see.
+    pub(super) fn watched(&self, open: &[Arc<Subscribe>]) -> Vec<Presence> {
+        let rights = &self.admitted.rights;
+        let wanted = open.iter().filter(|permit| {
+            let name = permit.room().as_str();
+            self.request.presence.iter().any(|wanted| wanted == name)
+        });
+        wanted
+            .filter_map(|permit| rights.presence(permit.room()).ok())
+            .collect()
+    }
+
     /// Its rooms with the decision about each: those named, those that the policy joins, the user's own.
     pub(super) fn rooms(&self) -> Vec<Asked> {
         stream_rooms(&self.request, &self.admitted.rights, self.cursors)
@@ -212,20 +224,30 @@ fn request(uri: &Uri, headers: &HeaderMap, rooms_max: usize) -> Result<StreamReq
             Some(version.map_err(|_| bad("counters is the version that you have, 0 where you have none"))?)
         }
     };
+    let presence = parameters(uri, "presence")?;
+    if presence.len() > rooms_max {
+        return Err(Refusal::new(
+            Code::Limit,
+            format!("presence of at most {rooms_max} rooms"),
+        ));
+    }
     // An empty one is none: the room is new to the client.
     let given = |cursor: String| Some(cursor).filter(|cursor| !cursor.is_empty());
-    Ok(if cursors.len() > 1 {
-        StreamRequest {
-            rooms: rooms.into_iter().zip(cursors.into_iter().map(given)).collect(),
-            cursor: None,
-            counters,
-        }
-    } else {
-        StreamRequest {
-            rooms: rooms.into_iter().map(|room| (room, None)).collect(),
-            cursor: cursors.pop().and_then(given),
-            counters,
-        }
+    let (rooms, cursor) = match cursors.len() {
+        0 | 1 => (
+            rooms.into_iter().map(|room| (room, None)).collect(),
+            cursors.pop().and_then(given),
+        ),
+        _ => (
+            rooms.into_iter().zip(cursors.into_iter().map(given)).collect(),
+            None,
+        ),
+    };
+    Ok(StreamRequest {
+        rooms,
+        cursor,
+        counters,
+        presence,
     })
 }
 
@@ -265,8 +287,27 @@ mod tests {
                 .collect(),
             cursor: cursor.map(owned),
             counters: None,
+            presence: Vec::new(),
         });
         assert_eq!(found, expected, "{query} {last:?}");
+    }
+
+    #[test]
+    fn presence_is_wanted_of_so_many_rooms_as_may_be_followed() {
+        let read = |query: &str| {
+            let uri: Uri = format!("/v1/sse?{query}").parse().unwrap();
+            let read = request(&uri, &HeaderMap::new(), 3);
+            read.map(|request| request.presence)
+                .map_err(|refusal| refusal.code)
+        };
+        assert_eq!(
+            read("room=a&presence=a&presence=b"),
+            Ok(vec!["a".to_owned(), "b".to_owned()])
+        );
+        assert_eq!(
+            read("presence=a&presence=b&presence=c&presence=d"),
+            Err(Code::Limit)
+        );
     }
 
     #[test]

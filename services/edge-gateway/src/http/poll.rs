@@ -13,7 +13,7 @@ use axum::response::Response;
 use bytes::{BufMut, BytesMut};
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use roomcast_access::Subscribe;
+use roomcast_access::{Presence, Subscribe};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::frame::{Disconnect, PreferencesKept, ServerFrame, Status, server_frame};
@@ -31,6 +31,7 @@ use crate::allowance::Operation;
 use crate::bells::Bell;
 use crate::error::problem;
 use crate::hub::{Outcome, Together};
+use crate::presence_driver::PUSHED_MAX;
 use crate::session::{self, Asked, From};
 
 /// Bytes of events in one answer; the rest is asked for with the cursor of the answer.
@@ -61,6 +62,11 @@ async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Respons
         })?;
         Some((held, following.take_resident()))
     };
+    let rooms = permits(&following.rooms());
+    let rooms = rooms.iter().map(|permit| permit.room());
+    desk.roll_call
+        .polled(&following.admitted, rooms, hold, unix_millis());
+    let mut moves = desk.roll_call.moves();
     let mut rights = desk.gate.rights().clone();
     let known_counters = following.request.counters;
     let mut rung = known_counters.map(|known| Rung::new(desk, &following.admitted, known));
@@ -74,7 +80,9 @@ async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Respons
         let permits = permits(&rooms);
         let left = until.saturating_duration_since(Instant::now());
         // Who gets counters gets an answer, whatever it knows of rooms.
-        let tag = known.as_deref().filter(|_| !is_rung(rung.as_ref()));
+        let watched = following.watched(&permits);
+        let is_told = is_rung(rung.as_ref()) || !watched.is_empty();
+        let tag = known.as_deref().filter(|_| !is_told);
         let news = tokio::select! {
             biased;
             () = desk.draining.cancelled() => return Ok(drained(following.request.cursor.as_deref())),
@@ -86,6 +94,10 @@ async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Respons
                 continue;
             }
             () = rung_anew(&mut rung), if !left.is_zero() => {
+                until = Instant::now();
+                continue;
+            }
+            () = moves.of(&watched), if !left.is_zero() && !watched.is_empty() => {
                 until = Instant::now();
                 continue;
             }
@@ -105,7 +117,8 @@ async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Respons
                 following.admitted.rights.tenant(),
                 &rooms,
                 &permits,
-                (&together, rung.as_ref().and_then(Rung::bell)),
+                &together,
+                &told(desk, &following, rung.as_ref().and_then(Rung::bell), &watched),
             ),
         });
     }
@@ -177,7 +190,8 @@ fn answer(
     tenant: &Tenant,
     rooms: &[Asked],
     permits: &[Arc<Subscribe>],
-    (together, bell): (&Together, Option<Bell>),
+    together: &Together,
+    told: &[ServerFrame],
 ) -> Response {
     let write = |cursor: &Cursor| desk.hub.cursors().write(tenant, cursor).to_string();
     let page = together.page(desk.page_events, EVENT_BYTES_MAX);
@@ -209,7 +223,7 @@ fn answer(
         body.put_slice(frame.to_json().as_bytes());
         count += 1;
     }
-    for frame in bell.iter().flat_map(told) {
+    for frame in told {
         put_comma(&mut body, count);
         body.put_slice(frame.to_json().as_bytes());
         count += 1;
@@ -230,19 +244,24 @@ fn answer(
     finish(body, cursor.map(|cursor| write(&cursor)).as_deref(), more)
 }
 
-/// What the user has not read, and how it wants to be told of it.
-fn told(bell: &Bell) -> impl Iterator<Item = ServerFrame> {
-    let counters = server_frame::Body::Counters(bell.counters);
-    let preferences = bell.preferences.as_ref().map(|preferences| {
-        server_frame::Body::Preferences(PreferencesKept {
+/// What stands before events: what the user has not read, how it wants to be told of it, and who is in the rooms that it watches.
+fn told(desk: &Desk, following: &Following, bell: Option<Bell>, watched: &[Presence]) -> Vec<ServerFrame> {
+    let preferences = bell.as_ref().and_then(|bell| {
+        Some(PreferencesKept {
             version: bell.record,
-            preferences: bytes::Bytes::copy_from_slice(preferences.as_bytes()),
+            preferences: bytes::Bytes::copy_from_slice(bell.preferences.as_ref()?.as_bytes()),
         })
     });
-    [Some(counters), preferences]
+    let counters = bell.map(|bell| server_frame::Body::Counters(bell.counters));
+    let bodies = counters
         .into_iter()
-        .flatten()
-        .map(ServerFrame::push)
+        .chain(preferences.map(server_frame::Body::Preferences));
+    let is_known = desk.hub.is_sure() && desk.roll_call.is_current();
+    let watched = watched.iter().filter(|_| is_known).map(|permit| {
+        let set = desk.roll_call.set(permit, &following.admitted.user, PUSHED_MAX);
+        server_frame::Body::Presence(set)
+    });
+    bodies.chain(watched).map(ServerFrame::push).collect()
 }
 
 async fn rung_anew(rung: &mut Option<Rung>) {

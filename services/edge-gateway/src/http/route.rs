@@ -13,6 +13,9 @@ pub(super) enum Route {
     Metrics,
     Series,
     Command,
+    Presence,
+    Publish,
+    Activity,
     Feed,
     Marks,
     Preferences,
@@ -32,6 +35,9 @@ impl Route {
             Some("sse") => Self::Sse,
             Some("poll") => Self::Poll,
             Some("state") => Self::State,
+            Some("presence") => Self::Presence,
+            Some("publish") => Self::Publish,
+            Some("activity") => Self::Activity,
             Some("feed") => Self::Feed,
             Some("marks") => Self::Marks,
             Some("preferences") => Self::Preferences,
@@ -90,7 +96,13 @@ impl Route {
     fn is_post(self) -> bool {
         matches!(
             self,
-            Self::Command | Self::Marks | Self::Preferences | Self::Refresh | Self::Ticket
+            Self::Command
+                | Self::Publish
+                | Self::Activity
+                | Self::Marks
+                | Self::Preferences
+                | Self::Refresh
+                | Self::Ticket
         )
     }
 
@@ -105,6 +117,9 @@ impl Route {
             Self::Metrics => "metrics",
             Self::Series => "series",
             Self::Command => "command",
+            Self::Presence => "presence",
+            Self::Publish => "publish",
+            Self::Activity => "activity",
             Self::Feed => "feed",
             Self::Marks => "marks",
             Self::Preferences => "preferences",

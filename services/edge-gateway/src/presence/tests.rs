@@ -76,6 +76,45 @@ fn a_user_is_one_however_many_tabs_and_gateways() {
 }
 
 #[test]
+fn who_polls_is_there_as_one_connection_until_a_while_after_the_last_poll() {
+    let mut presence = Presence::new("a".into());
+    let (lobby, ada) = (place("lobby"), user("ada"));
+    let between = polls::BETWEEN_MILLIS;
+    // Two tabs: one held for 25 s, one answered at once, again and again.
+    presence.polled(&lobby, &ada, &roles(), 100, (1_000, 25_000));
+    for now in [1_500, 7_500, 13_500] {
+        presence.tick(now);
+        presence.polled(&lobby, &ada, &roles(), 200, (now, 0));
+        assert_eq!(seen(&presence, "lobby"), [("ada".to_owned(), 1, 100)]);
+    }
+    // A socket beside it counts by itself.
+    presence.enter(&lobby, &ada, &roles(), 300);
+    assert_eq!(seen(&presence, "lobby"), [("ada".to_owned(), 2, 100)]);
+    presence.leave(&lobby, &ada, 20_000);
+    presence.take_changed();
+    presence.tick(26_000 + between - 1);
+    assert_eq!(seen(&presence, "lobby"), [("ada".to_owned(), 1, 100)]);
+    assert!(
+        presence.take_changed().is_empty(),
+        "a poll changes nothing that is seen"
+    );
+    presence.tick(26_000 + between);
+    assert_eq!(seen(&presence, "lobby"), [("ada".to_owned(), 0, 100)], "away");
+    // Back within the grace: the same user since the same time.
+    presence.polled(&lobby, &ada, &roles(), 400, (40_000, 0));
+    presence.tick(40_000 + between - 1);
+    assert_eq!(seen(&presence, "lobby"), [("ada".to_owned(), 1, 100)]);
+    presence.tick(40_000 + between);
+    presence.tick(40_000 + between + GRACE_MILLIS);
+    assert!(presence.rooms.is_empty() && presence.polling() == 0);
+    // Who is not counted in is not held either.
+    for n in 0..ROOM_USERS_MAX + 5 {
+        presence.polled(&lobby, &user(&n.to_string()), &roles(), 0, (90_000, 0));
+    }
+    assert_eq!((presence.polling(), presence.take_cut()), (ROOM_USERS_MAX, 5));
+}
+
+#[test]
 fn a_gateway_that_falls_silent_takes_its_users_with_it_after_the_grace() {
     let mut gateways = [Presence::new("a".into()), Presence::new("b".into())];
     let (lobby, ada) = (place("lobby"), user("ada"));

@@ -115,6 +115,7 @@ pub fn stream_rooms(request: &StreamRequest, rights: &Rights, cursors: Cursors) 
     let named = request.rooms.iter().map(|(room, cursor)| RoomRequest {
         room: room.clone(),
         cursor: cursor.clone(),
+        presence: None,
     });
     let connect = Connect {
         rooms: named.collect(),
@@ -132,7 +133,7 @@ pub fn stream_rooms(request: &StreamRequest, rights: &Rights, cursors: Cursors) 
 /// The rooms of a `connect`: those asked for, in their order, then those the policy joins, then the user's own.
 fn first_rooms(connect: &Connect, rights: &Rights, cursors: Cursors) -> Vec<Asked> {
     let mut rooms: Vec<Asked> = Vec::with_capacity(connect.rooms.len() + 4);
-    for RoomRequest { room, cursor } in &connect.rooms {
+    for RoomRequest { room, cursor, .. } in &connect.rooms {
         if rooms.iter().all(|asked| asked.name != *room) {
             let from = From::read(cursors, rights.tenant(), cursor.as_deref());
             rooms.push(asked(room, from, rights, true));

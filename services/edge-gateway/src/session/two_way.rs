@@ -61,6 +61,38 @@ pub fn order(admitted: &Admitted, command: Command) -> Result<Order, Refusal> {
     })
 }
 
+/// Decides about an event of the user's own, over whichever transport it came.
+///
+/// # Errors
+/// `forbidden` for a room that is not there, for one that is not the user's to publish to, and for what only gateways say.
+pub fn own_event(admitted: &Admitted, publish: Publish) -> Result<Post, Refusal> {
+    let room = Room::parse(&publish.room).ok();
+    // What users do is said by gateways alone.
+    let room = room.filter(|_| publish.r#type != ACTIVITY_TYPE);
+    let permit = room.and_then(|room| admitted.rights.client_publish(&room, &Audience::all()).ok());
+    let permit = permit.ok_or_else(Refusal::forbidden)?;
+    let given = publish.event_id.filter(|id| !id.is_empty());
+    Ok(Post::own(
+        permit.room().clone(),
+        &publish.r#type,
+        given,
+        &publish.data,
+    ))
+}
+
+/// Decides about what a user says it is doing, over whichever transport it came.
+///
+/// # Errors
+/// `bad_request`; `forbidden` where the policy wants no activity.
+pub fn doing(admitted: &Admitted, activity: &Activity, policy: &Policy) -> Result<Post, Refusal> {
+    let fits = |text: &str| text.len() <= ACTIVITY_BYTES_MAX;
+    if !fits(&activity.kind) || !fits(&activity.detail) || activity.kind.is_empty() {
+        let detail = format!("kind, detail: at most {ACTIVITY_BYTES_MAX} bytes, and a kind");
+        return Err(Refusal::new(Code::BadRequest, detail).at("/activity"));
+    }
+    Post::activity(policy, &admitted.user, &activity.kind, &activity.detail).ok_or_else(Refusal::forbidden)
+}
+
 /// What a user wants of its notifications, over whichever transport it came: those of the rooms that open by themselves.
 #[must_use]
 pub fn notifications(admitted: &Admitted, want: Want) -> feed::Request {
@@ -88,16 +120,10 @@ impl Session {
     }
 
     pub(super) fn publish(&self, id: Option<u32>, publish: Publish, policy: &Policy, wishes: &mut Vec<Wish>) {
-        let room = Room::parse(&publish.room).ok();
-        // What users do is said by gateways alone.
-        let room = room.filter(|_| publish.r#type != ACTIVITY_TYPE);
-        let permit = room.and_then(|room| self.admitted.rights.client_publish(&room, &Audience::all()).ok());
-        let Some(permit) = permit else {
-            return refuse_ask(id, "publish", &Refusal::forbidden(), wishes);
-        };
-        let given = publish.event_id.filter(|id| !id.is_empty());
-        let post = Post::own(permit.room().clone(), &publish.r#type, given, &publish.data);
-        self.ask(id, What::Publish(post), policy, wishes);
+        match own_event(&self.admitted, publish) {
+            Ok(post) => self.ask(id, What::Publish(post), policy, wishes),
+            Err(refusal) => refuse_ask(id, "publish", &refusal, wishes),
+        }
     }
 
     pub(super) fn activity(
@@ -108,15 +134,9 @@ impl Session {
         now: Now,
         wishes: &mut Vec<Wish>,
     ) {
-        let fits = |text: &str| text.len() <= ACTIVITY_BYTES_MAX;
-        if !fits(&activity.kind) || !fits(&activity.detail) || activity.kind.is_empty() {
-            let detail = format!("kind, detail: at most {ACTIVITY_BYTES_MAX} bytes, and a kind");
-            let refusal = Refusal::new(Code::BadRequest, detail).at("/activity");
-            return refuse_ask(id, "activity", &refusal, wishes);
-        }
-        let post = Post::activity(policy, &self.admitted.user, &activity.kind, &activity.detail);
-        let Some(post) = post else {
-            return refuse_ask(id, "activity", &Refusal::forbidden(), wishes);
+        let post = match doing(&self.admitted, activity, policy) {
+            Ok(post) => post,
+            Err(refusal) => return refuse_ask(id, "activity", &refusal, wishes),
         };
         if self.activity.take(now.millis, 1, self.limits.activity) {
             // Never answered when all goes well: nobody waits for it.
@@ -139,10 +159,17 @@ impl Session {
 
     /// A subscription may ask to be told who is there. Without the right to it the room is opened all the same, and nothing is told.
     pub(super) fn watch_asked(&self, subscribe: &Subscribe, wishes: &mut Vec<Wish>) {
-        let room = Room::parse(&subscribe.room).ok().filter(|_| subscribe.presence);
-        if let Some(room) = room.filter(|room| self.presence(room).is_some()) {
-            wishes.push(Wish::Watch(room));
-        }
+        let name = subscribe.presence.then_some(&subscribe.room);
+        wishes.extend(self.watched(name).map(Wish::Watch));
+    }
+
+    /// Of these rooms those where the user may see who is there.
+    pub fn watched<'a>(
+        &'a self,
+        names: impl IntoIterator<Item = &'a String> + 'a,
+    ) -> impl Iterator<Item = Room> + 'a {
+        let rooms = names.into_iter().filter_map(|name| Room::parse(name).ok());
+        rooms.filter(|room| self.presence(room).is_some())
     }
 
     /// A page of notifications. Of those rooms that open by themselves, so that it is the same on all of the user's devices.

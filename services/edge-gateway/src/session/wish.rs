@@ -69,6 +69,8 @@ pub struct StreamRequest {
     pub cursor: Option<String>,
     /// The version of the counters that it has, where it wants to be told of them; 0: it has none.
     pub counters: Option<u64>,
+    /// The rooms of which it wants to be told who is there.
+    pub presence: Vec<String>,
 }
 
 /// The answer that opens rooms.

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read};
 
 use roomcast_proto::close::Close;
-use roomcast_proto::frame::{ClientFrame, ServerFrame, client_frame};
+use roomcast_proto::frame::{BadFrame, ClientFrame, ServerFrame, client_frame};
 
 use super::Shard;
 use crate::admission::TooMany;
@@ -139,6 +139,7 @@ impl Shard {
             Stage::Echo => {}
             Stage::Handshake { handshake, .. } => {
                 let handshake = std::mem::take(&mut **handshake);
+                let presence = presence_wanted(&frame);
                 match handshake.accept(frame, &self.shared.gate, self.shared.limits.session, self.now) {
                     Ok((session, opening)) => {
                         connection.stranger = None;
@@ -147,8 +148,9 @@ impl Shard {
                             return self.one_too_many(key, opening.id, limit);
                         }
                         let counted = session.is_counted();
-                        connection.stage = Stage::Session(Box::new(session));
                         wishes.push(Wish::Open(opening));
+                        wishes.extend(session.watched(&presence).map(Wish::Watch));
+                        connection.stage = Stage::Session(Box::new(session));
                         if counted {
                             wishes.push(Wish::Listen);
                         }
@@ -208,6 +210,7 @@ impl Shard {
             return;
         };
         let handshake = std::mem::take(&mut **handshake);
+        let presence = request.presence.clone();
         let Some((session, opening)) = handshake.stream(request, self.shared.limits.session) else {
             return self.end(key, Close::BadToken);
         };
@@ -215,6 +218,8 @@ impl Shard {
         if session.is_counted() {
             wishes.push(Wish::Listen);
         }
+        // After its rooms are open: who is in a room is told only to those who have it.
+        wishes.extend(session.watched(&presence).map(Wish::Watch));
         connection.stage = Stage::Session(Box::new(session));
         self.schedule(key);
         self.carry_out(key, &mut wishes);
@@ -298,6 +303,19 @@ impl Shard {
             ) => {}
         }
     }
+}
+
+/// The rooms of a `connect` of which presence is wanted.
+fn presence_wanted(frame: &Result<ClientFrame, BadFrame>) -> Vec<String> {
+    let Ok(ClientFrame {
+        body: Some(client_frame::Body::Connect(connect)),
+        ..
+    }) = frame
+    else {
+        return Vec::new();
+    };
+    let wanted = connect.rooms.iter().filter(|asked| asked.presence == Some(true));
+    wanted.map(|asked| asked.room.clone()).collect()
 }
 
 /// The connection's name as it is shown.

@@ -8,20 +8,18 @@ use roomcast_access::Policy;
 use roomcast_proto::frame::{ServerFrame, server_frame};
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::presence::USERS_SHOWN_MAX;
-use roomcast_proto::refusal::{Code, Refusal};
+use roomcast_proto::refusal::Refusal;
 
 use super::Shard;
 use crate::connection::Connection;
 use crate::encoding::Ready;
 use crate::outbox::{Class, StateKey};
 use crate::presence::Place;
-use crate::presence_driver::{PUSHED_MAX, RollCall};
+use crate::presence_driver::{self, PUSHED_MAX, RollCall};
 use crate::session::{OpenRoom, Session};
 
 /// What a newer set takes the place of in an outbox. Keys of state values have no dot.
 const PUSHED: &str = "presence.";
-/// When to ask again whoever is cut off from the others, milliseconds.
-const RETRY_MILLIS: u64 = 1_000;
 
 impl Shard {
     /// Answers who is in a room, unless this gateway is cut off: what it knows may be old, and rights, too.
@@ -34,8 +32,7 @@ impl Shard {
         };
         let user = Arc::clone(session.user_name());
         if !known {
-            let refusal = Refusal::new(Code::Unavailable, "who is there is not known at the moment");
-            return self.refuse(key, id, &refusal.retry_after_ms(RETRY_MILLIS));
+            return self.refuse(key, id, &presence_driver::unknown());
         }
         if id.is_some() {
             let set = self.shared.roll_call.set(&permit, &user, USERS_SHOWN_MAX);

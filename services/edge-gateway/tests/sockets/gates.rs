@@ -72,7 +72,7 @@ const fn post(
     }
 }
 
-const ROUTES: [Route; 16] = [
+const ROUTES: [Route; 19] = [
     read("stream", "/v1/sse?room=N&cursor=C", Names::Room, Cursor::Follows),
     read(
         "held poll",
@@ -96,12 +96,27 @@ const ROUTES: [Route; 16] = [
     read("state", "/v1/state?room=N", Names::Room, Cursor::None),
     read("metrics", "/v1/metrics?room=N", Names::Room, Cursor::None),
     read("series", "/v1/metrics/m?room=N", Names::Room, Cursor::None),
+    read("presence", "/v1/presence?room=N", Names::Room, Cursor::None),
     read("feed", "/v1/feed?before=C", Names::Nothing, Cursor::Refused),
     post(
         "command",
         "/v1/commands/N",
         r#"{"key":"k"}"#,
         Names::Command,
+        Cursor::None,
+    ),
+    post(
+        "publish",
+        "/v1/publish",
+        r#"{"room":"N","type":"t","data":1}"#,
+        Names::Room,
+        Cursor::None,
+    ),
+    post(
+        "activity",
+        "/v1/activity",
+        r#"{"kind":"page"}"#,
+        Names::Nothing,
         Cursor::None,
     ),
     post(
@@ -547,7 +562,7 @@ async fn more_rooms_than_allowed_are_refused_at_every_gate_that_takes_several() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_much_of_anything_is_told_to_wait_at_every_gate() {
-    let rates = "subscribe=1/1,history=1/1,read=1/1,command=1/1,presence=1/1,publish=1/1,feed=1/1,mark=1/1,refresh=1/1,ticket=1/1,device=1/1";
+    let rates = "subscribe=1/1,history=1/1,read=1/1,command=1/1,presence=1/1,publish=1/1,feed=1/1,mark=1/1,refresh=1/1,ticket=1/1,device=1/1,activity=1/1";
     let Some(gateway) = Gateway::start(&[("ROOMCAST_OPERATION_RATES", rates)]).await else {
         return;
     };

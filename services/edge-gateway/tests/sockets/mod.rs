@@ -18,6 +18,7 @@ mod life;
 mod limits;
 mod memory;
 mod own;
+mod packed;
 mod polls;
 mod presence;
 mod protobuf;

@@ -1,9 +1,12 @@
 //! Presence at one gateway, with another one that the test plays, and with NATS away.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use roomcast_harness::client::Client;
 use roomcast_harness::eventually;
+use roomcast_harness::http::Http;
+use roomcast_harness::stream::Stream;
 use roomcast_proto::ids::Room;
 use roomcast_proto::presence::{Here, Is, Said, What};
 use roomcast_proto::subject;
@@ -153,6 +156,97 @@ async fn a_room_that_thousands_enter_at_another_gateway_is_pushed_seldom_and_sho
     until(&mut client, "gone", |answer| named(answer) == ["watcher"]).await;
 }
 
+/// Over HTTP it is asked in the same words, a stream is told when it says of which rooms, and who polls is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_socket_who_is_there_is_asked_told_and_counted_the_same() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let http = Http::default();
+    let token = |user: &str| gateway.signer.token(user, &["staff"]);
+    let (mut socket, _) = gateway.client("socket", &["staff"], &["floor"]).await;
+    until(&mut socket, "itself", |answer| named(answer) == ["socket"]).await;
+    let path = "/v1/sse?room=floor&presence=floor&presence=bookings&presence=money&presence=%20";
+    let mut stream = Stream::open(&gateway.url, path, Some(&token("stream")), &[])
+        .await
+        .unwrap();
+    let both = |frame: &Value| named(frame) == ["socket", "stream"];
+    stream.until("it is told at once", SOON, both).await.unwrap();
+    let poll = format!("{}/v1/poll?room=floor&wait=0", gateway.url);
+    let polled = http.get(&poll, Some(&token("poll"))).await.unwrap();
+    assert_eq!(polled.status, 200, "{}", polled.text());
+    assert_eq!(polled.json()["frames"], json!([]), "nobody asked who is there");
+    let three = |frame: &Value| named(frame) == ["socket", "stream", "poll"];
+    stream.until("who polls is there", SOON, three).await.unwrap();
+    let over_socket = until(&mut socket, "all three", three).await;
+    let asked = format!("{}/v1/presence?room=floor", gateway.url);
+    let answer = http.get(&asked, Some(&token("poll"))).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let shown = |set: &Value| (set["room"].clone(), set["total"].clone(), set["users"][0].clone());
+    assert_eq!(shown(&answer.json()), shown(&over_socket["presence"]));
+    // Held, a poll is answered when somebody comes.
+    let mut cursor = polled.json()["cursor"].as_str().unwrap().to_owned();
+    let watcher = token("poll");
+    let (newcomer, answer) = tokio::join!(
+        async {
+            eventually("it is held", SOON, || async {
+                gateway.metric("roomcast_gateway_polls_held") > 0.0
+            })
+            .await;
+            gateway.client("newcomer", &["staff"], &["floor"]).await
+        },
+        async {
+            loop {
+                let held = format!(
+                    "{}/v1/poll?room=floor&presence=floor&presence=money&wait=25&cursor={cursor}",
+                    gateway.url
+                );
+                let answer = http.get(&held, Some(&watcher)).await.unwrap();
+                cursor = answer.json()["cursor"].as_str().unwrap().to_owned();
+                if named(&answer.json()["frames"][0]).contains(&"newcomer") {
+                    return answer;
+                }
+            }
+        }
+    );
+    assert_eq!(
+        answer.json()["frames"].as_array().unwrap().len(),
+        1,
+        "{}",
+        answer.text()
+    );
+    drop(newcomer);
+
+    // A room that does not show it tells nobody, whatever they ask for.
+    let plain = gateway.signer.token("plain", &["user"]);
+    let mut blind = Stream::open(&gateway.url, path, Some(&plain), &[]).await.unwrap();
+    let connected = blind.next(SOON).await.unwrap().unwrap();
+    assert!(connected["connected"].is_object(), "{connected}");
+    let there = |frame: &Value| named(frame).contains(&"plain");
+    stream
+        .until("who may not see is seen", SOON, there)
+        .await
+        .unwrap();
+    gateway.event("floor", "all", "last", json!({})).await;
+    let last = |frame: &Value| frame["event"]["event"]["id"] == "last";
+    let frames = blind.until("what comes after it", SOON, last).await.unwrap();
+    assert!(
+        frames.iter().all(|frame| frame["presence"].is_null()),
+        "{frames:?}"
+    );
+
+    // Without NATS nobody knows.
+    gateway.nats.signal("STOP");
+    eventually("it is not known", SOON, || async {
+        let answer = http.get(&asked, Some(&token("asker"))).await.unwrap();
+        answer.status == 503
+            && answer.json()["code"] == "unavailable"
+            && answer.json()["retryAfterMs"] == 1_000
+    })
+    .await;
+    gateway.nats.signal("CONT");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_cut_off_says_so_and_nothing_else() {
     let Some(gateway) = Gateway::start(&[]).await else {
@@ -180,9 +274,14 @@ async fn whoever_is_cut_off_says_so_and_nothing_else() {
     assert!(bytes.iter().all(|text| text.contains("forbidden")), "{bytes:?}");
     gateway.nats.signal("CONT");
     // Whether or not the connections outlived it: whoever is there is shown.
-    eventually("it is known again", SOON, async || {
-        let (mut again, _) = gateway.client("again", &["staff"], &["floor"]).await;
-        named(&asked(&mut again, "floor").await).contains(&"again")
+    eventually("it is known again", SOON, || async {
+        let token = gateway.signer.token("again", &["staff"]);
+        let connected = Client::connect(&gateway.url, &token, &["floor"], &HashMap::new()).await;
+        // Nobody is let in before the gateway hears NATS.
+        match connected {
+            Ok((mut again, _)) => named(&asked(&mut again, "floor").await).contains(&"again"),
+            Err(_) => false,
+        }
     })
     .await;
 }

@@ -61,6 +61,7 @@ impl Peer {
         let rooms = rooms.iter().map(|room| RoomRequest {
             room: (*room).to_owned(),
             cursor: cursors.get(*room).cloned(),
+            presence: None,
         });
         let connect = Connect {
             token: Some(token),
