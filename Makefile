@@ -116,7 +116,7 @@ compose-check: .tools/compose/check_jsonschema ## Read deploy/compose as compose
 
 sbom: .tools/cyclonedx/cyclonedx ## Write what each binary and the page are made of, as CycloneDX checked by its schema, into target/sbom.
 	@for name in roomcast-edge-gateway roomcast-ingest roomcast-metrics-aggregator roomcast-cli; do python3 deploy/tools/sbom.py $$name target/sbom/$$name.cdx.json; done
-	@cd clients && npm sbom --sbom-format cyclonedx --omit dev >../target/sbom/roomcast-clients.cdx.json
+	@cd clients && npm sbom --sbom-format cyclonedx --omit dev --workspace roomcast-dashboard >../target/sbom/roomcast-clients.cdx.json
 	@PYTHONPATH=.tools/cyclonedx python3 deploy/tools/sbom_check.py target/sbom/*.cdx.json
 
 backup-drill: .tools/bin/nats-server ## Copy a running system's streams under traffic, lose all of NATS, make another one of the copy, and count.

@@ -265,9 +265,9 @@ test('an hour at twenty events a second leaves the memory of the page flat, and 
       },
       { from, count, portion },
     );
-  await pour(0, 12_000, 400);
+  await pour(0, 12_000, 1_000);
   const full = await figures();
-  await pour(12_000, 60_000, 400);
+  await pour(12_000, 60_000, 1_000);
   const hour = await figures();
   // A hundred a second is five in three frames.
   const begun = await figures({ collect: false });

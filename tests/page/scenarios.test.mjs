@@ -1,12 +1,19 @@
 /** Each business on the one page, against the real system: what its people see, do and are told. */
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, statSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
+import { bridge } from '../../clients/socketio/bridge.mjs';
 import { cards, eventually, face, goTo, openPage, row, rows, startBrowser, still, violations } from './browser.mjs';
 import { startSystem } from './system.mjs';
 
+const { io: connect } = createRequire(resolve(import.meta.dirname, '../../clients/socketio/bridge.mjs'))('socket.io-client');
+const HANDLER = resolve(import.meta.dirname, '../../clients/commands/python/handler.py');
 const OUTPUT = resolve(import.meta.dirname, 'output');
 /** Largest picture of a view, in bytes. */
 const PICTURE_BYTES_MAX = 200 * 1024;
@@ -361,6 +368,56 @@ test('deliveries: a command says what came of it; without a connection it waits 
   await command.and(page.locator('[data-state=waiting]')).waitFor();
   await page.getByTestId('pause').click();
   await face(page, 'live');
+});
+
+test('deliveries: clients that speak Socket.IO are told, give commands, and see what is theirs', async () => {
+  const server = createServer();
+  const io = bridge(server, { gateway: system.gateway, rooms: ['dashboard', 'deliveries', 'payments'], log: { warn: () => undefined } });
+  server.listen(0, '127.0.0.1');
+  // A colon is escaped where subjects are spelled.
+  const backend = spawn('python3', [HANDLER, 'delivery=3Aupdate'], { env: { ...process.env, ...system.env }, stdio: ['ignore', 'pipe', 'inherit'] });
+  const tokenOf = (user, role) => new URL(system.urlFor(user, [role])).hash.slice('#token='.length);
+  const sockets = [];
+  const open = (auth, transport) => {
+    const socket = connect(`http://127.0.0.1:${server.address().port}`, { auth, transports: [transport], forceNew: true });
+    sockets.push(socket);
+    socket.heard = [];
+    socket.onAny((name, data) => socket.heard.push(`${name} ${data?.delivery ?? data?.metric ?? data?.code}`));
+    return socket;
+  };
+  try {
+    await Promise.all([once(server, 'listening'), once(backend.stdout, 'data')]);
+    const clerk = open({ token: tokenOf('clerk', 'clerk') }, 'websocket');
+    const vendor = open({ token: tokenOf('vendor', 'vendor') }, 'polling');
+    await Promise.all([once(clerk, 'connect'), once(vendor, 'connect')]);
+    for (const [auth, code] of [[{}, 'no_token'], [{ token: 'nonsense' }, 'unauthenticated']]) {
+      const [error] = await once(open(auth, 'websocket'), 'connect_error');
+      assert.equal(error.data.code, code);
+    }
+    // Values that hold come at the beginning.
+    await eventually('the numbers', () => clerk.heard.includes('metric.updated deliveries'));
+    const delivery = { delivery: id('d'), vendor: 'Bakery Fener', item: '2 breads', status: 'new' };
+    await system.publish('payment:added', { payment: id('p'), delivery: delivery.delivery, amount: 10, currency: 'TRY' }, { room: 'payments', audience: 'admin' });
+    await system.publish('delivery:updated', delivery, { room: 'deliveries', audience: 'vendor' });
+    for (const socket of [clerk, vendor]) await eventually('the delivery', () => socket.heard.includes(`delivery:updated ${delivery.delivery}`));
+    // Sent twice under one key it is carried out once.
+    const order = { delivery: delivery.delivery, key: 'press-1' };
+    const answers = await Promise.all([1, 2].map(() => clerk.timeout(20_000).emitWithAck('delivery:update', order)));
+    for (const answer of answers) assert.deepEqual(answer, { ok: true, data: { delivery: delivery.delivery, updatedBy: 'clerk', asked: 1 } });
+    assert.equal((await vendor.timeout(20_000).emitWithAck('delivery:update', order)).error.code, 'forbidden');
+    vendor.emit('payment:add', {});
+    await eventually('who asks for no answer is told as well', () => vendor.heard.includes('error forbidden'));
+    assert.equal(await clerk.timeout(20_000).emitWithAck('ping', 'p'), 'p');
+    for (const { heard } of [clerk, vendor]) {
+      assert.equal(heard.filter((one) => one.startsWith('delivery:updated')).length, 1);
+      assert.ok(!heard.some((one) => one.startsWith('payment:added')), 'nobody may see payments here');
+    }
+    assert.ok(!vendor.heard.some((one) => one.startsWith('metric')), 'numbers are not the vendor’s');
+  } finally {
+    for (const socket of sockets) socket.disconnect();
+    backend.kill();
+    await io.close();
+  }
 });
 
 test('restaurant: every view, light, dark and on a phone', async () => {

@@ -19,7 +19,7 @@ import { randomId } from './random-id.js';
 import type { RoomHandlers } from './room.js';
 import type { SharedOptions } from './shared.js';
 import { TabAsks } from './tab-asks.js';
-import { TabSubscription } from './tab-subscription.js';
+import { TabRooms } from './tab-rooms.js';
 
 /** The hub is asked what it counted no more often than this, in milliseconds. */
 const COUNT_MS = 1_000;
@@ -35,7 +35,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   readonly #options: SharedOptions;
   readonly #credentials: Credentials;
   readonly #id = randomId();
-  readonly #subs = new Map<number, TabSubscription>();
+  readonly #rooms: TabRooms;
   readonly #asks = new TabAsks((message) => this.#say(message));
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   readonly #notes = new Set<(push: NotificationPush) => void>();
@@ -47,13 +47,13 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   #offset = 0;
   #next = 1;
   #isPaused = false;
-  #isHidden = false;
   #unlisten: (() => void) | undefined;
   #turn = 0;
 
   constructor(options: SharedOptions) {
     this.#options = options;
     this.#credentials = new Credentials(options.token);
+    this.#rooms = new TabRooms((message) => this.#say(message), (listener) => this.#call(listener), options.whileHidden);
   }
 
   /** As the hub last said; who looks has it asked for newer ones. */
@@ -71,7 +71,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   }
 
   connect(): void {
-    this.#unlisten ??= listenToPage((what) => this.#say({ t: 'do', what }), (isHidden) => this.#seen(isHidden));
+    this.#unlisten ??= listenToPage((what) => this.#say({ t: 'do', what }), (isHidden) => this.#rooms.seen(isHidden));
     if (this.#place !== undefined) return this.#say({ t: 'do', what: 'connect' });
     void this.#settle();
   }
@@ -90,14 +90,14 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   pause(): void {
     if (this.#isPaused || this.connection.status === 'idle' || this.connection.status === 'closed') return;
     this.#isPaused = true;
-    for (const sub of this.#subs.values()) this.#holdOrRelease(sub);
+    this.#rooms.paused(true);
     this.#show({ ...this.connection, status: 'paused' });
   }
 
   resume(): void {
     if (!this.#isPaused) return;
     this.#isPaused = false;
-    for (const sub of this.#subs.values()) this.#holdOrRelease(sub);
+    this.#rooms.paused(false);
     this.#show(this.#hubState ?? this.connection);
     this.#asks.release();
   }
@@ -113,27 +113,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   }
 
   subscribe<E extends EventMap = M>(room: string, handlers: RoomHandlers<E>): Subscription {
-    const sub = new TabSubscription(this.#takeNumber(), room, handlers as RoomHandlers, (listener) => this.#call(listener));
-    this.#subs.set(sub.n, sub);
-    this.#begin(sub);
-    return {
-      room,
-      state: sub.values,
-      get cursor() {
-        return sub.cursor;
-      },
-      hold: () => {
-        sub.isHeld = true;
-        this.#holdOrRelease(sub);
-      },
-      release: () => {
-        sub.isHeld = false;
-        this.#holdOrRelease(sub);
-      },
-      unsubscribe: () => {
-        if (this.#subs.delete(sub.n)) this.#say({ t: 'unsub', n: sub.n });
-      },
-    };
+    return this.#rooms.subscribe(this.#takeNumber(), room, handlers as RoomHandlers);
   }
 
   snapshot(room: string, events = 50): Promise<Snapshot> {
@@ -187,13 +167,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   }
 
   rooms(): RoomStanding[] {
-    const standing = new Map<string, RoomStanding>();
-    for (const { room, cursor, stood, values } of this.#subs.values()) {
-      const before = standing.get(room);
-      const joined = stood && this.connection.status === 'live';
-      standing.set(room, { room, cursor, joined, caughtUp: joined, keys: values.size, subscriptions: (before?.subscriptions ?? 0) + 1 });
-    }
-    return [...standing.values()];
+    return this.#rooms.standing(this.connection.status === 'live');
   }
 
   report(problem: unknown): void {
@@ -249,25 +223,9 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
     this.#pipe = pipe;
     pipe.onmessage = (message: ToTab) => this.#pipe === pipe && this.#hear(message);
     this.#say({ t: 'do', what: 'connect' });
-    for (const sub of this.#subs.values()) this.#begin(sub);
+    this.#rooms.begin();
     if (this.#notes.size > 0) this.#say({ t: 'notes' });
     this.#asks.giveAgain(this.#isPaused);
-  }
-
-  #begin(sub: TabSubscription): void {
-    this.#say(sub.begin());
-    this.#holdOrRelease(sub, true);
-  }
-
-  #holdOrRelease(sub: TabSubscription, isNew = false): void {
-    const hides = (sub.handlers.whileHidden ?? this.#options.whileHidden ?? 'hold') === 'hold';
-    const isHeld = sub.isHeld || this.#isPaused || (this.#isHidden && hides);
-    if (isHeld || !isNew) this.#say({ t: isHeld ? 'hold' : 'release', n: sub.n });
-  }
-
-  #seen(isHidden: boolean): void {
-    this.#isHidden = isHidden;
-    for (const sub of this.#subs.values()) this.#holdOrRelease(sub);
   }
 
   #hear(message: ToTab): void {
@@ -294,7 +252,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
       case 'here':
         return;
       default:
-        this.#subs.get(message.n)?.hear(message);
+        this.#rooms.hear(message);
     }
   }
 
