@@ -3,6 +3,7 @@
 import argparse
 import math
 import pathlib
+import re
 import sys
 
 # tests/load/RESULTS.md: two cores of an AMD EPYC, one NATS node that syncs each write. Seconds of CPU, bytes.
@@ -23,6 +24,21 @@ BUSY_CORE = 0.6
 # Acknowledgements a second of one JetStream stream that syncs each write (measured with 64 publishers), and events in an atomic batch.
 SYNCS, BATCH = 1_450, 100
 OVERHEAD = 180               # bytes around an event in the stream: subject, id, headers
+# Rows of RESULTS.md that the figures above are of. --check wants each within a factor of two: a machine's mood is less, a change of the
+# code that nobody told this page of is more.
+MEASURED = [
+    ("gateway CPU per delivery, 1000 × 20/s, JSON", DELIVERY * 1e6),
+    ("gateway CPU per delivery, 1000 × 400/s", DELIVERY_BUSY * 1e6),
+    ("CPU of upgrade, token (EdDSA, 34 µs of it the signature), policy, connect with 3 rooms; each its own user, all at once", HANDSHAKE * 1e6),
+    ("RSS per idle connection in 3 rooms and its user's own, 10000 connections, JSON", CONNECTION),
+    ("RSS of an empty gateway", GATEWAY / (1 << 20)),
+    ("ingest CPU per event, single POST on a kept connection", EVENT_HTTP * 1e6),
+    ("ingest CPU per event, HTTP batches of 100", EVENT_BATCH * 1e6),
+    ("ingest CPU per event, NATS request", EVENT_NATS * 1e6),
+    ("aggregator CPU per event, sum + count by 1,000 groups, reading and writing state included", FOLD * 1e6),
+    ("gateway ready, 200000 events to read into memory", READING * 200_000),
+]
+WITHIN = 2
 
 
 def sized(connections, events, members, size, keep, folds, busy=False, batched=True):
@@ -82,10 +98,27 @@ def table():
     return "\n".join(lines)
 
 
+def drifted(results):
+    """Figures that are not what was measured last."""
+    rows = re.findall(r"^\| \S+ \| ([^|]+) \| ([\d.]+)[ (]", results, re.M)
+    # Digits of a name are of that run: 34 µs of it the signature.
+    bare = lambda name: re.sub(r"\d+ µs of it", "µs of it", name.strip())
+    last = {bare(name): float(figure) for name, figure in rows}
+    for name, figure in MEASURED:
+        found = last.get(bare(name))
+        if found is None:
+            yield f"tests/load/RESULTS.md has no row: {name}"
+        elif not found / WITHIN <= figure <= found * WITHIN:
+            yield f"deploy/tools/sizing.py counts with {figure:.4g}, measured was {found:.4g}: {name}"
+
+
 def main():
     if sys.argv[1:] == ["--check"]:
-        page = pathlib.Path(__file__).resolve().parent.parent.parent / "SIZING.md"
-        sys.exit(None if table() in page.read_text() else f"the table of {page.name} is not this:\n{table()}")
+        root = pathlib.Path(__file__).resolve().parent.parent.parent
+        wrong = list(drifted((root / "tests" / "load" / "RESULTS.md").read_text()))
+        if table() not in (root / "SIZING.md").read_text():
+            wrong.append(f"the table of SIZING.md is not this:\n{table()}")
+        sys.exit("\n".join(wrong) or None)
     parser = argparse.ArgumentParser(description="How much a load needs, by what was measured.")
     parser.add_argument("--connections", type=int, required=True, help="clients that are connected at the fullest hour")
     parser.add_argument("--events", type=float, required=True, help="events a second at the fullest minute")
