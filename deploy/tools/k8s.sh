@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kubectl=$(./deploy/tools/kubectl.sh)
-if [ -z "$kubectl" ] || [ ! -d .tools/kubernetes ]; then
-  echo "SKIPPED kubectl and kubernetes-validate: make tools"
+if [ -z "$kubectl" ] || [ ! -d .tools/kubernetes ] || [ ! -d .tools/foreign/node_modules ] || [ ! -d clients/node_modules/typescript ]; then
+  echo "SKIPPED kubectl, kubernetes-validate, types of foreign kinds: make tools page"
   [ "${CI:-}" != true ] || exit 1
   exit 0
 fi

@@ -15,11 +15,11 @@ import tempfile
 import kubernetes_validate
 import yaml
 
+import k8s_foreign
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # The oldest and the newest that the manifests are for.
 VERSIONS = ["1.30", "1.37"]
-# Kinds of others, of which no schema is here.
-FOREIGN = {"HTTPRoute", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
 # Seconds left after the drain.
 MARGIN = 10
 SOURCES = "\n".join(path.read_text() for path in (ROOT / "services").rglob("*.rs"))
@@ -59,7 +59,7 @@ def has_port(template, port):
 
 def schemas(docs):
     for doc in docs:
-        if doc["kind"] in FOREIGN:
+        if doc["kind"] in k8s_foreign.KINDS:
             continue
         for version in VERSIONS:
             try:
@@ -188,16 +188,25 @@ def restricted(docs):
                 yield f"{name(doc)}: {container['image']} may be anything"
 
 
+def lame_duck():
+    """Seconds in which a server of NATS lets its clients go, as its configuration says."""
+    text = (ROOT / "deploy" / "nats" / "node.conf.example").read_text()
+    return sum(int(re.search(rf'^{word}: "(\d+)s"$', text, re.M)[1]) for word in ("lame_duck_grace_period", "lame_duck_duration"))
+
+
 def times(docs):
+    """Probes ask ports that are there; who is asked to end has the time that it takes."""
     for doc, template in pods(docs):
         for container in template["spec"]["containers"]:
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 if probe in container and not has_port(template, container[probe]["httpGet"]["port"]):
                     yield f"{name(doc)}: {probe} asks a port that is not there"
             values = {e["name"]: e.get("value") for e in container.get("env", [])}
-            drain = values.get("ROOMCAST_DRAIN_SECONDS")
             before = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-            if drain and template["spec"].get("terminationGracePeriodSeconds", 30) < before + int(drain) + MARGIN:
+            drain = {"Deployment": values.get("ROOMCAST_DRAIN_SECONDS"), "StatefulSet": lame_duck()}.get(doc["kind"], 0)
+            if drain is None:
+                yield f"{name(doc)}: does not say for how long it drains"
+            elif template["spec"].get("terminationGracePeriodSeconds", 30) < before + int(drain) + MARGIN * (doc["kind"] != "Job"):
                 yield f"{name(doc)}: is killed before it has drained"
 
 
@@ -269,7 +278,7 @@ def room(docs):
                     yield f"{name(other)}: with maxSurge {surge} the fullest gateway is full at a mean of {target}"
 
 
-CHECKS = [schemas, selectors, targets, references, settings, restricted, times, room, accepted]
+CHECKS = [schemas, k8s_foreign.complaints, selectors, targets, references, settings, restricted, times, room, accepted]
 
 
 def complaints(docs):
@@ -308,9 +317,16 @@ def ways(docs):
     yield broken("memory without end", lambda d, _: container(d).pop("resources"))
     yield broken("memory too small for its settings", lambda d, _: container(d)["resources"]["limits"].update(memory="512Mi"))
     if ("ScaledObject", "edge-gateway") in [(doc["kind"], doc["metadata"]["name"]) for doc in docs]:
+        yield broken("a field of KEDA's with a slip", lambda d, _: d[("ScaledObject", "edge-gateway")]["spec"].update(minReplicas=3))
+        yield broken("a rule without an expression", lambda d, _: d[("PrometheusRule", "roomcast")]["spec"]["groups"][0]["rules"][0].pop("expr"))
+        yield broken("a field of a route with a slip", lambda d, _: d[("HTTPRoute", "edge-gateway")]["spec"].update(parentRef=[]))
         yield broken("scaled too late", lambda d, _: d[("ScaledObject", "edge-gateway")]["spec"]["triggers"][0]["metadata"].update(threshold="9900"))
     yield broken("any image", lambda d, _: container(d).update(image="roomcast/edge-gateway:latest"))
-    yield broken("too little time", lambda d, _: pod(d).update(terminationGracePeriodSeconds=60))
+    yield broken("too little time", lambda d, _: pod(d).update(terminationGracePeriodSeconds=79))
+    yield broken("a longer drain", lambda d, _: [one.update(value="71") for one in container(d)["env"] if one["name"] == "ROOMCAST_DRAIN_SECONDS"])
+    yield broken("a longer pause before the drain", lambda d, _: container(d)["lifecycle"]["preStop"]["sleep"].update(seconds=21))
+    yield broken("a drain that nobody set", lambda d, _: container(d).update(env=[one for one in container(d)["env"] if one["name"] != "ROOMCAST_DRAIN_SECONDS"]))
+    yield broken("too little time for NATS", lambda d, _: d[("StatefulSet", "nats")]["spec"]["template"]["spec"].update(terminationGracePeriodSeconds=44))
     yield broken("replicas that are scaled", lambda d, _: d[("Deployment", "ingest")]["spec"].update(replicas=2))
     if ("HorizontalPodAutoscaler", "ingest") in [(doc["kind"], doc["metadata"]["name"]) for doc in docs]:
         yield broken("nothing to scale", lambda d, _: d[("HorizontalPodAutoscaler", "ingest")]["spec"]["scaleTargetRef"].update(name="x"))
