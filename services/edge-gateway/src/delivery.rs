@@ -409,4 +409,4 @@ fn encode_protobuf(room: &Room, cursor: Option<&str>, body: &[u8]) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

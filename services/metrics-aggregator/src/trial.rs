@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use roomcast_proto::ids::Tenant;
 use roomcast_proto::metric::{Skipped, Status, Update, status_key};
 use serde::Serialize;
 
@@ -14,6 +16,7 @@ use crate::engine::codec::Corrupt;
 use crate::engine::metric::Outcome;
 use crate::engine::row::Event;
 use crate::engine::shard::Shard;
+use crate::reader::Delivered;
 
 /// Between two events rules look this often.
 const STEP_MICROS: i64 = 1_000_000;
@@ -154,8 +157,22 @@ impl Trial {
         })
     }
 
+    /// Takes a message of the stream in, in the order of the positions; what is no event of the default tenant is left out.
+    pub fn stored(&mut self, seq: u64, stored_micros: i64, subject: &str, payload: Bytes) {
+        let delivered = Delivered {
+            seq,
+            stored_micros,
+            pending: 0,
+            subject: subject.into(),
+            payload,
+            said: None,
+            trail: None,
+        };
+        delivered.read(&Tenant::default(), |event| self.event(event));
+    }
+
     /// Takes the next stored event, in stream order.
-    pub fn event(&mut self, event: &Event<'_>) {
+    fn event(&mut self, event: &Event<'_>) {
         self.events += 1;
         for metric in &mut self.alone {
             let legs = &metric.definition.legs;

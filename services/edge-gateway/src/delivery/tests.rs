@@ -3,13 +3,21 @@ use roomcast_proto::frame::{EventPush, ServerFrame, event_json, server_frame};
 
 use super::*;
 
+/// For all in a room, in whose policy nobody is.
+pub(crate) fn address(room: &str) -> Address {
+    Address {
+        tenant: Tenant::default(),
+        room: Room::parse(room).unwrap(),
+        audience: None,
+        audience_name: Audience::all(),
+        meter: Meter::default(),
+    }
+}
+
 fn delivery(audience: Option<AudienceId>, expires_millis: Option<i64>, body: &[u8]) -> Arc<Delivery> {
     let address = Address {
-        tenant: Tenant::default(),
-        room: Room::parse("bookings").unwrap(),
         audience,
-        audience_name: Audience::all(),
-        meter: crate::delivery::Meter::default(),
+        ..address("bookings")
     };
     let mark = Some(Mark {
         epoch: Epoch::of_streams("a", "b"),

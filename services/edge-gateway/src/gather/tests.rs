@@ -1,18 +1,11 @@
 use roomcast_proto::cursor::Position;
-use roomcast_proto::ids::{Audience, Room, Tenant};
 
 use super::*;
-use crate::delivery::{Address, Kind};
+use crate::delivery::Kind;
+use crate::delivery::tests::address;
 
 fn events(count: usize) -> Vec<Arc<Delivery>> {
-    let address = || Address {
-        tenant: Tenant::default(),
-        room: Room::parse("a").unwrap(),
-        audience: None,
-        audience_name: Audience::all(),
-        meter: crate::delivery::Meter::default(),
-    };
-    let event = || Delivery::new(address(), Kind::Event, Position::default(), None, None, b"{}");
+    let event = || Delivery::new(address("a"), Kind::Event, Position::default(), None, None, b"{}");
     (0..count).map(|_| Arc::new(event())).collect()
 }
 

@@ -159,10 +159,10 @@ fn behind_of(start: Cursor, last: Cursor) -> Cursor {
 mod tests {
     use proptest::prelude::*;
     use roomcast_proto::cursor::{Cursors, Epoch};
-    use roomcast_proto::ids::{Audience, Room, Tenant};
 
     use super::*;
-    use crate::delivery::{Address, Kind, Mark, Meter};
+    use crate::delivery::tests::address;
+    use crate::delivery::{Kind, Mark};
 
     fn cursor(seq: u64, rev: u64) -> Cursor {
         Cursor {
@@ -173,20 +173,13 @@ mod tests {
     }
 
     fn delivery(seq: u64, rev: u64, kind: Kind) -> Arc<Delivery> {
-        let address = Address {
-            tenant: Tenant::default(),
-            room: Room::parse("a").unwrap(),
-            audience: None,
-            audience_name: Audience::all(),
-            meter: Meter::default(),
-        };
         let mark = (kind == Kind::Event).then(|| Mark {
             epoch: Epoch::of_streams("a", "b"),
             time_bits: 7,
             cursors: Cursors::plain(),
         });
         Arc::new(Delivery::new(
-            address,
+            address("a"),
             kind,
             Position { seq, rev },
             mark,

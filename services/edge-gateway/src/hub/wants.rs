@@ -339,10 +339,11 @@ impl Wants {
 #[cfg(test)]
 mod tests {
     use roomcast_proto::cursor::Position;
-    use roomcast_proto::ids::{Audience, Room, Tenant};
+    use roomcast_proto::ids::{Room, Tenant};
 
     use super::*;
-    use crate::delivery::{Address, Delivery, Kind, Meter};
+    use crate::delivery::tests::address;
+    use crate::delivery::{Delivery, Kind};
 
     fn place(room: &str) -> Place {
         let (tenant, room) = (Tenant::default(), Room::parse(room).unwrap());
@@ -433,16 +434,9 @@ mod tests {
         assert!(wants.part(&room.key).is_none());
     }
     fn event(seq: u64, bytes: usize) -> Arc<Delivery> {
-        let address = Address {
-            tenant: Tenant::default(),
-            room: Room::parse("a").unwrap(),
-            audience: None,
-            audience_name: Audience::all(),
-            meter: Meter::default(),
-        };
         let position = Position { seq, rev: 0 };
         Arc::new(Delivery::new(
-            address,
+            address("a"),
             Kind::Event,
             position,
             None,

@@ -1,19 +1,18 @@
 use proptest::prelude::*;
 use roomcast_access::AudienceId;
 use roomcast_proto::cursor::Position;
-use roomcast_proto::ids::{Audience, Room, Tenant};
+use roomcast_proto::ids::Tenant;
 
 use super::*;
+use crate::delivery::tests::address;
 use crate::delivery::{Address, Kind};
 use crate::encoding::Encoding;
 
 fn push(ring: &mut Ring, tenant: &str, room: &str, seq: u64) {
     let address = Address {
         tenant: Tenant::parse(tenant).unwrap(),
-        room: Room::parse(room).unwrap(),
         audience: Some(AudienceId::ALL),
-        audience_name: Audience::all(),
-        meter: crate::delivery::Meter::default(),
+        ..address(room)
     };
     let position = Position { seq, rev: 0 };
     let event = Delivery::new(address, Kind::Event, position, None, None, &[b'x'; 100]);

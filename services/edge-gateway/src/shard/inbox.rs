@@ -239,10 +239,10 @@ impl Handle {
 mod tests {
     use mio::{Events, Poll, Token};
     use roomcast_chassis::metrics::Metrics;
-    use roomcast_proto::ids::{Audience, Room, Tenant};
 
     use super::*;
-    use crate::delivery::{Address, Delivery, Kind, Meter};
+    use crate::delivery::tests::address;
+    use crate::delivery::{Delivery, Kind};
 
     struct Rig {
         poll: Poll,
@@ -280,15 +280,8 @@ mod tests {
     }
 
     fn delivery() -> ToShard {
-        let address = Address {
-            tenant: Tenant::default(),
-            room: Room::parse("a").unwrap(),
-            audience: None,
-            audience_name: Audience::all(),
-            meter: Meter::default(),
-        };
         let made = Delivery::new(
-            address,
+            address("a"),
             Kind::Ephemeral,
             roomcast_proto::cursor::Position::default(),
             None,

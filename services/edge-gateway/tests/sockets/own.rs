@@ -11,6 +11,16 @@ use super::{Gateway, ids};
 const SOON: Duration = Duration::from_secs(30);
 const OWN: &str = "user.u1";
 
+/// Puts more into another user's room than all rooms may hold together.
+async fn crowd(gateway: &Gateway) {
+    let padding = "x".repeat(12 * 1024);
+    for n in 0..60 {
+        gateway
+            .state("user.u2", "all", &format!("k{n}"), json!(padding))
+            .await;
+    }
+}
+
 /// Who is there gets what comes, and its end; where it cannot be said what holds then, the client comes back and is told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_own_room_that_was_emptied_says_what_holds_or_has_its_user_come_back() {
@@ -19,13 +29,7 @@ async fn an_own_room_that_was_emptied_says_what_holds_or_has_its_user_come_back(
     };
     gateway.state(OWN, "all", "kept", json!(1)).await;
     gateway.state(OWN, "all", "gone", json!(1)).await;
-    // More than all rooms may hold.
-    let padding = "x".repeat(12 * 1024);
-    for n in 0..60 {
-        gateway
-            .state("user.u2", "all", &format!("k{n}"), json!(padding))
-            .await;
-    }
+    crowd(&gateway).await;
     let (mut client, _) = gateway.client("u1", &["staff"], &[]).await;
     let told = client.caught_up(OWN).await.unwrap();
     assert_eq!(ids(&told, OWN), ["kept-1", "gone-1"]);
@@ -90,12 +94,7 @@ async fn a_user_who_comes_back_to_an_emptied_room_costs_a_read_only_where_someth
         return;
     };
     gateway.state(OWN, "all", "kept", json!(1)).await;
-    let padding = "x".repeat(12 * 1024);
-    for n in 0..60 {
-        gateway
-            .state("user.u2", "all", &format!("k{n}"), json!(padding))
-            .await;
-    }
+    crowd(&gateway).await;
     let (mut client, _) = gateway.client("u1", &["staff"], &[]).await;
     assert_eq!(ids(&client.caught_up(OWN).await.unwrap(), OWN), ["kept-1"]);
     let (mut other, _) = gateway.client("u2", &["staff"], &[]).await;

@@ -9,7 +9,6 @@ use roomcast_admin::problem::guarded;
 use roomcast_admin::{Operation, Problem, Routes};
 use roomcast_chassis::jetstream::{ApiError, JetStream, StoredMessage};
 use roomcast_proto::event::rfc3339;
-use roomcast_proto::ids::Tenant;
 use roomcast_proto::metric::Update;
 use roomcast_proto::refusal::Code;
 use roomcast_proto::subject::stream;
@@ -22,7 +21,6 @@ use tokio::time::Instant;
 use super::AdminDesk;
 use crate::definition::Definitions;
 use crate::publish::now_micros;
-use crate::reader::Delivered;
 use crate::trial::{MetricReport, Report, RuleReport, Trial};
 
 /// The name of the definitions in mistakes.
@@ -236,18 +234,13 @@ fn fold(
     end: i64,
 ) -> Result<Report, String> {
     let mut trial = Trial::new(definitions, begin).map_err(|error| error.to_string())?;
-    let tenant = Tenant::default();
     for message in messages {
-        let delivered = Delivered {
-            seq: message.sequence,
-            stored_micros: message.time_micros,
-            pending: 0,
-            subject: message.subject.as_str().into(),
-            payload: message.payload,
-            said: None,
-            trail: None,
-        };
-        delivered.read(&tenant, |event| trial.event(event));
+        trial.stored(
+            message.sequence,
+            message.time_micros,
+            &message.subject,
+            message.payload,
+        );
     }
     Ok(trial.finish(end))
 }
@@ -297,7 +290,7 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use roomcast_proto::ids::{Audience, Room};
+    use roomcast_proto::ids::{Audience, Room, Tenant};
 
     use super::*;
 

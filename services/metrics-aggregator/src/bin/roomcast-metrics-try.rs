@@ -10,9 +10,7 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use roomcast_access::Policy;
 use roomcast_metrics_aggregator::definition::Definitions;
-use roomcast_metrics_aggregator::reader::Delivered;
 use roomcast_metrics_aggregator::trial::Trial;
-use roomcast_proto::ids::Tenant;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -67,20 +65,11 @@ fn run(arguments: &[String]) -> Result<(), Failed> {
     let definitions = Definitions::parse(&read(metrics)?, metrics, policy.as_ref()).map_err(lines)?;
     let ours = |error: &dyn std::fmt::Display| (70, error.to_string());
     let mut trial = Trial::new(&definitions, begin).map_err(|error| ours(&error))?;
-    let tenant = Tenant::default();
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|error| ours(&error))?;
         let stored: Line<'_> = serde_json::from_str(&line).map_err(|error| ours(&error))?;
-        let delivered = Delivered {
-            seq: stored.seq,
-            stored_micros: stored.stored,
-            pending: 0,
-            subject: stored.subject.into(),
-            payload: Bytes::copy_from_slice(stored.event.get().as_bytes()),
-            said: None,
-            trail: None,
-        };
-        delivered.read(&tenant, |event| trial.event(event));
+        let event = Bytes::copy_from_slice(stored.event.get().as_bytes());
+        trial.stored(stored.seq, stored.stored, &stored.subject, event);
     }
     let report = serde_json::to_string(&trial.finish(end)).map_err(|error| ours(&error))?;
     writeln!(std::io::stdout(), "{report}").map_err(|error| ours(&error))
