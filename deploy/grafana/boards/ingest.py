@@ -99,7 +99,10 @@ panel("Sinks: waiting", "Notifications that wait for a webhook or device, at the
 panel("Sinks: oldest", "For how long the oldest notification has waited for its webhook or device.",
       "More than ten minutes: RoomcastSinkLate.",
       gauge("roomcast_ingest_sink_oldest_seconds", fold="max", legend="oldest"))
-panel("Sinks: pauses per second", "Times sending stood still for a moment: NATS does not answer, as much waits as may, or nobody can say which rights are in force.",
+panel("Sinks: hanging", "Webhooks, and push services by their hosts, that did not answer when they were last spoken to.",
+      "They are tried with two attempts at a time and hold up nobody else; RoomcastSinkLate says more.",
+      gauge("roomcast_ingest_sink_hanging", "sink"))
+panel("Sinks: pauses per second", "Times sending stood still for a moment: NATS does not answer, as much waits as may, or nobody can say which rights are in force. busy: for receivers alone to which as many attempts are under way as may.",
       "The reason says what to do.",
       rate("roomcast_ingest_sink_pauses_total", "reason"))
 panel("Sinks: users and revoked devices", "Users who have registered devices for pushes; devices taken out because their user or token was revoked.",

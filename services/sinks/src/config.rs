@@ -157,9 +157,15 @@ impl PushConfig {
     pub fn may(&self, url: &Url) -> bool {
         url.is_tls()
             && match &self.hosts {
-                Some(hosts) => hosts.iter().any(|host| host.takes(url)),
+                Some(_) => self.listed(url).is_some(),
                 None => url.port() == 443,
             }
+    }
+
+    /// Which of the listed hosts an address is of, by its place in the list; `None`: of none, or there is no list.
+    #[must_use]
+    pub fn listed(&self, url: &Url) -> Option<usize> {
+        self.hosts.as_ref()?.iter().position(|host| host.takes(url))
     }
 }
 

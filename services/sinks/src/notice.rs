@@ -63,6 +63,8 @@ struct Pushed<'a> {
     room: &'a str,
     priority: &'a str,
     time: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     #[serde(flatten)]
     texts: &'a Texts,
 }
@@ -83,9 +85,9 @@ impl Notice {
 
     /// The text of a push: what a service worker needs to show it, and the `id` by which it finds that it has shown it. Where all of it is
     /// longer than a push may be, the body is cut, then what is not needed to show it goes, then the title is cut. `None`: even that is
-    /// too long.
+    /// too long. `traceparent`: behind which step of which trace the device may go on.
     #[must_use]
-    pub fn push_text(&self) -> Option<Vec<u8>> {
+    pub fn push_text(&self, traceparent: Option<String>) -> Option<Vec<u8>> {
         let mut texts = self.data.clone();
         loop {
             let pushed = Pushed {
@@ -94,6 +96,7 @@ impl Notice {
                 room: &self.room,
                 priority: self.priority().as_str(),
                 time: &self.time,
+                traceparent: traceparent.as_deref(),
                 texts: &texts,
             };
             let text = serde_json::to_vec(&pushed).ok()?;
@@ -179,7 +182,7 @@ mod tests {
     }
 
     fn text(notice: &Notice) -> Value {
-        let text = notice.push_text().unwrap();
+        let text = notice.push_text(None).unwrap();
         assert!(text.len() <= PLAIN_BYTES_MAX);
         serde_json::from_slice(&text).unwrap()
     }
@@ -194,6 +197,9 @@ mod tests {
             "title": "Late", "body": "Ada", "link": "/desk",
         });
         assert_eq!(shown, expected);
+        let traced = notice(json!({ "title": "Late" })).push_text(Some("00-1-2-01".to_owned()));
+        let traced: Value = serde_json::from_slice(&traced.unwrap()).unwrap();
+        assert_eq!(traced["traceparent"], "00-1-2-01");
         // What a role may not see was taken out before.
         assert_eq!(text(&notice(json!({})))["title"], Value::Null);
         for strange in [
@@ -230,7 +236,7 @@ mod tests {
         assert!(cut["title"].as_str().unwrap().ends_with('…'));
         let mut endless = notice(json!({ "title": "Late" }));
         endless.id = "\u{1}".repeat(1_000);
-        assert_eq!(endless.push_text(), None);
+        assert_eq!(endless.push_text(None), None);
     }
 
     #[test]

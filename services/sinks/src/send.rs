@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use roomcast_chassis::fetch::{FetchError, Posted, Poster, Url};
+use roomcast_chassis::trace::Trail;
 use roomcast_proto::device::Subscription;
 use roomcast_proto::event::Priority;
 
@@ -46,6 +47,18 @@ pub const LABELS: [&str; 8] = [
     "address",
 ];
 
+impl Sent {
+    /// Whether the receiver answered; `None`: nothing was sent to it.
+    #[must_use]
+    pub fn is_answered(&self) -> Option<bool> {
+        match self.label {
+            "slow" | "unreachable" => Some(false),
+            "address" => None,
+            _ => Some(true),
+        }
+    }
+}
+
 const fn later(label: &'static str) -> Sent {
     Sent {
         outcome: Outcome::Later(None),
@@ -57,6 +70,17 @@ const REFUSED: Sent = Sent {
     outcome: Outcome::Refused,
     label: "refused",
 };
+
+/// What a webhook is told.
+#[derive(Clone, Debug)]
+pub struct Hook<'a> {
+    /// Names what is delivered; the same after a lost answer is the same delivery.
+    pub id: &'a str,
+    /// The event.
+    pub body: Bytes,
+    /// The step of this attempt, where there is a trace: the receiver may go on with it.
+    pub trail: Option<Trail>,
+}
 
 /// What a push is, beside its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,24 +113,28 @@ impl Sender {
         })
     }
 
-    /// Posts a webhook. `id` names what is delivered; the same after a lost answer is the same delivery.
+    /// Posts a webhook.
     ///
     /// # Cancel safety
     /// Dropped, the receiver may have taken it.
-    pub async fn webhook(&self, url: &Url, secrets: &Secrets, id: &str, body: Bytes, now_secs: i64) -> Sent {
+    pub async fn webhook(&self, url: &Url, secrets: &Secrets, hook: &Hook<'_>, now_secs: i64) -> Sent {
+        let Hook { id, body, trail } = hook;
         let headers = fields([
             (CONTENT_TYPE, "application/cloudevents+json".to_owned()),
-            (HeaderName::from_static("webhook-id"), id.to_owned()),
+            (HeaderName::from_static("webhook-id"), (*id).to_owned()),
             (HeaderName::from_static("webhook-timestamp"), now_secs.to_string()),
             (
                 HeaderName::from_static("webhook-signature"),
-                secrets.signature(id, now_secs, &body),
+                secrets.signature(id, now_secs, body),
             ),
         ]);
-        let Some(headers) = headers else {
+        let Some(mut headers) = headers else {
             return REFUSED;
         };
-        match self.post(url, headers, body).await {
+        if let Some(trail) = trail {
+            trail.write_http(&mut headers);
+        }
+        match self.post(url, headers, body.clone()).await {
             // The operator's file says that it is there; until somebody has looked it waits.
             Sent {
                 outcome: Outcome::Gone,
@@ -261,6 +289,12 @@ mod tests {
         for (sent, outcome, label) in rows {
             assert_eq!((sent.outcome, sent.label), (outcome, label));
             assert!(LABELS.contains(&sent.label));
+            let answered = match label {
+                "slow" | "unreachable" => Some(false),
+                "address" => None,
+                _ => Some(true),
+            };
+            assert_eq!(sent.is_answered(), answered, "{label}");
         }
     }
 
@@ -297,9 +331,12 @@ mod tests {
         for (scheme, private) in [("http", &[private][..]), ("https", &[])] {
             let sender = Sender::new(private, Some(authority)).unwrap();
             let url = Url::parse(&format!("{scheme}://localhost:{port}/hook")).unwrap();
-            let sent = sender
-                .webhook(&url, &secrets, "msg_1", Bytes::from_static(b"{}"), 5)
-                .await;
+            let hook = Hook {
+                id: "msg_1",
+                body: Bytes::from_static(b"{}"),
+                trail: None,
+            };
+            let sent = sender.webhook(&url, &secrets, &hook, 5).await;
             assert_eq!(sent, later("address"), "{scheme}");
         }
         let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;

@@ -55,7 +55,33 @@ impl Trail {
 
     /// Writes it into the headers of a message.
     pub fn write(&self, headers: &mut HeaderMap) {
-        TraceContextPropagator::new().inject_context(&self.context(), &mut Written(headers));
+        self.tell(|name, value| headers.insert(name, value));
+    }
+
+    /// Writes it into the headers of a request.
+    pub fn write_http(&self, headers: &mut http::HeaderMap) {
+        self.tell(|name, value| {
+            let name = http::HeaderName::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_str(value)) {
+                headers.insert(name, value);
+            }
+        });
+    }
+
+    /// What stands as `traceparent`.
+    #[must_use]
+    pub fn parent(&self) -> String {
+        let mut parent = String::new();
+        self.tell(|name, value| {
+            if name == TRACE_PARENT {
+                value.clone_into(&mut parent);
+            }
+        });
+        parent
+    }
+
+    fn tell(&self, set: impl FnMut(&str, &str)) {
+        TraceContextPropagator::new().inject_context(&self.context(), &mut Told(set));
     }
 
     /// The step before, for links to it.
@@ -93,13 +119,13 @@ impl Extractor for Given<'_> {
     }
 }
 
-struct Written<'a>(&'a mut HeaderMap);
+struct Told<F>(F);
 
-impl Injector for Written<'_> {
+impl<F: FnMut(&str, &str)> Injector for Told<F> {
     fn set(&mut self, key: &str, value: String) {
         // Without anything to add, there is no header for it.
         if !value.is_empty() {
-            self.0.insert(key, value.as_str());
+            self.0(key, &value);
         }
     }
 }

@@ -5,15 +5,16 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use roomcast_chassis::jetstream::{ACK_TIMEOUT, ApiError, At};
+use roomcast_chassis::trace::{KeyValue, SpanKind, Step, Trail};
 use roomcast_proto::ascii_json;
 use roomcast_proto::device::Device;
 use roomcast_proto::readstate::ReadState;
 use roomcast_proto::subject::{
     SinkJob, SinkTarget, UNDELIVERED, devices_key, header, read_state_key, stream, undelivered,
 };
-use roomcast_sinks::attempt::{Next, next};
+use roomcast_sinks::attempt::{Next, Outcome, next};
 use roomcast_sinks::notice::Notice;
-use roomcast_sinks::send::{Push, Sent, WITHIN};
+use roomcast_sinks::send::{Hook, Push, Sent, WITHIN};
 
 use super::recipients::Notification;
 use super::waiting::Job;
@@ -61,7 +62,8 @@ enum Ready {
     NotBegun,
 }
 
-/// Makes it. `device`: that of the job, where it still counts; `life`: that of `STATE`.
+/// Makes it: how it has ended, and whether the receiver answered, where anything was sent. `device`: that of the job, where it still counts;
+/// `life`: that of `STATE`.
 ///
 /// # Cancel safety
 /// Dropped, it may have been sent.
@@ -71,12 +73,12 @@ pub(super) async fn attempt(
     job: &Job,
     device: Option<Device>,
     life: &str,
-) -> Ended {
+) -> (Ended, Option<bool>) {
     let ready = match &job.what.target {
-        SinkTarget::Webhook(name) => webhook(shared, position, name, &job.what).await,
-        SinkTarget::Device { .. } => push(shared, position, &job.what, device.as_ref(), life).await,
+        SinkTarget::Webhook(name) => webhook(shared, position, name, job).await,
+        SinkTarget::Device { .. } => push(shared, position, job, device.as_ref(), life).await,
     };
-    match ready {
+    let ended = match ready {
         Err(Silent) => {
             shared.metrics.pause("unavailable");
             Ended::NotBegun(AGAIN_AFTER)
@@ -85,9 +87,11 @@ pub(super) async fn attempt(
         Ok(Ready::Over(end)) => Ended::Over(end),
         Ok(Ready::Send(sent, event)) => {
             shared.metrics.attempt(&job.what.target, sent.label);
-            follow(shared, job, device.as_ref(), sent, event).await
+            let ended = follow(shared, job, device.as_ref(), sent, event).await;
+            return (ended, sent.is_answered());
         }
-    }
+    };
+    (ended, None)
 }
 
 /// Gives a job up whose time was over before there was room for another attempt: its receiver hangs, and more comes than it lets go.
@@ -119,7 +123,37 @@ fn may_begin(shared: &Shared) -> bool {
     shared.lease.is_held_for(WITHIN)
 }
 
-async fn webhook(shared: &Shared, position: u64, name: &str, job: &SinkJob) -> Result<Ready, Silent> {
+/// Begins the step of an attempt, where the notification it is for has a trace: its job's message says so.
+fn step(name: &'static str, headers: &HeaderMap, job: &Job, notice: &Notice) -> Step {
+    let trail = Trail::read(|name| headers.get_last(name).map(async_nats::HeaderValue::as_str));
+    let Some(trail) = trail else {
+        return Step::default();
+    };
+    let step = Step::begin(name, SpanKind::Client, Some(&trail));
+    step.set(|| {
+        [
+            KeyValue::new("http.request.method", "POST"),
+            KeyValue::new(
+                "http.request.resend_count",
+                i64::from(job.attempts.saturating_sub(1)),
+            ),
+            KeyValue::new("cloudevents.event_id", notice.id.clone()),
+            KeyValue::new("cloudevents.event_type", notice.kind.clone()),
+            KeyValue::new("roomcast.tenant", job.what.tenant.to_string()),
+        ]
+    });
+    step
+}
+
+/// Says in the step how the attempt went, and ends it.
+fn end(step: Step, sent: &Sent) {
+    step.set(|| [KeyValue::new("roomcast.answer", sent.label)]);
+    if sent.outcome != Outcome::Taken {
+        step.failed(sent.label);
+    }
+}
+
+async fn webhook(shared: &Shared, position: u64, name: &str, job: &Job) -> Result<Ready, Silent> {
     // From the leader: an instance before this one may have sent it and taken it away a moment ago.
     let Some(message) = shared
         .jetstream
@@ -131,50 +165,58 @@ async fn webhook(shared: &Shared, position: u64, name: &str, job: &SinkJob) -> R
     let event = message.payload;
     let webhook = shared.config.webhooks.iter().find(|webhook| webhook.name == name);
     let (Some(webhook), Some(notice)) = (webhook, Notice::read(&event)) else {
-        return Ok(dead(shared, job, "there is no such webhook any more", event).await);
+        return Ok(dead(shared, &job.what, "there is no such webhook any more", event).await);
     };
     if !may_begin(shared) {
         return Ok(Ready::NotBegun);
     }
-    let id = notice.delivery_id(&job.tenant);
+    let step = step("post webhook", &message.headers, job, &notice);
+    step.set(|| [KeyValue::new("roomcast.webhook", name.to_owned())]);
+    let id = notice.delivery_id(&job.what.tenant);
+    let hook = Hook {
+        id: &id,
+        body: event.clone(),
+        trail: step.trail(),
+    };
     let now_secs = now_micros().div_euclid(1_000_000);
-    let (url, secrets) = (&webhook.url, &webhook.secrets);
     let sent = shared
         .sender
-        .webhook(url, secrets, &id, event.clone(), now_secs)
-        .await;
+        .webhook(&webhook.url, &webhook.secrets, &hook, now_secs);
+    let sent = step.run(sent).await;
+    end(step, &sent);
     Ok(Ready::Send(sent, event))
 }
 
 async fn push(
     shared: &Shared,
     position: u64,
-    job: &SinkJob,
+    job: &Job,
     device: Option<&Device>,
     life: &str,
 ) -> Result<Ready, Silent> {
+    let what = &job.what;
     let (Some(config), Some(device)) = (&shared.config.push, device) else {
         return Ok(Ready::Over("gone"));
     };
-    let Some(message) = shared
+    let Some(kept) = shared
         .jetstream
         .message(stream::SINKS, At::Sequence(position))
         .await?
     else {
         return Ok(Ready::Over("superseded"));
     };
-    if message.payload != life {
+    if kept.payload != life {
         return Ok(Ready::Over("superseded"));
     }
     // What stands now is pushed, or nothing: an older one behind a newer one would take its place on the device.
     let message = shared
         .jetstream
-        .message(stream::STATE, At::Sequence(job.position))
+        .message(stream::STATE, At::Sequence(what.position))
         .await?;
     let Some(notification) = message.and_then(Notification::read) else {
         return Ok(Ready::Over("superseded"));
     };
-    let key = read_state_key(&job.tenant, &device.holder.user);
+    let key = read_state_key(&what.tenant, &device.holder.user);
     let held = shared.read_states.read(&key).await?;
     let state: ReadState = held
         .and_then(|held| serde_json::from_slice(&held).ok())
@@ -196,22 +238,23 @@ async fn push(
     let Some(permit) = notification.is_seen_by(device, &shared.rights.now(), now_secs) else {
         return Ok(Ready::Over("forbidden"));
     };
-    let Some(text) = notification.push_text(&permit) else {
+    let step = step("post push", &kept.headers, job, &notification.notice);
+    let Some(text) = notification.push_text(&permit, step.trail().as_ref()) else {
         let event = notification.message.payload;
-        return Ok(dead(shared, job, "its names are too long for a push", event).await);
+        return Ok(dead(shared, what, "its names are too long for a push", event).await);
     };
     if !may_begin(shared) {
         return Ok(Ready::NotBegun);
     }
     let push = Push {
-        topic: notification.notice.topic(&job.tenant),
+        topic: notification.notice.topic(&what.tenant),
         priority: notification.notice.priority(),
         ttl_secs,
     };
     let sender = &shared.sender;
-    let sent = sender
-        .push(&device.subscription, &config.vapid, &text, &push, now_secs)
-        .await;
+    let sent = sender.push(&device.subscription, &config.vapid, &text, &push, now_secs);
+    let sent = step.run(sent).await;
+    end(step, &sent);
     Ok(Ready::Send(sent, notification.message.payload))
 }
 

@@ -31,9 +31,10 @@ struct Ends {
     dead: Vec<u64>,
 }
 
-/// Moves the clock from one moment at which something happens to the next; notifications come for an hour.
-fn run(hooks: &[Hook], hours: u64) -> BTreeMap<&'static str, Ends> {
-    let hour = 3_600_000;
+/// Moves the clock from one moment at which something happens to the next; notifications come for so long.
+fn run(hooks: &[Hook], come_for: u64) -> BTreeMap<&'static str, Ends> {
+    /// By then everything is over.
+    const END: u64 = 3 * 3_600_000;
     let mut waiting = Waiting::default();
     let mut ends: BTreeMap<&str, Ends> = hooks.iter().map(|hook| (hook.name, Ends::default())).collect();
     // When it ends, and its position.
@@ -42,7 +43,7 @@ fn run(hooks: &[Hook], hours: u64) -> BTreeMap<&'static str, Ends> {
     let mut wakes: BTreeSet<u64> = BTreeSet::new();
     let mut of: Vec<(usize, u64, u32)> = Vec::new();
     for hook in hooks {
-        wakes.extend((0..hour).step_by(usize::try_from(hook.every).unwrap()));
+        wakes.extend((0..come_for).step_by(usize::try_from(hook.every).unwrap()));
     }
     while let Some(now) = wakes
         .first()
@@ -50,11 +51,11 @@ fn run(hooks: &[Hook], hours: u64) -> BTreeMap<&'static str, Ends> {
         .into_iter()
         .chain(under_way.first().map(|(at, _)| *at))
         .min()
-        .filter(|now| *now < hours * hour)
+        .filter(|now| *now < END)
     {
         wakes.remove(&now);
         for (number, hook) in hooks.iter().enumerate() {
-            if now < hour && now.is_multiple_of(hook.every) {
+            if now < come_for && now.is_multiple_of(hook.every) {
                 let position = of.len() as u64;
                 let target = SinkTarget::Webhook(hook.name.to_owned());
                 let tenant = Tenant::default();
@@ -76,6 +77,7 @@ fn run(hooks: &[Hook], hours: u64) -> BTreeMap<&'static str, Ends> {
                 true => Outcome::Taken,
                 false => Outcome::Later(None),
             };
+            waiting.heard(position, hook.takes < SILENT);
             let ends = ends.get_mut(hook.name).unwrap();
             match next(outcome, attempts, Duration::from_millis(age), GIVE_UP, 0.5) {
                 Next::Again(pause) => {
@@ -121,7 +123,7 @@ fn an_hour_of_failures_ends_in_dead_letters_at_its_end_or_in_everything_taken_be
         hook("is back after fifty minutes", 1_000, ANSWERED, 3_000_000),
         hook("is fine", 1_000, ANSWERED, 0),
     ];
-    let ends = run(&hooks, 3);
+    let ends = run(&hooks, 3_600_000);
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap();
     // One that has room makes its last attempt when the time is over; for others it is over soon after.
     let (least, most) = (millis(GIVE_UP), millis(GIVE_UP + LATE) + SILENT);
@@ -157,4 +159,38 @@ fn an_hour_of_failures_ends_in_dead_letters_at_its_end_or_in_everything_taken_be
         fine.taken.iter().all(|age| *age == ANSWERED),
         "the others hold up nobody"
     );
+}
+
+#[test]
+fn receivers_that_hang_never_hold_up_one_that_is_fine_however_many_they_are() {
+    let hook = |name, every, takes| Hook {
+        name,
+        every,
+        takes,
+        takes_from: match takes {
+            SILENT => u64::MAX,
+            _ => 0,
+        },
+    };
+    let hangs = ["h1", "h2", "h3", "h4", "h5", "h6", "h7", "h8"];
+    let mut hooks: Vec<Hook> = hangs.map(|name| hook(name, 200, SILENT)).into();
+    hooks.push(hook("fine", 50, ANSWERED));
+    hooks.push(hook("takes its time", 1_000, 800));
+    let ends = run(&hooks, 300_000);
+    for (name, count, age) in [("fine", 6_000, ANSWERED), ("takes its time", 300, 800)] {
+        let Ends { taken, dead } = &ends[name];
+        assert_eq!((taken.len(), dead.len()), (count, 0), "{name}");
+        assert!(
+            taken.iter().all(|taken| *taken == age),
+            "{name}: {:?}",
+            taken.iter().max()
+        );
+    }
+    for name in hangs {
+        assert_eq!(
+            (ends[name].taken.len(), ends[name].dead.len()),
+            (0, 1_500),
+            "{name}"
+        );
+    }
 }

@@ -17,8 +17,8 @@ pub const ENDS: [&str; 8] = [
     "expired",
     "forbidden",
 ];
-/// Why nothing goes on: NATS does not answer; as much waits as may; nobody can say what is in force.
-const PAUSES: [&str; 3] = ["unavailable", "full", "unsure"];
+/// Why something waits: NATS does not answer; as much waits as may; nobody can say what is in force; as many attempts are under way as may.
+const PAUSES: [&str; 4] = ["unavailable", "full", "unsure", "busy"];
 
 /// Webhook or push.
 #[must_use]
@@ -36,6 +36,7 @@ pub struct SinkMetrics {
     ended: IntCounterVec,
     pauses: IntCounterVec,
     waiting: IntGaugeVec,
+    hanging: IntGaugeVec,
     /// Seconds for which the oldest job has waited, at the instance that sends.
     pub oldest_seconds: IntGauge,
     /// Users with devices, at the instance that sends.
@@ -66,12 +67,18 @@ impl SinkMetrics {
             pauses: metrics.counter_vec(
                 "roomcast_ingest_sink_pauses_total",
                 "Times sending stood still for a moment, by reason: unavailable (NATS does not answer), full (as much waits as may), unsure \
-                 (nobody can say which rights are in force).",
+                 (nobody can say which rights are in force); busy: for some receivers alone, to which as many attempts are under way as may.",
                 &["reason"],
             )?,
             waiting: metrics.gauge_vec(
                 "roomcast_ingest_sink_waiting",
                 "Notifications that wait for a webhook or device, at the instance that sends; 0 at the others.",
+                &["sink"],
+            )?,
+            hanging: metrics.gauge_vec(
+                "roomcast_ingest_sink_hanging",
+                "Webhooks, and push services by their hosts, that did not answer when they were last spoken to, at the instance that \
+                 sends: each is tried with two attempts at a time until it answers.",
                 &["sink"],
             )?,
             oldest_seconds: metrics.gauge(
@@ -95,6 +102,7 @@ impl SinkMetrics {
                 declared.ended.with_label_values(&[sink, end]);
             }
             declared.waiting.with_label_values(&[sink]);
+            declared.hanging.with_label_values(&[sink]);
         }
         for reason in PAUSES {
             declared.pauses.with_label_values(&[reason]);
@@ -122,11 +130,20 @@ impl SinkMetrics {
         self.waiting.with_label_values(&[sink_of(target)]).add(more);
     }
 
+    /// So many receivers hang.
+    pub fn hanging(&self, webhooks: usize, pushes: usize) {
+        for (sink, count) in [("webhook", webhooks), ("push", pushes)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.hanging.with_label_values(&[sink]).set(count);
+        }
+    }
+
     /// This instance does not send.
     pub fn idle(&self) {
         for sink in ["webhook", "push"] {
             self.waiting.with_label_values(&[sink]).set(0);
         }
+        self.hanging(0, 0);
         self.oldest_seconds.set(0);
         self.users.set(0);
     }

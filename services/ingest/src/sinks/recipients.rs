@@ -7,6 +7,7 @@ use async_nats::HeaderValue;
 use roomcast_access::redact;
 use roomcast_access::{InForce, Principal, Subscribe};
 use roomcast_chassis::jetstream::StoredMessage;
+use roomcast_chassis::trace::Trail;
 use roomcast_proto::device::{Device, Holder};
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::notification::KEY_PREFIX;
@@ -78,11 +79,12 @@ impl Notification {
         permit.audiences().contains(audience).then_some(permit)
     }
 
-    /// What a push to the holder of the permit says: with everything taken out that the policy takes out. `None`: nothing can be said.
+    /// What a push to the holder of the permit says: with everything taken out that the policy takes out. `trail`: the step of the attempt.
+    /// `None`: nothing can be said.
     #[must_use]
-    pub fn push_text(&self, permit: &Subscribe) -> Option<Vec<u8>> {
+    pub fn push_text(&self, permit: &Subscribe, trail: Option<&Trail>) -> Option<Vec<u8>> {
         let seen: Cow<'_, [u8]> = redact::apply(&self.message.payload, permit.redaction()).ok()?;
-        Notice::read(&seen)?.push_text()
+        Notice::read(&seen)?.push_text(trail.map(Trail::parent))
     }
 
     /// Why a push is not wanted, from what the user said and did: `muted` (by type, room, quiet hours, or without anything outside of the
@@ -246,7 +248,7 @@ rooms:
         let (one, in_force) = (notification("notifications", "all"), in_force());
         let text = |role: &str| {
             let permit = one.is_seen_by(&of("u1", role), &in_force, 0).unwrap();
-            String::from_utf8(one.push_text(&permit).unwrap()).unwrap()
+            String::from_utf8(one.push_text(&permit, None).unwrap()).unwrap()
         };
         assert!(text("boss").contains("1,000 EUR"));
         let staff = text("staff");

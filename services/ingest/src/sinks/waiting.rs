@@ -1,19 +1,23 @@
 //! What waits to be sent, and which of it is tried next. Decides without clock and I/O: the jobs themselves lie in NATS.
 //!
-//! Receivers that share a fate share a lane: a webhook, the devices at one push service. A lane has so many attempts under way at most, so
-//! one that hangs holds up itself alone.
+//! Receivers that share a fate share a lane: a webhook, the devices at one push service. A lane has a few attempts of its own, which nobody
+//! can take from it, and more of what all lanes share while its receiver answers. So receivers that hang, however many, hold up nobody else:
+//! each has no more than its own, until one of these is answered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, RandomState};
 
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::subject::{SinkJob, SinkTarget};
 
-/// Attempts under way, over all lanes.
-pub const ATTEMPTS_MAX: usize = 64;
+/// Attempts under way that a lane has for itself alone, and all that it has while its receiver hangs.
+pub const LANE_OWN: usize = 2;
 /// Attempts under way of one lane. A push service that takes 100 ms is sent 160 pushes a second.
 const LANE_ATTEMPTS_MAX: usize = 16;
-/// Lanes of push services: those whose hosts' hashes meet share one.
+/// Attempts under way beyond those that lanes have for themselves, over all lanes. With 64 webhooks and [`PUSH_LANES`], each with its own, at
+/// most 320 are under way.
+const SHARED_ATTEMPTS_MAX: usize = 64;
+/// Lanes of push services that are on no list: those whose hosts' hashes meet share one.
 const PUSH_LANES: u64 = 64;
 /// What waits for one webhook at most, and for one device.
 pub const WEBHOOK_JOBS_MAX: usize = 10_000;
@@ -24,17 +28,17 @@ const DEVICE_JOBS_MAX: usize = 50;
 pub enum Lane {
     /// A webhook.
     Webhook(String),
-    /// Push services, by their host's hash.
+    /// Push services of a host that the operator lists, by its place in the list.
+    Listed(usize),
+    /// Other push services, by their host's hash: devices name them.
     Push(u64),
 }
 
 impl Lane {
-    /// That of a push service.
+    /// That of a push service on no list. `keys` are secret: nobody chooses with whom theirs shares a lane.
     #[must_use]
-    pub fn of_host(host: &str) -> Self {
-        let mut hasher = DefaultHasher::new();
-        host.hash(&mut hasher);
-        Self::Push(hasher.finish() % PUSH_LANES)
+    pub fn of_host(host: &str, keys: &RandomState) -> Self {
+        Self::Push(keys.hash_one(host) % PUSH_LANES)
     }
 }
 
@@ -51,11 +55,46 @@ pub struct Job {
     due: u64,
 }
 
+/// One lane.
 #[derive(Debug, Default)]
 struct Queue {
-    /// When each may be tried, and its position.
+    /// When each that waits may be tried, and its position.
     due: BTreeSet<(u64, u64)>,
+    /// Those of them that were tried before, by when they were written.
+    tried: BTreeSet<(i64, u64)>,
+    /// Those that were not.
+    fresh: BTreeSet<(i64, u64)>,
     under_way: usize,
+    /// The receiver hangs: it was silent when it was last spoken to.
+    silent: bool,
+}
+
+impl Queue {
+    fn put(&mut self, position: u64, job: &Job) {
+        self.due.insert((job.due, position));
+        let waits = match job.attempts {
+            0 => &mut self.fresh,
+            _ => &mut self.tried,
+        };
+        waits.insert((job.since_micros, position));
+    }
+
+    fn take(&mut self, position: u64, job: &Job) {
+        self.due.remove(&(job.due, position));
+        self.fresh.remove(&(job.since_micros, position));
+        self.tried.remove(&(job.since_micros, position));
+    }
+
+    /// The first that may be tried now: since when, and its position.
+    fn first(&self, now: u64) -> Option<(u64, u64)> {
+        self.due.first().copied().filter(|(due, _)| *due <= now)
+    }
+
+    /// Whether it may begin another attempt while `shared` are under way of what all share.
+    fn may_begin(&self, shared: usize) -> bool {
+        let more = !self.silent && self.under_way < LANE_ATTEMPTS_MAX && shared < SHARED_ATTEMPTS_MAX;
+        self.under_way < LANE_OWN || more
+    }
 }
 
 /// All jobs, by their position in the stream.
@@ -63,11 +102,10 @@ struct Queue {
 pub struct Waiting {
     jobs: HashMap<u64, Job>,
     since: BTreeSet<(i64, u64)>,
-    /// Those that were tried, and wait for another attempt.
-    tried: BTreeSet<(i64, u64)>,
     lanes: BTreeMap<Lane, Queue>,
     targets: HashMap<(Tenant, SinkTarget), usize>,
-    under_way: usize,
+    /// Attempts under way beyond those that lanes have for themselves.
+    shared: usize,
 }
 
 impl Waiting {
@@ -79,11 +117,6 @@ impl Waiting {
         let target = (what.tenant.clone(), what.target.clone());
         *self.targets.entry(target).or_default() += 1;
         self.since.insert((since_micros, position));
-        self.lanes
-            .entry(lane.clone())
-            .or_default()
-            .due
-            .insert((now, position));
         let job = Job {
             what,
             since_micros,
@@ -91,47 +124,56 @@ impl Waiting {
             lane,
             due: now,
         };
+        let queue = self.lanes.entry(job.lane.clone()).or_default();
+        queue.put(position, &job);
         self.jobs.insert(position, job);
     }
 
-    /// Of the jobs that may be tried now the one that may be for the longest time; it is under way from here on.
+    /// A job that may be tried now, of the lane with the fewest attempts under way the one that may be for the longest time; it is under way
+    /// from here on.
     pub fn next(&mut self, now: u64) -> Option<(u64, Job)> {
-        if self.under_way >= ATTEMPTS_MAX {
-            return None;
-        }
-        let open = self
-            .lanes
-            .values_mut()
-            .filter(|queue| queue.under_way < LANE_ATTEMPTS_MAX);
-        let first = |queue: &Queue| queue.due.first().copied();
-        let queue = open
-            .filter(|queue| first(queue).is_some_and(|(due, _)| due <= now))
-            .min_by_key(|queue| first(queue))?;
-        let (_, position) = queue.due.pop_first()?;
-        queue.under_way += 1;
-        self.under_way += 1;
+        let open = self.lanes.values().filter(|queue| queue.may_begin(self.shared));
+        let first = open.filter_map(|queue| Some((queue.under_way, queue.first(now)?)));
+        let (_, (_, position)) = first.min()?;
+        self.begin(position);
         let job = self.jobs.get_mut(&position)?;
-        self.tried.remove(&(job.since_micros, position));
         job.attempts += 1;
         Some((position, job.clone()))
     }
 
-    /// The oldest job that was tried and still waits although it was written before `since_micros`: its lane was too busy for it, and nobody
-    /// waits for it any more. It is under way from here on, beside what its lane may have.
+    /// A job that still waits although it was written before `since_micros`, because its lane was too busy for it: one that was tried, or any
+    /// whose receiver hangs. It is under way from here on, beside what its lane may have.
     pub fn overdue(&mut self, since_micros: i64, now: u64) -> Option<(u64, Job)> {
-        if self.under_way >= ATTEMPTS_MAX {
+        if self.shared >= SHARED_ATTEMPTS_MAX {
             return None;
         }
-        let is_due = |position| self.jobs.get(position).is_some_and(|job| job.due <= now);
-        let mut late = self.tried.range(..(since_micros, 0));
-        let (since, position) = late.find(|(_, position)| is_due(position)).copied()?;
-        self.tried.remove(&(since, position));
-        let job = self.jobs.get(&position)?;
-        let queue = self.lanes.get_mut(&job.lane)?;
-        queue.due.remove(&(job.due, position));
-        queue.under_way += 1;
-        self.under_way += 1;
-        Some((position, job.clone()))
+        let is_due = |position: &u64| self.jobs.get(position).is_some_and(|job| job.due <= now);
+        let mut late = self.lanes.values().flat_map(|queue| {
+            let untried = queue.fresh.range(..(since_micros, 0)).filter(|_| queue.silent);
+            queue.tried.range(..(since_micros, 0)).chain(untried)
+        });
+        let (_, position) = late.find(|(_, position)| is_due(position)).copied()?;
+        self.begin(position);
+        Some((position, self.jobs.get(&position)?.clone()))
+    }
+
+    fn begin(&mut self, position: u64) {
+        let Some(job) = self.jobs.get(&position) else {
+            return;
+        };
+        if let Some(queue) = self.lanes.get_mut(&job.lane) {
+            queue.take(position, job);
+            queue.under_way += 1;
+            self.shared += usize::from(queue.under_way > LANE_OWN);
+        }
+    }
+
+    /// What an attempt under way has shown of its receiver: whether it answers.
+    pub fn heard(&mut self, position: u64, answers: bool) {
+        let lane = self.jobs.get(&position).map(|job| &job.lane);
+        if let Some(queue) = lane.and_then(|lane| self.lanes.get_mut(lane)) {
+            queue.silent = !answers;
+        }
     }
 
     /// An attempt has ended, and there will be another one at `due`. `counts`: it was one, and not given up before anything was sent.
@@ -143,13 +185,10 @@ impl Waiting {
             job.attempts = job.attempts.saturating_sub(1);
         }
         job.due = due;
-        if job.attempts > 0 {
-            self.tried.insert((job.since_micros, position));
-        }
         if let Some(queue) = self.lanes.get_mut(&job.lane) {
-            queue.due.insert((due, position));
+            self.shared -= usize::from(queue.under_way > LANE_OWN);
             queue.under_way -= 1;
-            self.under_way -= 1;
+            queue.put(position, job);
         }
     }
 
@@ -165,13 +204,29 @@ impl Waiting {
             }
         }
         if let Some(queue) = self.lanes.get_mut(&job.lane) {
+            self.shared -= usize::from(queue.under_way > LANE_OWN);
             queue.under_way -= 1;
-            self.under_way -= 1;
-            if queue.due.is_empty() && queue.under_way == 0 {
+            // Of one that hangs it is remembered: what comes for it next has the lane's own attempts and no more.
+            if queue.due.is_empty() && queue.under_way == 0 && !queue.silent {
                 self.lanes.remove(&job.lane);
             }
         }
         Some(target.1)
+    }
+
+    /// Whether something may be tried now that finds no room.
+    #[must_use]
+    pub fn is_held_up(&self, now: u64) -> bool {
+        self.lanes.values().any(|queue| queue.first(now).is_some())
+    }
+
+    /// How many webhooks hang, and how many push services.
+    #[must_use]
+    pub fn hanging(&self) -> (usize, usize) {
+        let silent = self.lanes.iter().filter(|(_, queue)| queue.silent);
+        let (webhooks, pushes): (Vec<_>, Vec<_>) =
+            silent.partition(|(lane, _)| matches!(lane, Lane::Webhook(_)));
+        (webhooks.len(), pushes.len())
     }
 
     /// How many more a target may have waiting.
@@ -199,134 +254,4 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hook(name: &str, position: u64) -> SinkJob {
-        SinkJob {
-            tenant: Tenant::default(),
-            target: SinkTarget::Webhook(name.to_owned()),
-            position,
-        }
-    }
-
-    fn lane(name: &str) -> Lane {
-        Lane::Webhook(name.to_owned())
-    }
-
-    fn positions(waiting: &mut Waiting, now: u64) -> Vec<u64> {
-        std::iter::from_fn(|| waiting.next(now).map(|(position, _)| position)).collect()
-    }
-
-    #[test]
-    fn what_may_be_tried_for_the_longest_time_comes_first() {
-        let mut waiting = Waiting::default();
-        for (position, name) in [(1, "a"), (2, "b"), (3, "a")] {
-            waiting.add(
-                position,
-                hook(name, position),
-                100 - i64::try_from(position).unwrap(),
-                lane(name),
-                position,
-            );
-        }
-        waiting.add(3, hook("a", 3), 0, lane("a"), 0);
-        assert_eq!((waiting.len(), waiting.oldest_micros()), (3, Some(97)));
-        assert_eq!(positions(&mut waiting, 0), [0; 0]);
-        assert_eq!(positions(&mut waiting, 2), [1, 2]);
-        waiting.again(1, 50, true);
-        waiting.done(2);
-        assert_eq!(positions(&mut waiting, 49), [3]);
-        let (_, job) = waiting.next(50).unwrap();
-        assert_eq!((job.what.position, job.attempts), (1, 2));
-        // Not begun after all: that was no attempt.
-        waiting.again(1, 60, false);
-        assert_eq!(waiting.next(60).unwrap().1.attempts, 2);
-        waiting.done(1);
-        waiting.done(3);
-        waiting.done(3);
-        assert!(waiting.len() == 0 && waiting.lanes.is_empty() && waiting.targets.is_empty());
-        assert_eq!((waiting.under_way, waiting.oldest_micros()), (0, None));
-    }
-
-    #[test]
-    fn a_receiver_that_hangs_holds_up_itself_alone() {
-        let mut waiting = Waiting::default();
-        for position in 0..200 {
-            waiting.add(position, hook("hangs", position), 0, lane("hangs"), 0);
-        }
-        for position in 200..210 {
-            waiting.add(position, hook("fine", position), 0, lane("fine"), 5);
-        }
-        let begun = positions(&mut waiting, 10);
-        assert_eq!(
-            begun.iter().filter(|position| **position < 200).count(),
-            LANE_ATTEMPTS_MAX
-        );
-        assert_eq!(begun.iter().filter(|position| **position >= 200).count(), 10);
-        assert_eq!(positions(&mut waiting, 1_000), [0; 0]);
-        waiting.done(begun[0]);
-        assert_eq!(positions(&mut waiting, 1_000).len(), 1);
-        // All together have a bound, too.
-        for name in 0..10_u64 {
-            for position in 0..20 {
-                let (name, position) = (format!("w{name}"), 1_000 + name * 100 + position);
-                waiting.add(position, hook(&name, position), 0, lane(&name), 0);
-            }
-        }
-        positions(&mut waiting, 1_000);
-        assert_eq!(waiting.under_way, ATTEMPTS_MAX);
-    }
-
-    #[test]
-    fn what_a_busy_lane_keeps_past_its_time_is_given_up() {
-        let mut waiting = Waiting::default();
-        let all = LANE_ATTEMPTS_MAX as u64 + 2;
-        for position in 0..all {
-            let since = i64::try_from(position).unwrap();
-            waiting.add(position, hook("hangs", position), since, lane("hangs"), 0);
-        }
-        let begun = positions(&mut waiting, 0);
-        // Not tried yet, however old: they have an attempt.
-        assert_eq!(waiting.overdue(1_000, 1_000), None);
-        for position in &begun {
-            waiting.again(*position, 50, true);
-        }
-        assert_eq!(waiting.overdue(1_000, 49), None, "it has a time of its own");
-        assert_eq!(waiting.overdue(0, 50), None, "its time is not over");
-        assert_eq!(waiting.overdue(1, 50).map(|(position, _)| position), Some(0));
-        assert_eq!(waiting.overdue(1, 50), None);
-        // NATS did not take it away.
-        waiting.again(0, 60, true);
-        assert_eq!(waiting.overdue(1, 59), None);
-        assert_eq!(waiting.overdue(3, 60).map(|(position, _)| position), Some(0));
-        waiting.done(0);
-        let tried = positions(&mut waiting, 60);
-        assert_eq!(tried.len(), LANE_ATTEMPTS_MAX, "{tried:?}");
-        assert!(!tried.contains(&0));
-        let rest = std::iter::from_fn(|| waiting.overdue(1_000, 60)).count();
-        assert_eq!(rest, 1, "one was tried and found no room again");
-    }
-
-    #[test]
-    fn a_target_has_so_much_waiting_at_most() {
-        let mut waiting = Waiting::default();
-        let device = SinkTarget::Device {
-            user: "u1".to_owned(),
-            device: "d1".to_owned(),
-        };
-        let main = Tenant::default();
-        assert_eq!(waiting.room(&main, &device), DEVICE_JOBS_MAX);
-        for position in 0..60 {
-            let job = SinkJob {
-                tenant: main.clone(),
-                target: device.clone(),
-                position,
-            };
-            waiting.add(position, job, 0, Lane::of_host("push.example"), 0);
-        }
-        assert_eq!(waiting.room(&main, &device), 0);
-        assert_eq!(waiting.room(&main, &hook("a", 0).target), WEBHOOK_JOBS_MAX);
-        assert_eq!(Lane::of_host("a.example"), Lane::of_host("a.example"));
-    }
-}
+mod tests;

@@ -61,6 +61,10 @@ fn a_file_says_where_and_what() {
     for (url, may) in rows {
         assert_eq!(push.may(&Url::parse(url).unwrap()), may, "{url}");
     }
+    let listed = |url: &str| push.listed(&Url::parse(url).unwrap());
+    assert_eq!(listed("https://fcm.googleapis.com/x"), Some(0));
+    assert_eq!(listed("https://updates.push.services.mozilla.com/x"), Some(1));
+    assert_eq!(listed("https://fcm.googleapis.com.evil.example/x"), None);
     let any = PushConfig { hosts: None, ..push };
     for (url, may) in [
         ("https://anything.example/x", true),
