@@ -126,6 +126,38 @@ describe('notifications', () => {
     expect(FakeSocket.last.sentOf('feed')).toHaveLength(2);
     await answer('feed', feed([note('a'), note('bb')], [{ id: 'a', as: 'archived' }], 1));
     expect(shown()).toEqual(['bb']);
+    // Older ones, by a gateway that has heard less: a push always counts, and what an answer says only where it is newer.
+    FakeSocket.last.say({ counters: counters(1, 9) });
+    await vi.advanceTimersByTimeAsync(300);
+    expect(FakeSocket.last.sentOf('feed')).toHaveLength(3);
+    await answer('feed', feed([note('a'), note('bb')], [], 9));
+    expect(bell.get().counters).toMatchObject({ version: 1, unread: 1 });
+  });
+
+  it.each([-3_600_000, 3_600_000])('a browser’s clock that is %i ms off changes no life, no mark and no order', async (off) => {
+    const server = Date.now();
+    vi.setSystemTime(server + off);
+    make();
+    client.connect();
+    await vi.advanceTimersByTimeAsync(2_000);
+    FakeSocket.last.open();
+    await settle();
+    FakeSocket.last.connected([{ room: 'notifications', recovery: 'fresh' }], { serverTime: new Date(server).toISOString() });
+    FakeSocket.last.say({ caughtUp: { room: 'notifications', cursor: 'c1' } });
+    await settle();
+    const at = (ms: number): string => new Date(server + ms).toISOString();
+    await answer('feed', feed([note('later', { time: at(-60_000), expirytime: at(60_000) }), note('ended', { expirytime: at(-1_000) })], [], 1));
+    FakeSocket.last.say(push(note('now', { time: at(1_000) })));
+    expect(shown()).toEqual(['now', 'later']);
+    expect(announced).toEqual(['now']);
+    bell.mark(['later'], 'read');
+    expect(await answer('mark', feed([], [], 1))).toEqual({ ids: ['later'], as: 'read' });
+    expect(shown()).toEqual(['now', 'later read']);
+    await vi.advanceTimersByTimeAsync(30_000);
+    FakeSocket.last.say({ ping: {} });
+    await vi.advanceTimersByTimeAsync(31_000);
+    FakeSocket.last.say(push(note('newest', { time: at(2_000) }), 'c3'));
+    expect(shown()).toEqual(['newest', 'now']);
   });
 
   it('marks survive a reload, for their user alone; a blocked storage is like none', async () => {

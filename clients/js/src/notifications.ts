@@ -205,14 +205,16 @@ class Bell implements NotificationsStore {
     }
   }
 
-  /** The server's counters are absolute; where they are others than ours, somebody marked elsewhere. */
+  /**
+   * The server's counters are absolute, and what is pushed counts whatever its version: another gateway may have heard less, and says more
+   * when it has. Where they are others than ours, somebody marked elsewhere.
+   */
   #counted(counters: NotificationCounters): void {
-    if (this.#said !== undefined && counters.version < this.#said.version) return;
     this.#said = counters;
     this.#changed();
     this.#reread ??= setTimeout(() => {
       this.#reread = undefined;
-      if (counters.unread !== this.#count(this.#items()).unread) void this.#read();
+      if (this.#said?.unread !== this.#count(this.#items()).unread) void this.#read();
     }, REREAD_MS);
   }
 

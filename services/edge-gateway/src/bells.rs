@@ -105,6 +105,8 @@ struct Viewer<L> {
     rooms: Box<[(usize, AudienceSet)]>,
     listeners: SmallVec<[(u64, L); 1]>,
     read: Box<[Name]>,
+    /// Up to which position of the bucket that is so.
+    at: u64,
     version: u64,
     preferences: Option<Arc<str>>,
     prefers_anew: bool,
@@ -219,6 +221,7 @@ impl<L> Bells<L> {
             rooms: rooms.into(),
             listeners: SmallVec::new(),
             read: Box::default(),
+            at: 0,
             version: 0,
             preferences: None,
             prefers_anew: false,
@@ -385,8 +388,9 @@ impl<L> Bells<L> {
         let preferences: Option<Arc<str>> = record.preferences.map(|json| json.get().into());
         // What was taken back is said as well.
         let preferences = preferences.or_else(|| viewer.preferences.as_ref().map(|_| "{}".into()));
-        // Answers come from leaders, but from which ingest is anybody's guess: nothing goes back.
-        if !viewer.is_known || record.version >= viewer.version {
+        // Nothing goes back: an answer may be one of a leader that is none any more. Versions say nothing of that, they may begin anew.
+        if !viewer.is_known || record.at >= viewer.at {
+            viewer.at = record.at;
             viewer.prefers_anew |= viewer.preferences != preferences;
             viewer.preferences = preferences;
             viewer.read = record.marks.0;
@@ -406,10 +410,15 @@ impl<L> Bells<L> {
         all.into_iter().for_each(|at| self.want_record(at));
     }
 
-    /// Any record may have changed.
+    /// Any record may have changed, and the bucket itself may be another one.
     pub fn records_changed(&mut self) {
         let all: Vec<usize> = self.viewers.iter().map(|(at, _)| at).collect();
-        all.into_iter().for_each(|at| self.want_record(at));
+        for at in all {
+            if let Some(viewer) = self.viewers.get_mut(at) {
+                viewer.at = 0;
+            }
+            self.want_record(at);
+        }
     }
 
     fn want_record(&mut self, at: usize) {

@@ -480,16 +480,21 @@ async fn records(jetstream: &JetStream, wanted: Vec<WantedRecord>) -> Vec<(Wante
     let newest = jetstream
         .newest(stream::READSTATE, READ_STATES_ALL, &subjects)
         .await;
-    let held: Option<HashMap<String, Bytes>> = match newest {
+    let held: Option<(u64, HashMap<String, Bytes>)> = match newest {
         Ok(Newest::Messages(messages)) => {
+            let at = messages.iter().map(|message| message.sequence).max();
             let held = messages
                 .into_iter()
                 .map(|message| (message.subject, message.payload));
-            Some(held.collect())
+            Some((at.unwrap_or(0), held.collect()))
         }
         Ok(Newest::TooMany | Newest::Behind) | Err(_) => None,
     };
-    let of = |key: String| Record::read(held.as_ref()?.get(&key));
+    let of = |key: String| {
+        let (at, held) = held.as_ref()?;
+        let record = Record::read(held.get(&key))?;
+        Some(Record { at: *at, ..record })
+    };
     wanted.into_iter().zip(keys.into_iter().map(of)).collect()
 }
 

@@ -13,7 +13,10 @@ use super::notes::Name;
 /// A record as ingest keeps it, read without keeping any id.
 #[derive(Debug, Default, Deserialize)]
 pub struct Record {
-    /// Grows with each change.
+    /// Up to which position of the bucket this is what it holds.
+    #[serde(skip)]
+    pub at: u64,
+    /// Grows with each change; begins anew where an operator took the record away.
     pub version: u64,
     /// What is read.
     #[serde(default)]
