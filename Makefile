@@ -17,7 +17,7 @@ NYCFLIGHTS_VERSION := 0.0.3
 PANDAS_VERSION := 3.1.1
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
-.PHONY: help demo test check k8s-check compose-check sbom audit drill backup-drill flights bench faults profile fuzz tools build page clean
+.PHONY: help demo demo-smoke test check k8s-check compose-check sbom audit drill backup-drill flights bench faults profile fuzz tools build page clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,11 @@ demo: .tools/bin/nats-server page ## Start everything with a scenario and print 
 	@cargo build --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway
 	@./target/debug/roomcast dev --scenario $(SCENARIO)
 
+demo-smoke: .tools/bin/nats-server page ## Start the demo of every scenario, see one event arrive and one number on the page, and end it (SMOKE="bookings repair" for some).
+	@echo "── binaries (the first time takes a few minutes)"
+	@cargo build --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway
+	@./tests/page/smoke.sh $(SMOKE)
+
 test: .tools/bin/nats-server .tools/collector/rotel page ## Run every test: units, services on real NATS, the whole stack, the page in a browser.
 	@echo "── binaries"
 	@cargo build --workspace --locked
@@ -122,7 +127,7 @@ compose-check: .tools/compose/check_jsonschema ## Read deploy/compose as compose
 
 sbom: .tools/cyclonedx/cyclonedx ## Write what each binary and the page are made of, as CycloneDX checked by its schema, into target/sbom.
 	@for name in roomcast-edge-gateway roomcast-ingest roomcast-metrics-aggregator roomcast-cli; do python3 deploy/tools/sbom.py $$name target/sbom/$$name.cdx.json; done
-	@cd clients && npm sbom --sbom-format cyclonedx --omit dev --workspace roomcast-dashboard >../target/sbom/roomcast-clients.cdx.json
+	@cd clients && npm sbom --sbom-format cyclonedx --omit dev >../target/sbom/roomcast-clients.cdx.json
 	@PYTHONPATH=.tools/cyclonedx python3 deploy/tools/sbom_check.py target/sbom/*.cdx.json
 
 backup-drill: .tools/bin/nats-server ## Copy a running system's streams under traffic, lose all of NATS, make another one of the copy, and count.

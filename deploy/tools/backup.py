@@ -91,7 +91,8 @@ def streams(nats):
 
 def save(nats, stream, folder):
     inbox = f"{nats.inbox}.data"
-    about = nats.call(f"STREAM.SNAPSHOT.{stream}", {"deliver_subject": inbox, "chunk_size": CHUNK, "jsck": True})
+    # Readers make their consumers anew; one that goes meanwhile would end the copy.
+    about = nats.call(f"STREAM.SNAPSHOT.{stream}", {"deliver_subject": inbox, "chunk_size": CHUNK, "jsck": True, "no_consumers": True})
     folder.mkdir(parents=True)
     size = 0
     with open(folder / "stream.tar.s2", "wb") as file:
