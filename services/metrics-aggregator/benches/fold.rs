@@ -70,7 +70,7 @@ fn main() {
                     id: &view.id,
                     subject: None,
                     priority: "medium",
-                    data: view.data,
+                    data: view.data.map(serde_json::value::RawValue::get),
                 };
                 shard.fold(&event, &mut |_| ());
             });

@@ -205,6 +205,11 @@ impl Counters {
         self.notified.with_label_values(&[outcome]).inc();
     }
 
+    /// Counts events that were folded.
+    pub fn folded(&self, count: u64) {
+        self.folded.inc_by(count);
+    }
+
     /// Counts what became of one event.
     pub fn count(&self, outcome: Outcome) {
         match outcome {

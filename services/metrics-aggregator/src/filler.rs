@@ -8,8 +8,9 @@ use async_nats::Client;
 use roomcast_proto::ids::Tenant;
 
 use crate::cover::filters;
+use crate::delivered::Frame;
 use crate::engine::shard::Shard;
-use crate::reader::{Broken, Frame, Reader};
+use crate::reader::{Broken, Reader};
 
 /// An open reader of what is missing.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ pub mod board;
 pub mod counters;
 pub mod cover;
 pub mod definition;
+pub mod delivered;
 pub mod engine;
 pub mod feed;
 pub mod filler;

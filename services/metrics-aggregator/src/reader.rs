@@ -4,170 +4,38 @@
 //! names its start, counts what it gets, hears a heartbeat twice a second, and gives up at the first gap. Nothing is acknowledged: the
 //! position is part of the state.
 
-use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message, Request, Subject, Subscriber};
-use bytes::Bytes;
-use futures_util::StreamExt;
+use async_nats::{Client, HeaderMap, Message, Request, Subscriber};
+use futures_util::{FutureExt, StreamExt};
 use roomcast_chassis::trace::Trail;
-use roomcast_proto::event::View;
-use roomcast_proto::ids::Tenant;
-use roomcast_proto::subject::parse_placed;
 use roomcast_proto::subject::stream::EVENTS;
 use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::engine::row::Event;
+use crate::delivered::{Delivered, Frame};
 
 /// Events asked for at once, and how many of them may be left when more are asked for, so that the server never waits for the next
-/// request: at most 1,500 are on their way. That many of the largest are 96 MB; of usual ones 450 KB.
-const BATCH: u64 = 1_000;
-const LEFT: u64 = 500;
+/// request, and while something is behind writes many at a time: at most 6,000 are on their way, of usual size 2 MB.
+const BATCH: u64 = 4_000;
+const LEFT: u64 = 2_000;
+/// Bytes of one request; the server counts subjects and headers as well. Two requests of the largest events are 16 MiB.
+const BATCH_BYTES: u64 = 8 << 20;
 /// How long one request for events stands.
 const EXPIRES: Duration = Duration::from_secs(10);
 /// The server says at least this often that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Without any word for this long it is asked anew: a request whose last byte was used up may have ended without a word.
+const DOUBT: Duration = Duration::from_secs(1);
 /// Without any word for this long the consumer is given up.
 const SILENCE: Duration = Duration::from_secs(2);
 /// The server forgets a consumer that nobody asks for this long.
 const INACTIVE: Duration = Duration::from_secs(10);
+/// Words of a request's end that is none of the consumer: it has given out what was asked for, or its bytes are used up.
+const OVER: [&str; 3] = ["Completed", "Exceeded", "Exceeds"];
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What came.
-#[derive(Debug, Clone)]
-pub enum Frame {
-    /// An event.
-    Event(Delivered),
-    /// The consumer's node has given out every matching event up to this position that it has. It may lag behind the node that said
-    /// where the stream ends, and give out an older one later.
-    Reached(u64),
-    /// Nothing is waiting.
-    Quiet,
-    /// Only of a [`crate::feed::Source`]: it took too long, and goes on alone.
-    CastOff,
-}
-
-impl Frame {
-    /// The event it is.
-    #[must_use]
-    pub fn event(&self) -> Option<&Delivered> {
-        match self {
-            Self::Event(event) => Some(event),
-            _ => None,
-        }
-    }
-
-    /// The event it is.
-    pub fn event_mut(&mut self) -> Option<&mut Delivered> {
-        match self {
-            Self::Event(event) => Some(event),
-            _ => None,
-        }
-    }
-
-    /// The position of the event it is.
-    #[must_use]
-    pub fn seq(&self) -> Option<u64> {
-        Some(self.event()?.seq)
-    }
-}
-
-/// One stored event. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Delivered {
-    /// Its position in the stream.
-    pub seq: u64,
-    /// When it was stored, Unix microseconds.
-    pub stored_micros: i64,
-    /// Matching events behind it.
-    pub pending: u64,
-    /// Where it was stored.
-    pub subject: Subject,
-    /// The event.
-    pub payload: Bytes,
-    /// What it says, where it was read for several shards.
-    pub said: Option<Arc<Said<'static>>>,
-    /// Where its trace goes on, if that is kept.
-    pub trail: Option<Box<Trail>>,
-}
-
-/// What an event says, as far as metrics may ask.
-#[derive(Debug)]
-pub struct Said<'a> {
-    time_micros: i64,
-    kind: Cow<'a, str>,
-    source: Cow<'a, str>,
-    id: Cow<'a, str>,
-    subject: Option<Cow<'a, str>>,
-    priority: Option<Cow<'a, str>>,
-    data: Option<Cow<'a, RawValue>>,
-}
-
-impl<'a> Said<'a> {
-    fn of(payload: &'a [u8]) -> Option<Self> {
-        let view = View::parse(payload).ok()?;
-        Some(Self {
-            time_micros: view.time_micros()?,
-            kind: view.kind,
-            source: view.source,
-            id: view.id,
-            subject: view.subject,
-            priority: view.priority,
-            data: view.data.map(Cow::Borrowed),
-        })
-    }
-
-    fn into_owned(self) -> Said<'static> {
-        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-        Said {
-            time_micros: self.time_micros,
-            kind: own(self.kind),
-            source: own(self.source),
-            id: own(self.id),
-            subject: self.subject.map(own),
-            priority: self.priority.map(own),
-            data: self.data.map(|data| Cow::Owned(data.into_owned())),
-        }
-    }
-}
-
-impl Delivered {
-    /// Reads it now, so that those who share it need not. What is no event stays as it is, and each of them finds out.
-    pub fn read_for_all(&mut self) {
-        self.said = Said::of(&self.payload).map(|said| Arc::new(said.into_owned()));
-    }
-
-    /// Reads it as an event of a tenant; `None` where it is none.
-    pub fn read<T>(&self, tenant: &Tenant, use_it: impl FnOnce(&Event<'_>) -> T) -> Option<T> {
-        let placed = parse_placed(&self.subject).filter(|placed| placed.tenant == tenant.as_str())?;
-        let own;
-        let said = match self.said.as_deref() {
-            Some(said) => said,
-            None => {
-                own = Said::of(&self.payload)?;
-                &own
-            }
-        };
-        Some(use_it(&Event {
-            seq: self.seq,
-            stored_micros: self.stored_micros,
-            time_micros: said.time_micros,
-            room: placed.room,
-            audience: placed.audience,
-            kind: &said.kind,
-            source: &said.source,
-            id: &said.id,
-            subject: said.subject.as_deref(),
-            priority: said.priority.as_deref().unwrap_or("medium"),
-            data: said.data.as_deref(),
-        }))
-    }
-}
 
 /// Why the reader cannot go on; open another one from the stored position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -197,6 +65,8 @@ pub struct Reader {
     requests: u64,
     probe: Option<(String, u64)>,
     heard: Instant,
+    /// It was asked anew because nothing was heard.
+    doubted: bool,
     /// Events that were waiting when the consumer was made.
     pub pending_at_start: u64,
 }
@@ -257,6 +127,7 @@ impl Reader {
             requests: 0,
             probe: None,
             heard: Instant::now(),
+            doubted: false,
             pending_at_start: created.num_pending,
         };
         reader.ask().await?;
@@ -275,10 +146,26 @@ impl Reader {
             if self.remaining <= LEFT {
                 self.ask().await?;
             }
-            let message = tokio::time::timeout_at(self.heard + SILENCE, self.subscription.next()).await;
-            let message = message.map_err(|_| Broken(format!("no word for {} s", SILENCE.as_secs())))?;
+            // What is there needs no timer.
+            let there = tokio::task::unconstrained(self.subscription.next()).now_or_never();
+            let message = match there {
+                Some(message) => message,
+                None => {
+                    let until = self.heard + if self.doubted { SILENCE } else { DOUBT };
+                    match tokio::time::timeout_at(until, self.subscription.next()).await {
+                        Ok(message) => message,
+                        Err(_) if self.doubted => {
+                            return Err(Broken(format!("no word for {} s", SILENCE.as_secs())));
+                        }
+                        Err(_) => {
+                            (self.doubted, self.remaining) = (true, 0);
+                            continue;
+                        }
+                    }
+                }
+            };
             let message = message.ok_or_else(|| Broken("the connection was closed".to_owned()))?;
-            self.heard = Instant::now();
+            (self.heard, self.doubted) = (Instant::now(), false);
             let frame = match message.status {
                 Some(status) => self.status(status.as_u16(), &message)?,
                 None => Some(self.event(message)?),
@@ -317,7 +204,9 @@ impl Reader {
 
     async fn ask(&mut self) -> Result<(), Broken> {
         let reply = self.reply();
-        let body = json!({ "batch": BATCH, "expires": nanos(EXPIRES), "idle_heartbeat": nanos(HEARTBEAT) });
+        let body = json!({
+            "batch": BATCH, "max_bytes": BATCH_BYTES, "expires": nanos(EXPIRES), "idle_heartbeat": nanos(HEARTBEAT),
+        });
         self.send(reply, body.to_string()).await?;
         self.remaining += BATCH;
         Ok(())
@@ -372,7 +261,7 @@ impl Reader {
             // An older probe's.
             404 => Ok(None),
             // A standing request is over, and says how much of it never came; with two standing only it knows.
-            408 | 409 if status == 408 || words.contains("Completed") || words.contains("Exceeded") => {
+            408 | 409 if status == 408 || OVER.iter().any(|word| words.contains(word)) => {
                 let left = header(message.headers.as_ref(), "Nats-Pending-Messages");
                 self.remaining = left.map_or(0, |left| self.remaining.saturating_sub(left));
                 Ok(None)

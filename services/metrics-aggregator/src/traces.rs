@@ -6,7 +6,7 @@ use roomcast_chassis::trace::{KeyValue, SpanKind, Step, Trail, messaging};
 use roomcast_proto::subject::stream;
 use tokio::time::Instant;
 
-use crate::reader::Delivered;
+use crate::delivered::Delivered;
 
 /// Events between two flushes of a shard whose traces are followed; those beyond are folded without.
 const TRACED_MAX: usize = 32;

@@ -12,11 +12,11 @@ use roomcast_proto::metric::{Skipped, Status, Update, status_key};
 use serde::Serialize;
 
 use crate::definition::{Definition, Definitions, Window};
+use crate::delivered::Delivered;
 use crate::engine::codec::Corrupt;
 use crate::engine::metric::Outcome;
 use crate::engine::row::Event;
 use crate::engine::shard::Shard;
-use crate::reader::Delivered;
 
 /// Between two events rules look this often.
 const STEP_MICROS: i64 = 1_000_000;
@@ -346,7 +346,7 @@ mod tests {
                 id: "i",
                 subject: None,
                 priority: "medium",
-                data: Some(&data),
+                data: Some(data.get()),
             });
         }
         let report = trial.finish(BEGIN + last);

@@ -16,12 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::definition::Definitions;
+use crate::delivered::{Delivered, Frame};
+use crate::engine::metric::Outcome;
 use crate::engine::shard::{DIRTY_MAX, Known, Shard, Unsaved};
 use crate::feed::{Feeds, Source};
 use crate::filler::Filler;
 use crate::notify::Speaker;
 use crate::publish::{PublishFailed, Values};
-use crate::reader::{Broken, Delivered, Frame};
+use crate::reader::Broken;
 use crate::silences::Silences;
 use crate::store::StoreError;
 use crate::traces::Traced;
@@ -220,16 +222,26 @@ impl Session<'_> {
             tokio::select! {
                 () = stop.cancelled() => break,
                 frame = readers.reader.next() => {
-                    let mut next = Some(frame);
+                    let mut frame = frame?;
+                    let mut folded = 0;
                     // What is there already is taken at once; looking at the clock and at all metrics costs more than an event.
-                    for _ in 0..BURST {
-                        let Some(frame) = next else { break };
-                        self.take(frame?, &mut readers.reader).await?;
-                        next = (self.shard.dirty() < DIRTY_MAX).then(|| readers.reader.ready()).flatten();
+                    for left in (0..BURST).rev() {
+                        match frame {
+                            Frame::Event(event) => folded += self.fold(event),
+                            Frame::Reached(seq) => {
+                                self.shard.believe(*seq);
+                                self.quiet();
+                            }
+                            Frame::Quiet => self.quiet(),
+                            Frame::CastOff => self.go_alone(&mut readers.reader).await?,
+                        }
+                        if left == 0 || self.shard.dirty() >= DIRTY_MAX {
+                            break;
+                        }
+                        let Some(next) = readers.reader.ready() else { break };
+                        frame = next?;
                     }
-                    if let Some(frame) = next {
-                        self.take(frame?, &mut readers.reader).await?;
-                    }
+                    self.shared.counters.folded(folded);
                 }
                 frame = Filler::next(&mut readers.filler) => {
                     let frame = frame?;
@@ -246,21 +258,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn take(&mut self, frame: Frame, reader: &mut Source) -> Result<(), Ended> {
-        match frame {
-            Frame::Event(event) => self.fold(&event),
-            Frame::Reached(seq) => {
-                self.shard.believe(seq);
-                self.quiet();
-            }
-            Frame::Quiet => self.quiet(),
-            Frame::CastOff => {
-                tracing::debug!(shard = self.number, "shard {} reads by itself now", self.number);
-                self.shared.counters.cast_off.inc();
-                reader.go_alone().await?;
-            }
-        }
-        Ok(())
+    async fn go_alone(&self, reader: &mut Source) -> Result<(), Broken> {
+        tracing::debug!(shard = self.number, "shard {} reads by itself now", self.number);
+        self.shared.counters.cast_off.inc();
+        reader.go_alone().await
     }
 
     fn quiet(&mut self) {
@@ -273,7 +274,9 @@ impl Session<'_> {
         self.shard.go_live();
     }
 
-    fn fold(&mut self, delivered: &Delivered) {
+    /// Answers into how many metrics it was folded; that is counted for many at once, because all shards count in one place.
+    fn fold(&mut self, delivered: &Delivered) -> u64 {
+        let mut folded = 0;
         self.pending = delivered.pending;
         self.idle = delivered.pending == 0;
         if self.live {
@@ -282,12 +285,16 @@ impl Session<'_> {
         let counters = &self.shared.counters;
         let shard = &mut self.shard;
         let read = delivered.read(&self.shared.tenant, |event| {
-            shard.fold(event, &mut |outcome| counters.count(outcome));
+            shard.fold(event, &mut |outcome| match outcome {
+                Outcome::Folded => folded += 1,
+                other => counters.count(other),
+            });
         });
         if read.is_none() {
             counters.unreadable.inc();
             self.shard.reached(delivered.seq);
         }
+        folded
     }
 
     /// Whether the position may have fallen behind the stream's end although nothing is waiting.

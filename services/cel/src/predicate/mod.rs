@@ -279,7 +279,7 @@ mod tests {
             id: "i",
             subject: None,
             priority: "medium",
-            data: Some(&data),
+            data: Some(data.get()),
         };
         let row = paths.row(&event);
         parsed.expr.evaluate(&|place| &row[place])

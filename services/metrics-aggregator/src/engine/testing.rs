@@ -17,6 +17,6 @@ pub fn event_of(data: &RawValue) -> Event<'_> {
         id: "i",
         subject: None,
         priority: "medium",
-        data: Some(data),
+        data: Some(data.get()),
     }
 }

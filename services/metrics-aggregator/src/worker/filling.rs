@@ -1,9 +1,10 @@
 //! New and changed metrics are filled from what the stream keeps, while the others go on.
 
 use crate::cover::filters;
+use crate::delivered::Frame;
 use crate::feed::Source;
 use crate::filler::Filler;
-use crate::reader::{Broken, Frame};
+use crate::reader::Broken;
 
 use super::{Ended, Session};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use roomcast_chassis::jetstream::Outgoing;
 use roomcast_harness::nats::Nats;
+use roomcast_metrics_aggregator::delivered::Frame;
 use roomcast_metrics_aggregator::feed::{Feeds, Source};
-use roomcast_metrics_aggregator::reader::Frame;
 use roomcast_proto::ids::{Audience, Room};
 use roomcast_proto::subject::{self, stream};
 use serde_json::json;

@@ -123,7 +123,7 @@ fn taken(row: &Row) -> usize {
             id: "i",
             subject: None,
             priority: "medium",
-            data: Some(&data),
+            data: Some(data.get()),
         };
         shard.advance(at);
         shard.fold(&event, &mut |outcome| {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use roomcast_harness::nats::Nats;
-use roomcast_metrics_aggregator::reader::{Frame, Reader};
+use roomcast_metrics_aggregator::delivered::Frame;
+use roomcast_metrics_aggregator::reader::Reader;
 use serde_json::json;
 
 use super::world::{World, now};

@@ -98,7 +98,7 @@ fn folds_per_second(definitions: &Definitions, events: &[String], now: i64) -> a
                 id: &view.id,
                 subject: None,
                 priority: "medium",
-                data: view.data,
+                data: view.data.map(serde_json::value::RawValue::get),
             };
             shard.fold(&event, &mut |_| folded += 1);
         }

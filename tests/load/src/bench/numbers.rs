@@ -69,7 +69,7 @@ fn fold(shard: &mut Shard, json: &str, room: &str, seq: u64, now: i64) -> anyhow
         id: &view.id,
         subject: None,
         priority: "medium",
-        data: view.data,
+        data: view.data.map(serde_json::value::RawValue::get),
     };
     shard.fold(&event, &mut |_| {});
     Ok(())

@@ -339,7 +339,7 @@ impl Naive {
                     Some(serde_json::Value::String(text)) => text.clone(),
                     Some(_) => {
                         let raw: HashMap<&str, &RawValue> =
-                            serde_json::from_str(event.data.unwrap().get()).unwrap();
+                            serde_json::from_str(event.data.unwrap()).unwrap();
                         raw["amount"].get().to_owned()
                     }
                 }
