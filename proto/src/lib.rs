@@ -23,6 +23,7 @@ pub mod presence;
 mod raw_json;
 pub mod readstate;
 pub mod refusal;
+pub mod series;
 pub mod statistics;
 pub mod stream;
 pub mod subject;

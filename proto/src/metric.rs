@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::ids::escape;
+use crate::ids::{escape, unescape};
 
 /// CloudEvents `type` of an update.
 pub const UPDATED: &str = "metric.updated";
@@ -34,6 +34,19 @@ impl Group {
     #[must_use]
     pub fn from_json(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// The group that keys name so; `None` where it is none, and where a value is too long to stand in a key as it is.
+    #[must_use]
+    pub fn of_key(key: &str) -> Option<Self> {
+        match key {
+            "" => Some(Self::from_json(Self::ALL)),
+            OTHER_KEY => Some(Self::from_json(Self::OTHER)),
+            _ => {
+                let values: Option<Vec<String>> = key.split('/').map(value_of_key).collect();
+                Some(Self(format!("[{}]", values?.join(","))))
+            }
+        }
     }
 
     /// The JSON text.
@@ -207,6 +220,16 @@ fn value_key(json: &str) -> String {
     escape(if ambiguous { json } else { &text })
 }
 
+/// The JSON of one value in a key.
+fn value_of_key(token: &str) -> Option<String> {
+    let text = unescape(token)?;
+    let quoted = text.starts_with('"') && serde_json::from_str::<String>(&text).is_ok();
+    if quoted || is_literal(&text) {
+        return Some(text);
+    }
+    serde_json::to_string(&text).ok()
+}
+
 /// Whether a bare word could be mistaken for something that is not a text.
 fn is_literal(text: &str) -> bool {
     matches!(text, "null" | "true" | "false") || serde_json::from_str::<serde_json::Number>(text).is_ok()
@@ -272,6 +295,12 @@ mod tests {
         for (group, key) in rows {
             assert_eq!(current_key("revenue", group), key, "{group}");
             assert_eq!(metric_of_key(key), "revenue");
+            let place = key.strip_prefix("revenue").unwrap().trim_start_matches('/');
+            assert_eq!(Group::of_key(place), Some(Group::from_json(group)), "{place}");
+        }
+        // A digest, and what no key says.
+        for place in ["==0123456789abcdef0123456789abcdef", "a=2", "a//=zz"] {
+            assert_eq!(Group::of_key(place), None, "{place}");
         }
         assert_eq!(
             closed_key("revenue", "[]", 1_700_000_000_000_000),

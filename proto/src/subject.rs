@@ -18,9 +18,9 @@ pub use control::{
 pub use queue::{QUEUED_ALL, QUEUES_LEASE, parse_queued, queue_of, queue_stream, queued};
 pub use server::{TENANT_PROBES, server_question};
 pub use service::{
-    PRESENCE_ALL, READ_STATE_LIVE_ALL, READ_STATES_ALL, Service, ServiceRequest, command, command_key,
-    command_tokens, is_passed, parse_service, passed, presence, read_state_key, read_state_live_key,
-    replay_key, service, ticket_key,
+    PRESENCE_ALL, READ_STATE_LIVE_ALL, READ_STATES_ALL, SERIES_ALL, Service, ServiceRequest, command,
+    command_key, command_tokens, is_passed, parse_service, passed, presence, read_state_key,
+    read_state_live_key, replay_key, series, series_heard, service, ticket_key,
 };
 pub use sink::{
     SINKS_LEASE, SINKS_POSITION, SinkJob, SinkTarget, UNDELIVERED, devices_key, parse_devices_key,

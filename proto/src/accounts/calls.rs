@@ -1,6 +1,6 @@
 //! Who may ask the server what, and who hears and writes which subjects of `CORE` in an account of its own.
 
-use crate::subject::{STATISTICS_ANSWERS_ALL, stream as names};
+use crate::subject::{SERIES_ALL, STATISTICS_ANSWERS_ALL, stream as names};
 
 /// How often the server answers a call.
 #[derive(Clone, Copy)]
@@ -34,13 +34,18 @@ impl Who {
         }
     }
 
-    /// What this account lets others hear: gateways tell `CORE` who is connected.
+    /// What this account lets others hear or ask: gateways tell `CORE` who is connected, aggregators answer what comes through it.
     pub(super) fn exports(self) -> String {
         match self {
             Who::Gateway => {
                 format!("\n    exports: [ {{ stream: \"{STATISTICS_ANSWERS_ALL}\", accounts: [ CORE ] }} ]")
             }
-            Who::Aggregator | Who::Reader => String::new(),
+            Who::Aggregator => {
+                format!(
+                    "\n    exports: [ {{ service: \"{SERIES_ALL}\", accounts: [ CORE ], response_type: Singleton }} ]"
+                )
+            }
+            Who::Reader => String::new(),
         }
     }
 

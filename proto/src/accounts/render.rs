@@ -8,8 +8,8 @@ use super::{
     inbox_prefix,
 };
 use crate::subject::{
-    QUEUED_ALL, SERVERS_HEALTH, SERVERS_JETSTREAM, STATISTICS_ANSWERS_ALL, command_tokens, queue_of,
-    queue_stream, stream as names,
+    QUEUED_ALL, SERIES_ALL, SERVERS_HEALTH, SERVERS_JETSTREAM, STATISTICS_ANSWERS_ALL, command_tokens,
+    queue_of, queue_stream, stream as names,
 };
 
 /// What `CORE` may ask the servers themselves, and under which name.
@@ -38,13 +38,14 @@ impl ServerConfig {
             &["prs.>"],
             &gateway_extra(&self.tenants),
         );
-        let from_aggregator = ["in.>"];
+        // Answers go where the server says that the question came from.
+        let from_aggregator = ["in.>", "_R_.>"];
         self.account(
             &mut out,
             Who::Aggregator,
             &self.aggregator,
             &from_aggregator,
-            &[],
+            &[SERIES_ALL],
             &[import_service("in.AGG.>", "in.>", true)],
         );
         if let Some(reader) = &self.reader {
@@ -196,6 +197,12 @@ impl ServerConfig {
             "      {{ stream: {{ account: {}, subject: {} }} }}",
             Who::Gateway.account(),
             quoted(STATISTICS_ANSWERS_ALL)
+        );
+        let _ = writeln!(
+            out,
+            "      {{ service: {{ account: {}, subject: {} }} }}",
+            Who::Aggregator.account(),
+            quoted(SERIES_ALL)
         );
         out.push_str("    ]\n  }\n");
     }

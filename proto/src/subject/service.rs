@@ -80,6 +80,24 @@ pub fn parse_service(subject: &str) -> Option<ServiceRequest<'_>> {
     })
 }
 
+/// The verb of what is asked about a metric.
+const SERIES_VERB: &str = "group";
+
+/// What aggregators hear of gateways, whichever shard.
+pub const SERIES_ALL: &str = "svc.GW.*.series.*.*";
+
+/// `svc.<tenant>.series.<ss>.group`: where a gateway asks the aggregator that works a shard; the server puts the account in.
+#[must_use]
+pub fn series(tenant: &Tenant, shard: u32) -> String {
+    format!("svc.{tenant}.series.{shard:02}.{SERIES_VERB}")
+}
+
+/// The same as that aggregator hears it.
+#[must_use]
+pub fn series_heard(tenant: &Tenant, shard: u32) -> String {
+    format!("svc.GW.{tenant}.series.{shard:02}.{SERIES_VERB}")
+}
+
 /// `cmd.<tenant>.<name…>`: where a gateway asks a tenant's backends; they listen on `cmd.<name…>` in their own account. The parts of
 /// the name between its dots are escaped here.
 #[must_use]
@@ -172,6 +190,10 @@ mod tests {
             service(&tenant, Service::Commands, "claim"),
             "svc.main.commands.claim"
         );
+        assert_eq!(series(&tenant, 3), "svc.main.series.03.group");
+        assert_eq!(series_heard(&tenant, 3), "svc.GW.main.series.03.group");
+        // Ingest hears those of its own services alone.
+        assert_eq!(parse_service(&series_heard(&tenant, 3)), None);
         let read = parse_service("svc.GW.main.commands.claim").unwrap();
         assert_eq!(
             (read.tenant.as_str(), read.what, read.verb),

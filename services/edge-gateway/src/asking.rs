@@ -18,9 +18,10 @@ use roomcast_chassis::metrics::Metrics;
 use roomcast_chassis::trace::{self, KeyValue, SpanKind, Step, Trail};
 use roomcast_issuers::Tenancy;
 use roomcast_proto::frame::{FeedPage, PreferencesKept};
-use roomcast_proto::ids::Tenant;
+use roomcast_proto::ids::{Tenant, shard};
 use roomcast_proto::refusal::{Code, Refusal};
-use roomcast_proto::subject::{Service, service};
+use roomcast_proto::series::{Answer, Question};
+use roomcast_proto::subject::{Service, series, service};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,6 +33,8 @@ use crate::{client_publish, commands, feed, preferences};
 
 /// How long ingest may take: longer than all its own attempts to write.
 const INGEST_WITHIN: Duration = Duration::from_secs(8);
+/// How long an aggregator may take: it answers from memory.
+const AGGREGATOR_WITHIN: Duration = Duration::from_secs(2);
 /// When a client should ask again, milliseconds.
 pub const RETRY_MS: u64 = 1_000;
 
@@ -169,7 +172,7 @@ impl AskMetrics {
         Ok(Self {
             asks: metrics.counter_vec(
                 "roomcast_gateway_asks_total",
-                "Commands, publishes, activity, feeds, marks and preferences of clients by outcome: done, or the refusal's code.",
+                "Commands, publishes, activity, feeds, marks and preferences of clients, and groups of metrics (series), by outcome: done, or the refusal's code; of series also behind and unanswered.",
                 &["what", "outcome"],
             )?,
             in_flight: metrics.gauge(
@@ -397,6 +400,22 @@ impl Asking {
         let subject = service(tenant, what, verb);
         let answer = self.request(subject, HeaderMap::new(), body.into(), INGEST_WITHIN);
         read(&answer.await.map_err(not_answered)?.payload)
+    }
+
+    /// Asks the aggregator that works a metric for one group of it. `None`: it is not there, or did not answer in time.
+    pub async fn series(&self, tenant: &Tenant, question: &Question) -> Option<Answer> {
+        let body = serde_json::to_vec(question).ok()?;
+        let subject = series(tenant, shard(tenant, &question.metric));
+        let asked = self.request(subject, HeaderMap::new(), body.into(), AGGREGATOR_WITHIN);
+        let answer = asked.await.ok();
+        let answer = answer.and_then(|answer| serde_json::from_slice::<Answer>(&answer.payload).ok());
+        let outcome = match &answer {
+            Some(Answer::Behind {}) => "behind",
+            Some(_) => "done",
+            None => "unanswered",
+        };
+        self.count("series", outcome);
+        answer
     }
 
     /// Publishes to ingest and hears whether it is stored.

@@ -197,6 +197,12 @@ impl Hub {
         self.stock().head().unwrap_or(nothing)
     }
 
+    /// An audience as a number of the policy in force; `None`: the policy does not know it.
+    #[must_use]
+    pub fn audience(&self, name: &str) -> Option<AudienceId> {
+        (self.audiences)(name)
+    }
+
     /// How cursors are written for clients, and read when they come back.
     #[must_use]
     pub fn cursors(&self) -> Cursors {

@@ -70,6 +70,7 @@ pub struct Counters {
     /// Groups that no rule had room for.
     pub unwatched: IntCounter,
     notified: IntCounterVec,
+    asked: IntCounterVec,
 }
 
 impl Counters {
@@ -170,7 +171,15 @@ impl Counters {
                 "Notifications of rules handed to ingest, by outcome: stored, before (by another instance), again (not taken yet), refused.",
                 &["outcome"],
             )?,
+            asked: metrics.counter_vec(
+                "roomcast_aggregator_asked_total",
+                "Times gateways asked for one group of a metric, by outcome: windows, absent (no such metric in the room), behind (not current yet), unreadable.",
+                &["outcome"],
+            )?,
         };
+        for outcome in ["windows", "absent", "behind", "unreadable"] {
+            made.asked.with_label_values(&[outcome]);
+        }
         // A rate over what never happened is zero, not "no data"; and the first time counts, too.
         for cause in ["store", "reader", "publish", "stream"] {
             made.restarts.with_label_values(&[cause]);
@@ -203,6 +212,11 @@ impl Counters {
     /// Counts what became of a notification.
     pub fn notified(&self, outcome: &str) {
         self.notified.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts what became of a question about a group.
+    pub fn asked(&self, outcome: &str) {
+        self.asked.with_label_values(&[outcome]).inc();
     }
 
     /// Counts events that were folded.

@@ -1,5 +1,6 @@
 //! Works one shard: reads, folds, flushes, publishes; begins anew from what is stored whenever anything is odd.
 
+mod asked;
 mod filling;
 mod flush;
 mod place;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use roomcast_chassis::jetstream::{ApiError, JetStream, Publisher};
 use roomcast_proto::ids::Tenant;
 use tokio::time::Instant;
@@ -68,6 +70,8 @@ enum Ended {
     Reader(#[from] Broken),
     #[error(transparent)]
     Publish(#[from] PublishFailed),
+    #[error("questions cannot be heard: {0}")]
+    Ears(#[from] async_nats::SubscribeError),
     #[error("the stream cannot be looked at: {0}")]
     Stream(#[from] ApiError),
     #[error(
@@ -83,7 +87,7 @@ impl Ended {
     fn cause(&self) -> &'static str {
         match self {
             Self::Store(_) => "store",
-            Self::Reader(_) => "reader",
+            Self::Reader(_) | Self::Ears(_) => "reader",
             Self::Publish(_) => "publish",
             Self::Stream(_) | Self::Behind { .. } | Self::Renewed => "stream",
         }
@@ -182,7 +186,12 @@ async fn session(
     }
     let filler = session.filler(false).await?;
     session.filling = filler.as_ref().map_or(0, |filler| filler.pending);
-    let mut readers = Readers { reader, filler };
+    let questions = session.ears().await?;
+    let mut readers = Readers {
+        reader,
+        filler,
+        questions,
+    };
     if readers.filler.as_ref().is_some_and(|filler| filler.pending == 0) {
         session.nothing_to_fill(&mut readers).await?;
     }
@@ -248,6 +257,7 @@ impl Session<'_> {
                     self.filled(frame, readers).await?;
                 }
                 id = self.speaker.said() => self.shard.said(&id),
+                Some(question) = readers.questions.next() => self.answer(question).await,
                 () = tokio::time::sleep_until(wake) => {}
             }
         }

@@ -97,6 +97,10 @@ const SUBJECTS: &[Row] = &[
     ("inq.publisher.1", &[("publisher", "inq.main.publisher.1")]),
     ("inq.stranger.1", &[("stranger", "inq.acme.stranger.1")]),
     ("svc.main.commands.claim", &[("gw", "svc.GW.main.commands.claim")]),
+    (
+        "svc.main.series.03.group",
+        &[("gw", "svc.GW.main.series.03.group")],
+    ),
     // An account of ours in the subject: the server puts the true one before it.
     (
         "svc.GW.main.commands.claim",
@@ -104,7 +108,7 @@ const SUBJECTS: &[Row] = &[
     ),
     ("prs.main.bookings", &[("gw", STAYS)]),
     ("cmd.main.book", &[("ingest", SAME), ("gw", STAYS)]),
-    ("_R_.guessed", &[("ingest", SAME)]),
+    ("_R_.guessed", &[("ingest", SAME), ("agg", STAYS)]),
     ("_INBOX.guessed", &[]),
     ("_INBOX_ingest.guessed", &[]),
     ("_INBOX_agg.guessed", &[]),
@@ -272,6 +276,15 @@ const EARS: &[Ear] = &[
         &[],
     ),
     ("svc.>", "", "svc.GW.main.commands.claim", &[], &[]),
+    // What is asked about metrics is for aggregators, and nothing else of it.
+    (
+        "svc.GW.main.series.03.group",
+        "",
+        "svc.GW.main.series.03.group",
+        &["agg"],
+        &["agg"],
+    ),
+    ("svc.GW.>", "", "svc.GW.main.series.03.group", &[], &[]),
     ("prs.>", "", "prs.main.bookings", &["gw"], &[]),
     ("cmd.>", "", "cmd.main.book", &[], &[]),
     ("cmd.>", "thief", "cmd.main.book", &[], &[]),

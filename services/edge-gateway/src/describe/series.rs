@@ -50,7 +50,7 @@ pub fn series() -> Operation {
     )
     .query(
         "group",
-        "Only this group, as keys name it: its values joined by `/`, each escaped; `~other`.",
+        "Only this group, as keys name it: its values joined by `/`, each escaped; `~other`. Also one that is not among the largest.",
         text(),
     )
     .answers(

@@ -1,9 +1,10 @@
 //! Metrics of a room: which there are, and the windows of one.
 //!
 //! Both are read from the room's state, one cut with the cursor they carry: whoever subscribes with it goes on without a hole. What a
-//! window says is its update as the aggregator wrote it, redacted as everything else.
+//! window says is its update as the aggregator wrote it, redacted as everything else. Of a metric with many groups only the largest are
+//! state; one group that is asked for by name is also asked of the aggregator that works the metric.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use axum::extract::rejection::PathRejection;
@@ -11,11 +12,12 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Uri};
-use roomcast_access::Subscribe;
+use roomcast_access::{Subscribe, redact};
 use roomcast_proto::event::{View, micros_of_rfc3339};
 use roomcast_proto::ids::Room;
 use roomcast_proto::metric::{Group, STATUS, Span, UPDATED};
 use roomcast_proto::refusal::Refusal;
+use roomcast_proto::series::{Answer, Question};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -47,7 +49,11 @@ pub(super) async fn series(State(desk): State<Desk>, name: Name, uri: Uri, heade
         let name = name.map_or_else(|_| String::new(), |Path(name)| name);
         let wanted = Wanted::read(&name, &uri)?;
         let (permit, found) = room_state(&desk, &uri, &headers).await?;
-        let bodies = bodies(&found, &permit);
+        let mut bodies = bodies(&found, &permit);
+        if let Some(group) = wanted.group.as_deref().filter(|group| !group.is_empty()) {
+            let told = beyond(&desk, &permit, &bodies, &name, group).await?;
+            bodies.extend(told);
+        }
         let mut body = open(&desk, &permit, found.cursor);
         let metric = serde_json::to_string(&name).unwrap_or_default();
         body.put_slice(format!(",\"metric\":{metric}").as_bytes());
@@ -69,6 +75,77 @@ async fn room_state(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<(Subs
     )?;
     let found = desk.hub.state_async(&permit, unix_millis).await;
     Ok((permit, found.map_err(|_| unavailable())?))
+}
+
+/// The windows of a group as its aggregator has them, whether or not they are state, for whoever sees them. Asked is only about a metric
+/// that the user sees in the room: one that is hidden from them is answered like one that is not there.
+///
+/// # Errors
+/// `unavailable` where nobody knows and nothing of the group is state.
+async fn beyond(
+    desk: &Desk,
+    permit: &Subscribe,
+    bodies: &[Bytes],
+    metric: &str,
+    group: &str,
+) -> Result<Vec<Bytes>, Refusal> {
+    let of_metric = |data: &RawValue| named(data).is_some_and(|name| name == metric);
+    if !of_kind(bodies, STATUS).any(of_metric) {
+        return Ok(Vec::new());
+    }
+    let question = Question {
+        metric: metric.to_owned(),
+        room: permit.room().clone(),
+        group: group.to_owned(),
+    };
+    match desk.asking.series(permit.tenant(), &question).await {
+        Some(Answer::Windows { audience, events }) => {
+            let audience = desk.hub.audience(audience.as_str());
+            if !audience.is_some_and(|audience| permit.audiences().contains(audience)) {
+                return Ok(Vec::new());
+            }
+            // What is state holds: it belongs to the cursor.
+            let known: HashSet<String> = bodies.iter().filter_map(|body| key_of(body)).collect();
+            let events = events.iter().map(|event| event.get().as_bytes());
+            let new = events.filter(|event| key_of(event).is_some_and(|key| !known.contains(&key)));
+            Ok(new.filter_map(|event| redacted(event, permit)).collect())
+        }
+        Some(Answer::Absent {}) => Ok(Vec::new()),
+        Some(Answer::Behind {}) | None => {
+            let is_it = |data: &RawValue| {
+                let update = serde_json::from_str::<Update>(data.get());
+                update.is_ok_and(|update| update.metric == metric && update.group.key() == group)
+            };
+            match of_kind(bodies, UPDATED).any(is_it) {
+                true => Ok(Vec::new()),
+                false => Err(unavailable()),
+            }
+        }
+    }
+}
+
+/// An event as the holder of a permit sees it; `None` where it cannot be read.
+fn redacted(event: &[u8], permit: &Subscribe) -> Option<Bytes> {
+    let seen = redact::apply(event, permit.redaction()).ok()?;
+    Some(seen.into_owned().into())
+}
+
+/// The key of a state event.
+fn key_of(event: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Keyed {
+        statekey: String,
+    }
+    Some(serde_json::from_slice::<Keyed>(event).ok()?.statekey)
+}
+
+/// The metric that a status or an update is about.
+fn named(data: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        metric: String,
+    }
+    Some(serde_json::from_str::<Named>(data.get()).ok()?.metric)
 }
 
 /// The room's values as this user sees them.
@@ -195,12 +272,8 @@ impl Update {
 
 /// The statuses of the room's metrics, by name: one for each that is published there.
 fn statuses(bodies: &[Bytes]) -> Vec<&RawValue> {
-    #[derive(Deserialize)]
-    struct Status {
-        metric: String,
-    }
     let found: BTreeMap<String, &RawValue> = of_kind(bodies, STATUS)
-        .filter_map(|data| Some((serde_json::from_str::<Status>(data.get()).ok()?.metric, data)))
+        .filter_map(|data| Some((named(data)?, data)))
         .collect();
     found.into_values().collect()
 }

@@ -1,8 +1,12 @@
 //! The HTTP routes: the same rights and the same words as the sockets.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http_body_util::Full;
 use roomcast_harness::http::Http;
+use roomcast_proto::subject::SERIES_ALL;
 use serde_json::{Value, json};
 
 use super::Gateway;
@@ -81,6 +85,130 @@ async fn rooms_are_read_at_one_cut_and_gone_on_with_live() {
     );
     let all = format!("{snapshot}{state}{page}{older}");
     assert!(!all.contains("canary"), "{all}");
+}
+
+/// A group that is not state is asked of the aggregator, which is played here: shown is what the user may see, and nothing is asked about a
+/// metric that the user does not see.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_not_state_is_asked_of_the_aggregator() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
+    let status = "metric.status";
+    for (room, audience, name) in [
+        ("desk", "all", "m"),
+        ("bookings", "admin", "secret"),
+        ("bookings", "all", "m"),
+    ] {
+        let key = format!("status/{name}");
+        let data = json!({ "metric": name, "lag": 0 });
+        gateway.metric_value(room, audience, &key, status, data).await;
+    }
+    let window = |group: &str, value: &str| {
+        let span = json!({ "start": "2026-06-01T10:00:00Z", "end": "2026-06-01T11:00:00Z" });
+        json!({ "metric": "m", "group": [group], "window": span, "value": value })
+    };
+    gateway
+        .metric_value("bookings", "all", "m/car", "metric.updated", window("car", "1"))
+        .await;
+    let answer = |path: &str| {
+        let (http, url, token) = (http.clone(), format!("{}{path}", gateway.url), token.clone());
+        async move { http.get(&url, Some(&token)).await.unwrap() }
+    };
+    let mut listed = Value::Null;
+    for _ in 0..1_000 {
+        listed = answer("/v1/metrics/m?room=bookings").await.json();
+        if listed["windows"] == json!([window("car", "1")]) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(listed["windows"], json!([window("car", "1")]));
+
+    // Nobody is there: what is state is answered, and else that nobody knows.
+    let of = |group: &str| format!("/v1/metrics/m?room=bookings&group={group}");
+    let car = answer(&of("car")).await;
+    assert_eq!(car.json()["windows"], json!([window("car", "1")]));
+    let tour = answer(&of("tour")).await;
+    assert_eq!(
+        (tour.status, tour.json()["code"].clone()),
+        (503, json!("unavailable"))
+    );
+
+    let asked = Arc::new(Mutex::new(Vec::<Value>::new()));
+    let aggregator = gateway.nats.connect("agg").await;
+    let mut questions = aggregator.subscribe(SERIES_ALL).await.unwrap();
+    aggregator.flush().await.unwrap();
+    let heard = Arc::clone(&asked);
+    let event = move |group: &str, value: &str| {
+        let mut data = window(group, value);
+        data["amount"] = json!("9");
+        json!({ "specversion": "1.0", "id": "i", "source": "s", "type": "metric.updated", "time": "2026-06-01T10:00:00Z", "statekey": format!("m/{group}"), "data": data })
+    };
+    let playing = tokio::spawn(async move {
+        while let Some(question) = questions.next().await {
+            let said: Value = serde_json::from_slice(&question.payload).unwrap();
+            let group = said["group"].as_str().unwrap().to_owned();
+            heard.lock().unwrap().push(said);
+            let audience = if group == "hidden" { "admin" } else { "all" };
+            let answer = match group.as_str() {
+                "gone" => json!({ "absent": {} }),
+                "late" => json!({ "behind": {} }),
+                // Older than what is state.
+                "car" => json!({ "windows": { "audience": audience, "events": [event("car", "0")] } }),
+                _ => json!({ "windows": { "audience": audience, "events": [event(&group, "2")] } }),
+            };
+            let reply = question.reply.unwrap();
+            aggregator
+                .publish(reply, answer.to_string().into())
+                .await
+                .unwrap();
+        }
+    });
+    let tour = json!([{ "metric": "m", "group": ["tour"], "window": { "start": "2026-06-01T10:00:00Z", "end": "2026-06-01T11:00:00Z" }, "value": "2", "amount": "9" }]);
+    let mut found = Value::Null;
+    // The server needs a moment until it sends questions there.
+    for _ in 0..1_000 {
+        found = answer(&of("tour")).await.json();
+        if found["windows"] == tour {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(found["windows"], tour);
+    for (path, expected) in [
+        (of("car"), json!("1")),
+        (of("hidden"), Value::Null),
+        (of("gone"), Value::Null),
+        (format!("{}&to=2026-06-01T10:00:00Z", of("tour")), Value::Null),
+        (format!("{}&from=2026-06-01T10:30:00Z", of("tour")), json!("2")),
+        (
+            "/v1/metrics/secret?room=bookings&group=tour".to_owned(),
+            Value::Null,
+        ),
+        (
+            "/v1/metrics/absent?room=bookings&group=tour".to_owned(),
+            Value::Null,
+        ),
+    ] {
+        let answer = answer(&path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert_eq!(answer.json()["windows"][0]["value"], expected, "{path}");
+    }
+    assert_eq!(answer(&of("late")).await.status, 503);
+    // Taken out as from everything in that room.
+    let desk = answer("/v1/metrics/m?room=desk&group=tour").await.json();
+    assert_eq!(
+        (&desk["windows"][0]["value"], &desk["windows"][0]["amount"]),
+        (&json!("2"), &Value::Null)
+    );
+    playing.abort();
+    let asked = asked.lock().unwrap();
+    assert!(
+        asked.iter().all(|question| question["metric"] == "m"),
+        "{asked:?}"
+    );
 }
 
 /// A chart loads its past and goes on live: the windows that are read and those that follow are all there are, none of them hidden.

@@ -1,5 +1,7 @@
 //! New and changed metrics are filled from what the stream keeps, while the others go on.
 
+use async_nats::Subscriber;
+
 use crate::cover::filters;
 use crate::delivered::Frame;
 use crate::feed::Source;
@@ -14,6 +16,8 @@ pub(super) struct Readers {
     pub(super) reader: Source,
     /// Those of the metrics that are being filled.
     pub(super) filler: Option<Filler>,
+    /// What gateways ask.
+    pub(super) questions: Subscriber,
 }
 
 impl Readers {

@@ -9,6 +9,7 @@ mod bad_input;
 mod definitions;
 mod ears;
 mod feeds;
+mod groups;
 mod kills;
 mod memory;
 mod reading;

@@ -241,6 +241,12 @@ impl Metric {
         }
     }
 
+    /// Whether its numbers are current, so that there is something to say.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.live && !self.filling
+    }
+
     /// Folds one event; `told` hears what became of it in each leg.
     pub fn fold(&mut self, event: &Event<'_>, row: &[Field<'_>], told: &mut impl FnMut(Outcome)) {
         if event.seq <= self.folded_to {

@@ -3,6 +3,7 @@
 //! An update is a function of (metric, group, window, revision, `as_of`): everything in it is read from the state alone. Built just
 //! before a flush, published only after it succeeded.
 
+mod asked;
 mod content;
 mod session;
 
