@@ -203,9 +203,17 @@ def broken_schemas(stack, over):
     slip.unlink()
 
 
+def broken_metrics(stack, over):
+    good = stack.metrics.read_text()
+    stack.metrics.write_text("version: one\n")
+    over.wait()
+    stack.metrics.write_text(good)
+
+
 PROVOKED = {
     "RoomcastPolicyBroken": (broken_policy, "a policy with a mistake"),
     "RoomcastSchemasBroken": (broken_schemas, "a schema with a mistake"),
+    "RoomcastMetricsBroken": (broken_metrics, "a metrics.yaml with a mistake"),
     "RoomcastForgedUser": (forged, "a publisher that names a user"),
     "RoomcastTokensRefused": (bad_tokens, "50 bad tokens a second"),
     "RoomcastDeadLetters": (bad_events, "a publisher whose events break their schema"),

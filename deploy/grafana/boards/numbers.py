@@ -21,6 +21,16 @@ panel("Unreadable per second", "Stored messages that are no events; ingest write
       "Must be zero: somebody else writes to EVENTS. RoomcastEventsUnreadable.",
       rate("roomcast_aggregator_unreadable_total", "service"))
 
+panel("Definitions", "Metrics that are defined.",
+      "Changes with metrics.yaml. Instances that differ for long read different files.",
+      gauge("roomcast_aggregator_definitions", "instance", fold="max"))
+panel("Definitions looked at per second", "Times metrics.yaml was looked at because it changed, by outcome: taken, broken (mistakes in it, or unreadable).",
+      "One for each instance after a change.",
+      rate("roomcast_aggregator_definitions_reloads_total", "outcome"))
+panel("Definitions broken", "1: the newest metrics.yaml has mistakes and the one before is in force.",
+      "RoomcastMetricsBroken: somebody must mend it.",
+      gauge("roomcast_aggregator_definitions_broken", "instance", fold="max"))
+
 row("Counting")
 panel("Folded per second", "Events folded into windows; one event counts once for each metric it belongs to.",
       "CPU follows it. Zero while events wait: RoomcastAggregatorStalled.",
@@ -51,6 +61,9 @@ panel("State writes per second", "State writes that succeeded, and those refused
 panel("Published per second", "State values published and acknowledged.",
       "None while events are folded: see what is refused below and publish errors of NATS.",
       rate("roomcast_aggregator_published_total", "service"))
+panel("Asked for groups per second", "Times gateways asked for one group of a metric, by outcome: windows, absent (no such metric in the room), behind (not current yet), unreadable.",
+      "behind for long: the shard catches up, or is filled. unreadable: a gateway of another version.",
+      rate("roomcast_aggregator_asked_total", "outcome"))
 panel("Not published per second", "State values not published: stale (a newer one was stored by another instance), or refused because their room holds as many keys as it may.",
       "Refused: a group-by with too many groups for its room.",
       rate("roomcast_aggregator_stale_total", legend="stale"), rate("roomcast_aggregator_keys_refused_total", legend="room is full"))

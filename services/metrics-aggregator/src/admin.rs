@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use crate::board::Board;
 use crate::counters::{Counters, Totals};
-use crate::definition::{Definition, Definitions};
+use crate::definition::Definition;
+use crate::following::InForce;
 use crate::silences::Silences;
 
 mod silences;
@@ -25,8 +26,8 @@ pub use trial::Against;
 /// What the routes answer from. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AdminDesk {
-    /// The metrics of the file.
-    pub definitions: Arc<Definitions>,
+    /// The metrics in force.
+    pub definitions: InForce,
     /// The shards worked here.
     pub board: Board,
     /// What was counted.
@@ -67,12 +68,14 @@ struct Shard {
     metrics: usize,
 }
 
-/// Every metric of the file.
+/// Every metric in force.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Metrics {
     /// In the order of the file.
     metrics: Vec<Metric>,
+    /// What is wrong with the newest file, each as `file:line:column: …`, while the one before it is in force.
+    mistakes: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -112,7 +115,7 @@ fn described() -> Routes<AdminDesk> {
     let metrics = guarded(Operation::new(
         "aggregator",
         "listMetrics",
-        "Lists the metrics of the file.",
+        "Lists the metrics in force.",
     ))
     .answers_json::<Metrics>(200, "All of them.");
     Routes::new()
@@ -123,11 +126,12 @@ fn described() -> Routes<AdminDesk> {
 }
 
 async fn show(State(desk): State<AdminDesk>) -> Json<Statistics> {
+    let definitions = desk.definitions.now();
     let shard = |(shard, current): (u32, bool)| Shard {
         shard,
         current,
         lag_events: desk.counters.lag_of(shard),
-        metrics: desk.definitions.of_shard(shard).len(),
+        metrics: definitions.of_shard(shard).len(),
     };
     Json(Statistics {
         instance: desk.running.now(),
@@ -154,6 +158,7 @@ async fn list(State(desk): State<AdminDesk>) -> Json<Metrics> {
             .map(|publish| publish.audience.as_str().to_owned()),
     };
     Json(Metrics {
-        metrics: desk.definitions.metrics.iter().map(metric).collect(),
+        metrics: desk.definitions.now().metrics.iter().map(metric).collect(),
+        mistakes: desk.definitions.mistakes(),
     })
 }

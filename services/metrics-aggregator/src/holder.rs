@@ -14,6 +14,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
+use crate::definition::Definitions;
+use crate::following::{InForce, changed_shards};
 use crate::lease::{self, Lease, Leases, Wish};
 use crate::worker::{self, Shared};
 
@@ -30,6 +32,7 @@ pub struct Holder {
     leases: Leases,
     workers: BTreeMap<u32, Working>,
     shared: Shared,
+    in_force: InForce,
     board: Board,
     latch: Latch,
 }
@@ -37,11 +40,12 @@ pub struct Holder {
 impl Holder {
     /// Begins with nothing held. `latch` is ready while everything held is current; `board` says what that is.
     #[must_use]
-    pub fn new(leases: Leases, shared: Shared, board: Board, latch: Latch) -> Self {
+    pub fn new(leases: Leases, shared: Shared, in_force: InForce, board: Board, latch: Latch) -> Self {
         Self {
             leases,
             workers: BTreeMap::new(),
             shared,
+            in_force,
             board,
             latch,
         }
@@ -69,7 +73,8 @@ impl Holder {
             let until = Instant::now() + lease::EVERY;
             while Instant::now() < until {
                 tokio::select! {
-                    () = tokio::time::sleep(pause.min(until - Instant::now())) => self.say(looked),
+                    () = tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))) => self.say(looked),
+                    definitions = self.in_force.changed() => self.redefine(definitions).await,
                     () = stop.cancelled() => return self.end().await,
                 }
             }
@@ -180,6 +185,30 @@ impl Holder {
                 self.look_again(shard).await;
                 false
             }
+        }
+    }
+
+    /// Other definitions are in force: shards that they change are begun anew from what is stored, side by side; what is there for the
+    /// first time is taken with the next look at the leases.
+    async fn redefine(&mut self, definitions: Arc<Definitions>) {
+        let changed = changed_shards(&self.shared.definitions, &definitions);
+        self.leases
+            .add(definitions.metrics.iter().map(|metric| metric.shard));
+        self.shared.definitions = definitions;
+        let held: Vec<u32> = self
+            .workers
+            .keys()
+            .copied()
+            .filter(|shard| changed.contains(shard))
+            .collect();
+        for shard in &held {
+            if let Some(working) = self.workers.get(shard) {
+                working.stop.cancel();
+            }
+        }
+        for shard in held {
+            self.stop(shard).await;
+            self.start(shard);
         }
     }
 

@@ -72,6 +72,11 @@ impl Leases {
         }
     }
 
+    /// There is work for these shards as well.
+    pub fn add(&mut self, shards: impl IntoIterator<Item = u32>) {
+        self.shards.extend(shards);
+    }
+
     /// The shards worked here.
     #[must_use]
     pub fn held(&self) -> &BTreeSet<u32> {

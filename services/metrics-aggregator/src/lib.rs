@@ -2,7 +2,7 @@
 //!
 //! `definition` says what is counted; `engine` counts (pure); `reader` → `feed` → `worker` → `store` → `publish` drive it, one task per shard,
 //! `filler` beside it for new and changed metrics;
-//! `notify` says what rules have to say; `lease` spreads the shards over the instances.
+//! `following` says which definitions are in force; `notify` says what rules have to say; `lease` spreads the shards over the instances.
 
 pub mod admin;
 pub mod board;
@@ -13,6 +13,7 @@ pub mod delivered;
 pub mod engine;
 pub mod feed;
 pub mod filler;
+pub mod following;
 pub mod holder;
 pub mod lease;
 pub mod notify;

@@ -19,6 +19,7 @@ use crate::admin::{self, AdminDesk};
 use crate::board::Board;
 use crate::counters::Counters;
 use crate::feed::Feeds;
+use crate::following;
 use crate::holder::Holder;
 use crate::lease::Leases;
 use crate::settings::Settings;
@@ -51,10 +52,7 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
     );
     let counters = Counters::new(&context.metrics)?;
     let audit = Audit::new(&context, "aggregator")?;
-    let definitions = settings.definitions()?;
-    for warning in &definitions.warnings {
-        tracing::warn!("{warning}");
-    }
+    let in_force = following::follow(&settings, &audit, &context)?;
     let nats = context.nats.connect("aggregator").await?;
     let jetstream = nats.jetstream();
     verify(&jetstream, context.common.replicas, &streams).await?;
@@ -71,12 +69,12 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         api_prefix: context.common.nats.api_prefix.as_str().into(),
         publisher,
         tenant: Tenant::default(),
-        definitions: Arc::new(definitions),
+        definitions: in_force.now(),
         counters,
     };
     let board = Board::default();
     let desk = AdminDesk {
-        definitions: Arc::clone(&shared.definitions),
+        definitions: in_force.clone(),
         board: board.clone(),
         counters: shared.counters.clone(),
         running: Running::new(&context),
@@ -99,7 +97,7 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
         with_work.len()
     );
     let stop = context.shutdown.stage(Stage::Drain).token();
-    let holder = Holder::new(Leases::new(instance, with_work), shared, board, shards);
+    let holder = Holder::new(Leases::new(instance, with_work), shared, in_force, board, shards);
     context.shutdown.spawn_vital(Stage::Drain, "shards", async move {
         holder.run(stop).await;
         drop(streams);

@@ -34,7 +34,10 @@ impl Settings {
     /// Reads them all; mistakes are collected by the reader.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let settings = Self {
-            metrics_file: reader.path("ROOMCAST_METRICS_FILE", "The metric definitions."),
+            metrics_file: reader.path(
+                "ROOMCAST_METRICS_FILE",
+                "The metric definitions (metrics.yaml). Changes are put in force at once; what they do not concern goes on.",
+            ),
             policy_file: reader.optional_path(
                 "ROOMCAST_POLICY_FILE",
                 "The policy; with it, audiences of metrics are checked. Not needed otherwise.",
@@ -73,11 +76,25 @@ impl Settings {
     /// # Errors
     /// As [`Settings::check`].
     pub fn definitions(&self) -> Result<Definitions, Failure> {
+        self.parse(&self.text()?)
+    }
+
+    /// Reads the text of the definitions.
+    ///
+    /// # Errors
+    /// As [`Settings::check`].
+    pub fn text(&self) -> Result<String, Failure> {
+        read(&self.metrics_file)
+    }
+
+    /// Reads definitions from their text.
+    ///
+    /// # Errors
+    /// As [`Settings::check`].
+    pub fn parse(&self, text: &str) -> Result<Definitions, Failure> {
         let against = self.against()?;
-        let text = read(&self.metrics_file)?;
         let file = self.metrics_file.display().to_string();
-        Definitions::parse_with(&text, &file, against.policy.as_ref(), against.schemas.as_ref())
-            .map_err(lines)
+        Definitions::parse_with(text, &file, against.policy.as_ref(), against.schemas.as_ref()).map_err(lines)
     }
 
     /// Reads what definitions are checked against.

@@ -318,6 +318,7 @@ fn every_service_speaks_of_itself_in_figures() {
             shards.extend(held.iter().filter_map(|shard| shard["shard"].as_u64()));
         }
         let metrics = asked(stack, "aggregator", "/admin/v1/metrics").await?;
+        ensure!(metrics["mistakes"] == serde_json::json!([]), "{metrics}");
         let metrics = metrics["metrics"].as_array().cloned().unwrap_or_default();
         ensure!(!metrics.is_empty());
         for metric in &metrics {

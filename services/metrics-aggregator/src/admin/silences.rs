@@ -96,12 +96,8 @@ async fn create(
     Extension(caller): Extension<Caller>,
     Body(wanted): Body<Wanted>,
 ) -> Result<Response, Problem> {
-    let alerts: Vec<&str> = desk
-        .definitions
-        .rules
-        .iter()
-        .map(|rule| rule.alert.as_str())
-        .collect();
+    let definitions = desk.definitions.now();
+    let alerts: Vec<&str> = definitions.rules.iter().map(|rule| rule.alert.as_str()).collect();
     let silence = wanted.read(&alerts, &caller.subject, now_micros())?;
     desk.silences.add(silence.clone(), now_micros()).await?;
     let note = Note(json!({

@@ -1,6 +1,6 @@
 //! `metrics.yaml`: what is counted, over which windows, for whom. A file with any mistake is no file; all are told at once.
 //!
-//! Read at start and by `roomcast check`; the engine sees only [`Definition`]s, which are consistent in themselves.
+//! Read at start, after each change, and by `roomcast check`; the engine sees only [`Definition`]s, which are consistent in themselves.
 
 mod fields;
 mod parts;
@@ -43,7 +43,7 @@ pub struct Definitions {
 }
 
 /// One metric.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
     /// Its name: one token.
     pub name: String,

@@ -12,7 +12,7 @@ use crate::engine::decimal::Decimal;
 pub const RULES_MAX: usize = 1_024;
 
 /// One rule. It is worked in the shard of its metric.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     /// Its name: one token.
     pub alert: String,
@@ -144,7 +144,7 @@ pub enum NoData {
 }
 
 /// When a rule is watched, in the zone of the file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Hours {
     /// The zone.
     pub zone: TimeZone,

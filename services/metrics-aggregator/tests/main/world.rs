@@ -22,6 +22,8 @@ use tokio::runtime::Runtime;
 pub struct Aggregator {
     runtime: Option<Runtime>,
     pub context: Context,
+    /// Its definitions.
+    file: PathBuf,
     ended: std::sync::mpsc::Receiver<u8>,
 }
 
@@ -66,7 +68,8 @@ impl World {
 
     /// Starts an aggregator. Two of one name both believe that all leases are theirs.
     pub fn start(&self, instance: &str, metrics: &str) -> Aggregator {
-        let file = self.metrics_file(metrics).display().to_string();
+        let path = self.metrics_file(metrics);
+        let file = path.display().to_string();
         let url = self.nats.url();
         let inbox = inbox_prefix("agg");
         let environment = Environment::from_pairs([
@@ -96,6 +99,7 @@ impl World {
         Aggregator {
             runtime: Some(runtime),
             context,
+            file: path,
             ended,
         }
     }
@@ -184,6 +188,18 @@ impl World {
 }
 
 impl Aggregator {
+    /// Puts other definitions into its file, in one step.
+    pub fn redefine(&self, text: &str) {
+        let beside = self.file.with_extension("new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(&beside, &self.file).unwrap();
+    }
+
+    /// Takes its file away.
+    pub fn undefine(&self) {
+        std::fs::remove_file(&self.file).unwrap();
+    }
+
     /// As kill -9: nothing is flushed, nothing is said, the connection just ends.
     pub fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -210,13 +226,18 @@ impl Aggregator {
 
     /// One of the aggregator's own counters.
     pub fn counter(&self, name: &str) -> u64 {
-        let text = String::from_utf8(self.context.metrics.encode().unwrap()).unwrap();
+        let text = self.metrics();
         let lines = text
             .lines()
             .filter(|line| line.starts_with(name) && !line.starts_with('#'));
         lines
             .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
             .sum()
+    }
+
+    /// All that it counts.
+    pub fn metrics(&self) -> String {
+        String::from_utf8(self.context.metrics.encode().unwrap()).unwrap()
     }
 
     /// The exit code of one that ends by itself.
