@@ -9,6 +9,7 @@ import { choose, settings } from './settings.js';
 import { askForDesktop, play } from './speak.js';
 import { useStore } from './store.js';
 import { readTheme, storeTheme, type Theme } from './theme.js';
+import { readable } from './words.js';
 
 const PreferencesDialog = later(() => import('./preferences-dialog.js').then((part) => part.PreferencesDialog));
 
@@ -94,7 +95,7 @@ function Sounds() {
             <input type="range" min="0" max="1" step="0.05" value={volume} data-testid="volume" onChange={(event) => choose({ volume: Number(event.target.value) })} />
           </label>
           <div className="menu-tries">
-            {(['info', 'success', 'alert'] as const).map((sound) => <button key={sound} type="button" className="button button-small" data-testid={`try-${sound}`} onClick={() => play(sound, volume)}>{sound}</button>)}
+            {(['info', 'success', 'alert'] as const).map((sound) => <button key={sound} type="button" className="button button-small" data-testid={`try-${sound}`} onClick={() => play(sound, volume)}>{readable(sound)}</button>)}
           </div>
         </>
       )}
