@@ -12,6 +12,7 @@
 mod admin;
 mod agreement;
 mod alerts;
+mod away;
 mod bells;
 mod canaries;
 mod crossing;
