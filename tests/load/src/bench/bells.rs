@@ -103,11 +103,13 @@ async fn storm(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let users = load.connections.unwrap_or(USERS);
     notify(&system, 0..users, NOTIFICATIONS).await?;
     let swarm = system.swarm(load, clients(&system, 0..users, true)?)?;
+    swarm.give_way()?;
     let (mut cpu_each, mut times, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=load.rounds {
         let least = {
             let floor = Floor::start(0, 420)?;
             let swarm = floor.swarm(users)?;
+            swarm.give_way()?;
             swarm.reset()?;
             tokio::time::sleep(Duration::from_millis(500)).await;
             swarm.come_back()?;
