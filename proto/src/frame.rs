@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::refusal::{Code, Refusal, to_json};
+use crate::refusal::{Code, Refusal};
 
 #[allow(
     missing_docs,
@@ -247,29 +247,36 @@ impl ServerFrame {
     /// Writes the JSON form.
     #[must_use]
     pub fn to_json(&self) -> String {
+        let mut out = Vec::new();
+        self.put_json(&mut out);
+        String::from_utf8(out).unwrap_or_default()
+    }
+
+    /// Writes the JSON form behind what `out` holds already: a transport puts its own header before it.
+    pub fn put_json(&self, out: &mut Vec<u8>) {
         use server_frame::Body as B;
         match &self.body {
-            Some(B::Connected(m)) => write_frame(self.id, "connected", m),
-            Some(B::Subscribed(m)) => write_frame(self.id, "subscribed", m),
-            Some(B::Unsubscribed(m)) => write_frame(self.id, "unsubscribed", m),
-            Some(B::History(m)) => write_frame(self.id, "history", m),
-            Some(B::Published(m)) => write_frame(self.id, "published", m),
-            Some(B::Result(m)) => write_frame(self.id, "result", m),
-            Some(B::Presence(m)) => write_frame(self.id, "presence", m),
-            Some(B::Feed(m)) => write_frame(self.id, "feed", m),
-            Some(B::Refreshed(m)) => write_frame(self.id, "refreshed", m),
-            Some(B::Event(m)) => write_frame(self.id, "event", m),
-            Some(B::CaughtUp(m)) => write_frame(self.id, "caughtUp", m),
-            Some(B::Counters(m)) => write_frame(self.id, "counters", m),
-            Some(B::Roles(m)) => write_frame(self.id, "roles", m),
-            Some(B::Expiring(m)) => write_frame(self.id, "expiring", m),
-            Some(B::Status(m)) => write_frame(self.id, "status", m),
-            Some(B::Disconnect(m)) => write_frame(self.id, "disconnect", m),
-            Some(B::Error(m)) => write_frame(self.id, "error", m),
-            Some(B::Ping(m)) => write_frame(self.id, "ping", m),
-            Some(B::Thinned(m)) => write_frame(self.id, "thinned", m),
-            Some(B::Preferences(m)) => write_frame(self.id, "preferences", m),
-            None => "{}".to_owned(),
+            Some(B::Connected(m)) => put_frame(out, self.id, "connected", m),
+            Some(B::Subscribed(m)) => put_frame(out, self.id, "subscribed", m),
+            Some(B::Unsubscribed(m)) => put_frame(out, self.id, "unsubscribed", m),
+            Some(B::History(m)) => put_frame(out, self.id, "history", m),
+            Some(B::Published(m)) => put_frame(out, self.id, "published", m),
+            Some(B::Result(m)) => put_frame(out, self.id, "result", m),
+            Some(B::Presence(m)) => put_frame(out, self.id, "presence", m),
+            Some(B::Feed(m)) => put_frame(out, self.id, "feed", m),
+            Some(B::Refreshed(m)) => put_frame(out, self.id, "refreshed", m),
+            Some(B::Event(m)) => put_frame(out, self.id, "event", m),
+            Some(B::CaughtUp(m)) => put_frame(out, self.id, "caughtUp", m),
+            Some(B::Counters(m)) => put_frame(out, self.id, "counters", m),
+            Some(B::Roles(m)) => put_frame(out, self.id, "roles", m),
+            Some(B::Expiring(m)) => put_frame(out, self.id, "expiring", m),
+            Some(B::Status(m)) => put_frame(out, self.id, "status", m),
+            Some(B::Disconnect(m)) => put_frame(out, self.id, "disconnect", m),
+            Some(B::Error(m)) => put_frame(out, self.id, "error", m),
+            Some(B::Ping(m)) => put_frame(out, self.id, "ping", m),
+            Some(B::Thinned(m)) => put_frame(out, self.id, "thinned", m),
+            Some(B::Preferences(m)) => put_frame(out, self.id, "preferences", m),
+            None => out.extend_from_slice(b"{}"),
         }
     }
 
@@ -323,10 +330,42 @@ impl ServerFrame {
 }
 
 fn write_frame<M: Serialize>(id: Option<u32>, name: &str, message: &M) -> String {
-    let body = to_json(message);
-    match id {
-        Some(id) => format!("{{\"id\":{id},\"{name}\":{body}}}"),
-        None => format!("{{\"{name}\":{body}}}"),
+    let mut out = Vec::new();
+    put_frame(&mut out, id, name, message);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn put_frame<M: Serialize>(out: &mut Vec<u8>, id: Option<u32>, name: &str, message: &M) {
+    out.extend_from_slice(b"{");
+    if let Some(id) = id {
+        out.extend_from_slice(b"\"id\":");
+        put_json(out, &id);
+        out.extend_from_slice(b",");
+    }
+    out.extend_from_slice(b"\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    put_json(out, message);
+    out.extend_from_slice(b"}");
+}
+
+/// Memory takes everything, and no message of ours refuses to be written.
+fn put_json<M: Serialize>(out: &mut Vec<u8>, message: &M) {
+    let _ = serde_json::to_writer(out, message);
+}
+
+/// Writes the JSON form of a `caughtUp` behind what `out` holds already: a client that comes in is told one for each of its rooms.
+///
+/// `room` is a checked name and `cursor` our own text; neither needs escaping.
+pub fn put_caught_up_json(out: &mut Vec<u8>, room: &str, cursor: &str) {
+    for part in [
+        "{\"caughtUp\":{\"room\":\"",
+        room,
+        "\",\"cursor\":\"",
+        cursor,
+        "\"}}",
+    ] {
+        out.extend_from_slice(part.as_bytes());
     }
 }
 
@@ -375,6 +414,19 @@ pub fn too_deep(text: &[u8]) -> bool {
 }
 
 fn deeper_than(text: &[u8], depth_max: usize) -> bool {
+    // What opens so few objects and lists, in strings or not, cannot be deeper; that many bytes are compared at once.
+    brackets(text) > depth_max && nested_deeper_than(text, depth_max)
+}
+
+/// How many `{` and `[` there are.
+fn brackets(text: &[u8]) -> usize {
+    // They differ in one bit. So few at once that a byte holds their number.
+    let opens = |b: &u8| u8::from(b | 0x20 == b'{');
+    let of_part = |part: &[u8]| part.iter().map(opens).sum::<u8>();
+    text.chunks(128).map(|part| usize::from(of_part(part))).sum()
+}
+
+fn nested_deeper_than(text: &[u8], depth_max: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for b in text {
         if in_string {
@@ -445,6 +497,17 @@ mod tests {
     }
 
     #[test]
+    fn a_ready_caught_up_is_the_one_that_is_read() {
+        let frame = ServerFrame::push(server_frame::Body::CaughtUp(CaughtUp {
+            room: "os.desk-1_x".to_owned(),
+            cursor: "00c0ffee.1041.77.a2".to_owned(),
+        }));
+        let mut ready = b"before".to_vec();
+        put_caught_up_json(&mut ready, "os.desk-1_x", "00c0ffee.1041.77.a2");
+        assert_eq!(ready, format!("before{}", frame.to_json()).into_bytes());
+    }
+
+    #[test]
     fn a_server_message_this_version_does_not_know_is_no_error() {
         assert_eq!(ServerFrame::from_json("{\"tomorrow\":{}}").unwrap().body, None);
     }
@@ -464,6 +527,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_look_at_brackets_alone_changes_no_depth(text in r#"[\[\]{}"a\\]{0,200}"#, depth_max in 0_usize..40) {
+            prop_assert_eq!(deeper_than(text.as_bytes(), depth_max), nested_deeper_than(text.as_bytes(), depth_max));
+        }
+
         #[test]
         fn reading_never_panics(text in ".{0,300}") {
             let _ = ClientFrame::from_json(&text);

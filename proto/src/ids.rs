@@ -235,17 +235,29 @@ impl Room {
         if text.len() > ROOM_BYTES_MAX {
             return Err(bad("at most 200 bytes"));
         }
-        let mut tokens = text.split('.');
-        if tokens.next() == Some(PERSONAL) {
-            return match (tokens.next(), tokens.next()) {
-                (Some(user), None) if is_escaped_token(user) => Ok(Self(text.into())),
+        if let Some(rest) = text.strip_prefix(PERSONAL)
+            && (rest.is_empty() || rest.starts_with('.'))
+        {
+            return match rest.strip_prefix('.') {
+                Some(user) if is_escaped_token(user) => Ok(Self(text.into())),
                 _ => Err(bad("`user` is reserved for personal rooms: user.<escaped id>")),
             };
         }
-        if text.split('.').count() > ROOM_TOKENS_MAX {
+        // One walk: a client that comes in names several, and each is read before it is known to be one.
+        let (mut tokens, mut token_bytes, mut are_tokens) = (1, 0, true);
+        for b in text.bytes() {
+            if b == b'.' {
+                are_tokens &= (1..=TOKEN_BYTES_MAX).contains(&token_bytes);
+                (tokens, token_bytes) = (tokens + 1, 0);
+            } else {
+                are_tokens &= is_token_byte(b);
+                token_bytes += 1;
+            }
+        }
+        if tokens > ROOM_TOKENS_MAX {
             return Err(bad("at most 8 tokens"));
         }
-        if !text.split('.').all(is_token) {
+        if !are_tokens || !(1..=TOKEN_BYTES_MAX).contains(&token_bytes) {
             return Err(bad("tokens of 1 to 64 letters, digits, - or _ joined by dots"));
         }
         Ok(Self(text.into()))
@@ -254,7 +266,7 @@ impl Room {
     /// The personal room of a user, whatever characters the id has.
     #[must_use]
     pub fn personal(user_id: &str) -> Self {
-        Self(format!("{PERSONAL}.{}", escape(user_id)).into())
+        Self([PERSONAL, ".", &escape(user_id)].concat().into())
     }
 
     /// Whether this is somebody's personal room.
