@@ -135,15 +135,20 @@ impl Acl {
 
     /// The roles that are granted to this principal beside those of its token, in the order of their names.
     pub fn granted<'a>(&'a self, principal: &Principal, now: i64) -> impl Iterator<Item = &'a str> + use<'a> {
-        // The dot ends the user's token, so no other user's keys begin like this.
-        let prefix = Key::grant(&principal.tenant, &principal.subject, "").to_string();
-        let start = (
-            std::ops::Bound::Included(prefix.clone()),
-            std::ops::Bound::Unbounded,
-        );
-        self.entries
-            .range::<String, _>(start)
-            .map_while(move |(key, entry)| Some((key.strip_prefix(&*prefix)?, entry)))
+        // The dot ends the user's token, so no other user's keys begin like this. No name is made where nothing is kept.
+        let prefix = (!self.entries.is_empty())
+            .then(|| Key::grant(&principal.tenant, &principal.subject, "").to_string());
+        prefix
+            .into_iter()
+            .flat_map(move |prefix| {
+                let start = (
+                    std::ops::Bound::Included(prefix.clone()),
+                    std::ops::Bound::Unbounded,
+                );
+                self.entries
+                    .range::<String, _>(start)
+                    .map_while(move |(key, entry)| Some((key.strip_prefix(&*prefix)?, entry)))
+            })
             .filter(move |(_, entry)| holds(entry, now))
             .map(|(role, _)| role)
     }

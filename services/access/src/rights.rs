@@ -239,15 +239,16 @@ impl Rights {
 
     fn view(&self, room: &Room, right: impl Fn(&Entry) -> Option<PermissionId>) -> Result<View, Denied> {
         let own = self.0.personal.as_ref().ok_or(Denied(()))?;
-        let open = if room.is_personal() {
-            room == own
+        let (open, rules) = if room.is_personal() {
+            // No entry is about personal rooms.
+            (room == own, 0)
         } else {
-            self.holds(room, right)
+            self.open_under(room, right)
         };
         if !open {
             return Err(Denied(()));
         }
-        let (class, redaction) = self.redaction(room);
+        let (class, redaction) = self.redaction(rules);
         Ok(View {
             tenant: self.0.tenant.clone(),
             room: room.clone(),
@@ -257,32 +258,42 @@ impl Rights {
         })
     }
 
-    /// What is taken out for the holder. Rights add up over entries, and so do redactions: an entry that opens a room
-    /// does not undo what another one hides in it.
-    fn redaction(&self, room: &Room) -> (RedactionClass, Arc<[Pointer]>) {
+    /// Whether any entry that opens the room asks for a permission that the holder has; and the rules of all that open it, bit by bit,
+    /// but for those that the holder is spared. Rights add up over entries, and so do redactions: an entry that opens a room does not
+    /// undo what another one hides in it.
+    fn open_under(&self, room: &Room, right: impl Fn(&Entry) -> Option<PermissionId>) -> (bool, u128) {
+        let (policy, permissions) = (&self.0.policy, &self.0.permissions);
+        let (mut open, mut rules) = (false, 0_u128);
+        let entries = policy.candidates(room);
+        for entry in entries.filter(|entry| self.is_open(entry, room)) {
+            open |= right(entry).is_some_and(|asked| permissions.holds(asked));
+            for rule in &entry.rules {
+                rules |= u128::from(!permissions.holds(policy.rules[*rule].unless)) << rule;
+            }
+        }
+        (open, rules)
+    }
+
+    /// What these rules take out.
+    fn redaction(&self, rules: u128) -> (RedactionClass, Arc<[Pointer]>) {
         let policy = &self.0.policy;
-        let applies = |rule: &&usize| !self.0.permissions.holds(policy.rules[**rule].unless);
-        let open = policy.candidates(room).filter(|entry| self.is_open(entry, room));
-        let rules: Vec<usize> = open
-            .flat_map(|entry| &entry.rules)
-            .filter(applies)
-            .copied()
-            .collect();
-        let Some(first) = rules.first() else {
+        if rules == 0 {
             return (RedactionClass::default(), Arc::default());
-        };
-        let bits = rules.iter().fold(0, |bits: u128, rule| bits | 1 << rule);
+        }
         let class = RedactionClass {
             policy: policy.fingerprint,
-            rules: bits,
+            rules,
         };
-        if rules.len() == 1 {
-            return (class, Arc::clone(&policy.rules[*first].remove));
+        let all = policy.rules.iter().enumerate();
+        let apply = all
+            .filter(|(at, _)| rules >> at & 1 == 1)
+            .map(|(_, rule)| &rule.remove);
+        if rules.count_ones() == 1
+            && let Some(one) = apply.clone().next()
+        {
+            return (class, Arc::clone(one));
         }
-        let mut all: Vec<Pointer> = rules
-            .iter()
-            .flat_map(|rule| policy.rules[*rule].remove.iter().cloned())
-            .collect();
+        let mut all: Vec<Pointer> = apply.flat_map(|remove| remove.iter().cloned()).collect();
         all.sort();
         all.dedup();
         (class, all.into())

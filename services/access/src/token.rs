@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use roomcast_proto::ids::Tenant;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::json;
 use crate::jwks::{Endpoint, Hope};
@@ -84,10 +84,11 @@ enum Keys {
 }
 
 impl Keys {
-    fn get(&self, kid: &str) -> Option<VerifyKey> {
+    /// Asks the key of this name, if there is one.
+    fn ask<T>(&self, kid: &str, question: impl FnOnce(&VerifyKey) -> T) -> Option<T> {
         match self {
-            Self::Fixed(keys) => keys.get(kid).cloned(),
-            Self::Fetched(endpoint) => endpoint.key(kid),
+            Self::Fixed(keys) => keys.get(kid).map(question),
+            Self::Fetched(endpoint) => endpoint.key(kid).as_ref().map(question),
         }
     }
 }
@@ -249,17 +250,19 @@ impl Verifier {
     }
 
     /// Everything up to and including the signature; answers with the issuer whose key signed, and the claims.
-    fn open(&self, token: &str) -> Result<(&Trust, Map<String, Value>), Flaw> {
+    fn open(&self, token: &str) -> Result<(&Trust, Claims), Flaw> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Flaw("too_large"));
         }
         let (header, claims, signature) = split(token).ok_or(Flaw("shape"))?;
         let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| Flaw("encoding"))?;
-        let kid = read_header(&json::object(&header).map_err(|_| Flaw("header"))?)?;
+        let header = json::members(&header, &HEADER_MEMBERS).map_err(|_| Flaw("header"))?;
+        let header = read_header(header)?;
         let signed = &token[..token.len() - signature.len() - 1];
-        let trust = self.signer(&kid, signed, signature)?;
+        let trust = self.signer(&header, signed, signature)?;
         let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Flaw("encoding"))?;
-        Ok((trust, json::object(&claims).map_err(|_| Flaw("claims"))?))
+        let claims = json::members(&claims, &REGISTERED_CLAIMS).map_err(|_| Flaw("claims"))?;
+        Ok((trust, claims))
     }
 
     /// The issuer whose key `kid` made the signature. Issuers may use the same key id, so each of theirs is tried.
@@ -268,8 +271,7 @@ impl Verifier {
         for trust in &self.trusted {
             match trust
                 .keys
-                .get(&header.kid)
-                .map(|key| check_signature(&key, header, signed, signature))
+                .ask(&header.kid, |key| check_signature(key, header, signed, signature))
             {
                 None => {}
                 Some(Ok(())) => return Ok(trust),
@@ -299,6 +301,12 @@ fn split(token: &str) -> Option<(&str, &str, &str)> {
     whole.then_some(three)
 }
 
+/// The members of a header that are looked at.
+const HEADER_MEMBERS: [&str; 7] = ["alg", "kid", "typ", "crit", "b64", "zip", "enc"];
+
+/// The claims of a token, those of [`REGISTERED_CLAIMS`] apart from the others.
+type Claims = json::Members<{ REGISTERED_CLAIMS.len() }>;
+
 /// What counts in a token's header.
 struct Header {
     algorithm: String,
@@ -308,11 +316,9 @@ struct Header {
 /// Reads the header. `jku`, `x5u`, `x5c` and `jwk` are never looked at: keys come from the configuration, whatever a
 /// token offers. What would change how the token is to be read (`crit`, `b64`, `zip`, `enc`) is refused. A missing
 /// `typ` is accepted, because RFC 7519 §5.1 makes it optional and widely used issuers leave it out; a wrong one is not.
-fn read_header(header: &Map<String, Value>) -> Result<Header, Flaw> {
-    if ["crit", "b64", "zip", "enc"]
-        .iter()
-        .any(|member| header.contains_key(*member))
-    {
+fn read_header(header: json::Members<{ HEADER_MEMBERS.len() }>) -> Result<Header, Flaw> {
+    let [algorithm, kid, typ, crit, b64, zip, enc] = header.named;
+    if [crit, b64, zip, enc].iter().any(Option::is_some) {
         return Err(Flaw("critical"));
     }
     let known_type = |typ: &Value| {
@@ -322,62 +328,54 @@ fn read_header(header: &Map<String, Value>) -> Result<Header, Flaw> {
                 .any(|known| typ.eq_ignore_ascii_case(known))
         })
     };
-    if !header.get("typ").is_none_or(known_type) {
+    if !typ.as_ref().is_none_or(known_type) {
         return Err(Flaw("type"));
     }
-    let text = |member| header.get(member).and_then(Value::as_str);
-    let kid = text("kid")
-        .filter(|kid| (1..=KID_BYTES_MAX).contains(&kid.len()))
-        .ok_or(Flaw("key_id"))?;
-    let algorithm = text("alg").ok_or(Flaw("algorithm"))?;
-    Ok(Header {
-        algorithm: algorithm.to_owned(),
-        kid: kid.to_owned(),
-    })
+    match (kid, algorithm) {
+        (Some(Value::String(kid)), algorithm) if (1..=KID_BYTES_MAX).contains(&kid.len()) => {
+            match algorithm {
+                Some(Value::String(algorithm)) => Ok(Header { algorithm, kid }),
+                _ => Err(Flaw("algorithm")),
+            }
+        }
+        _ => Err(Flaw("key_id")),
+    }
 }
 
 /// Checks every claim but expiry, which the caller looks at last: only what is otherwise right is called expired.
-fn read_claims(
-    mut claims: Map<String, Value>,
-    issuer: &str,
-    audience: &str,
-    now: i64,
-) -> Result<Principal, Flaw> {
-    if claims.get("iss").and_then(Value::as_str) != Some(issuer) {
+fn read_claims(claims: Claims, issuer: &str, audience: &str, now: i64) -> Result<Principal, Flaw> {
+    let [iss, aud, sub, exp, iat, nbf, jti, tenant, roles] = claims.named;
+    if iss.as_ref().and_then(Value::as_str) != Some(issuer) {
         return Err(Flaw("issuer"));
     }
-    if !claims.get("aud").is_some_and(|aud| names_audience(aud, audience)) {
+    if !aud.is_some_and(|aud| names_audience(&aud, audience)) {
         return Err(Flaw("audience"));
     }
-    let subject = match claims.get("sub") {
-        Some(Value::String(subject)) if is_subject(subject) => subject.as_str().into(),
+    let subject = match sub {
+        Some(Value::String(subject)) if is_subject(&subject) => subject.into(),
         _ => return Err(Flaw("subject")),
     };
-    let expires_at = claims.get("exp").and_then(seconds).ok_or(Flaw("expiry"))?;
+    let expires_at = exp.and_then(seconds).ok_or(Flaw("expiry"))?;
     if expires_at > now.saturating_add(LIFETIME_SECS_MAX + LEEWAY_SECS) {
         return Err(Flaw("expiry_too_far"));
     }
     let latest_start = now.saturating_add(LEEWAY_SECS);
-    let not_before = optional(&claims, "nbf", seconds).ok_or(Flaw("not_before"))?;
+    let not_before = optional(nbf, seconds).ok_or(Flaw("not_before"))?;
     if not_before.is_some_and(|at| at > latest_start) {
         return Err(Flaw("not_before"));
     }
-    let issued_at = optional(&claims, "iat", seconds).ok_or(Flaw("issued_at"))?;
+    let issued_at = optional(iat, seconds).ok_or(Flaw("issued_at"))?;
     if issued_at.is_some_and(|at| at > latest_start) {
         return Err(Flaw("issued_at"));
     }
-    let token_id = optional(&claims, "jti", token_id).ok_or(Flaw("token_id"))?;
-    let tenant =
-        optional(&claims, "tenant", |tenant| Tenant::parse(tenant.as_str()?).ok()).ok_or(Flaw("tenant"))?;
-    let roles = optional(&claims, "roles", role_names).ok_or(Flaw("roles"))?;
-    for registered in REGISTERED_CLAIMS {
-        claims.remove(registered);
-    }
+    let token_id = optional(jti, token_id).ok_or(Flaw("token_id"))?;
+    let tenant = optional(tenant, |tenant| Tenant::parse(tenant.as_str()?).ok()).ok_or(Flaw("tenant"))?;
+    let roles = optional(roles, role_names).ok_or(Flaw("roles"))?;
     Ok(Principal {
         tenant: tenant.unwrap_or_default(),
         subject,
         roles: roles.unwrap_or_default(),
-        claims,
+        claims: claims.others,
         expires_at,
         issued_at,
         token_id,
@@ -385,12 +383,8 @@ fn read_claims(
 }
 
 /// `Some(None)` when the claim is absent, `None` when it is there and wrong. A claim that is `null` is wrong.
-fn optional<T>(
-    claims: &Map<String, Value>,
-    name: &str,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Option<Option<T>> {
-    match claims.get(name) {
+fn optional<T>(claim: Option<Value>, read: impl Fn(Value) -> Option<T>) -> Option<Option<T>> {
+    match claim {
         None => Some(None),
         Some(value) => read(value).map(Some),
     }
@@ -410,29 +404,27 @@ fn is_subject(text: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-fn token_id(jti: &Value) -> Option<String> {
-    let jti = jti.as_str()?;
+fn token_id(jti: Value) -> Option<String> {
+    let Value::String(jti) = jti else { return None };
     let good = (1..=ID_BYTES_MAX).contains(&jti.len()) && !jti.contains(char::is_control);
-    good.then(|| jti.to_owned())
+    good.then_some(jti)
 }
 
-fn role_names(roles: &Value) -> Option<Vec<String>> {
-    let roles = roles.as_array()?;
-    let name = |role: &Value| {
-        let role = role.as_str()?;
-        (1..=ROLE_BYTES_MAX)
-            .contains(&role.len())
-            .then(|| role.to_owned())
+fn role_names(roles: Value) -> Option<Vec<String>> {
+    let Value::Array(roles) = roles else { return None };
+    let name = |role: Value| match role {
+        Value::String(role) if (1..=ROLE_BYTES_MAX).contains(&role.len()) => Some(role),
+        _ => None,
     };
     if roles.len() > ROLES_MAX {
         return None;
     }
-    roles.iter().map(name).collect()
+    roles.into_iter().map(name).collect()
 }
 
 /// A NumericDate (RFC 7519 §2) in whole seconds. Fractions are cut off, so a token never lives longer than it says.
 /// Negative times and those beyond the year 9999 are refused: nobody means them.
-fn seconds(value: &Value) -> Option<i64> {
+fn seconds(value: Value) -> Option<i64> {
     const LATEST: i64 = 253_402_300_799;
     let whole = match value.as_i64() {
         Some(whole) => whole,

@@ -103,7 +103,7 @@ pub(crate) struct Compiled {
     /// Whether any of them says [`Entry::flush_millis`].
     pub(super) sets_flush: bool,
     /// Entries without claims by name; more than one never happens, duplicates are mistakes.
-    pub(super) plain: HashMap<String, usize>,
+    pub(super) plain: HashMap<String, usize, foldhash::fast::RandomState>,
     /// Entries with claims by number of tokens.
     pub(super) with_claims: [Vec<usize>; ROOM_TOKENS_MAX + 1],
     pub(crate) personal: PersonalRooms,
