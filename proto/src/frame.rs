@@ -22,6 +22,7 @@ mod generated {
 }
 pub use generated::{client_frame, server_frame, *};
 
+mod connected;
 mod protobuf;
 pub use protobuf::{event_protobuf_bytes, put_event_protobuf};
 
@@ -256,7 +257,9 @@ impl ServerFrame {
     pub fn put_json(&self, out: &mut Vec<u8>) {
         use server_frame::Body as B;
         match &self.body {
-            Some(B::Connected(m)) => put_frame(out, self.id, "connected", m),
+            Some(B::Connected(m)) => {
+                put_frame_of(out, self.id, "connected", |out| connected::put_connected(out, m));
+            }
             Some(B::Subscribed(m)) => put_frame(out, self.id, "subscribed", m),
             Some(B::Unsubscribed(m)) => put_frame(out, self.id, "unsubscribed", m),
             Some(B::History(m)) => put_frame(out, self.id, "history", m),
@@ -336,6 +339,10 @@ fn write_frame<M: Serialize>(id: Option<u32>, name: &str, message: &M) -> String
 }
 
 fn put_frame<M: Serialize>(out: &mut Vec<u8>, id: Option<u32>, name: &str, message: &M) {
+    put_frame_of(out, id, name, |out| put_json(out, message));
+}
+
+fn put_frame_of(out: &mut Vec<u8>, id: Option<u32>, name: &str, put_message: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"{");
     if let Some(id) = id {
         out.extend_from_slice(b"\"id\":");
@@ -345,12 +352,12 @@ fn put_frame<M: Serialize>(out: &mut Vec<u8>, id: Option<u32>, name: &str, messa
     out.extend_from_slice(b"\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
-    put_json(out, message);
+    put_message(out);
     out.extend_from_slice(b"}");
 }
 
 /// Memory takes everything, and no message of ours refuses to be written.
-fn put_json<M: Serialize>(out: &mut Vec<u8>, message: &M) {
+fn put_json<M: Serialize + ?Sized>(out: &mut Vec<u8>, message: &M) {
     let _ = serde_json::to_writer(out, message);
 }
 
