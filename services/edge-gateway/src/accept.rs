@@ -261,6 +261,7 @@ impl Guest {
         Some(Arrival {
             socket: mio::net::TcpStream::from_std(stream.into_std().ok()?),
             watched: false,
+            answer: Bytes::new(),
             early,
             stranger: held.stranger.take().filter(|_| admitted.is_none()),
             admitted,

@@ -4,7 +4,6 @@
 //! long as it lives, a [`Stranger`] until it has shown a token, a [`Resident`] from then on; all give back what they took when they
 //! are dropped, on whichever thread.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +11,7 @@ use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::bucket::{Bucket, Rate};
+use crate::maps::HashMap;
 
 /// What is allowed.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +116,7 @@ struct Counts {
     strangers: usize,
     rate: Bucket,
     /// Addresses with connections, or with a rate that has not recovered yet.
-    addresses: HashMap<IpAddr, Address>,
+    addresses: std::collections::HashMap<IpAddr, Address>,
     /// Tenants and users with connections, so no more than there are connections.
     tenants: HashMap<Tenant, usize>,
     /// By `<tenant>/<user>`: a tenant has no slash.
@@ -209,7 +209,7 @@ impl Ledger {
         if of_tenant >= self.limits.per_tenant_max {
             return Err(TooMany::Tenant);
         }
-        let name = format!("{tenant}/{user}");
+        let name = [tenant.as_str(), "/", user].concat();
         let known = counts
             .users
             .get_key_value(name.as_str())
@@ -218,7 +218,10 @@ impl Ledger {
         if of_user >= self.limits.per_user_max {
             return Err(TooMany::User);
         }
-        *counts.tenants.entry(tenant.clone()).or_default() += 1;
+        match counts.tenants.get_mut(tenant) {
+            Some(count) => *count += 1,
+            None => drop(counts.tenants.insert(tenant.clone(), 1)),
+        }
         *counts.users.entry(Arc::clone(&user)).or_default() += 1;
         Ok(Resident {
             counts: Arc::clone(&self.counts),

@@ -3,7 +3,6 @@
 //! Asked by the shards for messages and by the HTTP routes for requests, before anything is done. A user is held here only while
 //! something is taken from one of the buckets, and there is room for a fixed number: who comes when it is full is told to wait.
 
-use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -14,6 +13,7 @@ use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::bucket::{Bucket, Rate};
+use crate::maps::HashMap;
 
 /// Users held at most: about 250 bytes each.
 const USERS_MAX: usize = 100_000;
@@ -214,7 +214,7 @@ impl Book {
         Self {
             rates,
             users_max,
-            users: HashMap::new(),
+            users: HashMap::default(),
             swept_millis: 0,
             key: String::new(),
         }

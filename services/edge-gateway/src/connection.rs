@@ -80,6 +80,8 @@ pub struct Connection {
     pub beat: Beat,
     /// Since when bytes wait without any being taken; 0: none wait.
     pub stuck_at: u64,
+    /// Whether the system says when the socket takes bytes again.
+    pub is_watched_for_room: bool,
     /// Rooms being recovered.
     pub waiting: Option<Box<Waiting>>,
     /// History being read.
@@ -133,6 +135,7 @@ impl Connection {
             wake_at: 0,
             beat,
             stuck_at: 0,
+            is_watched_for_room: false,
             waiting: None,
             reading: None,
             page_ticket: 0,

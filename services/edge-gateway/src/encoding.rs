@@ -4,7 +4,8 @@
 
 use bytes::Bytes;
 use roomcast_proto::close::Close;
-use roomcast_proto::frame::{self, BadFrame, ClientFrame, Disconnect, ServerFrame, server_frame};
+use roomcast_proto::frame::{self, BadFrame, CaughtUp, ClientFrame, Disconnect, ServerFrame, server_frame};
+use roomcast_proto::ids::Room;
 
 use crate::sse;
 use crate::ws::{self, Message};
@@ -34,13 +35,29 @@ impl From<frame::Encoding> for Encoding {
 #[must_use]
 pub fn message(encoding: Encoding, frame: &ServerFrame) -> Bytes {
     match encoding {
-        Encoding::Json => ws::text_frame(frame.to_json().as_bytes()),
+        Encoding::Json => ws::text_frame_of(|out| frame.put_json(out)),
         Encoding::Protobuf => ws::binary_frame(&frame.to_protobuf()),
         Encoding::Sse => sse::event(None, frame.to_json().as_bytes()),
     }
 }
 
-/// The same for a message after which the client stands at `cursor` in all its rooms, not only in the one it names.
+/// `caughtUp` of a room.
+#[must_use]
+pub fn caught_up(encoding: Encoding, room: &Room, cursor: &str) -> Bytes {
+    if encoding == Encoding::Json {
+        return ws::text_frame_of(|out| frame::put_caught_up_json(out, room.as_str(), cursor));
+    }
+    let caught_up = CaughtUp {
+        room: room.as_str().to_owned(),
+        cursor: cursor.to_owned(),
+    };
+    message(
+        encoding,
+        &ServerFrame::push(server_frame::Body::CaughtUp(caught_up)),
+    )
+}
+
+/// A message after which the client stands at `cursor` in all its rooms, not only in the one it names.
 #[must_use]
 pub fn message_at(encoding: Encoding, frame: &ServerFrame, cursor: &str) -> Bytes {
     match encoding {
@@ -146,6 +163,13 @@ mod tests {
             message_at(Encoding::Json, &caught_up, "c"),
             message(Encoding::Json, &caught_up)
         );
+        let room = Room::parse("a").unwrap();
+        for encoding in [Encoding::Json, Encoding::Protobuf, Encoding::Sse] {
+            assert_eq!(
+                super::caught_up(encoding, &room, "c"),
+                message(encoding, &caught_up)
+            );
+        }
         let disconnect = Disconnect {
             code: 4001,
             reason: "drain".into(),

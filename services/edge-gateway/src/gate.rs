@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use prometheus::IntCounterVec;
+use prometheus::{IntCounter, IntCounterVec};
 use roomcast_access::in_force::Again;
 use roomcast_access::{Decided, InForce, Principal, Revoked, Rights, TokenError, Verifier};
 use roomcast_admin::Audit;
@@ -22,8 +22,8 @@ const RETRY_MS: u64 = 1_000;
 pub struct Gate {
     verifier: Verifier,
     rights: Current,
-    /// `roomcast_gateway_tokens_total`; `None` where nobody counts.
-    shown: Option<IntCounterVec>,
+    /// `roomcast_gateway_tokens_total` and those of it that were accepted; `None` where nobody counts.
+    shown: Option<(IntCounterVec, IntCounter)>,
     /// Where it is put on record who was refused; `None` where nobody keeps one.
     audit: Option<Audit>,
 }
@@ -96,7 +96,8 @@ impl Gate {
     /// Counts every token that is shown, whatever the way, by its outcome.
     #[must_use]
     pub fn counting(mut self, shown: IntCounterVec) -> Self {
-        self.shown = Some(shown);
+        let accepted = shown.with_label_values(&["accepted"]);
+        self.shown = Some((shown, accepted));
         self
     }
 
@@ -119,11 +120,11 @@ impl Gate {
     /// The verifier's, or that it was revoked; answer with [`refusal`].
     pub fn admit(&self, token: &str, now_secs: i64) -> Result<Admitted, NotAdmitted> {
         let admitted = self.decide(token, now_secs);
-        if let Some(shown) = &self.shown {
-            let outcome = admitted
-                .as_ref()
-                .map_or_else(|error| error.reason(), |_| "accepted");
-            shown.with_label_values(&[outcome]).inc();
+        if let Some((shown, accepted)) = &self.shown {
+            match &admitted {
+                Ok(_) => accepted.inc(),
+                Err(error) => shown.with_label_values(&[error.reason()]).inc(),
+            }
         }
         admitted
     }

@@ -30,6 +30,7 @@ pub mod gather;
 pub mod http;
 pub mod hub;
 pub mod limit;
+pub mod maps;
 pub mod members;
 pub mod metrics;
 pub mod nats_side;

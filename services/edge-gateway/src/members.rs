@@ -4,7 +4,7 @@
 //! fan-out is a walk over one array. A member is 32 bytes; nothing here knows sockets. Only the shard's own thread
 //! touches it. Cost per event does not depend on how many rooms there are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use roomcast_access::Subscribe;
@@ -15,6 +15,7 @@ use slab::Slab;
 use crate::delivery::{Delivery, Kind};
 use crate::encoding::Encoding;
 use crate::gather::{Gather, Turn};
+use crate::maps::HashMap;
 
 /// Bytes of events that wait for each other in all rooms of a shard; beyond it nothing waits.
 pub const GATHERED_BYTES_MAX: usize = 16 << 20;

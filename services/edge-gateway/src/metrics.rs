@@ -2,6 +2,7 @@
 //! counting costs a delivery nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use roomcast_chassis::metrics::Metrics;
@@ -93,12 +94,16 @@ pub struct GatewayMetrics {
     limited: IntCounterVec,
     /// Upgrade requests by outcome.
     pub upgrades: IntCounterVec,
+    /// Those of them that a shard answered by itself.
+    pub switched: IntCounter,
     /// HTTP answers by route and class.
     pub http: IntCounterVec,
     /// Tokens by outcome.
     pub tokens: IntCounterVec,
     connected: IntCounter,
     closes: IntCounterVec,
+    /// By outcome, those of nearly all; the rest by the codes of refusals.
+    subscribed: Arc<[(&'static str, IntCounter)]>,
     subscriptions: IntCounterVec,
     frames_in: IntCounter,
     bytes_in: IntCounter,
@@ -130,6 +135,16 @@ impl GatewayMetrics {
             &LATENCY_BUCKETS,
             &["class"],
         )?;
+        let upgrades = metrics.counter_vec(
+            "roomcast_gateway_upgrades_total",
+            "Requests for a WebSocket by outcome: switched, or the refusal's code.",
+            &["outcome"],
+        )?;
+        let subscriptions = metrics.counter_vec(
+            "roomcast_gateway_subscriptions_total",
+            "Rooms asked for, by outcome: complete, incomplete, fresh, forbidden, unavailable.",
+            &["outcome"],
+        )?;
         let made = Self {
             connections: metrics.gauge("roomcast_gateway_connections", "Open WebSockets and streams of server-sent events.")?,
             streams: metrics.gauge("roomcast_gateway_streams", "Open streams of server-sent events.")?,
@@ -154,11 +169,8 @@ impl GatewayMetrics {
                  asks, polls_of_tenant, polls, write, outboxes, pong, unacknowledged.",
                 &["limit"],
             )?,
-            upgrades: metrics.counter_vec(
-                "roomcast_gateway_upgrades_total",
-                "Requests for a WebSocket by outcome: switched, or the refusal's code.",
-                &["outcome"],
-            )?,
+            switched: upgrades.with_label_values(&["switched"]),
+            upgrades,
             http: metrics.counter_vec(
                 "roomcast_gateway_http_total",
                 "HTTP answers by route and class of status.",
@@ -176,11 +188,10 @@ impl GatewayMetrics {
                 "WebSocket connections that ended, by reason: those of the close codes, client, gone.",
                 &["reason"],
             )?,
-            subscriptions: metrics.counter_vec(
-                "roomcast_gateway_subscriptions_total",
-                "Rooms asked for, by outcome: complete, incomplete, fresh, forbidden, unavailable.",
-                &["outcome"],
-            )?,
+            subscribed: ["complete", "incomplete", "fresh"]
+                .map(|outcome| (outcome, subscriptions.with_label_values(&[outcome])))
+                .into(),
+            subscriptions,
             frames_in: metrics.counter("roomcast_gateway_frames_in_total", "Messages and control frames from clients.")?,
             bytes_in: metrics.counter("roomcast_gateway_bytes_in_total", "Bytes read from WebSockets.")?,
             frames_out: metrics.counter("roomcast_gateway_frames_out_total", "Frames handed to WebSockets.")?,
@@ -297,7 +308,10 @@ impl GatewayMetrics {
 
     /// One room was asked for.
     pub fn subscribed(&self, outcome: &str) {
-        self.subscriptions.with_label_values(&[outcome]).inc();
+        match self.subscribed.iter().find(|(known, _)| *known == outcome) {
+            Some((_, counter)) => counter.inc(),
+            None => self.subscriptions.with_label_values(&[outcome]).inc(),
+        }
     }
 
     /// Deliveries dropped because a shard was too far behind.

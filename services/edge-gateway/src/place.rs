@@ -1,10 +1,11 @@
 //! Where an event belongs: tenant and room, as they stand in a subject, looked up once and shared from then on.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use roomcast_access::permit::View;
 use roomcast_proto::ids::{Audience, PERSONAL, Room, Tenant};
+
+use crate::maps::HashMap;
 
 /// Rooms remembered at most; beyond it the memory starts anew, which costs a parse per room and nothing else.
 const PLACES_MAX: usize = 200_000;

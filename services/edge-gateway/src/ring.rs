@@ -4,10 +4,11 @@
 //! its oldest events first, but a quiet room keeps its last ones as long as they fit into half of its tenant's share: one tenant's
 //! flood does not cost the others their resume, one room's flood not its neighbours'.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::delivery::Delivery;
+use crate::maps::HashMap;
 use crate::place::Place;
 
 /// Positions whose time is remembered, to find cursors of another life of the stream: two bytes each.
@@ -74,7 +75,7 @@ impl Ring {
     pub fn new(limits: RingLimits, start: u64) -> Self {
         Self {
             limits,
-            tenants: HashMap::new(),
+            tenants: HashMap::default(),
             bytes: 0,
             beside: 0,
             events: 0,

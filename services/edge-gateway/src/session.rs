@@ -574,9 +574,7 @@ pub fn status_word(stale: bool) -> &'static str {
 /// Unix milliseconds as RFC 3339 in UTC.
 #[must_use]
 pub fn rfc3339(unix_millis: i64) -> String {
-    jiff::Timestamp::from_millisecond(unix_millis)
-        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-        .to_string()
+    roomcast_proto::event::rfc3339(unix_millis.saturating_mul(1_000))
 }
 
 #[cfg(test)]

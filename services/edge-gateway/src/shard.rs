@@ -40,7 +40,7 @@ use strangers::Strangers;
 pub use stream::Stream;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -65,6 +65,7 @@ use crate::drain::Pace;
 use crate::encoding::{Encoding, Ready};
 use crate::gate::Gate;
 use crate::hub::{Hub, ToShard};
+use crate::maps::HashMap;
 use crate::members::Members;
 use crate::metrics::{Ending, GatewayMetrics, Tally};
 use crate::outbox;
@@ -289,7 +290,7 @@ impl Shard {
             now,
             tally: Tally::default(),
             waiting_bytes: 0,
-            tickets: HashMap::new(),
+            tickets: HashMap::default(),
             next_ticket: 1,
             head: None,
             sweep_at: 0,
@@ -298,7 +299,7 @@ impl Shard {
             dirty: Vec::new(),
             blocked: Vec::new(),
             pages: VecDeque::new(),
-            watchers: HashMap::new(),
+            watchers: HashMap::default(),
             ending: Vec::new(),
             drain: None,
             draining: false,
@@ -444,10 +445,9 @@ impl Shard {
         let entry = self.connections.vacant_entry();
         let key = entry.key();
         let (registry, token) = (self.poll.registry(), Token(key));
-        let interests = Interest::READABLE | Interest::WRITABLE;
         let registered = match arrival.watched {
-            true => registry.reregister(&mut socket, token, interests),
-            false => registry.register(&mut socket, token, interests),
+            true => registry.reregister(&mut socket, token, Interest::READABLE),
+            false => registry.register(&mut socket, token, Interest::READABLE),
         };
         self.shared.metrics.connections.inc();
         if let Err(error) = registered {
@@ -461,6 +461,7 @@ impl Shard {
             .millis
             .saturating_add(u64::try_from(within).unwrap_or(u64::MAX));
         let Arrival {
+            answer,
             mut early,
             admitted,
             encoding,
@@ -486,6 +487,9 @@ impl Shard {
         ));
         let key = u32::try_from(key).unwrap_or(u32::MAX);
         self.schedule(key);
+        if !answer.is_empty() {
+            self.queue(key, answer, outbox::Class::Last);
+        }
         if let Some(stream) = stream {
             self.streams += 1;
             self.shared.metrics.streams.inc();
@@ -496,6 +500,25 @@ impl Shard {
             self.take_bytes(key, &mut early);
         }
         Some(key)
+    }
+
+    /// A socket takes no more: the system says when it does again, and the wheel looks whether that takes too long. Most sockets never
+    /// get here, and are not asked to wake anybody up for that.
+    fn wait_for_room(&mut self, key: u32) {
+        self.schedule(key);
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            return;
+        };
+        if connection.stuck_at == 0 || connection.is_watched_for_room {
+            return;
+        }
+        connection.is_watched_for_room = true;
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        if let Err(error) = registry.reregister(&mut connection.socket, Token(key as usize), interests) {
+            tracing::warn!(%error, "a socket cannot be watched: {error}");
+            self.ending.push((key, Ending::Gone));
+        }
     }
 
     /// A socket takes bytes again.
@@ -581,7 +604,7 @@ impl Shard {
     fn note(&mut self, key: u32, sent: Sent) {
         match sent {
             Sent::All => {}
-            Sent::Blocked => self.schedule(key),
+            Sent::Blocked => self.wait_for_room(key),
             Sent::Full => self.ending.push((key, Ending::Closed(Close::TooSlow))),
             Sent::Broken => self.ending.push((key, Ending::Gone)),
         }

@@ -6,7 +6,7 @@
 //! nothing there costs no read. A value is (room, key); several audiences may hold one, and everybody
 //! gets the newest they may see. Written by the hub under its lock; this file reads no clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use roomcast_access::permit::View;
@@ -15,6 +15,7 @@ use roomcast_proto::limits::ROOM_KEYS_MAX;
 use smallvec::SmallVec;
 
 use crate::delivery::{Delivery, Kind};
+use crate::maps::HashMap;
 use crate::place::is_personal;
 
 /// A user's own room is emptied when nobody has asked for it for so long, whether or not it has members: a user's tabs, its bell and the
@@ -117,7 +118,7 @@ impl StateCache {
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self {
-            rooms: HashMap::new(),
+            rooms: HashMap::default(),
             bytes: 0,
             idle_bytes: 0,
             bytes_max,
@@ -421,12 +422,16 @@ impl StateCache {
         let Some((name, room)) = self.rooms.get_key_value(key) else {
             return;
         };
-        self.idle.remove(&room.used);
-        self.own.remove(&room.used);
-        self.uses += 1;
         // An own room without values weighs what is left of one that was emptied.
         let is_own = room.is_own && room.holders > 0 && !room.is_mixed && !room.by_rev.is_empty();
         let is_idle = room.is_trace() || (room.loaded && (room.holders == 0 || is_own));
+        if !is_idle && !room.is_idle {
+            // It stays, however long ago it was used.
+            return;
+        }
+        self.idle.remove(&room.used);
+        self.own.remove(&room.used);
+        self.uses += 1;
         let uses = self.uses;
         if is_idle {
             self.idle.insert(uses, Arc::clone(name));
@@ -525,7 +530,7 @@ pub fn newest(
 ) -> Vec<Arc<Delivery>> {
     /// The newest of a key, and the newest that is not withdrawn.
     type Of<'a> = (&'a Arc<Delivery>, Option<&'a Arc<Delivery>>);
-    let mut keys: HashMap<&str, Of<'_>> = HashMap::with_capacity(values.len());
+    let mut keys: HashMap<&str, Of<'_>> = HashMap::with_capacity_and_hasher(values.len(), Default::default());
     for value in values.iter().filter(|value| value.visible(view, now_millis)) {
         let Kind::State { key, .. } = &value.kind else {
             continue;

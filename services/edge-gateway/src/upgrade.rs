@@ -10,7 +10,7 @@ use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, Method, Uri, Version};
 use roomcast_proto::frame::{Encoding, SUBPROTOCOL_BEARER, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF};
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -161,20 +161,77 @@ pub(crate) fn plain_at(
     let httparse::Status::Complete(end) = head.parse(bytes).ok()? else {
         return None;
     };
-    let version = match head.version? {
-        1 => Version::HTTP_11,
-        _ => return None,
-    };
-    let uri = head.path.filter(|asked| *asked == path)?.parse().ok()?;
-    let method = Method::from_bytes(head.method?.as_bytes()).ok()?;
-    let mut headers = HeaderMap::with_capacity(head.headers.len());
-    for field in head.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
+    if (head.method?, head.path?, head.version?) != ("GET", path, 1) {
+        return None;
     }
-    // The path is known, so it is not too long.
-    let agreed = check(&method, version, &uri, &headers, origins, path.len()).ok()?;
-    agreed.token.is_none().then_some((agreed, end))
+    let said = Said::read(head.headers)?;
+    let listed = |list: &str, word: &str| list.split(',').any(|part| part.trim().eq_ignore_ascii_case(word));
+    let asks = !said.host?.is_empty()
+        && listed(said.connection?, "upgrade")
+        && listed(said.upgrade?, "websocket")
+        && said.version? == "13";
+    let known = |origin: &str| origins.0.iter().any(|known| known == origin);
+    let key = said.key.filter(|key| asks && is_key(key))?;
+    if !said.origin.is_none_or(known) {
+        return None;
+    }
+    let encoding = match said.protocol.unwrap_or_default() {
+        "" => None,
+        // A token may be among them.
+        names if names.contains(SUBPROTOCOL_BEARER) => return None,
+        names => Some(
+            names
+                .split(',')
+                .find_map(|name| Encoding::of_subprotocol(name.trim()))?,
+        ),
+    };
+    let accept = accept_of(key);
+    Some((
+        Upgrade {
+            accept,
+            encoding,
+            token: None,
+        },
+        end,
+    ))
+}
+
+/// The fields of a head that decide whether it asks for a WebSocket and nothing else.
+#[derive(Default)]
+struct Said<'a> {
+    host: Option<&'a str>,
+    origin: Option<&'a str>,
+    upgrade: Option<&'a str>,
+    connection: Option<&'a str>,
+    key: Option<&'a str>,
+    version: Option<&'a str>,
+    protocol: Option<&'a str>,
+}
+
+impl<'a> Said<'a> {
+    /// `None` where one of them stands twice or is no plain text, and where there is one that needs more than a look.
+    fn read(fields: &[httparse::Header<'a>]) -> Option<Self> {
+        let mut said = Self::default();
+        for field in fields {
+            let is = |name: &HeaderName| field.name.eq_ignore_ascii_case(name.as_str());
+            let slot = match field.name.len() {
+                4 if is(&HOST) => &mut said.host,
+                6 if is(&ORIGIN) => &mut said.origin,
+                7 if is(&UPGRADE) => &mut said.upgrade,
+                10 if is(&CONNECTION) => &mut said.connection,
+                17 if is(&SEC_WEBSOCKET_KEY) => &mut said.key,
+                21 if is(&SEC_WEBSOCKET_VERSION) => &mut said.version,
+                22 if is(&SEC_WEBSOCKET_PROTOCOL) => &mut said.protocol,
+                13..=17 if [AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(is) => return None,
+                _ => continue,
+            };
+            let text = std::str::from_utf8(field.value).ok()?;
+            if !text.is_ascii() || slot.replace(text.trim()).is_some() {
+                return None;
+            }
+        }
+        Some(said)
+    }
 }
 
 /// The bearer token of `Authorization`, for every door that takes one.

@@ -428,7 +428,22 @@ fn unmask(payload: &mut [u8], mut mask: [u8; 4], offset: usize) {
 /// A whole text frame, ready to be written to any number of sockets.
 #[must_use]
 pub fn text_frame(payload: &[u8]) -> Bytes {
-    frame(OP_TEXT, payload)
+    text_frame_of(|out| out.extend_from_slice(payload))
+}
+
+/// The same with a payload that `write` puts behind what it is given.
+#[must_use]
+pub fn text_frame_of(write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(TEXT_BYTES);
+    out.resize(OUT_HEADER_BYTES_MAX, 0);
+    write(&mut out);
+    // How long the header is is known with the payload; it ends where that begins.
+    let payload_bytes = out.len().saturating_sub(OUT_HEADER_BYTES_MAX);
+    let begin = OUT_HEADER_BYTES_MAX - header_bytes(payload_bytes);
+    if let Some(mut header) = out.get_mut(begin..OUT_HEADER_BYTES_MAX) {
+        put_header(&mut header, OP_TEXT, payload_bytes);
+    }
+    Bytes::from(out).slice(begin..)
 }
 
 /// A whole binary frame, likewise.
@@ -465,13 +480,18 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// The longest header of an unmasked frame.
+const OUT_HEADER_BYTES_MAX: usize = 10;
+/// Most of what is said to one client fits into so many bytes.
+const TEXT_BYTES: usize = 512;
+
 /// Bytes of the header of an unmasked frame (RFC 6455 §5.2).
 #[must_use]
 pub fn header_bytes(payload_bytes: usize) -> usize {
     match payload_bytes {
         0..=125 => 2,
         126..=0xffff => 4,
-        _ => 10,
+        _ => OUT_HEADER_BYTES_MAX,
     }
 }
 
@@ -485,7 +505,7 @@ pub fn put_binary_header(out: &mut BytesMut, payload_bytes: usize) {
     put_header(out, OP_BINARY, payload_bytes);
 }
 
-fn put_header(out: &mut BytesMut, opcode: u8, payload_bytes: usize) {
+fn put_header(out: &mut impl BufMut, opcode: u8, payload_bytes: usize) {
     out.put_u8(0x80 | opcode);
     match (u8::try_from(payload_bytes), u16::try_from(payload_bytes)) {
         (Ok(len @ 0..=125), _) => out.put_u8(len),

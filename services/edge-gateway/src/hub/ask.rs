@@ -73,6 +73,29 @@ impl Hub {
         self.finish(permit, found, from, now_millis)
     }
 
+    /// The same for several rooms of one request, each from its own cursor.
+    pub fn recover_pages(
+        &self,
+        rooms: &[(&Subscribe, Option<Cursor>)],
+        events_max: usize,
+        waiter: Waiter,
+        now_millis: i64,
+    ) -> Vec<Recovery> {
+        let found: Vec<Looked> = match self.is_sure() {
+            true => self.ask(|stock| {
+                let look = |(permit, from): &(&Subscribe, _)| {
+                    stock.recover(permit, *from, events_max, waiter, now_millis)
+                };
+                rooms.iter().map(look).collect()
+            }),
+            false => rooms.iter().map(|_| Looked::Unavailable).collect(),
+        };
+        let rooms = rooms.iter().zip(found);
+        rooms
+            .map(|((permit, from), found)| self.finish(permit, found, *from, now_millis))
+            .collect()
+    }
+
     /// What a fresh subscriber gets that wants a part of the past. `deep` is asked once before the stream is read for it; what it says
     /// is [`Recovery::Rate`].
     pub fn rewind(
@@ -356,12 +379,14 @@ impl Hub {
     }
 
     pub(super) fn count_room(&self, recovery: Outcome) {
-        let label = match recovery {
-            Outcome::Complete => "complete",
-            Outcome::Fresh => "fresh",
-            Outcome::Incomplete { reason } => reason.as_str(),
-        };
-        self.metrics.recoveries.with_label_values(&[label]).inc();
+        let metrics = &self.metrics;
+        match recovery {
+            Outcome::Complete => metrics.complete.inc(),
+            Outcome::Fresh => metrics.fresh.inc(),
+            Outcome::Incomplete { reason } => {
+                metrics.recoveries.with_label_values(&[reason.as_str()]).inc();
+            }
+        }
     }
 
     pub(super) fn count_replay(&self, events: usize, from: Cursor, head: Cursor) {

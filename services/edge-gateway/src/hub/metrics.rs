@@ -46,6 +46,10 @@ pub struct HubMetrics {
     pub reads: IntCounterVec,
     /// Recoveries by outcome.
     pub recoveries: IntCounterVec,
+    /// Those of them that were complete.
+    pub complete: IntCounter,
+    /// Those of them that began afresh.
+    pub fresh: IntCounter,
     /// Events given in one recovery.
     pub replayed: Histogram,
     /// Positions between a cursor and the head.
@@ -73,6 +77,11 @@ impl HubMetrics {
     /// When one is declared already: a mistake in the code.
     pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
         let stream = &["stream"][..];
+        let recoveries = m.counter_vec(
+            "roomcast_gateway_recoveries_total",
+            "Subscriptions opened, by recovery.",
+            &["recovery"],
+        )?;
         let made = Self {
             delivered: m.counter_vec("roomcast_gateway_spine_delivered_total", "Messages handed out in order, each once.", stream)?,
             repaired: m.counter_vec("roomcast_gateway_spine_repaired_total", "Messages that were missed live and read from the stream, warm-up included.", stream)?,
@@ -92,7 +101,9 @@ impl HubMetrics {
             state_bytes: m.gauge("roomcast_gateway_state_bytes", "Bytes of state values in memory.")?,
             state_dropped: m.counter_vec("roomcast_gateway_state_dropped_total", "Rooms dropped because they were unused (room), users' own rooms emptied because nobody asked for them (own), values refused because their room holds too many (value).", &["what"])?,
             reads: m.counter_vec("roomcast_gateway_stream_reads_total", "Reads of a room's state or older events, by outcome.", &["kind", "outcome"])?,
-            recoveries: m.counter_vec("roomcast_gateway_recoveries_total", "Subscriptions opened, by recovery.", &["recovery"])?,
+            complete: recoveries.with_label_values(&["complete"]),
+            fresh: recoveries.with_label_values(&["fresh"]),
+            recoveries,
             replayed: m.histogram("roomcast_gateway_replayed_events", "Missed events given to one returning client.", &[0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0])?,
             replay_positions: m.histogram("roomcast_gateway_replay_depth_positions", "How far behind the head a returning client's cursor was, in positions of the stream.", &[0.0, 10.0, 100.0, 1_000.0, 10_000.0, 50_000.0, 200_000.0])?,
             waiting: m.gauge("roomcast_gateway_recoveries_waiting", "Subscriptions and requests that wait for a read.")?,

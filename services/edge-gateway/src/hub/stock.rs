@@ -1,6 +1,5 @@
 //! What the hub keeps under its lock, and what it answers from it: pure, with `now` as an argument.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use roomcast_access::Subscribe;
@@ -12,6 +11,7 @@ use super::waits::Waits;
 use super::wants::{Enough, Part, Read, WantedPart, Wants};
 use super::watches::Watches;
 use crate::delivery::Delivery;
+use crate::maps::HashMap;
 use crate::place::Place;
 use crate::replay::{Known, Plan, plan};
 use crate::ring::Ring;
@@ -115,7 +115,7 @@ impl Stock {
             scan_max,
             watches: Watches::default(),
             deep: 0,
-            ahead: HashMap::new(),
+            ahead: HashMap::default(),
         }
     }
 
@@ -218,7 +218,10 @@ impl Stock {
             return Looked::Unavailable;
         };
         let place = Place::of(view);
-        let plan = plan(from, &self.known(head, &place.key, from));
+        let plan = match from {
+            None => Plan::Fresh,
+            Some(_) => plan(from, &self.known(head, &place.key, from)),
+        };
         // Who goes on in a room of its own where nothing is newer needs none of its values.
         let rev = from.map_or(0, |from| from.position.rev);
         let is_unchanged = matches!(plan, Plan::Complete | Plan::NeedTime | Plan::NeedRead(..))

@@ -1,8 +1,7 @@
 //! Who waits for a read, and until when.
 
-use std::collections::HashMap;
-
 use super::answer::Waiter;
+use crate::maps::HashMap;
 
 /// The longest a client waits for a read, or for the stream to reach its cursor.
 pub const WAIT_MILLIS: i64 = 5_000;

@@ -4,10 +4,11 @@
 //! read, or just after, finds it here. A part is everything of its room between two positions, so it can be old but never wrong: what
 //! came since is in the ring, and where the ring has moved on only the rest is read and put beside it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::answer::Waiter;
+use crate::maps::HashMap;
 use crate::place::Place;
 use crate::ring::Entry;
 

@@ -1,9 +1,9 @@
 //! Who waits for something to happen in a room: requests that are held until there is something to answer.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::answer::Waiter;
+use crate::maps::HashMap;
 
 /// Waiters by room. Bounded by the requests that may be held, and by the rooms of each.
 #[derive(Debug, Default)]

@@ -153,7 +153,7 @@ proptest! {
     ) {
         let limits = limits(events, room_events_min);
         let mut ring = Ring::new(limits, 1);
-        let mut all: HashMap<String, Vec<u64>> = HashMap::new();
+        let mut all: HashMap<String, Vec<u64>> = HashMap::default();
         for (seq, (tenant, room)) in (1..).zip(&rooms) {
             push(&mut ring, &format!("t{tenant}"), &format!("r{room}"), seq);
             all.entry(format!("t{tenant}.r{room}")).or_default().push(seq);

@@ -49,6 +49,7 @@ impl Shard {
         let key = self.arrive(Arrival {
             socket: newcomer.socket,
             watched: newcomer.watched,
+            answer: bytes::Bytes::new(),
             early: Vec::new(),
             admitted: None,
             encoding: agreed.encoding.unwrap_or_default().into(),

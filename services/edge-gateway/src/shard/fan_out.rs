@@ -185,7 +185,7 @@ impl Shard {
             }
         }
         while let Some(key) = self.blocked.pop() {
-            self.schedule(key);
+            self.wait_for_room(key);
         }
         if let Some(written) = written {
             written.end(events.len(), self.tally.deliveries, to == To::Streams);
@@ -293,7 +293,7 @@ impl Shard {
             }
         }
         while let Some(key) = self.blocked.pop() {
-            self.schedule(key);
+            self.wait_for_room(key);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use mio::Waker;
 use mio::net::{TcpListener, TcpStream};
 use roomcast_proto::acl::Kick;
@@ -59,6 +60,8 @@ pub struct Arrival {
     pub socket: TcpStream,
     /// Whether the shard that gets it watches it already.
     pub watched: bool,
+    /// The answer to its request, where it was not written yet: it leaves with the first frames.
+    pub answer: Bytes,
     /// What the client sent right behind its request.
     pub early: Vec<u8>,
     /// The user, when a token came with the request.

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 use tokio::sync::mpsc::Sender;
@@ -128,20 +129,24 @@ impl Shard {
             let first = bytes.to_vec();
             return drop(front.callers.try_send(Caller { newcomer, first }));
         };
-        self.shared
-            .metrics
-            .upgrades
-            .with_label_values(&["switched"])
-            .inc();
-        let answer = accept::switched_head(&agreed);
-        // Nothing was written before, so it fits; who is gone misses nothing.
-        if !matches!(newcomer.socket.write(&answer), Ok(written) if written == answer.len()) {
-            return;
-        }
+        self.shared.metrics.switched.inc();
+        let head = accept::switched_head(&agreed);
+        let early = bytes.get(end..).unwrap_or_default().to_vec();
+        let answer = if early.is_empty() {
+            // Nothing was written before, so it fits; who is gone misses nothing.
+            if !matches!(newcomer.socket.write(&head), Ok(written) if written == head.len()) {
+                return;
+            }
+            Bytes::new()
+        } else {
+            // Who has said more already hears everything at once.
+            head.into()
+        };
         self.arrive(Arrival {
             socket: newcomer.socket,
             watched: newcomer.watched,
-            early: bytes.get(end..).unwrap_or_default().to_vec(),
+            answer,
+            early,
             admitted: None,
             encoding: agreed.encoding.unwrap_or_default().into(),
             stream: None,

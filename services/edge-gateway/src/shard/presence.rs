@@ -122,12 +122,20 @@ impl Shard {
 
     /// The same for one room.
     pub(super) fn count_in(&mut self, key: u32, slot: usize) {
-        let (roll_call, now) = (self.shared.roll_call.clone(), self.now.unix_millis);
         let in_force = self.shared.gate.rights().now();
-        let Some(session) = self.session(key) else { return };
+        let connection = self.connections.get_mut(key as usize);
+        let Some(session) = connection.and_then(Connection::session) else {
+            return;
+        };
+        // Most rooms show nobody.
+        let shows = |open: &OpenRoom| in_force.policy.shows_presence(&open.room);
+        if !session.rooms.get(slot).is_some_and(shows) {
+            return;
+        }
         let who = Who::of(session);
         if let Some(open) = session.rooms.get_mut(slot) {
-            who.count(open, &in_force.policy, &roll_call, now);
+            let (roll_call, now) = (&self.shared.roll_call, self.now.unix_millis);
+            who.count(open, &in_force.policy, roll_call, now);
         }
     }
 

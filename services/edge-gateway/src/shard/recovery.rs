@@ -9,7 +9,7 @@ use std::sync::Arc;
 use roomcast_access::Subscribe;
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::{Cursor, Position};
-use roomcast_proto::frame::{CaughtUp, RoomAnswer, ServerFrame, Subscribed, server_frame};
+use roomcast_proto::frame::{RoomAnswer, ServerFrame, Subscribed, server_frame};
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::refusal::{Code, Refusal};
 
@@ -17,7 +17,7 @@ use super::{Shard, Ticket, input};
 use crate::allowance::{self, Operation};
 use crate::connection::{Connection, Waiting};
 use crate::delivery::Delivery;
-use crate::encoding::Encoding;
+use crate::encoding::{self, Encoding};
 use crate::hub::{self, Outcome, Recovered, Recovery, Rewind, Waiter};
 use crate::members::{Member, Seat};
 use crate::metrics::Ending;
@@ -68,18 +68,11 @@ impl Shard {
             shard: self.number,
             ticket,
         };
-        let mut found = Vec::with_capacity(opening.rooms.len());
-        let mut wait = false;
-        for asked in &opening.rooms {
-            match self.recover(asked, &user, waiter) {
-                Some(recovered) => found.push(recovered),
-                None => wait = true,
-            }
-        }
+        let found = self.recover(&opening.rooms, &user, waiter);
         let Some(connection) = self.connections.get_mut(key as usize) else {
             return;
         };
-        if wait {
+        let Some(found) = found else {
             self.tickets.insert(ticket, Ticket::Opening(key));
             connection.waiting = Some(Box::new(Waiting {
                 ticket,
@@ -87,7 +80,7 @@ impl Shard {
                 queue: Vec::new(),
             }));
             return;
-        }
+        };
         if waited {
             self.tickets.remove(&ticket);
             self.shared.hub.forget(waiter);
@@ -100,45 +93,78 @@ impl Shard {
         }
     }
 
-    /// Asks the hub for one room. `None`: it has to read first.
-    fn recover(&self, asked: &Asked, user: &str, waiter: Waiter) -> Option<Result<Opened, Refusal>> {
-        let permit = match &asked.permit {
-            Ok(permit) => permit,
-            Err(refusal) => return Some(Err(refusal.clone())),
-        };
+    /// Asks the hub for rooms. `None`: it has to read first for one of them.
+    fn recover(&self, rooms: &[Asked], user: &str, waiter: Waiter) -> Option<Vec<Result<Opened, Refusal>>> {
         let (hub, now) = (&self.shared.hub, self.now.unix_millis);
-        let page = self.page_and_one();
-        let recovery = match asked.from {
-            From::At(cursor) => hub.recover_page(permit, Some(cursor), page, waiter, now),
-            From::Fresh | From::Unreadable => hub.recover_page(permit, None, page, waiter, now),
-            From::Rewind { .. } if !permit.history() => return Some(Err(Refusal::forbidden())),
-            From::Rewind { count, seconds } => {
-                let since = |seconds: u32| {
-                    now.saturating_sub(i64::from(seconds) * 1_000)
-                        .saturating_mul(1_000)
-                };
-                let rewind = Rewind {
-                    count,
-                    since_micros: seconds.map(since),
-                };
-                let allowance = &self.shared.allowance;
-                let deep = || allowance.take(permit.tenant(), user, Operation::DeepHistory);
-                hub.rewind(permit, rewind, waiter, now, deep)
-            }
-        };
-        match recovery {
-            Recovery::Wait => None,
-            Recovery::Unavailable => Some(Err(unavailable())),
-            Recovery::Rate(wait_millis) => Some(Err(allowance::too_many(wait_millis))),
-            Recovery::Done(mut recovered) => {
-                if asked.from == From::Unreadable {
-                    recovered.recovery = Outcome::Incomplete {
-                        reason: hub::Gap::Epoch,
-                    };
+        let permitted = rooms
+            .iter()
+            .filter_map(|asked| Some((&**asked.permit.as_ref().ok()?, asked.from)));
+        let from = permitted.filter_map(|(permit, from)| match from {
+            From::At(cursor) => Some((permit, Some(cursor))),
+            From::Fresh | From::Unreadable => Some((permit, None)),
+            From::Rewind { .. } => None,
+        });
+        let from: Vec<_> = from.collect();
+        let mut recoveries = hub
+            .recover_pages(&from, self.page_and_one(), waiter, now)
+            .into_iter();
+        let (mut found, mut wait) = (Vec::with_capacity(rooms.len()), false);
+        for asked in rooms {
+            let permit = match &asked.permit {
+                Ok(permit) => permit,
+                Err(refusal) => {
+                    found.push(Err(refusal.clone()));
+                    continue;
                 }
-                Some(Ok((Arc::clone(permit), recovered)))
-            }
+            };
+            let recovery = match asked.from {
+                From::Rewind { .. } if !permit.history() => {
+                    found.push(Err(Refusal::forbidden()));
+                    continue;
+                }
+                From::Rewind { count, seconds } => self.rewind(permit, (count, seconds), user, waiter),
+                _ => recoveries.next().unwrap_or(Recovery::Unavailable),
+            };
+            found.push(match recovery {
+                Recovery::Wait => {
+                    wait = true;
+                    continue;
+                }
+                Recovery::Unavailable => Err(unavailable()),
+                Recovery::Rate(wait_millis) => Err(allowance::too_many(wait_millis)),
+                Recovery::Done(mut recovered) => {
+                    if asked.from == From::Unreadable {
+                        recovered.recovery = Outcome::Incomplete {
+                            reason: hub::Gap::Epoch,
+                        };
+                    }
+                    Ok((Arc::clone(permit), recovered))
+                }
+            });
         }
+        (!wait).then_some(found)
+    }
+
+    /// Asks for a part of the past: so many events at most, of so many seconds at most.
+    fn rewind(
+        &self,
+        permit: &Subscribe,
+        (count, seconds): (usize, Option<u32>),
+        user: &str,
+        waiter: Waiter,
+    ) -> Recovery {
+        let now = self.now.unix_millis;
+        let since = |seconds: u32| {
+            now.saturating_sub(i64::from(seconds) * 1_000)
+                .saturating_mul(1_000)
+        };
+        let rewind = Rewind {
+            count,
+            since_micros: seconds.map(since),
+        };
+        let allowance = &self.shared.allowance;
+        let deep = || allowance.take(permit.tenant(), user, Operation::DeepHistory);
+        self.shared.hub.rewind(permit, rewind, waiter, now, deep)
     }
 
     fn connected(&mut self, key: u32, opening: &Opening, found: Vec<Result<Opened, Refusal>>) {
@@ -324,12 +350,12 @@ impl Shard {
     }
 
     fn say_caught_up(&mut self, key: u32, permit: &Subscribe, head: Cursor) {
-        let caught_up = CaughtUp {
-            room: permit.room().as_str().to_owned(),
-            cursor: self.write_cursor(permit.tenant(), &head),
+        let Some(connection) = self.connections.get(key as usize) else {
+            return;
         };
-        let frame = ServerFrame::push(server_frame::Body::CaughtUp(caught_up));
-        self.say_as(key, &frame, Class::Recovery);
+        let cursor = self.shared.hub.cursors().write(permit.tenant(), &head);
+        let frame = encoding::caught_up(connection.encoding, permit.room(), cursor.as_str());
+        self.queue(key, frame, Class::Recovery);
     }
 
     /// Goes on with long recoveries of clients that have taken their last page: one page per client and turn.

@@ -3,12 +3,13 @@
 //! To let somebody in takes a hundred times what a delivery takes: a signature, a policy, rooms read back. When thousands come at
 //! once, those who are in must not notice: what comes in has a bounded part of each turn, piece by piece (`pieces`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::Shard;
 use super::inbox::Arrival;
 use super::newcomers::NEWCOMER;
 use crate::connection::Stage;
+use crate::maps::HashMap;
 
 /// Those who want in rest between their parts while those who are in are being served: while somebody was written to within this time,
 /// milliseconds.

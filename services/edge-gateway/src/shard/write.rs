@@ -20,13 +20,8 @@ use crate::ws;
 impl Shard {
     /// Queues a message; it leaves with the next flush.
     pub(super) fn say(&mut self, key: u32, frame: &ServerFrame) {
-        self.say_as(key, frame, Class::Answer);
-    }
-
-    /// Queues a message of another class than an answer.
-    pub(super) fn say_as(&mut self, key: u32, frame: &ServerFrame, class: Class) {
         if let Some(connection) = self.connections.get(key as usize) {
-            self.queue(key, encoding::message(connection.encoding, frame), class);
+            self.queue(key, encoding::message(connection.encoding, frame), Class::Answer);
         }
     }
 

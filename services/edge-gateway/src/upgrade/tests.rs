@@ -1,3 +1,5 @@
+use http::HeaderValue;
+
 use super::*;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -276,4 +278,90 @@ fn only_whole_good_heads_without_a_token_are_plain() {
         None,
         "more fields than allowed"
     );
+}
+
+/// A head with these fields, as [`check`] sees it.
+fn checked(fields: &[(String, String)], origins: &Origins) -> Option<Upgrade> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        let value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+        headers.append(name.parse::<HeaderName>().ok()?, value);
+    }
+    let uri = SOCKET_PATH.parse().unwrap();
+    check(
+        &Method::GET,
+        Version::HTTP_11,
+        &uri,
+        &headers,
+        origins,
+        URL_BYTES_MAX,
+    )
+    .ok()
+}
+
+proptest::proptest! {
+    /// A look never agrees to anything else than a check would, and misses nothing that browsers say.
+    #[test]
+    fn what_is_plain_is_what_a_check_agrees_to(
+        picks in proptest::collection::vec((0_usize..24, proptest::bool::ANY), 0..4),
+        usual in proptest::bool::weighted(0.9),
+    ) {
+        let origins = Origins::new(vec!["https://desk.example".into()]).unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut fields = vec![
+            pair("Host", "x"),
+            pair("Connection", "keep-alive, Upgrade"),
+            pair("upgrade", "WebSocket"),
+            pair("SEC-WEBSOCKET-VERSION", "13"),
+            pair("Sec-WebSocket-Key", KEY),
+        ];
+        let others = [
+            pair("Origin", "https://desk.example"),
+            pair("Origin", "https://else.example"),
+            pair("Origin", "null"),
+            pair("Sec-WebSocket-Protocol", "roomcast.v1.json"),
+            pair("Sec-WebSocket-Protocol", " other , roomcast.v1.protobuf"),
+            pair("Sec-WebSocket-Protocol", "roomcast.v1.json, bearer.a.b.c"),
+            pair("Sec-WebSocket-Protocol", "bearer."),
+            pair("Sec-WebSocket-Protocol", "other"),
+            pair("Sec-WebSocket-Protocol", ""),
+            pair("Sec-WebSocket-Protocol", " , "),
+            pair("Authorization", "Bearer a.b.c"),
+            pair("Content-Length", "0"),
+            pair("Content-Length", "7"),
+            pair("Transfer-Encoding", "chunked"),
+            pair("Host", "y"),
+            pair("Host", ""),
+            pair("Connection", "close"),
+            pair("Upgrade", "h2c"),
+            pair("Sec-WebSocket-Version", "12"),
+            pair("Sec-WebSocket-Key", "short"),
+            pair("User-Agent", "Mozilla/5.0 (\u{e9})"),
+            pair("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
+            pair("Accept-Encoding", "gzip, deflate"),
+            pair("X-Forwarded-For", "203.0.113.7"),
+        ];
+        for (pick, takes_place) in picks {
+            let other = others[pick].clone();
+            if takes_place {
+                fields.retain(|(name, _)| !name.eq_ignore_ascii_case(&other.0));
+            }
+            fields.push(other);
+        }
+        if !usual {
+            fields.remove(0);
+        }
+        let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("GET {SOCKET_PATH} HTTP/1.1\r\n{lines}\r\n");
+        let looked = plain(head.as_bytes(), 64, &origins).map(|(agreed, _)| agreed);
+        let checked = checked(&fields, &origins).filter(|agreed| agreed.token.is_none());
+        // What stands twice, or is no common field, is checked elsewhere.
+        let is_usual = fields.iter().all(|(name, value)| {
+            let times = fields.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count();
+            times == 1 && !name.eq_ignore_ascii_case("content-length") && value != " , "
+        });
+        if looked.is_some() || is_usual {
+            proptest::prop_assert_eq!(looked, checked, "{}", head);
+        }
+    }
 }
