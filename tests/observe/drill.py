@@ -3,7 +3,8 @@
 
 Usage: drill.py [--quick | --only ALERT,ALERT]
 
-Every query of every board and every series that a rule names has to be there. Then every alert that one machine can provoke is
+What each service says has to be clean for promtool, and at rest of no more than a thousand series. Every query of every board and
+every series that a rule names has to be there. Then every alert that one machine can provoke is
 provoked, has to fire, and to resolve when its cause is gone; rules are hurried for that, a second for each minute. --quick does
 the first alone. --only provokes these alone. Writes RESULTS.md beside itself where all was done.
 """
@@ -11,12 +12,13 @@ import json
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import threading
 import time
 
 from provoke import PROVOKED, UNPROVOKED
-from rig import BINARIES, PROMETHEUS, ROOT, Failed, Prometheus, Socket, Stack, Stream, http, hurried, until
+from rig import BINARIES, PROMETHEUS, PROMTOOL, ROOT, Failed, Prometheus, Socket, Stack, Stream, http, hurried, until
 
 HERE = pathlib.Path(__file__).parent
 # What nothing on this machine makes: on one machine there is no database to follow.
@@ -25,6 +27,8 @@ ABSENT = {
     "roomcast_issuer_": "no issuer publishes keys here; tests/e2e has one",
     "roomcast_ingest_sink_": "nothing is sent to devices or webhooks here; services/ingest/tests has receivers",
 }
+# What a service may cost Prometheus before anybody uses it; what use adds is bounded by the labels, and on the boards.
+SERIES_AT_REST_MAX = 1000
 SEEN_WITHIN = 120
 # What traffic makes has happened by then; the rest is not waited for.
 HAPPENS_WITHIN = 15
@@ -141,6 +145,36 @@ class Traffic:
             thread.join(30)
 
 
+def faults(metrics):
+    """What promtool finds wrong with a scrape, a line each."""
+    said = subprocess.run([PROMTOOL, "check", "metrics"], input=metrics, capture_output=True, check=False)
+    return (said.stderr + said.stdout).decode().splitlines() or (["promtool: no"] if said.returncode else [])
+
+
+def scrapes(stack):
+    """What each service says: how many series, and what is wrong with them."""
+    for kind, addresses in stack.ready["admin"].items():
+        for at, address in enumerate(addresses, 1):
+            status, metrics = http(address + "/metrics")
+            wrong = faults(metrics) if status == 200 else [f"/metrics: {status}"]
+            yield f"{kind} {at}", sum(not line.startswith(b"#") for line in metrics.splitlines()), wrong
+
+
+def clean(stack, most=None):
+    """Every service's scrape by name with its series.
+
+    Fails where promtool has a complaint, or where one has more series than it may."""
+    found = {name: (count, wrong) for name, count, wrong in scrapes(stack)}
+    complaints = [f"{name}: {line}" for name, (_, wrong) in found.items() for line in wrong]
+    complaints += [f"{name}: {count} series, more than {most}" for name, (count, _) in found.items() if most and count > most]
+    # A check that sees nothing is none.
+    if not found or not faults(b"# TYPE roomcast_seen counter\nroomcast_seen 1\n"):
+        complaints.append("promtool has nothing to say of a counter without help and ending")
+    if complaints:
+        raise Failed("\n  ".join(["scrapes:", *complaints]))
+    return {name: count for name, (count, _) in found.items()}
+
+
 def unhappened(prometheus, expr):
     """Whether a query says nothing because nothing of it has happened yet: its metrics have no series, or only zeros of a histogram.
 
@@ -217,8 +251,11 @@ def shown(values):
     return f"{len(values)} series, {min(values):.4g} … {max(values):.4g}" if len(values) > 1 else f"{values[0]:.4g}"
 
 
-def results(rows, alerts):
-    lines = ["# What `make drill` saw last", "", "## Boards: each query and what it said", "", "| board | panel | says |", "|---|---|---|"]
+def results(rows, alerts, rest, busy):
+    lines = ["# What `make drill` saw last", "", "## Scrapes: series of each service, clean for `promtool check metrics`", "",
+             "| service | at rest | under traffic |", "|---|---|---|"]
+    lines += [f"| {name} | {count} | {busy[name]} |" for name, count in rest.items()]
+    lines += ["", "## Boards: each query and what it said", "", "| board | panel | says |", "|---|---|---|"]
     for (board, title, _), values, reason in rows:
         lines.append(f"| {board} | {title} | {shown(values)}{f' ({reason})' if values is None else ''} |")
     lines += ["", "## Alerts: provoked, fired, resolved", "",
@@ -244,6 +281,7 @@ def main():
     from provoke import SETTINGS
     stack = Stack([] if quick else SETTINGS)
     try:
+        rest = clean(stack, SERIES_AT_REST_MAX)
         prometheus = Prometheus(stack, hurried(rules))
         try:
             traffic = Traffic(stack)
@@ -257,12 +295,14 @@ def main():
             if empty:
                 away = [f'{one["labels"]["job"]}: {one["lastError"]}' for one in prometheus.ask("targets")["activeTargets"] if one["health"] != "up"]
                 raise Failed("\n  ".join(["says nothing:", *empty, *away]))
+            busy = clean(stack)
+            print(f"scrapes: clean, {max(rest.values())} series at most at rest, {max(busy.values())} under traffic")
             print(f"{len(rows)} queries of the boards: {sum(bool(values) for _, values, _ in rows)} say something, the others say why not; "
                   f"{len(named(rules))} series of the rules: all there")
             if not quick:
                 alerts = list(provoke(stack, prometheus, only, lambda text: print(text, flush=True)))
                 if not only:
-                    results(rows, alerts)
+                    results(rows, alerts, rest, busy)
                 missed = [alert for alert, _, fired, resolved in alerts if fired is None or resolved is None]
                 if missed:
                     raise Failed(f"did not fire and resolve: {', '.join(missed)}")

@@ -17,6 +17,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARIES = ROOT / "target" / "debug"
 PROMETHEUS = ROOT / ".tools" / "prometheus" / "prometheus"
+PROMTOOL = PROMETHEUS.with_name("promtool")
 # Rules speak of minutes to days; here a minute is a second. Below this a rate has no two samples.
 SHORTEST_RANGE = 4
 READY_WITHIN = 120

@@ -66,7 +66,7 @@ panel("Policy broken", "1: the newest policy has mistakes and the one before is 
       gauge("roomcast_policy_broken", "service", "instance", fold="max"))
 panel("Policy from the bucket", "1: the policy comes from the cfg bucket, 0: from the file.",
       "Half and half: some services do not read the bucket.",
-      gauge("roomcast_policy_from_bucket", "service", "instance", fold="max"))
+      gauge("roomcast_policy_from_cfg", "service", "instance", fold="max"))
 panel("Changes of rights", "Changes of policy, grants and revocations since the start.",
       "Steps at the same time everywhere.",
       gauge("roomcast_rights_generation", "service", "instance", fold="max"))

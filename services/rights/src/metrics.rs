@@ -41,7 +41,7 @@ impl RightsMetrics {
                 "1 while the newest policy has mistakes and the one before is in force.",
             )?,
             from_bucket: metrics.gauge(
-                "roomcast_policy_from_bucket",
+                "roomcast_policy_from_cfg",
                 "1 while the policy comes from the cfg bucket and not from the file.",
             )?,
             reloads: metrics.counter_vec(

@@ -121,7 +121,7 @@ pub(super) async fn policies(stack: &Stack, file: &Path) -> anyhow::Result<()> {
     nats.publish("$KV.cfg.policy", good.clone().into()).await?;
     for (service, index) in everywhere {
         wait_for("the bucket's policy is in force", 1.0, async || {
-            metric(stack, service, index, "roomcast_policy_from_bucket").await
+            metric(stack, service, index, "roomcast_policy_from_cfg").await
         })
         .await?;
     }
