@@ -10,6 +10,7 @@ use roomcast_admin::problem::guarded;
 use roomcast_admin::{Caller, Note, Operation, Problem, Routes};
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::Code;
+use roomcast_proto::subject::UNDELIVERED;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -27,7 +28,7 @@ const PAGE_MAX: usize = 200;
 struct Selection {
     /// Of this tenant; of all when left out.
     tenant: Option<String>,
-    /// Refused with this code.
+    /// Refused with this code; `undelivered`: not taken by a webhook or a device.
     reason: Option<String>,
     /// Kept since this second (Unix).
     since: Option<i64>,
@@ -111,7 +112,7 @@ pub(super) fn described() -> Routes<Letters> {
         let number = || json!({ "type": "integer", "minimum": 0 });
         operation
             .query("tenant", "Of this tenant; of all when left out.", text())
-            .query("reason", "Refused with this code.", text())
+            .query("reason", "Refused with this code; `undelivered`: not taken by a webhook or a device.", text())
             .query("since", "Kept since this second (Unix).", number())
             .query("until", "Kept before this second (Unix).", number())
             .query("after", "The position after which the page begins.", number())
@@ -197,9 +198,9 @@ impl Selection {
             return Err(bad("limit is a number from 1 to 200"));
         }
         let tenant = self.tenant.as_deref().map(Tenant::parse).transpose();
-        let known = |reason: &String| Code::ALL.iter().any(|code| code.as_str() == reason);
+        let known = |reason: &String| reason == UNDELIVERED || Code::ALL.iter().any(|code| code.as_str() == reason);
         if !self.reason.as_ref().is_none_or(known) {
-            return Err(bad("reason is no code of a refusal"));
+            return Err(bad("reason is no code of a refusal, and not undelivered"));
         }
         let micros = |secs: i64| secs.saturating_mul(1_000_000);
         let wanted = Wanted {
@@ -319,4 +320,28 @@ fn outcome(answer: &Answer) -> (&'static str, String) {
         },
     };
     (refused.code.as_str(), refused.detail.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_chosen_by_what_they_are_kept_under() {
+        for (reason, known) in [
+            ("schema", true),
+            ("unknown_audience", true),
+            (UNDELIVERED, true),
+            ("", false),
+            ("Schema", false),
+            ("undeliverable", false),
+        ] {
+            let selection = Selection {
+                reason: Some(reason.to_owned()),
+                ..Selection::default()
+            };
+            assert_eq!(selection.read().is_ok(), known, "{reason}");
+        }
+        assert!(Selection::default().read().is_ok());
+    }
 }
