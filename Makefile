@@ -17,7 +17,7 @@ NYCFLIGHTS_VERSION := 0.0.3
 PANDAS_VERSION := 3.1.1
 export ROOMCAST_NATS_SERVER ?= $(CURDIR)/.tools/bin/nats-server
 
-.PHONY: help demo demo-smoke test check k8s-check compose-check sbom audit drill backup-drill flights bench faults profile fuzz tools build page clean
+.PHONY: help demo demo-smoke test check images k8s-check compose-check sbom audit drill backup-drill flights bench faults profile fuzz tools build page clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ k8s-check: .tools/bin/nats-server clients/node_modules/.package-lock.json ## Ren
 
 compose-check: .tools/compose/check_jsonschema ## Read deploy/compose as compose does, and check it against the code.
 	@./deploy/tools/compose.sh
+
+images: .tools/bin/nats-server .tools/cyclonedx/cyclonedx page ## Build the four images without a daemon, look into them, and run a system of them (as root, with buildah; half an hour the first time).
+	@./deploy/tools/images.sh
 
 sbom: .tools/cyclonedx/cyclonedx ## Write what each binary and the page are made of, as CycloneDX checked by its schema, into target/sbom.
 	@for name in roomcast-edge-gateway roomcast-ingest roomcast-metrics-aggregator roomcast-cli; do python3 deploy/tools/sbom.py $$name target/sbom/$$name.cdx.json; done

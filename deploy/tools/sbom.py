@@ -5,13 +5,14 @@ Usage: sbom.py PACKAGE [FILE]      e.g. sbom.py roomcast-edge-gateway target/ima
 """
 import json
 import pathlib
+import platform
 import re
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-# What the images are built for; what is for other systems only is left out.
-TARGET = "x86_64-unknown-linux-gnu"
+# What is built on this machine; what is for other systems only is left out.
+TARGET = f"{platform.machine()}-unknown-linux-gnu"
 
 
 def checksums():

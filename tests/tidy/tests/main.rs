@@ -3,4 +3,5 @@
 
 mod dependencies;
 mod documents;
+mod images;
 mod purity;
