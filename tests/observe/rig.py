@@ -93,8 +93,11 @@ class Stack:
         self.env = dict(pair.split("=", 1) for pair in self._read("dev.env").splitlines() if "=" in pair and not pair.startswith("#"))
 
     def _read(self, name):
-        found = list(pathlib.Path(self.folder.name).rglob(name))
-        return found[0].read_text() if found else ""
+        # Not rglob: NATS makes and removes folders in its store meanwhile, and that would end the search.
+        for folder, _, files in os.walk(self.folder.name):
+            if name in files:
+                return pathlib.Path(folder, name).read_text()
+        return ""
 
     def said(self):
         self.log.flush()
