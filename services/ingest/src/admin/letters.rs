@@ -112,7 +112,11 @@ pub(super) fn described() -> Routes<Letters> {
         let number = || json!({ "type": "integer", "minimum": 0 });
         operation
             .query("tenant", "Of this tenant; of all when left out.", text())
-            .query("reason", "Refused with this code; `undelivered`: not taken by a webhook or a device.", text())
+            .query(
+                "reason",
+                "Refused with this code; `undelivered`: not taken by a webhook or a device.",
+                text(),
+            )
             .query("since", "Kept since this second (Unix).", number())
             .query("until", "Kept before this second (Unix).", number())
             .query("after", "The position after which the page begins.", number())
@@ -198,7 +202,8 @@ impl Selection {
             return Err(bad("limit is a number from 1 to 200"));
         }
         let tenant = self.tenant.as_deref().map(Tenant::parse).transpose();
-        let known = |reason: &String| reason == UNDELIVERED || Code::ALL.iter().any(|code| code.as_str() == reason);
+        let known =
+            |reason: &String| reason == UNDELIVERED || Code::ALL.iter().any(|code| code.as_str() == reason);
         if !self.reason.as_ref().is_none_or(known) {
             return Err(bad("reason is no code of a refusal, and not undelivered"));
         }
