@@ -50,7 +50,7 @@ fn what_users_rules_and_databases_do_begins_a_trace() {
             scenario: Some("repair".to_owned()),
             policy: Some(policy),
             metrics: Some(metrics),
-            more: ["--speed", "20", "--history", "2h"].map(str::to_owned).into(),
+            more: ["--speed", "5", "--history", "15m"].map(str::to_owned).into(),
             env: env
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
