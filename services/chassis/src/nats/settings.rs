@@ -127,7 +127,8 @@ impl NatsSettings {
             pending_max: reader.number(
                 "ROOMCAST_NATS_PENDING_MAX",
                 131_072,
-                1_024..=4_194_304,
+                // The aggregator has up to 6,000 events on their way.
+                8_192..=4_194_304,
                 "Messages one subscription may hold unread before some are dropped (and repaired).",
             ),
             publish_window: reader.number(
