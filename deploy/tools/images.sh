@@ -99,10 +99,14 @@ openssl genpkey -algorithm ed25519 -out "$work/key.pem" 2>/dev/null
 x=$(openssl pkey -in "$work/key.pem" -pubout -outform DER | tail -c 32 | basenc --base64url | tr -d '=')
 echo "{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"one\",\"alg\":\"EdDSA\",\"use\":\"sig\",\"x\":\"$x\"}]}" >"$work/keys.json"
 declare -A user=([edge-gateway]=gw [ingest]=ingest [metrics-aggregator]=agg) settings
-# What a runtime and a pod add to the root: names of the machine, and what is mounted.
+# What a runtime and a pod add to the root: names of the machine, devices (a static binary may read its random numbers from one), and
+# what is mounted.
 for name in edge-gateway ingest metrics-aggregator roomcast; do
   folder=${root[$name]}/etc/roomcast
-  mkdir -p "$folder" "${root[$name]}/proc"
+  mkdir -p "$folder" "${root[$name]}/proc" "${root[$name]}/dev"
+  mknod -m 666 "${root[$name]}/dev/null" c 1 3
+  mknod -m 444 "${root[$name]}/dev/random" c 1 8
+  mknod -m 444 "${root[$name]}/dev/urandom" c 1 9
   echo "127.0.0.1 localhost" >"${root[$name]}/etc/hosts"
   cp deploy/scenarios/bookings/policy.yaml deploy/scenarios/bookings/metrics.yaml "$work/keys.json" "$folder/"
   [ "$name" = roomcast ] || install -o 65532 -m 0400 "$work/secret/${user[$name]}" "$folder/password"
