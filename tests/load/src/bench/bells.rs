@@ -19,7 +19,7 @@ const USERS: usize = 5_000;
 /// Notifications of each of them.
 const NOTIFICATIONS: usize = 20;
 /// Users whose memory is measured, and their notifications: as many as a user sees.
-const HOLDERS: usize = 1_000;
+const HOLDERS: usize = 500;
 const HELD: usize = 200;
 /// Users a second whose bells no gateway has in memory: each is 200 messages for the stream to look up, about 14 ms. More would be told to
 /// ask again, which these clients do not.
