@@ -10,6 +10,7 @@ pub mod build;
 pub mod config;
 pub mod descriptors;
 pub mod fetch;
+pub mod followed;
 pub mod http;
 pub mod jetstream;
 pub mod metrics;

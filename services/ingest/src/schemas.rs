@@ -1,16 +1,15 @@
 //! The schemas in force, followed while the service runs.
 //!
-//! [`Schemas::now`] is what [`crate::accept`] decides by. The folder is read once a second; two equal readings in a row count, so that a
-//! file that is being written does not. What has mistakes never replaces what has none.
+//! [`Schemas::now`] is what [`crate::accept`] decides by. What has mistakes never replaces what has none.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use roomcast_access::Mistake;
 use roomcast_admin::Audit;
+use roomcast_chassis::followed::Followed;
 use roomcast_chassis::metrics::Metrics;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
@@ -18,11 +17,7 @@ use roomcast_schemas::folder::{self, Files};
 use roomcast_schemas::{Breach, Catalog};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-
-/// How often the folder is read.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is in force. Cheap to clone; all clones see the same.
 #[derive(Debug, Clone)]
@@ -73,15 +68,13 @@ impl Schemas {
         };
         if let Some(folder) = folder {
             let follower = Follower {
-                glance: Ok(read.clone()),
-                looked_at: Ok(read),
                 folder,
                 sender,
                 schemas: schemas.clone(),
                 audit: audit.clone(),
             };
             let stage = context.shutdown.stage(Stage::Finish);
-            stage.spawn(follower.run(stage.token()));
+            stage.spawn(follower.run(Followed::new(Ok(read)), stage.token()));
         }
         Ok(schemas)
     }
@@ -109,40 +102,25 @@ impl Schemas {
 
 struct Follower {
     folder: PathBuf,
-    /// What the last reading gave.
-    glance: Result<Files, Mistake>,
-    /// What was last looked at, good or not.
-    looked_at: Result<Files, Mistake>,
     sender: watch::Sender<Arc<Catalog>>,
     schemas: Schemas,
     audit: Audit,
 }
 
+/// What the folder holds, or why it cannot be read.
+type Read = Result<Files, Mistake>;
+
 impl Follower {
-    async fn run(mut self, ending: CancellationToken) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = ending.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let folder = self.folder.clone();
-            let Ok(read) = tokio::task::spawn_blocking(move || folder::read(&folder)).await else {
-                return;
-            };
-            let settled = read == self.glance;
-            self.glance = read;
-            if settled && self.looked_at != self.glance {
-                self.looked_at.clone_from(&self.glance);
-                self.look().await;
-            }
+    async fn run(self, mut files: Followed<Read>, ending: CancellationToken) {
+        let folder = self.folder.clone();
+        let read = move || folder::read(&folder);
+        while let Some(Some(said)) = ending.run_until_cancelled(files.changed(read.clone())).await {
+            self.look(said).await;
         }
     }
 
     /// Puts in force what was read, if it is good.
-    async fn look(&self) {
-        let read = self.glance.clone();
+    async fn look(&self, read: Read) {
         let parse = move || {
             read.map_err(|mistake| vec![mistake])
                 .and_then(|files| folder::parse(&files))

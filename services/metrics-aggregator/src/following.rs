@@ -1,27 +1,23 @@
 //! The definitions in force, followed while the service runs.
 //!
-//! The file is read once a second; two equal readings in a row count, so that one that is being written does not. What has mistakes
-//! never replaces what has none. `holder` gives the shards that a change concerns to new workers; the others hear nothing of it.
+//! What has mistakes never replaces what has none. `holder` gives the shards that a change concerns to new workers; the others hear
+//! nothing of it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use prometheus::{IntCounterVec, IntGauge};
 use roomcast_admin::Audit;
+use roomcast_chassis::followed::Followed;
 use roomcast_chassis::metrics::Metrics;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::definition::Definitions;
 use crate::settings::Settings;
-
-/// How often the file is read.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The definitions in force. Cheap to clone; all clones see the same.
 #[derive(Debug, Clone)]
@@ -95,56 +91,39 @@ pub fn follow(settings: &Settings, audit: &Audit, context: &Context) -> Result<I
     };
     let follower = Follower {
         settings: settings.clone(),
-        glance: Ok(text.clone()),
-        looked_at: Ok(text),
         sender,
         mistakes: Arc::clone(&in_force.mistakes),
         counts,
         audit: audit.clone(),
     };
     let stage = context.shutdown.stage(Stage::Finish);
-    stage.spawn(follower.run(stage.token()));
+    stage.spawn(follower.run(Followed::new(Ok(text)), stage.token()));
     Ok(in_force)
 }
 
 struct Follower {
     settings: Settings,
-    /// What the last reading gave: the text, or why there is none.
-    glance: Result<String, String>,
-    /// What was last looked at, good or not.
-    looked_at: Result<String, String>,
     sender: watch::Sender<Arc<Definitions>>,
     mistakes: Arc<Mutex<Vec<String>>>,
     counts: Counts,
     audit: Audit,
 }
 
+/// What the file says, or why it cannot be read.
+type Read = Result<String, String>;
+
 impl Follower {
-    async fn run(mut self, ending: CancellationToken) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = ending.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let settings = self.settings.clone();
-            let read = move || settings.text().map_err(|failure| failure.message);
-            let Ok(read) = tokio::task::spawn_blocking(read).await else {
-                return;
-            };
-            let settled = read == self.glance;
-            self.glance = read;
-            if settled && self.looked_at != self.glance {
-                self.looked_at.clone_from(&self.glance);
-                self.look().await;
-            }
+    async fn run(self, mut file: Followed<Read>, ending: CancellationToken) {
+        let settings = self.settings.clone();
+        let read = move || settings.text().map_err(|failure| failure.message);
+        while let Some(Some(said)) = ending.run_until_cancelled(file.changed(read.clone())).await {
+            self.look(said).await;
         }
     }
 
     /// Puts in force what was read, if it is good.
-    async fn look(&self) {
-        let (read, settings) = (self.glance.clone(), self.settings.clone());
+    async fn look(&self, read: Read) {
+        let settings = self.settings.clone();
         let parse = move || {
             let text = read?;
             settings.parse(&text).map_err(|failure| failure.message)
