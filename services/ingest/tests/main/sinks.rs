@@ -128,6 +128,15 @@ async fn until_ended(ingest: &Ingest, sink: &str, end: &str, count: f64) {
     eventually(&what, PATIENCE, || async { ended(ingest, sink, end) >= count }).await;
 }
 
+/// Registers a device of `u1` with whichever instance sends: another one may be asked and has no devices.
+async fn registered(ingest: &Ingest, device: &Device) {
+    let gateway = ingest.nats.connect("gw").await;
+    eventually("the device is registered", PATIENCE, || async {
+        register(&gateway, "u1", "staff", device).await["device"].is_string()
+    })
+    .await;
+}
+
 /// Whether nothing waits any more: the position alone is left.
 async fn until_empty(ingest: &Ingest) {
     eventually("nothing waits", PATIENCE, || async {

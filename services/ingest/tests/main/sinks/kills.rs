@@ -6,7 +6,7 @@ use std::time::Duration;
 use roomcast_harness::eventually;
 use roomcast_harness::receiver::{Device, Receiver, Says};
 
-use super::{Files, PATIENCE, POLICY, begun, ids, notify, register, until_empty};
+use super::{Files, PATIENCE, POLICY, begun, ids, notify, registered, until_empty};
 use crate::fixture::Ingest;
 use crate::process::Process;
 
@@ -74,13 +74,8 @@ async fn after_a_kill_nothing_is_told_again_and_what_came_meanwhile_is_told_once
     let start = async || Process::start(&ingest.nats.url(), ingest.dir(), &more).await;
     let mut sending = Some(start().await);
     begun(&ingest).await;
-    let gateway = ingest.nats.connect("gw").await;
     let device = Device::new(receiver.url("/phone"));
-    // The one in this process has no devices, and either may be asked.
-    eventually("the device is registered", PATIENCE, || async {
-        register(&gateway, "u1", "staff", &device).await["device"].is_string()
-    })
-    .await;
+    registered(&ingest, &device).await;
     let mut expected = Vec::new();
     for round in 0..3 {
         // In the second round nobody sends while these come.

@@ -7,7 +7,7 @@ use roomcast_harness::eventually;
 use roomcast_harness::receiver::{Device, Receiver, Says};
 use serde_json::json;
 
-use super::{Files, PATIENCE, POLICY, begun, ids, register};
+use super::{Files, PATIENCE, POLICY, begun, ids, registered};
 use crate::fixture::{Ingest, JSON};
 use crate::process::Process;
 
@@ -35,12 +35,8 @@ async fn webhooks_and_pushes_are_steps_of_their_notifications_trace_and_say_so()
     )
     .await;
     begun(&ingest).await;
-    let gateway = ingest.nats.connect("gw").await;
     let device = Device::new(receiver.url("/phone"));
-    eventually("the device is registered", PATIENCE, || async {
-        register(&gateway, "u1", "staff", &device).await["device"].is_string()
-    })
-    .await;
+    registered(&ingest, &device).await;
     let url = format!("{}/v1/events", sending.url);
     let token = ingest.token("desk");
     // Its first attempt fails: each is a step of its own.
