@@ -4,37 +4,42 @@
 //! A read through a filter makes the server walk the stream while ingest waits, so events are read in one room after the other, at most
 //! 50,000 positions, newest part first; those who ask take turns (`turns`). A replica may be behind: what it answers counts when it knows the room's last message.
 
+mod gather;
+mod states;
 mod turns;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use roomcast_chassis::jetstream::{ApiError, At, JetStream, LastMessages, Newest, StoredMessage};
+use roomcast_chassis::jetstream::{ApiError, At, JetStream, StoredMessage};
 use roomcast_chassis::shutdown::StageTasks;
 use roomcast_proto::cursor::time_bits;
 use roomcast_proto::limits::WITHDRAWN_TTL;
-use roomcast_proto::subject::{STATE_ALL, room_events_filter, room_state_filter, stream};
+use roomcast_proto::subject::{STATE_ALL, room_events_filter, stream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::Delivery;
 use crate::hub::{Hub, Part, READS_WAITING_MAX, Read, WantedPart};
 use crate::nats_side::now_millis;
-use crate::place::{self, Place};
+use crate::place::Place;
 use crate::ring::Entry;
 use crate::spine_driver::of_stored;
+use gather::gather;
+use states::read_states;
 use turns::Turns;
 
 /// Messages of one direct get.
 const BATCH: usize = 500;
 /// Requests for the state of rooms at the same time.
 const STATE_READS_MAX: usize = 8;
+/// They begin this far apart, so that in a storm of users who were never here, each with a room of their own, one names many rooms: a
+/// request costs the server about 100 µs that publishers wait for, and a room in it a tenth of that. The first one after a rest does not
+/// wait.
+const STATE_READS_APART: Duration = Duration::from_millis(10);
 /// Rooms whose state is read with one request, where that many are wanted: fewer when they hold more values than the server gives at once.
 const ROOMS_AT_ONCE: usize = 128;
-/// Values that one request should bring: the server gives at most 1,024, and with half of that the next request may ask for more rooms.
-const VALUES_AT_ONCE: usize = 512;
 /// Attempts of one read, and the pause after the first that failed; it doubles.
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(200);
@@ -81,32 +86,24 @@ async fn dispatch(
 ) {
     let permits = Arc::new(Semaphore::new(STATE_READS_MAX));
     let at_once = Arc::new(AtomicUsize::new(ROOMS_AT_ONCE / 4));
-    let mut reads = Vec::new();
+    let mut next = Instant::now();
     loop {
         let limit = at_once.load(Ordering::Relaxed);
-        tokio::select! {
-            () = ending.cancelled() => return,
-            read = wanted.recv_many(&mut reads, limit) => if read == 0 { return },
-        };
-        let mut places = Vec::new();
-        for read in reads.drain(..) {
-            match read {
-                Read::State(place) => places.push(place),
-                other => {
-                    // Where nobody takes any more the next one to want it asks anew.
-                    if let Err(refused) = events.try_send(other) {
-                        hub.give_up(&refused.into_inner());
-                    }
-                }
+        let pass_on = |read| {
+            // Where nobody takes any more the next one to want it asks anew.
+            if let Err(refused) = events.try_send(read) {
+                hub.give_up(&refused.into_inner());
             }
-        }
-        if places.is_empty() {
-            continue;
-        }
+        };
+        let gathered = gather(&mut wanted, (limit, next), pass_on);
+        let Some(Some(places)) = ending.run_until_cancelled(gathered).await else {
+            return;
+        };
         // While all are reading, those who come wait together.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
         };
+        next = Instant::now() + STATE_READS_APART;
         let (hub, js, at_once) = (Arc::clone(&hub), js.clone(), Arc::clone(&at_once));
         tokio::spawn(async move {
             read_states(&hub, &js, places, &at_once).await;
@@ -152,122 +149,7 @@ async fn read_one(hub: &Hub, js: &JetStream, read: Read) {
     match read {
         Read::Events(place, _) => read_events(hub, js, &place).await,
         Read::Time(seq) => read_time(hub, js, seq).await,
-        Read::State(place) => read_state(hub, js, &place).await,
-    }
-}
-
-/// Reads rooms with as few requests as what they hold allows. `at_once`: how many the next request may name.
-async fn read_states(hub: &Hub, js: &JetStream, mut places: Vec<Place>, at_once: &AtomicUsize) {
-    while !places.is_empty() {
-        let limit = at_once.load(Ordering::Relaxed).clamp(1, places.len());
-        let part = places.split_off(places.len() - limit);
-        if let [place] = &part[..] {
-            read_state(hub, js, place).await;
-            at_once.fetch_max(2, Ordering::Relaxed);
-            continue;
-        }
-        let life = hub.life();
-        match again(|| states_of(js, &part)).await {
-            Some(Some(messages)) => {
-                if messages.len() <= VALUES_AT_ONCE {
-                    at_once.fetch_max((2 * limit).min(ROOMS_AT_ONCE), Ordering::Relaxed);
-                }
-                hand_out(hub, life, &part, messages);
-            }
-            Some(None) => {
-                at_once.store((limit / 2).max(1), Ordering::Relaxed);
-                places.extend(part);
-            }
-            None => {
-                for place in &part {
-                    count(hub, "state", false);
-                    hub.loaded(&place.key, life, None);
-                }
-            }
-        }
-    }
-}
-
-async fn read_state(hub: &Hub, js: &JetStream, place: &Place) {
-    let life = hub.life();
-    let read = again(|| state_of(js, place)).await;
-    count(hub, "state", read.is_some());
-    let values = read.map(|messages| {
-        messages
-            .into_iter()
-            .filter_map(|message| value(hub, message))
-            .filter(|(value, _)| value.room == place.room)
-            .collect()
-    });
-    hub.loaded(&place.key, life, values);
-}
-
-fn value(hub: &Hub, message: StoredMessage) -> Option<(Delivery, Option<i64>)> {
-    let placed = of_stored(message);
-    hub.old_value(placed.sequence, placed.time_micros, &placed.message)
-}
-
-/// Gives each room its own.
-fn hand_out(hub: &Hub, life: u64, places: &[Place], messages: Vec<StoredMessage>) {
-    let of = |place: &Place| (Arc::clone(&place.key), Vec::new());
-    let mut values: HashMap<Arc<str>, Vec<(Delivery, Option<i64>)>> = places.iter().map(of).collect();
-    for (value, ends) in messages.into_iter().filter_map(|message| value(hub, message)) {
-        let key = place::key(value.tenant.as_str(), value.room.as_str());
-        if let Some(of_room) = values.get_mut(key.as_str()) {
-            of_room.push((value, ends));
-        }
-    }
-    for (key, values) in values {
-        count(hub, "state", true);
-        hub.loaded(&key, life, Some(values));
-    }
-}
-
-/// All values of several rooms; `None`: more than the server gives at once.
-async fn states_of(js: &JetStream, places: &[Place]) -> Result<Option<Vec<StoredMessage>>, ReadError> {
-    let filter = |place: &Place| room_state_filter(&place.tenant, &place.room);
-    let filters: Vec<String> = places.iter().map(filter).collect();
-    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-    match js.newest(stream::STATE, STATE_ALL, &filters).await? {
-        Newest::Messages(messages) => Ok(Some(messages)),
-        Newest::TooMany => Ok(None),
-        Newest::Behind => Err(ReadError::Behind),
-    }
-}
-
-/// All values of a room. Over 1,024 keys the server refuses to give them at once; one by one from the beginning gives the same, because
-/// the stream holds one message per subject, and a later one replaces an earlier one when they are put together.
-async fn state_of(js: &JetStream, place: &Place) -> Result<Vec<StoredMessage>, ReadError> {
-    let filter = room_state_filter(&place.tenant, &place.room);
-    let Some(last) = js.message(stream::STATE, At::Last(&filter)).await? else {
-        return Ok(Vec::new());
-    };
-    let reaches = |messages: &[StoredMessage]| {
-        messages
-            .last()
-            .is_some_and(|newest| newest.sequence >= last.sequence)
-    };
-    if let LastMessages::Messages { messages, up_to } = js.multi_last(stream::STATE, &[&filter], None).await?
-    {
-        let is_new_enough = up_to.is_some_and(|up_to| up_to >= last.sequence) || reaches(&messages);
-        return if is_new_enough {
-            Ok(messages)
-        } else {
-            Err(ReadError::Behind)
-        };
-    }
-    let (mut all, mut from) = (Vec::new(), 1);
-    loop {
-        let batch = js.direct_batch(stream::STATE, from, BATCH, Some(&filter)).await?;
-        from = batch.messages.last().map_or(from, |newest| newest.sequence + 1);
-        all.extend(batch.messages);
-        if batch.pending == 0 {
-            return if reaches(&all) {
-                Ok(all)
-            } else {
-                Err(ReadError::Behind)
-            };
-        }
+        Read::State(place) => states::read_state(hub, js, &place).await,
     }
 }
 
