@@ -63,7 +63,7 @@ def bad_events(stack, over):
 
 def bad_tokens(stack, over):
     while not over.is_set():
-        http(stack.ready["gateways"][0] + "/v1/rooms", headers={"Authorization": "Bearer not.a.token"})
+        http(stack.ready["gateways"][0] + "/v1/rooms/bookings/snapshot", headers={"Authorization": "Bearer not.a.token"})
         over.wait(0.02)
 
 
