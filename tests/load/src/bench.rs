@@ -125,8 +125,9 @@ const STAGES: [(&str, &str); 11] = [
     ("P11", "clients that never read"),
 ];
 /// Not a budget's number, but measured like one.
-const OTHERS: [(&str, &str); 4] = [
-    ("bells", "notifications: a return storm with bells, marks, memory"),
+const OTHERS: [(&str, &str); 5] = [
+    ("bells", "notifications: a return storm with bells, marks"),
+    ("held", "notifications: memory of users with many"),
     ("CDC", "a database that is followed"),
     ("kill", "a gateway killed with all its clients"),
     ("growth", "many rooms, long runs"),
@@ -166,6 +167,7 @@ async fn stage(bench: &mut Bench, name: &str, effort: Effort) -> anyhow::Result<
             slow::run(bench, &Load { seconds, ..many }).await
         }
         "bells" => Box::pin(bells::run(bench, &many)).await,
+        "held" => Box::pin(bells::memory(bench, &many)).await,
         // A million at once is for a run of its own: a lone node stores some thousands a second.
         "CDC" => capture::run(bench, effort.away_events / 10, effort.rounds).await,
         "kill" => Box::pin(killed::run(bench, &many)).await,

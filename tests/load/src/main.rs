@@ -186,7 +186,10 @@ async fn one(command: Command, bench: &mut Bench) -> anyhow::Result<()> {
         }
         Command::Busy(load) => fanout::busy(bench, &load).await,
         Command::Idle { load, beside } => bench::idle(&load, beside.as_deref()).await,
-        Command::Bells(load) => Box::pin(bells::run(bench, &load)).await,
+        Command::Bells(load) => {
+            Box::pin(bells::run(bench, &load)).await?;
+            Box::pin(bells::memory(bench, &load)).await
+        }
         Command::Kill(load) => killed::run(bench, &load).await,
         Command::Storm(load) => storm::run(bench, &load).await,
         Command::Ingest { door, events, beside } => {
