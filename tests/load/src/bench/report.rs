@@ -34,7 +34,7 @@ impl Verdict {
 const WHY: [(&str, &str); 4] = [
     (
         "P4",
-        "at this pace the kernel's own part is about 50 µs: the floor's accept and write, a second write, two reads and two wake-ups of an idle thread, which cost a virtual machine 15 µs (none when all come at once). The rest is spread thin: the token's JSON, read strictly, 9 µs; memory touched for the first time 7 µs; frames 5 µs. A reader of claims that builds no tree would save half of the first; a client that sends `connect` right behind its request, as the gateway lets it, saves a write and a wake-up.",
+        "at this pace the kernel's own part is about 50 µs: the floor's accept and write, a second write, two reads and two wake-ups of an idle thread, which cost a virtual machine 15 µs (none when all come at once). The rest is spread thin over the token's JSON, read strictly, memory touched for the first time and frames, some µs each. A client that sends `connect` right behind its request, as the gateway lets it, saves a write and a wake-up.",
     ),
     (
         "P6",
@@ -46,7 +46,7 @@ const WHY: [(&str, &str); 4] = [
     ),
     (
         "kill",
-        "the slowest of about a hundred events decides: it waits for the kernel to end the dead process's sockets, or in ingest or NATS for one of two cores that the return takes.",
+        "the slowest of about a hundred events decides: it waits for the kernel to end the dead process's sockets, or in ingest, NATS or the gateway's reader for one of two cores that the return takes. The gateway with a lower priority (`nice`) halves it; a process cannot give that to its newcomers alone.",
     ),
 ];
 
