@@ -12,7 +12,7 @@ use crate::world;
 use crate::world::{World, now};
 
 const METRICS: &str = r#"version: 1
-timezone: UTC
+timezone: {zone}
 metrics:
   - { name: by_desk, from: { room: bookings, type: done }, value: sum(data.x), group_by: [data.desk], groups_published_max: 1, groups_max: 6, window: { tumbling: day }, publish: { room: board, audience: staff, at_most_every: 50ms } }
   - { name: visits, from: { room: bookings, type: done }, value: count(), group_by: [data.desk], groups_published_max: 1, window: { session: 30m }, publish: { room: board, audience: admin, at_most_every: 50ms } }
@@ -126,8 +126,16 @@ async fn check(world: &World, gateway: &async_nats::Client) {
 async fn every_group_is_answered_whether_or_not_it_is_state() {
     let Some(world) = world().await else { return };
     let gateway = world.nats.connect("gw").await;
-    let noon = now() / 86_400_000_000 * 86_400_000_000 + 10_000_000;
-    // Two visits of one desk, an hour apart; the day before has its own window.
+    // Two visits of one desk, an hour apart, and both today: where the day has just begun, it is day elsewhere.
+    const MINUTE: i64 = 60_000_000;
+    let (later, hour) = (now() - 10 * MINUTE, 60 * MINUTE);
+    let metrics = METRICS.replace(
+        "{zone}",
+        match now() / hour % 24 {
+            0..2 => "Asia/Tokyo",
+            _ => "UTC",
+        },
+    );
     let desks = [
         json!("north"),
         json!("south"),
@@ -139,22 +147,17 @@ async fn every_group_is_answered_whether_or_not_it_is_state() {
     ];
     for (id, (desk, x)) in (1_u64..).zip(desks.iter().zip([100, 3, 4, 5, 6, 7, 8])) {
         world
-            .event(id, "done", &json!({ "desk": desk, "x": x }), noon)
+            .event(id, "done", &json!({ "desk": desk, "x": x }), later - hour)
             .await;
     }
     world
-        .event(
-            20,
-            "done",
-            &json!({ "desk": "south", "x": 0 }),
-            noon + 3_600_000_000,
-        )
+        .event(20, "done", &json!({ "desk": "south", "x": 0 }), later)
         .await;
-    let mut a = world.start("a", METRICS);
+    let mut a = world.start("a", &metrics);
     check(&world, &gateway).await;
     assert!(a.counter("roomcast_aggregator_asked_total") > 0);
     // And by whoever comes next, from what is stored.
     a.kill();
-    let _b = world.start("a", METRICS);
+    let _b = world.start("a", &metrics);
     check(&world, &gateway).await;
 }
