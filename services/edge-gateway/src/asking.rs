@@ -3,9 +3,7 @@
 //! Shards and routes hand over what a client wants and hear how it ended; everything that waits for an answer of NATS waits here, in
 //! tasks whose number is bounded. Before NATS is connected, and while nobody answers, clients are told to come back.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_nats::client::RequestError;
@@ -13,10 +11,8 @@ use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind};
 use bytes::Bytes;
 use prometheus::{Histogram, IntCounterVec, IntGauge};
 use roomcast_access::permit::Command;
-use roomcast_chassis::config::Reader;
 use roomcast_chassis::metrics::Metrics;
 use roomcast_chassis::trace::{self, KeyValue, SpanKind, Step, Trail};
-use roomcast_issuers::Tenancy;
 use roomcast_proto::frame::{FeedPage, PreferencesKept};
 use roomcast_proto::ids::{Tenant, shard};
 use roomcast_proto::refusal::{Code, Refusal};
@@ -24,12 +20,18 @@ use roomcast_proto::series::{Answer, Question};
 use roomcast_proto::subject::{Service, series, service};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::hub::Hub;
-use crate::limit::Limit;
 use crate::metrics::GatewayMetrics;
 use crate::{client_publish, commands, feed, preferences};
+
+mod limits;
+mod places;
+
+pub use limits::Limits;
+use places::UnderWay;
+pub use places::{Place, Slot};
 
 /// How long ingest may take: longer than all its own attempts to write.
 const INGEST_WITHIN: Duration = Duration::from_secs(8);
@@ -37,57 +39,6 @@ const INGEST_WITHIN: Duration = Duration::from_secs(8);
 const AGGREGATOR_WITHIN: Duration = Duration::from_secs(2);
 /// When a client should ask again, milliseconds.
 pub const RETRY_MS: u64 = 1_000;
-
-/// How much may be under way at the same time.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Of one connection.
-    pub per_connection: u32,
-    /// Of one user, over all its connections to this gateway.
-    pub per_user: u32,
-    /// Of one tenant.
-    pub per_tenant: u32,
-    /// Of this gateway; backends that answer late count until they have, at most 30 s.
-    pub all: usize,
-    /// Bytes of notifications in one answer.
-    pub page_bytes_max: usize,
-}
-
-impl Limits {
-    /// Reads `ROOMCAST_ASKS_…`; `page_bytes_max` is that of every answer.
-    pub fn read(reader: &mut Reader<'_>, tenancy: Tenancy, page_bytes_max: usize) -> Self {
-        let per_tenant = reader.number(
-            "ROOMCAST_ASKS_PER_TENANT_MAX",
-            512,
-            1..=1_000_000,
-            "Commands and publishes of one tenant under way at the same time, where there are several (ROOMCAST_CURSOR_KEYS is set); one \
-             alone may have all.",
-        );
-        let several = tenancy.cursors.is_sealed();
-        Self {
-            page_bytes_max,
-            per_tenant: if several { per_tenant } else { u32::MAX },
-            per_connection: reader.number(
-                "ROOMCAST_ASKS_PER_CONNECTION_MAX",
-                8,
-                1..=1_024,
-                "Commands and publishes of one connection under way at the same time.",
-            ),
-            per_user: reader.number(
-                "ROOMCAST_ASKS_PER_USER_MAX",
-                16,
-                1..=10_000,
-                "Commands and publishes of one user under way at the same time.",
-            ),
-            all: reader.number(
-                "ROOMCAST_ASKS_MAX",
-                1_024,
-                1..=1_000_000,
-                "Commands and publishes of all clients under way at the same time.",
-            ),
-        }
-    }
-}
 
 /// On whose behalf something is asked.
 #[derive(Clone, Debug)]
@@ -199,60 +150,6 @@ pub struct Asking {
     limited: GatewayMetrics,
 }
 
-/// Who has how much under way.
-#[derive(Debug, Default)]
-struct UnderWay {
-    users: HashMap<(Tenant, Arc<str>), u32>,
-    tenants: HashMap<Tenant, u32>,
-}
-
-/// One less; who has nothing under way is not held.
-fn give_back<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
-}
-
-/// One ask under way; dropped, there is room for another one.
-#[derive(Debug)]
-pub struct Place {
-    asking: Arc<Asking>,
-    user: (Tenant, Arc<str>),
-    all: Arc<Slot>,
-}
-
-/// The part of a [`Place`] that is held until the last answer has come, also after the client was told.
-#[derive(Debug)]
-pub struct Slot {
-    _permit: OwnedSemaphorePermit,
-    in_flight: IntGauge,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.in_flight.dec();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut under_way = self.asking.under_way();
-        give_back(&mut under_way.users, &self.user);
-        give_back(&mut under_way.tenants, &self.user.0);
-    }
-}
-
-impl Place {
-    /// See [`Slot`].
-    #[must_use]
-    pub fn slot(&self) -> Arc<Slot> {
-        Arc::clone(&self.all)
-    }
-}
-
 impl Asking {
     /// Makes it; until [`Asking::connected`] everybody is told to come back. `limited` counts who met a limit.
     ///
@@ -343,45 +240,6 @@ impl Asking {
     /// Counts what was refused before it was asked.
     pub fn count(&self, what: &str, outcome: &str) {
         self.metrics.asks.with_label_values(&[what, outcome]).inc();
-    }
-
-    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(self: &Arc<Self>, who: &Who) -> Result<Place, Refusal> {
-        let user = (who.tenant.clone(), Arc::clone(&who.user));
-        let mut under_way = self.under_way();
-        let of_user = under_way.users.get(&user).copied().unwrap_or(0);
-        let of_tenant = under_way.tenants.get(&user.0).copied().unwrap_or(0);
-        let met = match (
-            of_user >= self.limits.per_user,
-            of_tenant >= self.limits.per_tenant,
-        ) {
-            (true, _) => Some(Limit::AsksOfUser),
-            (false, true) => Some(Limit::AsksOfTenant),
-            (false, false) => None,
-        };
-        if let Some(limit) = met {
-            self.limited.limited(limit);
-            return Err(too_many());
-        }
-        let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| {
-            self.limited.limited(Limit::Asks);
-            unavailable("too much is under way at this gateway")
-        })?;
-        under_way.users.insert(user.clone(), of_user + 1);
-        under_way.tenants.insert(user.0.clone(), of_tenant + 1);
-        drop(under_way);
-        self.metrics.in_flight.inc();
-        Ok(Place {
-            asking: Arc::clone(self),
-            user,
-            all: Arc::new(Slot {
-                _permit: permit,
-                in_flight: self.metrics.in_flight.clone(),
-            }),
-        })
     }
 
     /// Asks one of ingest's services.
@@ -527,79 +385,4 @@ pub fn command_subject(permit: &Command) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn who(user: &str) -> Who {
-        Who {
-            tenant: Tenant::default(),
-            user: user.into(),
-            roles: Arc::default(),
-            claims: None,
-        }
-    }
-
-    #[test]
-    fn users_and_the_gateway_have_their_bounds_and_get_them_back() {
-        let limits = Limits {
-            per_connection: 1,
-            per_user: 2,
-            per_tenant: 3,
-            all: 4,
-            page_bytes_max: 1,
-        };
-        let metrics = Metrics::new("gateway").unwrap();
-        let limited = GatewayMetrics::new(&metrics).unwrap();
-        let asking = Asking::new(limits, &metrics, limited).unwrap();
-        let code = |user: &str| asking.enter(&who(user)).map_err(|refusal| refusal.code);
-        let first = code("u1").unwrap();
-        let second = code("u1").unwrap();
-        assert_eq!(code("u1").unwrap_err(), Code::Rate);
-        let other = code("u2").unwrap();
-        assert_eq!(code("u3").unwrap_err(), Code::Rate, "the tenant's share");
-        let acme = |user: &str| {
-            let who = Who {
-                tenant: Tenant::parse("acme").unwrap(),
-                ..who(user)
-            };
-            asking.enter(&who).map_err(|refusal| refusal.code)
-        };
-        let of_acme = acme("u1").unwrap();
-        assert_eq!(acme("u2").unwrap_err(), Code::Unavailable);
-        // The client has been told; the backend has not answered yet.
-        let slot = first.slot();
-        drop(first);
-        assert_eq!(code("u3").unwrap_err(), Code::Unavailable);
-        drop(slot);
-        drop(code("u1").unwrap());
-        drop((second, other, of_acme));
-        let under_way = asking.under_way();
-        assert!(under_way.users.is_empty() && under_way.tenants.is_empty());
-        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
-        for limit in [Limit::AsksOfUser, Limit::AsksOfTenant, Limit::Asks] {
-            let label = format!("limit=\"{}\"", limit.as_str());
-            let line = text.lines().find(|line| line.contains(&label)).unwrap();
-            assert!(!line.ends_with(" 0"), "{line}");
-        }
-        assert_eq!(asking.metrics.in_flight.get(), 0);
-    }
-
-    #[test]
-    fn answers_and_refusals_of_ingest_are_told_apart() {
-        let read = |text: &str| read::<HashMap<String, u32>>(text.as_bytes());
-        assert_eq!(read(r#"{"n":1}"#), Ok(HashMap::from([("n".to_owned(), 1)])));
-        let refused = read(r#"{"code":"conflict","message":"no","temporary":false}"#).unwrap_err();
-        assert_eq!((refused.code, refused.detail.as_str()), (Code::Conflict, "no"));
-        let refused =
-            read(r#"{"code":"unavailable","message":"no","temporary":true,"retryAfterMs":7}"#).unwrap_err();
-        assert_eq!(refused.retry_after_ms, Some(7));
-        for strange in ["", "[]", r#"{"code":"nothing","message":""}"#] {
-            assert_eq!(read(strange).unwrap_err().code, Code::Internal, "{strange}");
-        }
-        // What is absent and what is not yours are one answer, also after a journey.
-        assert_eq!(
-            read(&Refusal::forbidden().error_json()).unwrap_err(),
-            Refusal::forbidden()
-        );
-    }
-}
+mod tests;

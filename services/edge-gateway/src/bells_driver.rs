@@ -5,34 +5,35 @@
 //! a message that was lost is found, and records are read again. One task for the whole gateway.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use prometheus::{IntCounterVec, IntGauge};
+use prometheus::IntGauge;
 use roomcast_access::Subscribe;
 use roomcast_chassis::jetstream::{JetStream, Newest};
-use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::subject::{READ_STATES_ALL, header, read_state_key, read_state_live_key, stream};
-use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::bells::{Bell, Bells, Change, Entering, For, Record, Want};
-use crate::delivery::{Delivery, Kind};
-use crate::feed::may_be_one;
+use crate::bells::{Bells, Change, For, Record, Want};
 use crate::http::unix_millis;
-use crate::hub::{Hub, ToShard};
+use crate::hub::Hub;
 use crate::place::{self, Place};
 use crate::shard::Handle;
 use crate::state_cache::Values;
 
-/// Messages about notifications that may wait; beyond it they are dropped, and all rooms read again.
-const WAITING_MAX: usize = 65_536;
+mod desk;
+mod trail;
+
+use desk::Said;
+pub use desk::{BellDesk, Listener, Told};
+use trail::Trail;
+
 /// Rooms and sets of records read at the same time. Rooms are asked of the hub, which reads many with one request where many are wanted.
 const READS_MAX: usize = 512;
 /// Records read with one request: 80 KiB each at most.
@@ -48,162 +49,7 @@ const REST_PER_VIEWER: Duration = Duration::from_micros(50);
 /// The longest such rest.
 const REST_MAX: Duration = Duration::from_millis(250);
 
-/// How a listener is reached.
-#[derive(Clone, Debug)]
-pub enum Listener {
-    /// A connection of a shard, by its key there, and under which generation of rights it asked.
-    Shard {
-        /// Which shard, by its number.
-        shard: usize,
-        /// Its key in the shard.
-        key: u32,
-        /// What is told under other rights than those of now is not passed on.
-        generation: u64,
-    },
-    /// A request that is held.
-    Held(watch::Sender<Option<Bell>>),
-}
-
-/// What a shard passes on to one of its connections.
-#[derive(Debug)]
-pub struct Told {
-    /// The connection's key and name: the key may have another holder by now.
-    pub key: u32,
-    /// Its name.
-    pub name: u64,
-    /// See [`Listener::Shard`].
-    pub generation: u64,
-    /// What to say.
-    pub bell: Bell,
-}
-
-enum Said {
-    Enter(Box<Entering<Listener>>),
-    Leave(u64),
-    State(Arc<Delivery>),
-    /// Rooms are not what they were, or audiences.
-    Rooms,
-}
-
-#[derive(Default)]
-struct Inbox {
-    said: VecDeque<Said>,
-    states: usize,
-    /// The last position of the stream of state that was handed out.
-    rev: u64,
-    lost: bool,
-}
-
-/// Where listeners come to. Cheap to clone.
-#[derive(Clone)]
-pub struct BellDesk {
-    inbox: Arc<Mutex<Inbox>>,
-    wake: Arc<Notify>,
-    metrics: BellMetrics,
-}
-
-impl std::fmt::Debug for BellDesk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BellDesk").finish_non_exhaustive()
-    }
-}
-
-#[derive(Clone, Debug)]
-struct BellMetrics {
-    viewers: IntGauge,
-    notes: IntGauge,
-    reads: IntCounterVec,
-    told: IntCounterVec,
-}
-
 impl BellDesk {
-    /// Makes it; nothing is heard before [`BellDesk::attach`], nothing counted before [`BellDesk::run`].
-    ///
-    /// # Errors
-    /// Where the metrics are declared already.
-    pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
-        Ok(Self {
-            inbox: Arc::default(),
-            wake: Arc::default(),
-            metrics: BellMetrics {
-                viewers: metrics.gauge(
-                    "roomcast_gateway_bell_viewers",
-                    "Users whose unread notifications are counted here, once for each set of rooms.",
-                )?,
-                notes: metrics.gauge(
-                    "roomcast_gateway_bell_notifications",
-                    "Notifications held for counting, 24 bytes each.",
-                )?,
-                reads: metrics.counter_vec(
-                    "roomcast_gateway_bell_reads_total",
-                    "Rooms and records read for counting, by what came of it: read, failed; lost: messages were lost and all is read again.",
-                    &["what", "outcome"],
-                )?,
-                told: metrics.counter_vec(
-                    "roomcast_gateway_bell_told_total",
-                    "Counters said to listeners, by kind.",
-                    &["to"],
-                )?,
-            },
-        })
-    }
-
-    /// From now on the hub's deliveries are heard; after the shards, whose numbers begin at 0.
-    pub fn attach(&self, hub: &Hub) {
-        let own = self.clone();
-        hub.attach(Box::new(move |message| own.heard(message)));
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn say(&self, said: Said) {
-        self.inbox().said.push_back(said);
-        self.wake.notify_one();
-    }
-
-    /// Somebody wants to be told from now on, as its rights are now.
-    pub fn enter(&self, entering: Entering<Listener>) {
-        self.say(Said::Enter(Box::new(entering)));
-    }
-
-    /// A listener is gone.
-    pub fn leave(&self, name: u64) {
-        self.say(Said::Leave(name));
-    }
-
-    /// Audiences have other numbers: what is held of rooms is read again.
-    pub fn policy_changed(&self) {
-        self.say(Said::Rooms);
-    }
-
-    /// Called by the hub under its lock: it must be quick.
-    fn heard(&self, message: ToShard) {
-        match message {
-            ToShard::Deliver(delivery) => {
-                let Kind::State { key, .. } = &delivery.kind else {
-                    return;
-                };
-                let mut inbox = self.inbox();
-                inbox.rev = delivery.position.rev;
-                if !may_be_one(key) {
-                    return;
-                }
-                if inbox.states >= WAITING_MAX {
-                    inbox.lost = true;
-                    return;
-                }
-                inbox.states += 1;
-                inbox.said.push_back(Said::State(delivery));
-                drop(inbox);
-                self.wake.notify_one();
-            }
-            ToShard::Reset => self.say(Said::Rooms),
-            ToShard::Ready { .. } | ToShard::Status { .. } | ToShard::CloseAll => {}
-        }
-    }
-
     /// Counts and tells until `ending`. `heard`: what is republished of the bucket of read states.
     ///
     /// # Cancel safety
@@ -443,33 +289,6 @@ impl Driver {
     }
 }
 
-impl BellDesk {
-    fn pass_on(&self, shards: &[Handle], name: u64, to: &Listener, bell: &Bell) {
-        let told = match to {
-            Listener::Shard {
-                shard,
-                key,
-                generation,
-            } => {
-                if let Some(shard) = shards.get(*shard) {
-                    shard.told(Told {
-                        key: *key,
-                        name,
-                        generation: *generation,
-                        bell: bell.clone(),
-                    });
-                }
-                "connection"
-            }
-            Listener::Held(sender) => {
-                sender.send_replace(Some(bell.clone()));
-                "request"
-            }
-        };
-        self.metrics.told.with_label_values(&[told]).inc();
-    }
-}
-
 /// What is kept of these users. Which replica answers is anybody's guess, so it must have what the leader has.
 async fn records(jetstream: &JetStream, wanted: Vec<WantedRecord>) -> Vec<(WantedRecord, Option<Record>)> {
     let keys: Vec<String> = wanted
@@ -501,64 +320,4 @@ async fn records(jetstream: &JetStream, wanted: Vec<WantedRecord>) -> Vec<(Wante
 async fn probe(jetstream: JetStream) -> Found {
     let info = jetstream.stream_info(stream::READSTATE).await;
     Found::Probe(info.ok().flatten().map(|info| info.state.last_seq))
-}
-
-/// What was heard of the bucket, by position: each write of it makes one message, and its position is one more.
-#[derive(Debug, Default)]
-struct Trail {
-    /// The last position heard of; `None`: nothing is known yet.
-    heard: Option<u64>,
-    /// Where the bucket was at the question before.
-    probed: u64,
-}
-
-impl Trail {
-    /// A message came; whether one before it did not.
-    fn heard(&mut self, sequence: u64) -> bool {
-        // Less than before: the bucket was made anew.
-        let is_next = self.heard.is_none_or(|heard| sequence == heard + 1);
-        self.heard = Some(sequence);
-        !is_next
-    }
-
-    /// The bucket says where it is; whether something was lost: it was there at the question before, and has still not come.
-    fn probed(&mut self, last: u64) -> bool {
-        // What was before is in the records when they are read.
-        let heard = *self.heard.get_or_insert(last);
-        let lost = heard < self.probed;
-        if lost {
-            self.heard = Some(self.probed);
-        }
-        self.probed = last;
-        lost
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_message_is_found_by_the_next_or_by_the_second_question() {
-        let mut trail = Trail::default();
-        assert!(!trail.probed(7));
-        assert!(!trail.heard(8));
-        assert!(trail.heard(10), "9 was lost");
-        assert!(!trail.heard(11));
-        assert!(!trail.probed(11));
-        assert!(!trail.probed(12), "12 may be on its way");
-        assert!(trail.probed(12), "12 was lost");
-        assert!(!trail.probed(12));
-        assert!(!trail.heard(13));
-        assert!(trail.heard(1), "the bucket was made anew");
-        assert!(!trail.heard(2));
-        let mut quiet = Trail::default();
-        assert!(!quiet.probed(0));
-        assert!(!quiet.heard(1));
-        assert!(!quiet.probed(1));
-        let mut first = Trail::default();
-        assert!(!first.probed(0));
-        assert!(!first.probed(1));
-        assert!(first.probed(1), "the first message of all was lost");
-    }
 }

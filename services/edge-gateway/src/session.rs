@@ -12,25 +12,29 @@ use roomcast_access::{Rights, Subscribe};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::{Cursor, Cursors};
 use roomcast_proto::frame::{
-    BadFrame, ClientFrame, Connected, Expiring, Ping, Refreshed, Rewind, RoomAnswer, ServerFrame,
-    Unsubscribed, client_frame, server_frame,
+    BadFrame, ClientFrame, Connected, Expiring, RoomAnswer, ServerFrame, client_frame, server_frame,
 };
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::limits;
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::bucket::{Bucket, Rate};
-use crate::gate::{self, Admitted, Gate};
-use crate::limit::Limit;
+use crate::gate::{Admitted, Gate};
 use crate::members::Seat;
 
 mod again;
+mod answers;
 mod handshake;
+mod refresh;
+mod rooms;
 mod two_way;
 mod wish;
 
 pub use again::Verdict;
+use answers::{answer_to, forbid, refuse, refused_frame, too_many};
+pub use answers::{ping, rfc3339, status_word};
 pub use handshake::{Failed, Handshake, stream_rooms};
+use rooms::{asked, joined_by_policy, permit, rewound};
 pub use two_way::{counted_rooms, doing, notifications, order, own_event, who};
 pub use wish::{Asked, From, Kind, Opening, Reading, StreamRequest, Wish};
 
@@ -372,209 +376,6 @@ impl Session {
             ))));
         }
     }
-
-    fn subscribe(&mut self, id: Option<u32>, name: &str, from: From, wishes: &mut Vec<Wish>) {
-        let asked = asked(name, from, &self.admitted.rights, true);
-        let requested = self
-            .rooms
-            .iter()
-            .filter(|open| open.requested && open.room.as_str() != name)
-            .count();
-        match &asked.permit {
-            Err(refusal) => {
-                wishes.push(Wish::Forbade("subscribe"));
-                refuse(id, refusal, wishes);
-            }
-            Ok(_) if requested >= self.limits.subscriptions_max => {
-                let refusal = Refusal::new(
-                    Code::Limit,
-                    format!("at most {} rooms", self.limits.subscriptions_max),
-                );
-                refuse(id, &refusal, wishes);
-                wishes.push(Wish::Met(Limit::Subscriptions));
-            }
-            Ok(_) => wishes.push(self.opening(id, vec![asked])),
-        }
-    }
-
-    fn from(&self, cursor: Option<&str>) -> From {
-        From::read(self.limits.cursors, self.admitted.rights.tenant(), cursor)
-    }
-
-    fn unsubscribe(&mut self, id: Option<u32>, name: String, wishes: &mut Vec<Wish>) {
-        if let Some(slot) = self.rooms.iter().position(|open| open.room.as_str() == name) {
-            wishes.push(Wish::Leave(self.rooms[slot].room.clone()));
-        }
-        // The same answer for a room that was not open: nothing is said about what there is.
-        let answer = Unsubscribed {
-            room: name,
-            code: None,
-            reason: None,
-        };
-        answer_to(id, server_frame::Body::Unsubscribed(answer), wishes);
-    }
-
-    fn history(&self, id: Option<u32>, request: &roomcast_proto::frame::History, wishes: &mut Vec<Wish>) {
-        let room = Room::parse(&request.room).ok();
-        let permit = room.and_then(|room| self.admitted.rights.history(&room).ok());
-        let Some(permit) = permit else {
-            return forbid(id, "history", wishes);
-        };
-        let cursors = self.limits.cursors;
-        let read = |text| cursors.read(self.admitted.rights.tenant(), text);
-        let before = match request.before.as_deref().map(read) {
-            None => None,
-            Some(Ok(cursor)) => Some(cursor),
-            Some(Err(_)) => {
-                let refusal = Refusal::new(Code::BadRequest, "before is not a cursor").at("/history/before");
-                return refuse(id, &refusal, wishes);
-            }
-        };
-        let limit = if request.limit == 0 {
-            limits::HISTORY_EVENTS_DEFAULT
-        } else {
-            request.limit
-        };
-        let limit = usize::try_from(limit.min(limits::HISTORY_EVENTS_MAX)).unwrap_or(1);
-        wishes.push(Wish::Read(Reading {
-            generation: self.generation,
-            id,
-            permit,
-            before,
-            limit,
-        }));
-    }
-
-    fn refresh(&mut self, id: Option<u32>, token: &str, gate: &Gate, now: Now, wishes: &mut Vec<Wish>) {
-        let admitted = match gate.admit(token, now.unix_secs()) {
-            Ok(admitted) => admitted,
-            Err(error) => return refuse(id, &gate::refusal(error), wishes),
-        };
-        match self.refreshed(admitted) {
-            Ok(refreshed) => {
-                answer_to(id, server_frame::Body::Refreshed(refreshed), wishes);
-                self.decide_again(wishes);
-            }
-            Err(refusal) => refuse(id, &refusal, wishes),
-        }
-    }
-
-    /// Goes on under a newer token that somebody else has verified, for a stream, which says nothing itself.
-    ///
-    /// # Errors
-    /// `forbidden`: it is another user's.
-    pub fn refresh_with(&mut self, admitted: Admitted, wishes: &mut Vec<Wish>) -> Result<Refreshed, Refusal> {
-        let refreshed = self.refreshed(admitted)?;
-        self.decide_again(wishes);
-        Ok(refreshed)
-    }
-
-    fn refreshed(&mut self, admitted: Admitted) -> Result<Refreshed, Refusal> {
-        let same =
-            admitted.user == self.admitted.user && admitted.rights.tenant() == self.admitted.rights.tenant();
-        if !same {
-            return Err(Refusal::forbidden());
-        }
-        self.admitted = admitted;
-        self.expiring_said = false;
-        self.generation += 1;
-        Ok(Refreshed {
-            expires_at: rfc3339(self.admitted.expires_at.saturating_mul(1000)),
-            roles: self.admitted.roles.to_vec(),
-        })
-    }
-}
-
-/// `auto_join` of the policy and the personal room, of which every user is a member: notifications arrive there.
-fn joined_by_policy(rights: &Rights) -> impl Iterator<Item = Room> + '_ {
-    rights
-        .auto_join()
-        .into_iter()
-        .chain(rights.personal_room().cloned())
-}
-
-fn asked(name: &str, from: From, rights: &Rights, requested: bool) -> Asked {
-    Asked {
-        name: name.to_owned(),
-        permit: permit(name, rights),
-        from,
-        requested,
-    }
-}
-
-/// Where a client begins that wants a part of the past.
-fn rewound(rewind: &Rewind) -> Result<From, Refusal> {
-    let bad = |what: &str| Err(Refusal::new(Code::BadRequest, what.to_owned()).at("/subscribe/rewind"));
-    match (rewind.count, rewind.seconds) {
-        (None, None) => bad("count or seconds, or both"),
-        (Some(0), _) | (_, Some(0)) => bad("at least 1"),
-        (count, seconds) => Ok(From::Rewind {
-            count: usize::try_from(count.unwrap_or(u32::MAX))
-                .unwrap_or(usize::MAX)
-                .min(limits::REWIND_EVENTS_MAX),
-            seconds,
-        }),
-    }
-}
-
-/// The decision about a room. A name that is none is refused like a room that is not there.
-fn permit(name: &str, rights: &Rights) -> Result<Arc<Subscribe>, Refusal> {
-    let room = Room::parse(name).map_err(|_| Refusal::forbidden())?;
-    rights
-        .subscribe(&room)
-        .map(Arc::new)
-        .map_err(|_| Refusal::forbidden())
-}
-
-/// A message that cannot be read ends the connection, because what follows it cannot be trusted either; one that can
-/// be answered, or that is only unknown, is answered.
-fn refused_frame(bad: BadFrame, wishes: &mut Vec<Wish>) {
-    let end = bad.id.is_none() && bad.refusal.code == Code::BadFrame;
-    wishes.push(Wish::Say(ServerFrame::refuse(bad.id, &bad.refusal)));
-    if end {
-        wishes.push(Wish::End(Close::Protocol));
-    }
-}
-
-/// One message too many ends the connection.
-fn too_many(wishes: &mut Vec<Wish>) {
-    wishes.push(Wish::Met(Limit::Requests));
-    wishes.push(Wish::End(Close::Rate));
-}
-
-fn refuse(id: Option<u32>, refusal: &Refusal, wishes: &mut Vec<Wish>) {
-    answer_to(id, server_frame::Body::Error(refusal.into()), wishes);
-}
-
-/// Refuses what there is no right to, and has it put on record.
-fn forbid(id: Option<u32>, what: &'static str, wishes: &mut Vec<Wish>) {
-    wishes.push(Wish::Forbade(what));
-    refuse(id, &Refusal::forbidden(), wishes);
-}
-
-/// A message without `id` gets no answer.
-fn answer_to(id: Option<u32>, body: server_frame::Body, wishes: &mut Vec<Wish>) {
-    if id.is_some() {
-        wishes.push(Wish::Say(ServerFrame::answer(id, body)));
-    }
-}
-
-/// The question every client is asked every 25 s.
-#[must_use]
-pub fn ping() -> ServerFrame {
-    ServerFrame::push(server_frame::Body::Ping(Ping {}))
-}
-
-/// `ok` or `stale`.
-#[must_use]
-pub fn status_word(stale: bool) -> &'static str {
-    if stale { "stale" } else { "ok" }
-}
-
-/// Unix milliseconds as RFC 3339 in UTC.
-#[must_use]
-pub fn rfc3339(unix_millis: i64) -> String {
-    roomcast_proto::event::rfc3339(unix_millis.saturating_mul(1_000))
 }
 
 #[cfg(test)]

@@ -6,12 +6,15 @@
 //! `session`'s, `outbox`'s and `members`'; here they are carried out, a bounded amount per turn, so that no client and
 //! no room can hold the others up.
 
+mod arrivals;
 mod asking;
 mod bell;
+mod catch_up;
 mod deciding;
 mod door;
 #[cfg(all(feature = "echo", debug_assertions))]
 mod echo;
+mod exchange;
 mod fan_out;
 mod history;
 mod inbox;
@@ -23,6 +26,7 @@ mod presence;
 mod present;
 mod recovery;
 mod refresh;
+mod shared;
 mod strangers;
 mod stream;
 mod timers;
@@ -36,6 +40,7 @@ pub(crate) use inbox::{Inbox, Inlet};
 pub use look::{Counts, Filter, Holder, Known, Seen, SeenWhole, number};
 pub use newcomers::Front;
 use newcomers::Silent;
+pub use shared::{Limits, Shared};
 use strangers::Strangers;
 pub use stream::Stream;
 
@@ -46,34 +51,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use roomcast_proto::close::Close;
 use roomcast_proto::cursor::Cursor;
 use roomcast_proto::frame::{ServerFrame, Status, server_frame};
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use crate::allowance::Allowance;
-use crate::asking::Asking;
-use crate::backlog::Backlog;
-use crate::beat::{self, Beat};
-use crate::bells_driver::BellDesk;
-use crate::bucket::Rate;
 use crate::connection::{Connection, Sent, Stage};
 use crate::delivery::Delivery;
 use crate::drain::Pace;
 use crate::encoding::{Encoding, Ready};
-use crate::gate::Gate;
-use crate::hub::{Hub, ToShard};
+use crate::hub::ToShard;
 use crate::maps::HashMap;
 use crate::members::Members;
-use crate::metrics::{Ending, GatewayMetrics, Tally};
+use crate::metrics::{Ending, Tally};
 use crate::outbox;
 use crate::presence::Place;
-use crate::presence_driver::RollCall;
-use crate::session::{self, Handshake, Now, Wish};
+use crate::session::{self, Now, Wish};
 use crate::wheel::Wheel;
-use crate::ws;
 
 /// Readiness events taken from the kernel at once.
 const EVENTS: usize = 1024;
@@ -86,62 +82,6 @@ const IDLE_MILLIS: u64 = 1_000;
 /// The same while connections are drained.
 const DRAIN_TURN_MILLIS: u64 = 10;
 const WAKE: Token = Token(usize::MAX);
-
-/// What one shard allows each of its clients.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Messages from clients.
-    pub ws: ws::Limits,
-    /// Frames to clients.
-    pub outbox: outbox::Limits,
-    /// Requests and rooms.
-    pub session: session::Limits,
-    /// Bytes from a client.
-    pub ingress: Rate,
-    /// Time in which a connection must have shown a token.
-    pub authenticate_within: Duration,
-    /// Bytes of one answer; what is longer is given in pages.
-    pub answer_bytes_max: usize,
-    /// A stream that has nothing to say gets a comment this often.
-    pub comment_every: Duration,
-    /// Bytes may wait so long without the socket taking any.
-    pub write_timeout: Duration,
-    /// How clients are asked whether they are still there.
-    pub beat: beat::Pace,
-    /// Missed events sent before the outbox must be empty again.
-    pub page_events: usize,
-    /// A quiet room's members are told a newer cursor this often.
-    pub quiet_every: Duration,
-    /// Events of a busy room wait so long for each other.
-    pub flush_window: Duration,
-}
-
-/// What all shards share.
-#[derive(Clone)]
-pub struct Shared {
-    /// Where rooms are recovered.
-    pub hub: Arc<Hub>,
-    /// Keys and policy.
-    pub gate: Arc<Gate>,
-    /// How often users may do what.
-    pub allowance: Allowance,
-    /// Where counts are added.
-    pub metrics: GatewayMetrics,
-    /// What is allowed.
-    pub limits: Limits,
-    /// What waits in all outboxes.
-    pub backlog: Backlog,
-    /// How the first request of a socket is taken.
-    pub front: Front,
-    /// Who is asked for what clients want of others.
-    pub asking: Arc<Asking>,
-    /// Who is in which room.
-    pub roll_call: RollCall,
-    /// Who counts what users have not read.
-    pub bells: BellDesk,
-    /// Where that waits.
-    pub runtime: tokio::runtime::Handle,
-}
 
 /// Starts a shard's thread and attaches it to the hub. The receiver hears when the thread has ended in order; it fails
 /// when the thread died.
@@ -437,88 +377,6 @@ impl Shard {
             Inbox::Hub(ToShard::Deliver(_)) => {}
         }
         self.settle();
-    }
-
-    /// Takes a socket in; its key, unless it is gone.
-    fn arrive(&mut self, arrival: Arrival) -> Option<u32> {
-        let mut socket = arrival.socket;
-        let entry = self.connections.vacant_entry();
-        let key = entry.key();
-        let (registry, token) = (self.poll.registry(), Token(key));
-        let registered = match arrival.watched {
-            true => registry.reregister(&mut socket, token, Interest::READABLE),
-            false => registry.register(&mut socket, token, Interest::READABLE),
-        };
-        self.shared.metrics.connections.inc();
-        if let Err(error) = registered {
-            tracing::warn!(%error, "a socket cannot be watched: {error}");
-            self.shared.metrics.ended(Ending::Gone);
-            return None;
-        }
-        let within = self.shared.limits.authenticate_within.as_millis();
-        let due = self
-            .now
-            .millis
-            .saturating_add(u64::try_from(within).unwrap_or(u64::MAX));
-        let Arrival {
-            answer,
-            mut early,
-            admitted,
-            encoding,
-            place,
-            stranger,
-            accepted,
-            stream,
-            ..
-        } = arrival;
-        let stage = Stage::Handshake {
-            handshake: Box::new(Handshake { admitted }),
-            due,
-        };
-        let pace = timers::pace(&self.shared.limits, encoding);
-        let beat = Beat::new(self.now.millis, pace, fastrand::u64(..));
-        entry.insert(Connection::new(
-            socket,
-            stage,
-            encoding,
-            beat,
-            accepted,
-            (place, stranger),
-        ));
-        let key = u32::try_from(key).unwrap_or(u32::MAX);
-        self.schedule(key);
-        if !answer.is_empty() {
-            self.queue(key, answer, outbox::Class::Last);
-        }
-        if let Some(stream) = stream {
-            self.streams += 1;
-            self.shared.metrics.streams.inc();
-            self.begin_stream(key, *stream);
-        } else if self.draining {
-            self.end(key, Close::Drain);
-        } else if !early.is_empty() {
-            self.take_bytes(key, &mut early);
-        }
-        Some(key)
-    }
-
-    /// A socket takes no more: the system says when it does again, and the wheel looks whether that takes too long. Most sockets never
-    /// get here, and are not asked to wake anybody up for that.
-    fn wait_for_room(&mut self, key: u32) {
-        self.schedule(key);
-        let Some(connection) = self.connections.get_mut(key as usize) else {
-            return;
-        };
-        if connection.stuck_at == 0 || connection.is_watched_for_room {
-            return;
-        }
-        connection.is_watched_for_room = true;
-        let interests = Interest::READABLE | Interest::WRITABLE;
-        let registry = self.poll.registry();
-        if let Err(error) = registry.reregister(&mut connection.socket, Token(key as usize), interests) {
-            tracing::warn!(%error, "a socket cannot be watched: {error}");
-            self.ending.push((key, Ending::Gone));
-        }
     }
 
     /// A socket takes bytes again.

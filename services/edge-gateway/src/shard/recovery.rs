@@ -16,16 +16,13 @@ use roomcast_proto::refusal::{Code, Refusal};
 use super::{Shard, Ticket, input};
 use crate::allowance::{self, Operation};
 use crate::connection::{Connection, Waiting};
-use crate::delivery::Delivery;
-use crate::encoding::{self, Encoding};
 use crate::hub::{self, Outcome, Recovered, Recovery, Rewind, Waiter};
-use crate::members::{Member, Seat};
+use crate::members::Member;
 use crate::metrics::Ending;
-use crate::outbox::Class;
 use crate::session::{About, Asked, From, Kind, OpenRoom, Opening};
 
 /// A room that can be opened now.
-type Opened = (Arc<Subscribe>, Recovered);
+pub(super) type Opened = (Arc<Subscribe>, Recovered);
 
 impl Shard {
     /// Opens rooms when all of them can be; else waits for the hub. Nothing is kept of an attempt that has to wait.
@@ -295,134 +292,6 @@ impl Shard {
         Some(slot)
     }
 
-    /// Queues missed events, then state, then `caughtUp`. Of many events only a page, with the rest to follow when the
-    /// client has taken it: then nothing live is queued for it, because that comes with the last page.
-    fn catch_up(&mut self, key: u32, slot: usize, permit: &Arc<Subscribe>, recovered: Recovered) {
-        let page = self.shared.limits.page_events;
-        let last = recovered
-            .events
-            .get(page.saturating_sub(1))
-            .and_then(|event| event.cursor());
-        let behind = last.filter(|_| recovered.events.len() > page);
-        let count = if behind.is_some() {
-            page
-        } else {
-            recovered.events.len()
-        };
-        for event in recovered.events.iter().take(count) {
-            self.queue_seen(key, permit, event);
-        }
-        if behind.is_none() {
-            for value in &recovered.state {
-                self.queue_seen(key, permit, value);
-            }
-            self.say_caught_up(key, permit, recovered.head);
-        }
-        let Some(connection) = self.connections.get_mut(key as usize) else {
-            return;
-        };
-        let encoding = connection.encoding;
-        let Some(open) = connection
-            .session()
-            .and_then(|session| session.rooms.get_mut(slot))
-        else {
-            return;
-        };
-        open.behind = behind.map(Box::new);
-        if let Some(member) = self.members.member_mut(open.seat) {
-            member.behind = behind.is_some();
-            member.skip = recovered.head.position;
-        }
-        if encoding == Encoding::Sse {
-            self.fall_in_behind(key, slot, recovered.head);
-        }
-    }
-
-    fn queue_seen(&mut self, key: u32, permit: &Arc<Subscribe>, delivery: &Arc<Delivery>) {
-        let Some(connection) = self.connections.get(key as usize) else {
-            return;
-        };
-        let encoding = connection.encoding;
-        match delivery.for_class(permit) {
-            Some(seen) => self.queue(key, seen.frame(encoding).clone(), Class::Recovery),
-            None => self.tally.unreadable += 1,
-        }
-    }
-
-    fn say_caught_up(&mut self, key: u32, permit: &Subscribe, head: Cursor) {
-        let Some(connection) = self.connections.get(key as usize) else {
-            return;
-        };
-        let cursor = self.shared.hub.cursors().write(permit.tenant(), &head);
-        let frame = encoding::caught_up(connection.encoding, permit.room(), cursor.as_str());
-        self.queue(key, frame, Class::Recovery);
-    }
-
-    /// Goes on with long recoveries of clients that have taken their last page: one page per client and turn.
-    pub(super) fn next_pages(&mut self) {
-        // Who has had a page and wants another one stands at the end.
-        let mut left = self.pages.len();
-        self.piece_by_piece(|shard| {
-            if left == 0 {
-                return false;
-            }
-            left -= 1;
-            let Some(key) = shard.pages.pop_front() else {
-                return false;
-            };
-            let connection = shard.connections.get_mut(key as usize);
-            if connection.is_some_and(|connection| connection.page_ticket == 0 && !connection.is_blocked()) {
-                shard.next_page(key);
-            }
-            true
-        });
-    }
-
-    fn next_page(&mut self, key: u32) {
-        let Some(connection) = self.connections.get_mut(key as usize) else {
-            return;
-        };
-        if connection.encoding == Encoding::Sse {
-            return self.next_stream_page(key);
-        }
-        let Some(session) = connection.session() else {
-            return;
-        };
-        let behind = session.rooms.iter().position(|room| room.behind.is_some());
-        let Some((slot, open)) = behind.and_then(|slot| Some((slot, session.rooms.get(slot)?))) else {
-            return;
-        };
-        let from = open.behind.as_deref().copied();
-        let Some(permit) = self.members.permit(open.seat).cloned() else {
-            return;
-        };
-        let ticket = self.new_ticket();
-        let waiter = Waiter {
-            shard: self.number,
-            ticket,
-        };
-        let page = self.page_and_one();
-        match self
-            .shared
-            .hub
-            .recover_page(&permit, from, page, waiter, self.now.unix_millis)
-        {
-            Recovery::Done(recovered) if recovered.recovery == Outcome::Complete => {
-                self.catch_up(key, slot, &permit, recovered);
-            }
-            // What was promised is no longer there: the client comes back with its cursor and is told so.
-            Recovery::Done(_) | Recovery::Unavailable | Recovery::Rate(_) => {
-                self.ending.push((key, Ending::Closed(Close::Resync)))
-            }
-            Recovery::Wait => {
-                self.tickets.insert(ticket, Ticket::Page(key));
-                if let Some(connection) = self.connections.get_mut(key as usize) {
-                    connection.page_ticket = ticket;
-                }
-            }
-        }
-    }
-
     /// The hub has read what was waited for.
     pub(super) fn ticket_ready(&mut self, ticket: u64) {
         match self.tickets.get(&ticket).copied() {
@@ -478,82 +347,6 @@ impl Shard {
         }
         self.absent(key, &tenant, &user, &open);
         self.give_up(open.seat);
-    }
-
-    /// Whether a room that is open shows other bytes under this permit than it does now.
-    pub(super) fn shows_other(&mut self, key: u32, permit: &Subscribe) -> bool {
-        let session = self
-            .connections
-            .get_mut(key as usize)
-            .and_then(Connection::session);
-        let seat = session.and_then(|session| Some(session.rooms.get(session.slot(permit.room())?)?.seat));
-        let held = seat.and_then(|seat| self.members.permit(seat));
-        held.is_some_and(|held| !held.shows_same(permit))
-    }
-
-    /// Puts a member under other permits, from this instant on. Answers the opening that sends the state they show; `None` when
-    /// they show what was shown before.
-    pub(super) fn exchange(&mut self, key: u32, permits: Vec<Arc<Subscribe>>) -> Option<Opening> {
-        let shown: Vec<_> = permits
-            .into_iter()
-            .filter(|permit| self.exchange_one(key, permit))
-            .collect();
-        let session = self.connections.get_mut(key as usize)?.session()?;
-        (!shown.is_empty()).then(|| session.exchange(shown))
-    }
-
-    /// Whether the new permit shows anything else.
-    fn exchange_one(&mut self, key: u32, permit: &Arc<Subscribe>) -> bool {
-        let session = self
-            .connections
-            .get_mut(key as usize)
-            .and_then(Connection::session);
-        let place = session.and_then(|session| {
-            let slot = session.slot(permit.room())?;
-            Some((slot, session.rooms.get(slot)?.seat))
-        });
-        let Some((slot, seat)) = place else { return false };
-        let Some(held) = self.members.permit(seat).filter(|held| ***held != **permit) else {
-            return false;
-        };
-        let other = !held.shows_same(permit);
-        let Some(member) = self.members.member_mut(seat).copied() else {
-            return false;
-        };
-        // In before out: the room is never empty, so the hub keeps what it holds for it.
-        let (taken, _) = self.members.join(permit, member, self.now.millis);
-        self.set_seat(key, slot, taken);
-        self.give_up(seat);
-        other
-    }
-
-    fn set_seat(&mut self, key: u32, slot: usize, seat: Seat) {
-        let session = self
-            .connections
-            .get_mut(key as usize)
-            .and_then(Connection::session);
-        if let Some(open) = session.and_then(|session| session.rooms.get_mut(slot)) {
-            open.seat = seat;
-        }
-    }
-
-    /// Sends the state of an exchanged permit. Values are the latest, so those live ones that they cover are skipped.
-    fn exchanged(&mut self, key: u32, found: Vec<Result<Opened, Refusal>>) {
-        for (permit, recovered) in found.into_iter().flatten() {
-            let session = self
-                .connections
-                .get_mut(key as usize)
-                .and_then(Connection::session);
-            let seat =
-                session.and_then(|session| Some(session.rooms.get(session.slot(permit.room())?)?.seat));
-            let Some(member) = seat.and_then(|seat| self.members.member_mut(seat)) else {
-                continue;
-            };
-            member.skip.rev = member.skip.rev.max(recovered.head.position.rev);
-            for value in &recovered.state {
-                self.queue_seen(key, &permit, value);
-            }
-        }
     }
 
     /// One more event than is sent at once: so it shows that there are more.

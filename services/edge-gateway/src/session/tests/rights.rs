@@ -72,7 +72,7 @@ fn a_revoked_token_opens_nothing_whichever_way_it_comes() {
     assert!(admitted.clone().decide_again(&revoked, NOW.unix_secs()).is_err());
     let refused = NotAdmitted::from(revoked.decide(&admitted.principal, NOW.unix_secs()).unwrap_err());
     // The words are those for a token that never was one.
-    assert_eq!(gate::refusal(refused), gate::no_token());
+    assert_eq!(crate::gate::refusal(refused), crate::gate::no_token());
     assert_eq!(refused.close(), Close::Revoked);
     assert_eq!(refused.reason(), "revoked_user");
 }
