@@ -15,6 +15,7 @@ use crate::shard::Handle;
 
 /// Messages about notifications that may wait; beyond it they are dropped, and all rooms read again.
 const WAITING_MAX: usize = 65_536;
+
 /// How a listener is reached.
 #[derive(Clone, Debug)]
 pub enum Listener {
