@@ -1,11 +1,21 @@
 /** A real Chromium, and what tests ask of a page. */
 
-import { readFileSync } from 'node:fs';
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { chromium } from 'playwright-core';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+const OUTPUT = resolve(import.meta.dirname, 'output');
+/** Largest picture, in bytes. */
+const PICTURE_BYTES_MAX = 200 * 1024;
+
+const WIDE = { width: 1440, height: 900 };
+const PHONE = { width: 390, height: 844 };
+const NARROWEST = 360;
 
 const FLAGS = [
   '--headless',
@@ -32,7 +42,7 @@ const GATEWAY_AWAY = /WebSocket connection to .* failed|the server responded wit
 /** Opens the page in a context of its own and waits until it is live. Complaints of the page are collected in `page.complaints`. */
 export async function openPage(browser, url, options = {}) {
   const { context, shows = 'live', scripts = [], prepare, ...rest } = options;
-  const own = context ?? (await browser.newContext({ locale: 'en-GB', timezoneId: 'Europe/Istanbul', viewport: { width: 1440, height: 900 }, ...rest }));
+  const own = context ?? (await browser.newContext({ locale: 'en-GB', timezoneId: 'Europe/Istanbul', viewport: WIDE, ...rest }));
   const page = await own.newPage();
   page.complaints = [];
   page.on('pageerror', (error) => page.complaints.push(String(error)));
@@ -77,6 +87,26 @@ export async function violations(page) {
   await page.evaluate(AXE);
   const { violations: found } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
   return found.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.slice(0, 3).map(({ html }) => html).join(' | ')}`);
+}
+
+/** What is on the screen, light, dark and on a phone: right for screen readers, no wider than the screen; with its pictures. */
+export async function lookAt(page, name, { fullPage = false } = {}) {
+  mkdirSync(OUTPUT, { recursive: true });
+  const looks = [['1440-light', WIDE, 'light'], ['1440-dark', WIDE, 'dark'], ['390-dark', PHONE, 'dark'], ['390-light', PHONE, 'light']];
+  for (const [look, size, colorScheme] of looks) {
+    await page.setViewportSize(size);
+    await page.emulateMedia({ colorScheme });
+    await still(page);
+    assert.deepEqual(await violations(page), [], `${name}, ${look}`);
+    // A chart takes its new width when the browser tells it.
+    await eventually(`${name}, ${look}: no wider than the screen`, () => page.evaluate((most) => document.documentElement.scrollWidth <= most, size.width));
+    const path = join(OUTPUT, `${name}-${look}.png`);
+    await page.screenshot({ path, fullPage });
+    assert.ok(statSync(path).size <= PICTURE_BYTES_MAX, `${path}: ${statSync(path).size} bytes`);
+  }
+  await page.setViewportSize({ ...PHONE, width: NARROWEST });
+  await eventually(`${name}: no wider than ${NARROWEST} px`, () => page.evaluate((most) => document.documentElement.scrollWidth <= most, NARROWEST));
+  await page.setViewportSize(WIDE);
 }
 
 /** Waits until nothing moves any more. */

@@ -3,28 +3,22 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { after, before, test } from 'node:test';
 import { bridge } from '../../clients/socketio/bridge.mjs';
-import { cards, eventually, face, goTo, openPage, row, rows, startBrowser, still, violations } from './browser.mjs';
+import { cards, eventually, face, goTo, lookAt, openPage, row, rows, startBrowser, still, violations } from './browser.mjs';
 import { startSystem } from './system.mjs';
 
 const { io: connect } = createRequire(resolve(import.meta.dirname, '../../clients/socketio/bridge.mjs'))('socket.io-client');
 const HANDLER = resolve(import.meta.dirname, '../../clients/commands/python/handler.py');
-const OUTPUT = resolve(import.meta.dirname, 'output');
-/** Largest picture of a view, in bytes. */
-const PICTURE_BYTES_MAX = 200 * 1024;
 const VIEWS = {
   property: ['dashboard', 'properties', 'activity', 'connection', 'admin'],
   repair: ['shop', 'tickets', 'customers'],
   deliveries: ['dashboard', 'customers', 'analytics', 'users'],
   restaurant: ['today', 'reservations'],
 };
-const WIDE = { width: 1440, height: 900 };
-const PHONE = { width: 390, height: 844 };
 
 let browser;
 let system;
@@ -33,7 +27,6 @@ let number = 0;
 const id = (kind) => `${kind}-test-${String((number += 1)).padStart(3, '0')}`;
 
 before(async () => {
-  mkdirSync(OUTPUT, { recursive: true });
   browser = await startBrowser();
 });
 after(async () => {
@@ -50,36 +43,15 @@ async function begin(scenario) {
   page = await openPage(browser, system.url);
 }
 
-/** Every view light, dark and on a phone: complete, without a complaint, right for screen readers, no wider than the screen; with its picture. */
-async function lookAt(scenario) {
-  const seen = await openPage(browser, system.url, { viewport: WIDE, colorScheme: 'light', reducedMotion: 'reduce' });
-  const picture = async (view, look) => {
-    const path = join(OUTPUT, `${scenario}-${view}-${look}.png`);
-    await seen.screenshot({ path });
-    assert.ok(statSync(path).size <= PICTURE_BYTES_MAX, `${path}: ${statSync(path).size} bytes`);
-  };
+/** Every view: complete, and without a complaint. */
+async function everyView(scenario) {
+  const seen = await openPage(browser, system.url, { reducedMotion: 'reduce' });
   for (const view of VIEWS[scenario]) {
     await goTo(seen, view);
     await seen.locator('.panel, .blank').first().waitFor();
     await still(seen);
     await eventually(`${scenario} ${view}: charts have loaded`, async () => (await seen.locator('[data-testid=chart]:not([data-state=ready])').count()) === 0);
-    assert.deepEqual(await violations(seen), [], `${scenario} ${view}, light`);
-    await picture(view, '1440-light');
-    await seen.emulateMedia({ colorScheme: 'dark', reducedMotion: 'reduce' });
-    await still(seen);
-    assert.deepEqual(await violations(seen), [], `${scenario} ${view}, dark`);
-    // Colours are the same everywhere: one dark picture of a business is enough.
-    if (view === VIEWS[scenario][0]) await picture(view, '1440-dark');
-    await seen.emulateMedia({ colorScheme: 'light', reducedMotion: 'reduce' });
-    await seen.setViewportSize(PHONE);
-    await still(seen);
-    await picture(view, '390-light');
-    for (const width of [390, 360]) {
-      await seen.setViewportSize({ ...PHONE, width });
-      // A chart takes its new width when the browser tells it.
-      await eventually(`${scenario} ${view} is no wider than a screen of ${width} px`, () => seen.evaluate((most) => document.documentElement.scrollWidth <= most, width));
-    }
-    await seen.setViewportSize(WIDE);
+    await lookAt(seen, `${scenario}-${view}`);
   }
   assert.deepEqual(seen.complaints, [], scenario);
   await seen.context().close();
@@ -91,7 +63,7 @@ const unread = (on) => on.getByTestId('bell').getAttribute('data-unread').then(N
 test('property: every view, light, dark and on a phone', async () => {
   await begin('property');
   for (const metric of ['revenue', 'bookings', 'guests', 'active_users']) await page.locator(`[data-testid=card][data-metric=${metric}][data-state=live]`).waitFor();
-  await lookAt('property');
+  await everyView('property');
 });
 
 test('property: owners and managers see their own properties alone, and no money', async () => {
@@ -133,8 +105,7 @@ test('property: the bell counts, groups, filters, and two tabs and a reload agre
   const groups = page.getByTestId('notice-group');
   await groups.first().waitFor();
   assert.equal(await groups.first().getAttribute('data-group'), 'safety', 'critical first');
-  assert.deepEqual(await violations(page), []);
-  await page.screenshot({ path: join(OUTPUT, 'property-centre-1440-light.png') });
+  await lookAt(page, 'property-centre');
   await page.getByTestId('notice').filter({ hasText: 'A critical one' }).getByTestId('read').click();
   for (const tab of [page, other]) await eventually('one was read', async () => (await unread(tab)) === before + 1);
   await page.getByTestId('notice').filter({ hasText: 'A low one' }).getByTestId('archive').click();
@@ -167,7 +138,7 @@ test('property: a notification that is over cleans itself up, everywhere', async
 });
 
 test('property: what is muted is not announced, on any device, and is there all the same', async () => {
-  const other = await openPage(browser, system.url, { viewport: WIDE });
+  const other = await openPage(browser, system.url);
   await page.getByTestId('menu').click();
   await page.getByTestId('open-preferences').click();
   const dialog = page.getByTestId('preferences');
@@ -181,9 +152,7 @@ test('property: what is muted is not announced, on any device, and is there all 
   await dialog.getByTestId('quiet-from').waitFor();
   await dialog.getByTestId('prefer-quiet').uncheck();
   await dialog.getByTestId('quiet-from').waitFor({ state: 'detached' });
-  await still(page);
-  assert.deepEqual(await violations(page), []);
-  await page.screenshot({ path: join(OUTPUT, 'property-preferences-1440-light.png') });
+  await lookAt(page, 'property-preferences');
   await dialog.getByRole('button', { name: 'Close' }).click();
   // The other device has been told.
   await other.getByTestId('menu').click();
@@ -230,8 +199,7 @@ test('property: the operators’ view lists, explains, says something to everybo
   await page.getByRole('button', { name: 'Sign in' }).click();
   const connections = page.getByTestId('admin-connections');
   await connections.getByText('demo').first().waitFor();
-  assert.deepEqual(await violations(page), []);
-  await page.screenshot({ path: join(OUTPUT, 'property-operators-1440-light.png') });
+  await lookAt(page, 'property-operators');
   assert.equal(await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]).includes('roomcast-admin')), false, 'the admin token is not stored');
   const part = async (name) => {
     await page.locator('.admin-head').getByText(name, { exact: true }).click();
@@ -285,14 +253,12 @@ async function tryMetrics() {
   await trial.getByRole('cell', { name: 'stays', exact: true }).waitFor();
   const [, shows] = await trial.getByRole('row').filter({ hasText: 'stays' }).getByRole('cell').allInnerTexts();
   assert.ok(Number(shows) > 0, `it would have shown ${shows}`);
-  await still(page);
-  assert.deepEqual(await violations(page), []);
-  await page.screenshot({ path: join(OUTPUT, 'property-trial-1440-light.png'), fullPage: true });
+  await lookAt(page, 'property-trial', { fullPage: true });
 }
 
 test('repair: every view, light, dark and on a phone', async () => {
   await begin('repair');
-  await lookAt('repair');
+  await everyView('repair');
 });
 
 test('repair: the revenue chart loads its history and goes on live, without a hole or a double', async () => {
@@ -340,7 +306,7 @@ test('repair: contacts are for those who may see them', async () => {
 
 test('deliveries: every view, light, dark and on a phone', async () => {
   await begin('deliveries');
-  await lookAt('deliveries');
+  await everyView('deliveries');
 });
 
 test('deliveries: several admins are in step, and vendors are ranked', async () => {
@@ -422,7 +388,7 @@ test('deliveries: clients that speak Socket.IO are told, give commands, and see 
 
 test('restaurant: every view, light, dark and on a phone', async () => {
   await begin('restaurant');
-  await lookAt('restaurant');
+  await everyView('restaurant');
 });
 
 test('restaurant: an order is announced once, a click opens it, and a reload announces nothing old but everything new', async () => {
@@ -435,8 +401,7 @@ test('restaurant: an order is announced once, a click opens it, and a reload ann
   await page.locator('[data-testid=toast]', { hasText: order.customer }).getByTestId('toast-open').click();
   const sheet = page.getByTestId('sheet');
   await sheet.getByRole('heading', { name: order.customer }).waitFor();
-  assert.deepEqual(await violations(page), []);
-  await page.screenshot({ path: join(OUTPUT, 'restaurant-sheet-1440-light.png') });
+  await lookAt(page, 'restaurant-sheet');
   await page.keyboard.press('Escape');
   await page.reload();
   await face(page, 'live');

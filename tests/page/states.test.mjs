@@ -73,6 +73,7 @@ test('connecting: the gateway answers nothing', () => look('down', 'down', (page
 test('offline: the data stays, with its age', () =>
   look('offline', 'quiet', async (page) => {
     await card(page, 'live');
+    await page.locator('[data-testid=chart] canvas').waitFor();
     await page.context().setOffline(true);
     await page.evaluate(() => window.dispatchEvent(new Event('offline')));
     await page.locator('[data-testid=badge][data-face=offline]').waitFor();

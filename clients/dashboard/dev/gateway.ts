@@ -126,6 +126,8 @@ function deskOf(token: string): { desk: Desk; sockets: Set<WebSocket> } {
   return found;
 }
 
+const tokenOf = (request: IncomingMessage): string => request.headers.authorization?.replace(/^Bearer /, '') ?? '';
+
 function answer(request: IncomingMessage, response: ServerResponse, next: () => void): void {
   const url = new URL(request.url ?? '/', 'http://dev');
   const json = (status: number, body: unknown): void => {
@@ -134,10 +136,10 @@ function answer(request: IncomingMessage, response: ServerResponse, next: () => 
   };
   if (url.pathname === '/page.json') return json(200, JSON.parse(readFileSync(PAGE, 'utf8')));
   const metric = /^\/v1\/metrics\/([^/]+)$/.exec(url.pathname)?.[1];
-  if (metric !== undefined) return json(200, { room: url.searchParams.get('room'), cursor: 'dev.0.m', metric, windows: hours(metric) });
+  if (metric !== undefined) return json(200, { room: url.searchParams.get('room'), cursor: 'dev.0.m', metric, windows: tokenOf(request) === 'empty' ? [] : hours(metric) });
   const room = /^\/v1\/rooms\/([^/]+)\/snapshot$/.exec(url.pathname)?.[1];
   if (room === undefined) return next();
-  const token = request.headers.authorization?.replace(/^Bearer /, '') ?? '';
+  const token = tokenOf(request);
   if (token === 'expired') return json(401, { code: 'expired', detail: 'The token has expired', status: 401 });
   if (token === 'down') return json(503, { code: 'unavailable', detail: 'No source', status: 503 });
   if (token === 'forbidden') return json(403, { code: 'forbidden', detail: 'Not there, or not yours', status: 403 });

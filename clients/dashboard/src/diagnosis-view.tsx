@@ -51,7 +51,7 @@ export function DiagnosisView() {
       <section className="panel" aria-labelledby="rooms-title">
         <header className="panel-head"><h2 id="rooms-title">Rooms</h2></header>
         <div className="scroll" tabIndex={0} role="region" aria-label="Rooms, as a table">
-          <table className="plain" data-testid="rooms">
+          <table className="plain nowrap" data-testid="rooms">
             <thead><tr><th scope="col">Room</th><th scope="col">State</th><th scope="col">Last event</th><th scope="col" className="number">Heard</th><th scope="col" className="number">Keys</th><th scope="col">Cursor</th></tr></thead>
             <tbody>
               {known.rooms.map((room) => (
