@@ -45,10 +45,13 @@ def configuration(text: str, passwords: dict[str, str], single: bool) -> str:
 
 
 def main() -> None:
-    single = sys.argv[2:] == ["--single"]
-    if len(sys.argv) < 2 or (len(sys.argv) > 2 and not single):
-        sys.exit(__doc__)
-    folder = pathlib.Path(sys.argv[1])
+    given = sys.argv[1:]
+    single = "--single" in given
+    folders = [one for one in given if one != "--single"]
+    if len(folders) != 1 or folders[0].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        sys.exit(64)
+    folder = pathlib.Path(folders[0])
     folder.mkdir(mode=0o700, parents=True)
     example = EXAMPLE.read_text()
     names = sorted(set(re.findall(r'CHANGE-ME-([a-z-]+)["@]', example)))

@@ -125,7 +125,9 @@ struct Results {
     gaps: u64,
     doubles: u64,
     incomplete: u64,
+    /// Refused for good, and told to come later, each time.
     refused: u64,
+    turned_away: u64,
     /// Connections that ended though nobody here wanted it.
     ended: u64,
 }
@@ -162,6 +164,8 @@ pub async fn run(against: Against) -> anyhow::Result<bool> {
         rate: Some(against.pace),
         encoding: Encoding::Json,
         conduct,
+        // A storm resets them itself and says when; those who never read do not hear that they have ended.
+        returns: against.what != What::Storm && conduct == Conduct::Reads,
     };
     let slow = (never > 0).then(|| Swarm::start(plan(dashboards(0, never), Conduct::NeverReads)));
     let swarm = Swarm::start(plan(dashboards(never, against.connections), Conduct::Reads));
@@ -289,6 +293,7 @@ impl<'a> Watch<'a> {
             doubles: said(&tally.doubles),
             incomplete: said(&tally.incomplete),
             refused: said(&tally.refused),
+            turned_away: said(&tally.turned_away),
             ended: said(&tally.ended).saturating_sub(self.meant),
             ..self.results
         }

@@ -22,7 +22,7 @@ use crate::{heard, wire};
 /// Sockets whose upgrade is under way at a time when all come at once: more would overflow the listener's queue and measure the
 /// kernel's repeats, a second each.
 const UNDER_WAY_MAX: usize = 1_000;
-/// Who is told "later" comes again after a second, give or take a quarter.
+/// Who is told "later", or whose connection has ended, comes again after a second, give or take a quarter.
 const LATER: Duration = Duration::from_secs(1);
 /// Who lost its server comes back after a time from the first of these to both together: the full jitter of our clients' first attempt.
 const JITTER_FROM: Duration = Duration::from_millis(50);
@@ -57,6 +57,8 @@ pub struct Plan {
     pub encoding: Encoding,
     /// What they do.
     pub conduct: Conduct,
+    /// Whether a client whose connection the server ends comes again with its cursors, as ours do.
+    pub returns: bool,
 }
 
 impl Plan {
@@ -71,6 +73,7 @@ impl Plan {
             rate: Some(rate),
             encoding: Encoding::Json,
             conduct: Conduct::Silent,
+            returns: false,
         }
     }
 }
@@ -271,6 +274,8 @@ enum Phase {
     Connecting,
     Asked,
     Open,
+    /// Will not be answered otherwise the next time.
+    Refused,
 }
 
 struct Socket {
@@ -473,8 +478,7 @@ impl Run {
                     let later = held.starts_with(b"HTTP/1.1 503") || held.starts_with(b"HTTP/1.1 429");
                     if !later {
                         self.tally.refused.fetch_add(1, Relaxed);
-                        // It will not be answered otherwise the next time.
-                        socket.phase = Phase::Open;
+                        socket.phase = Phase::Refused;
                         self.under_way -= 1;
                     }
                     return false;
@@ -530,17 +534,24 @@ impl Run {
         used
     }
 
-    /// The other side has ended a socket: before the upgrade it comes again, after it does not.
+    /// The other side has ended a socket: before the upgrade it comes again, after it only where that was asked for.
     fn ended(&mut self, index: usize) {
         let Some(socket) = self.sockets[index].take() else {
             return;
         };
-        if socket.phase == Phase::Open {
-            self.tally.ended.fetch_add(1, Relaxed);
-            return;
+        match socket.phase {
+            Phase::Refused => return,
+            Phase::Open => {
+                self.tally.ended.fetch_add(1, Relaxed);
+                if !self.plan.returns {
+                    return;
+                }
+            }
+            Phase::Connecting | Phase::Asked => {
+                self.under_way -= 1;
+                self.tally.turned_away.fetch_add(1, Relaxed);
+            }
         }
-        self.under_way -= 1;
-        self.tally.turned_away.fetch_add(1, Relaxed);
         // Spread by the client's number, so that they do not come as one again.
         let spread = LATER * 3 / 4 + LATER / 2 * u32::try_from(index % 64).unwrap_or(0) / 64;
         let at = Instant::now() + spread;

@@ -80,6 +80,7 @@ impl World {
             rate: Some(RATE),
             encoding: self.load.encoding(),
             conduct,
+            returns: false,
         });
         swarm.ready(READY_WITHIN)?;
         let everybody = self.all as f64;

@@ -326,6 +326,7 @@ impl System {
             rate,
             encoding: load.encoding(),
             conduct: Conduct::Reads,
+            returns: false,
         });
         swarm.ready(READY_WITHIN)?;
         Ok(swarm)

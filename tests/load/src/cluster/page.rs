@@ -31,6 +31,7 @@ pub fn figures(against: &Against, results: &Results) -> Vec<(&'static str, Strin
         ("most events a second", format!("{:.0}", most.fold(0.0, f64::max))),
         ("ended by the server", results.ended.to_string()),
         ("refused", results.refused.to_string()),
+        ("told to come later", results.turned_away.to_string()),
         ("returns that were not complete", results.incomplete.to_string()),
     ];
     if results.published > 0 {
