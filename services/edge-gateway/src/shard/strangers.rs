@@ -14,9 +14,17 @@ use crate::maps::HashMap;
 /// Those who want in rest between their parts while those who are in are being served: while somebody was written to within this time,
 /// milliseconds.
 const SERVING_MILLIS: u64 = 100;
-/// So long do they rest, milliseconds; nothing shorter can be waited for. So they have a third of a shard's time, some thousands
-/// a second, and what an event needs before it comes here, ingest and NATS and the reader of both, finds a processor meanwhile.
-const REST_MILLIS: u64 = 1;
+/// So long do they rest, milliseconds, where those who were in before they came are many. So they have a seventh of a shard's time,
+/// five hundred a second and shard or more, and what an event needs before it comes here, ingest and NATS and the reader of both,
+/// finds a processor meanwhile.
+const REST_MILLIS: u64 = 3;
+/// The same where nearly everybody has just come, as after a restart: who is back is served already and waits for nobody but the
+/// others who come. Nothing shorter can be waited for.
+const REST_AMONG_NEWCOMERS_MILLIS: u64 = 1;
+/// Those who were in are many while there are at most so many connections for each of them.
+const FEW: usize = 8;
+/// No part of a turn was used up for so long, milliseconds: who is in now was in before the next ones came.
+const CALM_MILLIS: u64 = 1_000;
 
 /// Sockets that were heard, openings that can go on, and sockets that the HTTP library hands over. Holds each at most once, so it is
 /// bounded by the connections.
@@ -29,6 +37,10 @@ pub(super) struct Strangers {
     arrivals: VecDeque<Box<Arrival>>,
     /// Nobody is let in before this instant.
     rests_until: u64,
+    /// When a part was used up last.
+    over_millis: u64,
+    /// How many connections there were when the present ones began to come.
+    settled: usize,
 }
 
 /// What is next.
@@ -73,10 +85,20 @@ impl Strangers {
         self.rests_until.saturating_sub(millis)
     }
 
-    /// A part of a turn is used up. `written_millis`: when somebody was written to last.
-    fn part_is_over(&mut self, millis: u64, written_millis: u64) {
+    /// A part of a turn is used up. `written_millis`: when somebody was written to last; `connections`: how many there are.
+    fn part_is_over(&mut self, millis: u64, written_millis: u64, connections: usize) {
+        if millis >= self.over_millis + CALM_MILLIS {
+            self.settled = connections;
+        }
+        self.over_millis = millis;
         if millis < written_millis + SERVING_MILLIS {
-            self.rests_until = millis + REST_MILLIS;
+            let few = self.settled.saturating_mul(FEW) < connections;
+            let rest = if few {
+                REST_AMONG_NEWCOMERS_MILLIS
+            } else {
+                REST_MILLIS
+            };
+            self.rests_until = millis + rest;
         }
     }
 
@@ -111,7 +133,8 @@ impl Shard {
         }
         if self.piece_by_piece(Self::let_one_in) {
             let millis = self.clock.now().millis;
-            self.strangers.part_is_over(millis, self.written_millis);
+            self.strangers
+                .part_is_over(millis, self.written_millis, self.connections.len());
         }
     }
 
@@ -134,7 +157,7 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use super::{Next, REST_MILLIS, Strangers};
+    use super::{Next, REST_AMONG_NEWCOMERS_MILLIS, REST_MILLIS, Strangers};
 
     #[test]
     fn each_has_one_place_in_the_order_of_knocking() {
@@ -163,16 +186,27 @@ mod tests {
     }
 
     #[test]
-    fn they_rest_only_while_others_are_served() {
+    fn they_rest_only_while_others_are_served_and_longer_where_those_are_many() {
+        const { assert!(REST_MILLIS > REST_AMONG_NEWCOMERS_MILLIS) }
         let mut strangers = Strangers::default();
-        // When a part was over, when somebody was written to last, how long they rest.
-        for (millis, written, rest) in [
-            (5_000, 0, 0),
-            (5_001, 5_001, REST_MILLIS),
-            (5_100, 5_001, REST_MILLIS),
-            (5_101, 5_001, 0),
+        // When a part was over, when somebody was written to last, connections by then, how long they rest.
+        for (millis, written, connections, rest) in [
+            (5_000, 0, 100, 0),
+            (5_001, 5_001, 100, REST_MILLIS),
+            (5_100, 5_001, 800, REST_MILLIS),
+            (5_100, 5_001, 801, REST_AMONG_NEWCOMERS_MILLIS),
+            (5_101, 5_001, 801, 0),
+            // They went on coming: nobody of them has settled.
+            (6_100, 6_100, 900, REST_AMONG_NEWCOMERS_MILLIS),
+            // After a second in which nobody came, all have.
+            (7_100, 7_100, 900, REST_MILLIS),
+            (7_101, 7_101, 7_200, REST_MILLIS),
+            (7_102, 7_102, 7_201, REST_AMONG_NEWCOMERS_MILLIS),
+            // After a restart there is nobody whom they could disturb.
+            (9_000, 9_000, 0, REST_MILLIS),
+            (9_001, 9_001, 1, REST_AMONG_NEWCOMERS_MILLIS),
         ] {
-            strangers.part_is_over(millis, written);
+            strangers.part_is_over(millis, written, connections);
             assert_eq!(strangers.rest(millis), rest, "{millis}");
             assert_eq!(strangers.rest(millis + REST_MILLIS), 0);
         }
