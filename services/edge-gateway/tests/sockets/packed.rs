@@ -22,7 +22,8 @@ fn unpacked(bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_gzip_gets_the_same_answers_in_fewer_bytes() {
-    let Some(gateway) = Gateway::start(&[]).await else {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/scenarios/bookings/page.json");
+    let Some(gateway) = Gateway::start(&[("ROOMCAST_PAGE_CONFIG_FILE", page)]).await else {
         return;
     };
     let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
@@ -65,11 +66,14 @@ async fn who_takes_gzip_gets_the_same_answers_in_fewer_bytes() {
     let same = get(&again, &[signed, packing, ("if-none-match", &tag)]).await;
     assert_eq!((same.status, same.body.len()), (304, 0));
 
+    let configuration = get("/page.json", &[signed, packing]).await;
+    assert_eq!(configuration.header("content-encoding"), Some("gzip"));
     // What is short, refused, or asked by nobody is not packed.
     for (path, headers) in [
         ("/v1/state?room=bookings", &[signed, packing][..]),
         ("/v1/state?room=money", &[signed, packing][..]),
         ("/openapi.json", &[packing][..]),
+        ("/page.json", &[packing][..]),
         (path, &[packing][..]),
         (path, &[signed, ("accept-encoding", "br, gzip;q=0")][..]),
     ] {
