@@ -84,6 +84,24 @@ describe('preferences', () => {
     expect(store.get().preferences.mute).toEqual({ types: ['order'], rooms: [] });
   });
 
+  it('stay as they were set, whatever is heard before the server has them', async () => {
+    await answer({ preferences: { version: 1, preferences: {} } });
+    const sounds = store.set({ sounds: false });
+    await settle();
+    FakeSocket.last.say({ preferences: { version: 2, preferences: { desktop: false } } });
+    expect(store.get().preferences).toEqual({ ...NONE, desktop: false, sounds: false });
+    const back = store.set({ desktop: null });
+    await settle();
+    expect(store.get().preferences).toEqual({ ...NONE, sounds: false });
+    await answer({ preferences: { version: 3, preferences: {} } });
+    await back;
+    expect(store.get().preferences, 'the other one is still on its way').toEqual({ ...NONE, sounds: false });
+    const [asked] = FakeSocket.last.sent.filter((frame) => 'set' in ((frame['preferences'] as object | undefined) ?? {}));
+    FakeSocket.last.say({ id: asked?.['id'], error: { code: 'bad_request', message: 'no' } });
+    await expect(sounds).rejects.toMatchObject({ code: 'bad_request' });
+    expect(store.get().preferences).toEqual(NONE);
+  });
+
   it('say so when they cannot be read', async () => {
     await answer({ error: { code: 'unavailable', message: 'not now', temporary: true } });
     expect(store.get()).toMatchObject({ loaded: true, error: { code: 'unavailable' }, preferences: NONE });

@@ -47,12 +47,17 @@ export function preferences(client: RoomcastClient): PreferencesStore {
 function make(client: RoomcastClient): PreferencesStore {
   let version = -1;
   let user: string | undefined;
+  let kept: Json = {};
+  // What is on its way to the server stays on the screen, whatever is heard meanwhile.
+  const wishes = new Set<PreferencesChange>();
+  const shown = (): Preferences => readPreferences(Object.assign({}, kept, ...wishes));
   const take = (body: Json): void => {
     const said = typeof body['version'] === 'number' ? body['version'] : 0;
     // An answer that was overtaken by a newer word.
     if (said < version) return;
     version = said;
-    cell.set({ loaded: true, error: undefined, preferences: readPreferences(body['preferences']) });
+    kept = body['preferences'] as Json;
+    cell.set({ loaded: true, error: undefined, preferences: shown() });
   };
   const ask = async (body: Json): Promise<void> => take(await client.request('preferences', body));
   const read = (): void => {
@@ -78,14 +83,14 @@ function make(client: RoomcastClient): PreferencesStore {
     };
   });
   const set = async (change: PreferencesChange): Promise<void> => {
-    const before = cell.get();
-    const wished = { ...before, preferences: readPreferences({ ...before.preferences, ...change }) };
-    cell.set(wished);
+    wishes.add(change);
+    const show = (): void => cell.set({ ...cell.get(), preferences: shown() });
+    show();
     try {
       await ask({ set: change });
-    } catch (thrown) {
-      if (cell.get() === wished) cell.set(before);
-      throw thrown;
+    } finally {
+      wishes.delete(change);
+      show();
     }
   };
   return { get: cell.get, subscribe: cell.subscribe, set };
