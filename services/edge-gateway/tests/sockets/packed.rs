@@ -22,7 +22,10 @@ fn unpacked(bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_gzip_gets_the_same_answers_in_fewer_bytes() {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/scenarios/bookings/page.json");
+    let page = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/scenarios/bookings/page.json"
+    );
     let Some(gateway) = Gateway::start(&[("ROOMCAST_PAGE_CONFIG_FILE", page)]).await else {
         return;
     };
