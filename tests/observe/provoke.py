@@ -189,6 +189,17 @@ def full_stream(stack, over):
     admin.ask("$JS.API.STREAM.UPDATE.DLQ", config)
 
 
+def refusing(stream, cause):
+    """A stream that takes nothing but crumbs, and what wants to write into it."""
+    def whole(stack, over):
+        admin = stack.nats("admin")
+        config = admin.ask(f"$JS.API.STREAM.INFO.{stream}")["config"]
+        admin.ask(f"$JS.API.STREAM.UPDATE.{stream}", config | {"max_msg_size": 16})
+        cause(stack, over)
+        admin.ask(f"$JS.API.STREAM.UPDATE.{stream}", config)
+    return whole
+
+
 def broken_policy(stack, over):
     good = stack.policy.read_text()
     stack.policy.write_text("version: one\n")
@@ -220,6 +231,8 @@ PROVOKED = {
     "RoomcastEventsUnreadable": (unreadable, "a message in EVENTS that is no event"),
     "RoomcastFilesNearLimit": (files, "a limit of descriptors just above those that are open"),
     "RoomcastStreamFull": (full_stream, "a stream whose bytes are cut down to what it holds"),
+    "RoomcastDeadLettersLost": (refusing("DLQ", bad_events), "a DLQ that takes no message of a usual size, and events that break their schema"),
+    "RoomcastAuditLost": (refusing("AUDIT", bad_tokens), "a record that takes no entry of a usual size"),
     "RoomcastReconnectStorm": (returns, "60 clients at a time that come and go"),
     "RoomcastClientsTurnedAway": (strangers, "80 sockets that say nothing, where 40 may"),
     "RoomcastGatewaySkew": (crowd(240), "240 clients of one gateway, none of the other"),
@@ -238,7 +251,6 @@ PROVOKED = {
 }
 
 UNPROVOKED = {
-    "RoomcastDeadLettersLost": "needs a stream that takes nothing while others do; tests/faults does it",
     "RoomcastMetricsIncomplete": "needs a stream that has lost what an aggregator had yet to read; services/metrics-aggregator/tests does it",
     "RoomcastVersionsDiffer": "one build runs here",
     "RoomcastWritesHang": "needs a disk that is full; tests/faults does it",
@@ -246,7 +258,6 @@ UNPROVOKED = {
     "RoomcastCaptureStopped": "no database is followed here",
     "RoomcastCaptureHoldsLog": "no database is followed here",
     "RoomcastPolicyDiffers": "all read one file here",
-    "RoomcastAuditLost": "needs a record that takes nothing; services/admin/src/tests.rs does it",
     "RoomcastOutboxesFull": "needs thousands of slow clients at once; services/edge-gateway/tests fills the budget",
     "RoomcastQueueLate": "a queue here is drained faster than one machine can fill it; services/ingest/tests holds one up",
     "RoomcastSinkLate": "needs a receiver that takes nothing for ten minutes; services/ingest/tests has ones that hang and fail",
