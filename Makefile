@@ -130,7 +130,7 @@ images: .tools/bin/nats-server .tools/cyclonedx/cyclonedx page ## Build the four
 
 sbom: .tools/cyclonedx/cyclonedx ## Write what each binary and the page are made of, as CycloneDX checked by its schema, into target/sbom.
 	@for name in roomcast-edge-gateway roomcast-ingest roomcast-metrics-aggregator roomcast-cli; do python3 deploy/tools/sbom.py $$name target/sbom/$$name.cdx.json; done
-	@cd clients && npm sbom --sbom-format cyclonedx --omit dev >../target/sbom/roomcast-clients.cdx.json
+	@cd clients && npm sbom --sbom-format cyclonedx | ../deploy/tools/sbom_clients.py package-lock.json >../target/sbom/roomcast-clients.cdx.json
 	@PYTHONPATH=.tools/cyclonedx python3 deploy/tools/sbom_check.py target/sbom/*.cdx.json
 
 backup-drill: .tools/bin/nats-server ## Copy a running system's streams under traffic, lose all of NATS, make another one of the copy, and count.
