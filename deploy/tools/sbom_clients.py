@@ -18,14 +18,14 @@ def main() -> None:
         packages = json.load(file)["packages"]
     bill = json.load(sys.stdin)
 
-    # Of a package in two versions each has a place of its own; the workspaces are links.
-    built_with = {
-        (path.rsplit("node_modules/", 1)[1], entry.get("version"))
-        for path, entry in packages.items() if "node_modules/" in path and (entry.get("dev") or entry.get("devOptional"))
-    }
+    installed = [(path.rsplit("node_modules/", 1)[1], entry) for path, entry in packages.items() if "node_modules/" in path]
+    tools, shipped = set(), set()
+    for name, entry in installed:
+        (tools if entry.get("dev") or entry.get("devOptional") else shipped).add((name, entry.get("version")))
 
     def ships(component: dict) -> bool:
-        return (component["name"], component.get("version")) not in built_with
+        # The same one may be a tool in one place and shipped in another; workspaces are neither.
+        return (component["name"], component.get("version")) not in tools - shipped
 
     bill["components"] = [component for component in bill["components"] if ships(component)]
     kept = {component["bom-ref"] for component in bill["components"]} | {bill["metadata"]["component"]["bom-ref"]}
@@ -33,8 +33,7 @@ def main() -> None:
         one | {"dependsOn": [ref for ref in one.get("dependsOn", []) if ref in kept]}
         for one in bill["dependencies"] if one["ref"] in kept
     ]
-    with open("dashboard/package.json") as file:
-        missing = set(json.load(file)["dependencies"]) - {component["name"] for component in bill["components"]} - {"roomcast"}
+    missing = set(packages["dashboard"]["dependencies"]) - {component["name"] for component in bill["components"]} - {"roomcast"}
     if missing:
         sys.exit(f"sbom_clients: the page ships {', '.join(sorted(missing))}, and the bill does not say so")
     json.dump(bill, sys.stdout, indent=2)
