@@ -2,6 +2,7 @@
 
 A cause runs in a thread of its own until it is told that it is over, and undoes what it did.
 """
+import contextlib
 import json
 import resource
 import signal
@@ -177,26 +178,33 @@ def files(stack, over):
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
+@contextlib.contextmanager
+def changed(stack, stream, **change):
+    """A stream with other settings, for a while."""
+    admin = stack.nats("admin")
+    config = admin.ask(f"$JS.API.STREAM.INFO.{stream}")["config"]
+    admin.ask(f"$JS.API.STREAM.UPDATE.{stream}", config | change)
+    try:
+        yield
+    finally:
+        admin.ask(f"$JS.API.STREAM.UPDATE.{stream}", config)
+
+
 def full_stream(stack, over):
     """A stream that may hold hardly more than it does."""
     admin = stack.nats("admin")
     bad = {"id": "full", "room": "bookings", "audience": "staff", "type": "booking:new", "data": {"id": 7}}
     stack.post(bad, stack.token("desk", "desk"))
-    info = admin.ask("$JS.API.STREAM.INFO.DLQ")
-    config = info["config"]
-    admin.ask("$JS.API.STREAM.UPDATE.DLQ", config | {"max_bytes": info["state"]["bytes"] * 21 // 20})
-    over.wait()
-    admin.ask("$JS.API.STREAM.UPDATE.DLQ", config)
+    held = admin.ask("$JS.API.STREAM.INFO.DLQ")["state"]["bytes"]
+    with changed(stack, "DLQ", max_bytes=held * 21 // 20):
+        over.wait()
 
 
 def refusing(stream, cause):
     """A stream that takes nothing but crumbs, and what wants to write into it."""
     def whole(stack, over):
-        admin = stack.nats("admin")
-        config = admin.ask(f"$JS.API.STREAM.INFO.{stream}")["config"]
-        admin.ask(f"$JS.API.STREAM.UPDATE.{stream}", config | {"max_msg_size": 16})
-        cause(stack, over)
-        admin.ask(f"$JS.API.STREAM.UPDATE.{stream}", config)
+        with changed(stack, stream, max_msg_size=16):
+            cause(stack, over)
     return whole
 
 
