@@ -13,8 +13,8 @@ const OUTPUT = resolve(import.meta.dirname, 'output');
 /** Largest picture, in bytes. */
 const PICTURE_BYTES_MAX = 200 * 1024;
 
-const WIDE = { width: 1440, height: 900 };
-const PHONE = { width: 390, height: 844 };
+export const WIDE = { width: 1440, height: 900 };
+export const PHONE = { width: 390, height: 844 };
 const NARROWEST = 360;
 
 const FLAGS = [
@@ -89,23 +89,32 @@ export async function violations(page) {
   return found.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.slice(0, 3).map(({ html }) => html).join(' | ')}`);
 }
 
-/** What is on the screen, light, dark and on a phone: right for screen readers, no wider than the screen; with its pictures. */
-export async function lookAt(page, name, { fullPage = false } = {}) {
+/** Waits until nothing is wider than the screen: a chart takes its new width when the browser tells it. */
+export function fits(page, name) {
+  return eventually(`${name}: no wider than the screen`, () => page.evaluate((most) => document.documentElement.scrollWidth <= most, page.viewportSize().width));
+}
+
+/** Takes a picture into `output`. */
+export async function picture(page, name, { fullPage = false } = {}) {
   mkdirSync(OUTPUT, { recursive: true });
+  const path = join(OUTPUT, `${name}.png`);
+  await page.screenshot({ path, fullPage });
+  assert.ok(statSync(path).size <= PICTURE_BYTES_MAX, `${path}: ${statSync(path).size} bytes`);
+}
+
+/** What is on the screen, light, dark and on a phone: right for screen readers, no wider than the screen; with its pictures. */
+export async function lookAt(page, name, options) {
   const looks = [['1440-light', WIDE, 'light'], ['1440-dark', WIDE, 'dark'], ['390-dark', PHONE, 'dark'], ['390-light', PHONE, 'light']];
   for (const [look, size, colorScheme] of looks) {
     await page.setViewportSize(size);
     await page.emulateMedia({ colorScheme });
     await still(page);
     assert.deepEqual(await violations(page), [], `${name}, ${look}`);
-    // A chart takes its new width when the browser tells it.
-    await eventually(`${name}, ${look}: no wider than the screen`, () => page.evaluate((most) => document.documentElement.scrollWidth <= most, size.width));
-    const path = join(OUTPUT, `${name}-${look}.png`);
-    await page.screenshot({ path, fullPage });
-    assert.ok(statSync(path).size <= PICTURE_BYTES_MAX, `${path}: ${statSync(path).size} bytes`);
+    await fits(page, `${name}, ${look}`);
+    await picture(page, `${name}-${look}`, options);
   }
   await page.setViewportSize({ ...PHONE, width: NARROWEST });
-  await eventually(`${name}: no wider than ${NARROWEST} px`, () => page.evaluate((most) => document.documentElement.scrollWidth <= most, NARROWEST));
+  await fits(page, `${name}, ${NARROWEST} px`);
   await page.setViewportSize(WIDE);
 }
 

@@ -1,18 +1,17 @@
 /** Pictures of the page, to be looked at: three sizes, light or dark, into `output`. With UPDATE_PICTURE=1 also the README's. */
 
 import assert from 'node:assert/strict';
-import { mkdirSync, statSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { openPage, row, still } from './browser.mjs';
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { openPage, PHONE, picture, row, still, WIDE } from './browser.mjs';
 
-const OUTPUT = resolve(import.meta.dirname, 'output');
 const README_PICTURE = resolve(import.meta.dirname, '../../clients/dashboard/picture.png');
 const README_PICTURE_BYTES_MAX = 250 * 1024;
 const LOOKS = [
-  [{ width: 1440, height: 900 }, 'light'],
-  [{ width: 1440, height: 900 }, 'dark'],
+  [WIDE, 'light'],
+  [WIDE, 'dark'],
   [{ width: 1024, height: 768 }, 'light'],
-  [{ width: 390, height: 844 }, 'dark'],
+  [PHONE, 'dark'],
 ];
 /** Bookings as they come in: the one of a line is confirmed while the next is new. */
 const NEWS = [
@@ -27,7 +26,6 @@ const NEWS = [
 
 /** Takes them all. */
 export async function takePictures(browser, system, booking) {
-  mkdirSync(OUTPUT, { recursive: true });
   const news = NEWS.map((data) => booking(data));
   await system.publish('booking:new', news[0]);
   let turn = 0;
@@ -43,7 +41,7 @@ export async function takePictures(browser, system, booking) {
     await page.getByTestId('toast').nth(1).waitFor();
     await still(page);
     await page.evaluate(() => document.fonts.ready);
-    await page.screenshot({ path: join(OUTPUT, `${viewport.width}-${colorScheme}.png`) });
+    await picture(page, `${viewport.width}-${colorScheme}`);
     if (process.env.UPDATE_PICTURE === '1' && viewport.width === 1440 && colorScheme === 'light') {
       await page.screenshot({ path: README_PICTURE });
       const bytes = statSync(README_PICTURE).size;

@@ -2,16 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { after, before, test } from 'node:test';
-import { eventually, NO_WORKER, startBrowser, still, violations } from './browser.mjs';
+import { eventually, fits, NO_WORKER, PHONE, picture, startBrowser, still, violations, WIDE } from './browser.mjs';
 
-const OUTPUT = resolve(import.meta.dirname, 'output');
 const DASHBOARD = resolve(import.meta.dirname, '../../clients/dashboard');
 const LOOKS = [
-  ['1440-light', { viewport: { width: 1440, height: 900 }, colorScheme: 'light' }],
-  ['390-dark', { viewport: { width: 390, height: 844 }, colorScheme: 'dark', isMobile: true, hasTouch: true }],
+  ['1440-light', { viewport: WIDE, colorScheme: 'light' }],
+  ['390-dark', { viewport: PHONE, colorScheme: 'dark', isMobile: true, hasTouch: true }],
 ];
 
 let preview;
@@ -19,7 +17,6 @@ let address;
 let browser;
 
 before(async () => {
-  mkdirSync(OUTPUT, { recursive: true });
   // As strict as a gateway may be: under the tightest content security policy.
   preview = spawn(process.execPath, [resolve(DASHBOARD, '../node_modules/vite/bin/vite.js'), 'preview', '--port', '0'], { cwd: DASHBOARD, stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, NO_COLOR: '1' } });
   let said = '';
@@ -44,8 +41,8 @@ async function look(name, plays, there, { scripts = [], prepare, live = false } 
     if (live) await still(page);
     await page.evaluate(() => document.fonts.ready);
     assert.deepEqual(await violations(page), [], `${name}, ${look}`);
-    await eventually('nothing is wider than the screen', () => page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth));
-    await page.screenshot({ path: join(OUTPUT, `state-${name}-${look}.png`) });
+    await fits(page, `${name}, ${look}`);
+    await picture(page, `state-${name}-${look}`);
     await context.close();
   }
 }
