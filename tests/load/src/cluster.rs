@@ -125,8 +125,9 @@ struct Results {
     gaps: u64,
     doubles: u64,
     incomplete: u64,
-    /// Refused for good, and told to come later, each time.
+    /// Clients that were refused for good.
     refused: u64,
+    /// How often somebody was told to come later.
     turned_away: u64,
     /// Connections that ended though nobody here wanted it.
     ended: u64,
