@@ -100,7 +100,7 @@ test: .tools/bin/nats-server .tools/collector/rotel page ## Run every test: unit
 	@echo "── binaries"
 	@cargo build --workspace --locked
 	@echo "── Rust tests"
-	@$(AGAIN) cargo test --workspace --locked --no-fail-fast
+	@cargo test --workspace --locked --no-fail-fast $(if $(AGAIN),--config 'target."cfg(all())".runner="$(abspath $(AGAIN))"')
 	@echo "── boards and alerts on the running system"
 	@$(AGAIN) python3 tests/observe/drill.py --quick
 	@echo "── SDK and page tests"

@@ -39,7 +39,7 @@ enum State {
 /// What is true now; the body of `/readyz`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Report {
-    /// Whether all latches are ready. A process without latches is ready.
+    /// Whether all latches are ready. Before the first is taken nothing is known, and it is not.
     pub ready: bool,
     /// Whether all latches were ready at least once since the start.
     pub started: bool,
@@ -56,17 +56,13 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Starts without latches, so ready; take the first latch before the admin port opens.
+    /// Starts without latches, and not ready: whoever waits before the first is taken must not be told at once.
     #[must_use]
     pub fn new() -> Self {
-        let report = Report {
-            ready: true,
-            ..Report::default()
-        };
         Self {
             inner: Arc::new(Inner {
                 latches: Mutex::default(),
-                report: watch::Sender::new(report),
+                report: watch::Sender::new(Report::default()),
             }),
         }
     }
@@ -206,6 +202,7 @@ mod tests {
     #[test]
     fn ready_when_all_latches_are_and_started_stays() {
         let readiness = Readiness::new();
+        assert!(!readiness.is_ready(), "nothing has begun");
         let nats = readiness.latch("nats", "connecting");
         let ring = readiness.latch("ring", "warming");
         assert!(!readiness.is_ready());

@@ -67,13 +67,28 @@ impl Drop for Server {
     }
 }
 
-/// Sends a signal to a process this test started.
+/// Sends a signal to a process this test started. Of `STOP` it waits until no thread of it runs: what is sent right after it would
+/// still be answered by one that has not heard of it.
 pub fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill")
         .args([&format!("-{name}"), &pid.to_string()])
         .status()
         .unwrap();
     assert!(sent.success(), "kill -{name} {pid}");
+    while name == "STOP" && !is_stopped(pid) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which may hold anything, in parentheses.
+        stat.rsplit(')')
+            .next()
+            .is_none_or(|rest| rest.trim_start().starts_with('T'))
+    })
 }
 
 /// Asks until it is so, at most 10 s.

@@ -63,6 +63,8 @@ async fn two_that_both_believe_they_are_alone_count_nothing_twice() {
     let Some(world) = world().await else { return };
     let mut truth = Truth::default();
     let a = world.start("same", METRICS);
+    // It has to hold all before another comes: of two that begin at once either may win, and the one that others follow has to stay.
+    a.ready().await;
     let mut b = world.start("same", METRICS);
     let conflicts = |aggregator: &Aggregator| aggregator.counter("roomcast_aggregator_conflicts_total");
     // The second believes that leases in its name are left from before only until it has seen one renewed; where that happens before
