@@ -140,7 +140,7 @@ backup-drill: .tools/bin/nats-server ## Copy a running system's streams under tr
 audit: clients/node_modules/.package-lock.json ## Ask the registries for licences, sources and known weaknesses of everything that ships.
 	@./deploy/tools/audit.sh
 
-drill: .tools/bin/nats-server .tools/prometheus/promtool ## Provoke the alerts on a running system with a real Prometheus; writes tests/observe/RESULTS.md.
+drill: .tools/bin/nats-server .tools/prometheus/promtool ## Provoke every alert on a running system with a real Prometheus; writes tests/observe/RESULTS.md.
 	@cargo build --locked -p roomcast-cli -p roomcast-ingest -p roomcast-metrics-aggregator -p roomcast-edge-gateway
 	@python3 tests/observe/drill.py
 

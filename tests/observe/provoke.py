@@ -6,7 +6,9 @@ import contextlib
 import json
 import resource
 import signal
+import threading
 
+from beside import another, other_build
 from rig import Stream, http
 
 # Small limits, so that few clients meet them.
@@ -20,7 +22,9 @@ SETTINGS = [
     "--gateway-env", "ROOMCAST_RING_BYTES=16777216",
     "--gateway-env", "ROOMCAST_OUTBOX_BYTES_MAX=262144",
     "--gateway-env", "ROOMCAST_SEND_BUFFER_BYTES=16384",
+    "--gateway-env", "ROOMCAST_OUTBOXES_BYTES_MAX=8388608",
     "--ingest-env", "ROOMCAST_REQUESTS_MAX=16",
+    "--ingest-env", "ROOMCAST_DURABILITY=may_lose",
 ]
 
 
@@ -129,28 +133,29 @@ def returns(stack, over):
             client.close()
 
 
-def sleepers(stack, over):
+def sleepers(count):
     """Clients that read nothing, and events that are large."""
-    boss, desk = stack.token("boss", "admin"), stack.token("desk", "desk")
-    number = 0
-    while not over.is_set():
-        held = []
-        for _ in range(25):
-            try:
-                held.append(Stream(stack.ready["gateways"][0], boss, buffer=4096))
-            except OSError:
-                pass
-        for _ in range(40):
-            number += 1
-            stack.post({"id": f"large-{number}", "room": "bookings", "audience": "staff", "type": "note", "data": {"text": "x" * 50_000}}, desk)
-        over.wait(1)
-        for client in held:
-            client.close()
+    def cause(stack, over):
+        boss, desk = stack.token("boss", "admin"), stack.token("desk", "desk")
+        number = 0
+        while not over.is_set():
+            held = []
+            for _ in range(count):
+                try:
+                    held.append(Stream(stack.ready["gateways"][0], boss, buffer=4096))
+                except OSError:
+                    pass
+            for _ in range(40):
+                number += 1
+                stack.post({"id": f"large-{number}", "room": "bookings", "audience": "staff", "type": "note", "data": {"text": "x" * 50_000}}, desk)
+            over.wait(1)
+            for client in held:
+                client.close()
+    return cause
 
 
 def crowded_ingest(stack, over):
     """More requests at once than may be worked on, while NATS stands still now and then."""
-    import threading
     desk = stack.token("desk", "desk")
 
     def many(at):
@@ -208,6 +213,127 @@ def refusing(stream, cause):
     return whole
 
 
+@contextlib.contextmanager
+def taking_nothing(stack):
+    """Nothing can be stored, and everybody is told to come again."""
+    held = stack.nats("admin").ask("$JS.API.STREAM.INFO.EVENTS")["state"]["messages"]
+    with changed(stack, "EVENTS", discard="new", max_msgs=held):
+        yield
+
+
+def held_queue(stack, over):
+    nats = stack.nats("publisher")
+    event = {"type": "note", "data": {}}
+    with taking_nothing(stack):
+        nats.publish("inq.publisher.bookings.staff", json.dumps(event))
+        over.wait()
+    nats.close()
+
+
+def held_log(stack, over):
+    """A row that cannot be stored, and a log that grows."""
+    with taking_nothing(stack):
+        number = 0
+        while not over.is_set():
+            number += 1
+            stack.beside.postgres.sql("INSERT INTO notes (text) VALUES ('held'); SELECT pg_switch_wal()")
+            over.wait(1 if number < 8 else 600)
+
+
+def no_database(stack, over):
+    stack.beside.postgres.stop()
+    over.wait()
+    stack.beside.postgres.start()
+
+
+def told(answer):
+    """Notifications to a webhook that answers so."""
+    def cause(stack, over):
+        desk, number = stack.token("desk", "desk"), 0
+        stack.beside.receiver.answer = answer
+        while not over.is_set():
+            number += 1
+            stack.post({"id": f"told-{answer}-{number}", "room": "notifications", "audience": "user", "type": "notification.told",
+                        "data": {"title": f"Told {number}"}}, desk)
+            over.wait(1)
+        stack.beside.receiver.answer = 204
+    return cause
+
+
+def rule_nobody_hears(stack, over):
+    """A rule that fires, and a schema that what it says breaks."""
+    schema, good, number = stack.schemas / "alert.json", stack.metrics.read_text(), 0
+    schema.write_text(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "x-roomcast-type": "notification.alert",
+                                  "type": "object", "required": ["never"]}))
+    while not over.wait(4):
+        number += 1
+        stack.metrics.write_text(good.replace("alert: any,", f"alert: any_{number},"))
+    schema.unlink()
+    stack.metrics.write_text(good)
+
+
+def lost_unread(stack, over):
+    """Aggregators that are away while events come and go."""
+    names = ("aggregator-1", "aggregator-2")
+    for name in names:
+        stack.signal(name, signal.SIGSTOP)
+    over.wait(2)
+    # Put back before they come: where a stream is not what it must be they do not start.
+    with changed(stack, "EVENTS", max_msgs=1):
+        over.wait(1)
+    for name in names:
+        stack.signal(name, signal.SIGKILL)
+    over.wait()
+
+
+def flooded(stack, over):
+    """More events than aggregators that stand still most of the time can count."""
+    desk = stack.token("desk", "desk")
+
+    def pour(at):
+        number = 0
+        while not over.is_set():
+            number += 1
+            stack.post([{"id": f"flood-{at}-{number}-{one}", "room": "bookings", "audience": "staff", "type": "booking:new", "data": {
+                "id": f"f-{one}", "customer": "c", "category": "tour", "title": "Walk", "amount": 1, "currency": "TRY"}} for one in range(500)], desk)
+
+    works = [(pour, (0,)), (pour, (1,)), *((pulses(name, 0.7, 0.03), (stack, over)) for name in ("aggregator-1", "aggregator-2"))]
+    threads = [threading.Thread(target=work, args=given, daemon=True) for work, given in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def full_disk(stack, over):
+    """A NATS whose files may not grow. It never writes again until it is started anew."""
+    resource.prlimit(stack.pid("nats-1"), resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    over.wait()
+    stack.signal("nats-1", signal.SIGKILL)
+
+
+def lazy_disk(stack, over):
+    """A NATS that acknowledges before it writes to disk."""
+    good = stack.conf.read_text()
+    stack.conf.write_text(good.replace("sync_interval: always", "sync_interval: 2m"))
+    stack.signal("nats-1", signal.SIGKILL)
+    over.wait()
+    stack.conf.write_text(good)
+    stack.signal("nats-1", signal.SIGKILL)
+
+
+def other_policy(stack, over):
+    file = stack.policy.with_name("other-policy.yaml")
+    file.write_text(stack.policy.read_text() + "  - { nats: main/backend, roles: [desk] }\n")
+    with another(stack, "gateway-1", ROOMCAST_POLICY_FILE=str(file)):
+        over.wait()
+
+
+def other_version(stack, over):
+    with another(stack, "aggregator-1", program=other_build(stack, "aggregator-1")):
+        over.wait()
+
+
 def broken_policy(stack, over):
     good = stack.policy.read_text()
     stack.policy.write_text("version: one\n")
@@ -244,8 +370,8 @@ PROVOKED = {
     "RoomcastReconnectStorm": (returns, "60 clients at a time that come and go"),
     "RoomcastClientsTurnedAway": (strangers, "80 sockets that say nothing, where 40 may"),
     "RoomcastGatewaySkew": (crowd(240), "240 clients of one gateway, none of the other"),
-    "RoomcastResumeShort": (sleepers, "large events in a small memory"),
-    "RoomcastSlowClients": (sleepers, "25 clients that read nothing, and 40 large events"),
+    "RoomcastResumeShort": (sleepers(25), "large events in a small memory"),
+    "RoomcastSlowClients": (sleepers(25), "25 clients that read nothing, and 40 large events"),
     "RoomcastFreshnessBurn": (pulses("gateway-1", 0.6, 0.6), "a gateway that stands still every other 0.6 s"),
     "RoomcastStoreSlow": (pulses("nats-1", 0.8, 0.4), "a NATS that stands still for 0.8 s again and again"),
     "RoomcastIngestFull": (crowded_ingest, "48 publishers where 16 requests may be worked on"),
@@ -256,21 +382,18 @@ PROVOKED = {
     "RoomcastGatewayStale": (stopped("nats-1"), "NATS stands still"),
     "RoomcastControlUnsure": (stopped("nats-1"), "NATS stands still"),
     "RoomcastIngestErrorBurn": (pulses("nats-1", 12, 3), "NATS stands still for 12 s again and again"),
-}
-
-UNPROVOKED = {
-    "RoomcastMetricsIncomplete": "needs a stream that has lost what an aggregator had yet to read; services/metrics-aggregator/tests does it",
-    "RoomcastVersionsDiffer": "one build runs here",
-    "RoomcastWritesHang": "needs a disk that is full; tests/faults does it",
-    "RoomcastMayLose": "the server here writes before it acknowledges; services/ingest/tests has one that does not",
-    "RoomcastCaptureStopped": "no database is followed here",
-    "RoomcastCaptureHoldsLog": "no database is followed here",
-    "RoomcastPolicyDiffers": "all read one file here",
-    "RoomcastOutboxesFull": "needs thousands of slow clients at once; services/edge-gateway/tests fills the budget",
-    "RoomcastQueueLate": "a queue here is drained faster than one machine can fill it; services/ingest/tests holds one up",
-    "RoomcastSinkLate": "needs a receiver that takes nothing for ten minutes; services/ingest/tests has ones that hang and fail",
-    "RoomcastUndelivered": "no webhook is told here; services/ingest/tests has ones that refuse",
-    "RoomcastNotificationsRefused": "rules are checked against the policy before they run",
-    "RoomcastAggregatorLag": "an aggregator here reads faster than one machine can publish",
-    "RoomcastAggregatorStalled": "an aggregator that hangs says nothing at all here, which is RoomcastTargetDown",
+    "RoomcastOutboxesFull": (sleepers(80), "80 clients that read nothing, where 8 MiB may wait for all"),
+    "RoomcastPolicyDiffers": (other_policy, "one more gateway, with another policy"),
+    "RoomcastVersionsDiffer": (other_version, "one more aggregator, of another commit"),
+    "RoomcastCaptureStopped": (no_database, "a PostgreSQL that is stopped"),
+    "RoomcastCaptureHoldsLog": (held_log, "a row that cannot be stored while a gigabyte of log is written"),
+    "RoomcastQueueLate": (held_queue, "an event in a queue while EVENTS takes nothing"),
+    "RoomcastSinkLate": (told(500), "a webhook that fails"),
+    "RoomcastUndelivered": (told(400), "a webhook that refuses"),
+    "RoomcastNotificationsRefused": (rule_nobody_hears, "a rule that fires, and a schema that what it says breaks"),
+    "RoomcastMetricsIncomplete": (lost_unread, "aggregators that are away while events come and go"),
+    "RoomcastAggregatorLag": (flooded, "batches of 500 without a pause, and aggregators that stand still nine tenths of the time"),
+    "RoomcastAggregatorStalled": (refusing("KV_agg", lambda stack, over: over.wait()), "a KV_agg that takes nothing"),
+    "RoomcastMayLose": (lazy_disk, "a NATS with sync_interval: 2m"),
+    "RoomcastWritesHang": (full_disk, "a NATS whose files may not grow"),
 }

@@ -60,15 +60,21 @@ def free_port():
 
 
 class Stack:
-    """`roomcast dev` with two of each, in a folder of its own."""
+    """`roomcast dev` with two of each, in a folder of its own. `beside`: what stands beside it."""
 
-    def __init__(self, settings=()):
+    def __init__(self, beside, settings=()):
+        self.beside = beside
         self.folder = tempfile.TemporaryDirectory(prefix="roomcast-observe-")
         here = pathlib.Path(self.folder.name)
+        # What Prometheus scrapes besides, a file each.
+        self.targets = here / "targets"
+        self.targets.mkdir()
         scenario = ROOT / "deploy" / "scenarios" / "bookings"
         # Copies, so that a drill can break them.
         self.policy, self.schemas = here / "policy.yaml", here / "schemas"
-        self.policy.write_text((scenario / "policy.yaml").read_text())
+        # The desk may tell people things, so that there is something to tell webhooks of.
+        quiet, told = "subscribe: notifications.view,", "subscribe: notifications.view, publish: bookings.publish,"
+        self.policy.write_text((scenario / "policy.yaml").read_text().replace(quiet, told))
         self.schemas.mkdir()
         for file in (scenario / "schemas").iterdir():
             (self.schemas / file.name).write_text(file.read_text())
@@ -80,7 +86,7 @@ class Stack:
         files = ["--policy", self.policy, "--metrics", self.metrics, "--schemas", self.schemas]
         self.log = open(here / "log", "wb")
         self.process = subprocess.Popen(
-            [BINARIES / "roomcast", "dev", "--json", "--ports", "free", "--restart", "--dir", here / "state", *counts, *files, *settings],
+            [BINARIES / "roomcast", "dev", "--json", "--ports", "free", "--restart", "--dir", here / "state", *counts, *files, *beside.settings, *settings],
             cwd=here, env=env, stdout=subprocess.PIPE, stderr=self.log, text=True)
         # A system that does not come up is ended, and says why.
         watch = threading.Timer(READY_WITHIN, self.process.kill)
@@ -92,12 +98,18 @@ class Stack:
         self.ready = json.loads(line)
         self.env = dict(pair.split("=", 1) for pair in self._read("dev.env").splitlines() if "=" in pair and not pair.startswith("#"))
 
-    def _read(self, name):
+    def _find(self, name):
         # Not rglob: NATS makes and removes folders in its store meanwhile, and that would end the search.
-        for folder, _, files in os.walk(self.folder.name):
-            if name in files:
-                return pathlib.Path(folder, name).read_text()
-        return ""
+        return next((pathlib.Path(folder, name) for folder, _, files in os.walk(self.folder.name) if name in files), None)
+
+    def _read(self, name):
+        file = self._find(name)
+        return file.read_text() if file else ""
+
+    @property
+    def conf(self):
+        """The configuration of NATS."""
+        return self._find("nats-1.conf")
 
     def said(self):
         self.log.flush()
@@ -252,9 +264,10 @@ def seconds(text):
 
 
 def hurried(rules):
-    """The rules with a second for a minute: ranges, offsets, and how long something has to hold."""
+    """The rules with a second for a minute: ranges, offsets, how long something has to hold, and what age is old."""
     def short(text, least):
         return f"{max(math.ceil(seconds(text) / 60), least)}s"
+    rules = re.sub(r"((?:_oldest_seconds\)|process_start_time_seconds) [<>] )(\d+)(?=$|\))", lambda m: f"{m[1]}{math.ceil(int(m[2]) / 60)}", rules, flags=re.M)
     rules = re.sub(r"\[(\d+[smhd])\]", lambda m: f"[{short(m[1], SHORTEST_RANGE)}]", rules)
     rules = re.sub(r"offset (\d+[smhd])", lambda m: f"offset {short(m[1], SHORTEST_RANGE)}", rules)
     return re.sub(r"((?:keep_firing_)?for): (\d+[smhd])$", lambda m: f"{m[1]}: {short(m[2], 0)}", rules, flags=re.M)
@@ -268,7 +281,8 @@ class Prometheus:
         here = pathlib.Path(self.folder.name)
         (here / "rules.yaml").write_text(rules)
         jobs = [
-            {"job_name": job, "static_configs": [{"targets": [url.split("//")[1] for url in stack.ready["admin"][key]]}]}
+            {"job_name": job, "static_configs": [{"targets": [url.split("//")[1] for url in stack.ready["admin"][key]]}],
+             "file_sd_configs": [{"files": [f"{stack.targets}/{key}-*.json"], "refresh_interval": "1s"}]}
             for job, key in (("roomcast-edge-gateway", "gateway"), ("roomcast-ingest", "ingest"), ("roomcast-metrics-aggregator", "aggregator"))
         ]
         # JSON is YAML.

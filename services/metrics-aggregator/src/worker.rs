@@ -16,7 +16,7 @@ use roomcast_proto::ids::Tenant;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::counters::Counters;
+use crate::counters::{Counters, shard_label};
 use crate::definition::Definitions;
 use crate::delivered::{Delivered, Frame};
 use crate::engine::metric::Outcome;
@@ -180,6 +180,8 @@ async fn session(
     }
     let reader = session.reader().await?;
     session.pending = reader.pending_at_start;
+    // Before anything is written: where no write succeeds, this is all that is heard of how much waits.
+    session.say_lag();
     if reader.pending_at_start == 0 {
         session.shard.believe(session.target);
         session.idle = true;
@@ -272,6 +274,12 @@ impl Session<'_> {
         tracing::debug!(shard = self.number, "shard {} reads by itself now", self.number);
         self.shared.counters.cast_off.inc();
         reader.go_alone().await
+    }
+
+    fn say_lag(&self) {
+        let lag = &self.shared.counters.lag;
+        lag.with_label_values(&[&shard_label(self.number)])
+            .set(i64::try_from(self.pending).unwrap_or(i64::MAX));
     }
 
     fn quiet(&mut self) {

@@ -76,7 +76,7 @@ pub fn signal(pid: u32, name: &str) {
         .unwrap();
     assert!(sent.success(), "kill -{name} {pid}");
     while name == "STOP" && !is_stopped(pid) {
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 

@@ -61,10 +61,6 @@ impl Session<'_> {
         self.advance();
         self.shard.set_lag(self.pending);
         counters
-            .lag
-            .with_label_values(&[&label])
-            .set(i64::try_from(self.pending).unwrap_or(i64::MAX));
-        counters
             .filling
             .with_label_values(&[&label])
             .set(i64::try_from(self.filling).unwrap_or(i64::MAX));
@@ -87,6 +83,8 @@ impl Session<'_> {
         let begun = Instant::now();
         self.head_seq = store::write(&self.shared.jetstream, self.number, flush, self.head_seq).await?;
         self.flushed = Instant::now();
+        // Not before: what is read and cannot be written still waits.
+        self.say_lag();
         counters.flushes.inc();
         counters.flush_bytes.inc_by(bytes as u64);
         counters.flush_seconds.observe(begun.elapsed().as_secs_f64());
