@@ -4,8 +4,9 @@
 Usage: drill.py [--quick | --only ALERT,ALERT]
 
 What each service says has to be clean for promtool, and at rest of no more than a thousand series. Every query of every board and
-every series that a rule names has to be there. Then every alert is provoked, has to fire, and to resolve when its cause is gone; rules are hurried for that, a second for each minute. --quick does
-the first alone. --only provokes these alone. Writes RESULTS.md beside itself where all was done.
+every series that a rule names has to be there. Then every alert is provoked, has to fire, and to resolve when its cause is gone;
+rules are hurried for that, a second for each minute. --quick does the first alone. --only provokes these alone. Writes RESULTS.md
+beside itself where all was done.
 """
 import json
 import os

@@ -126,7 +126,7 @@ const SENTENCES = {
     ['Live data preferred, HTTP as the fallback, with a visible hint of which it is', 'without WebSocket the page falls back'],
     ['A user notice when the mode changes', 'without WebSocket the page falls back'],
     ['A command changes the delivery for all admins at once', 'deliveries: several admins are in step'],
-    ['runs once however often it is sent', 'tests/e2e/tests/two_way.rs: a_command_is_carried_out_once_and_its_result_given_to_every_repeat'],
+    ['runs once however often it is sent', 'tests/e2e/tests/commands.rs: a_command_is_carried_out_once_and_its_result_given_to_every_repeat'],
     ['tells the sender what came of it', 'deliveries: a command'],
     ['Existing Socket.IO clients (web and mobile) keep working', 'deliveries: clients that speak Socket.IO'],
   ],

@@ -15,6 +15,7 @@ mod alerts;
 mod away;
 mod bells;
 mod canaries;
+mod commands;
 mod crossing;
 mod drain;
 mod elsewhere;
