@@ -10,6 +10,8 @@ command -v go >/dev/null || wanted+=(golang-go)
 command -v javac >/dev/null || wanted+=(default-jdk-headless)
 # Whose changes become events.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || wanted+=(postgresql)
+# Certificates of tests' own servers.
+command -v openssl >/dev/null || wanted+=(openssl)
 [ ${#wanted[@]} -gt 0 ] || { echo "all tools are here"; exit 0; }
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "missing: ${wanted[*]}; as root on Debian: apt-get install ${wanted[*]}"

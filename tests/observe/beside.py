@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pwd
+import shutil
 import ssl
 import subprocess
 import tempfile
@@ -31,19 +32,29 @@ ca_file: ca.pem
 """
 
 
+def missing():
+    """What it needs and is not there."""
+    there = {"PostgreSQL": _postgres(), "openssl": shutil.which("openssl")}
+    return [name for name, found in there.items() if not found]
+
+
+def _postgres():
+    """The newest installed folder of PostgreSQL's programs."""
+    found = [path for path in pathlib.Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").is_file()]
+    return max(found, key=lambda path: int(path.parent.name), default=None)
+
+
 class Postgres:
     """A server with one table whose rows are published; only root needs another user for it."""
 
     def __init__(self, folder):
-        self.port, self.log = free_port(), folder / "postgres.log"
+        self.port = free_port()
         self.store = folder / "postgres"
         self.store.mkdir()
         self.user = pwd.getpwnam("postgres") if os.getuid() == 0 else None
         if self.user:
             os.chown(self.store, self.user.pw_uid, self.user.pw_gid)
-        self.bin = max(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
-        if not self.bin:
-            raise Failed("PostgreSQL is missing: apt-get install postgresql")
+        self.bin = _postgres()
         self.run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", f"--wal-segsize={SEGMENT_MIB}", "-D", "data")
         self.start()
         self.sql("CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text); CREATE PUBLICATION roomcast FOR TABLE notes")

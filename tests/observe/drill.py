@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-from beside import Beside
+from beside import Beside, missing
 from provoke import PROVOKED, SETTINGS
 from rig import BINARIES, PROMETHEUS, PROMTOOL, ROOT, Failed, Prometheus, Socket, Stack, Stream, http, hurried, until
 
@@ -295,8 +295,9 @@ def results(rows, alerts, rest, busy):
 def main():
     quick = "--quick" in sys.argv[1:]
     only = sys.argv[sys.argv.index("--only") + 1].split(",") if "--only" in sys.argv[1:] else []
-    if not PROMETHEUS.exists() or not (BINARIES / "roomcast").exists():
-        print("SKIPPED prometheus and the running system: make tools, make build")
+    lacks = missing() + ([] if PROMETHEUS.exists() and (BINARIES / "roomcast").exists() else ["Prometheus or the running system"])
+    if lacks:
+        print(f"SKIPPED boards and alerts: {', '.join(lacks)} missing: make tools, make build")
         sys.exit(1 if os.environ.get("CI") == "true" else 0)
     rules = "".join(path.read_text() for path in sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yaml")))
     unnamed = set(re.findall(r"- alert: (\w+)", rules)) ^ PROVOKED.keys()
