@@ -193,13 +193,19 @@ async fn a_mixed_room_gets_the_same_events_in_both_encodings() {
         }
     });
     futures_util::future::join_all(burst).await;
-    gateway.state("desk", "staff", "total", json!(8)).await;
     gateway.event("desk", "all", "last", json!({})).await;
-    let is_last = |frame: &Value| frame["event"]["event"]["id"] == "last";
-    let mut counts = Vec::new();
+    let is = |id: &'static str| move |frame: &Value| frame["event"]["event"]["id"] == id;
+    let mut frames = Vec::new();
     for (json, protobuf) in &mut seen {
-        let first = json.until("last", SOON, is_last).await.unwrap();
-        let second = protobuf.until_event("last").await;
+        let first = json.until("last", SOON, is("last")).await.unwrap();
+        frames.push((first, protobuf.until_event("last").await));
+    }
+    // Only then: values come by another stream, and may pass events.
+    gateway.state("desk", "staff", "total", json!(8)).await;
+    let mut counts = Vec::new();
+    for ((json, protobuf), (mut first, mut second)) in seen.iter_mut().zip(frames) {
+        first.extend(json.until("total-8", SOON, is("total-8")).await.unwrap());
+        second.extend(protobuf.until_event("total-8").await);
         let of_room = |frames: Vec<Value>| -> Vec<Value> {
             frames
                 .into_iter()
