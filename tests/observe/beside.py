@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import tempfile
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from rig import Failed, free_port, http, until
@@ -136,28 +135,62 @@ class Beside:
         self.folder.cleanup()
 
 
+def environment_of(stack, child):
+    """The settings of a child."""
+    text = pathlib.Path(f"/proc/{stack.pid(child)}/environ").read_text()
+    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+
+
 @contextlib.contextmanager
 def another(stack, like, program=None, **changed):
     """One more instance of what runs, scraped as the others are; answers its address.
 
-    like: the child whose program and settings it has. changed: settings that differ."""
-    pid = stack.pid(like)
-    environment = dict(pair.split("=", 1) for pair in pathlib.Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in pair)
+    like: the child whose program and settings it has. changed: settings that differ; None: not set. At the end it drains."""
+    environment = environment_of(stack, like)
     ports = [free_port(), free_port()]
     own = {"ROOMCAST_ADMIN_LISTEN": f"127.0.0.1:{ports[0]}", "ROOMCAST_LISTEN": f"127.0.0.1:{ports[1]}"}
     environment |= {name: value for name, value in own.items() if name in environment} | changed
-    process = subprocess.Popen([program or os.readlink(f"/proc/{pid}/exe")], env=environment, stdout=subprocess.DEVNULL, stderr=stack.log)
+    environment = {name: value for name, value in environment.items() if value is not None}
+    process = subprocess.Popen([program or os.readlink(f"/proc/{stack.pid(like)}/exe")], env=environment, stdout=subprocess.DEVNULL, stderr=stack.log)
     target = stack.targets / f"{like.rsplit('-', 1)[0]}-another.json"
     try:
         until(f"another {like} is ready", 60, lambda: http(f"http://127.0.0.1:{ports[0]}/readyz")[0] == 200)
         target.write_text(json.dumps([{"targets": [f"127.0.0.1:{ports[0]}"]}]))
         yield f"http://127.0.0.1:{ports[1]}"
     finally:
-        target.unlink(missing_ok=True)
-        # Before it goes, so that nobody takes its end for a fault.
-        time.sleep(2)
         process.terminate()
         process.wait(60)
+        target.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def issuers(stack):
+    """Settings with one more issuer of tokens, which publishes its keys."""
+    settings = environment_of(stack, "gateway-1")
+    name, file = settings["ROOMCAST_JWT_ISSUER"], settings["ROOMCAST_JWT_KEYS_FILE"]
+    # Keys of development come from files alone.
+    keys = pathlib.Path(file).read_bytes().replace(name.encode(), b"another")
+
+    class Shows(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(keys)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Shows)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    listed = pathlib.Path(stack.folder.name, "issuers.json")
+    address = f"http://127.0.0.1:{server.server_address[1]}/keys"
+    listed.write_text(json.dumps([{"issuer": name, "keys_file": file}, {"issuer": "another", "jwks_url": address}]))
+    try:
+        yield {"ROOMCAST_JWT_ISSUER": None, "ROOMCAST_JWT_KEYS_FILE": None, "ROOMCAST_JWT_ISSUERS_FILE": str(listed)}
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def other_build(stack, like):

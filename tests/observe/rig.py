@@ -212,7 +212,16 @@ class Stream:
         self.socket.connect((host, int(port)))
         query = "&".join(f"room={room}" for room in rooms)
         self.socket.sendall(f"GET /v1/sse?{query} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
-        self.status = self.socket.recv(64 if buffer else 4096).split(b" ")[1:2]
+        self.said = self.socket.recv(64 if buffer else 4096)
+
+    def connection(self):
+        """The connection's id, which comes first of all."""
+        while not (found := re.search(rb'"connection":"([^"]+)"', self.said)):
+            more = self.socket.recv(4096)
+            if not more:
+                raise OSError("the stream ended")
+            self.said += more
+        return found[1].decode()
 
     def close(self):
         self.socket.close()
