@@ -84,7 +84,7 @@ pub fn skip(what: &str, mend: &str) {
 }
 
 /// Waits until each thread of a process stands still: SIGSTOP is sent at once and takes its time. Gives up after a second.
-pub(crate) fn stopped(process: u32) {
+pub fn stopped(process: u32) {
     let stands = |task: std::io::Result<std::fs::DirEntry>| {
         let stat = std::fs::read_to_string(task?.path().join("stat"))?;
         // The state follows the name, which stands in brackets.

@@ -12,7 +12,7 @@ use crate::config::Reader;
 use crate::http::HttpMetrics;
 use crate::metrics::Metrics;
 use crate::nats::{Connector, NatsSettings};
-use crate::readiness::{Latch, Readiness};
+use crate::readiness::Readiness;
 use crate::shutdown::{Shutdown, Stage};
 use crate::telemetry::LogSettings;
 use crate::trace::TraceSettings;
@@ -149,14 +149,6 @@ impl Context {
         Serving: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let process = self.readiness.latch("process", "starting");
-        self.drive_from(process, serve).await
-    }
-
-    /// The same with a latch that was taken before anybody could ask whether the process is ready.
-    pub(super) async fn drive_from<Serving>(self, process: Latch, serve: impl FnOnce(Self) -> Serving) -> Exit
-    where
-        Serving: Future<Output = Result<(), Failure>> + Send + 'static,
-    {
         let (shutdown, drain) = (self.shutdown.clone(), self.common.drain);
         let (ready, ending, set_up) = (process.clone(), shutdown.clone(), serve(self));
         shutdown.spawn_vital(Stage::Drain, "serve", async move {

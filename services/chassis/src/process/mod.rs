@@ -19,7 +19,6 @@ pub use context::{Common, Context, Service};
 pub use exit::{Exit, Failure};
 
 use crate::config::{Environment, Listed, Mistakes, Reader};
-use crate::readiness::Latch;
 use crate::shutdown::{Shutdown, Stage};
 use crate::trace::Traces;
 use crate::{admin, build, descriptors, telemetry, trace};
@@ -112,7 +111,7 @@ where
     };
     let exit = runtime.block_on(async {
         match prepared(&context, traces).await {
-            Ok(process) => context.drive_from(process, serve).await,
+            Ok(()) => context.drive(serve).await,
             Err(failure) => complain(service, &failure),
         }
     });
@@ -134,9 +133,7 @@ fn opened(service: &'static Service, common: Common) -> Result<(Context, Option<
 }
 
 /// Opens the admin port and listens to signals.
-async fn prepared(context: &Context, traces: Option<Traces>) -> Result<Latch, Failure> {
-    // Before the port opens: a process that has not begun to start must not look ready.
-    let process = context.readiness.latch("process", "starting");
+async fn prepared(context: &Context, traces: Option<Traces>) -> Result<(), Failure> {
     telemetry::watch(context)?;
     if let Some(traces) = traces {
         traces.run(context);
@@ -154,7 +151,7 @@ async fn prepared(context: &Context, traces: Option<Traces>) -> Result<Latch, Fa
     ));
     let watch = watch_signals(context.shutdown.clone());
     tokio::spawn(watch.map_err(|error| Failure::internal(format!("signals cannot be watched: {error}")))?);
-    Ok(process)
+    Ok(())
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly end, the second ends at once.

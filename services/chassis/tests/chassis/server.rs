@@ -75,20 +75,9 @@ pub fn signal(pid: u32, name: &str) {
         .status()
         .unwrap();
     assert!(sent.success(), "kill -{name} {pid}");
-    while name == "STOP" && !is_stopped(pid) {
-        std::thread::park_timeout(Duration::from_millis(1));
+    if name == "STOP" {
+        roomcast_harness::stopped(pid);
     }
-}
-
-fn is_stopped(pid: u32) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    threads.flatten().all(|thread| {
-        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        // The state follows the name, which may hold anything, in parentheses.
-        stat.rsplit(')')
-            .next()
-            .is_none_or(|rest| rest.trim_start().starts_with('T'))
-    })
 }
 
 /// Asks until it is so, at most 10 s.
