@@ -336,9 +336,7 @@ impl Run {
         self.due = (0..self.sockets.len()).collect();
         self.wave.began.store(0, Relaxed);
     }
-}
 
-impl Run {
     fn come_to(&mut self, server: SocketAddr) {
         (self.plan.address, self.pace) = (server, None);
         self.wave.began.store(0, Relaxed);
