@@ -11,7 +11,7 @@ import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from rig import Failed, free_port, http, until
+from rig import READY_WITHIN, Failed, free_port, http, until
 
 # What one switch of the log moves it on by; hardly anything of it is written.
 SEGMENT_MIB = 256
@@ -77,7 +77,38 @@ class Postgres:
         return self.run("psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-Atc", text)
 
 
-class Receiver:
+class Listener:
+    """An HTTP server on this machine. `answer` gives status and body of whatever it is asked; `context`: over TLS."""
+
+    def __init__(self, answer, context=None):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status, body = answer()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if context:
+            # The handshake is each connection's own: one that does not finish holds up nobody.
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Receiver(Listener):
     """A webhook on this machine. `answer`: the status that it gives."""
 
     def __init__(self, folder):
@@ -87,29 +118,9 @@ class Receiver:
         openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", "own.key", "-out", "own.csr")
         (folder / "names").write_text("subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
         openssl("x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-out", "own.pem", "-days", "2", "-extfile", "names")
-        receiver = self
-
-        class Hears(BaseHTTPRequestHandler):
-            def do_POST(self):
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response(receiver.answer)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Hears)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "own.pem", folder / "own.key")
-        # The handshake is each connection's own: one that does not finish holds up nobody.
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(lambda: (self.answer, b""), context)
 
 
 class Beside:
@@ -154,7 +165,7 @@ def another(stack, like, program=None, **changed):
     process = subprocess.Popen([program or os.readlink(f"/proc/{stack.pid(like)}/exe")], env=environment, stdout=subprocess.DEVNULL, stderr=stack.log)
     target = stack.targets / f"{like.rsplit('-', 1)[0]}-another.json"
     try:
-        until(f"another {like} is ready", 60, lambda: http(f"http://127.0.0.1:{ports[0]}/readyz")[0] == 200)
+        until(f"another {like} is ready", READY_WITHIN, lambda: http(f"http://127.0.0.1:{ports[0]}/readyz")[0] == 200)
         target.write_text(json.dumps([{"targets": [f"127.0.0.1:{ports[0]}"]}]))
         yield f"http://127.0.0.1:{ports[1]}"
     finally:
@@ -171,26 +182,14 @@ def issuers(stack):
     # Keys of development come from files alone.
     keys = pathlib.Path(file).read_bytes().replace(name.encode(), b"another")
 
-    class Shows(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(keys)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Shows)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    listener = Listener(lambda: (200, keys))
     listed = pathlib.Path(stack.folder.name, "issuers.json")
-    address = f"http://127.0.0.1:{server.server_address[1]}/keys"
+    address = f"http://127.0.0.1:{listener.port}/keys"
     listed.write_text(json.dumps([{"issuer": name, "keys_file": file}, {"issuer": "another", "jwks_url": address}]))
     try:
         yield {"ROOMCAST_JWT_ISSUER": None, "ROOMCAST_JWT_KEYS_FILE": None, "ROOMCAST_JWT_ISSUERS_FILE": str(listed)}
     finally:
-        server.shutdown()
-        server.server_close()
+        listener.stop()
 
 
 def other_build(stack, like):

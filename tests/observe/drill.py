@@ -20,7 +20,7 @@ import time
 
 from beside import Beside, another, issuers, missing
 from provoke import PROVOKED, SETTINGS
-from rig import BINARIES, PROMETHEUS, PROMTOOL, ROOT, Failed, Prometheus, Socket, Stack, Stream, http, hurried, until
+from rig import BINARIES, PROMETHEUS, PROMTOOL, ROOT, Failed, Prometheus, Socket, Stack, Stream, booking, http, hurried, until
 
 HERE = pathlib.Path(__file__).parent
 # What a service may cost Prometheus before anybody uses it; what use adds is bounded by the labels, and on the boards.
@@ -74,9 +74,7 @@ class Traffic:
         while not self.over.is_set():
             self.sent += 1
             number = self.sent
-            event = {"id": f"bk-{number}", "room": "bookings", "audience": "staff", "type": "booking:new", "data": {
-                "id": f"bk-{number}", "customer": f"c{number % 20}", "country": "TR", "category": "tour", "title": "Walk",
-                "duration": "3 hours", "amount": 100 + number, "currency": "TRY"}}
+            event = booking(f"bk-{number}", f"c{number % 20}", 100 + number)
             self.stack.post(event, self.desk, ingest=number % 2)
             if number % 20 == 0:
                 self.refused(event)
@@ -142,9 +140,11 @@ class Traffic:
     def visit(self):
         """A gateway that fetches its keys, and has some clients that say no goodbye when it goes: it waits for them, and is seen."""
         with issuers(self.stack) as two, another(self.stack, "gateway-1", ROOMCAST_DRAIN_SECONDS="60", **two) as address:
-            self.clients = [Socket(address, self.boss, [{"room": "bookings"}]) for _ in range(10)]
+            clients = [Socket(address, self.boss, [{"room": "bookings"}]) for _ in range(10)]
             # Prometheus looks for new targets every five seconds.
             self.over.wait(12)
+        for client in clients:
+            client.close()
 
     def write_and_tell(self):
         """Rows of a database, and news for a webhook."""
@@ -204,39 +204,34 @@ def clean(stack, most=None):
     return {name: count for name, (count, _) in found.items()}
 
 
-def queries(prometheus):
-    """Every query of every board, and what it says."""
-    left, rows = list(boards()), []
+def answers(prometheus, asks):
+    """What Prometheus says to each query, by its name; nothing to those that it still says nothing to after SEEN_WITHIN."""
+    said = dict.fromkeys(asks, [])
 
-    def said():
-        for row in list(left):
-            values = prometheus.values(asked(row[2]))
-            if values:
-                rows.append((row, values))
-                left.remove(row)
-        return not left
+    def all_said():
+        for name, query in asks.items():
+            said[name] = said[name] or prometheus.values(query)
+        return all(said.values())
 
     with contextlib.suppress(Failed):
-        until("every query", SEEN_WITHIN, said)
-    rows += [(row, None) for row in left]
-    return sorted(rows, key=lambda row: row[0][:2])
+        until("every query", SEEN_WITHIN, all_said)
+    return said
+
+
+def queries(prometheus):
+    """Every query of every board, and what it says."""
+    said = answers(prometheus, {row: asked(row[2]) for row in boards()})
+    return sorted(said.items(), key=lambda one: one[0][:2])
 
 
 def series(prometheus, rules):
     """What rules name and Prometheus does not have, labels included."""
-    left = named(rules)
+    def count(metric, labels):
+        there = "".join(f',{label}!=""' for label in labels)
+        return f'count({{__name__="{metric}"{there}}})'
 
-    def all_there():
-        for metric, labels in list(left):
-            there = "".join(f',{label}!=""' for label in labels)
-            if prometheus.values(f'count({{__name__="{metric}"{there}}})'):
-                left.remove((metric, labels))
-        return not left
-
-    try:
-        until("every series", SEEN_WITHIN, all_there)
-    except Failed:
-        yield from (f"{metric} with {', '.join(labels) or 'no labels'}" for metric, labels in left)
+    said = answers(prometheus, {(metric, labels): count(metric, labels) for metric, labels in named(rules)})
+    return [f"{metric} with {', '.join(labels) or 'no labels'}" for (metric, labels), values in said.items() if not values]
 
 
 def provoke(stack, prometheus, only, say):
@@ -321,7 +316,7 @@ def watched(stack, rules, quick, only):
             until("events are delivered", SEEN_WITHIN, lambda: prometheus.values("sum(roomcast_gateway_deliveries_total) > 200"))
             rows = queries(prometheus)
             empty = [f"{board}: {title}: {expr}" for (board, title, expr), values in rows if not values]
-            empty += list(series(prometheus, rules))
+            empty += series(prometheus, rules)
             # A scrape that Prometheus throws away is an alert of tomorrow that never comes.
             until("every scrape is taken", SEEN_WITHIN, lambda: all(one["health"] == "up" for one in prometheus.ask("targets")["activeTargets"]))
             if empty:
@@ -329,8 +324,7 @@ def watched(stack, rules, quick, only):
                 raise Failed("\n  ".join(["says nothing:", *empty, *away]))
             busy = clean(stack)
             print(f"scrapes: clean, {max(rest.values())} series at most at rest, {max(busy.values())} under traffic")
-            print(f"{len(rows)} queries of the boards: all say something; "
-                  f"{len(named(rules))} series of the rules: all there")
+            print(f"{len(rows)} queries of the boards: all say something; {len(named(rules))} series of the rules: all there")
             if not quick:
                 alerts = list(provoke(stack, prometheus, only, lambda text: print(text, flush=True)))
                 if not only:

@@ -1,15 +1,16 @@
-"""How each alert is provoked on one machine, and which cannot be.
+"""How each alert is provoked on one machine.
 
 A cause runs in a thread of its own until it is told that it is over, and undoes what it did.
 """
 import contextlib
+import itertools
 import json
 import resource
 import signal
 import threading
 
 from beside import another, other_build
-from rig import Stream, http
+from rig import Stream, booking, http
 
 # Small limits, so that few clients meet them.
 SETTINGS = [
@@ -154,22 +155,25 @@ def sleepers(count):
     return cause
 
 
+def together(stack, over, causes):
+    """All of them at once."""
+    threads = [threading.Thread(target=cause, args=(stack, over), daemon=True) for cause in causes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def crowded_ingest(stack, over):
     """More requests at once than may be worked on, while NATS stands still now and then."""
-    desk = stack.token("desk", "desk")
+    desk, numbers = stack.token("desk", "desk"), itertools.count()
 
-    def many(at):
-        number = 0
+    def many(stack, over):
         while not over.is_set():
-            number += 1
-            stack.post({"id": f"full-{at}-{number}", "room": "bookings", "audience": "staff", "type": "note", "data": {}}, desk, timeout=5)
+            event = {"id": f"full-{next(numbers)}", "room": "bookings", "audience": "staff", "type": "note", "data": {}}
+            stack.post(event, desk, timeout=5)
 
-    workers = [threading.Thread(target=many, args=(at,), daemon=True) for at in range(48)]
-    for worker in workers:
-        worker.start()
-    pulses("nats-1", 1, 1)(stack, over)
-    for worker in workers:
-        worker.join(30)
+    together(stack, over, [pulses("nats-1", 1, 1)] + [many] * 48)
 
 
 def files(stack, over):
@@ -288,21 +292,13 @@ def lost_unread(stack, over):
 
 def flooded(stack, over):
     """More events than aggregators that stand still most of the time can count."""
-    desk = stack.token("desk", "desk")
+    desk, numbers = stack.token("desk", "desk"), itertools.count()
 
-    def pour(at):
-        number = 0
+    def pour(stack, over):
         while not over.is_set():
-            number += 1
-            stack.post([{"id": f"flood-{at}-{number}-{one}", "room": "bookings", "audience": "staff", "type": "booking:new", "data": {
-                "id": f"f-{one}", "customer": "c", "category": "tour", "title": "Walk", "amount": 1, "currency": "TRY"}} for one in range(500)], desk)
+            stack.post([booking(f"flood-{next(numbers)}") for _ in range(500)], desk)
 
-    works = [(pour, (0,)), (pour, (1,)), *((pulses(name, 0.7, 0.03), (stack, over)) for name in ("aggregator-1", "aggregator-2"))]
-    threads = [threading.Thread(target=work, args=given, daemon=True) for work, given in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(stack, over, [pour, pour, pulses("aggregator-1", 0.7, 0.03), pulses("aggregator-2", 0.7, 0.03)])
 
 
 def full_disk(stack, over):

@@ -59,6 +59,13 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def booking(name, customer="c", amount=100):
+    """A new booking, as the desk publishes it."""
+    return {"id": name, "room": "bookings", "audience": "staff", "type": "booking:new", "data": {
+        "id": name, "customer": customer, "country": "TR", "category": "tour", "title": "Walk", "duration": "3 hours",
+        "amount": amount, "currency": "TRY"}}
+
+
 class Stack:
     """`roomcast dev` with two of each, in a folder of its own. `beside`: what stands beside it."""
 
