@@ -7,9 +7,11 @@
 
 mod abuse;
 mod autobahn;
+mod away;
 mod bounds;
 mod cursors;
 mod doors;
+mod ends;
 mod following;
 mod gates;
 mod hostile;
