@@ -29,7 +29,7 @@ OVERHEAD = 180               # bytes around an event in the stream: subject, id,
 MEASURED = [
     ("gateway CPU per delivery, 1000 × 20/s, JSON", DELIVERY * 1e6),
     ("gateway CPU per delivery, 1000 × 400/s", DELIVERY_BUSY * 1e6),
-    ("CPU of upgrade, token (EdDSA, 34 µs of it the signature), policy, connect with 3 rooms; each its own user, all at once", HANDSHAKE * 1e6),
+    ("CPU of upgrade, token (EdDSA), policy, connect with 3 rooms; each its own user, all at once", HANDSHAKE * 1e6),
     ("RSS per idle connection in 3 rooms and its user's own, 10000 connections, JSON", CONNECTION),
     ("RSS of an empty gateway", GATEWAY / (1 << 20)),
     ("ingest CPU per event, single POST on a kept connection", EVENT_HTTP * 1e6),
@@ -101,11 +101,9 @@ def table():
 def drifted(results):
     """Figures that are not what was measured last."""
     rows = re.findall(r"^\| \S+ \| ([^|]+) \| ([\d.]+)[ (]", results, re.M)
-    # Digits of a name are of that run: 34 µs of it the signature.
-    bare = lambda name: re.sub(r"\d+ µs of it", "µs of it", name.strip())
-    last = {bare(name): float(figure) for name, figure in rows}
+    last = {name.strip(): float(figure) for name, figure in rows}
     for name, figure in MEASURED:
-        found = last.get(bare(name))
+        found = last.get(name)
         if found is None:
             yield f"tests/load/RESULTS.md has no row: {name}"
         elif not found / WITHIN <= figure <= found * WITHIN:

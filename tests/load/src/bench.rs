@@ -3,6 +3,7 @@
 pub mod bells;
 pub mod capture;
 pub mod catchup;
+mod cores;
 pub mod fanout;
 mod folds;
 mod freshness;
@@ -227,14 +228,16 @@ pub async fn run(length: Length, only: &[String]) -> anyhow::Result<(String, usi
     Ok((text, failures))
 }
 
-/// Prints what a connection costs. `beside`: a command that is run with the gateway's process id while clients connect.
+/// Prints what a connection costs where the gateway has a core of its own. `beside`: a command that is run with the gateway's process
+/// id while clients connect.
 ///
 /// # Errors
 /// When the system cannot be started.
 pub async fn idle(load: &Load, beside: Option<&str>) -> anyhow::Result<()> {
+    let apart = cores::Apart::begin()?;
     for _ in 0..load.rounds {
-        let cost = idle::measure(load, beside).await?;
-        let floor = idle::floor(load.connections.unwrap_or(8_000))?;
+        let cost = idle::measure(load, beside, Some(&apart)).await?;
+        let floor = idle::floor(load.connections.unwrap_or(8_000), false, &apart)?;
         println!("{cost}; the floor's handshake {floor:.1} µs");
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! The floor: one epoll thread, one `write(2)` of a ready frame per delivery, and nothing else. Nothing that keeps its promises can
-//! be cheaper, so budgets are ratios to it, measured in the same run.
+//! be cheaper, so budgets are ratios to it, measured in the same run. It understands nothing of what it reads.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -13,9 +13,13 @@ use socket2::{Domain, Socket as Socket2, Type};
 /// Sockets that may wait to be accepted.
 const BACKLOG: i32 = 4_096;
 const LISTENER: Token = Token(usize::MAX);
+/// What it answers to a hello says these rooms, whoever asks.
+pub const ROOMS: [&str; 3] = ["load.0", "load.17", "load.34"];
+/// About as long as a gateway's answer to as many rooms, bytes.
+const CONNECTED_BYTES: usize = 500;
 
-/// Serves until killed: answers any request with an upgrade, then writes one frame of `frame_bytes` to every socket, `rate` times a
-/// second. Rate 0: holds connections and writes nothing.
+/// Serves until killed: answers any request with an upgrade and whatever comes then with one ready answer, and writes one frame of
+/// `frame_bytes` to every socket, `rate` times a second. Rate 0: holds connections and writes nothing by itself.
 ///
 /// # Errors
 /// When the address is taken.
@@ -32,7 +36,7 @@ pub fn run(listen: SocketAddr, rate: u32, frame_bytes: usize) -> anyhow::Result<
         .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut sockets: Slab<Socket> = Slab::new();
     let mut events = Events::with_capacity(1024);
-    let frame = frame(frame_bytes);
+    let (frame, welcome) = (frame(frame_bytes), welcome());
     let mut next = (rate > 0).then(|| Instant::now() + Duration::from_secs(1) / rate);
     loop {
         let wait = next.map(|at| at.saturating_duration_since(Instant::now()));
@@ -45,7 +49,7 @@ pub fn run(listen: SocketAddr, rate: u32, frame_bytes: usize) -> anyhow::Result<
             if event.token() == LISTENER {
                 accept(&poll, &listener, &mut sockets)?;
             } else {
-                read(&mut sockets, event.token().0);
+                read(&mut sockets, event.token().0, &welcome);
             }
         }
         if let Some(at) = next
@@ -81,7 +85,7 @@ fn accept(poll: &Poll, listener: &TcpListener, sockets: &mut Slab<Socket>) -> an
     Ok(())
 }
 
-fn read(sockets: &mut Slab<Socket>, key: usize) {
+fn read(sockets: &mut Slab<Socket>, key: usize, welcome: &[u8]) {
     let mut scratch = [0_u8; 4096];
     let Some(socket) = sockets.get_mut(key) else {
         return;
@@ -98,7 +102,9 @@ fn read(sockets: &mut Slab<Socket>, key: usize) {
                     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: floor\r\n\r\n",
                 );
             }
-            Ok(_) => {}
+            Ok(_) => {
+                let _ = socket.stream.write(welcome);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
             Err(_) => {
                 sockets.remove(key);
@@ -110,9 +116,27 @@ fn read(sockets: &mut Slab<Socket>, key: usize) {
 
 /// A text frame that looks like an event to the swarm.
 fn frame(bytes: usize) -> Vec<u8> {
-    let mut payload = b"{\"event\":{\"room\":\"floor\",\"fill\":\"".to_vec();
+    text_frame(&filled("{\"event\":{\"room\":\"floor\",\"fill\":\"", bytes))
+}
+
+/// What a client waits for that said hello: an answer, and that it has caught up with its rooms.
+fn welcome() -> Vec<u8> {
+    let caught_up = ROOMS
+        .map(|room| text_frame(format!(r#"{{"caughtUp":{{"room":"{room}","cursor":"1.0"}}}}"#).as_bytes()));
+    let mut frames = text_frame(&filled("{\"answer\":{\"fill\":\"", CONNECTED_BYTES));
+    frames.extend(caught_up.concat());
+    frames
+}
+
+/// An object in an object that ends with a text which fills it up to `bytes`.
+fn filled(start: &str, bytes: usize) -> Vec<u8> {
+    let mut payload = start.as_bytes().to_vec();
     payload.resize(bytes.saturating_sub(3).max(payload.len()), b'x');
     payload.extend_from_slice(b"\"}}");
+    payload
+}
+
+fn text_frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x81];
     match u16::try_from(payload.len()) {
         Ok(short @ 0..=125) => frame.push(u8::try_from(short).unwrap_or(125)),
@@ -125,6 +149,6 @@ fn frame(bytes: usize) -> Vec<u8> {
             frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
         }
     }
-    frame.extend_from_slice(&payload);
+    frame.extend_from_slice(payload);
     frame
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use roomcast_load::tokens::Algorithm;
 
 use super::Bench;
+use super::cores::Apart;
 use super::load::Load;
 use super::system::System;
 
@@ -42,14 +43,16 @@ const SCHEMA: &str = r#"{
   }
 }"#;
 
-/// Batches of 100 over HTTP, single POSTs on a kept connection, NATS requests; then with a schema; then the aggregator's share, which
-/// runs only then: on two cores it would be measured in the others, too.
+/// Batches of 100 over HTTP, single POSTs on a kept connection, NATS requests; then with a schema; ingest has a core of its own. Then
+/// the aggregator's share, which runs only then: on two cores it would be measured in the others, too.
 ///
 /// # Errors
 /// When a part cannot be started or an event is refused.
 pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
+    let apart = Apart::begin()?;
     let system = System::start(None, &[])?;
     let ingest = system.stack.pid("ingest-1");
+    apart.give(ingest)?;
     let (mut batches, mut singles, mut few_singles, mut requests) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let size = usize::try_from(load.seconds.unwrap_or(10))?;
@@ -85,7 +88,8 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
         "ingest CPU per event, single POST, 8 at a time instead of 32: idle threads are woken for each";
     bench.report.note("P7", what, few_singles, "µs");
     drop(system);
-    checked(bench, load, size * 2_000).await?;
+    checked(bench, load, size * 2_000, &apart).await?;
+    drop(apart);
     folds(bench, load, size * 2_000).await
 }
 
@@ -116,11 +120,12 @@ async fn folds(bench: &mut Bench, load: &Load, events: usize) -> anyhow::Result<
 }
 
 /// The same by batches, each event checked against a schema.
-async fn checked(bench: &mut Bench, load: &Load, events: usize) -> anyhow::Result<()> {
+async fn checked(bench: &mut Bench, load: &Load, events: usize, apart: &Apart) -> anyhow::Result<()> {
     let folder = super::guard::folder()?;
     std::fs::write(folder.path().join("load.json"), SCHEMA)?;
     let system = System::that_checks(folder.path())?;
     let ingest = system.stack.pid("ingest-1");
+    apart.give(ingest)?;
     let mut costs = Vec::new();
     for round in 0..=load.rounds {
         let events = if round == 0 { 2_000 } else { events };
@@ -150,8 +155,8 @@ pub enum Door {
     Nats,
 }
 
-/// What an event costs that comes by one door. `beside`: a command that is run with ingest's process id meanwhile, after a first part
-/// that warms up.
+/// What an event costs that comes by one door, where ingest has a core of its own. `beside`: a command that is run with ingest's process
+/// id meanwhile, after a first part that warms up.
 ///
 /// # Errors
 /// When a part cannot be started or an event is refused.
@@ -161,8 +166,10 @@ pub async fn one_door(
     events: usize,
     beside: Option<&str>,
 ) -> anyhow::Result<()> {
+    let apart = Apart::begin()?;
     let system = System::start(None, &[])?;
     let ingest = system.stack.pid("ingest-1");
+    apart.give(ingest)?;
     for (events, beside) in [(events / 10, None), (events, beside)] {
         let running = beside
             .map(|command| super::idle::beside(command, ingest))

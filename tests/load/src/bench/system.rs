@@ -383,8 +383,24 @@ impl Floor {
     /// # Errors
     /// When not all of them get in.
     pub fn swarm(&self, sockets: usize) -> anyhow::Result<Swarm> {
-        may_open(sockets)?;
-        let swarm = Swarm::start(Plan::floor(self.address, sockets, RATE));
+        Self::swarm_of(Plan::floor(self.address, sockets, RATE))
+    }
+
+    /// Likewise, clients that say hello when they are open and wait for the answer. They follow the floor's rooms.
+    ///
+    /// # Errors
+    /// When not all of them get in.
+    pub fn greeted(&self, dashboards: Vec<Dashboard>) -> anyhow::Result<Swarm> {
+        Self::swarm_of(Plan {
+            dashboards,
+            conduct: Conduct::Reads,
+            ..Plan::floor(self.address, 0, RATE)
+        })
+    }
+
+    fn swarm_of(plan: Plan) -> anyhow::Result<Swarm> {
+        may_open(plan.dashboards.len())?;
+        let swarm = Swarm::start(plan);
         swarm.ready(READY_WITHIN)?;
         Ok(swarm)
     }
