@@ -247,7 +247,7 @@ pub async fn handshakes(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
             case.costs.push(cost);
         }
         for (algorithm, micros) in &mut checks {
-            micros.push(system.issuer.check_micros(*algorithm)?);
+            micros.push(median(&system.issuer.check_micros(*algorithm)?));
         }
         for (floors, hello) in floors.iter_mut().zip([false, true]) {
             floors.push(floor(load.connections.unwrap_or(HANDSHAKES), hello, &apart)?);

@@ -318,7 +318,7 @@ impl System {
         load: &Load,
         dashboards: Vec<Dashboard>,
     ) -> anyhow::Result<Swarm> {
-        let swarm = Swarm::start(Plan {
+        all_in(Plan {
             address,
             host: None,
             tls: None,
@@ -327,15 +327,21 @@ impl System {
             encoding: load.encoding(),
             conduct: Conduct::Reads,
             returns: false,
-        });
-        swarm.ready(READY_WITHIN)?;
-        Ok(swarm)
+        })
     }
 }
 
 /// Whether this process may have so many sockets; the gateway and the floor may have as many.
 fn may_open(sockets: usize) -> anyhow::Result<()> {
     descriptors::enough(descriptors::raise(), sockets).map_err(anyhow::Error::msg)
+}
+
+/// Opens a swarm and waits until all of it is there.
+fn all_in(plan: Plan) -> anyhow::Result<Swarm> {
+    may_open(plan.dashboards.len())?;
+    let swarm = Swarm::start(plan);
+    swarm.ready(READY_WITHIN)?;
+    Ok(swarm)
 }
 
 /// A running floor.
@@ -383,7 +389,7 @@ impl Floor {
     /// # Errors
     /// When not all of them get in.
     pub fn swarm(&self, sockets: usize) -> anyhow::Result<Swarm> {
-        Self::swarm_of(Plan::floor(self.address, sockets, RATE))
+        all_in(Plan::floor(self.address, sockets, RATE))
     }
 
     /// Likewise, clients that say hello when they are open and wait for the answer. They follow the floor's rooms.
@@ -391,17 +397,10 @@ impl Floor {
     /// # Errors
     /// When not all of them get in.
     pub fn greeted(&self, dashboards: Vec<Dashboard>) -> anyhow::Result<Swarm> {
-        Self::swarm_of(Plan {
+        all_in(Plan {
             dashboards,
             conduct: Conduct::Reads,
             ..Plan::floor(self.address, 0, RATE)
         })
-    }
-
-    fn swarm_of(plan: Plan) -> anyhow::Result<Swarm> {
-        may_open(plan.dashboards.len())?;
-        let swarm = Swarm::start(plan);
-        swarm.ready(READY_WITHIN)?;
-        Ok(swarm)
     }
 }
