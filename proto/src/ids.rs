@@ -71,13 +71,17 @@ pub fn escape(text: &str) -> String {
     if text.is_empty() {
         return "=".to_owned();
     }
-    let mut out = String::with_capacity(text.len());
-    for b in text.bytes() {
-        if is_token_byte(b) {
-            out.push(char::from(b));
-        } else {
-            push_hex(&mut out, b);
-        }
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut rest = text;
+    while !rest.is_empty() {
+        // What follows a plain run begins a character or is within one: the run itself is whole.
+        let plain = rest.bytes().take_while(|b| is_token_byte(*b)).count();
+        let (run, after) = rest.split_at(plain);
+        out.push_str(run);
+        let Some(other) = after.chars().next() else { break };
+        let (other, after) = after.split_at(other.len_utf8());
+        other.bytes().for_each(|b| push_hex(&mut out, b));
+        rest = after;
     }
     if out.len() <= ESCAPED_BYTES_MAX {
         return out;

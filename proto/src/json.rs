@@ -109,16 +109,37 @@ pub(crate) fn member(out: &mut String, name: &str, value: &str) {
     out.push_str(",\"");
     out.push_str(name);
     out.push_str("\":");
-    out.push_str(&crate::refusal::to_json(&value));
+    string(out, value);
+}
+
+/// Appends a JSON string. Most need no escapes, and are not made twice.
+fn string(out: &mut String, value: &str) {
+    if value
+        .bytes()
+        .any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+    {
+        out.push_str(&crate::refusal::to_json(&value));
+        return;
+    }
+    out.push('"');
+    out.push_str(value);
+    out.push('"');
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::ascii_json;
+    use super::{ascii_json, string};
 
     proptest! {
+        #[test]
+        fn strings_are_written_as_serde_json_writes_them(text in prop_oneof![any::<String>(), "[a-z\"\\\\\u{0}-\u{1f}\u{7f}é]{0,20}"]) {
+            let mut written = String::new();
+            string(&mut written, &text);
+            prop_assert_eq!(written, serde_json::to_string(&text).unwrap());
+        }
+
         #[test]
         fn header_text_is_one_line_of_ascii_and_comes_back(text in any::<String>()) {
             let written = ascii_json(&text);

@@ -128,7 +128,20 @@ pub mod header {
 }
 
 fn with_partition(kind: &str, tenant: &Tenant, room: &Room, audience: &Audience) -> String {
-    format!("{kind}.{:02}.{tenant}.{room}.{audience}", partition(tenant, room))
+    // Not by `format!`: it costs five times as much, and every event has such a subject.
+    let partition = partition(tenant, room);
+    let digit = |digit: u32| char::from_digit(digit, 10).unwrap_or('0');
+    let (tenant, room, audience) = (tenant.as_str(), room.as_str(), audience.as_str());
+    let mut subject = String::with_capacity(kind.len() + tenant.len() + room.len() + audience.len() + 6);
+    subject.push_str(kind);
+    subject.push('.');
+    subject.push(digit(partition / 10));
+    subject.push(digit(partition % 10));
+    for token in [tenant, room, audience] {
+        subject.push('.');
+        subject.push_str(token);
+    }
+    subject
 }
 
 /// `evt.<pp>.<tenant>.<room…>.<audience>`: where ingest stores an event.

@@ -43,11 +43,13 @@ impl<'a> Draft<'a> {
         }
         let source = match &self.source {
             Some(given) => given.to_string(),
-            None => format!(
-                "roomcast://{}/{}",
-                from.tenant,
-                crate::ids::escape(from.publisher)
-            ),
+            None => [
+                "roomcast://",
+                from.tenant.as_str(),
+                "/",
+                &crate::ids::escape(from.publisher),
+            ]
+            .concat(),
         };
         let content_hash = self.hash(&destination, &audience, &source);
         let made_id = self.made_id.as_deref();
@@ -151,39 +153,38 @@ impl<'a> Draft<'a> {
     /// Digest of what the publisher said: two requests with the same id and the same digest are a repeat, others a conflict.
     /// What ingest fills in differently each time (`time`) is not part of it.
     fn hash(&self, destination: &Destination, audience: &Audience, source: &str) -> String {
-        let mut parts: Vec<(&str, Cow<'_, str>)> = vec![
-            ("audience", audience.as_str().into()),
-            ("source", source.into()),
-            ("type", self.kind.as_ref().into()),
-        ];
-        match destination {
-            Destination::Room(room) => parts.push(("room", room.as_str().into())),
-            Destination::Users(users) => parts.push(("users", users.join("\n").into())),
-        }
-        let mut add = |name, value: Option<&str>| {
-            if let Some(value) = value {
-                parts.push((name, value.to_owned().into()));
-            }
+        let (room, users) = match destination {
+            Destination::Room(room) => (Some(room.as_str()), None),
+            Destination::Users(users) => (None, Some(users.join("\n"))),
         };
-        add("subject", self.subject.as_deref());
-        add("datacontenttype", self.datacontenttype.as_deref());
-        add("time", self.time.as_ref().map(|(given, _)| given.as_ref()));
-        add(
-            "expirytime",
-            self.expires.as_ref().map(|(given, _)| given.as_ref()),
-        );
-        add("statekey", self.statekey.as_deref());
-        add("priority", self.priority.map(Priority::as_str));
-        add("delivery", self.delivery.map(Delivery::as_str));
-        add("withdrawn", self.withdrawn.then_some("true"));
-        add("data", self.data.map(RawValue::get));
-        add("data_base64", self.data_base64.as_deref());
+        let given = [
+            ("audience", Some(audience.as_str())),
+            ("source", Some(source)),
+            ("type", Some(self.kind.as_ref())),
+            ("room", room),
+            ("users", users.as_deref()),
+            ("subject", self.subject.as_deref()),
+            ("datacontenttype", self.datacontenttype.as_deref()),
+            ("time", self.time.as_ref().map(|(given, _)| given.as_ref())),
+            (
+                "expirytime",
+                self.expires.as_ref().map(|(given, _)| given.as_ref()),
+            ),
+            ("statekey", self.statekey.as_deref()),
+            ("priority", self.priority.map(Priority::as_str)),
+            ("delivery", self.delivery.map(Delivery::as_str)),
+            ("withdrawn", self.withdrawn.then_some("true")),
+            ("data", self.data.map(RawValue::get)),
+            ("data_base64", self.data_base64.as_deref()),
+        ];
+        let mut parts = Vec::with_capacity(given.len() + self.extensions.len());
+        parts.extend(given.into_iter().filter_map(|(name, value)| Some((name, value?))));
         parts.extend(
             self.extensions
                 .iter()
-                .map(|(name, raw)| (name.as_ref(), Cow::Borrowed(raw.get()))),
+                .map(|(name, raw)| (name.as_ref(), raw.get())),
         );
         parts.sort_unstable();
-        digest22(parts.iter().flat_map(|(name, value)| [*name, value.as_ref()]))
+        digest22(parts.into_iter().flat_map(|(name, value)| [name, value]))
     }
 }

@@ -70,27 +70,33 @@ fn since_1970(micros: u64) -> String {
     let (secs, micros) = (micros / 1_000_000, micros % 1_000_000);
     let (year, month, day) = date(secs / 86_400);
     let of_day = secs % 86_400;
-    let mut text = String::with_capacity(27);
-    for (number, digits, end) in [
-        (year, 4, '-'),
-        (month, 2, '-'),
-        (day, 2, 'T'),
-        (of_day / 3_600, 2, ':'),
-        (of_day / 60 % 60, 2, ':'),
-        (of_day % 60, 2, '.'),
-        (micros, 6, 'Z'),
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    for (at, two) in [
+        (0, year / 100),
+        (2, year % 100),
+        (5, month),
+        (8, day),
+        (11, of_day / 3_600),
+        (14, of_day / 60 % 60),
+        (17, of_day % 60),
+        (20, micros / 10_000),
+        (22, micros / 100 % 100),
+        (24, micros % 100),
     ] {
-        put_digits(&mut text, number, digits);
-        text.push(end);
+        // Below 100, each.
+        let (tens, ones) = (two / 10 % 10, two % 10);
+        text[at] += u8::try_from(tens).unwrap_or_default();
+        text[at + 1] += u8::try_from(ones).unwrap_or_default();
     }
     // The fraction without the zeros it ends with, and without its point where nothing is left.
-    let end = text.trim_end_matches('Z').trim_end_matches('0').len();
-    text.truncate(end);
-    if text.ends_with('.') {
-        text.pop();
-    }
-    text.push('Z');
-    text
+    let zeros = text[20..26]
+        .iter()
+        .rev()
+        .take_while(|digit| **digit == b'0')
+        .count();
+    let end = if zeros == 6 { 19 } else { 26 - zeros };
+    text[end] = b'Z';
+    std::str::from_utf8(&text[..=end]).unwrap_or_default().to_owned()
 }
 
 /// Year, month and day of the month, so many days after 1970-01-01: counted from March, so that a leap day is a year's last, in eras of 400
@@ -107,15 +113,6 @@ fn date(days: u64) -> (u64, u64, u64) {
     let is_next = month >= 10;
     let month = if is_next { month - 9 } else { month + 3 };
     (era * 400 + year + u64::from(is_next), month, day)
-}
-
-fn put_digits(text: &mut String, number: u64, digits: u32) {
-    for place in (0..digits).rev() {
-        let digit = number / 10_u64.pow(place) % 10;
-        text.push(char::from(
-            b"0123456789"[usize::try_from(digit).unwrap_or_default()],
-        ));
-    }
 }
 
 #[cfg(test)]

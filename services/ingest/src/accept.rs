@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use roomcast_access::{Denied, Policy, Principal, Publish, Rights};
 use roomcast_chassis::jetstream::Outgoing;
@@ -279,25 +279,28 @@ impl Placement {
     #[must_use]
     pub fn outgoing(&self) -> Outgoing {
         let mut headers = HeaderMap::new();
-        headers.insert(header::PUBLISHER, ascii_json(&self.publisher).as_str());
+        // Names that are not looked at again, values that are not copied again: every event has them.
+        let mut put =
+            |name: &'static str, value: String| headers.insert(HeaderName::from_static(name), value);
+        put(header::PUBLISHER, ascii_json(&self.publisher));
         if self.class != Delivery::Ephemeral {
-            headers.insert(header::MSG_ID, self.msg_id.as_str());
-            headers.insert(header::HASH, self.hash.as_str());
+            put(header::MSG_ID, self.msg_id.clone());
+            put(header::HASH, self.hash.clone());
         }
         if let Some(key) = &self.key {
-            headers.insert(header::KEY, ascii_json(key).as_str());
+            put(header::KEY, ascii_json(key));
         }
         if self.withdrawn {
-            headers.insert(header::WITHDRAWN, "1");
+            put(header::WITHDRAWN, "1".to_owned());
         }
         if let Some(millis) = self.expires_millis {
-            headers.insert(header::EXPIRES, millis.to_string().as_str());
+            put(header::EXPIRES, millis.to_string());
         }
         if let Some(secs) = self.ttl_secs {
-            headers.insert(header::TTL, secs.to_string().as_str());
+            put(header::TTL, secs.to_string());
         }
         if let Some(place) = &self.queued {
-            headers.insert(header::QUEUED, place.as_str());
+            put(header::QUEUED, place.clone());
         }
         Outgoing {
             subject: self.subject.clone(),

@@ -51,7 +51,18 @@ pub enum Stranger {
 /// The value of a header that counts: the last, because the server appends its own.
 #[must_use]
 pub fn last<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
-    headers?.get_last(name).map(async_nats::HeaderValue::as_str)
+    // By a look at each, of which there are few: the map's own search makes a name of the text first, and hashes it.
+    let is_it = |(given, _): &(&async_nats::HeaderName, _)| AsRef::<str>::as_ref(*given) == name;
+    let (_, values) = headers?.iter().find(is_it)?;
+    values.last().map(async_nats::HeaderValue::as_str)
+}
+
+/// What the server says about who sent a message of a tenant's own user, as text: the same for all messages of a connection until its round
+/// trip is measured anew. `None`: of others, who say it themselves.
+#[must_use]
+pub fn said_by_server<'a>(inbound: &Inbound, headers: Option<&'a HeaderMap>) -> Option<&'a str> {
+    let is_own = inbound.origin == Origin::Tenant && last(headers, header::USER).is_none();
+    is_own.then(|| last(headers, header::REQUEST_INFO)).flatten()
 }
 
 fn request_info(headers: Option<&HeaderMap>) -> Option<RequestInfo> {

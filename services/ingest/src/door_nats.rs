@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use roomcast_access::Principal;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::Sender;
 use crate::answer::Answer;
 use crate::capacity::Place;
-use crate::claim::{Claimed, Stranger, claimed, last, publisher};
+use crate::claim::{Claimed, Stranger, claimed, last, publisher, said_by_server};
 use crate::door_http::BACKFILL;
 use crate::intake::{Intake, Request, Shape};
 use crate::metrics::Door;
@@ -28,14 +29,16 @@ use crate::now_micros;
 
 /// Senders remembered; beyond, all are forgotten and made anew.
 const SENDERS_MAX: usize = 1_024;
+/// Bytes of what the server says of one, who is not remembered where it is more.
+const SAID_BYTES_MAX: usize = 2_048;
 
 /// The door.
 #[derive(Debug)]
 pub struct NatsDoor {
     intake: Arc<Intake>,
     client: Client,
-    /// Under one generation of rights.
-    senders: HashMap<(Tenant, String), Option<Arc<Sender>>>,
+    /// Under one generation of rights; by what the server says of them, which is long to read. `None`: the policy does not list it.
+    senders: HashMap<Box<str>, (Tenant, Option<Arc<Sender>>), RandomState>,
     generation: u64,
 }
 
@@ -46,7 +49,7 @@ impl NatsDoor {
         Self {
             intake: Arc::new(intake),
             client,
-            senders: HashMap::new(),
+            senders: HashMap::default(),
             generation: 0,
         }
     }
@@ -133,8 +136,8 @@ impl NatsDoor {
             Ok(inbound) => inbound,
             Err(bad) => return Judged::unreadable(bad, headers),
         };
-        let claimed = match claimed(&inbound, headers) {
-            Ok(claimed) => claimed,
+        let sender = match self.sender(&inbound, headers) {
+            Ok(sender) => sender,
             Err(stranger) => {
                 if stranger == Stranger::ForgedUser {
                     self.intake.metrics.forged_user.inc();
@@ -142,7 +145,7 @@ impl NatsDoor {
                 return Judged::forbidden(inbound.tenant, headers);
             }
         };
-        match self.sender(&inbound.tenant, claimed) {
+        match sender {
             Some(sender) => {
                 let backfill = last(headers, BACKFILL) == Some("1");
                 Judged::Sender {
@@ -155,14 +158,26 @@ impl NatsDoor {
         }
     }
 
-    fn sender(&mut self, tenant: &Tenant, claimed: Claimed) -> Option<Arc<Sender>> {
+    /// Who sent a message; `None` when nothing allows them to publish.
+    fn sender(
+        &mut self,
+        inbound: &Inbound,
+        headers: Option<&HeaderMap>,
+    ) -> Result<Option<Arc<Sender>>, Stranger> {
         let in_force = self.intake.rights.now();
         if in_force.generation != self.generation {
             self.generation = in_force.generation;
             self.senders.clear();
         }
-        let user = match claimed {
-            Claimed::Aggregator => return Some(Arc::new(Sender::aggregator(tenant))),
+        let tenant = &inbound.tenant;
+        let said = said_by_server(inbound, headers).filter(|said| said.len() <= SAID_BYTES_MAX);
+        if let Some((of, sender)) = said.and_then(|said| self.senders.get(said))
+            && of == tenant
+        {
+            return Ok(sender.clone());
+        }
+        let sender = match claimed(inbound, headers)? {
+            Claimed::Aggregator => return Ok(Some(Arc::new(Sender::aggregator(tenant)))),
             Claimed::User(user) => {
                 let principal = Principal {
                     tenant: tenant.clone(),
@@ -174,21 +189,18 @@ impl NatsDoor {
                     issued_at: None,
                     token_id: None,
                 };
-                let decided = in_force.decide(&principal, now_micros() / 1_000_000).ok()?;
-                return Some(Arc::new(Sender::of_user(&principal, decided.rights)));
+                let decided = in_force.decide(&principal, now_micros() / 1_000_000).ok();
+                return Ok(decided.map(|decided| Arc::new(Sender::of_user(&principal, decided.rights))));
             }
-            Claimed::Publisher(user) => user,
+            Claimed::Publisher(user) => Sender::of_nats_user(tenant, &user, &in_force.policy).map(Arc::new),
         };
-        let key = (tenant.clone(), user);
-        if let Some(sender) = self.senders.get(&key) {
-            return sender.clone();
+        if let Some(said) = said {
+            if self.senders.len() >= SENDERS_MAX {
+                self.senders.clear();
+            }
+            self.senders.insert(said.into(), (tenant.clone(), sender.clone()));
         }
-        if self.senders.len() >= SENDERS_MAX {
-            self.senders.clear();
-        }
-        let sender = Sender::of_nats_user(tenant, &key.1, &in_force.policy).map(Arc::new);
-        self.senders.insert(key, sender.clone());
-        sender
+        Ok(sender)
     }
 }
 

@@ -1,8 +1,9 @@
 //! The metrics of ingest, each declared once. Labels are closed enums, but for the first 50 tenants and the streams.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use roomcast_chassis::jetstream::StreamInfo;
 use roomcast_chassis::metrics::Metrics;
@@ -140,20 +141,43 @@ pub struct Declared {
 struct Tenants {
     events: IntCounterVec,
     bytes: IntCounterVec,
-    named: Mutex<HashSet<Tenant>>,
+    named: Mutex<HashMap<Tenant, Usage, RandomState>>,
+}
+
+/// What one tenant publishes.
+#[derive(Debug)]
+struct Usage {
+    events: IntCounter,
+    bytes: IntCounter,
+}
+
+impl Usage {
+    fn add(&self, events: u64, bytes: u64) {
+        self.events.inc_by(events);
+        self.bytes.inc_by(bytes);
+    }
 }
 
 impl Tenants {
-    /// What stands for a tenant: its name, or one word for all beyond the first [`TENANTS_MAX`].
-    fn label<'a>(&self, tenant: &'a Tenant) -> &'a str {
+    /// Counts for a tenant; all beyond the first [`TENANTS_MAX`] are counted as one.
+    fn add(&self, tenant: &Tenant, events: u64, bytes: u64) {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        if !named.contains(tenant) {
-            if named.len() >= TENANTS_MAX {
-                return OTHER_TENANTS;
-            }
-            named.insert(tenant.clone());
+        if let Some(usage) = named.get(tenant) {
+            return usage.add(events, bytes);
         }
-        tenant.as_str()
+        if named.len() >= TENANTS_MAX {
+            return self.usage(OTHER_TENANTS).add(events, bytes);
+        }
+        let usage = self.usage(tenant.as_str());
+        usage.add(events, bytes);
+        named.insert(tenant.clone(), usage);
+    }
+
+    fn usage(&self, label: &str) -> Usage {
+        Usage {
+            events: self.events.with_label_values(&[label]),
+            bytes: self.bytes.with_label_values(&[label]),
+        }
     }
 }
 
@@ -423,9 +447,7 @@ impl IngestMetrics {
 
     /// A tenant's events were taken, of so many bytes together.
     pub fn usage(&self, tenant: &Tenant, events: u64, bytes: u64) {
-        let label = self.tenants.label(tenant);
-        self.tenants.events.with_label_values(&[label]).inc_by(events);
-        self.tenants.bytes.with_label_values(&[label]).inc_by(bytes);
+        self.tenants.add(tenant, events, bytes);
     }
 
     /// A queue is left for a moment; `reason` comes from a closed set.

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use roomcast_chassis::bucket::{Bucket, Rate};
+use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::accept::{May, Sender};
@@ -47,12 +49,9 @@ impl Whose {
         }
     }
 
-    /// The key in the book; a tenant has no slash.
-    fn key(self, sender: &Sender) -> String {
-        match self {
-            Whose::Publisher => [sender.tenant.as_str(), "/", &sender.publisher].concat(),
-            Whose::Tenant => sender.tenant.as_str().to_owned(),
-        }
+    fn holder(self, sender: &Sender) -> Holder {
+        let publisher = (self == Whose::Publisher).then(|| Arc::clone(&sender.publisher));
+        Holder(sender.tenant.clone(), publisher)
     }
 
     fn named(self, sender: &Sender) -> String {
@@ -86,7 +85,11 @@ struct Account {
     requests: usize,
 }
 
-type Book = HashMap<String, Account>;
+/// A tenant, or one publisher of it. Made without a copy of their names: every event asks several times.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Holder(Tenant, Option<Arc<str>>);
+
+type Book = HashMap<Holder, Account, RandomState>;
 
 /// The book of what publishers and tenants have taken. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -101,7 +104,7 @@ pub struct Quotas {
 #[derive(Debug)]
 pub struct Share {
     book: Arc<Mutex<Book>>,
-    keys: [String; 2],
+    holders: [Holder; 2],
 }
 
 impl Quotas {
@@ -130,10 +133,10 @@ impl Quotas {
             return Ok(None);
         }
         let now_millis = self.now_millis();
-        let keys = Whose::ALL.map(|whose| whose.key(sender));
+        let holders = Whose::ALL.map(|whose| whose.holder(sender));
         let mut book = self.book();
-        for (whose, key) in Whose::ALL.into_iter().zip(&keys) {
-            let Some(account) = book.get(key) else { continue };
+        for (whose, holder) in Whose::ALL.into_iter().zip(&holders) {
+            let Some(account) = book.get(holder) else { continue };
             let most = self.limits.requests_max(whose);
             if account.requests >= most {
                 drop(book);
@@ -146,19 +149,19 @@ impl Quotas {
                 return Err(self.too_fast(sender, whose, wait_millis));
             }
         }
-        if !make_room(&mut book, &keys, now_millis) {
+        if !make_room(&mut book, &holders, now_millis) {
             drop(book);
             return Err(self.too_many_requests(sender, Whose::Publisher, 0));
         }
-        for key in &keys {
-            match book.get_mut(key) {
+        for holder in &holders {
+            match book.get_mut(holder) {
                 Some(account) => account.requests += 1,
-                None => book.entry(key.clone()).or_default().requests = 1,
+                None => book.entry(holder.clone()).or_default().requests = 1,
             }
         }
         Ok(Some(Share {
             book: Arc::clone(&self.book),
-            keys,
+            holders,
         }))
     }
 
@@ -172,21 +175,20 @@ impl Quotas {
         }
         let now_millis = self.now_millis();
         let mut book = self.book();
-        let mut taken = Vec::with_capacity(2);
-        for whose in Whose::ALL {
-            let (key, rate) = (whose.key(sender), self.limits.rate(whose));
-            let mut bucket = book.get(&key).map(|account| account.events).unwrap_or_default();
+        let mut taken = Whose::ALL.map(|whose| (whose.holder(sender), Bucket::default()));
+        for (whose, (holder, bucket)) in Whose::ALL.into_iter().zip(&mut taken) {
+            let rate = self.limits.rate(whose);
+            *bucket = book.get(holder).map(|account| account.events).unwrap_or_default();
             let cost = u64::try_from(events).unwrap_or(u64::MAX).min(rate.burst);
             if !bucket.take(now_millis, cost, rate) {
                 let wait_millis = bucket.wait_millis_for(now_millis, cost, rate);
                 drop(book);
                 return Err(self.too_fast(sender, whose, wait_millis));
             }
-            taken.push((key, bucket));
         }
-        for (key, bucket) in taken {
+        for (holder, bucket) in taken {
             // Whoever has a share is listed; without one (a broadcast) there is nothing to keep.
-            if let Some(account) = book.get_mut(&key) {
+            if let Some(account) = book.get_mut(&holder) {
                 account.events = bucket;
             }
         }
@@ -238,13 +240,13 @@ fn is_counted(sender: &Sender) -> bool {
     }
 }
 
-/// Whether these keys are in the book or fit into it; those that rest make room.
-fn make_room(book: &mut Book, keys: &[String; 2], now_millis: u64) -> bool {
-    if book.len() + keys.len() <= COUNTED_MAX {
+/// Whether these are in the book or fit into it; those that rest make room.
+fn make_room(book: &mut Book, holders: &[Holder; 2], now_millis: u64) -> bool {
+    if book.len() + holders.len() <= COUNTED_MAX {
         return true;
     }
     let fits = |book: &Book| {
-        let new = keys.iter().filter(|key| !book.contains_key(*key)).count();
+        let new = holders.iter().filter(|one| !book.contains_key(*one)).count();
         book.len() + new <= COUNTED_MAX
     };
     if !fits(book) {
@@ -256,8 +258,8 @@ fn make_room(book: &mut Book, keys: &[String; 2], now_millis: u64) -> bool {
 impl Drop for Share {
     fn drop(&mut self) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in &self.keys {
-            if let Some(account) = book.get_mut(key) {
+        for holder in &self.holders {
+            if let Some(account) = book.get_mut(holder) {
                 account.requests -= 1;
             }
         }

@@ -76,6 +76,9 @@ enum Command {
         /// How many events.
         #[arg(long, default_value_t = 20_000)]
         events: usize,
+        /// How many NATS servers: 1, or 3 with a copy of everything on each.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3))]
+        nats_nodes: u32,
         /// Runs `COMMAND PID` beside it (PID: ingest's), e.g. a profiler; waits for its end.
         #[arg(long)]
         beside: Option<String>,
@@ -192,9 +195,12 @@ async fn one(command: Command, bench: &mut Bench) -> anyhow::Result<()> {
         }
         Command::Kill(load) => killed::run(bench, &load).await,
         Command::Storm(load) => storm::run(bench, &load).await,
-        Command::Ingest { door, events, beside } => {
-            ingest::one_door(bench, door, events, beside.as_deref()).await
-        }
+        Command::Ingest {
+            door,
+            events,
+            nats_nodes,
+            beside,
+        } => ingest::one_door(bench, door, events, nats_nodes, beside.as_deref()).await,
         Command::Catchup { events, rounds } => catchup::run(bench, events, rounds, 3).await,
         Command::Capture { rows, rounds } => capture::run(bench, rows, rounds).await,
         Command::Start { rounds } => catchup::starts(bench, rounds).await,

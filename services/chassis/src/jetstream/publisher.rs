@@ -143,7 +143,7 @@ impl Publisher {
         let place = Arc::clone(&shared.window).acquire_owned().await;
         let place = place.map_err(|closed| PublishError::Client(closed.to_string()))?;
         let (token, pending) = shared.register(place)?;
-        let reply = format!("{}.{token}", shared.inbox);
+        let reply = shared.reply(token);
         let Outgoing {
             subject,
             headers,
@@ -222,6 +222,12 @@ impl Pending {
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the acknowledgement of a message goes.
+    fn reply(&self, token: u64) -> String {
+        // Not by `format!`: every event has such a subject.
+        [&self.inbox, ".", itoa::Buffer::new().format(token)].concat()
     }
 
     fn register(self: &Arc<Self>, place: OwnedSemaphorePermit) -> Result<(u64, Pending), PublishError> {

@@ -164,10 +164,11 @@ pub async fn one_door(
     bench: &mut Bench,
     door: Door,
     events: usize,
+    nats_nodes: u32,
     beside: Option<&str>,
 ) -> anyhow::Result<()> {
     let apart = Apart::begin()?;
-    let system = System::start(None, &[])?;
+    let system = System::on_nodes(nats_nodes)?;
     let ingest = system.stack.pid("ingest-1");
     apart.give(ingest)?;
     for (events, beside) in [(events / 10, None), (events, beside)] {

@@ -87,6 +87,18 @@ impl System {
         Self::start_with(None, &[], options)
     }
 
+    /// On so many NATS servers, 1 or 3, with a copy of everything on each.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub fn on_nodes(nats_nodes: u32) -> anyhow::Result<Self> {
+        let options = Options {
+            nats_nodes,
+            ..Options::default()
+        };
+        Self::start_with(None, &[], options)
+    }
+
     /// Follows a database by a mapping.
     ///
     /// # Errors
