@@ -114,10 +114,9 @@ pub(crate) fn member(out: &mut String, name: &str, value: &str) {
 
 /// Appends a JSON string. Most need no escapes, and are not made twice.
 fn string(out: &mut String, value: &str) {
-    if value
-        .bytes()
-        .any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\')
-    {
+    let escapes = |byte| byte < 0x20 || byte == b'"' || byte == b'\\';
+    // To the end, found or not: so many bytes are looked at together.
+    if value.bytes().fold(false, |found, byte| found | escapes(byte)) {
         out.push_str(&crate::refusal::to_json(&value));
         return;
     }

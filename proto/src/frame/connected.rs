@@ -90,8 +90,9 @@ fn put<M: serde::Serialize>(out: &mut Vec<u8>, name: &str, value: &M) {
 /// Nearly all texts are of letters, digits and a few marks: what needs no escape is copied.
 fn put_text(out: &mut Vec<u8>, name: &str, text: &str) {
     out.extend_from_slice(name.as_bytes());
-    let plain = |b: &u8| (b' '..=b'~').contains(b) && !matches!(b, b'"' | b'\\');
-    if !text.as_bytes().iter().all(plain) {
+    let escapes = |b: u8| !(b' '..=b'~').contains(&b) || matches!(b, b'"' | b'\\');
+    // To the end, found or not: so many bytes are looked at together.
+    if text.bytes().fold(false, |found, b| found | escapes(b)) {
         return put_json(out, text);
     }
     out.push(b'"');

@@ -34,7 +34,9 @@ pub(crate) fn members<const N: usize>(
     bytes: &[u8],
     names: &[&str; N],
 ) -> Result<Members<N>, serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    // Once for all, instead of string by string.
+    let text = std::str::from_utf8(bytes).map_err(|_| de::Error::custom("not UTF-8"))?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let read = reader.deserialize_map(Named(names))?;
     reader.end()?;
     Ok(read)

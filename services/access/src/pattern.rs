@@ -99,13 +99,21 @@ impl Pattern {
     }
 
     fn matches_with(&self, room: &Room, holds: impl Fn(usize, &str) -> bool) -> bool {
-        let mut tokens = room.tokens();
-        let all = self.tokens.iter().all(|mine| match (mine, tokens.next()) {
-            (Token::Plain(plain), Some(token)) => **plain == *token,
-            (Token::Claim(claim), Some(token)) => holds(*claim, token),
-            (_, None) => false,
-        });
-        all && tokens.next().is_none() && !room.is_personal()
+        let mut rest = Some(room.as_str());
+        for mine in &self.tokens {
+            let Some(text) = rest else { return false };
+            let end = text.bytes().position(|byte| byte == b'.');
+            let token = &text[..end.unwrap_or(text.len())];
+            let fits = match mine {
+                Token::Plain(plain) => **plain == *token,
+                Token::Claim(claim) => holds(*claim, token),
+            };
+            if !fits {
+                return false;
+            }
+            rest = end.map(|end| &text[end + 1..]);
+        }
+        rest.is_none() && !room.is_personal()
     }
 
     /// The rooms that this pattern opens to the holder of `values`, in order; at most `names_max` names are tried.

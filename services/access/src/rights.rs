@@ -88,8 +88,8 @@ impl Rights {
     /// # Errors
     /// [`Denied`] for a room that is not there and for one that is not the holder's: answer `forbidden` to both.
     pub fn subscribe(&self, room: &Room) -> Result<Subscribe, Denied> {
-        let view = self.view(room, |entry| entry.subscribe)?;
-        let history = room.is_personal() || self.holds(room, |entry| entry.history);
+        let ([open, history], rules) = self.asked(room, |entry| [entry.subscribe, entry.history]);
+        let view = self.view(room, open, rules)?;
         let flush_millis = self.0.policy.flush_millis(room);
         Ok(Subscribe {
             view,
@@ -103,8 +103,9 @@ impl Rights {
     /// # Errors
     /// [`Denied`], as for [`Rights::subscribe`].
     pub fn history(&self, room: &Room) -> Result<History, Denied> {
+        let ([open], rules) = self.asked(room, |entry| [entry.history]);
         Ok(History {
-            view: self.view(room, |entry| entry.history)?,
+            view: self.view(room, open, rules)?,
         })
     }
 
@@ -116,8 +117,9 @@ impl Rights {
         if room.is_personal() {
             return Err(Denied(()));
         }
+        let ([open], rules) = self.asked(room, |entry| [entry.presence]);
         Ok(Presence {
-            view: self.view(room, |entry| entry.presence)?,
+            view: self.view(room, open, rules)?,
         })
     }
 
@@ -237,15 +239,9 @@ impl Rights {
         })
     }
 
-    fn view(&self, room: &Room, right: impl Fn(&Entry) -> Option<PermissionId>) -> Result<View, Denied> {
-        let own = self.0.personal.as_ref().ok_or(Denied(()))?;
-        let (open, rules) = if room.is_personal() {
-            // No entry is about personal rooms.
-            (room == own, 0)
-        } else {
-            self.open_under(room, right)
-        };
-        if !open {
+    /// What the holder sees of a room that is `open` to it. A listed publisher sees nothing.
+    fn view(&self, room: &Room, open: bool, rules: u128) -> Result<View, Denied> {
+        if !open || self.0.personal.is_none() {
             return Err(Denied(()));
         }
         let (class, redaction) = self.redaction(rules);
@@ -258,15 +254,25 @@ impl Rights {
         })
     }
 
-    /// Whether any entry that opens the room asks for a permission that the holder has; and the rules of all that open it, bit by bit,
-    /// but for those that the holder is spared. Rights add up over entries, and so do redactions: an entry that opens a room does not
-    /// undo what another one hides in it.
-    fn open_under(&self, room: &Room, right: impl Fn(&Entry) -> Option<PermissionId>) -> (bool, u128) {
+    /// For each right, whether any entry that opens the room asks for a permission that the holder has; and the rules of all that open
+    /// it, bit by bit, but for those that the holder is spared. Rights add up over entries, and so do redactions: an entry that opens a
+    /// room does not undo what another one hides in it. In one walk, however many rights are asked for.
+    fn asked<const N: usize>(
+        &self,
+        room: &Room,
+        rights: impl Fn(&Entry) -> [Option<PermissionId>; N],
+    ) -> ([bool; N], u128) {
+        if room.is_personal() {
+            // No entry is about personal rooms.
+            return ([self.0.personal.as_ref() == Some(room); N], 0);
+        }
         let (policy, permissions) = (&self.0.policy, &self.0.permissions);
-        let (mut open, mut rules) = (false, 0_u128);
+        let (mut open, mut rules) = ([false; N], 0_u128);
         let entries = policy.candidates(room);
         for entry in entries.filter(|entry| self.is_open(entry, room)) {
-            open |= right(entry).is_some_and(|asked| permissions.holds(asked));
+            for (open, right) in open.iter_mut().zip(rights(entry)) {
+                *open |= right.is_some_and(|asked| permissions.holds(asked));
+            }
             for rule in &entry.rules {
                 rules |= u128::from(!permissions.holds(policy.rules[*rule].unless)) << rule;
             }
