@@ -50,7 +50,7 @@ const WHY: [(&str, &str); 5] = [
     ),
     (
         "kill",
-        "the slowest few of some hundred events decide: they wait for the kernel to end the dead process's sockets, or in ingest, NATS or the gateway's reader for one of two cores that the return takes. Those who come rest for six parts of seven meanwhile. The whole gateway with a lower priority (`nice`) comes to 1.4; a process cannot give that to its newcomers alone.",
+        "the slowest few of some hundred events decide: they wait for the kernel to end the dead process's sockets, or in ingest, NATS or the gateway's reader for one of two cores that the return takes. Those who come rest for eight parts of nine meanwhile. The whole gateway with a lower priority (`nice`) comes to 1.4; a process cannot give that to its newcomers alone.",
     ),
 ];
 
