@@ -74,7 +74,7 @@ pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     let mut rest = text;
     while !rest.is_empty() {
-        // What follows a plain run begins a character or is within one: the run itself is whole.
+        // Bytes of tokens are ASCII, so a character begins behind them.
         let plain = rest.bytes().take_while(|b| is_token_byte(*b)).count();
         let (run, after) = rest.split_at(plain);
         out.push_str(run);
