@@ -123,13 +123,17 @@ mod tests {
 
     use super::*;
 
-    #[track_caller]
-    fn check(subject: &str, headers: &[(&str, &str)], expected: Result<Claimed, Stranger>) {
-        let inbound = subject::parse_inbound(subject).unwrap();
+    fn message(subject: &str, headers: &[(&str, &str)]) -> (Inbound, HeaderMap) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, *value);
         }
+        (subject::parse_inbound(subject).unwrap(), map)
+    }
+
+    #[track_caller]
+    fn check(subject: &str, headers: &[(&str, &str)], expected: Result<Claimed, Stranger>) {
+        let (inbound, map) = message(subject, headers);
         assert_eq!(claimed(&inbound, Some(&map)), expected, "{subject} {headers:?}");
     }
 
@@ -160,6 +164,32 @@ mod tests {
             &[("Nats-Request-Info", "x")],
             Err(Stranger::Unnamed),
         );
+    }
+
+    #[test]
+    fn a_sender_is_remembered_by_the_servers_word_alone() {
+        let erp = r#"{"acc":"main","user":"erp"}"#;
+        let info = ("Nats-Request-Info", erp);
+        for (subject, headers, said) in [
+            ("in.main.a.all", vec![info], Some(erp)),
+            (
+                "in.main.a.all",
+                vec![("Nats-Request-Info", "forged"), info],
+                Some(erp),
+            ),
+            ("in.main.a.all", vec![], None),
+            // Who was good before and says now that it speaks for a user is looked at anew.
+            ("in.main.a.all", vec![info, ("Rc-User", "\"u1\"")], None),
+            ("in.GW.main.a.all", vec![info, ("Rc-User", "\"u1\"")], None),
+            ("in.AGG.main.a.all", vec![info], None),
+        ] {
+            let (inbound, map) = message(subject, &headers);
+            assert_eq!(
+                said_by_server(&inbound, Some(&map)),
+                said,
+                "{subject} {headers:?}"
+            );
+        }
     }
 
     #[test]
