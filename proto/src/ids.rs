@@ -279,9 +279,10 @@ impl Room {
         self.0.starts_with("user.")
     }
 
-    /// The tokens between the dots.
-    pub fn tokens(&self) -> std::str::Split<'_, char> {
-        self.0.split('.')
+    /// The tokens between the dots, as bytes: the search in text does not pay for tokens this short, and whoever comes in asks for
+    /// several rooms, several times each.
+    pub fn tokens(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.as_bytes().split(|byte| *byte == b'.')
     }
 }
 

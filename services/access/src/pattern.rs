@@ -87,9 +87,11 @@ impl Pattern {
     /// Whether `room` is one of the rooms that this pattern opens to the holder of `values`. Personal rooms never are.
     pub(crate) fn matches(&self, room: &Room, values: &ClaimValues) -> bool {
         self.matches_with(room, |claim, token| {
-            values
-                .get(claim)
-                .is_some_and(|values| values.binary_search_by(|value| (**value).cmp(token)).is_ok())
+            values.get(claim).is_some_and(|values| {
+                values
+                    .binary_search_by(|value| value.as_bytes().cmp(token))
+                    .is_ok()
+            })
         })
     }
 
@@ -98,22 +100,14 @@ impl Pattern {
         self.matches_with(room, |_, _| true)
     }
 
-    fn matches_with(&self, room: &Room, holds: impl Fn(usize, &str) -> bool) -> bool {
-        let mut rest = Some(room.as_str());
-        for mine in &self.tokens {
-            let Some(text) = rest else { return false };
-            let end = text.bytes().position(|byte| byte == b'.');
-            let token = &text[..end.unwrap_or(text.len())];
-            let fits = match mine {
-                Token::Plain(plain) => **plain == *token,
-                Token::Claim(claim) => holds(*claim, token),
-            };
-            if !fits {
-                return false;
-            }
-            rest = end.map(|end| &text[end + 1..]);
-        }
-        rest.is_none() && !room.is_personal()
+    fn matches_with(&self, room: &Room, holds: impl Fn(usize, &[u8]) -> bool) -> bool {
+        let mut tokens = room.tokens();
+        let all = self.tokens.iter().all(|mine| match (mine, tokens.next()) {
+            (Token::Plain(plain), Some(token)) => plain.as_bytes() == token,
+            (Token::Claim(claim), Some(token)) => holds(*claim, token),
+            (_, None) => false,
+        });
+        all && tokens.next().is_none() && !room.is_personal()
     }
 
     /// The rooms that this pattern opens to the holder of `values`, in order; at most `names_max` names are tried.

@@ -88,8 +88,7 @@ impl Rights {
     /// # Errors
     /// [`Denied`] for a room that is not there and for one that is not the holder's: answer `forbidden` to both.
     pub fn subscribe(&self, room: &Room) -> Result<Subscribe, Denied> {
-        let ([open, history], rules) = self.asked(room, |entry| [entry.subscribe, entry.history]);
-        let view = self.view(room, open, rules)?;
+        let (view, [_, history]) = self.view(room, |entry| [entry.subscribe, entry.history])?;
         let flush_millis = self.0.policy.flush_millis(room);
         Ok(Subscribe {
             view,
@@ -103,10 +102,8 @@ impl Rights {
     /// # Errors
     /// [`Denied`], as for [`Rights::subscribe`].
     pub fn history(&self, room: &Room) -> Result<History, Denied> {
-        let ([open], rules) = self.asked(room, |entry| [entry.history]);
-        Ok(History {
-            view: self.view(room, open, rules)?,
-        })
+        let (view, _) = self.view(room, |entry| [entry.history])?;
+        Ok(History { view })
     }
 
     /// Whether the holder may see who is in a room. Personal rooms show nobody.
@@ -117,10 +114,8 @@ impl Rights {
         if room.is_personal() {
             return Err(Denied(()));
         }
-        let ([open], rules) = self.asked(room, |entry| [entry.presence]);
-        Ok(Presence {
-            view: self.view(room, open, rules)?,
-        })
+        let (view, _) = self.view(room, |entry| [entry.presence])?;
+        Ok(Presence { view })
     }
 
     /// Whether the holder may publish to a room as a service, over HTTP or NATS.
@@ -239,25 +234,32 @@ impl Rights {
         })
     }
 
-    /// What the holder sees of a room that is `open` to it. A listed publisher sees nothing.
-    fn view(&self, room: &Room, open: bool, rules: u128) -> Result<View, Denied> {
-        if !open || self.0.personal.is_none() {
+    /// What the holder sees of a room that the first of these rights opens to it, and which of them it has. A listed publisher sees
+    /// nothing.
+    fn view<const N: usize>(
+        &self,
+        room: &Room,
+        rights: impl Fn(&Entry) -> [Option<PermissionId>; N],
+    ) -> Result<(View, [bool; N]), Denied> {
+        let (held, rules) = self.open_under(room, rights);
+        if held.first() != Some(&true) || self.0.personal.is_none() {
             return Err(Denied(()));
         }
         let (class, redaction) = self.redaction(rules);
-        Ok(View {
+        let view = View {
             tenant: self.0.tenant.clone(),
             room: room.clone(),
             audiences: self.0.audiences,
             redaction,
             class,
-        })
+        };
+        Ok((view, held))
     }
 
     /// For each right, whether any entry that opens the room asks for a permission that the holder has; and the rules of all that open
     /// it, bit by bit, but for those that the holder is spared. Rights add up over entries, and so do redactions: an entry that opens a
     /// room does not undo what another one hides in it. In one walk, however many rights are asked for.
-    fn asked<const N: usize>(
+    fn open_under<const N: usize>(
         &self,
         room: &Room,
         rights: impl Fn(&Entry) -> [Option<PermissionId>; N],

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use bench::ingest::Door;
 use bench::load::Load;
 use bench::{Bench, Length, bells, capture, catchup, fanout, growth, ingest, killed, slow, storm};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -77,7 +78,7 @@ enum Command {
         #[arg(long, default_value_t = 20_000)]
         events: usize,
         /// How many NATS servers: 1, or 3 with a copy of everything on each.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3))]
+        #[arg(long, default_value = "1", value_parser = PossibleValuesParser::new(["1", "3"]).try_map(|nodes| nodes.parse::<u32>()))]
         nats_nodes: u32,
         /// Runs `COMMAND PID` beside it (PID: ingest's), e.g. a profiler; waits for its end.
         #[arg(long)]

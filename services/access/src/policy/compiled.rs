@@ -169,8 +169,7 @@ impl Compiled {
 
     /// The entries whose shape fits the room; whether claims fit is the caller's to ask.
     pub(crate) fn candidates(&self, room: &Room) -> impl Iterator<Item = &Entry> {
-        // Counted by their dots: whoever comes in asks for several rooms, several times each.
-        let tokens = 1 + room.as_str().bytes().filter(|byte| *byte == b'.').count();
+        let tokens = room.tokens().count();
         let with_claims = self.with_claims.get(tokens).map_or(&[][..], Vec::as_slice);
         self.plain
             .get(room.as_str())

@@ -325,9 +325,5 @@ pub(super) fn name(connection: &Connection) -> String {
 
 /// A connection's number as it is shown.
 pub(super) fn shown(number: u64) -> String {
-    // Not by `format!`: whoever comes in is told.
-    let hex =
-        |byte: u8| [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]));
-    let digits = number.to_be_bytes().into_iter().flat_map(hex);
-    std::iter::once('c').chain(digits).collect()
+    format!("c{number:016x}")
 }
