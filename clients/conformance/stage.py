@@ -73,7 +73,8 @@ class Stage:
     async def start_client(self):
         """Starts the command, with its address and token in the environment."""
         address = f"http://127.0.0.1:{self.port}"
-        environment = {**os.environ, "ROOMCAST_GATEWAY": address, "ROOMCAST_VIEWER_TOKEN": TOKEN, "ROOMCAST_ROOM": ROOM}
+        # What a killed client leaves behind goes with the folder.
+        environment = {**os.environ, "ROOMCAST_GATEWAY": address, "ROOMCAST_VIEWER_TOKEN": TOKEN, "ROOMCAST_ROOM": ROOM, "TMPDIR": self.folder}
         words = [word.replace("{cursor_file}", os.path.join(self.folder, "cursor")) for word in self.command]
         pipe = asyncio.subprocess.PIPE
         # A group of its own, so that what the command starts (`go run`) ends with it.

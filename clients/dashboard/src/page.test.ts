@@ -1,13 +1,13 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import type { CloudEvent } from 'roomcast';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { faceOf } from './badge.js';
 import { Format } from './format.js';
 import { readKey, readStatus } from './metric.js';
 import { markOf, readPage } from './page.js';
 import { placeOf, placesOf } from './places.js';
 import { PageError } from './read.js';
-import { read, USUAL } from './settings.js';
+import { choose, read, settings, USUAL } from './settings.js';
 import { segments } from './sparkline.js';
 
 const VIEW = { id: 'desk', label: 'Desk', cards: [{ metric: 'revenue', label: 'Revenue', format: 'currency' }], lists: [{ id: 'l', title: 'L', rooms: ['b'] }] };
@@ -64,6 +64,13 @@ describe('page configuration', () => {
 
   it.each([[null, USUAL], ['{', USUAL], ['7', USUAL], ['{"sounds":true,"volume":9}', { ...USUAL, sounds: true }], ['{"desktop":true,"volume":0}', { ...USUAL, desktop: true, volume: 0 }]])('choices %s are %o', (text, expected) => {
     expect(read(text)).toEqual(expected);
+  });
+
+  it('a choice is shown at once, not with the next frame', () => {
+    const watcher = vi.fn();
+    settings.subscribe(watcher);
+    choose({ volume: 1 });
+    expect(watcher).toHaveBeenCalledTimes(1);
   });
 });
 

@@ -21,6 +21,8 @@ export const settings = new Store<Settings>(read(stored()));
 /** Changes some of them and remembers it. */
 export function choose(change: Partial<Settings>): void {
   settings.update((before) => ({ ...before, ...change }));
+  // With the next frame would be too late: React turns a switch back until then.
+  settings.tell();
   try {
     localStorage.setItem(KEY, JSON.stringify(settings.now));
   } catch {

@@ -69,7 +69,10 @@ describe('preferences', () => {
 
   it('are set for everybody of the user, or refused and unchanged', async () => {
     await answer({ preferences: { version: 1, preferences: {} } });
+    const watcher = vi.fn();
+    store.subscribe(watcher);
     const set = store.set({ mute: { types: ['order'], rooms: [] }, quiet: null });
+    expect(watcher, 'not with the next frame').toHaveBeenCalledTimes(1);
     await settle();
     expect(store.get().preferences.mute, 'at once').toEqual({ types: ['order'], rooms: [] });
     expect(await answer({ preferences: { version: 2, preferences: { mute: { types: ['order'] } } } })).toEqual({ set: { mute: { types: ['order'], rooms: [] }, quiet: null } });

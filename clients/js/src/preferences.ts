@@ -86,6 +86,8 @@ function make(client: RoomcastClient): PreferencesStore {
     wishes.add(change);
     const show = (): void => cell.set({ ...cell.get(), preferences: shown() });
     show();
+    // With the next frame would be too late: a controlled switch is turned back until then.
+    cell.tell();
     try {
       await ask({ set: change });
     } finally {

@@ -8,7 +8,7 @@
 export interface Store<T> {
   /** The present value: the same object until it changes. */
   get(): T;
-  /** Calls the listener after changes, at most once per frame. Returns how to stop. */
+  /** Calls the listener after changes, at most once per frame, and at once after what a reader sets here. Returns how to stop. */
   subscribe(listener: () => void): () => void;
 }
 

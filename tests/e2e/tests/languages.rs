@@ -182,6 +182,8 @@ impl Subscriber {
             .current_dir(&self.folder)
             .env("ROOMCAST_GATEWAY", &stack.gateways()[0])
             .env("ROOMCAST_VIEWER_TOKEN", stack.signer.token("watcher", &["staff"]))
+            // What a killed one leaves behind goes with the folder.
+            .env("TMPDIR", &self.folder)
             .stdin(Stdio::null())
             .stdout(append("printed")?)
             .stderr(append("complaints")?)
