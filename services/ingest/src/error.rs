@@ -36,6 +36,9 @@ pub fn not_stored(error: &PublishError, perhaps_stored: bool, id: &str) -> Refus
             Code::TooLarge,
             "with what ingest fills in, the event is larger than the stream takes",
         ),
+        PublishError::Refused(refusal) if refusal.is_full() => {
+            unavailable("the stream is full: it takes nothing before its operator gives it room")
+        }
         PublishError::Refused(refusal) if refusal.retryable() => {
             unavailable("the stream takes nothing at the moment")
         }

@@ -13,6 +13,8 @@ pub mod code {
     pub const NO_MESSAGE: u64 = 10_037;
     /// No message at this position, said to whoever would take it away.
     pub const NO_SEQUENCE: u64 = 10_043;
+    /// The store took the message not; why is in the description alone.
+    pub const STORE_FAILED: u64 = 10_077;
     /// No such stream.
     pub const NO_STREAM: u64 = 10_059;
     /// The name is in use with another configuration.
@@ -53,6 +55,14 @@ impl Refusal {
                 self.err_code,
                 NOT_AVAILABLE | INSUFFICIENT_RESOURCES | DUPLICATE_IN_PROCESS | TOO_MANY_REQUESTS
             )
+    }
+
+    /// Whether the stream has as many bytes or messages as it may have and forgets none for new ones.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let said = self.description.as_str();
+        self.err_code == code::STORE_FAILED
+            && matches!(said, "maximum bytes exceeded" | "maximum messages exceeded")
     }
 }
 
@@ -188,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_may_be_tried_again() {
-        check(503, 10_077, true);
+        check(503, code::STORE_FAILED, true);
         check(503, code::NOT_AVAILABLE, true);
         check(503, code::INSUFFICIENT_RESOURCES, true);
         check(409, code::DUPLICATE_IN_PROCESS, true);

@@ -449,3 +449,54 @@ async fn who_is_refused_is_on_record() {
         "{said}"
     );
 }
+
+/// State is never forgotten for newer state.
+#[tokio::test]
+async fn a_full_stream_of_state_says_so_and_takes_it_again_when_there_is_room() {
+    let Some(ingest) = Ingest::start().await else {
+        return;
+    };
+    let admin = ingest.nats.connect("admin").await;
+    let keep = async |bytes: u64| {
+        let info = ingest.streams.stream_info("STATE").await.unwrap().unwrap();
+        let mut config = info.config;
+        let before = config["max_bytes"].as_u64().unwrap();
+        config["max_bytes"] = bytes.into();
+        let update = admin.request("$JS.API.STREAM.UPDATE.STATE", config.to_string().into());
+        let answer: Value = serde_json::from_slice(&update.await.unwrap().payload).unwrap();
+        assert!(answer.get("error").is_none(), "{answer}");
+        before
+    };
+    let state = |n: usize| {
+        let mut event = event(&format!("s{n}"));
+        event["delivery"] = "state".into();
+        event["statekey"] = format!("key-{n}").into();
+        event["data"] = json!({ "filling": "x".repeat(8_000) });
+        event.to_string()
+    };
+    let before = keep(40_000).await;
+    let mut taken = 0;
+    let refused = loop {
+        let answer = ingest.post("desk", JSON, state(taken)).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken < 10, "never full");
+    };
+    let said = refused.json();
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("1")),
+        "{said}"
+    );
+    assert!(said["detail"].as_str().unwrap().contains("is full"), "{said}");
+    assert_eq!(
+        ingest.publish(&event("beside")).await["status"],
+        "stored",
+        "only state is"
+    );
+    keep(before).await;
+    let answer = ingest.post("desk", JSON, state(taken)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
