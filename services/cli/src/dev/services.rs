@@ -197,6 +197,8 @@ impl Services<'_> {
             environment.extend(self.tokens());
             environment.push(pair("ROOMCAST_LISTEN", local(listen)));
             environment.push(pair("ROOMCAST_ALLOWED_ORIGINS", self.origins()));
+            // As in its image, which says why.
+            environment.push(pair("MIMALLOC_PAGE_RECLAIM_ON_FREE", "-1"));
             environment.extend(
                 self.page_file
                     .iter()

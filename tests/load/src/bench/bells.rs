@@ -208,8 +208,8 @@ async fn marks(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 /// What a connected user with a bell and many notifications holds, above one who has neither: groups of users, one after the other at the
-/// same gateway. The first who have many also bring what is kept to read them with, which does not grow with users; so two such groups
-/// come, and the second is held against the budget.
+/// same gateway. The first who have many also bring what is kept to read them with, which grows with how many come together and not with
+/// users; so two such groups come, the second half as fast, and that one is held against the budget.
 ///
 /// # Errors
 /// When a part cannot be started, or a client does not get in.
@@ -221,8 +221,14 @@ pub async fn memory(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     tokio::time::sleep(SETTLE).await;
     let rss = || cpu::read(system.gateway_pid()).rss_bytes;
     let (mut added, mut swarms, mut before) = (Vec::new(), Vec::new(), rss());
-    for (n, belled) in [false, true, true, true].into_iter().enumerate() {
-        let swarm = system.swarm_at(COLD_RATE, load, clients(&system, group(n), belled)?)?;
+    let groups = [
+        (false, COLD_RATE),
+        (true, COLD_RATE),
+        (true, COLD_RATE),
+        (true, COLD_RATE / 2),
+    ];
+    for (n, (belled, rate)) in groups.into_iter().enumerate() {
+        let swarm = system.swarm_at(rate, load, clients(&system, group(n), belled)?)?;
         tokio::time::sleep(SETTLE).await;
         all_well(&swarm)?;
         swarms.push(swarm);
