@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use roomcast_harness::client::Client;
 use roomcast_harness::eventually;
+use roomcast_harness::nats::change_stream;
 use roomcast_harness::stack::Stack;
 use roomcast_proto::cursor::{Cursor, Cursors, Epoch};
 use roomcast_proto::ids::Tenant;
@@ -218,32 +219,19 @@ fn state_comes_back_as_the_latest_value_of_what_changed() {
     });
 }
 
-/// Makes the stream keep so many bytes, as an operator does who runs out of disk.
-async fn keep_bytes(stack: &Stack, bytes: u64) -> anyhow::Result<u64> {
-    let admin = stack.nats_admin().await;
-    let ask = |verb: &str| format!("$JS.API.STREAM.{verb}.EVENTS");
-    let info = admin.request(ask("INFO"), "".into()).await?;
-    let info: Value = serde_json::from_slice(&info.payload)?;
-    let mut config = info["config"].clone();
-    let before = config["max_bytes"].as_u64().unwrap_or_default();
-    config["max_bytes"] = json!(bytes);
-    let answer = admin.request(ask("UPDATE"), config.to_string().into()).await?;
-    let answer: Value = serde_json::from_slice(&answer.payload)?;
-    anyhow::ensure!(answer.get("error").is_none(), "{}", answer["error"]);
-    Ok(before)
-}
-
 #[test]
 fn a_cursor_older_than_what_is_kept_is_too_old_also_after_a_restart() {
     faulty(|stack| async move {
         let old = furnish(stack, "old").await?;
         crate::world::remember_bookings(stack).await?;
-        let before = keep_bytes(stack, 40_000).await?;
+        // As an operator does who runs out of disk.
+        let admin = stack.nats_admin().await;
+        let before = change_stream(&admin, "EVENTS", "max_bytes", json!(40_000)).await?;
         let filling = "y".repeat(8_000);
         for n in 0..12 {
             publish(stack, &json!({ "id": format!("filling-{n}"), "room": "flood", "type": "t", "data": { "filling": filling } })).await?;
         }
-        keep_bytes(stack, before).await?;
+        change_stream(&admin, "EVENTS", "max_bytes", before).await?;
         publish(
             stack,
             &json!({ "id": "newest", "room": ROOM, "type": "t", "data": {} }),

@@ -12,6 +12,7 @@ use roomcast_proto::accounts::{
 };
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::stream::{Sizing, definitions};
+use serde_json::Value;
 
 use crate::{free_port, repository, skip};
 
@@ -31,6 +32,27 @@ pub const USERS: [&str; 11] = [
     "fleet",
     "sys",
 ];
+
+/// Changes one member of a stream's configuration as an operator does; answers what it was.
+///
+/// # Errors
+/// What the server says against it.
+pub async fn change_stream(
+    admin: &async_nats::Client,
+    stream: &str,
+    member: &str,
+    value: Value,
+) -> anyhow::Result<Value> {
+    let ask = |verb: &str| format!("$JS.API.STREAM.{verb}.{stream}");
+    let info = admin.request(ask("INFO"), "".into()).await?;
+    let info: Value = serde_json::from_slice(&info.payload)?;
+    let mut config = info["config"].clone();
+    let before = std::mem::replace(&mut config[member], value);
+    let answer = admin.request(ask("UPDATE"), config.to_string().into()).await?;
+    let answer: Value = serde_json::from_slice(&answer.payload)?;
+    anyhow::ensure!(answer.get("error").is_none(), "{}", answer["error"]);
+    Ok(before)
+}
 
 /// A running nats-server with a store of its own.
 pub struct Nats {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::Client;
 use roomcast_chassis::jetstream::{JetStream, StoredMessage};
 use roomcast_harness::eventually;
-use roomcast_harness::nats::Nats;
+use roomcast_harness::nats::{Nats, change_stream};
 use roomcast_harness::token::Signer;
 use roomcast_proto::ids::{Tenant, time_of_id};
 use roomcast_proto::stream::{Sizing, queue};
@@ -291,20 +291,11 @@ async fn what_an_ingest_stored_before_it_died_is_found_after_the_streams_have_fo
         .state
         .last_seq;
     // A minute's wait made short: the streams forget at once, and the queue's head is as old as what counts as behind.
+    let admin = nats.connect("admin").await;
     for stream in ["EVENTS", "STATE", "DLQ"] {
-        let mut config = streams.stream_info(stream).await.unwrap().unwrap().config;
-        config["duplicate_window"] = 100_000_000.into();
-        let answer = nats
-            .connect("admin")
-            .await
-            .request(
-                format!("$JS.API.STREAM.UPDATE.{stream}"),
-                config.to_string().into(),
-            )
+        change_stream(&admin, stream, "duplicate_window", 100_000_000.into())
             .await
             .unwrap();
-        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
-        assert!(answer.get("error").is_none(), "{answer}");
     }
     let head = all(&streams, QUEUE).await[0].time_micros;
     eventually("the queue is behind", WITHIN, || async {

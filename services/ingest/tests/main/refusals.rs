@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use roomcast_harness::nats::change_stream;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -457,16 +458,6 @@ async fn a_full_stream_of_state_says_so_and_takes_it_again_when_there_is_room() 
         return;
     };
     let admin = ingest.nats.connect("admin").await;
-    let keep = async |bytes: u64| {
-        let info = ingest.streams.stream_info("STATE").await.unwrap().unwrap();
-        let mut config = info.config;
-        let before = config["max_bytes"].as_u64().unwrap();
-        config["max_bytes"] = bytes.into();
-        let update = admin.request("$JS.API.STREAM.UPDATE.STATE", config.to_string().into());
-        let answer: Value = serde_json::from_slice(&update.await.unwrap().payload).unwrap();
-        assert!(answer.get("error").is_none(), "{answer}");
-        before
-    };
     let state = |n: usize| {
         let mut event = event(&format!("s{n}"));
         event["delivery"] = "state".into();
@@ -474,7 +465,9 @@ async fn a_full_stream_of_state_says_so_and_takes_it_again_when_there_is_room() 
         event["data"] = json!({ "filling": "x".repeat(8_000) });
         event.to_string()
     };
-    let before = keep(40_000).await;
+    let before = change_stream(&admin, "STATE", "max_bytes", 40_000.into())
+        .await
+        .unwrap();
     let mut taken = 0;
     let refused = loop {
         let answer = ingest.post("desk", JSON, state(taken)).await;
@@ -496,7 +489,7 @@ async fn a_full_stream_of_state_says_so_and_takes_it_again_when_there_is_room() 
         "stored",
         "only state is"
     );
-    keep(before).await;
+    change_stream(&admin, "STATE", "max_bytes", before).await.unwrap();
     let answer = ingest.post("desk", JSON, state(taken)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
