@@ -361,19 +361,18 @@ fn put_json<M: Serialize + ?Sized>(out: &mut Vec<u8>, message: &M) {
     let _ = serde_json::to_writer(out, message);
 }
 
-/// Writes the JSON form of a `caughtUp` behind what `out` holds already: a client that comes in is told one for each of its rooms.
+/// The JSON form of a `caughtUp`, in the parts that stand one behind another: a client that comes in is told one for each of its rooms.
 ///
 /// `room` is a checked name and `cursor` our own text; neither needs escaping.
-pub fn put_caught_up_json(out: &mut Vec<u8>, room: &str, cursor: &str) {
-    for part in [
+#[must_use]
+pub fn caught_up_json<'a>(room: &'a str, cursor: &'a str) -> [&'a str; 5] {
+    [
         "{\"caughtUp\":{\"room\":\"",
         room,
         "\",\"cursor\":\"",
         cursor,
         "\"}}",
-    ] {
-        out.extend_from_slice(part.as_bytes());
-    }
+    ]
 }
 
 /// The ready JSON text of an `event` push: what every member of a room is sent, made once.
@@ -509,9 +508,8 @@ mod tests {
             room: "os.desk-1_x".to_owned(),
             cursor: "00c0ffee.1041.77.a2".to_owned(),
         }));
-        let mut ready = b"before".to_vec();
-        put_caught_up_json(&mut ready, "os.desk-1_x", "00c0ffee.1041.77.a2");
-        assert_eq!(ready, format!("before{}", frame.to_json()).into_bytes());
+        let ready = caught_up_json("os.desk-1_x", "00c0ffee.1041.77.a2");
+        assert_eq!(ready.concat(), frame.to_json());
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub fn message(encoding: Encoding, frame: &ServerFrame) -> Bytes {
 #[must_use]
 pub fn caught_up(encoding: Encoding, room: &Room, cursor: &str) -> Bytes {
     if encoding == Encoding::Json {
-        return ws::text_frame_of(|out| frame::put_caught_up_json(out, room.as_str(), cursor));
+        let payload = frame::caught_up_json(room.as_str(), cursor);
+        return ws::text_frame_of_parts(&payload);
     }
     let caught_up = CaughtUp {
         room: room.as_str().to_owned(),

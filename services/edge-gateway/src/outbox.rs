@@ -15,6 +15,8 @@ use roomcast_proto::ids::Room;
 
 /// Bytes that [`Outbox::next`] gives out at once, and one frame more. What a slow client's kernel holds can no longer give way.
 const NEXT_BYTES: usize = 16 * 1024;
+/// Frames that a queue has room for when it is made: what a client is told that has missed little.
+const FRAMES: usize = 16;
 /// Places of frames that gave way which may stay in a queue before it is packed, beside one per frame.
 const GAPS_MIN: usize = 64;
 
@@ -84,7 +86,7 @@ impl Entry {
 }
 
 /// The queue of one client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     /// Frames, and the places of those that gave way; the first one is a frame.
     entries: VecDeque<Option<Entry>>,
@@ -104,6 +106,24 @@ pub struct Outbox {
     /// What gave way since the client was told.
     thinned: GaveWay,
     has_note: bool,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::with_capacity(FRAMES),
+            first: 0,
+            states: HashMap::new(),
+            gaps: 0,
+            ephemerals: 0,
+            written: 0,
+            bytes: 0,
+            frames: 0,
+            held: 0,
+            thinned: GaveWay::default(),
+            has_note: false,
+        }
+    }
 }
 
 impl Outbox {

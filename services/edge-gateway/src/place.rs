@@ -53,6 +53,12 @@ pub fn key(tenant: &str, room: &str) -> String {
     [tenant, ".", room].concat()
 }
 
+/// The key of the room a permit is for, written into `text`: to look it up takes no name of its own.
+pub fn write_key(text: &mut String, view: &View) {
+    text.clear();
+    text.extend([view.tenant().as_str(), ".", view.room().as_str()]);
+}
+
 /// The rooms and audiences seen so far, so that an event allocates no names.
 #[derive(Debug, Default)]
 pub struct Places {

@@ -446,6 +446,16 @@ pub fn text_frame_of(write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     Bytes::from(out).slice(begin..)
 }
 
+/// The same of a payload in parts, in just the memory it takes.
+#[must_use]
+pub fn text_frame_of_parts(parts: &[&str]) -> Bytes {
+    let payload_bytes = parts.iter().map(|part| part.len()).sum();
+    let mut out = BytesMut::with_capacity(header_bytes(payload_bytes) + payload_bytes);
+    put_header(&mut out, OP_TEXT, payload_bytes);
+    parts.iter().for_each(|part| out.put_slice(part.as_bytes()));
+    out.freeze()
+}
+
 /// A whole binary frame, likewise.
 #[must_use]
 pub fn binary_frame(payload: &[u8]) -> Bytes {
@@ -483,7 +493,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
 /// The longest header of an unmasked frame.
 const OUT_HEADER_BYTES_MAX: usize = 10;
 /// Most of what is said to one client fits into so many bytes.
-const TEXT_BYTES: usize = 512;
+const TEXT_BYTES: usize = 1_024;
 
 /// Bytes of the header of an unmasked frame (RFC 6455 §5.2).
 #[must_use]

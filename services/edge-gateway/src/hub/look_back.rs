@@ -108,7 +108,7 @@ impl Stock {
             return Looked::Unavailable;
         };
         let place = Place::of(view);
-        if !self.has_state(&place, waiter) {
+        if !self.has_state(&place.key, || place.clone(), waiter) {
             return self.wait(waiter, now_millis);
         }
         let since = rewind.since_micros.unwrap_or(i64::MIN);
@@ -204,7 +204,7 @@ impl Stock {
     /// All values of a room at one cut; `None` while they are being read.
     pub fn whole(&mut self, place: &Place, waiter: Waiter, now_millis: i64) -> Option<(Cursor, Values)> {
         let head = self.head()?;
-        if !self.has_state(place, waiter) {
+        if !self.has_state(&place.key, || place.clone(), waiter) {
             self.waits.may_wait(waiter, now_millis);
             return None;
         }

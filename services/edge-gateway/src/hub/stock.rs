@@ -12,7 +12,7 @@ use super::wants::{Enough, Part, Read, WantedPart, Wants};
 use super::watches::Watches;
 use crate::delivery::Delivery;
 use crate::maps::HashMap;
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::replay::{Known, Plan, plan};
 use crate::ring::Ring;
 use crate::state_cache::{self, StateCache, Values};
@@ -47,6 +47,8 @@ pub struct Stock {
     /// Recoveries that took events from what was read of the stream.
     pub(super) deep: u64,
     ahead: HashMap<Waiter, Position>,
+    /// The key of the room that is being looked up.
+    key: String,
 }
 
 /// What was found under the lock.
@@ -116,6 +118,7 @@ impl Stock {
             watches: Watches::default(),
             deep: 0,
             ahead: HashMap::default(),
+            key: String::new(),
         }
     }
 
@@ -214,30 +217,45 @@ impl Stock {
         waiter: Waiter,
         now_millis: i64,
     ) -> Looked {
+        let mut key = std::mem::take(&mut self.key);
+        place::write_key(&mut key, view);
+        let looked = self.recover_room(&key, view, from, events_max, waiter, now_millis);
+        self.key = key;
+        looked
+    }
+
+    fn recover_room(
+        &mut self,
+        key: &str,
+        view: &View,
+        from: Option<Cursor>,
+        events_max: usize,
+        waiter: Waiter,
+        now_millis: i64,
+    ) -> Looked {
         let Some(head) = self.head() else {
             return Looked::Unavailable;
         };
-        let place = Place::of(view);
         let plan = match from {
             None => Plan::Fresh,
-            Some(_) => plan(from, &self.known(head, &place.key, from)),
+            Some(_) => plan(from, &self.known(head, key, from)),
         };
         // Who goes on in a room of its own where nothing is newer needs none of its values.
         let rev = from.map_or(0, |from| from.position.rev);
         let is_unchanged = matches!(plan, Plan::Complete | Plan::NeedTime | Plan::NeedRead(..))
-            && self.state.is_unchanged_since(&place.key, rev);
-        if !is_unchanged && !self.has_state(&place, waiter) {
+            && self.state.is_unchanged_since(key, rev);
+        if !is_unchanged && !self.has_state(key, || Place::of(view), waiter) {
             return self.wait(waiter, now_millis);
         }
         let found = match plan {
-            Plan::Fresh => self.anew(&place, Outcome::Fresh, head),
-            Plan::Incomplete(reason) => self.anew(&place, Outcome::Incomplete { reason }, head),
+            Plan::Fresh => self.anew(key, Outcome::Fresh, head),
+            Plan::Incomplete(reason) => self.anew(key, Outcome::Incomplete { reason }, head),
             Plan::Ahead if self.waits.may_wait(waiter, now_millis) => {
                 self.ahead
                     .insert(waiter, from.map_or(head.position, |from| from.position));
                 return Looked::Wait;
             }
-            Plan::Ahead => self.anew(&place, Outcome::Incomplete { reason: Gap::Ahead }, head),
+            Plan::Ahead => self.anew(key, Outcome::Incomplete { reason: Gap::Ahead }, head),
             Plan::NeedTime => {
                 let seq = from.map_or(0, |from| from.position.seq);
                 self.wants.want_time(seq, waiter);
@@ -245,10 +263,10 @@ impl Stock {
             }
             Plan::NeedRead(first, last) => {
                 self.wants
-                    .want_part(&place, first, last, Enough::default(), waiter);
+                    .want_part(&Place::of(view), first, last, Enough::default(), waiter);
                 return self.wait(waiter, now_millis);
             }
-            Plan::Complete => self.missed(view, &place, from.unwrap_or(head), head, events_max, now_millis),
+            Plan::Complete => self.missed(view, key, from.unwrap_or(head), head, events_max, now_millis),
         };
         // The waiter is not forgotten: it may wait for another room of the same request, whose time goes on.
         Looked::Found(found)
@@ -283,8 +301,8 @@ impl Stock {
 
     /// Whether the room's state is here, at this cut; else asks for it. A read may have seen values that have not come live yet: who
     /// were given them now would get them again, and perhaps older ones before.
-    pub(super) fn has_state(&mut self, place: &Place, waiter: Waiter) -> bool {
-        if let Some(newest) = self.state.loaded_to(&place.key) {
+    pub(super) fn has_state(&mut self, key: &str, place: impl FnOnce() -> Place, waiter: Waiter) -> bool {
+        if let Some(newest) = self.state.loaded_to(key) {
             if newest <= self.position.rev {
                 return true;
             }
@@ -295,7 +313,8 @@ impl Stock {
             self.ahead.insert(waiter, read);
             return false;
         }
-        if self.wants.want_state(place, waiter) {
+        let place = place();
+        if self.wants.want_state(&place, waiter) {
             self.state.begin(&place.key);
         }
         false
@@ -325,7 +344,7 @@ impl Stock {
         }
     }
 
-    fn anew(&mut self, place: &Place, recovery: Outcome, head: Cursor) -> Found {
+    fn anew(&mut self, key: &str, recovery: Outcome, head: Cursor) -> Found {
         // Until `caughtUp` no state has been given, so rev is 0.
         let start = Cursor {
             position: Position {
@@ -338,7 +357,7 @@ impl Stock {
             recovery,
             start,
             events: Vec::new(),
-            values: self.state.values_after(&place.key, 0),
+            values: self.state.values_after(key, 0),
             rev: 0,
             head,
         }
@@ -347,30 +366,30 @@ impl Stock {
     fn missed(
         &mut self,
         view: &View,
-        place: &Place,
+        key: &str,
         from: Cursor,
         head: Cursor,
         events_max: usize,
         now_millis: i64,
     ) -> Found {
-        let ring_from = self.ring.covers_from(&place.key);
+        let ring_from = self.ring.covers_from(key);
         let Position { seq, rev } = from.position;
         self.deep += u64::from(seq.saturating_add(1) < ring_from);
-        let part = self.wants.part(&place.key).map_or(&[][..], |part| &part.events);
+        let part = self.wants.part(key).map_or(&[][..], |part| &part.events);
         let read = part
             .iter()
             .map(|(event, _)| event)
             .filter(|event| event.position.seq > seq && event.position.seq < ring_from);
         let ring = self
             .ring
-            .after(&place.key, seq)
+            .after(key, seq)
             .filter(|event| event.position.seq >= ring_from);
         let visible = read.chain(ring).filter(|event| event.visible(view, now_millis));
         Found {
             recovery: Outcome::Complete,
             start: from,
             events: visible.take(events_max).cloned().collect(),
-            values: self.state.values_after(&place.key, rev),
+            values: self.state.values_after(key, rev),
             rev,
             head,
         }

@@ -356,7 +356,8 @@ impl Shard {
 
     /// A cursor as the clients of a tenant are given it.
     pub(super) fn write_cursor(&self, tenant: &Tenant, cursor: &Cursor) -> String {
-        self.shared.hub.cursors().write(tenant, cursor).to_string()
+        let text = self.shared.hub.cursors().write(tenant, cursor);
+        text.as_str().to_owned()
     }
 
     pub(super) fn new_ticket(&mut self) -> u64 {
