@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use async_nats::ConnectOptions;
 pub use async_nats::HeaderMap;
+use async_nats::{ConnectErrorKind, ConnectOptions};
 use roomcast_proto::accounts::{
     Backend, Cluster, Publisher, Security, ServerConfig, TenantAccount, User, inbox_prefix,
 };
@@ -15,6 +15,9 @@ use roomcast_proto::stream::{Sizing, definitions};
 use serde_json::Value;
 
 use crate::{free_port, repository, skip};
+
+/// How often a first connection may be reset.
+const RESETS_MAX: usize = 5;
 
 /// Password of every user of a test server: it listens on loopback and lives for seconds.
 pub const PASSWORD: &str = "test-only";
@@ -377,10 +380,17 @@ impl Nats {
         } else {
             Self::options(name)
         };
-        options
-            .connect(self.url())
-            .await
-            .unwrap_or_else(|error| panic!("{name} connects: {error}"))
+        // Many servers start and end beside this one, and once in some thousand times the first connection is reset: no service gives up
+        // then, and no test should.
+        for _ in 0..RESETS_MAX {
+            match options.clone().connect(self.url()).await {
+                Err(error) if error.kind() == ConnectErrorKind::Io => {
+                    tokio::time::sleep(Duration::from_millis(100)).await
+                }
+                connected => return connected.unwrap_or_else(|error| panic!("{name} connects: {error}")),
+            }
+        }
+        panic!("{name} connects: reset {RESETS_MAX} times")
     }
 }
 
