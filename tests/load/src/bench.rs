@@ -237,7 +237,7 @@ pub async fn idle(load: &Load, beside: Option<&str>) -> anyhow::Result<()> {
     let apart = cores::Apart::begin()?;
     for _ in 0..load.rounds {
         let cost = idle::measure(load, beside, Some(&apart)).await?;
-        let floor = idle::floor(load.connections.unwrap_or(8_000), false, &apart)?;
+        let floor = idle::floor(load.connections.unwrap_or(8_000), idle::Least::Upgrade, &apart)?;
         println!("{cost}; the floor's handshake {floor:.1} µs");
     }
     Ok(())

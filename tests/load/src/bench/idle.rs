@@ -12,7 +12,7 @@ use super::Bench;
 use super::cores::Apart;
 use super::load::{Load, Users, Written};
 use super::report::median;
-use super::system::{Floor, System};
+use super::system::{Floor, RATE, System};
 
 /// How long a gateway rests before it counts as empty, and before memory counts as settled.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -101,12 +101,22 @@ pub fn beside(command: &str, pid: u32) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-/// CPU of each handshake with the floor, microseconds, at the same pace. `hello`: its clients say one when they are open, as a
-/// gateway's do, and wait for an answer.
+/// What a client of the floor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Least {
+    /// It asks for an upgrade, at the gateway's pace.
+    Upgrade,
+    /// It says hello as well when it is open, as a gateway's does, and waits for an answer.
+    Hello,
+    /// The same; all come at once.
+    HelloAtOnce,
+}
+
+/// CPU of each handshake with the floor, microseconds.
 ///
 /// # Errors
 /// When the floor cannot be started.
-pub fn floor(connections: usize, hello: bool, apart: &Apart) -> anyhow::Result<f64> {
+pub fn floor(connections: usize, least: Least, apart: &Apart) -> anyhow::Result<f64> {
     let floor = Floor::start(0, 420)?;
     apart.give(floor.pid())?;
     let issuer = Issuer::new()?;
@@ -115,13 +125,14 @@ pub fn floor(connections: usize, hello: bool, apart: &Apart) -> anyhow::Result<f
         anyhow::Ok(Dashboard::new(token, floor::ROOMS.map(str::to_owned)))
     };
     let clients = (0..connections)
-        .filter(|_| hello)
+        .filter(|_| least != Least::Upgrade)
         .map(client)
         .collect::<anyhow::Result<Vec<_>>>()?;
     let before = cpu::read(floor.pid()).cpu_ns;
-    let _swarm = match hello {
-        true => floor.greeted(clients)?,
-        false => floor.swarm(connections)?,
+    let _swarm = match least {
+        Least::Upgrade => floor.swarm(connections)?,
+        Least::Hello => floor.greeted(clients, Some(RATE))?,
+        Least::HelloAtOnce => floor.greeted(clients, None)?,
     };
     Ok((cpu::read(floor.pid()).cpu_ns - before) as f64 / 1000.0 / connections as f64)
 }
@@ -237,7 +248,7 @@ pub async fn handshakes(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     cases.push(Case::of(Algorithm::Eddsa, Users::One, false));
     cases.push(Case::of(Algorithm::Eddsa, Users::Distinct, true));
     cases.extend(Algorithm::ALL.map(|algorithm| usual(algorithm).at_once()));
-    let mut floors = [Vec::new(), Vec::new()];
+    let mut floors = [Least::Upgrade, Least::Hello, Least::HelloAtOnce].map(|least| (least, Vec::new()));
     let mut checks = Algorithm::ALL.map(|algorithm| (algorithm, Vec::new()));
     // The first wave finds everything cold.
     usual(Algorithm::Eddsa).wave(&system, load, 0).await?;
@@ -249,8 +260,8 @@ pub async fn handshakes(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
         for (algorithm, micros) in &mut checks {
             micros.push(median(&system.issuer.check_micros(*algorithm)?));
         }
-        for (floors, hello) in floors.iter_mut().zip([false, true]) {
-            floors.push(floor(load.connections.unwrap_or(HANDSHAKES), hello, &apart)?);
+        for (least, costs) in &mut floors {
+            costs.push(floor(load.connections.unwrap_or(HANDSHAKES), *least, &apart)?);
         }
         let said: Vec<String> = cases
             .iter()
@@ -259,14 +270,13 @@ pub async fn handshakes(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
                 format!("{cost:.1} µs {}, {}", case.algorithm, case.whose())
             })
             .collect();
+        let [upgrade, hello, at_once] = floors.each_ref().map(|(_, costs)| costs[round - 1]);
         bench.say(&format!(
-            "  round {round}, handshakes: {}; the floor's {:.1} µs, {:.1} µs with a hello",
+            "  round {round}, handshakes: {}; the floor's {upgrade:.1} µs, {hello:.1} µs with a hello, {at_once:.1} µs all at once",
             said.join("; "),
-            floors[0][round - 1],
-            floors[1][round - 1]
         ));
     }
-    let [upgrades, hellos] = floors;
+    let [(_, upgrades), (_, hellos), (_, at_once)] = floors;
     let report = &mut bench.report;
     report.note(
         "P4",
@@ -276,6 +286,7 @@ pub async fn handshakes(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     );
     let what = "the floor: the same, and a ready answer to a hello: what the kernel alone costs";
     report.note("P4", what, hellos, "µs");
+    report.note("P4", "the floor: the same, all at once", at_once, "µs");
     let mut bounds = Vec::new();
     for (algorithm, micros) in checks {
         bounds.push((algorithm, (HANDSHAKE_MICROS + median(&micros)).round()));

@@ -25,9 +25,11 @@ fn load_event(i: usize) -> Value {
     json!({ "type": "load", "room": format!("load.{}", i % 50), "data": { "amount": "12.50", "group": format!("g{}", i % 1000), "fill": "x".repeat(60) } })
 }
 
-/// Publishers at the same time that each wait for their answers: many, and few.
+/// Publishers at the same time that each wait for their answers: a usual number, few, and as many as one that does not wait for each
+/// answer stands for.
 const AT_ONCE: usize = 32;
 const FEW: usize = 8;
+const MANY: usize = 512;
 
 /// What a business would say of such an event.
 const SCHEMA: &str = r#"{
@@ -53,8 +55,8 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let system = System::start(None, &[])?;
     let ingest = system.stack.pid("ingest-1");
     apart.give(ingest)?;
-    let (mut batches, mut singles, mut few_singles, mut requests) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut batches, mut singles, mut few_singles) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut requests, mut many_requests) = (Vec::new(), Vec::new());
     let size = usize::try_from(load.seconds.unwrap_or(10))?;
     // A first part of each warms up.
     for round in 0..=load.rounds {
@@ -64,21 +66,24 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
         let events = size * 400;
         let single = per_event(ingest, events, http_singles(&system, events, AT_ONCE)).await?;
         let few = per_event(ingest, events, http_singles(&system, events, FEW)).await?;
-        let request = per_event(ingest, events, nats_requests(&system, events)).await?;
+        let request = per_event(ingest, events, nats_requests(&system, events, AT_ONCE)).await?;
+        let many = per_event(ingest, events, nats_requests(&system, events, MANY)).await?;
         if round > 0 {
             bench.say(&format!(
-                "  round {round}: batches {batch:.1}, singles {single:.1} ({few:.1} with {FEW} at a time), NATS {request:.1} µs per event"
+                "  round {round}: batches {batch:.1}, singles {single:.1} ({few:.1} with {FEW} at a time), NATS {request:.1} ({many:.1} with {MANY} at a time) µs per event"
             ));
             batches.push(batch);
             singles.push(single);
             few_singles.push(few);
             requests.push(request);
+            many_requests.push(many);
         }
     }
     let rows = [
-        ("HTTP batches of 100", batches, 40.0),
-        ("single POST on a kept connection", singles, 60.0),
-        ("NATS request", requests, 17.0),
+        ("HTTP batches of 100".to_owned(), batches, 40.0),
+        ("single POST on a kept connection".to_owned(), singles, 60.0),
+        (format!("NATS request, {AT_ONCE} at a time"), requests, 17.0),
+        (format!("NATS request, {MANY} at a time"), many_requests, 17.0),
     ];
     for (name, costs, bound) in rows {
         let what = format!("ingest CPU per event, {name}");
@@ -153,6 +158,8 @@ pub enum Door {
     FewSingles,
     /// NATS requests, 32 at a time.
     Nats,
+    /// NATS requests, 512 at a time.
+    ManyNats,
 }
 
 /// What an event costs that comes by one door, where ingest has a core of its own. `beside`: a command that is run with ingest's process
@@ -180,7 +187,8 @@ pub async fn one_door(
             Door::Batches => http_batches(&system, events).await?,
             Door::Singles => http_singles(&system, events, AT_ONCE).await?,
             Door::FewSingles => http_singles(&system, events, FEW).await?,
-            Door::Nats => nats_requests(&system, events).await?,
+            Door::Nats => nats_requests(&system, events, AT_ONCE).await?,
+            Door::ManyNats => nats_requests(&system, events, MANY).await?,
         }
         let spent = cpu::read(ingest).cpu_ns - before;
         bench.say(&format!(
@@ -252,13 +260,14 @@ async fn http_singles(system: &System, events: usize, at_once: usize) -> anyhow:
     try_join_all(lanes).await.map(drop)
 }
 
-async fn nats_requests(system: &System, events: usize) -> anyhow::Result<()> {
+/// `at_once`: as for [`http_singles`].
+async fn nats_requests(system: &System, events: usize, at_once: usize) -> anyhow::Result<()> {
     let nats = system.stack.nats("publisher").await;
-    let lanes = (0..AT_ONCE).map(|lane| {
+    let lanes = (0..at_once).map(|lane| {
         let nats = nats.clone();
         async move {
-            for i in 0..events / AT_ONCE {
-                let event = load_event(i * AT_ONCE + lane);
+            for i in 0..events / at_once {
+                let event = load_event(i * at_once + lane);
                 let subject = format!("in.{}.all", event["room"].as_str().unwrap_or_default());
                 let answer = nats.request(subject, event.to_string().into()).await?;
                 anyhow::ensure!(

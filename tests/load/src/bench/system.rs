@@ -404,14 +404,16 @@ impl Floor {
         all_in(Plan::floor(self.address, sockets, RATE))
     }
 
-    /// Likewise, clients that say hello when they are open and wait for the answer. They follow the floor's rooms.
+    /// Likewise, clients that say hello when they are open and wait for the answer. They follow the floor's rooms. `rate`: so many a
+    /// second; `None`: all at once.
     ///
     /// # Errors
     /// When not all of them get in.
-    pub fn greeted(&self, dashboards: Vec<Dashboard>) -> anyhow::Result<Swarm> {
+    pub fn greeted(&self, dashboards: Vec<Dashboard>, rate: Option<usize>) -> anyhow::Result<Swarm> {
         all_in(Plan {
             dashboards,
             conduct: Conduct::Reads,
+            rate,
             ..Plan::floor(self.address, 0, RATE)
         })
     }
