@@ -267,7 +267,8 @@ impl Outbox {
     /// Drops everything but a frame that is half out, which must be ended for the next one to be readable.
     pub fn abandon(&mut self) {
         self.thinned = GaveWay::default();
-        for at in usize::from(self.written > 0)..self.entries.len() {
+        // From the end: taking out the first one moves the others.
+        for at in (usize::from(self.written > 0)..self.entries.len()).rev() {
             self.take_out(at);
         }
         self.pack();
@@ -297,7 +298,7 @@ impl Outbox {
     fn drop_ephemerals(&mut self) -> u32 {
         let before = self.ephemerals;
         if before > 0 {
-            for at in usize::from(self.written > 0)..self.entries.len() {
+            for at in (usize::from(self.written > 0)..self.entries.len()).rev() {
                 let ephemeral = |entry: &Option<Entry>| {
                     entry
                         .as_ref()
@@ -312,7 +313,7 @@ impl Outbox {
         u32::try_from(before - self.ephemerals).unwrap_or(u32::MAX)
     }
 
-    /// Makes a gap of an entry, and nothing of gaps at the front.
+    /// Makes a gap of an entry, and nothing of gaps at the front: taking out the first one moves all others.
     fn take_out(&mut self, at: usize) {
         let Some(entry) = self.entries.get_mut(at).and_then(Option::take) else {
             return;

@@ -111,6 +111,12 @@ fn ephemeral_events_give_way_first_and_events_never() {
     assert_eq!(push(&mut outbox, "k2;", state("k")), gone(1, 0));
     assert_eq!(push(&mut outbox, "e3;", Class::Event), Err(Full));
     assert_eq!(write_all(&mut outbox), "1;e1;e2;k2;");
+    // Also where the first of them is nowhere near the socket yet.
+    for n in 0..4 {
+        push(&mut outbox, &format!("y{n};"), Class::Ephemeral).unwrap();
+    }
+    assert_eq!(push(&mut outbox, "e4;", Class::Event), gone(0, 4));
+    assert_eq!(write_all(&mut outbox), "e4;");
 }
 
 #[test]
@@ -168,9 +174,13 @@ fn abandoning_keeps_what_is_half_out() {
     push(&mut outbox, "rest", state("k")).unwrap();
     outbox.abandon();
     assert_eq!(write(&mut outbox, 100), "lf");
-    push(&mut outbox, "whole", Class::Event).unwrap();
+    for frame in ["a", "b", "c"] {
+        push(&mut outbox, frame, Class::Event).unwrap();
+    }
+    push(&mut outbox, "d", state("k")).unwrap();
     outbox.abandon();
     assert!(outbox.is_empty() && outbox.states.is_empty());
+    assert_eq!((outbox.bytes(), outbox.frames, outbox.gaps), (0, 0, 0));
 }
 
 /// What a frame is to the test below: the number of a key, or not.
