@@ -372,7 +372,12 @@ impl Shard {
             }
             Inbox::Hub(ToShard::Ready { ticket }) => self.strangers.can_go_on(ticket),
             Inbox::Hub(ToShard::Status { stale, since_millis }) => self.say_status(stale, since_millis),
-            Inbox::Hub(ToShard::CloseAll | ToShard::Reset) => self.close_all(Close::Resync),
+            Inbox::Hub(ToShard::CloseAll) => self.close_all(Close::Resync),
+            Inbox::Hub(ToShard::Reset) => {
+                // A place in streams that are no more.
+                self.head = None;
+                self.close_all(Close::Resync);
+            }
             Inbox::Kick(kick) => self.kick(&kick),
             Inbox::Hub(ToShard::Deliver(_)) => {}
         }

@@ -158,7 +158,7 @@ impl Hub {
         order.position.rev = next.saturating_sub(1);
         let mut stock = self.stock();
         self.behind()[Which::State as usize] = super::behind::Behind::default();
-        stock.reset_state(next);
+        stock.reset_state(next, matches!(cause, None | Some(Cause::Recreated)));
         self.renew(&mut order, &mut stock);
         let held = stock.watches.all();
         drop(stock);

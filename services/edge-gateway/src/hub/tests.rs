@@ -5,9 +5,11 @@ use std::sync::mpsc::{Receiver, channel};
 use roomcast_access::{Policy, Principal, Subscribe};
 use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::subject;
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::delivery::Kind;
+use crate::spine::Cause;
 
 const POLICY: &str = "version: 1\nroles:\n  staff: { permissions: [see] }\nrooms:\n  - { room: a, subscribe: see }\n  - { room: b, subscribe: see }\n";
 
@@ -238,6 +240,93 @@ fn silence_is_told_once_and_ends_in_closing() {
     ];
     assert_eq!(told, expected);
     assert_eq!(hub.accepting(), Ok(()));
+}
+
+/// How somebody begins who comes back to room `a` with all events and the state up to `rev`. What is read is empty.
+fn begun(hub: &Hub, reads: &mut mpsc::Receiver<Read>, rev: u64) -> Outcome {
+    match hub.recover(&permit("a"), at(hub, 0, rev), waiter(7), 0) {
+        Recovery::Done(recovered) => recovered.recovery,
+        Recovery::Wait => {
+            while let Ok(read) = reads.try_recv() {
+                if let Read::State(place) = read {
+                    hub.loaded(&place.key, hub.life(), Some(Vec::new()));
+                }
+            }
+            recovered(hub, "a", at(hub, 0, rev), 0).recovery
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_stream_of_state_that_is_made_anew_has_forgotten_nothing_yet() {
+    let (hub, told) = hub();
+    let mut reads = hub.take_reads().unwrap();
+    hub.skip_state(6_000);
+    hub.kept_state(5_000);
+    assert_eq!(
+        begun(&hub, &mut reads, 10),
+        Outcome::Incomplete { reason: Gap::Expired }
+    );
+    hub.reset_state("another", 1, Some(Cause::Recreated));
+    assert!(told.try_iter().any(|message| matches!(message, ToShard::Reset)));
+    hub.state_value(1, 1_000, &value("a", "k"));
+    hub.event(1, 1_000, &event("a"), false);
+    assert_eq!(begun(&hub, &mut reads, 1), Outcome::Complete);
+}
+
+#[test]
+fn nobody_goes_on_from_values_that_were_lost() {
+    let (hub, _told) = hub();
+    let mut reads = hub.take_reads().unwrap();
+    hub.skip_state(1_000);
+    hub.kept_state(500);
+    hub.reset_state("s", 901, Some(Cause::Regressed));
+    let epoch = Outcome::Incomplete { reason: Gap::Epoch };
+    for (rev, expected) in [
+        (498, Outcome::Incomplete { reason: Gap::Expired }),
+        (900, Outcome::Complete),
+        (901, epoch),
+        (1_000, epoch),
+    ] {
+        assert_eq!(begun(&hub, &mut reads, rev), expected, "{rev}");
+    }
+    // It loses its end once more, further back, before it was as long as it had been.
+    hub.skip_state(950);
+    hub.reset_state("s", 801, Some(Cause::Regressed));
+    hub.skip_state(2_000);
+    for (rev, expected) in [
+        (800, Outcome::Complete),
+        (801, epoch),
+        (1_000, epoch),
+        (1_001, Outcome::Complete),
+    ] {
+        assert_eq!(begun(&hub, &mut reads, rev), expected, "{rev}");
+    }
+}
+
+/// A room is being read when the stream is made anew: what comes live from then on is kept, whenever the reading ends.
+#[test]
+fn a_room_that_is_wanted_while_its_stream_is_made_anew_keeps_what_comes_live() {
+    let (hub, _told) = hub();
+    let mut reads = hub.take_reads().unwrap();
+    assert!(matches!(
+        hub.recover(&permit("a"), None, waiter(1), 0),
+        Recovery::Wait
+    ));
+    hub.reset_state("another", 1, Some(Cause::Recreated));
+    // Somebody else wants it, who is not the first.
+    assert!(matches!(
+        hub.recover(&permit("a"), None, waiter(2), 0),
+        Recovery::Wait
+    ));
+    let Ok(Read::State(place)) = reads.try_recv() else {
+        panic!("a read");
+    };
+    hub.state_value(1, 1_000, &value("a", "k"));
+    // The server had answered before that value.
+    hub.loaded(&place.key, hub.life(), Some(Vec::new()));
+    assert_eq!(recovered(&hub, "a", None, 0).state.len(), 1);
 }
 
 #[test]

@@ -66,10 +66,14 @@ impl Together {
         state.sort_by_key(|(_, value)| value.position.rev);
         let first = from.first().copied().flatten();
         let shared = from.iter().all(|from| *from == first);
-        // A room's own events hold back for its own state already.
-        let rev_max = first
-            .filter(|_| shared && !state.is_empty())
-            .map_or(u64::MAX, |from| from.position.rev);
+        let is_whole = rooms.iter().all(|room| room.recovery == Outcome::Complete);
+        // A room's own events hold back for its own state already. Where one room begins anew, its client has forgotten what it had:
+        // until all state has followed no cursor may say that it has any.
+        let rev_max = match first.filter(|_| shared) {
+            Some(_) if !is_whole => 0,
+            Some(from) if !state.is_empty() => from.position.rev,
+            _ => u64::MAX,
+        };
         Self {
             rooms,
             state,
@@ -239,6 +243,22 @@ mod tests {
         assert_eq!(places(&all.page(10, 1_000)), [(0, 11, 5), (1, 12, 5)]);
         let state = all.state.iter().map(|(_, value)| value.position.rev);
         assert_eq!(state.collect::<Vec<_>>(), [3, 7]);
+    }
+
+    /// The client has forgotten what it had of the room that begins anew: broken off before the state, it must get all of it.
+    #[test]
+    fn a_room_that_begins_anew_holds_back_the_cursors_of_all() {
+        let anew = Recovered {
+            recovery: Outcome::Incomplete { reason: Gap::TooFar },
+            start: cursor(100, 0),
+            ..room(&[], &[1])
+        };
+        for values in [&[][..], &[7]] {
+            let all = together(vec![anew.clone(), room(&[(11, 6), (12, 8)], values)]);
+            let page = all.page(1, 1_000);
+            assert_eq!(places(&page), [(1, 11, 0)]);
+            assert_eq!(page.behind, Some(vec![cursor(100, 0), cursor(11, 5)]));
+        }
     }
 
     #[test]

@@ -199,6 +199,11 @@ impl Wants {
         is_first
     }
 
+    /// The rooms whose state is wanted or being read.
+    pub fn wanted_state(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.state.keys()
+    }
+
     /// Wants a room's events in a part of the stream.
     pub fn want_part(&mut self, place: &Place, from: u64, to: u64, enough: Enough, waiter: Waiter) {
         // Each waiter has its own place in the line: whoever comes first brings it about for all.
