@@ -56,6 +56,8 @@ pub struct Who {
 /// Something a client wants that others must do. Permits in it were made when it was asked.
 #[derive(Debug)]
 pub struct Ask {
+    /// The rights it was decided under; see [`crate::session::Session::may_still_ask`].
+    pub generation: u32,
     /// The request to answer.
     pub id: Option<u32>,
     /// Who asks.
@@ -365,6 +367,9 @@ fn read<A: DeserializeOwned>(payload: &[u8]) -> Result<A, Refusal> {
     serde_json::from_slice(payload)
         .map_err(|_| Refusal::new(Code::Internal, "ingest answered what cannot be read"))
 }
+
+/// What is told whose request waited while its rights became others.
+pub const RIGHTS_CHANGED: &str = "rights have changed; ask again";
 
 /// Nothing was done; ask again.
 #[must_use]

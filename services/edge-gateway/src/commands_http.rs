@@ -41,14 +41,14 @@ pub async fn command(State(desk): State<Desk>, name: Name, request: Request) -> 
 }
 
 async fn carried_out(desk: &Desk, name: Name, request: Request) -> Result<Bytes, Refusal> {
-    let admitted = admit(desk, request.headers())?;
+    let mut admitted = admit(desk, request.headers())?;
     let trail = Trail::read(|name| request.headers().get(name)?.to_str().ok());
     desk.allowance
         .take(admitted.rights.tenant(), &admitted.user, Operation::Command)
         .map_err(allowance::too_many)?;
     // A name that is none is refused like a command that is not there.
     let Path(name) = name.map_err(|_| Refusal::forbidden())?;
-    let body = posted::json(desk, request).await?;
+    let body = posted::json(desk, request, &mut admitted).await?;
     // The body is the message of the socket, without its name: `{data, key, timeoutMs?}`.
     let client_frame::Body::Command(command) = posted::message("command", &body)? else {
         return Err(posted::not_one_object());

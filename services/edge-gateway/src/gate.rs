@@ -152,6 +152,17 @@ impl Gate {
         }
     }
 
+    /// Decides again about a user whose request has waited. Whether anything may have changed.
+    ///
+    /// # Errors
+    /// That the token has ended or was revoked since.
+    pub fn again(&self, admitted: &mut Admitted, now_secs: i64) -> Result<bool, NotAdmitted> {
+        if now_secs >= admitted.ends_at {
+            return Err(TokenError::Expired.into());
+        }
+        Ok(admitted.decide_again(&self.rights.now(), now_secs)?)
+    }
+
     /// Looks up the rights of a user whose token was verified before, here or at another gateway.
     ///
     /// # Errors

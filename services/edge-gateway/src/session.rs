@@ -18,6 +18,7 @@ use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::limits;
 use roomcast_proto::refusal::{Code, Refusal};
 
+use crate::asking::Ask;
 use crate::bucket::{Bucket, Rate};
 use crate::gate::{Admitted, Gate};
 use crate::members::Seat;
@@ -229,6 +230,12 @@ impl Session {
 
     /// Decides about an opening again when rights have changed since: it may have waited for the hub.
     pub fn decide_opening(&self, opening: &mut Opening) {
+        let is_unasked = opening.kind == Kind::Subscribed && opening.id.is_none();
+        if is_unasked {
+            // Those that were being opened when this was decided may be open by now.
+            let is_open = |name: &str| self.rooms.iter().any(|open| open.room.as_str() == name);
+            opening.rooms.retain(|asked| !is_open(&asked.name));
+        }
         if opening.generation == self.generation {
             return;
         }
@@ -237,7 +244,7 @@ impl Session {
             asked.permit = permit(&asked.name, &self.admitted.rights);
         }
         // Rooms that nobody asked for opened by themselves; those that are open no more are not spoken of.
-        if opening.kind == Kind::Subscribed && opening.id.is_none() {
+        if is_unasked {
             opening
                 .rooms
                 .retain(|asked| asked.requested || asked.permit.is_ok());
@@ -257,6 +264,13 @@ impl Session {
             }
             Err(_) => false,
         }
+    }
+
+    /// Whether what was asked for may still be carried out: not under rights that have changed while it waited behind rooms that were
+    /// being opened.
+    #[must_use]
+    pub fn may_still_ask(&self, ask: &Ask) -> bool {
+        ask.generation == self.generation
     }
 
     /// The opening that sends the state of exchanged permits.

@@ -3,6 +3,7 @@
 mod policies;
 mod polls;
 mod taken;
+mod waiting;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,6 +22,7 @@ use crate::world::{alone, desk, say};
 use policies::policies;
 use polls::held_polls;
 use taken::grants_and_revocations;
+use waiting::what_waits;
 
 /// How long the test waits for a change; what is promised is [`PROMISE`].
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -277,6 +279,7 @@ fn rights_change_under_traffic_and_nobody_keeps_what_is_lost() {
             let outcome = async {
                 grants_and_revocations(&stack).await?;
                 held_polls(&stack).await?;
+                what_waits(&stack).await?;
                 policies(&stack, &file).await
             };
             let outcome = outcome.await;

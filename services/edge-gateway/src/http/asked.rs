@@ -10,6 +10,7 @@ use roomcast_proto::refusal::{Code, Refusal};
 
 use super::{Desk, unix_secs};
 use crate::allowance::{self, Operation};
+use crate::asking::{RIGHTS_CHANGED, unavailable};
 use crate::gate::{self, Admitted};
 use crate::upgrade;
 
@@ -20,6 +21,25 @@ pub(super) type RoomPath = Result<Path<String>, PathRejection>;
 pub(crate) fn admit(desk: &Desk, headers: &HeaderMap) -> Result<Admitted, Refusal> {
     let token = upgrade::bearer(headers)?.ok_or_else(gate::no_token)?;
     desk.gate.admit(token, unix_secs()).map_err(gate::refusal)
+}
+
+/// Decides again about a user whose request has waited. Whether anything may have changed.
+///
+/// # Errors
+/// `expired`, `unauthenticated`: its token has ended or was revoked.
+pub(super) fn again(desk: &Desk, admitted: &mut Admitted) -> Result<bool, Refusal> {
+    desk.gate.again(admitted, unix_secs()).map_err(gate::refusal)
+}
+
+/// The same after something was read: what was read under other rights than those of now is shown to nobody.
+///
+/// # Errors
+/// As [`again`]; `unavailable`, to ask again.
+pub(super) fn unchanged(desk: &Desk, admitted: &mut Admitted) -> Result<(), Refusal> {
+    match again(desk, admitted)? {
+        false => Ok(()),
+        true => Err(unavailable(RIGHTS_CHANGED)),
+    }
 }
 
 /// Counts one request of a user.

@@ -44,8 +44,8 @@ pub(super) async fn list(State(desk): State<Desk>, headers: HeaderMap) -> Respon
 /// `POST /v1/devices`
 pub(super) async fn register(State(desk): State<Desk>, request: Request) -> Response {
     finish(async {
-        let admitted = entered(&desk, request.headers())?;
-        let wanted: Wanted = posted::object(&posted::json(&desk, request).await?)?;
+        let mut admitted = entered(&desk, request.headers())?;
+        let wanted: Wanted = posted::object(&posted::json(&desk, request, &mut admitted).await?)?;
         let principal = &admitted.principal;
         let policy = &desk.gate.rights().now().policy;
         let question = Register {

@@ -10,12 +10,12 @@ use roomcast_proto::frame::{FeedQuery, client_frame};
 use roomcast_proto::refusal::{Code, Refusal};
 
 use super::answered::finish;
-use super::asked::{admit, allow_one, bad, parameter};
-use super::{Desk, posted, unix_secs};
+use super::asked::{admit, allow_one, bad, parameter, unchanged};
+use super::{Desk, posted};
 use crate::allowance::Operation;
-use crate::asking::{Done, What, unavailable};
+use crate::asking::{Done, What};
 use crate::feed::Want;
-use crate::gate::{self, Admitted};
+use crate::gate::Admitted;
 use crate::{preferences, session};
 
 /// `GET /v1/feed`
@@ -48,9 +48,9 @@ pub(super) async fn feed(State(desk): State<Desk>, uri: Uri, headers: HeaderMap)
 /// `POST /v1/marks`
 pub(super) async fn marks(State(desk): State<Desk>, request: Request) -> Response {
     finish(async {
-        let admitted = admit(&desk, request.headers())?;
+        let mut admitted = admit(&desk, request.headers())?;
         allow_one(&desk, &admitted, Operation::Mark)?;
-        let body = posted::json(&desk, request).await?;
+        let body = posted::json(&desk, request, &mut admitted).await?;
         let client_frame::Body::Mark(mark) = posted::message("mark", &body)? else {
             return Err(posted::not_one_object());
         };
@@ -65,9 +65,9 @@ pub(super) async fn marks(State(desk): State<Desk>, request: Request) -> Respons
 /// `POST /v1/preferences`
 pub(super) async fn preferences(State(desk): State<Desk>, request: Request) -> Response {
     finish(async {
-        let admitted = admit(&desk, request.headers())?;
+        let mut admitted = admit(&desk, request.headers())?;
         allow_one(&desk, &admitted, Operation::Preferences)?;
-        let body = posted::json(&desk, request).await?;
+        let body = posted::json(&desk, request, &mut admitted).await?;
         let client_frame::Body::Preferences(frame) = posted::message("preferences", &body)? else {
             return Err(posted::not_one_object());
         };
@@ -104,11 +104,7 @@ async fn told(
         return Err(Refusal::new(Code::Internal, "notifications are a feed"));
     };
     // What was read for this user may be somebody else's by now.
-    match admitted.decide_again(&desk.gate.rights().now(), unix_secs()) {
-        Ok(false) => {}
-        Ok(true) => return Err(unavailable("rights have changed; ask again")),
-        Err(revoked) => return Err(gate::refusal(revoked.into())),
-    }
+    unchanged(desk, &mut admitted)?;
     serde_json::to_vec(&page)
         .map(Bytes::from)
         .map_err(|_| Refusal::new(Code::Internal, "the feed cannot be written"))

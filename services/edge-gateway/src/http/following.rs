@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, Uri};
-use roomcast_access::{Presence, Subscribe, TokenError};
+use roomcast_access::{Presence, Subscribe};
 use roomcast_proto::cursor::Cursors;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_rights::Current;
 
-use super::asked::{admit, allow_one, bad, parameter, parameters};
+use super::asked::{admit, again, allow_one, bad, parameter, parameters};
 use super::{Desk, unix_secs};
 use crate::admission::Resident;
 use crate::allowance::Operation;
-use crate::gate::{self, Admitted};
+use crate::gate::Admitted;
 use crate::limit::Limit;
 use crate::session::{Asked, StreamRequest, stream_rooms};
 
@@ -135,13 +135,8 @@ impl Following {
     /// # Errors
     /// As [`Following::changed`].
     pub(super) fn decide_again(&mut self, desk: &Desk) -> Result<bool, Refusal> {
-        let now = unix_secs();
-        if now >= self.admitted.ends_at {
-            return Err(gate::refusal(TokenError::Expired.into()));
-        }
         let before = permits(&self.rooms());
-        let decided = self.admitted.decide_again(&desk.gate.rights().now(), now);
-        if !decided.map_err(|revoked| gate::refusal(revoked.into()))? {
+        if !again(desk, &mut self.admitted)? {
             return Ok(false);
         }
         let rooms = self.rooms();

@@ -22,10 +22,10 @@ use crate::session;
 /// Answers `{"eventId": …}`.
 pub(super) async fn publish(State(desk): State<Desk>, request: Request) -> Response {
     finish(async {
-        let admitted = admit(&desk, request.headers())?;
+        let mut admitted = admit(&desk, request.headers())?;
         let trail = Trail::read(|name| request.headers().get(name)?.to_str().ok());
         allow_one(&desk, &admitted, Operation::Publish)?;
-        let body = posted::json(&desk, request).await?;
+        let body = posted::json(&desk, request, &mut admitted).await?;
         let client_frame::Body::Publish(publish) = posted::message("publish", &body)? else {
             return Err(posted::not_one_object());
         };
@@ -42,9 +42,9 @@ pub(super) async fn publish(State(desk): State<Desk>, request: Request) -> Respo
 /// Answers `{}`, once it is stored.
 pub(super) async fn activity(State(desk): State<Desk>, request: Request) -> Response {
     finish(async {
-        let admitted = admit(&desk, request.headers())?;
+        let mut admitted = admit(&desk, request.headers())?;
         allow_one(&desk, &admitted, Operation::Activity)?;
-        let body = posted::json(&desk, request).await?;
+        let body = posted::json(&desk, request, &mut admitted).await?;
         let client_frame::Body::Activity(activity) = posted::message("activity", &body)? else {
             return Err(posted::not_one_object());
         };

@@ -9,13 +9,21 @@ use roomcast_proto::refusal::{Code, Refusal};
 use serde::de::DeserializeOwned;
 
 use super::Desk;
+use super::asked::again;
+use crate::gate::Admitted;
 use crate::limit::Limit;
 
-/// Reads the body; who it is must have been asked before.
+/// Reads the body of a user who was admitted by the head, and decides about them again: it may have taken its time.
 ///
 /// # Errors
-/// `unsupported_type`, `too_large`, `request_timeout`.
-pub(crate) async fn json(desk: &Desk, request: Request) -> Result<Bytes, Refusal> {
+/// `unsupported_type`, `too_large`, `request_timeout`; `expired`, `unauthenticated`.
+pub(crate) async fn json(desk: &Desk, request: Request, admitted: &mut Admitted) -> Result<Bytes, Refusal> {
+    let body = body(desk, request).await?;
+    again(desk, admitted)?;
+    Ok(body)
+}
+
+async fn body(desk: &Desk, request: Request) -> Result<Bytes, Refusal> {
     is_json(request.headers())?;
     let body = axum::body::to_bytes(request.into_body(), desk.message_bytes_max);
     match tokio::time::timeout(desk.body_within, body).await {

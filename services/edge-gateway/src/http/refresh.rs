@@ -25,11 +25,11 @@ struct Wanted {
 /// The token of the request takes the place of the stream's.
 pub(super) async fn refresh(State(desk): State<Desk>, request: Request) -> Response {
     finish(async {
-        let admitted = admit(&desk, request.headers())?;
+        let mut admitted = admit(&desk, request.headers())?;
         // Another gateway verifies it for itself.
         let token = upgrade::bearer(request.headers())?.unwrap_or_default().to_owned();
         allow_one(&desk, &admitted, Operation::Refresh)?;
-        let wanted: Wanted = posted::object(&posted::json(&desk, request).await?)?;
+        let wanted: Wanted = posted::object(&posted::json(&desk, request, &mut admitted).await?)?;
         // A name that is none is refused like a connection that is not there.
         let number = shard::number(&wanted.connection).ok_or_else(Refusal::forbidden)?;
         if let Some(refreshed) = refresh_among(&desk.shards, number, &admitted).await {

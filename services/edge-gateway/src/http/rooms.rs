@@ -12,7 +12,9 @@ use roomcast_proto::limits::HISTORY_EVENTS_DEFAULT;
 use roomcast_proto::refusal::Refusal;
 
 use super::answered::{close, finish, open, put_list, unavailable};
-use super::asked::{RoomPath, admit, allow_one, bad, forbidden, number, parameter, path_room, subscribe};
+use super::asked::{
+    RoomPath, admit, allow_one, bad, forbidden, number, parameter, path_room, subscribe, unchanged,
+};
 use super::series::{self, instant};
 use super::{Desk, unix_millis};
 use crate::allowance::{self, Operation};
@@ -26,7 +28,7 @@ pub(super) async fn snapshot(
     headers: HeaderMap,
 ) -> Response {
     finish(async {
-        let admitted = admit(&desk, &headers)?;
+        let mut admitted = admit(&desk, &headers)?;
         allow_one(&desk, &admitted, Operation::Read)?;
         let permit = subscribe(&desk, &admitted, path_room(room)?)?;
         let events = number(&uri, "events", HISTORY_EVENTS_DEFAULT, 0)?;
@@ -36,6 +38,7 @@ pub(super) async fn snapshot(
             .snapshot_async(&permit, events, unix_millis)
             .await
             .map_err(|_| unavailable())?;
+        unchanged(&desk, &mut admitted)?;
         let mut body = open(&desk, &permit, found.cursor);
         put_list(&mut body, "state", &found.state, &permit);
         let bytes = |event: &Arc<Delivery>| event.for_class(&permit).map_or(0, |seen| seen.body().len());
@@ -48,7 +51,7 @@ pub(super) async fn snapshot(
 
 pub(super) async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Response {
     finish(async {
-        let admitted = admit(&desk, &headers)?;
+        let mut admitted = admit(&desk, &headers)?;
         allow_one(&desk, &admitted, Operation::Read)?;
         let room = parameter(&uri, "room")?.ok_or_else(|| bad("expected ?room=<room>"))?;
         let at = instant(&uri, "at")?;
@@ -62,6 +65,7 @@ pub(super) async fn state(State(desk): State<Desk>, uri: Uri, headers: HeaderMap
             .state_async(&permit, unix_millis)
             .await
             .map_err(|_| unavailable())?;
+        unchanged(&desk, &mut admitted)?;
         if let Some(at) = at {
             // Chosen by what this user sees: redaction may have taken the window.
             let then = |value: &Arc<Delivery>| {
@@ -85,7 +89,7 @@ pub(super) async fn history(
     headers: HeaderMap,
 ) -> Response {
     finish(async {
-        let admitted = admit(&desk, &headers)?;
+        let mut admitted = admit(&desk, &headers)?;
         allow_one(&desk, &admitted, Operation::History)?;
         let permit = admitted
             .rights
@@ -109,6 +113,7 @@ pub(super) async fn history(
             })
             .await
             .map_err(|unread| unread.rate_millis.map_or_else(unavailable, allowance::too_many))?;
+        unchanged(&desk, &mut admitted)?;
         let mut body = BytesMut::from(&b"{\"events\":["[..]);
         let seen: Vec<_> = page
             .events

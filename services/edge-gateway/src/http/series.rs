@@ -22,9 +22,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answered::{close, finish, open, unavailable};
-use super::asked::{admit, allow_one, bad, parameter, subscribe};
+use super::asked::{admit, allow_one, bad, parameter, subscribe, unchanged};
 use super::{Desk, unix_millis};
 use crate::allowance::Operation;
+use crate::gate::Admitted;
 use crate::hub::Snapshot;
 
 /// Most instants of one question.
@@ -35,7 +36,8 @@ pub(super) type Name = Result<Path<String>, PathRejection>;
 
 pub(super) async fn list(State(desk): State<Desk>, uri: Uri, headers: HeaderMap) -> Response {
     finish(async {
-        let (permit, found) = room_state(&desk, &uri, &headers).await?;
+        let (mut admitted, permit, found) = room_state(&desk, &uri, &headers).await?;
+        unchanged(&desk, &mut admitted)?;
         let bodies = bodies(&found, &permit);
         let mut body = open(&desk, &permit, found.cursor);
         put(&mut body, "metrics", &statuses(&bodies));
@@ -48,12 +50,13 @@ pub(super) async fn series(State(desk): State<Desk>, name: Name, uri: Uri, heade
     finish(async {
         let name = name.map_or_else(|_| String::new(), |Path(name)| name);
         let wanted = Wanted::read(&name, &uri)?;
-        let (permit, found) = room_state(&desk, &uri, &headers).await?;
+        let (mut admitted, permit, found) = room_state(&desk, &uri, &headers).await?;
         let mut bodies = bodies(&found, &permit);
         if let Some(group) = wanted.group.as_deref().filter(|group| !group.is_empty()) {
             let told = beyond(&desk, &permit, &bodies, &name, group).await?;
             bodies.extend(told);
         }
+        unchanged(&desk, &mut admitted)?;
         let mut body = open(&desk, &permit, found.cursor);
         let metric = serde_json::to_string(&name).unwrap_or_default();
         body.put_slice(format!(",\"metric\":{metric}").as_bytes());
@@ -63,8 +66,12 @@ pub(super) async fn series(State(desk): State<Desk>, name: Name, uri: Uri, heade
     .await
 }
 
-/// The state of the room that the query names, for whoever may see it.
-async fn room_state(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<(Subscribe, Snapshot), Refusal> {
+/// The state of the room that the query names, for whoever may see it; who that is, to be decided about again before anything is told.
+async fn room_state(
+    desk: &Desk,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(Admitted, Subscribe, Snapshot), Refusal> {
     let admitted = admit(desk, headers)?;
     allow_one(desk, &admitted, Operation::Read)?;
     let room = parameter(uri, "room")?.ok_or_else(|| bad("expected ?room=<room>"))?;
@@ -74,7 +81,7 @@ async fn room_state(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<(Subs
         Room::parse(&room).map_err(|_| Refusal::forbidden())?,
     )?;
     let found = desk.hub.state_async(&permit, unix_millis).await;
-    Ok((permit, found.map_err(|_| unavailable())?))
+    Ok((admitted, permit, found.map_err(|_| unavailable())?))
 }
 
 /// The windows of a group as its aggregator has them, whether or not they are state, for whoever sees them. Asked is only about a metric

@@ -54,10 +54,10 @@ pub(super) async fn give(State(desk): State<Desk>, request: Request) -> Response
 }
 
 async fn given(desk: &Desk, request: Request) -> Result<Bytes, Refusal> {
-    let admitted = admit(desk, request.headers())?;
+    let mut admitted = admit(desk, request.headers())?;
     allow_one(desk, &admitted, Operation::Ticket)?;
     let origin = origin(request.headers());
-    let wanted: Wanted = posted::object(&posted::json(desk, request).await?)?;
+    let wanted: Wanted = posted::object(&posted::json(desk, request, &mut admitted).await?)?;
     if wanted.rooms.len() > desk.rooms_max {
         return Err(Refusal::new(Code::Limit, format!("at most {} rooms", desk.rooms_max)).at("/rooms"));
     }

@@ -54,8 +54,7 @@ impl Handshake {
         let admitted = match (self.admitted, &connect.token) {
             (Some(mut admitted), None) => {
                 // The request with the token may be some time ago.
-                let decided = admitted.decide_again(&gate.rights().now(), now.unix_secs());
-                decided.map_err(|revoked| bad_token(revoked.into()))?;
+                gate.again(&mut admitted, now.unix_secs()).map_err(bad_token)?;
                 admitted
             }
             (_, Some(token)) => gate.admit(token, now.unix_secs()).map_err(bad_token)?,
@@ -91,12 +90,21 @@ impl Handshake {
 }
 
 impl Handshake {
-    /// Begins a session that says nothing itself: everything came with its request, the user among it. `None`: without a user
-    /// there is no session.
-    #[must_use]
-    pub fn stream(self, request: StreamRequest, limits: Limits) -> Option<(Session, Opening)> {
-        let admitted = self.admitted?;
-        let rooms = stream_rooms(&request, &admitted.rights, limits.cursors);
+    /// Begins a session that says nothing itself: everything came with its request, the user among it.
+    ///
+    /// # Errors
+    /// How it ends instead: without a user there is no session, nor with one whose rights have ended on the way here.
+    pub fn stream(
+        self,
+        request: &StreamRequest,
+        gate: &Gate,
+        limits: Limits,
+        now: Now,
+    ) -> Result<(Session, Opening), Close> {
+        let mut admitted = self.admitted.ok_or(Close::BadToken)?;
+        gate.again(&mut admitted, now.unix_secs())
+            .map_err(NotAdmitted::close)?;
+        let rooms = stream_rooms(request, &admitted.rights, limits.cursors);
         let opening = Opening {
             generation: 0,
             id: None,
@@ -105,7 +113,7 @@ impl Handshake {
         };
         let mut session = Session::new(admitted, limits, Bucket::default());
         session.counted = request.counters.is_some();
-        Some((session, opening))
+        Ok((session, opening))
     }
 }
 

@@ -41,9 +41,8 @@ impl Session {
     }
 
     pub(super) fn unsubscribe(&mut self, id: Option<u32>, name: String, wishes: &mut Vec<Wish>) {
-        if let Some(slot) = self.rooms.iter().position(|open| open.room.as_str() == name) {
-            wishes.push(Wish::Leave(self.rooms[slot].room.clone()));
-        }
+        // Also where it is not open: it may be by the time this has its turn, behind rooms that are being opened.
+        wishes.extend(Room::parse(&name).ok().map(Wish::Leave));
         // The same answer for a room that was not open: nothing is said about what there is.
         let answer = Unsubscribed {
             room: name,

@@ -264,7 +264,7 @@ fn messages_become_wishes() {
     let issuer = Issuer::new();
     let (mut session, _) = issuer.session("user", 60);
     opened(&mut session, "hall", false);
-    let rows: [(Value, &[&str]); 23] = [
+    let rows: [(Value, &[&str]); 24] = [
         (
             json!({ "id": 1, "subscribe": { "room": "hall" } }),
             &["open hall"],
@@ -292,6 +292,10 @@ fn messages_become_wishes() {
         ),
         (
             json!({ "id": 1, "unsubscribe": { "room": "desk" } }),
+            &["leave desk", "say unsubscribed"],
+        ),
+        (
+            json!({ "id": 1, "unsubscribe": { "room": "a b" } }),
             &["say unsubscribed"],
         ),
         (

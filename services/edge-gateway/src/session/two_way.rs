@@ -253,6 +253,7 @@ impl Session {
 
     fn ask(&self, id: Option<u32>, what: What, policy: &Policy, wishes: &mut Vec<Wish>) {
         wishes.push(Wish::Ask(Box::new(Ask {
+            generation: self.generation,
             id,
             who: who(&self.admitted, policy),
             what,

@@ -7,7 +7,7 @@ use roomcast_proto::refusal::Refusal;
 
 use super::Shard;
 use super::inbox::Inbox;
-use crate::asking::{Ask, Done, What, too_many, unavailable};
+use crate::asking::{Ask, Done, RIGHTS_CHANGED, What, too_many, unavailable};
 use crate::limit::Limit;
 
 /// The end of what one connection asked for.
@@ -33,14 +33,19 @@ impl Shard {
             self.shared.metrics.limited(Limit::AsksOfConnection);
             return self.refuse(key, ask.id, &too_many());
         }
+        let Some(session) = connection.session() else {
+            return;
+        };
+        if !session.may_still_ask(&ask) {
+            return self.refuse(key, ask.id, &unavailable(RIGHTS_CHANGED));
+        }
+        let generation = session.rights_generation();
         connection.asks += 1;
         let (name, handle) = (connection.name, self.handle.clone());
-        let generation = connection.session().map(|session| session.rights_generation());
         let hub = Arc::clone(&self.shared.hub);
         let silent = matches!(ask.what, What::Activity(_));
-        let Ask { id, who, what } = ask;
-        let shows = matches!(what, What::Feed(_)).then_some(generation.unwrap_or_default());
-        let shows = shows.map(|generation| (generation, id));
+        let Ask { id, who, what, .. } = ask;
+        let shows = matches!(what, What::Feed(_)).then_some((generation, id));
         self.shared.runtime.spawn(async move {
             let done = asking.carry_out(&hub, who, what, None).await;
             let frame = (id.is_some() && !(silent && done.is_ok())).then(|| answer(id, done));
@@ -64,7 +69,7 @@ impl Shard {
             && Some(shown) != generation
         {
             // What was read for it may be somebody else's by now.
-            return self.refuse(answered.key, id, &unavailable("rights have changed; ask again"));
+            return self.refuse(answered.key, id, &unavailable(RIGHTS_CHANGED));
         }
         if let Some(frame) = answered.frame {
             self.say(answered.key, &frame);

@@ -210,16 +210,17 @@ impl Shard {
             return;
         };
         let handshake = std::mem::take(&mut **handshake);
-        let presence = request.presence.clone();
-        let Some((session, opening)) = handshake.stream(request, self.shared.limits.session) else {
-            return self.end(key, Close::BadToken);
+        let limits = self.shared.limits.session;
+        let (session, opening) = match handshake.stream(&request, &self.shared.gate, limits, self.now) {
+            Ok(begun) => begun,
+            Err(close) => return self.end(key, close),
         };
         let mut wishes = vec![Wish::Open(opening)];
         if session.is_counted() {
             wishes.push(Wish::Listen);
         }
         // After its rooms are open: who is in a room is told only to those who have it.
-        wishes.extend(session.watched(&presence).map(Wish::Watch));
+        wishes.extend(session.watched(&request.presence).map(Wish::Watch));
         connection.stage = Stage::Session(Box::new(session));
         self.schedule(key);
         self.carry_out(key, &mut wishes);

@@ -132,6 +132,28 @@ async fn rooms_open_and_close_on_request() {
         .await
         .unwrap();
     assert_eq!(ids(&frames, "bookings"), Vec::<String>::new());
+    // Left before it was open: its state has to be read first.
+    for frame in [
+        json!({ "id": 9_001, "subscribe": { "room": "desk" } }),
+        json!({ "id": 9_002, "unsubscribe": { "room": "desk" } }),
+    ] {
+        client.send_text(&frame.to_string()).await.unwrap();
+    }
+    client
+        .until("left", SOON, |frame| frame["id"] == 9_002)
+        .await
+        .unwrap();
+    gateway.event("desk", "all", "unheard", json!({})).await;
+    gateway
+        .event("notifications", "all", "heard-again", json!({}))
+        .await;
+    let frames = client
+        .until("heard", SOON, |frame| {
+            frame["event"]["event"]["id"] == "heard-again"
+        })
+        .await
+        .unwrap();
+    assert_eq!(ids(&frames, "desk"), Vec::<String>::new());
     let unknown = client.request("fly", json!({})).await.unwrap();
     assert_eq!(unknown["error"]["code"], "unknown_message");
     let later = client

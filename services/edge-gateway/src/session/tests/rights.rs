@@ -77,6 +77,119 @@ fn a_revoked_token_opens_nothing_whichever_way_it_comes() {
     assert_eq!(refused.reason(), "revoked_user");
 }
 
+/// Behind rooms that are being opened anything may wait for seconds.
+#[test]
+fn what_was_asked_under_other_rights_is_not_carried_out() {
+    let issuer = Issuer::new();
+    let policy = issuer.gate.rights().now().policy.clone();
+    let at = |generation, entries: &[(&str, &str)]| InForce {
+        policy: policy.clone(),
+        ..in_force(POLICY, entries, generation, None)
+    };
+    let (mut session, _) = issuer.session("user", 60);
+    let mut rest = Vec::new();
+    let granted = at(2, &[("grant.main.u1.staff", "{}")]);
+    session.rights_changed(&granted, NOW, &mut rest);
+    let mut wishes = Vec::new();
+    for message in [
+        json!({ "id": 1, "command": { "name": "a.b", "key": "k" } }),
+        json!({ "id": 2, "publish": { "room": "desk", "type": "t", "data": 1 } }),
+        json!({ "id": 3, "activity": { "kind": "views" } }),
+        json!({ "id": 4, "feed": {} }),
+        json!({ "id": 5, "mark": { "as": "read", "ids": ["n1"] } }),
+        json!({ "id": 6, "preferences": {} }),
+    ] {
+        let frame = ClientFrame::from_json(&message.to_string());
+        session.message(frame, &issuer.gate, NOW, &mut wishes);
+    }
+    let asked: Vec<&Ask> = wishes
+        .iter()
+        .filter_map(|wish| match wish {
+            Wish::Ask(ask) => Some(&**ask),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked.len(), 6, "{wishes:?}");
+    // Somebody else's right.
+    let others = [("grant.main.u1.staff", "{}"), ("grant.main.u2.staff", "{}")];
+    session.rights_changed(&at(3, &others), NOW, &mut rest);
+    assert!(asked.iter().all(|ask| session.may_still_ask(ask)));
+    session.rights_changed(&at(4, &[]), NOW, &mut rest);
+    assert!(!asked.iter().any(|ask| session.may_still_ask(ask)));
+}
+
+/// Between its request and its shard a stream may wait for others who come.
+#[test]
+fn a_stream_has_the_rights_of_the_moment_it_begins() {
+    let issuer = Issuer::new();
+    let policy = issuer.gate.rights().now().policy.clone();
+    let admitted = |seconds| {
+        let token = issuer.token("u1", "user", seconds);
+        issuer.gate.admit(&token, NOW.unix_secs()).unwrap()
+    };
+    let at = |entries: &[(&str, &str)]| {
+        issuer.under(InForce {
+            policy: policy.clone(),
+            ..in_force(POLICY, entries, 9, None)
+        })
+    };
+    let request = StreamRequest {
+        rooms: vec![("desk".to_owned(), None)],
+        ..StreamRequest::default()
+    };
+    let later = Now {
+        unix_millis: NOW.unix_millis + 100_000,
+        ..NOW
+    };
+    let nobody = Handshake::default();
+    assert_eq!(
+        nobody.stream(&request, &issuer.gate, LIMITS, NOW).unwrap_err(),
+        Close::BadToken
+    );
+    for (entries, now, expected) in [
+        (&[][..], NOW, Ok(false)),
+        (&[("grant.main.u1.staff", "{}")], NOW, Ok(true)),
+        (&[("user.main.u1", "{}")], NOW, Err(Close::Revoked)),
+        (&[], later, Err(Close::Expired)),
+    ] {
+        let handshake = Handshake {
+            admitted: Some(admitted(60)),
+        };
+        let begun = handshake.stream(&request, &at(entries), LIMITS, now);
+        let has_desk = begun.map(|(session, opening)| {
+            assert_eq!(session.rights_generation(), 9);
+            opening
+                .rooms
+                .iter()
+                .any(|asked| asked.name == "desk" && asked.permit.is_ok())
+        });
+        assert_eq!(has_desk, expected, "{entries:?}");
+    }
+}
+
+/// What a change of rights opens waits behind the rooms of the connection, which may be the same.
+#[test]
+fn a_room_that_opened_meanwhile_is_not_opened_again() {
+    let issuer = Issuer::new();
+    let (mut session, connected) = issuer.session("user", 60);
+    let other = POLICY.replace(
+        "auto_join: true }",
+        "auto_join: true, redact: [{ unless: work, remove: [/a] }] }",
+    );
+    let mut wishes = Vec::new();
+    // Its rooms are still being read.
+    session.rights_changed(&in_force(&other, &[], 2, None), NOW, &mut wishes);
+    let gained = wishes.into_iter().find_map(|wish| match wish {
+        Wish::Open(opening) => Some(opening),
+        _ => None,
+    });
+    let mut gained = gained.expect("rooms that are not open yet");
+    assert_eq!(names(&gained), names(&connected));
+    opened(&mut session, "hall", false);
+    session.decide_opening(&mut gained);
+    assert_eq!(names(&gained), ["user.u1"]);
+}
+
 /// Rooms and permits of a client, as the shard keeps them.
 fn carry_out(open: &mut BTreeMap<String, Subscribe>, wishes: Vec<Wish>) {
     for wish in wishes {
