@@ -179,17 +179,18 @@ impl NatsDoor {
         let sender = match claimed(inbound, headers)? {
             Claimed::Aggregator => return Ok(Some(Arc::new(Sender::aggregator(tenant)))),
             Claimed::User(user) => {
+                let now = now_micros() / 1_000_000;
                 let principal = Principal {
                     tenant: tenant.clone(),
                     subject: user.sub.into(),
                     roles: user.roles,
                     claims: user.claims,
-                    // The gateway holds the token and ends with it; here it is one publish long.
+                    // The gateway holds the token and ends with it, or with a revocation of it; here it is one publish long.
                     expires_at: i64::MAX,
-                    issued_at: None,
+                    issued_at: Some(now),
                     token_id: None,
                 };
-                let decided = in_force.decide(&principal, now_micros() / 1_000_000).ok();
+                let decided = in_force.decide(&principal, now).ok();
                 return Ok(decided.map(|decided| Arc::new(Sender::of_user(&principal, decided.rights))));
             }
             Claimed::Publisher(user) => Sender::of_nats_user(tenant, &user, &in_force.policy).map(Arc::new),

@@ -102,6 +102,12 @@ impl Roster {
         users.flat_map(|(whose, devices)| devices.iter().map(move |device| (whose, device)))
     }
 
+    /// All devices of a user, whether they count or not.
+    pub fn of<'a>(&'a self, whose: &'a Whose) -> impl Iterator<Item = (&'a Whose, &'a Device)> {
+        let devices = self.users.get(whose).into_iter().flatten();
+        devices.map(move |device| (whose, device))
+    }
+
     /// How many users have devices.
     #[must_use]
     pub fn users(&self) -> usize {

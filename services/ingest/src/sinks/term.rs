@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::plan::Position;
-use super::roster::Roster;
+use super::roster::{Roster, Whose};
 use super::waiting::Waiting;
 use crate::now_micros;
 use attempts::Attempted;
@@ -80,6 +80,8 @@ pub(super) struct Term {
     sweep_due: Instant,
     /// Under which rights all devices were looked at for revoked ones.
     generation: u64,
+    /// Whose devices were not: they have come since.
+    unlooked: BTreeSet<Whose>,
 }
 
 impl Term {
@@ -104,6 +106,7 @@ impl Term {
             position_due: now + POSITION_EVERY,
             sweep_due: now + SWEEP_EVERY,
             generation: 0,
+            unlooked: BTreeSet::new(),
         };
         term.look().await?;
         tracing::info!(

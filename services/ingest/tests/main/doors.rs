@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
+use roomcast_harness::eventually;
 use roomcast_proto::cursor::{Cursor, Cursors};
 use roomcast_proto::ids::Tenant;
 use serde_json::{Value, json};
@@ -409,6 +410,39 @@ async fn gateways_speak_for_users_and_the_aggregator_notifies() {
     );
     assert_eq!(ingest.stored("EVENTS").await.len(), 1);
     assert_eq!(ingest.stored("STATE").await.len(), 1, "a notification is state");
+    // Who was revoked is stopped here, too; whose tokens must be newer, by the gateway alone, which has them.
+    let admin = ingest.nats.connect("admin").await;
+    let before = json!({ "before": roomcast_harness::token::now() }).to_string();
+    for (key, entry) in [
+        ("user.main.u2", "{}"),
+        ("before.main.u1", &before),
+        ("before.main", &before),
+    ] {
+        let acked = admin
+            .request(format!("$KV.acl.{key}"), entry.to_owned().into())
+            .await
+            .unwrap();
+        assert!(
+            !String::from_utf8_lossy(&acked.payload).contains("error"),
+            "{key}"
+        );
+    }
+    let other = Some(r#"{"sub":"u2","roles":["staff"]}"#);
+    eventually("the revocation is known", Duration::from_secs(10), || async {
+        let mut headers = HeaderMap::new();
+        headers.insert("Rc-User", other.unwrap());
+        let answer = gateway
+            .request_with_headers(
+                "in.main.chat.all",
+                headers,
+                json!({ "type": "chat" }).to_string().into(),
+            )
+            .await
+            .unwrap();
+        String::from_utf8_lossy(&answer.payload).contains("forbidden")
+    })
+    .await;
+    check(&gateway, "in.main.chat.all", staff, "chat", "stored").await;
 }
 
 #[tokio::test]

@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use roomcast_proto::device::{Device, Devices, Holder};
-use roomcast_proto::ids::Tenant;
+use roomcast_proto::device::{Device, Devices};
 use roomcast_proto::subject::{devices_key, parse_devices_key, stream};
 
 use super::super::devices;
@@ -28,7 +27,13 @@ impl Term {
                     continue;
                 };
                 match serde_json::from_slice::<Devices>(&message.payload) {
-                    Ok(record) => self.roster.put((tenant, user.to_owned()), record),
+                    Ok(record) => {
+                        let whose = (tenant, user.to_owned());
+                        if self.generation != 0 {
+                            self.unlooked.insert(whose.clone());
+                        }
+                        self.roster.put(whose, record);
+                    }
                     Err(error) => {
                         tracing::error!(%error, "a user's devices cannot be read: {error}");
                     }
@@ -42,24 +47,29 @@ impl Term {
         Ok(())
     }
 
-    /// Takes devices out whose user or token was revoked. A revocation is remembered for as long as a token lives, and a device counts for
-    /// longer than that.
+    /// Takes devices out whose user or token was revoked, also those that were on their way here then. A revocation is remembered for as
+    /// long as a token lives, and a device counts for longer than that.
     pub(super) async fn drop_revoked(&mut self) {
         let in_force = self.shared.rights.now();
-        if in_force.generation == self.generation {
+        let all_again = in_force.generation != self.generation;
+        if !all_again && self.unlooked.is_empty() {
             return;
         }
         let now_secs = now_secs();
-        let is_revoked =
-            |tenant: &Tenant, holder: &Holder| in_force.check(&principal(tenant, holder), now_secs).is_err();
-        let revoked = self
-            .roster
-            .all()
-            .filter(|((tenant, _), device)| is_revoked(tenant, &device.holder));
-        let mut revoked: Vec<(Whose, Device)> = revoked
-            .take(REVOKED_AT_ONCE + 1)
-            .map(|(whose, device)| (whose.clone(), device.clone()))
-            .collect();
+        let is_revoked = |((tenant, _), device): &(&Whose, &Device)| {
+            in_force
+                .check(&principal(tenant, &device.holder), now_secs)
+                .is_err()
+        };
+        let owned = |(whose, device): (&Whose, &Device)| (whose.clone(), device.clone());
+        let most = REVOKED_AT_ONCE + 1;
+        let mut revoked: Vec<(Whose, Device)> = if all_again {
+            let all = self.roster.all().filter(is_revoked);
+            all.take(most).map(owned).collect()
+        } else {
+            let new = self.unlooked.iter().flat_map(|whose| self.roster.of(whose));
+            new.filter(is_revoked).take(most).map(owned).collect()
+        };
         let all = revoked.len() <= REVOKED_AT_ONCE;
         revoked.truncate(REVOKED_AT_ONCE);
         for ((tenant, _), device) in revoked {
@@ -74,6 +84,7 @@ impl Term {
         }
         if all {
             self.generation = in_force.generation;
+            self.unlooked.clear();
         }
     }
 }

@@ -134,6 +134,13 @@ async fn devices_that_are_gone_revoked_or_not_to_be_disturbed_are_let_be() {
         ingest.metric("roomcast_ingest_sink_devices_revoked_total") >= 1.0
     })
     .await;
+    // One that was on its way when the user was revoked, from a gateway that had let it in before.
+    let late = Device::new(receiver.url("/revoked"));
+    register(&gateway, "revoked", "user", &late).await;
+    eventually("the late one is taken out", PATIENCE, || async {
+        ingest.metric("roomcast_ingest_sink_devices_revoked_total") >= 2.0
+    })
+    .await;
     notify(&ingest, "notifications", "all", "n1").await;
     until_ended(&ingest, "push", "sent", 1.0).await;
     until_ended(&ingest, "push", "gone", 1.0).await;
