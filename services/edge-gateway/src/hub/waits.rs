@@ -69,6 +69,8 @@ impl Waits {
             .retain(|_, deadline| now_millis < deadline.at_millis + FORGET_MILLIS);
         let mut over = Vec::new();
         for (waiter, deadline) in &mut self.deadlines {
+            // The clock may have been set back: nobody waits for longer than if it began now.
+            deadline.at_millis = deadline.at_millis.min(now_millis + WAIT_MILLIS);
             if !deadline.told && now_millis >= deadline.at_millis {
                 deadline.told = true;
                 over.push(*waiter);
@@ -113,5 +115,13 @@ mod tests {
         assert!(!waits.may_wait(waiter, WAIT_MILLIS));
         waits.over(WAIT_MILLIS + FORGET_MILLIS);
         assert_eq!(waits.len(), 0);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nobody() {
+        let (mut waits, waiter) = (Waits::default(), Waiter { shard: 0, ticket: 1 });
+        assert!(waits.may_wait(waiter, 3_600_000));
+        assert!(waits.over(100).is_empty());
+        assert_eq!(waits.over(100 + WAIT_MILLIS), [waiter]);
     }
 }
