@@ -85,7 +85,7 @@ pub struct Mark {
 pub struct Marking {
     /// The event's id.
     pub id: String,
-    /// The event's own time, Unix milliseconds: the marks of the oldest go first.
+    /// When the event was stored, Unix milliseconds: the marks of the oldest go first.
     pub at: i64,
 }
 
@@ -145,7 +145,7 @@ pub struct KeptMark {
     /// How far.
     #[serde(rename = "as")]
     pub level: Level,
-    /// The event's own time, Unix milliseconds.
+    /// When the event was stored, Unix milliseconds.
     pub at: i64,
 }
 

@@ -368,6 +368,12 @@ impl<L> Bells<L> {
         self.rev = self.rev.max(rev);
     }
 
+    /// The streams are not what they were: positions go on from here, and rooms are read again.
+    pub fn begin_anew(&mut self, rev: u64) {
+        self.rev = rev;
+        self.rooms_changed();
+    }
+
     /// A room was read: all that it held at this position, ascending.
     pub fn room_read(&mut self, of: For, rev: u64, changes: impl IntoIterator<Item = Change>) {
         let Some(room) = self.room(of) else { return };

@@ -172,6 +172,7 @@ impl Driver {
                     }
                 }
                 Said::Rooms => self.bells.rooms_changed(),
+                Said::Reset => self.bells.begin_anew(self.hub.head().position.rev),
             }
         }
         if lost {

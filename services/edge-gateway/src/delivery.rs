@@ -54,6 +54,8 @@ pub struct Delivery {
     pub position: Position,
     /// Unix milliseconds from which on it is not delivered any more.
     pub expires_millis: Option<i64>,
+    /// When the stream stored it, Unix milliseconds; 0 where nobody asks.
+    pub stored_millis: i64,
     /// Where its trace goes on: of what is handed out live, if that is kept.
     pub trail: Option<Box<Trail>>,
     /// `None`: a frame without a cursor.
@@ -190,6 +192,7 @@ impl Delivery {
             kind,
             position,
             expires_millis,
+            stored_millis: 0,
             trail: None,
             mark,
             meter: address.meter,
@@ -204,14 +207,10 @@ impl Delivery {
     /// a value that holds again after another was withdrawn.
     #[must_use]
     pub fn at(&self, position: Position, mark: Option<Mark>) -> Self {
-        Self::new(
-            self.address(),
-            self.kind.clone(),
-            position,
-            mark,
-            self.expires_millis,
-            self.body(),
-        )
+        let (address, kind) = (self.address(), self.kind.clone());
+        let mut moved = Self::new(address, kind, position, mark, self.expires_millis, self.body());
+        moved.stored_millis = self.stored_millis;
+        moved
     }
 
     /// The same event after a change of policy; shares the bytes.

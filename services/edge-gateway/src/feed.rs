@@ -175,6 +175,7 @@ impl Filter {
 #[derive(Debug, Clone)]
 struct Note {
     id: String,
+    /// When it was stored, Unix milliseconds.
     at: i64,
     kind: String,
     priority: Priority,
@@ -291,9 +292,8 @@ async fn collect(hub: &Hub, permits: &[Arc<Subscribe>]) -> Result<Notes, Refusal
         for value in &snapshot.state {
             let named = matches!(&value.kind, Kind::State { key, withdrawn: false } if may_be_one(key));
             let seen = named.then(|| value.for_class(permit)).flatten();
-            notes.extend(
-                seen.and_then(|seen| read(seen.body_bytes(), permit.room().clone(), value.position.rev)),
-            );
+            let stored = (value.position.rev, value.stored_millis);
+            notes.extend(seen.and_then(|seen| read(seen.body_bytes(), permit.room().clone(), stored)));
         }
     }
     let head = head.ok_or_else(|| unavailable("no room is open"))?;
@@ -310,13 +310,15 @@ pub fn may_be_one(key: &str) -> bool {
     key.starts_with(&prefix) || key.starts_with("==")
 }
 
-fn read(event: Bytes, room: Room, rev: u64) -> Option<Note> {
+/// Reads a notification. `stored`: at which position, and when, Unix milliseconds: not by its own time, which may be any. What is marked is
+/// kept by it, the newest, and what is seen is the newest by position.
+fn read(event: Bytes, room: Room, (rev, stored_millis): (u64, i64)) -> Option<Note> {
     let view = View::parse(&event)
         .ok()
         .filter(|view| is_notification(&view.kind))?;
     let note = Note {
         id: view.id.as_ref().to_owned(),
-        at: view.time_micros().unwrap_or_default().div_euclid(1_000),
+        at: stored_millis,
         kind: view.kind.as_ref().to_owned(),
         priority: view
             .priority

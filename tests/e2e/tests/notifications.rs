@@ -1,12 +1,12 @@
 //! Notifications as state, feeds and marks: what one device does, every other one is told, at whichever gateway.
 
 use roomcast_harness::client::{Client, Frame};
-use roomcast_harness::eventually;
-use roomcast_harness::stack::Stack;
+use roomcast_harness::stack::{Options, Stack};
+use roomcast_harness::{eventually, repository};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-use crate::world::{calm, publish};
+use crate::world::{alone, calm, publish};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -278,6 +278,63 @@ fn a_device_without_a_socket_reads_and_marks_as_one_with_it_does() {
                 "{query}: {status} {body}"
             );
         }
+        Ok(())
+    });
+}
+
+/// What ends by itself changes the count, though nothing was stored: who waits for counters is told, and who asks by a tag as well.
+#[test]
+fn a_held_poll_is_told_of_what_ends_by_itself() {
+    alone(async {
+        let options = Options {
+            policy: Some(repository().join("tests/e2e/policy.yaml")),
+            ..Options::default()
+        };
+        let Some(stack) = Stack::start(&options) else {
+            return Ok(());
+        };
+        let ends = jiff::Timestamp::now() + Duration::from_secs(6);
+        let event = json!({
+            "id": "ends-1", "type": "notification.ends", "users": "n-ends", "expirytime": ends.to_string(), "data": { "title": "t" },
+        });
+        publish(&stack, &event).await?;
+        let token = stack.signer.token("n-ends", &["user"]);
+        let url = format!("{}/v1/poll?counters=", stack.gateways()[0]);
+        let counters = |said: &Value| {
+            let frames = said["frames"].as_array().cloned().unwrap_or_default();
+            let told = frames.iter().find_map(|frame| frame.get("counters").cloned());
+            told.unwrap_or_default()
+        };
+        let mut known = Value::Null;
+        eventually("the notification is counted", SOON, || async {
+            let answer = stack.http.get(&format!("{url}0&wait=0"), Some(&token)).await;
+            answer.is_ok_and(|answer| counters(&answer.json())["unread"] == 1)
+        })
+        .await;
+        let mut cursor = String::new();
+        // Until the counters are those of what this client has heard.
+        while known["unread"].is_null() || cursor.is_empty() {
+            let said = stack
+                .http
+                .get(&format!("{url}0&wait=0"), Some(&token))
+                .await?
+                .json();
+            (known, cursor) = (
+                counters(&said),
+                said["cursor"].as_str().unwrap_or_default().to_owned(),
+            );
+        }
+        let held = format!("{url}{}&wait=25&cursor={cursor}", known["version"]);
+        let begun = std::time::Instant::now();
+        let answer = stack.http.get(&held, Some(&token)).await?;
+        let told = counters(&answer.json());
+        assert!(
+            answer.status == 200 && told["unread"] == 0 && begun.elapsed() < Duration::from_secs(20),
+            "after {:?}: {} {}",
+            begun.elapsed(),
+            answer.status,
+            answer.text()
+        );
         Ok(())
     });
 }

@@ -69,7 +69,7 @@ pub struct Change {
     key: Name,
     /// `None`: a role that the policy does not know, so nobody sees it.
     audience: Option<AudienceId>,
-    /// `None`: the value is withdrawn.
+    /// `None`: the value is withdrawn, or it is no notification any more.
     note: Option<Note>,
 }
 
@@ -83,7 +83,8 @@ struct Note {
 }
 
 impl Change {
-    /// Reads a delivery; `None`: it is about no notification.
+    /// Reads a delivery; `None`: it is about no notification, by its key. What stands there instead of one is another matter: it ends the
+    /// one before.
     #[must_use]
     pub fn of(delivery: &Arc<Delivery>) -> Option<Self> {
         let Kind::State { key, withdrawn } = &delivery.kind else {
@@ -94,7 +95,7 @@ impl Change {
         }
         let note = match withdrawn {
             true => None,
-            false => Some(Note::of(delivery)?),
+            false => Note::of(delivery),
         };
         Some(Self {
             rev: delivery.position.rev,
@@ -261,7 +262,11 @@ pub fn count<'a>(rooms: impl Iterator<Item = (&'a Notes, AudienceSet)>, read: &[
 
 #[cfg(test)]
 mod tests {
+    use roomcast_proto::cursor::Position;
+
     use super::*;
+    use crate::delivery::Address;
+    use crate::delivery::tests::address;
 
     fn change(rev: u64, key: &str, audience: Option<AudienceId>, withdrawn: bool) -> Change {
         Change::made(rev, key, audience, withdrawn)
@@ -308,6 +313,47 @@ mod tests {
             1,
             "what another audience holds does not take its place"
         );
+    }
+
+    #[test]
+    fn another_kind_of_value_in_its_place_ends_a_notification() {
+        let delivery = |rev, key: &str, kind: &str| {
+            let body = format!(
+                r#"{{"id":"n{rev}","source":"/s","type":"{kind}","time":"2026-01-31T14:05:00Z","data":{{}}}}"#
+            );
+            let key = roomcast_proto::ids::escape(key).into();
+            let position = Position {
+                rev,
+                ..Position::default()
+            };
+            let value = Kind::State {
+                key,
+                withdrawn: false,
+            };
+            Arc::new(Delivery::new(
+                Address {
+                    audience: Some(AudienceId::ALL),
+                    ..address("a")
+                },
+                value,
+                position,
+                None,
+                None,
+                body.as_bytes(),
+            ))
+        };
+        let mut notes = Notes::default();
+        for (rev, key, kind, expected) in [
+            (1, "notification/x", "notification.alert", Some(1)),
+            (2, "notification/y", "notification.alert", Some(2)),
+            (3, "booking/x", "alert.resolved", None),
+            (4, "notification/x", "alert.resolved", Some(1)),
+        ] {
+            let change = Change::of(&delivery(rev, key, kind));
+            assert_eq!(change.is_some(), expected.is_some(), "{key} {kind}");
+            change.into_iter().for_each(|change| notes.apply(change));
+            assert_eq!(notes.len(), expected.unwrap_or(2), "{key} {kind}");
+        }
     }
 
     #[test]

@@ -49,8 +49,10 @@ pub(super) enum Said {
     Enter(Box<Entering<Listener>>),
     Leave(u64),
     State(Arc<Delivery>),
-    /// Rooms are not what they were, or audiences.
+    /// Audiences have other numbers.
     Rooms,
+    /// The streams are not what they were.
+    Reset,
 }
 
 #[derive(Default)]
@@ -167,7 +169,11 @@ impl BellDesk {
                 drop(inbox);
                 self.wake.notify_one();
             }
-            ToShard::Reset => self.say(Said::Rooms),
+            ToShard::Reset => {
+                // A place in streams that are no more.
+                self.inbox().rev = 0;
+                self.say(Said::Reset);
+            }
             ToShard::Ready { .. } | ToShard::Status { .. } | ToShard::CloseAll => {}
         }
     }

@@ -11,7 +11,17 @@ fn note(rev: u64, priority: &str, kind: &str) -> Note {
         "id": format!("n{rev}"), "source": "/s", "type": kind, "time": "2026-01-31T14:05:00Z", "priority": priority,
         "data": { "title": "t" },
     });
-    read(event.to_string().into(), Room::parse("hall").unwrap(), rev).unwrap()
+    read(
+        event.to_string().into(),
+        Room::parse("hall").unwrap(),
+        (rev, stored(rev)),
+    )
+    .unwrap()
+}
+
+/// When the notification at this position was stored.
+fn stored(rev: u64) -> i64 {
+    1_800_000_000_000 + i64::try_from(rev).unwrap() * 1_000
 }
 
 fn marks(all: &[(u64, Level)]) -> ReadState {
@@ -36,10 +46,10 @@ fn only_notifications_are_read_and_their_keys_are_known_without_reading() {
         "{}",
         r#"{"id":"1","source":"/s","type":"metric","time":"2026-01-31T14:05:00Z"}"#,
     ] {
-        assert!(read(strange.into(), room.clone(), 1).is_none(), "{strange}");
+        assert!(read(strange.into(), room.clone(), (1, 0)).is_none(), "{strange}");
     }
     let found = note(3, "high", "notification.alert");
-    assert_eq!((found.at, found.priority), (1_769_868_300_000, Priority::High));
+    assert_eq!((found.at, found.priority), (stored(3), Priority::High));
     for (key, may_be) in [
         ("notification/k", true),
         ("notifications", false),
@@ -85,6 +95,24 @@ fn pages_go_back_in_time_and_show_what_the_filter_asks_for() {
     assert_eq!(mark_of(&notes[3], &state), None);
 }
 
+/// A record that is full keeps the newest marks: those of what is seen, whatever time its publishers say.
+#[test]
+fn what_is_shown_can_be_marked_however_old_it_says_it_is() {
+    let mut state = ReadState::default();
+    for rev in 1..=2_000 {
+        let id = format!("{rev}-{}", "x".repeat(60));
+        state.mark(Level::Read, &[Marking { id, at: stored(rev) }]);
+    }
+    for (rev, time) in [(2_001, "1970-01-01T00:00:00Z"), (2_002, "9000-01-01T00:00:00Z")] {
+        let event = json!({ "id": format!("n{rev}"), "source": "/s", "type": "notification.a", "time": time, "data": { "title": "t" } });
+        let room = Room::parse("hall").unwrap();
+        let shown = [read(event.to_string().into(), room, (rev, stored(rev))).unwrap()];
+        assert!(is_unread(&shown[0], &state));
+        state.mark(Level::Read, &marked(&shown, &Which::Ids(vec![format!("n{rev}")])));
+        assert!(!is_unread(&shown[0], &state), "{time}");
+    }
+}
+
 #[test]
 fn groups_are_counted_over_all_pages_and_as_the_filter_says() {
     /// A filter, the groups (name, total, unread) and the notifications that it shows.
@@ -94,7 +122,12 @@ fn groups_are_counted_over_all_pages_and_as_the_filter_says() {
             "id": format!("n{rev}"), "source": "/s", "type": "notification.a", "time": "2026-01-31T14:05:00Z",
             "data": { "title": "t", "group": group },
         });
-        read(event.to_string().into(), Room::parse("hall").unwrap(), rev).unwrap()
+        read(
+            event.to_string().into(),
+            Room::parse("hall").unwrap(),
+            (rev, stored(rev)),
+        )
+        .unwrap()
     };
     let notes = newest(vec![
         in_group(1, Some("late")),

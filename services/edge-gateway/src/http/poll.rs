@@ -79,10 +79,10 @@ async fn answered(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Result<Respons
         let rooms = following.rooms();
         let permits = permits(&rooms);
         let left = until.saturating_duration_since(Instant::now());
-        // Who gets counters gets an answer, whatever it knows of rooms.
+        // Who wants counters gets an answer with them, whatever it knows of rooms.
         let watched = following.watched(&permits);
         let is_told = is_rung(rung.as_ref()) || !watched.is_empty();
-        let tag = known.as_deref().filter(|_| !is_told);
+        let tag = known.as_deref().filter(|_| !is_told && rung.is_none());
         let news = tokio::select! {
             biased;
             () = desk.draining.cancelled() => return Ok(drained(following.request.cursor.as_deref())),

@@ -1,5 +1,6 @@
 //! A request that is held and wants to be told what its user has not read.
 
+use roomcast_proto::frame::Counters;
 use tokio::sync::watch;
 
 use super::Desk;
@@ -16,6 +17,8 @@ pub(super) struct Rung {
     heard: watch::Receiver<Option<Bell>>,
     /// The version that the client has; 0: none.
     known: u64,
+    /// What was counted when this was heard first: what ends by itself changes the count under the same version.
+    first: Option<Counters>,
 }
 
 impl Rung {
@@ -35,6 +38,7 @@ impl Rung {
             bells: desk.bells.clone(),
             heard,
             known,
+            first: None,
         }
     }
 
@@ -43,10 +47,13 @@ impl Rung {
     /// # Cancel safety
     /// Safe.
     pub(super) async fn news(&mut self) {
-        let known = self.known;
+        let (known, first) = (self.known, &mut self.first);
         let is_news = |bell: &Option<Bell>| {
-            let version = bell.as_ref().map(|bell| bell.counters.version);
-            version.is_some_and(|version| version != known)
+            let Some(Bell { counters, .. }) = bell else {
+                return false;
+            };
+            let first = first.get_or_insert_with(|| counters.clone());
+            counters.version != known || counters != first
         };
         if self.heard.wait_for(is_news).await.is_err() {
             // Nobody counts any more: the process ends.
@@ -59,8 +66,10 @@ impl Rung {
     /// # Cancel safety
     /// Safe.
     pub(super) async fn known(&mut self) {
-        if self.heard.wait_for(Option::is_some).await.is_err() {
-            std::future::pending::<()>().await;
+        let heard = self.heard.wait_for(Option::is_some).await;
+        match heard.map(|bell| bell.as_ref().map(|bell| bell.counters.clone())) {
+            Ok(first) => self.first = first,
+            Err(_) => std::future::pending().await,
         }
     }
 
@@ -71,8 +80,10 @@ impl Rung {
 
     /// Whether that is news for the client.
     pub(super) fn is_news(&self) -> bool {
-        self.bell()
-            .is_some_and(|bell| bell.counters.version != self.known)
+        self.bell().is_some_and(|bell| {
+            let is_other = |first: &Counters| *first != bell.counters;
+            bell.counters.version != self.known || self.first.as_ref().is_some_and(is_other)
+        })
     }
 }
 

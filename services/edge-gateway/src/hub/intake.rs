@@ -80,11 +80,12 @@ impl Hub {
         let mut stock = self.stock();
         stock.position = order.position;
         let mut ahead = stock.take_ahead();
-        let Some((place, delivery)) = made else {
+        let Some((place, mut delivery)) = made else {
             drop(stock);
             self.metrics.unreadable.with_label_values(&["state"]).inc();
             return self.wake(&ahead);
         };
+        delivery.stored_millis = time_micros.div_euclid(1_000);
         let ends = ends_millis(&delivery, time_micros);
         let delivery = Arc::new(delivery);
         stock.state.apply(&place.key, Arc::clone(&delivery), ends);
@@ -235,7 +236,8 @@ impl Hub {
         order.position = Position { seq: 0, rev };
         let made = self.make(order, incoming, |key| state_kind(key, incoming.withdrawn));
         (order.position, order.epoch) = (position, epoch);
-        made.map(|(_, delivery)| {
+        made.map(|(_, mut delivery)| {
+            delivery.stored_millis = time_micros.div_euclid(1_000);
             let ends = ends_millis(&delivery, time_micros);
             (delivery, ends)
         })
