@@ -1,5 +1,7 @@
 //! The way of every admin call: `Host`, origin, token, body, handler, record.
 //!
+//! What changes something is brought to its end whatever becomes of who called.
+//!
 //! No cookies, and no page but those whose origins an operator named: others have no business here, whoever is signed in. What
 //! fails is refused before a handler runs, and recorded like what succeeds.
 
@@ -12,13 +14,17 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
 use prometheus::IntCounterVec;
 use roomcast_access::TokenError;
 use roomcast_chassis::process::{Context, Failure};
+use roomcast_chassis::shutdown::Stage;
 use roomcast_proto::limits::TOKEN_BYTES_MAX;
 use roomcast_proto::refusal::{Code, Refusal};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::task::TaskTracker;
 
 use crate::audit::{Audit, Call, Outcome};
 use crate::caller::{Caller, Note};
@@ -32,6 +38,8 @@ pub const BODY_BYTES_MAX: usize = 1 << 20;
 const BODY_WITHIN: Duration = Duration::from_secs(5);
 /// Time for a handler to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// Calls that change something and are under way: as many as there are connections. They may outlast theirs.
+const CHANGES_MAX: usize = 64;
 
 /// Who may come in. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,6 +47,9 @@ pub struct Door {
     keys: Arc<AdminKeys>,
     audit: Audit,
     calls: IntCounterVec,
+    changes: Arc<Semaphore>,
+    /// What is brought to its end whatever becomes of who called; the end of the process waits for it.
+    under_way: TaskTracker,
 }
 
 impl Door {
@@ -59,6 +70,8 @@ impl Door {
             keys: Arc::new(keys),
             audit,
             calls,
+            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
+            under_way: context.shutdown.stage(Stage::Drain).tracker().clone(),
         })
     }
 
@@ -117,69 +130,148 @@ async fn pass(State(door): State<Door>, request: Request, next: Next) -> Respons
         from: peer(&request),
     };
     let admitted = door.admit(&request, &from, jiff::Timestamp::now().as_second());
-    let (caller, mut response) = match admitted {
-        Err(refusal) => (None, problem(&refusal)),
-        Ok(caller) => (Some(caller.clone()), answer(caller, request, next).await),
+    let mut response = match admitted {
+        Err(refusal) => door.record(None, &call, problem(&refusal)),
+        Ok(caller) => door.answer(caller, call, request, next).await,
     };
-    let note = response.extensions_mut().remove::<Note>().map(|Note(note)| note);
-    let code = response.extensions_mut().remove::<Code>();
-    let status = response.status();
-    let label = match status {
-        _ if caller.is_none() => "denied",
-        status if status.is_server_error() => "failed",
-        status if status.is_client_error() => "refused",
-        _ => "done",
-    };
-    door.calls.with_label_values(&[label]).inc();
-    let who = caller.as_ref().map_or("nobody", |caller| &*caller.subject);
-    // Looking is a debugger's matter here; the record has all of it.
-    match (label, &call.method) {
-        ("done", &Method::GET) => {
-            tracing::debug!(who, "admin call of {who}: GET {}", call.path.escape_debug())
-        }
-        _ => tracing::info!(
-            who,
-            status = status.as_u16(),
-            "admin call of {who}: {} {}, answered {}",
-            call.method,
-            call.path.escape_debug(),
-            status.as_u16()
-        ),
-    }
-    let outcome = Outcome {
-        status: status.as_u16(),
-        code,
-    };
-    door.audit.call(caller.as_ref(), &call, &outcome, note);
     if let From::Page(origin) = &from {
         pages::let_read(&mut response, origin);
     }
     response
 }
 
-/// Reads the body within its bounds and lets the handler answer within its time.
-async fn answer(caller: Caller, request: Request, next: Next) -> Response {
-    let known = request.extensions().get::<MatchedPath>().is_some();
-    let (mut head, body) = request.into_parts();
+impl Door {
+    /// Reads the body within its bounds and lets the handler answer within its time.
+    async fn answer(&self, caller: Caller, call: Call, request: Request, next: Next) -> Response {
+        let known = request.extensions().get::<MatchedPath>().is_some();
+        let (mut head, body) = request.into_parts();
+        let body = match read(body).await {
+            Ok(body) => body,
+            Err(refusal) => return self.record(Some(&caller), &call, problem(&refusal)),
+        };
+        head.extensions.insert(caller.clone());
+        let handled = next.run(Request::from_parts(head, Body::from(body)));
+        let handled = async move { finished(handled.await, known) };
+        if call.method.is_safe() {
+            let response = tokio::time::timeout(ANSWER_WITHIN, handled).await;
+            return self.record(Some(&caller), &call, response.unwrap_or_else(|_| no_answer()));
+        }
+        self.change(caller, call, handled).await
+    }
+
+    /// What changes something is brought to its end, and put on record, also when nobody waits for it any more: the half of it would be
+    /// something that nobody asked for.
+    async fn change(
+        &self,
+        caller: Caller,
+        call: Call,
+        handled: impl Future<Output = Response> + Send + 'static,
+    ) -> Response {
+        let Ok(place) = Arc::clone(&self.changes).try_acquire_owned() else {
+            let detail = format!("{CHANGES_MAX} calls that change something are under way");
+            let refusal = Refusal::new(Code::Unavailable, detail).retry_after_ms(1_000);
+            return self.record(Some(&caller), &call, problem(&refusal));
+        };
+        let (answer, answered) = oneshot::channel();
+        let door = self.clone();
+        self.under_way.spawn(async move {
+            let mut handled = std::pin::pin!(handled);
+            let in_time = tokio::time::timeout(ANSWER_WITHIN, handled.as_mut()).await;
+            let is_late = in_time.is_err();
+            let response = in_time.unwrap_or_else(|_| no_answer());
+            // Nobody left to hear it means nobody left to tell.
+            let _ = answer.send(door.record(Some(&caller), &call, response));
+            if is_late {
+                door.record_end(&caller, &call, handled.await);
+            }
+            drop(place);
+        });
+        let broken = |_| {
+            problem(&Refusal::new(
+                Code::Internal,
+                "the call was not brought to its end",
+            ))
+        };
+        answered.await.unwrap_or_else(broken)
+    }
+
+    /// Counts, logs and records a call that was answered.
+    fn record(&self, caller: Option<&Caller>, call: &Call, mut response: Response) -> Response {
+        let (outcome, note) = taken_out(&mut response);
+        let status = response.status();
+        let label = match status {
+            _ if caller.is_none() => "denied",
+            status if status.is_server_error() => "failed",
+            status if status.is_client_error() => "refused",
+            _ => "done",
+        };
+        self.calls.with_label_values(&[label]).inc();
+        let who = caller.map_or("nobody", |caller| &*caller.subject);
+        // Looking is a debugger's matter here; the record has all of it.
+        match (label, &call.method) {
+            ("done", &Method::GET) => {
+                tracing::debug!(who, "admin call of {who}: GET {}", call.path.escape_debug())
+            }
+            _ => tracing::info!(
+                who,
+                status = status.as_u16(),
+                "admin call of {who}: {} {}, answered {}",
+                call.method,
+                call.path.escape_debug(),
+                status.as_u16()
+            ),
+        }
+        self.audit.call(caller, call, &outcome, note);
+        response
+    }
+
+    /// The record has a second entry of a call that was answered before its end: what came of it then.
+    fn record_end(&self, caller: &Caller, call: &Call, mut response: Response) {
+        let (outcome, note) = taken_out(&mut response);
+        tracing::info!(
+            who = &*caller.subject,
+            status = outcome.status,
+            "admin call of {}: {} {}, ended after its answer with {}",
+            caller.subject,
+            call.method,
+            call.path.escape_debug(),
+            outcome.status
+        );
+        self.audit.call(Some(caller), call, &outcome, note);
+    }
+}
+
+/// What the record has of an answer, and the caller has not.
+fn taken_out(response: &mut Response) -> (Outcome, Option<serde_json::Value>) {
+    let note = response.extensions_mut().remove::<Note>().map(|Note(note)| note);
+    let outcome = Outcome {
+        status: response.status().as_u16(),
+        code: response.extensions_mut().remove::<Code>(),
+    };
+    (outcome, note)
+}
+
+async fn read(body: Body) -> Result<Bytes, Refusal> {
     let read = axum::body::to_bytes(body, BODY_BYTES_MAX);
-    let body = match tokio::time::timeout(BODY_WITHIN, read).await {
-        Ok(Ok(body)) => body,
+    match tokio::time::timeout(BODY_WITHIN, read).await {
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(_)) => {
             let detail = format!("the body is broken off, or has more than {BODY_BYTES_MAX} bytes");
-            return problem(&Refusal::new(Code::TooLarge, detail));
+            Err(Refusal::new(Code::TooLarge, detail))
         }
-        Err(_) => {
-            return problem(&Refusal::new(
-                Code::RequestTimeout,
-                "the body did not arrive in time",
-            ));
-        }
-    };
-    head.extensions.insert(caller);
-    let handled = next.run(Request::from_parts(head, Body::from(body)));
-    let Ok(mut response) = tokio::time::timeout(ANSWER_WITHIN, handled).await else {
-        return problem(&Refusal::new(Code::Unavailable, "no answer in time").retry_after_ms(1_000));
-    };
+        Err(_) => Err(Refusal::new(
+            Code::RequestTimeout,
+            "the body did not arrive in time",
+        )),
+    }
+}
+
+fn no_answer() -> Response {
+    problem(&Refusal::new(Code::Unavailable, "no answer in time").retry_after_ms(1_000))
+}
+
+/// A handler's answer as it goes out. `known`: whether there is something at the address.
+fn finished(mut response: Response, known: bool) -> Response {
     match response.status() {
         StatusCode::NOT_FOUND if !known => {
             problem(&Refusal::new(Code::NotFound, "there is nothing at this address"))

@@ -1,5 +1,7 @@
 //! The door with a real key and no socket: who comes in, who does not, and what is recorded of both.
 
+mod changes;
+
 use axum::Extension;
 use axum::body::Body;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
@@ -52,6 +54,12 @@ struct Answer {
 
 impl Rig {
     fn new() -> Self {
+        let who = async |Extension(caller): Extension<Caller>| caller.subject.to_string();
+        let operation = Operation::new("test", "who", "Says who calls.");
+        Self::with(Routes::new().get("/admin/v1/who", operation, who))
+    }
+
+    fn with(routes: Routes) -> Self {
         let (folder, signer) = (tempfile::tempdir().unwrap(), Signer::named("ops-1"));
         let file = folder.path().join("jwks.json");
         std::fs::write(&file, signer.jwks()).unwrap();
@@ -62,9 +70,6 @@ impl Rig {
         ])
         .unwrap();
         let audit = Audit::new(&context, "test").unwrap();
-        let who = async |Extension(caller): Extension<Caller>| caller.subject.to_string();
-        let operation = Operation::new("test", "who", "Says who calls.");
-        let routes = Routes::new().get("/admin/v1/who", operation, who);
         open(&settings, routes, &audit, &context).unwrap();
         Self {
             context,
@@ -93,7 +98,11 @@ impl Rig {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.context.admin.router().oneshot(request).await.unwrap();
+        Self::answer(self.context.admin.router(), request).await
+    }
+
+    async fn answer(router: axum::Router, request: Request<Body>) -> Answer {
+        let response = router.oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         Answer {

@@ -22,7 +22,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 /// Shows dead letters: events that were refused, with the reason and what was sent. Takes them again when told to.
 ///
 /// Without a position it lists them, oldest first; with positions it takes those again, with --show it only shows them. --all takes all
-/// that are listed. A letter is taken at most once. One that must be mended is shown, its event put right in a file, and taken with
+/// that are listed, but for those of reason unknown, which may be stored already: those with --reason unknown. A letter is taken at most
+/// once; where only a part of it is, the rest is a letter of its own. One that must be mended is shown, its event put right in a file, and taken with
 /// --mended FILE. Where to and as whom: ROOMCAST_ADMIN and ROOMCAST_ADMIN_TOKEN, from .roomcast/dev.env or the environment.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -62,7 +63,7 @@ pub(crate) struct Options {
 /// Does it.
 ///
 /// # Errors
-/// 64: two positions for one file. 65: the file cannot be read. 69: no ingest answers, or one of the letters was not taken.
+/// 64: two positions for one file. 65: the file cannot be read. 69: no ingest answers, or one of the letters was not wholly taken.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     if options.mended.is_some() && options.positions.len() > 1 {
         return Err(Failure::settings("--mended is for one letter: one position"));
@@ -105,18 +106,35 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             .post(&format!("dead-letters/{position}/replay"), body.clone())
             .await?;
         let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        if answer.status == StatusCode::OK {
-            say(&format!("{position} taken"));
-        } else {
-            left += 1;
-            let (code, detail) = (
-                said["code"].as_str().unwrap_or("?"),
-                said["detail"].as_str().unwrap_or_default(),
-            );
-            say(&format!("{position} {code}: {detail}"));
+        let (lines, whole) = became(*position, answer.status == StatusCode::OK, &said);
+        for line in lines {
+            say(&line);
         }
+        left += usize::from(!whole);
     }
     ended(left)
+}
+
+/// What to say of one letter by ingest's answer, and whether all of it was taken.
+fn became(position: u64, ok: bool, said: &Value) -> (Vec<String>, bool) {
+    let text = |said: &Value, name: &str| said[name].as_str().unwrap_or("?").to_owned();
+    let refusal = |said: &Value| format!("{}: {}", text(said, "code"), text(said, "detail"));
+    if !ok {
+        return (vec![format!("{position} {}", refusal(said))], false);
+    }
+    let results = said["results"].as_array().into_iter().flatten().enumerate();
+    let refused = results.filter(|(_, one)| one["status"] == "refused");
+    let refused = refused.map(|(index, one)| format!("{position} event {index} {}", refusal(one)));
+    let refused: Vec<String> = refused.collect();
+    let all = said["results"].as_array().map_or(1, Vec::len);
+    match refused.len() {
+        0 => (vec![format!("{position} taken")], true),
+        count if count == all => (refused, false),
+        count => {
+            let head = format!("{position} taken but for {count} of its events");
+            (std::iter::once(head).chain(refused).collect(), false)
+        }
+    }
 }
 
 fn selection(options: &Options) -> Value {
@@ -227,7 +245,8 @@ impl Desk {
                     letter["outcome"].as_str().unwrap_or("?"),
                     letter["detail"].as_str(),
                 );
-                left += usize::from(outcome != "taken");
+                let refused = letter["refused"].as_u64().unwrap_or(0);
+                left += usize::from(outcome != "taken" || refused > 0);
                 let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
                 say(&format!("{} {outcome}{detail}", letter["position"]));
             }
@@ -242,7 +261,9 @@ impl Desk {
 fn ended(left: usize) -> Result<(), Failure> {
     match left {
         0 => Ok(()),
-        left => Err(Failure::unavailable(format!("{left} letters were not taken"))),
+        left => Err(Failure::unavailable(format!(
+            "{left} letters were not taken, or not wholly"
+        ))),
     }
 }
 
@@ -277,4 +298,33 @@ fn percent(text: &str) -> String {
         other => format!("%{other:02X}"),
     };
     text.bytes().map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_is_taken_when_all_its_events_are() {
+        let refused = |code: &str| json!({ "status": "refused", "code": code, "detail": "no" });
+        let stored = || json!({ "status": "stored" });
+        let batch = |results: Vec<Value>| json!({ "results": results });
+        let rows: [(bool, Value, &[&str], bool); 5] = [
+            (true, stored(), &["7 taken"], true),
+            (true, batch(vec![stored(), stored()]), &["7 taken"], true),
+            (
+                true,
+                batch(vec![stored(), refused("unknown")]),
+                &["7 taken but for 1 of its events", "7 event 1 unknown: no"],
+                false,
+            ),
+            (true, batch(vec![refused("late")]), &["7 event 0 late: no"], false),
+            (false, refused("conflict"), &["7 conflict: no"], false),
+        ];
+        for (ok, said, lines, whole) in rows {
+            let found = became(7, ok, &said);
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            assert_eq!(found, (lines, whole), "{said}");
+        }
+    }
 }

@@ -151,6 +151,9 @@ impl Sender {
     }
 }
 
+/// Longest life that the server is asked to end by itself, seconds: ten years. It counts in nanoseconds, up to the year 2262, and what is to
+/// end after that it deletes at once.
+pub const TTL_SECS_MAX: u64 = 10 * 365 * 24 * 3_600;
 /// The permission behind `Roomcast-Backfill: 1`.
 pub const BACKFILL_PERMISSION: &str = "events.backfill";
 
@@ -438,16 +441,14 @@ fn placement(event: &Event, sender: &Sender, arrival: &Arrival<'_>) -> Option<Pl
 }
 
 /// A withdrawn value is kept as long as a cursor may be old; another ends with its `expirytime`, rounded up so that the
-/// stream never drops it before readers do.
+/// stream never drops it before readers do, who go by `Rc-Expires`. To them alone it is left beyond [`TTL_SECS_MAX`].
 fn state_ttl_secs(event: &Event, now_micros: i64) -> Option<u64> {
     if event.withdrawn {
         return Some(WITHDRAWN_TTL.as_secs());
     }
     let left_micros = event.expires_micros?.saturating_sub(now_micros);
-    u64::try_from(left_micros)
-        .map(|left| left.div_ceil(1_000_000).max(1))
-        .ok()
-        .or(Some(1))
+    let secs = u64::try_from(left_micros).map_or(1, |left| left.div_ceil(1_000_000).max(1));
+    (secs <= TTL_SECS_MAX).then_some(secs)
 }
 
 #[cfg(test)]

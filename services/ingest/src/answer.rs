@@ -26,10 +26,44 @@ pub struct NotTaken {
     pub refusal: Refusal,
     /// Its id, where one is known.
     pub id: Option<String>,
+    /// Where a part of it is stored all the same: the users whose copies are not. `None`: nothing of it is known to be stored.
+    pub left: Option<Vec<String>>,
+}
+
+impl NotTaken {
+    /// Nothing of it is stored, as far as is known.
+    #[must_use]
+    pub fn new(refusal: Refusal, id: Option<String>) -> Self {
+        Self {
+            refusal,
+            id,
+            left: None,
+        }
+    }
+
+    /// A part of it is stored: its publisher is told so, with the id under which a repeat finds that part.
+    #[must_use]
+    pub fn in_part(mut refusal: Refusal, id: String, left: Vec<String>) -> Self {
+        let detail = format!("{}; a part of it is stored, under the id {id:?}", refusal.detail);
+        refusal.detail = detail;
+        Self {
+            refusal,
+            id: Some(id),
+            left: Some(left),
+        }
+    }
 }
 
 /// What became of one event.
 pub type Taken = Result<Receipt, NotTaken>;
+
+/// Whether anything of an event is stored, now or before.
+#[must_use]
+pub fn has_stored(taken: &Taken) -> bool {
+    taken
+        .as_ref()
+        .map_or_else(|refused| refused.left.is_some(), |_| true)
+}
 
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +214,7 @@ impl Summary {
         }
     }
 
-    /// The body could not be read to its end.
+    /// The body was not taken to its end.
     pub fn cut(&mut self, refusal: Refusal) {
         self.cut = Some(refusal);
     }
@@ -214,6 +248,16 @@ fn is_zero(count: &usize) -> bool {
 }
 
 impl Answer {
+    /// Whether anything of the request is stored, now or before.
+    #[must_use]
+    pub fn has_stored(&self) -> bool {
+        match self {
+            Answer::One(taken) => has_stored(taken),
+            Answer::Batch(taken) => taken.iter().any(has_stored),
+            Answer::Refused(_) => false,
+        }
+    }
+
     /// The JSON body where the request was understood; the refusal where it was not.
     ///
     /// # Errors
@@ -263,7 +307,7 @@ fn batch(results: &[Taken]) -> Batch<'_> {
 fn element(taken: &Taken) -> Element<'_> {
     match taken {
         Ok(receipt) => Element::Taken(one(receipt, None)),
-        Err(NotTaken { refusal, id }) => Element::Refused(Refused {
+        Err(NotTaken { refusal, id, .. }) => Element::Refused(Refused {
             status: Outcome::Refused.as_str(),
             code: refusal.code,
             detail: &refusal.detail,
@@ -304,10 +348,7 @@ mod tests {
 
     #[test]
     fn a_streamed_answer_is_lines_and_a_summary() {
-        let refused = NotTaken {
-            refusal: Refusal::new(Code::BadRoom, "no\nno"),
-            id: None,
-        };
+        let refused = NotTaken::new(Refusal::new(Code::BadRoom, "no\nno"), None);
         let results = [
             receipt(Outcome::Stored, "a", Some(1)),
             Err(refused),
@@ -334,10 +375,7 @@ mod tests {
 
     #[test]
     fn a_batch_has_one_result_per_event_in_order() {
-        let refused = NotTaken {
-            refusal: Refusal::new(Code::BadRoom, "no").at("/room"),
-            id: None,
-        };
+        let refused = NotTaken::new(Refusal::new(Code::BadRoom, "no").at("/room"), None);
         let results = vec![
             receipt(Outcome::Stored, "a", Some(1)),
             Err(refused),

@@ -23,6 +23,10 @@ pub const ORIGINAL_BYTES: &str = "Rc-Original-Bytes";
 const DETAIL_CHARS_MAX: usize = 1_024;
 /// How long an answer may wait for its dead letters.
 const WITHIN: Duration = Duration::from_secs(1);
+/// How long one is tried to be kept that nobody else has: an election after a crash takes 4 s.
+const NAMED_WITHIN: Duration = Duration::from_secs(5);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Something refused.
 #[derive(Debug, Clone)]
@@ -103,11 +107,32 @@ impl DeadLetters {
         let place = place.to_string();
         message.headers.insert(header::MSG_ID, place.as_str());
         message.headers.insert(header::QUEUED, place.as_str());
+        self.acknowledged(message, letter.refusal.code).await
+    }
+
+    /// Keeps one that nobody would send again, trying for 5 s. The same name within the stream's window is the same letter. Whether it is
+    /// kept.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may be kept.
+    pub async fn keep_named(&self, letter: &DeadLetter<'_>, name: &str) -> bool {
+        let keep = async {
+            let mut message = letter.outgoing();
+            message.headers.insert(header::MSG_ID, name);
+            while !self.acknowledged(message.clone(), letter.refusal.code).await {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(NAMED_WITHIN, keep).await.is_ok()
+    }
+
+    /// Whether a named letter is in the stream now; counted once.
+    async fn acknowledged(&self, message: Outgoing, code: Code) -> bool {
         let publish = async { self.publisher.send(message).await?.acknowledged().await };
         match tokio::time::timeout(WITHIN, publish).await {
             Ok(Ok(acknowledged)) => {
                 if !acknowledged.duplicate {
-                    self.metrics.dead_letter(letter.refusal.code);
+                    self.metrics.dead_letter(code);
                 }
                 true
             }
@@ -125,6 +150,11 @@ impl DeadLetters {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no acknowledgement in time".to_owned(),
         };
+        self.lost(letter, &reason);
+    }
+
+    /// One that is not kept, and will not be.
+    pub fn lost(&self, letter: &DeadLetter<'_>, reason: &str) {
         self.metrics.dead_letters_lost.inc();
         tracing::error!(
             tenant = %letter.tenant,

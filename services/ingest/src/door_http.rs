@@ -15,21 +15,22 @@ use http::{HeaderMap, StatusCode, Uri};
 use roomcast_chassis::routes::{Method, Routes};
 use roomcast_chassis::trace::{KeyValue, SpanKind, Step, Trail};
 use roomcast_proto::refusal::{Code, Refusal};
+use tokio_util::task::TaskTracker;
 
 use crate::accept::Sender;
 use crate::answer::Answer;
 use crate::bearer::Bearers;
-use crate::binary_mode;
 use crate::body::{self, BodyLimits, Content, Media, Source, Unread};
 use crate::capacity::Place;
 use crate::describe;
 use crate::error::RETRY_AFTER_MS;
-use crate::intake::{self, Intake, Shape};
+use crate::intake::Intake;
 use crate::long_body::{LongBody, Reply};
 use crate::metrics::{Door, Outcome};
 use crate::now_micros;
 use crate::statistics;
 use crate::trigger;
+use crate::whole_body::WholeBody;
 
 /// Where events are posted.
 pub const PATH: &str = "/v1/events";
@@ -49,6 +50,8 @@ pub struct HttpDoor {
     pub body: BodyLimits,
     /// Who knows who is connected.
     pub statistics: statistics::Desk,
+    /// What is brought to its end whatever becomes of who asked for it; the end of the process waits for it.
+    pub under_way: TaskTracker,
 }
 
 /// What is posted.
@@ -60,7 +63,7 @@ pub(crate) enum Posted {
 
 impl Posted {
     /// The path, also the origin of a dead letter.
-    const fn path(self) -> &'static str {
+    pub(crate) const fn path(self) -> &'static str {
         match self {
             Posted::Events => PATH,
             Posted::Trigger => trigger::PATH,
@@ -174,7 +177,7 @@ impl HttpDoor {
     async fn post(self: Arc<Self>, posted: Posted, request: Request) -> Response {
         let header = |name: &str| request.headers().get(name)?.to_str().ok();
         let step = Step::begin(posted.step(), SpanKind::Server, Trail::read(header).as_ref());
-        let response = step.run(self.served(posted, request)).await;
+        let response = step.run(self.served(posted, request, &step)).await;
         let status = response.status();
         step.set(|| {
             [
@@ -191,7 +194,7 @@ impl HttpDoor {
         response
     }
 
-    async fn served(self: Arc<Self>, posted: Posted, request: Request) -> Response {
+    async fn served(self: Arc<Self>, posted: Posted, request: Request, step: &Step) -> Response {
         self.intake.metrics.request(Door::Http);
         let origin = request.headers().get(header::ORIGIN).cloned();
         let admitted = match request.uri().query() {
@@ -202,7 +205,10 @@ impl HttpDoor {
             }
         };
         let mut response = match admitted {
-            Ok((sender, place)) => Arc::clone(&self).answer(posted, sender, place, request).await,
+            Ok((sender, place)) => {
+                let answered = Arc::clone(&self).answer(posted, sender, place, request, step);
+                answered.await
+            }
             Err(refusal) => self.turned_away(&refusal),
         };
         if let Some(origin) = origin.filter(|origin| self.allows(origin)) {
@@ -287,6 +293,7 @@ impl HttpDoor {
         sender: Arc<Sender>,
         mut place: Place,
         request: Request,
+        step: &Step,
     ) -> Response {
         let (head, body) = request.into_parts();
         let backfill = head.headers.get(BACKFILL).is_some_and(|value| value == "1");
@@ -305,7 +312,7 @@ impl HttpDoor {
             let source = Source::new(body, gzip);
             let lines = LongBody::new(Arc::clone(&self), sender, place, head.headers, backfill, source);
             // Apart, so that the requests that are not lines do not carry its size about.
-            return Box::pin(self.lines(lines)).await;
+            return Box::pin(self.lines(lines, step)).await;
         }
         let gzip = content.as_ref().is_ok_and(|content| content.gzip);
         let read = match body::read(body, &head.headers, gzip, &self.body, &mut place).await {
@@ -313,70 +320,43 @@ impl HttpDoor {
             Err(unread) => return closing(problem(&self.unread(unread))),
         };
         let whole = read.refusal.is_none();
-        let refusal = content.as_ref().err().cloned().or(read.refusal);
-        let answer = match (refusal, content) {
-            (None, Ok(content)) => {
-                let (headers, bytes) = (&head.headers, read.bytes);
-                match posted {
-                    Posted::Events => self.take(&sender, headers, content.media, backfill, bytes).await,
-                    Posted::Trigger => trigger::take(&self.intake, &sender, backfill, bytes).await,
-                }
-            }
-            (refusal, content) => {
-                let (tenant, publisher) = (&sender.tenant, &sender.publisher);
-                let (door, original) = (Door::Http, read.original_bytes);
-                let bytes = match content {
-                    Ok(Content {
-                        media: Media::Data, ..
-                    }) => binary_mode::original(&head.headers, &read.bytes),
-                    _ => read.bytes,
-                };
-                let refusal = refusal.unwrap_or_else(|| body::too_large(self.body.bytes_max));
-                self.intake
-                    .refuse(door, tenant, publisher, posted.path(), bytes, original, refusal)
-                    .await
-            }
+        let body = WholeBody {
+            door: Arc::clone(&self),
+            posted,
+            sender,
+            place,
+            headers: head.headers,
+            content,
+            backfill,
+            read,
         };
-        drop(place);
-        let response = respond(&answer);
+        let answer = self.to_its_end(step, body.answer()).await;
+        let response = respond(&answer.unwrap_or_else(Answer::Refused));
         if whole { response } else { closing(response) }
     }
 
-    /// Takes a body that is here as a whole.
-    async fn take(
+    /// Does it as a part of `step`, also when whoever asked for it hangs up: half of it would be events that are not counted and refused
+    /// ones that are not kept.
+    ///
+    /// # Errors
+    /// `internal`: it broke off, a mistake in the code.
+    ///
+    /// # Cancel safety
+    /// Dropped, `work` goes on.
+    pub(crate) async fn to_its_end<T: Send + 'static>(
         &self,
-        sender: &Sender,
-        headers: &HeaderMap,
-        media: Media,
-        backfill: bool,
-        body: Bytes,
-    ) -> Answer {
-        let mut request = intake::Request {
-            door: Door::Http,
-            sender,
-            room: None,
-            audience: None,
-            backfill,
-            origin: PATH,
-            shape: Shape::One,
-            body,
-            original: None,
-        };
-        match media {
-            Media::Json(shape) => request.shape = shape,
-            Media::Data | Media::Lines => {
-                request.original = Some(binary_mode::original(headers, &request.body));
-                match binary_mode::event(headers, &request.body) {
-                    Ok(event) => request.body = event,
-                    Err(refusal) => return self.intake.refused_whole(&request, refusal).await,
-                }
-            }
-        }
-        self.intake.take(request, now_micros()).await
+        step: &Step,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.under_way.spawn(step.run(work)).await.map_err(|error| {
+            tracing::error!(%error, "a request was not brought to its end: {error}");
+            let detail = "the request was not brought to its end; send it again with the same ids";
+            self.counted(Refusal::new(Code::Internal, detail).retry_after_ms(RETRY_AFTER_MS))
+        })
     }
 
-    async fn lines(&self, lines: LongBody) -> Response {
-        match lines.answer().await {
+    async fn lines(&self, lines: LongBody, step: &Step) -> Response {
+        match lines.answer(step).await {
             Ok(Reply::Whole(answer)) => respond(&answer),
             Ok(Reply::Broken(answer)) => closing(respond(&answer)),
             Ok(Reply::Stream(body)) => response(StatusCode::OK, "application/x-ndjson", body),

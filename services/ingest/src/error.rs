@@ -20,6 +20,17 @@ pub fn unknown(id: &str) -> Refusal {
     Refusal::new(Code::Unknown, detail).retry_after_ms(RETRY_AFTER_MS)
 }
 
+/// Of what the parts of one event are refused for, what its publisher is told: before all that it is not known what became of one,
+/// because that is never taken for nothing; then that asking again may help; else the first.
+#[must_use]
+pub fn told<'a>(refusals: impl IntoIterator<Item = &'a Refusal>) -> Option<&'a Refusal> {
+    refusals.into_iter().min_by_key(|refusal| match refusal.code {
+        Code::Unknown => 0,
+        code if code.temporary() => 1,
+        _ => 2,
+    })
+}
+
 /// The answer when all attempts have failed, the last one with `error`.
 ///
 /// `perhaps_stored`: an attempt ended without an answer. Whose fault: [`Code::TooLarge`] is the publisher's, the
@@ -81,5 +92,22 @@ mod tests {
             assert_eq!(not_stored(&error, perhaps_stored, "e1").code, code, "{error:?}");
         }
         assert!(unknown("e1").detail.contains("e1"));
+    }
+
+    #[test]
+    fn of_several_refusals_the_one_that_may_pass_is_told() {
+        use Code::{Conflict, Internal, TooManyKeys, Unavailable, Unknown};
+        let rows: [(&[Code], Option<Code>); 6] = [
+            (&[], None),
+            (&[Conflict], Some(Conflict)),
+            (&[TooManyKeys, Conflict], Some(TooManyKeys)),
+            (&[Conflict, Unavailable, Internal], Some(Unavailable)),
+            (&[Unavailable, Conflict, Unknown], Some(Unknown)),
+            (&[Conflict, Unknown, Unavailable], Some(Unknown)),
+        ];
+        for (codes, expected) in rows {
+            let refusals: Vec<_> = codes.iter().map(|code| Refusal::new(*code, "")).collect();
+            assert_eq!(told(&refusals).map(|refusal| refusal.code), expected, "{codes:?}");
+        }
     }
 }

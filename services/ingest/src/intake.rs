@@ -1,19 +1,23 @@
 //! The way of one request, whichever door it came by: read, decide, store, keep what was refused, count.
 
+mod refused;
+
 use std::ops::Range;
 
+use aws_lc_rs::digest;
 use bytes::Bytes;
+use refused::{Kept, together};
 use roomcast_admin::Audit;
 use roomcast_chassis::nats::Status;
 use roomcast_chassis::trace::Trail;
 use roomcast_proto::event::Draft;
-use roomcast_proto::ids::{Audience, Room, Tenant};
+use roomcast_proto::ids::{Audience, Room, Tenant, new_event_id};
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_rights::Current;
 use tokio::sync::watch;
 
 use crate::accept::{Accepted, Arrival, Sender, decide};
-use crate::answer::{Answer, NotTaken, Receipt, Taken};
+use crate::answer::{Answer, NotTaken, Taken};
 use crate::capacity::{Capacity, Full, Place};
 use crate::dead_letter::{DeadLetter, DeadLetters, is_kept};
 use crate::error::unavailable;
@@ -115,7 +119,7 @@ impl Intake {
         }
         let taken = self.carry_out(&request, decided).await;
         if request.shape == Shape::Together {
-            return Answer::One(together(taken));
+            return Answer::One(together(&taken));
         }
         if batch {
             return Answer::Batch(taken);
@@ -136,10 +140,7 @@ impl Intake {
         let decide = |line: &Line| {
             let decided = match &open {
                 Ok(()) => self.decide(line.draft(&request.body), &arrival),
-                Err(refusal) => Err(NotTaken {
-                    refusal: refusal.clone(),
-                    id: None,
-                }),
+                Err(refusal) => Err(NotTaken::new(refusal.clone(), None)),
             };
             (line.clone(), decided)
         };
@@ -266,11 +267,11 @@ impl Intake {
         draft: Result<Draft<'_>, Refusal>,
         arrival: &Arrival<'_>,
     ) -> Result<Accepted, NotTaken> {
-        let draft = draft.map_err(|refusal| NotTaken { refusal, id: None })?;
+        let draft = draft.map_err(|refusal| NotTaken::new(refusal, None))?;
         let id = draft.id().map(str::to_owned);
         let trail = Trail::read(|name| draft.extension_text(name));
         let mut accepted = decide(draft, arrival, &self.rights.now().policy, &self.schemas.now())
-            .map_err(|refusal| NotTaken { refusal, id })?;
+            .map_err(|refusal| NotTaken::new(refusal, id))?;
         if let Some(trail) = trail {
             accepted.follows(&trail);
         }
@@ -283,7 +284,7 @@ impl Intake {
     /// Stores what was accepted, keeps what was refused, counts both.
     async fn carry_out(&self, request: &Request<'_>, decided: Vec<Decided>) -> Vec<Taken> {
         let decided = self.within_rate(request.sender, decided);
-        let (lines, taken) = self.store_all(decided).await;
+        let (lines, mut taken) = self.store_all(decided).await;
         self.count(request.door, &taken);
         let stored = lines.iter().zip(&taken).filter(|(_, taken)| taken_now(taken));
         let bytes = stored.clone().map(|(line, _)| line.original_bytes as u64).sum();
@@ -305,7 +306,7 @@ impl Intake {
             } = request.sender;
             self.record(tenant, publisher, not_taken.refusal.code);
         }
-        self.keep_refused(request, &lines, &taken).await;
+        self.keep_refused(request, &lines, &mut taken).await;
         taken
     }
 
@@ -319,7 +320,7 @@ impl Intake {
         let refuse = |(line, decided): Decided| {
             let id = decided.map_or_else(|not_taken| not_taken.id, |event| Some(event.id));
             let refusal = refusal.clone();
-            (line, Err(NotTaken { refusal, id }))
+            (line, Err(NotTaken::new(refusal, id)))
         };
         decided.into_iter().map(refuse).collect()
     }
@@ -341,10 +342,7 @@ impl Intake {
             self.store.take(accepted).await
         }
         .into_iter();
-        let lost = || NotTaken {
-            refusal: unavailable("nothing was done"),
-            id: None,
-        };
+        let lost = || NotTaken::new(unavailable("nothing was done"), None);
         let taken = refused.into_iter().map(|refused| match refused {
             Some(refused) => Err(refused),
             None => stored.next().unwrap_or_else(|| Err(lost())),
@@ -372,28 +370,73 @@ impl Intake {
         }
     }
 
-    async fn keep_refused(&self, request: &Request<'_>, lines: &[Line], taken: &[Taken]) {
-        // A letter that is refused again stays what it is; of one that was a batch, what is refused becomes a letter of its own.
-        if request.door == Door::Replay && !taken.iter().any(Result::is_ok) {
+    /// Keeps what was refused. A door that has nobody to tell hears of what could not be kept: a database's change is then refused for
+    /// now only, and of a letter that was taken again it is said.
+    async fn keep_refused(&self, request: &Request<'_>, lines: &[Line], taken: &mut [Taken]) {
+        let kept = refused::letters(request, lines, taken);
+        if kept.is_empty() {
             return;
         }
-        let letters = lines.iter().zip(taken).filter_map(|(line, taken)| {
-            let refusal = &taken.as_ref().err()?.refusal;
-            let original = || request.body.slice(line.place.clone());
-            let bytes = request.original.clone().unwrap_or_else(original);
-            is_kept(refusal.code).then(|| DeadLetter {
-                tenant: &request.sender.tenant,
-                publisher: &request.sender.publisher,
-                origin: request.origin,
-                refusal,
-                original_bytes: line.original_bytes.max(bytes.len()),
-                bytes,
-            })
-        });
-        let letters: Vec<_> = letters.collect();
-        if !letters.is_empty() {
-            self.dead_letters.keep(letters).await;
+        let letters: Vec<_> = kept.iter().map(|kept| letter(request, kept)).collect();
+        if !matches!(request.door, Door::Capture | Door::Replay) {
+            return self.dead_letters.keep(letters).await;
         }
+        let names = letters.iter().map(|letter| name(request.door, letter));
+        let names: Vec<String> = names.collect();
+        let keep = letters.iter().zip(&names);
+        let keep = keep.map(|(letter, name)| self.dead_letters.keep_named(letter, name));
+        let is_kept = futures_util::future::join_all(keep).await;
+        for ((kept, letter), is_kept) in kept.iter().zip(&letters).zip(is_kept) {
+            if request.door == Door::Replay && !is_kept {
+                self.dead_letters
+                    .lost(letter, "the stream did not take it in time");
+            }
+            for not_taken in taken[kept.of.clone()]
+                .iter_mut()
+                .filter_map(|one| one.as_mut().err())
+            {
+                tell(not_taken, request.door, is_kept);
+            }
+        }
+    }
+}
+
+fn letter<'a>(request: &'a Request<'_>, kept: &'a Kept) -> DeadLetter<'a> {
+    DeadLetter {
+        tenant: &request.sender.tenant,
+        publisher: &request.sender.publisher,
+        origin: request.origin,
+        refusal: &kept.refusal,
+        bytes: kept.bytes.clone(),
+        original_bytes: kept.original_bytes,
+    }
+}
+
+/// Under what name it is kept: of a database's change, which has an id of its own and comes again, always the same.
+fn name(door: Door, letter: &DeadLetter<'_>) -> String {
+    if door != Door::Capture {
+        return new_event_id();
+    }
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(letter.origin.as_bytes());
+    context.update(b"\n");
+    context.update(&letter.bytes);
+    let digest = context.finish();
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn tell(not_taken: &mut NotTaken, door: Door, is_kept: bool) {
+    let refusal = &mut not_taken.refusal;
+    match (door, is_kept) {
+        (Door::Replay, true) => refusal
+            .detail
+            .push_str("; what is left is a letter of its own now"),
+        (Door::Replay, false) => refusal
+            .detail
+            .push_str("; what is left could not be kept as a letter of its own"),
+        (_, true) => {}
+        // It comes again, and is refused again, until it is kept.
+        (_, false) => *refusal = unavailable("it was refused, and is not yet kept as a dead letter"),
     }
 }
 
@@ -402,30 +445,6 @@ fn taken_now(taken: &Taken) -> bool {
     taken
         .as_ref()
         .is_ok_and(|receipt| receipt.outcome != Outcome::Duplicate)
-}
-
-/// What became of events that are one: refused when one of them is, because sending it again finds those that were stored.
-fn together(taken: Vec<Taken>) -> Taken {
-    let mut whole: Option<Receipt> = None;
-    for one in taken {
-        let receipt = one?;
-        whole = Some(match whole {
-            None => receipt,
-            Some(first) => Receipt {
-                // Stored now, where one of them was.
-                outcome: if receipt.outcome == Outcome::Stored {
-                    receipt.outcome
-                } else {
-                    first.outcome
-                },
-                ..first
-            },
-        });
-    }
-    whole.ok_or_else(|| NotTaken {
-        refusal: unavailable("nothing was done"),
-        id: None,
-    })
 }
 
 fn arrival<'a>(request: &Request<'a>, now_micros: i64) -> Arrival<'a> {

@@ -2,6 +2,7 @@
 //!
 //! Called by the admin port. A letter is claimed under a key of its own before it is taken, as commands are; what is refused again, or
 //! surely not stored, gives the claim back. Where an answer is lost the claim stays: nobody can tell, so it is never taken again by itself.
+//! What is left of one that was stored in part is a letter of its own.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use roomcast_proto::subject::{self, UNDELIVERED, header, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::accept::{May, Sender};
-use crate::answer::Answer;
+use crate::answer::{Answer, Taken};
 use crate::binary_mode;
 use crate::dead_letter::ORIGINAL_BYTES;
 use crate::error::unavailable;
@@ -292,6 +293,8 @@ impl Letters {
         let inbound = subject::parse_inbound(&letter.origin).or_else(|_| queued()).ok();
         let (shape, body) = match letter.origin == trigger::PATH {
             false => (Shape::OneOrBatch, body),
+            // What was left of one that was stored in part.
+            true if Shape::OneOrBatch.is_batch(&body) => (Shape::Together, body),
             true => match trigger::events(&self.intake, &body) {
                 Ok(events) => (Shape::Together, events),
                 Err(refusal) => return Answer::Refused(refusal),
@@ -322,21 +325,15 @@ enum Fate {
 
 fn fate(answer: &Answer) -> Fate {
     let is_unknown = |refusal: &Refusal| refusal.code == Code::Unknown;
-    match answer {
-        Answer::One(Ok(_)) => Fate::Taken,
-        Answer::One(Err(not_taken)) if is_unknown(&not_taken.refusal) => Fate::Unknown,
-        Answer::Refused(refusal) if is_unknown(refusal) => Fate::Unknown,
-        Answer::One(Err(_)) | Answer::Refused(_) => Fate::NotTaken,
-        // What was refused of a batch is kept as letters of its own.
-        Answer::Batch(taken) if taken.iter().any(Result::is_ok) => Fate::Taken,
-        Answer::Batch(taken) => {
-            let unknown = taken
-                .iter()
-                .filter_map(|one| one.as_ref().err())
-                .any(|one| is_unknown(&one.refusal));
-            if unknown { Fate::Unknown } else { Fate::NotTaken }
-        }
-    }
+    let refused = |taken: &Taken| taken.as_ref().is_err_and(|one| is_unknown(&one.refusal));
+    let unknown = match answer {
+        // What is left is kept as letters of its own.
+        _ if answer.has_stored() => return Fate::Taken,
+        Answer::One(taken) => refused(taken),
+        Answer::Batch(taken) => taken.iter().any(refused),
+        Answer::Refused(refusal) => is_unknown(refusal),
+    };
+    if unknown { Fate::Unknown } else { Fate::NotTaken }
 }
 
 fn read(value: Option<&Bytes>) -> Option<Claim> {
@@ -464,18 +461,25 @@ mod tests {
                 cursor: None,
             })
         };
-        let refused = |code| {
-            Err(NotTaken {
-                refusal: Refusal::new(code, ""),
-                id: None,
-            })
+        let refused = |code| Err(NotTaken::new(Refusal::new(code, ""), None));
+        let in_part = |code| {
+            let left = vec!["u2".to_owned()];
+            Err(NotTaken::in_part(Refusal::new(code, ""), "e".to_owned(), left))
         };
         let rows = [
             (Answer::One(taken()), Fate::Taken),
             (Answer::One(refused(Code::BadRoom)), Fate::NotTaken),
             (Answer::One(refused(Code::Unavailable)), Fate::NotTaken),
             (Answer::One(refused(Code::Unknown)), Fate::Unknown),
+            (Answer::One(in_part(Code::Conflict)), Fate::Taken),
+            (Answer::One(in_part(Code::Unavailable)), Fate::Taken),
+            (Answer::One(in_part(Code::Unknown)), Fate::Taken),
             (Answer::Refused(Refusal::new(Code::BadJson, "")), Fate::NotTaken),
+            (Answer::Refused(Refusal::new(Code::Unknown, "")), Fate::Unknown),
+            (
+                Answer::Batch(vec![refused(Code::Late), in_part(Code::Unavailable)]),
+                Fate::Taken,
+            ),
             (Answer::Batch(vec![refused(Code::Unknown), taken()]), Fate::Taken),
             (
                 Answer::Batch(vec![refused(Code::Unknown), refused(Code::Late)]),

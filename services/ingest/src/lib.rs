@@ -53,6 +53,7 @@ pub mod store;
 pub mod streams;
 pub mod tickets;
 pub mod trigger;
+mod whole_body;
 
 pub use serve::{SERVICE, serve};
 pub use settings::Settings;

@@ -2,7 +2,7 @@
 //!
 //! Called by [`crate::door_http`]. A body that ends within its first portion is answered like a batch. A longer one is answered while it
 //! arrives: one result a line, in order, then a summary. Whoever reads no answers is read no further, because both go over one
-//! connection; whoever does neither in time is left.
+//! connection; whoever does neither in time is left. Where an event is refused for now the body is taken no further: nothing passes it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
+use roomcast_chassis::trace::Step;
 use roomcast_proto::limits::BATCH_EVENTS_MAX;
 use roomcast_proto::refusal::{Code, Refusal};
 use tokio::sync::mpsc::{Sender as Channel, channel};
@@ -82,12 +83,22 @@ impl LongBody {
     /// The body could not be read; nothing was done.
     ///
     /// # Cancel safety
-    /// As [`crate::intake::Intake::take`], until the task has begun; that ends by itself when nobody takes its answers.
-    pub async fn answer(mut self) -> Result<Reply, Unread> {
-        let (portion, more) = match self.portion().await {
-            Ok(portion) => portion,
+    /// Dropped while the first portion is read, nothing is done. After that what was begun is brought to its end all the same.
+    pub async fn answer(mut self, step: &Step) -> Result<Reply, Unread> {
+        let first = match self.portion().await {
             Err(Stop::Unread(unread)) => return Err(unread),
-            Err(Stop::Refused(refusal)) => return Ok(Reply::Broken(self.refuse(refusal).await)),
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            Ok(first) => Ok(first),
+        };
+        let door = Arc::clone(&self.door);
+        let begun = door.to_its_end(step, self.begin(first)).await;
+        Ok(begun.unwrap_or_else(|refusal| Reply::Broken(Answer::Refused(refusal))))
+    }
+
+    async fn begin(mut self, first: Result<(Portion, bool), Refusal>) -> Reply {
+        let (portion, more) = match first {
+            Ok(portion) => portion,
+            Err(refusal) => return Reply::Broken(self.refuse(refusal).await),
         };
         let open = self.door.intake.open_to(&self.request(&portion));
         let nothing = || Refusal::new(Code::BadRequest, "the body holds no event");
@@ -95,29 +106,30 @@ impl LongBody {
         if let Some(refusal) = refusal {
             let request = self.request(&portion);
             let answer = self.door.intake.refused_whole(&request, refusal).await;
-            return Ok(if more {
+            return if more {
                 Reply::Broken(answer)
             } else {
                 Reply::Whole(answer)
-            });
+            };
         }
         if !more {
-            return Ok(Reply::Whole(Answer::Batch(self.take(&portion).await)));
+            return Reply::Whole(Answer::Batch(self.take(&portion).await));
         }
         let (answers, waiting) = channel(ANSWERS_WAITING_MAX);
-        tokio::spawn(self.go_on(portion, answers));
+        let door = Arc::clone(&self.door);
+        door.under_way.spawn(self.go_on(portion, answers));
         let answers = futures_util::stream::unfold(waiting, |mut waiting| async {
             let answer = waiting.recv().await?;
             Some((Ok::<_, Infallible>(answer), waiting))
         });
-        Ok(Reply::Stream(Body::from_stream(answers)))
+        Reply::Stream(Body::from_stream(answers))
     }
 
     async fn go_on(mut self, mut portion: Portion, answers: Channel<Bytes>) {
         let within = self.door.body.within;
         let mut summary = Summary::default();
         let mut more = true;
-        loop {
+        let still_sending = loop {
             let taken = self.take(&portion).await;
             summary.add(&taken);
             let answer = Bytes::from(lines(&taken));
@@ -128,18 +140,40 @@ impl LongBody {
                 return;
             }
             if !more {
-                break;
+                break false;
+            }
+            if let Some(refusal) = refused_for_now(&taken) {
+                summary.cut(refusal);
+                break true;
             }
             match self.next().await {
                 Ok(next) => (portion, more) = next,
                 Err(refusal) => {
                     summary.cut(refusal);
-                    break;
+                    break false;
                 }
             }
-        }
+        };
         // Nobody left to hear it means nobody left to tell.
         let _ = tokio::time::timeout(within, answers.send(Bytes::from(summary.line()))).await;
+        if still_sending {
+            drop(answers);
+            self.pass_over().await;
+        }
+    }
+
+    /// Reads what still comes and keeps none of it, within the time a portion has: many who are still sending when a connection ends do not
+    /// read what was said before.
+    async fn pass_over(self) {
+        let Self {
+            door,
+            place,
+            mut source,
+            ..
+        } = self;
+        drop(place);
+        let rest = async { while let Ok(Some(_)) = source.piece().await {} };
+        let _ = tokio::time::timeout(door.body.within, rest).await;
     }
 
     /// The next portion, if its sender may still publish: a body may outlast its token.
@@ -226,4 +260,11 @@ impl LongBody {
             )
             .await
     }
+}
+
+/// Why a portion was not taken to its end for now: what follows must not pass it.
+fn refused_for_now(taken: &[Taken]) -> Option<Refusal> {
+    let refused = taken.iter().filter_map(|taken| taken.as_ref().err());
+    let mut for_now = refused.filter(|not_taken| not_taken.refusal.code.temporary());
+    for_now.next().map(|not_taken| not_taken.refusal.clone())
 }

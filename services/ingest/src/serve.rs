@@ -219,6 +219,7 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
             within: settings.body_within,
         },
         statistics: statistics::Desk::new(nats.client().clone()),
+        under_way: drain.tracker().clone(),
     };
     drain.spawn(http::serve(
         listener,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use roomcast_chassis::jetstream::{At, JetStream, Outgoing, PubAck, PublishError, Publisher};
 use roomcast_proto::cursor::{Cursor, Cursors, Position};
-use roomcast_proto::event::Delivery;
+use roomcast_proto::event::{Delivery, View};
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::{header, stream as names};
@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use crate::accept::{Accepted, Placement};
 use crate::answer::{NotTaken, Receipt, Taken};
-use crate::error::{not_stored, unavailable, unknown};
+use crate::error::{not_stored, told, unavailable, unknown};
 use crate::key_limit::KeyLimit;
 use crate::metrics::{IngestMetrics, Outcome};
 use crate::recent::Recent;
@@ -117,7 +117,8 @@ impl Store {
     /// Stores or sends all events of a request; one result per event, in their order.
     ///
     /// Events are stored in their order, and so are the values of one state key: where one cannot be stored at the moment, none after it
-    /// is, and all of these are temporary refusals. An event for several users is taken when all its copies are.
+    /// is, and all of these are temporary refusals. An event for several users is taken when all its copies are; where only some are, the
+    /// refusal names those that are not.
     ///
     /// # Cancel safety
     /// Dropped, what was sent may be stored: as after a time-out, the same ids give the one result.
@@ -323,7 +324,7 @@ impl Inner {
         Err(unknown(&placement.msg_id))
     }
 
-    /// The result of an event from those of its copies: the first that failed, else stored if any was stored now.
+    /// The result of an event from those of its copies: refused where one failed, else stored if any was stored now.
     fn sum_up<'a>(
         &self,
         id: String,
@@ -332,7 +333,7 @@ impl Inner {
     ) -> Taken {
         let mut outcome = None;
         let mut position = Position::default();
-        let mut failed = None;
+        let mut failed = Vec::new();
         for (placement, placed) in copies {
             match placed {
                 Ok(Placed { outcome: one, seq }) => {
@@ -348,18 +349,21 @@ impl Inner {
                         Some(one)
                     };
                 }
-                Err(refusal) => failed = failed.or(Some(refusal)),
+                Err(refusal) => failed.push((placement, refusal)),
             }
         }
-        if let Some(mut refusal) = failed {
-            if refusal.code == Code::Unknown {
+        if let Some(refusal) = told(failed.iter().map(|(_, refusal)| refusal)) {
+            let refusal = match refusal.code {
                 // The publisher knows its event by the id, not by what the stream knows it by.
-                refusal = unknown(&id);
+                Code::Unknown => unknown(&id),
+                _ => refusal.clone(),
+            };
+            if outcome.is_none() {
+                return Err(NotTaken::new(refusal, Some(id)));
             }
-            return Err(NotTaken {
-                refusal,
-                id: Some(id),
-            });
+            let left = failed.iter().filter_map(|(placement, _)| user(placement, &id));
+            let left = left.collect();
+            return Err(NotTaken::in_part(refusal, id, left));
         }
         let outcome = outcome.unwrap_or(Outcome::Sent);
         let stored = outcome != Outcome::Sent;
@@ -372,6 +376,12 @@ impl Inner {
         let cursor = cursor.map(|cursor| self.cursors.write(tenant, &cursor).to_string());
         Ok(Receipt { outcome, id, cursor })
     }
+}
+
+/// Whose copy of the event with this id it is.
+fn user(placement: &Placement, id: &str) -> Option<String> {
+    let copy = View::parse(&placement.payload).ok()?;
+    Some(copy.id.strip_prefix(id)?.strip_prefix('/')?.to_owned())
 }
 
 /// What has to keep its order among the placements of a request, by index: its events, its ephemeral events, the values of each state key.

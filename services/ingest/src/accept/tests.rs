@@ -219,6 +219,30 @@ fn headers_are_made_from_nothing_and_fit_the_class() {
     );
 }
 
+/// What ends later than the server can count to, it would delete at once; readers go by the time itself.
+#[test]
+fn the_server_ends_what_ends_within_ten_years() {
+    // The decisions here are made at the first instant of 2026.
+    for (ends, ttl) in [
+        ("2026-01-01T00:00:00.000001Z", Some("1")),
+        ("2035-12-30T00:00:00Z", Some("315360000")),
+        ("2035-12-30T00:00:00.000001Z", None),
+        ("2262-04-11T23:47:17Z", None),
+        ("9999-12-30T00:00:00Z", None),
+    ] {
+        let event = json!({ "type": "t", "room": "bookings", "delivery": "state", "statekey": "k", "expirytime": ends });
+        let headers = decided("staff", &event, false).unwrap().placements[0]
+            .outgoing()
+            .headers;
+        assert_eq!(
+            headers.get_last("Nats-TTL").map(|value| value.as_str()),
+            ttl,
+            "{ends}"
+        );
+        assert!(headers.get_last("Rc-Expires").is_some(), "{ends}");
+    }
+}
+
 #[test]
 fn users_get_a_copy_each_in_their_own_room() {
     let event = json!({ "type": "t", "id": "e1", "users": "u1,a%40b" });

@@ -9,7 +9,7 @@ use roomcast_admin::extract::{Json as Body, Path, Query, RawJson};
 use roomcast_admin::problem::guarded;
 use roomcast_admin::{Caller, Note, Operation, Problem, Routes};
 use roomcast_proto::ids::Tenant;
-use roomcast_proto::refusal::Code;
+use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_proto::subject::UNDELIVERED;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,9 @@ struct Replayed {
     position: u64,
     /// `taken`, or the code of the refusal.
     outcome: &'static str,
+    /// Of a batch that was taken: how many of its events were refused again, and are letters of their own.
+    #[serde(skip_serializing_if = "is_zero")]
+    refused: usize,
     /// Why it was refused.
     #[serde(skip_serializing_if = "String::is_empty")]
     detail: String,
@@ -167,7 +170,8 @@ pub(super) fn described() -> Routes<Letters> {
         .about(
             "With `{}` as it was sent, with anything else that instead: the event as you have mended it. In the name of who sent it, to any \
              room of the policy, however old its id is. Each letter is taken at most once: a second time is `conflict`, and so is one \
-             whose first attempt has no known end. What is refused again may be mended again.",
+             whose first attempt has no known end. What is refused again may be mended again; where a part of it is stored, the rest is a \
+             letter of its own.",
         )
         .takes("application/json", json!({ "type": "object" }))
         .answers(
@@ -182,7 +186,10 @@ pub(super) fn described() -> Routes<Letters> {
         "replayDeadLetters",
         "Takes many letters again, as they were sent.",
     ))
-    .about("As many as `limit` says; go on with `after: next`. What is refused stays, and says why.")
+    .about(
+        "As many as `limit` says; go on with `after: next`. What is refused stays, and says why; of a batch that is taken, what is refused \
+         becomes letters of its own. What is `unknown` may be stored already: it is taken only where `reason` says so.",
+    )
     .takes_json::<Selection>()
     .answers_json::<ReplayedAll>(200, "What became of each.")
     .refuses([Code::BadJson, Code::UnsupportedType].map(Code::listed));
@@ -265,7 +272,7 @@ async fn replay_one(
         Ok(body) => ([(CONTENT_TYPE, "application/json")], Bytes::from(body)).into_response(),
         Err(refusal) => Problem(refusal.clone()).into_response(),
     };
-    if response.status().is_success() {
+    if response.status().is_success() || answer.has_stored() {
         let note = json!({ "position": position, "tenant": letter.tenant.as_str(), "mended": is_mended });
         response.extensions_mut().insert(Note(note));
     }
@@ -281,14 +288,15 @@ async fn replay_many(
     let (found, next) = letters.page(&wanted, after, limit).await?;
     let mut done = Vec::with_capacity(found.len());
     for letter in found {
-        let (outcome, detail) = match letters.replay(&letter, None, &caller.subject).await {
-            Ok(answer) => outcome(&answer),
-            Err(refusal) => (refusal.code.as_str(), refusal.detail.to_string()),
-        };
-        done.push(Replayed {
-            position: letter.position,
-            outcome,
-            detail,
+        let position = letter.position;
+        let perhaps_stored = letter.reason == Code::Unknown.as_str() && wanted.reason.is_none();
+        if perhaps_stored {
+            done.push(left(position, &look_first()));
+            continue;
+        }
+        done.push(match letters.replay(&letter, None, &caller.subject).await {
+            Ok(answer) => outcome(position, &answer),
+            Err(refusal) => left(position, &refusal),
         });
     }
     let taken = done.iter().filter(|one| one.outcome == TAKEN).count();
@@ -306,25 +314,56 @@ async fn replay_many(
 /// A letter whose events were taken, or at least one of them.
 const TAKEN: &str = "taken";
 
-fn outcome(answer: &Answer) -> (&'static str, String) {
-    let refused = match answer {
-        Answer::One(Ok(_)) => return (TAKEN, String::new()),
-        Answer::One(Err(not_taken)) => &not_taken.refusal,
-        Answer::Refused(refusal) => refusal,
-        Answer::Batch(taken) if taken.iter().any(Result::is_ok) => {
-            let refused = taken.iter().filter(|one| one.is_err()).count();
-            let detail = match refused {
-                0 => String::new(),
-                _ => format!("{refused} of its events were refused again and are letters of their own"),
-            };
-            return (TAKEN, detail);
-        }
-        Answer::Batch(taken) => match taken.iter().find_map(|one| one.as_ref().err()) {
-            Some(not_taken) => &not_taken.refusal,
-            None => return (TAKEN, String::new()),
-        },
+fn outcome(position: u64, answer: &Answer) -> Replayed {
+    let results = match answer {
+        Answer::One(Ok(_)) => return taken(position, 0, String::new()),
+        Answer::One(Err(not_taken)) => return left(position, &not_taken.refusal),
+        Answer::Refused(refusal) => return left(position, refusal),
+        Answer::Batch(results) => results,
     };
-    (refused.code.as_str(), refused.detail.to_string())
+    let refused = || results.iter().filter_map(|one| one.as_ref().err());
+    match refused().next().map(|first| &first.refusal) {
+        None => taken(position, 0, String::new()),
+        Some(first) if answer.has_stored() => {
+            let count = refused().count();
+            let detail = format!("{count} of its events were refused again; the first: {first}");
+            taken(position, count, detail)
+        }
+        Some(first) => left(position, first),
+    }
+}
+
+fn taken(position: u64, refused: usize, detail: String) -> Replayed {
+    Replayed {
+        position,
+        outcome: TAKEN,
+        refused,
+        detail,
+    }
+}
+
+fn left(position: u64, refusal: &Refusal) -> Replayed {
+    Replayed {
+        position,
+        outcome: refusal.code.as_str(),
+        refused: 0,
+        detail: refusal.detail.clone(),
+    }
+}
+
+/// Of a letter of which it is not known whether it is stored; nobody should take it without having looked.
+fn look_first() -> Refusal {
+    let detail =
+        "it may be stored already: look for it, then take it by its position, or all of the reason unknown";
+    Refusal::new(Code::Unknown, detail)
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

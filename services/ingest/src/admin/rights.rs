@@ -28,6 +28,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::accept::TTL_SECS_MAX;
 use crate::now_micros;
 
 /// Entries of a page unless asked for otherwise, and at most.
@@ -331,7 +332,7 @@ async fn grant_one(State(desk): State<RightsDesk>, Body(asked): Body<Grant>) -> 
         until: asked.until,
         before: None,
     };
-    let secs = asked.until.map(|until| until - now + GRACE_SECS);
+    let secs = asked.until.and_then(|until| kept_secs(until, now));
     desk.write("grant", &key, Some(&entry), secs).await?;
     Ok(stored(&key, &entry))
 }
@@ -374,6 +375,15 @@ async fn kick_some(State(desk): State<RightsDesk>, Body(asked): Body<Ended>) -> 
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.extensions_mut().insert(Note(json!(kick)));
     Ok(response)
+}
+
+/// How long the server keeps an entry that holds until then. `None`: until it is taken back, because it ends later than the server can
+/// be told; readers go by `until` itself.
+fn kept_secs(until: i64, now: i64) -> Option<i64> {
+    let secs = until.saturating_sub(now).saturating_add(GRACE_SECS);
+    u64::try_from(secs)
+        .is_ok_and(|secs| secs <= TTL_SECS_MAX)
+        .then_some(secs)
 }
 
 /// The key of a revocation, the name it is about, and the second before which tokens do not count.
@@ -454,6 +464,20 @@ fn now_secs() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_server_forgets_grants_that_end_within_ten_years() {
+        let ten_years = 10 * 365 * 24 * 3_600;
+        for (until, expected) in [
+            (1_001, Some(1 + GRACE_SECS)),
+            (1_000 + ten_years - GRACE_SECS, Some(ten_years)),
+            (1_001 + ten_years - GRACE_SECS, None),
+            (253_402_300_799, None),
+            (i64::MAX, None),
+        ] {
+            assert_eq!(kept_secs(until, 1_000), expected, "{until}");
+        }
+    }
 
     #[test]
     fn a_revocation_says_one_thing() {

@@ -1,6 +1,10 @@
 //! What one publisher and one tenant may have done, at both doors.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::fixture::{Ingest, JSON, event};
 
@@ -94,4 +98,57 @@ async fn a_tenant_has_a_rate_over_all_its_publishers() {
             .starts_with("the tenant main sends"),
         "{said}"
     );
+}
+
+/// Whoever sends lines faster than they may is told before the next are taken: none passes those that were refused. They read the whole
+/// answer though they go on sending.
+#[tokio::test]
+async fn no_line_passes_one_that_was_refused_by_rate() {
+    let Some(ingest) = Ingest::start_with(crate::fixture::POLICY, &SLOW).await else {
+        return;
+    };
+    let ids: Vec<String> = (0..2_500).map(|n| format!("l{n:04}")).collect();
+    let lines: Vec<String> = ids.iter().map(|id| event(id).to_string() + "\n").collect();
+    let mut socket = TcpStream::connect(ingest.url.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n",
+        ingest.token("desk")
+    );
+    let chunk = |lines: &[String]| {
+        let text = lines.concat();
+        format!("{:x}\r\n{text}\r\n", text.len())
+    };
+    // Two portions, and the line by which the second is known to be whole.
+    let begin = head + &chunk(&lines[..2_001]);
+    socket.write_all(begin.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let said = async {
+        while !String::from_utf8_lossy(&answer).contains("\"complete\"") {
+            assert_ne!(socket.read_buf(&mut answer).await.unwrap(), 0, "no summary");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), said).await.unwrap();
+    // More than the way there holds.
+    let rest = chunk(&lines[2_001..]);
+    for _ in 0..100 {
+        socket.write_all(rest.as_bytes()).await.unwrap();
+    }
+    socket.write_all(b"0\r\n\r\n").await.unwrap();
+    socket.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let summary = answer.lines().find(|line| line.contains("\"complete\"")).unwrap();
+    let summary: Value = serde_json::from_str(summary).unwrap();
+    assert_eq!(summary["complete"], false, "{summary}");
+    assert_eq!(
+        (&summary["code"], &summary["temporary"], &summary["stored"]),
+        (&"rate".into(), &true.into(), &1_000.into()),
+        "{summary}"
+    );
+    assert!(summary["retryAfterMs"].is_u64(), "{summary}");
+    let of = |payload: &[u8]| -> Value { serde_json::from_slice::<Value>(payload).unwrap()["id"].clone() };
+    let stored = ingest.stored("EVENTS").await;
+    let stored: Vec<Value> = stored.iter().map(|message| of(&message.payload)).collect();
+    assert_eq!(stored, ids[..1_000]);
 }
