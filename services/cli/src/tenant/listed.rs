@@ -28,7 +28,7 @@ pub(super) fn with(policy: &str, entry: &str) -> Result<String, String> {
     Ok(lines.join("\n") + "\n")
 }
 
-/// The policy with a second login beside one that it lists; the same where it does not list it.
+/// The policy with a second login beside one that it lists in a line; the same where no line is its entry.
 pub(super) fn beside(policy: &str, tenant: &Tenant, login: &str, second: &str) -> String {
     let mut lines = Vec::new();
     for line in policy.lines() {
@@ -40,7 +40,7 @@ pub(super) fn beside(policy: &str, tenant: &Tenant, login: &str, second: &str) -
     lines.join("\n") + "\n"
 }
 
-/// The policy without the entries of these logins.
+/// The policy without the entries of these logins that are lines.
 pub(super) fn without(policy: &str, tenant: &Tenant, logins: &[String]) -> String {
     let kept = policy
         .lines()
@@ -59,12 +59,13 @@ pub(super) fn without(policy: &str, tenant: &Tenant, logins: &[String]) -> Strin
     lines.join("\n") + "\n"
 }
 
-/// Whether a line is the entry of a login.
+/// Whether a line is the entry of a login, the whole of it.
 fn names(line: &str, tenant: &Tenant, login: &str) -> bool {
-    let Some(rest) = line.trim_start().strip_prefix('-') else {
+    let entry = line.trim_start().strip_prefix('-').map(str::trim_start);
+    let Some(members) = entry.and_then(|entry| entry.strip_prefix('{')) else {
         return false;
     };
-    let Some((_, after)) = rest.split_once("nats:") else {
+    let Some((_, after)) = members.split_once("nats:") else {
         return false;
     };
     let value = after.trim_start().trim_start_matches(['"', '\'']);
@@ -100,6 +101,14 @@ mod tests {
         let longer = before.replace("main/erp", "acme/UOLDER");
         assert_eq!(without(&longer, &acme(), &["UOLD".to_owned()]), longer);
         assert_eq!(beside(before, &acme(), "UOLD", "UNEW"), before);
+        // An entry of several lines is none that could be doubled or taken out by one.
+        for block in [
+            "publishers:\n  - nats: acme/UOLD # the shop\n    roles: [desk]\n",
+            "publishers:\n  - nats: acme/UOLD\n    roles: [desk]\n",
+        ] {
+            assert_eq!(beside(block, &acme(), "UOLD", "UNEW"), block);
+            assert_eq!(without(block, &acme(), &["UOLD".to_owned()]), block);
+        }
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn add(options: &Add) -> Result<(), Failure> {
     files.wrong_conf(pair.conf.add(&tenant, &users))?;
     let entry = listed::entry(&tenant, &users[0].public, &options.role);
     pair.policy = listed::with(&pair.policy, &entry).map_err(|why| files.wrong_policy(&why))?;
-    files.check(&pair)?;
+    files.policy(&pair)?;
     for user in &users {
         files.keep_secret(&tenant, user)?;
     }
@@ -163,13 +163,17 @@ fn rotate(options: &Rotate) -> Result<(), Failure> {
     let mut pair = files.read()?;
     if options.finish {
         let gone = files.wrong_conf(pair.conf.finish(&tenant, &name))?;
-        pair.policy = listed::without(&pair.policy, &tenant, &[gone]);
+        files.unlist(&mut pair, &tenant, &[gone])?;
         return files.write(&pair, "");
     }
     let key = KeyPair::new_user();
     let old = files.wrong_conf(pair.conf.rotate(&tenant, &name, &key.public_key()))?;
+    let was_listed = files.policy(&pair)?.publisher(&tenant, &old).is_some();
     pair.policy = listed::beside(&pair.policy, &tenant, &old, &key.public_key());
-    files.check(&pair)?;
+    let is_listed = files.policy(&pair)?.publisher(&tenant, &key.public_key());
+    if was_listed && is_listed.is_none() {
+        return Err(files.not_a_line(&tenant, &old));
+    }
     files.keep_secret(&tenant, &NewUser::of(name, key, Kind::Backend)?)?;
     files.write(&pair, "")
 }
@@ -179,7 +183,7 @@ fn remove(options: &Remove) -> Result<(), Failure> {
     let files = &options.files;
     let mut pair = files.read()?;
     let gone = files.wrong_conf(pair.conf.remove(&tenant))?;
-    pair.policy = listed::without(&pair.policy, &tenant, &gone);
+    files.unlist(&mut pair, &tenant, &gone)?;
     files.write(&pair, "")
 }
 
@@ -241,19 +245,38 @@ impl Files {
         Ok(())
     }
 
-    /// Whether the policy holds as it is to be.
-    fn check(&self, pair: &Pair) -> Result<(), Failure> {
+    /// The policy as it is to be, if it holds.
+    fn policy(&self, pair: &Pair) -> Result<Policy, Failure> {
         let name = self.policy.display().to_string();
-        let policy = Policy::parse(&pair.policy, &name);
-        policy.map(drop).map_err(|mistakes| {
+        Policy::parse(&pair.policy, &name).map_err(|mistakes| {
             let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
             Failure::file(format!("the policy would not hold:\n{}", lines.join("\n")))
         })
     }
 
+    /// Takes the entries of these logins out of the policy.
+    fn unlist(&self, pair: &mut Pair, tenant: &Tenant, logins: &[String]) -> Result<(), Failure> {
+        pair.policy = listed::without(&pair.policy, tenant, logins);
+        let policy = self.policy(pair)?;
+        let left = logins
+            .iter()
+            .find(|login| policy.publisher(tenant, login).is_some());
+        left.map_or(Ok(()), |login| Err(self.not_a_line(tenant, login)))
+    }
+
+    /// The policy lists a login in a form that is not changed here: which it has to have.
+    fn not_a_line(&self, tenant: &Tenant, login: &str) -> Failure {
+        let entry = listed::entry(tenant, login, &["…".to_owned()]);
+        self.wrong_policy(&format!(
+            "the entry of {tenant}/{login} among the publishers is not a line of its own, and nothing was changed; write one entry a line, \
+             with its roles, and do the same again: {}",
+            entry.trim_start()
+        ))
+    }
+
     /// Writes both files, each as a whole, and says what is to be done now. `tenant`: the one that servers have to know then.
     fn write(&self, pair: &Pair, tenant: &str) -> Result<(), Failure> {
-        self.check(pair)?;
+        self.policy(pair)?;
         let name = self.policy.display();
         replace(&self.conf, pair.conf.text())?;
         replace(&self.policy, &pair.policy)?;

@@ -373,3 +373,71 @@ fn what_cannot_be_done_is_said_and_changes_nothing() {
     assert_eq!(std::fs::read_to_string(folder.join("nats.conf")).unwrap(), conf);
     assert_eq!(policy(folder), POLICY);
 }
+
+/// An entry that is not a line of its own is not rewritten: that is said, with the form it has to have, and both files stay as they are.
+#[test]
+fn an_entry_in_another_form_is_not_passed_over() {
+    const HEAD: &str = "version: 1
+roles:
+  desk: { permissions: [orders.publish] }
+rooms:
+  - { room: orders, publish: orders.publish }
+";
+    #[track_caller]
+    fn check(folder: &Path, arguments: &[&str], login: &str) {
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        let before = ["nats.conf", "policy.yaml"].map(read);
+        let keys = || std::fs::read_dir(folder.join("keys")).map_or(0, Iterator::count);
+        let keys_before = keys();
+        let files = [
+            "--conf",
+            "nats.conf",
+            "--policy",
+            "policy.yaml",
+            "--secrets",
+            "keys",
+        ];
+        let output = roomcast(folder, &[&["tenant"], arguments, &files].concat());
+        let said = complaint(&output);
+        assert_eq!(output.status.code(), Some(65), "{arguments:?}: {said}");
+        let entry = format!("- {{ nats: {login}, roles: […] }}");
+        assert!(said.contains("policy.yaml") && said.contains(&entry), "{said}");
+        assert_eq!(["nats.conf", "policy.yaml"].map(read), before, "{arguments:?}");
+        assert_eq!(keys(), keys_before, "{arguments:?}: no key without a use");
+    }
+    let rewrite = |folder: &Path, publishers: &str| {
+        std::fs::write(folder.join("policy.yaml"), format!("{HEAD}{publishers}")).unwrap();
+    };
+    for form in [
+        "publishers: [{ nats: LOGIN, roles: [desk] }]\n",
+        "publishers:\n  - nats: LOGIN\n    roles: [desk]\n",
+        "publishers:\n  - nats: LOGIN # the shop\n    roles: [desk]\n",
+        "publishers:\n  - roles: [desk]\n    nats: LOGIN\n",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let conf = std::fs::read_to_string(repository().join("deploy/nats/node.conf.example")).unwrap();
+        std::fs::write(folder.join("nats.conf"), conf).unwrap();
+        let lines = |logins: &[&str]| {
+            let entries = logins
+                .iter()
+                .map(|login| format!("  - {{ nats: {login}, roles: [desk] }}\n"));
+            format!("publishers:\n{}", entries.collect::<String>())
+        };
+        // A user with a password, as the example has it.
+        rewrite(folder, &form.replace("LOGIN", "main/fleet"));
+        check(folder, &["rotate", "main", "fleet"], "main/fleet");
+        rewrite(folder, &lines(&["main/fleet"]));
+        tenant(folder, &["rotate", "main", "fleet"]);
+        assert_eq!(
+            policy(folder).matches("nats: main/").count(),
+            2,
+            "{}",
+            policy(folder)
+        );
+        rewrite(folder, &form.replace("LOGIN", "main/fleet"));
+        check(folder, &["rotate", "main", "fleet", "--finish"], "main/fleet");
+        rewrite(folder, &form.replace("LOGIN", "main/fleet"));
+        check(folder, &["remove", "main"], "main/fleet");
+    }
+}
