@@ -1,7 +1,7 @@
 //! How a capture begins: by what is stored about it, and what the database has. Pure.
 
 use crate::mapping::{Mapping, SlotLost};
-use crate::position::{Lsn, Place, Position, Timelines};
+use crate::position::{Lsn, Place, Position, Snapshots, Timelines};
 
 /// The slot as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,7 +23,8 @@ pub struct Slot {
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begin {
-    /// Go on behind the position.
+    /// Go on behind the position, and publish the rows of before that were not: of tables that are new in the mapping, or all where that
+    /// was interrupted. The slot has what changed since it was made, so it is kept.
     Resume(Position),
     /// A new slot, a snapshot of the tables that have one, and the outbox rows that were not published.
     Fresh {
@@ -80,7 +81,8 @@ pub fn begin(
             Some(_) => Begin::Adopt,
         };
     };
-    if !stored.snapshot_done {
+    let goes_on = stored.system == system && slot.is_some_and(|slot| !slot.lost);
+    if !goes_on && is_unbegun(&stored) {
         return Begin::Fresh {
             drop: slot.is_some(),
             outbox: stored.outbox,
@@ -115,6 +117,24 @@ pub fn begin(
          is made, the rows of tables with a `snapshot` type are published as they are now, and outbox rows go on by their numbers",
         Lsn(stored.place.lsn)
     ))
+}
+
+/// Whether it was written before the slot was made; one of a version before this, until its first snapshot was done.
+fn is_unbegun(stored: &Position) -> bool {
+    !stored.snapshot_done && stored.place.lsn == 0
+}
+
+/// Which rows of before have been published, by what is stored about it: `None` by versions before this, which knew all or nothing.
+#[must_use]
+pub fn snapshots(mapping: &Mapping, position: Option<&Position>, stored: Option<Snapshots>) -> Snapshots {
+    match (position, stored) {
+        (None, _) => Snapshots::default(),
+        // A version before this does not take back what is stored beside the position when it begins anew.
+        (Some(position), _) if is_unbegun(position) => Snapshots::default(),
+        (Some(_), Some(stored)) => stored.of(mapping),
+        (Some(position), None) if position.snapshot_done => Snapshots::all(mapping),
+        (Some(_), None) => Snapshots::default(),
+    }
 }
 
 /// After a fail-over, what the database lost is not skipped when it is written anew at the same position.
@@ -183,13 +203,21 @@ mod tests {
             snapshot_done: false,
             ..stored()
         };
+        // The slot has what changed while the snapshot was taken.
+        check(&stops, Some(unfinished.clone()), Some(slot()), "resume 40 on 2");
+        check(&stops, Some(unfinished), None, "stop the slot roomcast is gone");
+        let unbegun = Position {
+            snapshot_done: false,
+            place: Place::default(),
+            ..stored()
+        };
         check(
             &stops,
-            Some(unfinished.clone()),
-            Some(slot()),
-            "fresh true the snapshot was interrupted",
+            Some(unbegun.clone()),
+            None,
+            "fresh false the snapshot was interrupted",
         );
-        check(&stops, Some(unfinished), None, "fresh false the snapshot");
+        check(&stops, Some(unbegun), Some(slot()), "resume 0 on 2");
         check(&stops, Some(stored()), None, "stop the slot roomcast is gone");
         check(
             &snaps,
@@ -252,5 +280,52 @@ mod tests {
             Some(other),
             "stop the slot roomcast is not one of pgoutput",
         );
+    }
+
+    #[test]
+    fn rows_of_before_are_published_once_for_each_table() {
+        let table = |name: &str, kind: &str| {
+            format!("  - {{ table: {name}, room: r, audience: all, types: {{ {kind}: x }}, columns: all }}\n")
+        };
+        let text = format!(
+            "version: 1\nsource: s\noutbox: o\ntables:\n{}{}{}",
+            table("a", "snapshot"),
+            table("b", "snapshot"),
+            table("c", "insert")
+        );
+        let mapping = Mapping::parse(&text, "m.yaml", None).unwrap();
+        let named = |names: &[&str]| -> Snapshots { serde_json::from_value(names.into()).unwrap() };
+        let position = |snapshot_done, lsn| {
+            Some(Position {
+                snapshot_done,
+                place: Place::through(lsn),
+                ..stored()
+            })
+        };
+        let (all, none) = (named(&["public.a", "public.b", "public.o"]), Snapshots::default());
+        for (position, beside, expected) in [
+            (None, Some(all.clone()), &none),
+            (position(false, 0), Some(all.clone()), &none),
+            (position(false, 0), None, &none),
+            (position(false, 9), None, &none),
+            (position(true, 9), None, &all),
+            (position(true, 9), Some(all.clone()), &all),
+            (
+                position(false, 9),
+                Some(named(&["public.a"])),
+                &named(&["public.a"]),
+            ),
+            // A table that left the mapping is forgotten, and one that came to it is not known.
+            (
+                position(true, 9),
+                Some(named(&["public.b", "public.gone"])),
+                &named(&["public.b"]),
+            ),
+        ] {
+            let shown = format!("{position:?} {beside:?}");
+            let found = snapshots(&mapping, position.as_ref(), beside);
+            assert_eq!(found, *expected, "{shown}");
+            assert_eq!(found.has_all(&mapping), *expected == all, "{shown}");
+        }
     }
 }

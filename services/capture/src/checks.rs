@@ -205,6 +205,9 @@ fn of_table(mapping: &Mapping, table: &Table, found: &Found, facts: &Facts) -> V
         return problems;
     }
     problems.extend(identity(table, found));
+    if table.types.snapshot.is_some() && found.row_security {
+        problems.push(hidden(&table.name, "has a snapshot", facts));
+    }
     if table.types.snapshot.is_some() && !found.readable {
         problems.push(Problem {
             at: table.name.at,
@@ -309,6 +312,19 @@ fn identity(table: &Table, found: &Found) -> Option<Problem> {
             }
         }
     }
+    // By these an update is known to move a row, and the value that it had is withdrawn.
+    if table.types.update.is_some()
+        && !table.state.is_empty()
+        && let Some((name, at)) = table.needed_of_deleted().find(|(name, _)| !in_key(name))
+    {
+        return full(
+            at,
+            format!(
+                "{} does not send the old value of {name}, so the `state` of a row that moves could not be withdrawn",
+                table.name
+            ),
+        );
+    }
     if table.types.delete.is_some()
         && let Some((name, at)) = table.needed_of_deleted().find(|(name, _)| !in_key(name))
     {
@@ -348,7 +364,22 @@ fn of_outbox(mapping: &Mapping, name: &Name, found: &Found, facts: &Facts) -> Ve
             run: format!("GRANT SELECT ON {} TO {};", shown_table(name), shown(&facts.user)),
         });
     }
+    if found.row_security {
+        problems.push(hidden(name, "is read again when a slot is lost", facts));
+    }
     problems
+}
+
+/// A table whose rows the user sees only in part, while the stream has them all.
+fn hidden(name: &Name, why_read: &str, facts: &Facts) -> Problem {
+    Problem {
+        at: name.at,
+        what: format!(
+            "row-level security hides rows of {name}, which {why_read}, from {}",
+            facts.user
+        ),
+        run: format!("ALTER ROLE {} BYPASSRLS;", shown(&facts.user)),
+    }
 }
 
 /// What a database's own error means, and what to run; `None` where its text has to do.
@@ -363,6 +394,11 @@ pub fn explain(error: &str, user: &str, database: &str) -> Option<String> {
     {
         return Some(format!(
             "{user} has no right to replicate; to mend it: ALTER ROLE {user} REPLICATION;"
+        ));
+    }
+    if has("row-level security policy") {
+        return Some(format!(
+            "row-level security hides rows from {user}; to mend it: ALTER ROLE {user} BYPASSRLS;"
         ));
     }
     if has("wal_level") {

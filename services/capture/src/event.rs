@@ -2,6 +2,8 @@
 //!
 //! The result is the event's JSON as any publisher would send it; ingest decides about it like about every other.
 
+mod withdrawal;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use crate::value::{Kind, Type, write_text};
 
 /// PostgreSQL's number of `numeric`: text in events, a number in expressions.
 const NUMERIC: u32 = 1700;
+/// How the event of a value that is gone ends: it has no data.
+const WITHDRAWN: &[u8] = b",\"withdrawn\":true}";
 
 /// What happened to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +215,12 @@ impl Bound {
         })
     }
 
+    /// The table's name in the mapping.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Columns that the mapping keeps and the table no longer has: their events lack them.
     #[must_use]
     pub fn missing(&self) -> &[String] {
@@ -230,42 +240,20 @@ impl Bound {
         let Some(kind) = kind.as_deref() else {
             return Made::NotMapped;
         };
-        let values: Vec<Field<'_>> = self
-            .sources
-            .iter()
-            .map(|source| self.field(*source, change, kind))
-            .collect();
-        let field = |place: usize| values.get(place).unwrap_or(&Field::Absent);
-        if let Some(condition) = &self.table.condition {
-            match condition.evaluate(&field) {
-                Verdict::True => {}
-                Verdict::False => return Made::Filtered,
-                // An emptied table has no row to ask about.
-                Verdict::Error if change.op == Op::Truncate => {}
-                Verdict::Error => return Made::Undecided,
-            }
+        let values = self.values(&self.sources, change, kind);
+        match self.verdict(&values) {
+            Verdict::True => {}
+            Verdict::False => return Made::Filtered,
+            // An emptied table has no row to ask about.
+            Verdict::Error if change.op == Op::Truncate => {}
+            Verdict::Error => return Made::Undecided,
         }
-        out.extend_from_slice(b"{\"specversion\":\"1.0\"");
-        let put = |name: &str, text: &str, out: &mut Vec<u8>| {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":");
-            write_text(text, out);
-        };
-        put("id", stamp.id, out);
-        put("source", stamp.source, out);
-        put("type", kind, out);
-        put("time", stamp.time, out);
-        put("room", &self.room(change), out);
-        put("audience", self.table.audience.as_str(), out);
-        if let Some(priority) = &self.table.priority {
-            put("priority", priority, out);
-        }
+        let seen = |index| self.seen(change, index);
+        self.write_head(kind, stamp, &self.room(seen), out);
         if !self.state.is_empty() {
-            put("delivery", "state", out);
-            put("statekey", &self.key(change), out);
+            write_state(&self.key(seen), out);
             if change.op == Op::Delete {
-                out.extend_from_slice(b",\"withdrawn\":true}");
+                out.extend_from_slice(WITHDRAWN);
                 return Made::Event;
             }
         }
@@ -276,11 +264,39 @@ impl Bound {
         if change.op != Op::Truncate {
             self.write_rows(change, out);
         }
+        let field = |place: usize| values.get(place).unwrap_or(&Field::Absent);
         for computed in &self.table.fields {
-            write_computed(&computed.name, &computed.value, &field, out);
+            self.write_computed(&computed.name, &computed.value, &field, out);
         }
         out.extend_from_slice(b"}}");
         Made::Event
+    }
+
+    /// What the paths hold that expressions name.
+    fn values<'a>(&self, sources: &[Source], change: &Change<'a>, kind: &'a str) -> Vec<Field<'a>> {
+        let field = |source: &Source| self.field(*source, change, kind);
+        sources.iter().map(field).collect()
+    }
+
+    /// What `where` says of them; true where there is none.
+    fn verdict(&self, values: &[Field<'_>]) -> Verdict {
+        let field = |place: usize| values.get(place).unwrap_or(&Field::Absent);
+        let condition = self.table.condition.as_ref();
+        condition.map_or(Verdict::True, |condition| condition.evaluate(&field))
+    }
+
+    /// The attributes that every event has.
+    fn write_head(&self, kind: &str, stamp: &Stamp<'_>, room: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"specversion\":\"1.0\"");
+        put("id", stamp.id, out);
+        put("source", stamp.source, out);
+        put("type", kind, out);
+        put("time", stamp.time, out);
+        put("room", room, out);
+        put("audience", self.table.audience.as_str(), out);
+        if let Some(priority) = &self.table.priority {
+            put("priority", priority, out);
+        }
     }
 
     fn write_rows(&self, change: &Change<'_>, out: &mut Vec<u8>) {
@@ -345,14 +361,14 @@ impl Bound {
         cell.map_or(Seen::Absent, Seen::from)
     }
 
-    fn room(&self, change: &Change<'_>) -> String {
+    fn room<'a>(&self, seen: impl Fn(usize) -> Seen<'a>) -> String {
         let mut room = String::new();
         for piece in &self.room {
             match piece {
                 Piece::Text(text) => room.push_str(text),
                 // Without a value the name is none, and ingest keeps the event as a dead letter that says so.
                 Piece::Column(index) => {
-                    if let Seen::Text(text) = self.seen(change, *index) {
+                    if let Seen::Text(text) = seen(*index) {
                         room.push_str(text);
                     }
                 }
@@ -361,12 +377,46 @@ impl Bound {
         room
     }
 
-    fn key(&self, change: &Change<'_>) -> String {
-        let values = self.state.iter().map(|index| match self.seen(change, *index) {
+    fn key<'a>(&self, seen: impl Fn(usize) -> Seen<'a>) -> String {
+        let values = self.state.iter().map(|index| match seen(*index) {
             Seen::Text(text) => text,
             _ => "",
         });
         values.collect::<Vec<_>>().join("/")
+    }
+
+    /// A field that cannot be computed is left out.
+    fn write_computed<'f, 'r: 'f>(
+        &self,
+        name: &str,
+        value: &Computed,
+        field: &impl Fn(usize) -> &'f Field<'r>,
+        out: &mut Vec<u8>,
+    ) {
+        let start = out.len();
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        let flag = |flag: bool| if flag { "true" } else { "false" };
+        match value.evaluate(field) {
+            Outcome::Flag(value) => out.extend_from_slice(flag(value).as_bytes()),
+            Outcome::Literal(Literal::Null) => out.extend_from_slice(b"null"),
+            Outcome::Literal(Literal::Flag(value)) => out.extend_from_slice(flag(*value).as_bytes()),
+            Outcome::Literal(Literal::Number(text, _)) => out.extend_from_slice(text.as_bytes()),
+            Outcome::Literal(Literal::Text(text)) => write_text(text, out),
+            Outcome::Field(place) => match field(place) {
+                Field::Null => out.extend_from_slice(b"null"),
+                Field::Flag(value) => out.extend_from_slice(flag(*value).as_bytes()),
+                Field::Text(text) => write_text(text, out),
+                // As it would stand in the row: never a number that somebody would round.
+                Field::Number(text) => match self.sources.get(place) {
+                    Some(Source::Row(index) | Source::Old(index)) => self.types[*index].0.write(text, out),
+                    _ => write_text(text, out),
+                },
+                Field::Absent | Field::Compound => out.truncate(start),
+            },
+            Outcome::Error => out.truncate(start),
+        }
     }
 
     fn field<'a>(&self, source: Source, change: &Change<'a>, kind: &'a str) -> Field<'a> {
@@ -400,6 +450,18 @@ impl Bound {
     }
 }
 
+fn put(name: &str, text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    write_text(text, out);
+}
+
+fn write_state(key: &str, out: &mut Vec<u8>) {
+    put("delivery", "state", out);
+    put("statekey", key, out);
+}
+
 fn keep(columns: &Columns, relation: &Relation) -> Vec<Kept> {
     let kept = |index: usize, name: &str| {
         let mut key = Vec::new();
@@ -424,39 +486,6 @@ fn keep(columns: &Columns, relation: &Relation) -> Vec<Kept> {
                 Some(kept(index, &named.name))
             })
             .collect(),
-    }
-}
-
-/// A field that cannot be computed is left out.
-fn write_computed<'f, 'r: 'f>(
-    name: &str,
-    value: &Computed,
-    field: &impl Fn(usize) -> &'f Field<'r>,
-    out: &mut Vec<u8>,
-) {
-    let start = out.len();
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    let flag = |flag: bool| if flag { "true" } else { "false" };
-    match value.evaluate(field) {
-        Outcome::Flag(value) => out.extend_from_slice(flag(value).as_bytes()),
-        Outcome::Literal(Literal::Null) => out.extend_from_slice(b"null"),
-        Outcome::Literal(Literal::Flag(value)) => out.extend_from_slice(flag(*value).as_bytes()),
-        Outcome::Literal(Literal::Number(text, _)) => out.extend_from_slice(text.as_bytes()),
-        Outcome::Literal(Literal::Text(text)) => write_text(text, out),
-        Outcome::Field(place) => match field(place) {
-            Field::Null => out.extend_from_slice(b"null"),
-            Field::Flag(value) => out.extend_from_slice(flag(*value).as_bytes()),
-            Field::Text(text) => write_text(text, out),
-            // As it would stand in the row: never a number that somebody would round.
-            Field::Number(text) if text.len() <= 15 && text.bytes().all(|b| b.is_ascii_digit()) => {
-                out.extend_from_slice(text.as_bytes());
-            }
-            Field::Number(text) => write_text(text, out),
-            Field::Absent | Field::Compound => out.truncate(start),
-        },
-        Outcome::Error => out.truncate(start),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Called by [`crate::session`] for everything that is received. Holds one transaction's name and the tables' columns, never rows; a
 //! transaction of a million rows passes through row by row.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -49,6 +50,15 @@ pub enum Item {
     },
 }
 
+/// Which tables of the mapping the database had, by their numbers, which stay when a name changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Catalogue {
+    /// A position in the log that was reached before it was looked at.
+    pub lsn: u64,
+    /// Schema and name by number.
+    pub tables: HashMap<u32, (String, String)>,
+}
+
 /// What was left out since it was last asked, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Left {
@@ -60,6 +70,17 @@ pub struct Left {
     pub undecided: u64,
     /// Stored already.
     pub repeated: u64,
+}
+
+impl Left {
+    fn count(&mut self, made: Made) {
+        match made {
+            Made::Event => {}
+            Made::NotMapped => self.not_mapped += 1,
+            Made::Filtered => self.filtered += 1,
+            Made::Undecided => self.undecided += 1,
+        }
+    }
 }
 
 /// Why it cannot go on.
@@ -74,6 +95,17 @@ pub enum Stuck {
     /// The table changed, and the mapping does not fit it any more.
     #[error("{0}; to mend it: change the mapping or the table, and start again: nothing is confirmed before")]
     Unbound(#[from] Unbound),
+    /// A table of the mapping has another name now.
+    #[error(
+        "the table {from} is called {to} now, which the mapping does not have; to mend it: write {to} in the mapping, or give the table its \
+         old name back, and start again: nothing is confirmed before"
+    )]
+    Renamed {
+        /// Its name in the mapping.
+        from: String,
+        /// Its name now.
+        to: String,
+    },
     /// The outbox lacks a column.
     #[error(
         "the outbox no longer has the column {0}; to mend it: put it back as deploy/postgres/outbox.sql has it"
@@ -123,6 +155,7 @@ pub struct Follow {
     source: String,
     timelines: Timelines,
     from: From,
+    catalogue: Catalogue,
     targets: HashMap<u32, Target>,
     transaction: Option<Transaction>,
     left: Left,
@@ -139,11 +172,18 @@ impl Follow {
             mapping,
             timelines,
             from,
+            catalogue: Catalogue::default(),
             targets: HashMap::new(),
             transaction: None,
             left: Left::default(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Says which tables the database has under the names of the mapping. What was committed before that was looked at may have come
+    /// under other names.
+    pub fn know(&mut self, catalogue: Catalogue) {
+        self.catalogue = catalogue;
     }
 
     /// What was left out since the last call.
@@ -208,30 +248,70 @@ impl Follow {
     }
 
     fn describe(&mut self, relation: &Relation) -> Result<(), Stuck> {
-        let is = |schema: &str, table: &str| schema == relation.schema && table == relation.name;
-        let table = self
-            .tables
-            .iter()
-            .find(|table| is(&table.name.schema, &table.name.table));
-        let outbox = self
-            .mapping
-            .outbox
-            .as_ref()
-            .is_some_and(|name| is(&name.schema, &name.table));
-        let target = match table {
-            Some(table) => {
-                let bound = Bound::new(Arc::clone(table), relation)?;
-                if !bound.missing().is_empty() {
-                    let (table, missing) = (&table.name, bound.missing().join(", "));
-                    tracing::warn!(%table, missing, "the table {table} no longer has {missing}; its events come without");
-                }
-                Target::Table(Box::new(bound))
-            }
-            None if outbox => Target::Outbox(Outbox::new(relation).map_err(Stuck::Outbox)?),
-            None => Target::Ignored,
+        let target = match self.bind(&relation.schema, &relation.name, relation)? {
+            Target::Ignored => self.renamed(relation)?,
+            target => target,
         };
         self.targets.insert(relation.oid, target);
         Ok(())
+    }
+
+    /// What the mapping has under a name.
+    fn bind(&self, schema: &str, name: &str, relation: &Relation) -> Result<Target, Stuck> {
+        let table = self
+            .tables
+            .iter()
+            .find(|table| table.name.schema == schema && table.name.table == name);
+        if let Some(table) = table {
+            let bound = Bound::new(Arc::clone(table), relation)?;
+            if !bound.missing().is_empty() {
+                let (table, missing) = (&table.name, bound.missing().join(", "));
+                tracing::warn!(%table, missing, "the table {table} no longer has {missing}; its events come without");
+            }
+            return Ok(Target::Table(Box::new(bound)));
+        }
+        match &self.mapping.outbox {
+            Some(outbox) if outbox.schema == schema && outbox.table == name => {
+                Ok(Target::Outbox(Outbox::new(relation).map_err(Stuck::Outbox)?))
+            }
+            _ => Ok(Target::Ignored),
+        }
+    }
+
+    /// What a table is whose name the mapping does not have.
+    ///
+    /// The log tells each change under the name of its time, so what was committed before the catalogue was looked at goes by the
+    /// catalogue: a table that has its name of the mapping by now is followed. One that is followed and then loses its name ends the
+    /// session: only the next one's catalogue and mapping say whether it goes on, or another table has taken its place.
+    fn renamed(&self, relation: &Relation) -> Result<Target, Stuck> {
+        let to = format!("{}.{}", relation.schema, relation.name);
+        let mapped = self.catalogue.tables.get(&relation.oid);
+        let followed = match self.targets.get(&relation.oid) {
+            Some(Target::Table(bound)) => Some(bound.name().to_owned()),
+            Some(Target::Outbox(_)) => self.mapping.outbox.as_ref().map(ToString::to_string),
+            Some(Target::Ignored) | None => None,
+        };
+        let transaction = self.transaction.as_ref();
+        if transaction.is_some_and(|transaction| transaction.lsn <= self.catalogue.lsn) {
+            if let Some((schema, name)) = mapped {
+                return self.bind(schema, name, relation);
+            }
+            if let Some(from) = followed {
+                tracing::warn!(
+                    from,
+                    to,
+                    "the table {from} was renamed to {to}, which the mapping does not have; its changes are left out"
+                );
+            }
+            return Ok(Target::Ignored);
+        }
+        match mapped
+            .map(|(schema, name)| format!("{schema}.{name}"))
+            .or(followed)
+        {
+            Some(from) => Err(Stuck::Renamed { from, to }),
+            None => Ok(Target::Ignored),
+        }
     }
 
     fn row(
@@ -251,41 +331,47 @@ impl Follow {
             index: transaction.index,
         };
         transaction.index += 1;
-        if place <= self.from.place || (!self.from.stored.is_empty() && self.from.stored.remove(&place)) {
-            self.left.repeated += 1;
-            return Ok(());
-        }
         self.scratch.clear();
         let change = Change {
             op,
             row: row.as_ref(),
             before: before.as_ref(),
         };
+        let id = event_id(transaction.timeline, place);
+        let stamp = Stamp {
+            id: &id,
+            time: &transaction.time,
+            source: &self.source,
+        };
+        let withdrawn = match target {
+            Target::Table(bound) if place >= self.from.place => bound
+                .withdraw(&change, &stamp, &mut self.scratch)
+                .then(|| line(&self.scratch, place, None)),
+            _ => None,
+        };
+        let repeated = match place.cmp(&self.from.place) {
+            Ordering::Less => true,
+            // Both events of a change have its place, and perhaps only the withdrawal is stored.
+            Ordering::Equal => withdrawn.is_none(),
+            Ordering::Greater => !self.from.stored.is_empty() && self.from.stored.remove(&place),
+        };
+        if repeated {
+            self.left.repeated += 1;
+            return Ok(());
+        }
+        let is_withdrawn = withdrawn.is_some();
+        items.extend(withdrawn.map(Item::Event));
+        self.scratch.clear();
         let line = match target {
             Target::Ignored => None,
-            Target::Table(bound) => {
-                let id = event_id(transaction.timeline, place);
-                let stamp = Stamp {
-                    id: &id,
-                    time: &transaction.time,
-                    source: &self.source,
-                };
-                match bound.write(&change, &stamp, &mut self.scratch) {
-                    Made::Event => Some(line(&self.scratch, place, None)),
-                    Made::NotMapped => {
-                        self.left.not_mapped += 1;
-                        None
-                    }
-                    Made::Filtered => {
-                        self.left.filtered += 1;
-                        None
-                    }
-                    Made::Undecided => {
-                        self.left.undecided += 1;
-                        None
-                    }
+            Target::Table(bound) => match bound.write(&change, &stamp, &mut self.scratch) {
+                Made::Event => Some(line(&self.scratch, place, None)),
+                _ if is_withdrawn => None,
+                made => {
+                    self.left.count(made);
+                    None
                 }
-            }
+            },
             // Rows of an outbox are only ever added; that they are cleaned up later is no event.
             Target::Outbox(outbox) => match row.as_ref().filter(|_| op == Op::Insert) {
                 Some(row)

@@ -3,9 +3,12 @@
 //! A change is named by the timeline, the position of its transaction's commit, and its place in the transaction. A fail-over begins a
 //! new timeline; what the old one had beyond the fork never was, as far as the database knows, so positions of it are cut back.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::mapping::{Mapping, Name};
 
 /// Ranges of outbox numbers kept at most: gaps that never close (transactions rolled back) are given up, the oldest first.
 const RANGES_MAX: usize = 64;
@@ -149,11 +152,51 @@ pub struct Position {
     pub place: Place,
     /// Position in `EVENTS` when this was written: what is stored of us and not covered by `place` is behind it.
     pub events_seq: u64,
-    /// Whether the rows of before have been published.
+    /// Whether the rows of before have been published once; of which tables is in [`Snapshots`].
     pub snapshot_done: bool,
     /// The outbox rows that were published.
     #[serde(default)]
     pub outbox: Numbers,
+}
+
+/// The tables whose rows of before have been published, the outbox among them. It is stored beside the position and not in it, so that an
+/// ingest of a version before goes on by the position.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Snapshots(BTreeSet<String>);
+
+impl Snapshots {
+    /// All that the mapping asks for.
+    #[must_use]
+    pub fn all(mapping: &Mapping) -> Self {
+        let tables = mapping.snapshots().map(|table| &table.name);
+        Self(tables.chain(&mapping.outbox).map(Name::to_string).collect())
+    }
+
+    /// Whether the rows of this one have been published.
+    #[must_use]
+    pub fn contains(&self, name: &Name) -> bool {
+        self.0.contains(&name.to_string())
+    }
+
+    /// They have been.
+    pub fn insert(&mut self, name: &Name) {
+        self.0.insert(name.to_string());
+    }
+
+    /// Whether nothing is left that the mapping asks for.
+    #[must_use]
+    pub fn has_all(&self, mapping: &Mapping) -> bool {
+        Self::all(mapping).0.is_subset(&self.0)
+    }
+
+    /// Without what the mapping does not ask for: of a table that comes back to it, changes have passed meanwhile.
+    #[must_use]
+    pub fn of(mut self, mapping: &Mapping) -> Self {
+        let all = Self::all(mapping);
+        self.0.retain(|name| all.0.contains(name));
+        self
+    }
 }
 
 /// The id of a change's event.
@@ -176,8 +219,6 @@ pub fn parse_event_id(id: &str) -> Option<(u32, Place)> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;

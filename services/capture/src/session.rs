@@ -20,7 +20,7 @@ pub use stream::Stream;
 
 use crate::checks::explain;
 use crate::database::Database;
-use crate::follow::{Follow, Stuck};
+use crate::follow::{Catalogue, Follow, Stuck};
 use crate::mapping::Mapping;
 use crate::position::Timelines;
 use crate::sql::{literal, quoted};
@@ -34,9 +34,10 @@ const BUFFERED_MAX: usize = 128;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// How often the database hears what is stored, at most.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
-/// As the values must be written for [`crate::value`], whatever the server's settings are.
+/// As the values must be written for [`crate::value`], whatever the server's settings are; and rows that the user may not see are refused,
+/// not left out.
 const OPTIONS: &str = "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=iso_8601 -c extra_float_digits=1 -c bytea_output=hex \
-                       -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
+                       -c row_security=off -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,8 @@ pub enum Error {
 pub struct Session {
     client: ReplicationClient,
     database: Database,
+    /// As the facts had it; the stream goes by it.
+    catalogue: Catalogue,
 }
 
 impl std::fmt::Debug for Session {
@@ -109,6 +112,7 @@ impl Session {
         let mut session = Self {
             client,
             database: database.clone(),
+            catalogue: Catalogue::default(),
         };
         // Connecting goes on behind the scenes; the first question shows whether it worked.
         session.ask("SELECT 1").await?;
@@ -156,7 +160,8 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::open`].
-    pub async fn start(mut self, follow: Follow) -> Result<Stream, Error> {
+    pub async fn start(mut self, mut follow: Follow) -> Result<Stream, Error> {
+        follow.know(self.catalogue);
         within(self.client.start(), &self.database).await?;
         within(self.client.wait_started(), &self.database).await?;
         Ok(Stream {

@@ -1,10 +1,11 @@
 //! The door of databases: follows the changes of one PostgreSQL database and takes them in like everybody's events.
 //!
-//! Everything about PostgreSQL is in the crate `roomcast_capture`; here is what has to do with NATS: where it goes on ([`kept`]), how much
-//! leaves at once ([`batches`]), that a change is confirmed to the database only after it is stored. Where several ingests have the same
-//! database, one follows it, and the others wait for its lock there.
+//! Everything about PostgreSQL is in the crate `roomcast_capture`; here is what has to do with NATS: where it goes on ([`kept`]), what of
+//! before it publishes ([`snapshot`], [`catch_up`]), how much leaves at once ([`batches`]), that a change is confirmed to the database only
+//! after it is stored. Where several ingests have the same database, one follows it, and the others wait for its lock there.
 
 mod batches;
+mod catch_up;
 mod ended;
 mod kept;
 mod metrics;
@@ -16,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use roomcast_capture::Mapping;
-use roomcast_capture::begin::{Begin, begin};
+use roomcast_capture::begin::{Begin, begin, snapshots};
 use roomcast_capture::checks::judge;
 use roomcast_capture::database::Database;
 use roomcast_capture::follow::{Follow, From, Item, Line};
-use roomcast_capture::position::{Lsn, Numbers, Place, Position};
+use roomcast_capture::position::{Lsn, Numbers, Place, Position, Snapshots};
 use roomcast_capture::session::{self, Session, Stream};
 use roomcast_chassis::jetstream::JetStream;
 use roomcast_chassis::trace::{KeyValue, SpanKind, Step};
@@ -33,7 +34,7 @@ use crate::lines;
 use crate::metrics::Door;
 use crate::now_micros;
 
-use batches::Batches;
+use batches::{Batches, cut};
 use ended::Ended;
 use kept::Kept;
 pub use metrics::CaptureMetrics;
@@ -59,8 +60,26 @@ const LAG_EVERY: Duration = Duration::from_secs(15);
 struct GoingOn {
     kept: Kept,
     position: Position,
+    /// The tables whose rows of before are published.
+    snapshots: Snapshots,
     /// Whether the position covers everything that is stored.
     covered: bool,
+    /// Where in the log it does at the latest: what was stored before following began was committed before.
+    covered_at: u64,
+}
+
+impl GoingOn {
+    async fn write(&mut self) -> Result<(), Ended> {
+        self.kept.write(&mut self.position, self.covered).await
+    }
+
+    /// To be called before anything is stored, so that it is found again.
+    async fn freshen(&mut self) -> Result<(), Ended> {
+        if self.kept.is_old() {
+            self.write().await?;
+        }
+        Ok(())
+    }
 }
 
 /// Follows one database.
@@ -199,8 +218,10 @@ impl Capture {
         let (system, timelines) = session.identity().await?;
         let mut kept = Kept::new(self.jetstream.clone(), mapping);
         let (stored, written) = kept.read().await?;
+        let listed = kept.read_snapshots().await?;
         let slot = session.slot(mapping).await?;
         let before = stored.clone().zip(written);
+        let mut snapshots = snapshots(mapping, stored.as_ref(), listed.clone());
         let decided = begin(
             mapping,
             stored,
@@ -213,26 +234,32 @@ impl Capture {
         if is_kept && mapping.failover.is_some() && slot.is_some_and(|slot| !slot.failover) {
             session.let_fail_over(mapping).await?;
         }
-        let fresh = |outbox: Numbers, snapshot_done: bool, place: Place| Position {
+        let fresh = |outbox: Numbers, snapshot_done: bool| Position {
             system: system.clone(),
             timeline: timelines.now(),
-            place,
+            place: Place::default(),
             events_seq: 0,
             snapshot_done,
             outbox,
         };
         let mut from = From::default();
-        let mut position = match decided {
+        let going_on = match decided {
             Begin::Stop(why) => return Err(Ended::Stopped(why)),
-            Begin::Resume(position) => {
+            Begin::Resume(mut position) => {
                 if let Some((_, micros)) = before {
                     from = kept.beyond(&position, micros, &self.origin, &timelines).await?;
                 }
-                let mut position = position;
                 from.numbers
                     .iter()
                     .for_each(|number| position.outbox.insert(*number));
-                position
+                if listed.is_none() && position.snapshot_done && snapshots != Snapshots::default() {
+                    tracing::info!(
+                        "an ingest of a version before this followed {}: rows of before are taken as published for every table in \
+                         the mapping",
+                        mapping.source
+                    );
+                }
+                going_on(kept, position, snapshots)
             }
             Begin::Adopt => {
                 let name = &mapping.slot;
@@ -240,7 +267,8 @@ impl Capture {
                     slot = name,
                     "the slot {name} was there before: its changes are followed, and no snapshot is made"
                 );
-                fresh(Numbers::default(), true, Place::default())
+                snapshots = Snapshots::all(mapping);
+                going_on(kept, fresh(Numbers::default(), true), snapshots)
             }
             Begin::Fresh {
                 drop,
@@ -259,26 +287,34 @@ impl Capture {
                         "{why}: a new slot is made, and rows that are there now are published again where tables have a snapshot"
                     );
                 }
-                let mut position = fresh(outbox, false, Place::default());
-                kept.write(&mut position, true).await?;
+                // First what is taken back: a position that says that all begins anew is not read with it.
+                kept.write_snapshots(&Snapshots::default()).await?;
+                let mut going_on = going_on(kept, fresh(outbox, false), Snapshots::default());
+                going_on.covered = true;
+                going_on.write().await?;
                 if drop {
                     session.drop_slot(mapping).await?;
                 }
                 let lsn = session.create_slot(mapping).await?;
-                position.place = Place {
-                    lsn: 0,
-                    index: Place::WHOLE,
-                };
-                self.snapshot(&mut session, &facts, &mut kept, &mut position, lsn)
+                going_on.position.place = Place::through(lsn.saturating_sub(1));
+                going_on.write().await?;
+                self.outbox_rows(&mut session, &facts, &mut going_on, &mut from)
                     .await?;
+                self.snapshot(&mut session, &facts, &mut going_on, lsn).await?;
                 session.end_snapshot().await?;
-                position.snapshot_done = true;
-                position
+                going_on
             }
         };
-        from.place = position.place;
-        let covered = from.is_covered();
-        kept.write(&mut position, covered).await?;
+        from.place = going_on.position.place;
+        let (mut going_on, mut from) = self
+            .rows_of_before(&mut session, &facts, &timelines, going_on, from, ending)
+            .await?;
+        from.place = going_on.position.place;
+        going_on.position.snapshot_done |= going_on.snapshots.has_all(mapping);
+        going_on.covered = from.is_covered();
+        going_on.covered_at = session.end_of_log().await?;
+        going_on.kept.write_snapshots(&going_on.snapshots).await?;
+        going_on.write().await?;
         let follow = Follow::new(Arc::clone(mapping), timelines, from);
         let stream = session.start(follow).await?;
         self.metrics.following.set(1);
@@ -289,25 +325,22 @@ impl Capture {
             mapping.source,
             self.database
         );
-        let going_on = GoingOn {
-            kept,
-            position,
-            covered,
-        };
-        self.store_stream(stream, going_on, ending).await
+        self.store_stream(stream, going_on, u64::MAX, ending).await?;
+        Err(Ended::Asked)
     }
 
-    /// Reads and stores at the same time, with a bounded queue in between.
+    /// Reads and stores at the same time, with a bounded queue in between, until everything that was committed before `until` is stored.
     async fn store_stream(
         &self,
         stream: Stream,
         going_on: GoingOn,
+        until: u64,
         ending: &CancellationToken,
-    ) -> Result<std::convert::Infallible, Ended> {
+    ) -> Result<GoingOn, Ended> {
         let (items, received) = mpsc::channel(ITEMS_MAX);
         let (confirm, confirmed) = watch::channel(0);
         let reader = tokio::spawn(read(stream, items, confirmed, self.metrics.clone()));
-        let stored = self.store_items(received, confirm, going_on, ending).await;
+        let stored = self.store_items(received, confirm, going_on, until, ending).await;
         // Without the queue, the reader ends by itself, and says why if it did before.
         match (stored, reader.await) {
             (Err(Ended::Asked), Ok(Err(error))) => Err(error.into()),
@@ -323,14 +356,10 @@ impl Capture {
         &self,
         mut received: mpsc::Receiver<Item>,
         confirm: watch::Sender<u64>,
-        going_on: GoingOn,
+        mut going_on: GoingOn,
+        until: u64,
         ending: &CancellationToken,
-    ) -> Result<std::convert::Infallible, Ended> {
-        let GoingOn {
-            mut kept,
-            mut position,
-            mut covered,
-        } = going_on;
+    ) -> Result<GoingOn, Ended> {
         let mut batches = Batches::default();
         let mut passed = None;
         let mut changed = false;
@@ -342,7 +371,7 @@ impl Capture {
                 biased;
                 _ = tick.tick() => {
                     if changed {
-                        kept.write(&mut position, covered).await?;
+                        going_on.write().await?;
                         changed = false;
                     }
                     if let Some(lsn) = passed.take() {
@@ -350,7 +379,7 @@ impl Capture {
                     }
                 }
                 () = ending.cancelled() => {
-                    kept.write(&mut position, covered).await?;
+                    going_on.write().await?;
                     confirm.send_replace(passed.unwrap_or(0));
                     return Err(Ended::Asked);
                 }
@@ -358,20 +387,33 @@ impl Capture {
                     if count == 0 {
                         return Err(Ended::Asked);
                     }
+                    let reached = cut(&mut items, until);
                     batches.extend(items.drain(..));
                     while let Some(batch) = batches.next() {
-                        self.store(batch.lines.iter().collect()).await?;
-                        for number in batch.lines.iter().filter_map(|line| line.number) {
-                            position.outbox.insert(number);
+                        if !batch.lines.is_empty() {
+                            going_on.freshen().await?;
+                            self.store(batch.lines.iter().collect()).await?;
                         }
-                        if batch.place > position.place {
-                            position.place = batch.place;
+                        for number in batch.lines.iter().filter_map(|line| line.number) {
+                            going_on.position.outbox.insert(number);
+                        }
+                        if batch.place > going_on.position.place {
+                            going_on.position.place = batch.place;
                             changed = true;
                         }
                         if let Some(lsn) = batch.confirm {
                             passed = Some(lsn);
                         }
-                        covered |= batch.caught_up;
+                        let at = going_on.covered_at;
+                        going_on.covered |= batch.caught_up || batch.confirm.is_some_and(|lsn| lsn >= at);
+                    }
+                    if reached {
+                        let place = Place::through(until.saturating_sub(1));
+                        going_on.position.place = going_on.position.place.max(place);
+                        going_on.covered = true;
+                        going_on.write().await?;
+                        confirm.send_replace(passed.unwrap_or(0));
+                        return Ok(going_on);
                     }
                 }
             }
@@ -382,7 +424,7 @@ impl Capture {
     /// a trace, which names the last transaction; an event that came with one goes on with its own.
     async fn store(&self, lines: Vec<&Line>) -> Result<(), Ended> {
         if lines.is_empty() {
-            // Transactions that changed nothing of ours.
+            // Transactions that changed nothing of ours, or rows that are published already.
             return Ok(());
         }
         let step = Step::begin("process changes", SpanKind::Consumer, None);
@@ -450,6 +492,17 @@ impl Capture {
             }
         }
         Ok(())
+    }
+}
+
+/// The beginning, of which it is not known what of it is stored beyond.
+fn going_on(kept: Kept, position: Position, snapshots: Snapshots) -> GoingOn {
+    GoingOn {
+        kept,
+        position,
+        snapshots,
+        covered: false,
+        covered_at: u64::MAX,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a database's catalogue says.
 
+use crate::follow::Catalogue;
 use crate::mapping::Name;
 use crate::pgoutput::{Column, Relation};
 
@@ -10,6 +11,8 @@ pub struct Facts {
     pub version: u32,
     /// `wal_level`.
     pub wal_level: String,
+    /// A position in the log that was reached before the catalogue was looked at.
+    pub lsn: u64,
     /// Who is connected.
     pub user: String,
     /// Whether it is a standby.
@@ -45,6 +48,8 @@ pub struct Publication {
     reason = "what the catalogue says, one thing each"
 )]
 pub struct Found {
+    /// Its number, which stays when its name changes.
+    pub oid: u32,
     /// Its schema.
     pub schema: String,
     /// Its name.
@@ -55,6 +60,8 @@ pub struct Found {
     pub identity_full: bool,
     /// Whether the user may read it.
     pub readable: bool,
+    /// Whether row-level security hides rows from the user.
+    pub row_security: bool,
     /// Whether it is in the publication.
     pub published: bool,
     /// Its columns: name, type, whether in the replica identity, whether in the publication.
@@ -78,13 +85,25 @@ pub struct FoundColumn {
     pub published: bool,
 }
 
+impl Facts {
+    /// Which tables of the mapping there are.
+    #[must_use]
+    pub fn catalogue(&self) -> Catalogue {
+        let named = |found: &Found| (found.oid, (found.schema.clone(), found.table.clone()));
+        Catalogue {
+            lsn: self.lsn,
+            tables: self.tables.iter().map(named).collect(),
+        }
+    }
+}
+
 impl Found {
     /// The table as the stream will describe it.
     #[must_use]
     pub fn relation(&self) -> Relation {
         let published = self.columns.iter().filter(|column| column.published);
         Relation {
-            oid: 0,
+            oid: self.oid,
             schema: self.schema.clone(),
             name: self.table.clone(),
             columns: published

@@ -148,6 +148,20 @@ fn everything_says_what_to_run() {
         ],
     );
     check(
+        |facts| {
+            facts
+                .tables
+                .iter_mut()
+                .for_each(|table| table.row_security = true)
+        },
+        &[
+            "line 5, column 12: row-level security hides rows of public.tickets, which has a snapshot, from capture; to mend it: ALTER ROLE \
+         capture BYPASSRLS;",
+            "line 3, column 9: row-level security hides rows of public.roomcast_outbox, which is read again when a slot is lost, from \
+         capture; to mend it: ALTER ROLE capture BYPASSRLS;",
+        ],
+    );
+    check(
         |facts| facts.tables[0].identity_full = false,
         &[
             "line 10, column 11: public.tickets does not send the old value of status; to mend it: ALTER TABLE public.tickets REPLICA IDENTITY \
@@ -208,6 +222,49 @@ fn a_deleted_row_must_say_what_its_event_needs() {
 }
 
 #[test]
+fn a_row_with_state_must_say_where_it_was() {
+    let check = |table: &str, expected: Option<&str>| {
+        let text = format!(
+            "version: 1\nsource: shop\ntables:\n  - table: tickets\n    audience: staff\n    columns: [id]\n{table}"
+        );
+        let mapping = Mapping::parse(&text, "m.yaml", None).unwrap();
+        let mut facts = good();
+        assert_eq!(judge(&mapping, &facts), [], "with all of the old row");
+        facts.tables[0].identity_full = false;
+        let found: Vec<String> = judge(&mapping, &facts).iter().map(ToString::to_string).collect();
+        let expected = expected.map(|expected| {
+            format!("{expected}, so the `state` of a row that moves could not be withdrawn; to mend it: ALTER TABLE public.tickets REPLICA IDENTITY FULL;")
+        });
+        assert_eq!(found, Vec::from_iter(expected), "{table}");
+    };
+    let by_key = "    room: tickets\n    types: { insert: t, update: t }\n    state: [id]\n";
+    check(by_key, None);
+    check(
+        &by_key.replace("room: tickets", "room: \"shop.{shop}\""),
+        Some("line 7, column 11: public.tickets does not send the old value of shop"),
+    );
+    check(
+        &by_key.replace("[id]", "[secret]"),
+        Some("line 9, column 13: public.tickets does not send the old value of secret"),
+    );
+    check(
+        &format!("{by_key}    where: data.row.status == 'open'\n"),
+        Some("line 10, column 12: public.tickets does not send the old value of status"),
+    );
+    check(&format!("{by_key}    where: data.row.id > 5\n"), None);
+    check(
+        &by_key
+            .replace(", update: t", "")
+            .replace("room: tickets", "room: \"shop.{shop}\""),
+        None,
+    );
+    check(
+        &by_key.replace("    state: [id]\n", "    where: data.row.status == 'open'\n"),
+        None,
+    );
+}
+
+#[test]
 fn errors_of_the_database_say_what_to_run() {
     for (error, expected) in [
         (
@@ -226,6 +283,10 @@ fn errors_of_the_database_say_what_to_run() {
         (
             "password authentication failed for user \"capture\"",
             "CREATE ROLE capture LOGIN REPLICATION",
+        ),
+        (
+            "query would be affected by row-level security policy for table \"tickets\"",
+            "ALTER ROLE capture BYPASSRLS;",
         ),
         ("database \"shop\" does not exist", "there is no database shop"),
     ] {

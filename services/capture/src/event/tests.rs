@@ -277,3 +277,230 @@ fn changes_of_the_definition() {
     let unbound = Bound::new(table(0), &fewer).unwrap_err();
     assert_eq!(unbound.columns, ["shop", "internal"]);
 }
+
+/// What an update of a row with state makes: the withdrawal as `type room key`, and the event as `room key` or why there is none.
+#[track_caller]
+fn check_moved(
+    more: &str,
+    before: Option<Before>,
+    now: &[&str],
+    expected: (Option<&str>, Result<&str, Made>),
+) {
+    let text = format!(
+        "version: 1\nsource: shop\ntables:\n  - table: prices\n    room: \"shop.{{shop}}\"\n    audience: all\n    columns: all\n    \
+         state: [id]\n{more}"
+    );
+    let mapping = Mapping::parse(&text, "m.yaml", None).unwrap();
+    let relation = relation(&[
+        ("id", 23, true),
+        ("shop", 23, false),
+        ("active", 16, false),
+        ("name", 25, false),
+    ]);
+    let bound = Bound::new(Arc::new(mapping.tables[0].clone()), &relation).unwrap();
+    let now = row(now);
+    let change = Change {
+        op: Op::Update,
+        row: Some(&now),
+        before: before.as_ref(),
+    };
+    let mut out = Vec::new();
+    let withdrawn = bound.withdraw(&change, &STAMP, &mut out).then(|| {
+        let event: Value = serde_json::from_slice(&out).unwrap();
+        let members: Vec<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
+        let all = "audience delivery id room source specversion statekey time type withdrawn";
+        assert_eq!(members.join(" "), all, "no data leaves with it");
+        assert_eq!(
+            (&event["id"], &event["withdrawn"], &event["delivery"]),
+            (&json!("1-0-1-withdrawn"), &json!(true), &json!("state"))
+        );
+        let of = |name: &str| event[name].as_str().unwrap().to_owned();
+        format!("{} {} {}", of("type"), of("room"), of("statekey"))
+    });
+    assert_eq!(out.is_empty(), withdrawn.is_none());
+    let made = written(&bound, change).map(|event| {
+        assert_eq!((&event["id"], event.get("withdrawn")), (&json!("1-0-1"), None));
+        format!(
+            "{} {}",
+            event["room"].as_str().unwrap(),
+            event["statekey"].as_str().unwrap()
+        )
+    });
+    let made = made.as_deref().map_err(|made| *made);
+    assert_eq!((withdrawn.as_deref(), made), expected);
+}
+
+#[test]
+fn state_is_withdrawn_from_where_a_row_was() {
+    const ALL: &str = "    types: { insert: p:new, update: p:changed, delete: p:gone }\n";
+    const KEPT: &str = "    types: { insert: p:new, update: p:changed }\n";
+    let full = |cells: &[&str]| Some(Before::Full(row(cells)));
+    let was = || full(&["5", "42", "t", "a"]);
+    // It stays where it is, whatever else changes.
+    check_moved(ALL, was(), &["5", "42", "f", "b"], (None, Ok("shop.42 5")));
+    check_moved(ALL, None, &["5", "42", "f", "b"], (None, Ok("shop.42 5")));
+    // Another key, another room, both.
+    let gone = |place: &'static str| Some(place);
+    check_moved(
+        ALL,
+        was(),
+        &["6", "42", "t", "a"],
+        (gone("p:gone shop.42 5"), Ok("shop.42 6")),
+    );
+    check_moved(
+        ALL,
+        was(),
+        &["5", "43", "t", "a"],
+        (gone("p:gone shop.42 5"), Ok("shop.43 5")),
+    );
+    check_moved(
+        ALL,
+        was(),
+        &["6", "43", "t", "a"],
+        (gone("p:gone shop.42 5"), Ok("shop.43 6")),
+    );
+    // Without a type for deleted rows it has that of the update.
+    check_moved(
+        KEPT,
+        was(),
+        &["6", "42", "t", "a"],
+        (gone("p:changed shop.42 5"), Ok("shop.42 6")),
+    );
+    // Only the key is sent, and only where it changes; the room is taken as unchanged.
+    let key = Some(Before::Key(row(&["5", "NULL", "NULL", "NULL"])));
+    check_moved(
+        ALL,
+        key,
+        &["6", "42", "t", "a"],
+        (gone("p:gone shop.42 5"), Ok("shop.42 6")),
+    );
+    // In a room without a name nothing was ever stored.
+    let nowhere = full(&["5", "NULL", "t", "a"]);
+    check_moved(ALL, nowhere, &["5", "42", "t", "a"], (None, Ok("shop.42 5")));
+    check_moved(
+        ALL,
+        was(),
+        &["5", "NULL", "t", "a"],
+        (gone("p:gone shop.42 5"), Ok("shop. 5")),
+    );
+    // Updates that are not mapped change nothing.
+    let inserts = "    types: { insert: p:new, delete: p:gone }\n";
+    check_moved(
+        inserts,
+        was(),
+        &["6", "42", "t", "a"],
+        (None, Err(Made::NotMapped)),
+    );
+}
+
+#[test]
+fn state_is_withdrawn_when_where_no_longer_holds() {
+    let only = |condition: &str| {
+        format!("    types: {{ insert: p, update: p, delete: p }}\n    where: {condition}\n")
+    };
+    let (active, full) = (only("data.row.active"), |cells: &[&str]| {
+        Some(Before::Full(row(cells)))
+    });
+    let (was, was_not) = (|| full(&["5", "42", "t", "a"]), || full(&["5", "42", "f", "a"]));
+    let gone = Some("p shop.42 5");
+    check_moved(
+        &active,
+        was(),
+        &["5", "42", "f", "a"],
+        (gone, Err(Made::Filtered)),
+    );
+    check_moved(
+        &active,
+        was(),
+        &["5", "43", "f", "a"],
+        (gone, Err(Made::Filtered)),
+    );
+    check_moved(&active, was(), &["5", "43", "t", "a"], (gone, Ok("shop.43 5")));
+    // It was not there.
+    check_moved(
+        &active,
+        was_not(),
+        &["5", "42", "f", "b"],
+        (None, Err(Made::Filtered)),
+    );
+    check_moved(
+        &active,
+        was_not(),
+        &["6", "43", "t", "a"],
+        (None, Ok("shop.43 6")),
+    );
+    // Cannot be decided any more; or never could.
+    let above = only("data.row.name > 'b'");
+    let (high, none) = (
+        || full(&["5", "42", "t", "c"]),
+        || full(&["5", "42", "t", "NULL"]),
+    );
+    check_moved(
+        &above,
+        high(),
+        &["5", "42", "t", "NULL"],
+        (gone, Err(Made::Undecided)),
+    );
+    check_moved(
+        &above,
+        none(),
+        &["5", "42", "f", "NULL"],
+        (None, Err(Made::Undecided)),
+    );
+    // The database did not say what it was: perhaps it was there.
+    check_moved(&active, None, &["5", "42", "f", "a"], (gone, Err(Made::Filtered)));
+    check_moved(&active, None, &["5", "42", "t", "a"], (None, Ok("shop.42 5")));
+    check_moved(
+        &only("data.row.id == 5"),
+        None,
+        &["6", "42", "t", "a"],
+        (None, Err(Made::Filtered)),
+    );
+    // A condition on the change alone says nothing about where the row was.
+    check_moved(
+        &only("data.op == 'insert'"),
+        was(),
+        &["5", "42", "f", "b"],
+        (None, Err(Made::Filtered)),
+    );
+    let renamed = only("data.old.name != data.row.name");
+    check_moved(
+        &renamed,
+        was(),
+        &["5", "42", "f", "a"],
+        (None, Err(Made::Filtered)),
+    );
+}
+
+/// A field that names a column has the value that the column has in the row.
+#[test]
+fn a_number_is_computed_as_it_stands_in_the_row() {
+    let text = "version: 1\nsource: shop\ntables:\n  - { table: t, room: r, audience: all, types: { insert: t }, columns: [v], fields: { v2: \
+                data.row.v, one: \"data.row.v == 1 ? data.row.v : data.row.v\" } }\n";
+    let mapping = Mapping::parse(text, "m.yaml", None).unwrap();
+    for (oid, cell, expected) in [
+        (20, "5", json!(5)),
+        (20, "-5", json!(-5)),
+        (20, "9007199254740991", json!(9_007_199_254_740_991_u64)),
+        (20, "-9007199254740992", json!("-9007199254740992")),
+        (701, "1.5", json!(1.5)),
+        (701, "NaN", json!("NaN")),
+        (1700, "5", json!("5")),
+        (1700, "-5.00", json!("-5.00")),
+    ] {
+        let bound = Bound::new(
+            Arc::new(mapping.tables[0].clone()),
+            &relation(&[("v", oid, true)]),
+        )
+        .unwrap();
+        let now = row(&[cell]);
+        let change = Change {
+            op: Op::Insert,
+            row: Some(&now),
+            before: None,
+        };
+        let data = written(&bound, change).unwrap()["data"].take();
+        let found = [&data["row"]["v"], &data["v2"], &data["one"]];
+        assert_eq!(found, [&expected; 3], "{oid} {cell}");
+    }
+}

@@ -179,8 +179,9 @@ impl Table {
         room.chain(state).chain(computed)
     }
 
-    /// Columns of a deleted row without which its event cannot be made, sent to its room, or decided upon: those of the room, the key and
-    /// `where`. What else is computed from columns that the database does not send is left out of the event.
+    /// Columns of a deleted row, or of one with `state` that an update moves, without which its event cannot be made, sent to its room, or
+    /// decided upon: those of the room, the key and `where`. What else is computed from columns that the database does not send is left out
+    /// of the event.
     pub fn needed_of_deleted(&self) -> impl Iterator<Item = (&str, At)> {
         let condition = self.condition_paths;
         let room = self.room.iter().filter_map(|part| match part {

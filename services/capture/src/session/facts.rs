@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::{Error, Session, flag, text};
 use crate::checks::{Facts, Found, FoundColumn, Publication};
 use crate::mapping::Mapping;
+use crate::position::Lsn;
 use crate::sql::literal;
 
 impl Session {
@@ -16,7 +17,7 @@ impl Session {
     /// As [`Session::open`].
     pub async fn facts(&mut self, mapping: &Mapping) -> Result<Facts, Error> {
         const SERVER: &str = "SELECT current_setting('server_version_num'), current_setting('wal_level'), current_user, \
-                              pg_is_in_recovery()";
+                              pg_is_in_recovery(), CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END";
         let rows = self.ask(SERVER).await?;
         let mut facts = Facts {
             version: text(&rows, 0, 0)
@@ -25,6 +26,7 @@ impl Session {
             wal_level: text(&rows, 0, 1).unwrap_or_default().to_owned(),
             user: text(&rows, 0, 2).unwrap_or_default().to_owned(),
             standby: flag(&rows, 3),
+            lsn: text(&rows, 0, 4).and_then(Lsn::parse).map_or(0, |lsn| lsn.0),
             ..Facts::default()
         };
         if facts.version < crate::checks::VERSION_MIN {
@@ -53,8 +55,9 @@ impl Session {
             .collect();
         let rows = self
             .ask(&format!(
-                "SELECT json_build_object('schema', n.nspname, 'table', c.relname, 'partitioned', c.relkind = 'p', 'identity_full', \
-                 c.relreplident = 'f', 'readable', has_table_privilege(c.oid, 'SELECT'), 'published', p.tablename IS NOT NULL, \
+                "SELECT json_build_object('oid', c.oid::int8, 'schema', n.nspname, 'table', c.relname, 'partitioned', c.relkind = 'p', 'identity_full', \
+                 c.relreplident = 'f', 'readable', has_table_privilege(c.oid, 'SELECT'), 'row_security', \
+                 row_security_active(c.oid), 'published', p.tablename IS NOT NULL, \
                  'row_filter', p.rowfilter, 'columns', (SELECT json_agg(json_build_object('name', a.attname, 'type_oid', \
                  a.atttypid::int8, 'published', a.attname = ANY(p.attnames), 'key', EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY(i.indkey) AND \
                  CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END), 'primary', EXISTS (SELECT \
@@ -82,6 +85,7 @@ impl Session {
         facts.known = (0..rows.len())
             .filter_map(|row| text(&rows, row, 0).map(str::to_owned))
             .collect();
+        self.catalogue = facts.catalogue();
         Ok(facts)
     }
 }
@@ -103,11 +107,13 @@ pub fn primary_keys(facts: &Facts) -> HashMap<String, Vec<String>> {
     reason = "what the catalogue says, one thing each"
 )]
 struct FoundJson {
+    oid: u32,
     schema: String,
     table: String,
     partitioned: bool,
     identity_full: bool,
     readable: bool,
+    row_security: bool,
     published: bool,
     row_filter: Option<String>,
     columns: Option<Vec<ColumnJson>>,
@@ -132,11 +138,13 @@ impl From<FoundJson> for Found {
             published: column.published.unwrap_or(false),
         };
         Self {
+            oid: found.oid,
             schema: found.schema,
             table: found.table,
             partitioned: found.partitioned,
             identity_full: found.identity_full,
             readable: found.readable,
+            row_security: found.row_security,
             published: found.published,
             columns: found
                 .columns

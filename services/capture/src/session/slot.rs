@@ -78,17 +78,53 @@ impl Session {
     /// # Errors
     /// As [`Session::open`].
     pub async fn create_slot(&mut self, mapping: &Mapping) -> Result<u64, Error> {
-        self.ask("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await?;
         let failover = mapping.failover.map_or("", |_| ", FAILOVER true");
-        let sql = format!(
-            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'use'{failover})",
-            quoted(&mapping.slot)
-        );
+        let slot = quoted(&mapping.slot);
+        self.read_at(&format!("{slot} LOGICAL pgoutput (SNAPSHOT 'use'{failover})"))
+            .await
+    }
+
+    /// Begins to read the tables as they are at a place in the log, and gives it: what was committed before it is there, and the stream of
+    /// any slot has the rest. Only a slot says that place, so there is one more until this session ends.
+    ///
+    /// # Errors
+    /// As [`Session::open`]; also where a transaction goes on for longer than one question may take.
+    pub async fn read_beside(&mut self) -> Result<u64, Error> {
+        let rows = self.ask("SELECT pg_backend_pid()").await?;
+        let process = text(&rows, 0, 0).ok_or(Error::Answer("pg_backend_pid"))?;
+        let slot = quoted(&format!("roomcast_rows_{process}"));
+        self.read_at(&format!("{slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'use')"))
+            .await
+    }
+
+    async fn read_at(&mut self, slot: &str) -> Result<u64, Error> {
+        self.read_now().await?;
+        let sql = format!("CREATE_REPLICATION_SLOT {slot}");
         let rows = self.ask(&sql).await?;
         text(&rows, 0, 1)
             .and_then(Lsn::parse)
             .map(|lsn| lsn.0)
             .ok_or(Error::Answer("CREATE_REPLICATION_SLOT"))
+    }
+
+    /// Begins to read the tables as they are now.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn read_now(&mut self) -> Result<(), Error> {
+        let sql = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        self.ask(sql).await.map(drop)
+    }
+
+    /// The end of the log: whatever was committed before this call is before it.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn end_of_log(&mut self) -> Result<u64, Error> {
+        let rows = self.ask("SELECT pg_current_wal_insert_lsn()").await?;
+        text(&rows, 0, 0)
+            .and_then(Lsn::parse)
+            .map(|lsn| lsn.0)
+            .ok_or(Error::Answer("pg_current_wal_insert_lsn"))
     }
 }

@@ -23,6 +23,19 @@ pub(super) struct Batch {
     pub(super) caught_up: bool,
 }
 
+/// Cuts off what was not committed before `lsn`; whether everything that was has come.
+pub(super) fn cut(items: &mut Vec<Item>, lsn: u64) -> bool {
+    let reaches = |item: &Item| match item {
+        Item::Event(line) => line.place.lsn >= lsn,
+        Item::Passed { confirm, .. } => *confirm >= lsn,
+    };
+    let Some(at) = items.iter().position(reaches) else {
+        return false;
+    };
+    items.truncate(at);
+    true
+}
+
 /// Items that wait.
 #[derive(Debug, Default)]
 pub(super) struct Batches(VecDeque<Item>);
@@ -122,6 +135,41 @@ mod tests {
         assert_eq!((batches[0].caught_up, batches[1].caught_up), (false, true));
         let only = all(vec![passed(9)]);
         assert_eq!((only[0].lines.len(), only[0].confirm), (0, Some(10)));
+    }
+
+    #[test]
+    fn what_was_committed_before_a_place_is_all_that_is_kept() {
+        let passed = |lsn, confirm| Item::Passed {
+            place: Place::through(lsn),
+            confirm,
+            caught_up: true,
+        };
+        let at = |lsn| {
+            let Item::Event(line) = line(0, 1) else {
+                panic!("it is an event");
+            };
+            Item::Event(Line {
+                place: Place { lsn, index: 0 },
+                ..line
+            })
+        };
+        let idle = |confirm| Item::Passed {
+            place: Place::default(),
+            confirm,
+            caught_up: true,
+        };
+        for (items, kept, reached) in [
+            (vec![], 0, false),
+            (vec![at(5), passed(5, 7), at(9), passed(9, 12)], 4, false),
+            (vec![at(5), passed(5, 7), at(20), passed(20, 22)], 2, true),
+            (vec![at(5), passed(5, 7), at(21), passed(21, 22)], 2, true),
+            (vec![at(19), passed(19, 20), at(20)], 1, true),
+            (vec![at(5), passed(5, 7), idle(19)], 3, false),
+            (vec![at(5), passed(5, 7), idle(20)], 2, true),
+        ] {
+            let mut left = items.clone();
+            assert_eq!((cut(&mut left, 20), left.len()), (reached, kept), "{items:?}");
+        }
     }
 
     proptest! {

@@ -1,42 +1,43 @@
-//! The rows that are there when a slot begins: read as they were at that moment, so that the stream goes on exactly behind them.
+//! The rows that were there before: read as they were at one place in the log, so that the stream goes on exactly behind them.
 
 use std::sync::Arc;
 
 use roomcast_capture::checks::Facts;
 use roomcast_capture::event::{Bound, Change, Made, Op, Stamp};
-use roomcast_capture::follow::{Line, Stuck, line, snapshot_id, time_of_unix};
-use roomcast_capture::mapping::{Name, Table};
+use roomcast_capture::follow::{From, Line, Stuck, line, snapshot_id, time_of_unix};
+use roomcast_capture::mapping::Table;
 use roomcast_capture::outbox::Outbox;
 use roomcast_capture::pgoutput::Row;
-use roomcast_capture::position::{Place, Position};
+use roomcast_capture::position::Place;
 use roomcast_capture::session::{self, Session};
 
-use super::kept::Kept;
-use super::{Capture, Ended};
+use super::{Capture, Ended, GoingOn};
 use crate::now_micros;
 
 impl Capture {
-    /// Publishes the outbox rows that were not published, and the rows of every table that has a snapshot, as of `lsn`.
+    /// Publishes the rows of every table that has a snapshot and whose rows were not published, as of `lsn`.
     ///
-    /// A crash in between makes another slot and another snapshot: rows of tables come again under other ids, outbox rows do not.
+    /// A crash in between has the rows of the table that was being read come again, under other ids.
     pub(super) async fn snapshot(
         &self,
         session: &mut Session,
         facts: &Facts,
-        kept: &mut Kept,
-        position: &mut Position,
+        going_on: &mut GoingOn,
         lsn: u64,
     ) -> Result<(), Ended> {
-        if let Some(name) = &self.mapping.outbox {
-            self.outbox_rows(session, facts, kept, position, name).await?;
-        }
         let time = time_of_unix(now_micros());
         let mut index = 0;
         for table in self.mapping.snapshots() {
-            let rows = self
-                .table_rows(session, facts, table, position.timeline, lsn, &time, &mut index)
-                .await?;
             let name = &table.name;
+            if going_on.snapshots.contains(name) {
+                continue;
+            }
+            let timeline = going_on.position.timeline;
+            let rows = self
+                .table_rows(session, facts, table, timeline, lsn, &time, &mut index)
+                .await?;
+            going_on.snapshots.insert(name);
+            going_on.kept.write_snapshots(&going_on.snapshots).await?;
             tracing::info!(table = %name, rows, "capture read {rows} rows of {name} that were there before");
         }
         Ok(())
@@ -89,15 +90,19 @@ impl Capture {
         Ok(count)
     }
 
-    async fn outbox_rows(
+    /// Publishes the outbox rows that were not. Where the stream may bring some of them as well, which is where the position does not
+    /// cover what is stored, their numbers go into `from`.
+    pub(super) async fn outbox_rows(
         &self,
         session: &mut Session,
         facts: &Facts,
-        kept: &mut Kept,
-        position: &mut Position,
-        name: &Name,
+        going_on: &mut GoingOn,
+        from: &mut From,
     ) -> Result<(), Ended> {
-        let condition = format!("id >= {} ORDER BY id", position.outbox.first_open());
+        let Some(name) = &self.mapping.outbox else {
+            return Ok(());
+        };
+        let condition = format!("id >= {} ORDER BY id", going_on.position.outbox.first_open());
         let snapshot = session.open_rows(name, facts, &condition).await?;
         let stuck = |column| session::Error::Stuck(Stuck::Outbox(column));
         let outbox = Outbox::new(&snapshot.relation).map_err(stuck)?;
@@ -110,7 +115,7 @@ impl Capture {
             }
             let open = |row: &&Row| {
                 let number = outbox.number(row);
-                number.is_none_or(|number| !position.outbox.contains(number))
+                number.is_none_or(|number| !going_on.position.outbox.contains(number))
             };
             let write = |row: &Row| {
                 let mut out = Vec::new();
@@ -118,15 +123,20 @@ impl Capture {
                 line(&out, Place::default(), outbox.number(row))
             };
             let lines: Vec<Line> = rows.iter().filter(open).map(write).collect();
+            going_on.freshen().await?;
             self.store(lines.iter().collect()).await?;
             count += lines.len();
-            lines
-                .iter()
-                .filter_map(|line| line.number)
-                .for_each(|number| position.outbox.insert(number));
-            kept.write(position, true).await?;
+            for number in lines.iter().filter_map(|line| line.number) {
+                going_on.position.outbox.insert(number);
+                if !going_on.covered {
+                    from.numbers.insert(number);
+                }
+            }
+            going_on.write().await?;
         }
         session.close_rows().await?;
+        going_on.snapshots.insert(name);
+        going_on.kept.write_snapshots(&going_on.snapshots).await?;
         tracing::info!(
             rows = count,
             "capture read {count} rows of the outbox that were not published"
