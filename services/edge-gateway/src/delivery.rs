@@ -3,6 +3,7 @@
 //! Made by the hub when a spine hands over a message; read by shards (live and resume), by the HTTP routes (state, history,
 //! snapshot) and kept in the ring and the state cache. Here stands the one function that decides who may see an event.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -14,6 +15,7 @@ use roomcast_chassis::trace::Trail;
 use roomcast_proto::cursor::{Cursor, CursorText, Cursors, Epoch, Position};
 use roomcast_proto::frame::{event_json_bytes, event_protobuf_bytes, put_event_json, put_event_protobuf};
 use roomcast_proto::ids::{Audience, Room, Tenant};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::encoding::Encoding;
 use crate::{sse, ws};
@@ -211,6 +213,38 @@ impl Delivery {
         let mut moved = Self::new(address, kind, position, mark, self.expires_millis, self.body());
         moved.stored_millis = self.stored_millis;
         moved
+    }
+
+    /// The withdrawal of this value, without a cursor, for somebody who may not see it any more. `None`: it is no value.
+    #[must_use]
+    pub fn withdrawal(&self) -> Option<Self> {
+        const DATA: [&str; 5] = [
+            "data",
+            "data_base64",
+            "datacontenttype",
+            "dataschema",
+            "expirytime",
+        ];
+        let Kind::State {
+            key,
+            withdrawn: false,
+        } = &self.kind
+        else {
+            return None;
+        };
+        let mut members: BTreeMap<&str, &RawValue> = serde_json::from_slice(self.body()).ok()?;
+        members.retain(|name, _| !DATA.contains(name));
+        let id: String = serde_json::from_str(members.get("id")?.get()).ok()?;
+        // Not the event that the client has seen.
+        let id = to_raw_value(&format!("{id}-withdrawn")).ok()?;
+        let yes = to_raw_value(&true).ok()?;
+        members.extend([("id", &*id), ("withdrawn", &*yes)]);
+        let body = serde_json::to_vec(&members).ok()?;
+        let kind = Kind::State {
+            key: key.clone(),
+            withdrawn: true,
+        };
+        Some(Self::new(self.address(), kind, self.position, None, None, &body))
     }
 
     /// The same event after a change of policy; shares the bytes.

@@ -273,14 +273,15 @@ impl Session {
         ask.generation == self.generation
     }
 
-    /// The opening that sends the state of exchanged permits.
+    /// The opening that sends the state of exchanged permits: the one before and the one of now of each room.
     #[must_use]
-    pub fn exchange(&self, permits: Vec<Arc<Subscribe>>) -> Opening {
-        let asked = |permit: Arc<Subscribe>| Asked {
+    pub fn exchange(&self, permits: Vec<(Arc<Subscribe>, Arc<Subscribe>)>) -> Opening {
+        let asked = |(before, permit): (Arc<Subscribe>, Arc<Subscribe>)| Asked {
             name: permit.room().as_str().to_owned(),
             permit: Ok(permit),
             from: From::Fresh,
             requested: false,
+            before: Some(before),
         };
         Opening {
             generation: self.generation,

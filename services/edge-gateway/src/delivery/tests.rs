@@ -153,3 +153,32 @@ fn a_class_gets_one_frame_without_what_is_taken_out() {
             .is_none()
     );
 }
+
+#[test]
+fn a_value_that_may_not_be_seen_any_more_is_withdrawn_without_its_data() {
+    let body = br#"{"specversion":"1.0","id":"a\"1","source":"/s","type":"t","time":"2026-01-31T14:05:00Z","room":"a","delivery":"state","statekey":"k","datacontenttype":"application/json","expirytime":"2030-01-01T00:00:00Z","data":{"secret":1}}"#;
+    let value = |withdrawn| {
+        let key = "k".into();
+        Delivery::new(
+            address("a"),
+            Kind::State { key, withdrawn },
+            Position { seq: 0, rev: 5 },
+            None,
+            None,
+            body,
+        )
+    };
+    let withdrawal = value(false).withdrawal().unwrap();
+    assert!(matches!(&withdrawal.kind, Kind::State { key, withdrawn: true } if &**key == "k"));
+    let said: serde_json::Value = serde_json::from_slice(withdrawal.body()).unwrap();
+    assert_eq!(
+        said,
+        serde_json::json!({
+            "specversion": "1.0", "id": "a\"1-withdrawn", "source": "/s", "type": "t", "time": "2026-01-31T14:05:00Z", "room": "a",
+            "delivery": "state", "statekey": "k", "withdrawn": true,
+        })
+    );
+    assert!(value(true).withdrawal().is_none());
+    let event = Delivery::new(address("a"), Kind::Event, Position::default(), None, None, body);
+    assert!(event.withdrawal().is_none());
+}

@@ -103,6 +103,7 @@ pub(super) fn asked(name: &str, from: From, rights: &Rights, requested: bool) ->
         permit: permit(name, rights),
         from,
         requested,
+        before: None,
     }
 }
 

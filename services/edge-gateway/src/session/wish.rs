@@ -97,6 +97,8 @@ pub struct Asked {
     pub from: From,
     /// Whether the client asked for it; else the policy joined it.
     pub requested: bool,
+    /// Where permits are exchanged: the one before. What it showed and this one does not is withdrawn.
+    pub before: Option<Arc<Subscribe>>,
 }
 
 /// Where a client stands in a room.

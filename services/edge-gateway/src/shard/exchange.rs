@@ -1,5 +1,6 @@
 //! Permits that change while their rooms are open.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use roomcast_access::Subscribe;
@@ -8,6 +9,8 @@ use roomcast_proto::refusal::Refusal;
 use super::Shard;
 use super::recovery::Opened;
 use crate::connection::Connection;
+use crate::delivery::{Delivery, Kind};
+use crate::hub::{Recovered, Recovery, Waiter};
 use crate::members::Seat;
 use crate::session::Opening;
 
@@ -28,14 +31,14 @@ impl Shard {
     pub(super) fn exchange(&mut self, key: u32, permits: Vec<Arc<Subscribe>>) -> Option<Opening> {
         let shown: Vec<_> = permits
             .into_iter()
-            .filter(|permit| self.exchange_one(key, permit))
+            .filter_map(|permit| Some((self.exchange_one(key, &permit)?, permit)))
             .collect();
         let session = self.connections.get_mut(key as usize)?.session()?;
         (!shown.is_empty()).then(|| session.exchange(shown))
     }
 
-    /// Whether the new permit shows anything else.
-    fn exchange_one(&mut self, key: u32, permit: &Arc<Subscribe>) -> bool {
+    /// The permit before, where the new one shows anything else.
+    fn exchange_one(&mut self, key: u32, permit: &Arc<Subscribe>) -> Option<Arc<Subscribe>> {
         let session = self
             .connections
             .get_mut(key as usize)
@@ -44,19 +47,15 @@ impl Shard {
             let slot = session.slot(permit.room())?;
             Some((slot, session.rooms.get(slot)?.seat))
         });
-        let Some((slot, seat)) = place else { return false };
-        let Some(held) = self.members.permit(seat).filter(|held| ***held != **permit) else {
-            return false;
-        };
-        let other = !held.shows_same(permit);
-        let Some(member) = self.members.member_mut(seat).copied() else {
-            return false;
-        };
+        let (slot, seat) = place?;
+        let held = self.members.permit(seat).filter(|held| ***held != **permit)?;
+        let held = Arc::clone(held);
+        let member = self.members.member_mut(seat).copied()?;
         // In before out: the room is never empty, so the hub keeps what it holds for it.
         let (taken, _) = self.members.join(permit, member, self.now.millis);
         self.set_seat(key, slot, taken);
         self.give_up(seat);
-        other
+        (!held.shows_same(permit)).then_some(held)
     }
 
     fn set_seat(&mut self, key: u32, slot: usize, seat: Seat) {
@@ -69,9 +68,13 @@ impl Shard {
         }
     }
 
-    /// Sends the state of an exchanged permit. Values are the latest, so those live ones that they cover are skipped.
-    pub(super) fn exchanged(&mut self, key: u32, found: Vec<Result<Opened, Refusal>>) {
-        for (permit, recovered) in found.into_iter().flatten() {
+    /// Sends the state of an exchanged permit, and withdraws what it does not show any more. Values are the latest, so those live ones that
+    /// they cover are skipped.
+    pub(super) fn exchanged(&mut self, key: u32, opening: &Opening, found: Vec<Result<Opened, Refusal>>) {
+        for (asked, found) in opening.rooms.iter().zip(found) {
+            let Ok((permit, recovered)) = found else {
+                continue;
+            };
             let session = self
                 .connections
                 .get_mut(key as usize)
@@ -82,9 +85,42 @@ impl Shard {
                 continue;
             };
             member.skip.rev = member.skip.rev.max(recovered.head.position.rev);
-            for value in &recovered.state {
+            let hidden = asked
+                .before
+                .as_ref()
+                .map(|before| self.hidden(before, &recovered));
+            for value in recovered.state.iter().chain(hidden.iter().flatten()) {
                 self.queue_seen(key, &permit, value);
             }
         }
+    }
+
+    /// Withdrawals of the values that this permit shows now, but for those that were found for another one.
+    fn hidden(&mut self, before: &Subscribe, found: &Recovered) -> Vec<Arc<Delivery>> {
+        let waiter = Waiter {
+            shard: self.number,
+            ticket: self.new_ticket(),
+        };
+        let hub = &self.shared.hub;
+        let Recovery::Done(shown) = hub.recover(before, None, waiter, self.now.unix_millis) else {
+            // It was read just now, and a room with members stays in memory.
+            hub.forget(waiter);
+            return Vec::new();
+        };
+        let left: HashSet<&str> = found.state.iter().filter_map(|value| key_of(value)).collect();
+        let gone = shown
+            .state
+            .iter()
+            .filter(|value| key_of(value).is_some_and(|key| !left.contains(key)));
+        gone.filter_map(|value| value.withdrawal().map(Arc::new))
+            .collect()
+    }
+}
+
+/// The key of a value.
+fn key_of(value: &Delivery) -> Option<&str> {
+    match &value.kind {
+        Kind::State { key, .. } => Some(key),
+        Kind::Event | Kind::Ephemeral => None,
     }
 }

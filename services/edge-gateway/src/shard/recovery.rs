@@ -85,7 +85,7 @@ impl Shard {
         match opening.kind {
             Kind::Connected => self.connected(key, &opening, found),
             Kind::Subscribed => self.subscribed(key, &opening, found),
-            Kind::Exchanged => self.exchanged(key, found),
+            Kind::Exchanged => self.exchanged(key, &opening, found),
             Kind::Stream => {}
         }
     }

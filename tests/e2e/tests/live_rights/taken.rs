@@ -80,6 +80,74 @@ async fn granted_and_taken_from_streams(stack: &Stack, user: &str) -> anyhow::Re
     Ok(ends[0].max(ends[1]))
 }
 
+/// Of a room that stays open, the values that were for the role that is taken away are withdrawn, and what holds without them is shown.
+async fn values_of_a_role_taken_away(stack: &Stack) -> anyhow::Result<()> {
+    let user = "demoted";
+    let publisher = desk(stack);
+    let publish = async |key: &str, audience: &str, value: u32| {
+        let event = json!({
+            "room": "lobby", "type": "t", "delivery": "state", "statekey": key, "audience": audience, "data": { "value": value },
+        });
+        let answer = stack.publish(0, &publisher, &event).await?;
+        ensure!(answer.status == 200, "{}", answer.text());
+        anyhow::Ok(())
+    };
+    publish("taken/all", "all", 1).await?;
+    publish("taken/both", "all", 2).await?;
+    publish("taken/both", "staff", 3).await?;
+    publish("taken/staff", "staff", 4).await?;
+    let entry = admin(
+        stack,
+        "POST",
+        "/admin/v1/grants",
+        json!({ "user": user, "role": "staff" }),
+    )
+    .await?;
+    let token = token(stack, user, &["user"]);
+    let url = format!("{}/v1/state?room=bookings", stack.gateways()[0]);
+    wait_for("granted", 200, async || {
+        Ok(stack.http.get(&url, Some(&token)).await?.status)
+    })
+    .await?;
+    let (mut client, _) = Client::connect(&stack.gateways()[0], &token, &["lobby"], &HashMap::new()).await?;
+    let shown = |frames: &[Value]| {
+        let events = frames.iter().map(|frame| &frame["event"]["event"]);
+        let events = events.filter(|event| {
+            event["statekey"]
+                .as_str()
+                .is_some_and(|key| key.starts_with("taken/"))
+        });
+        let mut shown: Vec<String> = events
+            .map(|event| match event["withdrawn"].as_bool() {
+                Some(true) => format!("{} gone", event["statekey"].as_str().unwrap_or_default()),
+                _ => format!(
+                    "{} {}",
+                    event["statekey"].as_str().unwrap_or_default(),
+                    event["data"]["value"]
+                ),
+            })
+            .collect();
+        shown.sort();
+        shown
+    };
+    let first = client.caught_up("lobby").await?;
+    ensure!(
+        shown(&first) == ["taken/all 1", "taken/both 3", "taken/staff 4"],
+        "{:?}",
+        shown(&first)
+    );
+    let key = entry["key"].as_str().context("a key")?.to_owned();
+    admin(stack, "DELETE", &format!("/admin/v1/acl/{key}"), json!(null)).await?;
+    let gone = |frame: &Value| frame["event"]["event"]["withdrawn"] == true;
+    let after = client.until("a value is withdrawn", PATIENCE, gone).await?;
+    ensure!(
+        shown(&after) == ["taken/all 1", "taken/both 2", "taken/staff gone"],
+        "{:?}",
+        shown(&after)
+    );
+    Ok(())
+}
+
 /// Bytes of one event's filling in the room that is lost, and how much of it must wait in the gateway.
 const FILLING: usize = 16 * 1024;
 const WAITS: f64 = 400_000.0;
@@ -229,6 +297,7 @@ pub(super) async fn grants_and_revocations(stack: &Stack) -> anyhow::Result<()> 
         granted_and_taken_from_streams(stack, &format!("streamer{again}")).await
     })
     .await?;
+    values_of_a_role_taken_away(stack).await?;
     waiting_bytes_are_not_sent(stack).await?;
     in_time("a user revoked", async |again| {
         let user = format!("banned{again}");
