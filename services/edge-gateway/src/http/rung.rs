@@ -52,7 +52,7 @@ impl Rung {
             let Some(Bell { counters, .. }) = bell else {
                 return false;
             };
-            let first = first.get_or_insert_with(|| counters.clone());
+            let first = first.get_or_insert(*counters);
             counters.version != known || counters != first
         };
         if self.heard.wait_for(is_news).await.is_err() {
@@ -67,7 +67,7 @@ impl Rung {
     /// Safe.
     pub(super) async fn known(&mut self) {
         let heard = self.heard.wait_for(Option::is_some).await;
-        match heard.map(|bell| bell.as_ref().map(|bell| bell.counters.clone())) {
+        match heard.map(|bell| bell.as_ref().map(|bell| bell.counters)) {
             Ok(first) => self.first = first,
             Err(_) => std::future::pending().await,
         }
