@@ -427,10 +427,10 @@ async fn gateways_speak_for_users_and_the_aggregator_notifies() {
             "{key}"
         );
     }
-    let other = Some(r#"{"sub":"u2","roles":["staff"]}"#);
+    let other = r#"{"sub":"u2","roles":["staff"]}"#;
     eventually("the revocation is known", Duration::from_secs(10), || async {
         let mut headers = HeaderMap::new();
-        headers.insert("Rc-User", other.unwrap());
+        headers.insert("Rc-User", other);
         let answer = gateway
             .request_with_headers(
                 "in.main.chat.all",

@@ -116,7 +116,11 @@ async fn a_trigger_has_one_letter_with_what_is_left_of_it() {
         (422, &json!("too_many_keys"))
     );
     let whole = ("too_many_keys".to_owned(), trigger.clone());
-    assert_eq!(letters(&ingest).await, [whole.clone()], "one trigger, one letter");
+    assert_eq!(
+        letters(&ingest).await,
+        std::slice::from_ref(&whole),
+        "one trigger, one letter"
+    );
 
     trigger["users"] = json!(["u1", "u9"]);
     let answer = post(&ingest, "/v1/triggers", &trigger, &[]).await;

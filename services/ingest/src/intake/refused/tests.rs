@@ -36,8 +36,8 @@ fn kept(door: Door, shape: Shape, events: &[Value], taken: &[Taken]) -> Vec<(Cod
         Shape::One => events[0].to_string(),
         _ => Value::from(events).to_string(),
     };
-    let places = match shape {
-        Shape::One => vec![0..body.len()],
+    let places: Vec<_> = match shape {
+        Shape::One => std::iter::once(0..body.len()).collect(),
         _ => {
             let drafts = Draft::parse_batch(body.as_bytes()).unwrap();
             drafts.into_iter().map(|(place, _)| place).collect()
@@ -92,7 +92,7 @@ fn a_letter_holds_what_is_left_and_only_once() {
             .map(|(code, json)| (code, 0..1, json))
             .collect();
         assert_eq!(
-            kept(door, Shape::One, &[one()], &[taken.clone()]),
+            kept(door, Shape::One, &[one()], std::slice::from_ref(&taken)),
             expected,
             "{door:?} {taken:?}"
         );
