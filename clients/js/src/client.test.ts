@@ -1,7 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Subscription } from './api.js';
 import { Client, type ClientOptions } from './client.js';
 import type { RoomcastError } from './error.js';
 import { goOn } from './missed.js';
+import { HELD_MAX } from './room.js';
 import { event, fakeFetch, FakeSocket, settle } from './testing/fakes.js';
 
 const clients: Client[] = [];
@@ -13,10 +15,10 @@ function client(options: ClientOptions = {}): Client {
 }
 
 /** Listens and writes down what comes. */
-function log(to: Client, room: string, history = 0): { lines: string[]; errors: RoomcastError[] } {
+function log(to: Client, room: string, history = 0): { lines: string[]; errors: RoomcastError[]; subscription: Subscription } {
   const lines: string[] = [];
   const errors: RoomcastError[] = [];
-  to.subscribe(room, {
+  const subscription = to.subscribe(room, {
     history,
     onEvent: (event, { live, recovered }) => lines.push(`${event.id}${live ? ' live' : ''}${recovered ? ' recovered' : ''}`),
     onState: ({ key, event, gone }) => lines.push(`${key}=${event?.id ?? gone}`),
@@ -24,7 +26,7 @@ function log(to: Client, room: string, history = 0): { lines: string[]; errors: 
     onReset: ({ recovery, reason }) => lines.push(`reset ${recovery}${reason === undefined ? '' : ` ${reason}`}`),
     onError: (error) => errors.push(error),
   });
-  return { lines, errors };
+  return { lines, errors, subscription };
 }
 
 const frame = (id: string, cursor: string, more = {}): unknown => ({ event: { room: 'r', cursor, event: event(id, more) } });
@@ -408,6 +410,97 @@ describe('client', () => {
     two.release();
     expect(lines).toEqual(['two 1', 'k=v', '1 live', '2 live', 'two 2']);
     expect([one.cursor, two.cursor]).toEqual(['c2', 'c2']);
+  });
+
+  it('held back over a return that is incomplete it starts over when it is let go, with what holds then', async () => {
+    const c = client();
+    const { lines, subscription } = log(c, 'r');
+    c.connect();
+    const first = await open();
+    first.connected([joined('fresh')]);
+    first.say(frame('v1', 'c1', { statekey: 'k', delivery: 'state' }));
+    first.say(frame('w1', 'c1', { statekey: 'gone', delivery: 'state' }));
+    first.say(caughtUp('c1'));
+    subscription.hold();
+    first.end(1006);
+    await vi.advanceTimersByTimeAsync(1_000);
+    const second = await open();
+    second.connected([joined('incomplete', { reason: 'too_far' })]);
+    second.say(frame('8', 'c8'));
+    second.say(frame('v2', 'c9', { statekey: 'k', delivery: 'state' }));
+    second.say(caughtUp('c9'));
+    expect(second.sentOf('unsubscribe')).toEqual([{ room: 'r' }]);
+    expect(lines).toEqual(['k=v1', 'gone=w1', 'caughtUp']);
+    subscription.release();
+    expect(lines.splice(3)).toEqual(['reset incomplete too_far', 'k=v2', '8 live recovered', 'caughtUp']);
+    expect(second.sentOf('subscribe')).toEqual([{ room: 'r', cursor: 'c9' }]);
+  });
+
+  it.each([
+    [0, ['reset incomplete held', 'k=v2', 'caughtUp', 'next live']],
+    [2, ['reset incomplete held', 'k=v2', 'last but one', 'last', 'caughtUp', 'next live']],
+  ])('held back for too long it starts over in a room that goes on, with a history of %i', async (history, after) => {
+    const rooms = { r: { cursor: 'c1', events: [] as unknown[] } };
+    const c = client({ fetch: fakeFetch(rooms).fetch });
+    const { lines, subscription } = log(c, 'r', history);
+    c.subscribe('r', { history: 0 });
+    c.connect();
+    const socket = await open();
+    socket.connected([joined(history === 0 ? 'fresh' : 'complete')]);
+    socket.say(frame('v1', 'c1', { statekey: 'k', delivery: 'state' }));
+    socket.say(caughtUp('c1'));
+    lines.length = 0;
+    subscription.hold();
+    for (let n = 0; n < HELD_MAX; n += 1) socket.say(frame(String(n), `n${n}`));
+    for (const id of ['last but one', 'last']) socket.say(frame(id, id));
+    socket.say(frame('v2', 'c2', { statekey: 'k', delivery: 'state' }));
+    rooms.r = { cursor: 'c2', events: [event('last but one'), event('last')] };
+    subscription.release();
+    await settle();
+    socket.say(frame('next', 'c3'));
+    expect(lines).toEqual(after);
+  });
+
+  it('what other rights show of a value takes its place', async () => {
+    const c = client();
+    const seen: unknown[] = [];
+    c.subscribe('r', { history: 0, onState: ({ event }) => seen.push(event?.data) });
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh')]);
+    for (const data of [{ name: 'Ada', salary: 1 }, { name: 'Ada' }, { name: 'Ada' }]) socket.say(frame('v', 'c1', { statekey: 'k', delivery: 'state', data }));
+    expect(seen).toEqual([{ name: 'Ada', salary: 1 }, { name: 'Ada' }]);
+  });
+
+  it('a token that was renewed is not called expired because its first attempt failed for another reason', async () => {
+    let token = 'T1';
+    const c = client({ token: () => token });
+    c.connect();
+    (await open()).say({ disconnect: { code: 4003, reason: 'expired', reconnect: true } });
+    token = 'T2';
+    await vi.advanceTimersByTimeAsync(1_000);
+    const second = await open();
+    expect(second.sentOf('connect')[0]?.['token']).toBe('T2');
+    second.end(4005);
+    await vi.advanceTimersByTimeAsync(2_000);
+    const third = await open();
+    expect(third.sentOf('connect')[0]?.['token']).toBe('T2');
+    third.connected([]);
+    expect(c.connection.status).toBe('live');
+  });
+
+  it('goes on from a cursor that is too old with the values of the room as it is', async () => {
+    const polls = (async () => Response.json({ rooms: [joined('incomplete', { reason: 'expired' })], frames: [], cursor: 'c2', more: false })) as typeof fetch;
+    const c = client({ fetch: polls });
+    const lines: string[] = [];
+    c.subscribe('r', { history: 0, from: goOn('old'), onState: ({ key, event }) => lines.push(`${key}=${event?.id}`), onReset: ({ reason }) => lines.push(`reset ${reason}`), onCaughtUp: () => lines.push('caughtUp') });
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh')]);
+    socket.say(frame('v', 'c2', { statekey: 'k', delivery: 'state' }));
+    socket.say(caughtUp('c2'));
+    await settle();
+    expect(lines).toEqual(['k=v', 'reset expired', 'k=v', 'caughtUp']);
   });
 
   it('goes on from a cursor: what was missed since comes as news, once, before what follows', async () => {

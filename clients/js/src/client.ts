@@ -9,9 +9,9 @@ import { Commands, type CommandStorage } from './commands.js';
 import { newCounters, type Counters } from './counters.js';
 import { asError, offline, RoomcastError } from './error.js';
 import type { EventMap } from './event.js';
-import { readPresence, type Json, type Presence, type RoomAnswer, type ServerFrame } from './frame.js';
+import { readPresence, type Json, type Presence, type ServerFrame } from './frame.js';
 import { TRANSPORTS, type Transport } from './follow.js';
-import { Http, HTTP_TIMEOUT_MS, type HistoryPage, type Series, type SeriesOptions, type Snapshot } from './http.js';
+import { gatewayAt, Http, HTTP_TIMEOUT_MS, type HistoryPage, type Series, type SeriesOptions, type Snapshot } from './http.js';
 import { Link, SUBPROTOCOL, type SocketClass, type SocketLike } from './link.js';
 import type { ConnectionState } from './machine.js';
 import { Poll } from './poll.js';
@@ -63,6 +63,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   /** What was delivered and what was not, and why. */
   readonly counters: Counters = newCounters();
   readonly #options: ClientOptions;
+  readonly #base = (): string => gatewayAt(this.#options.url);
   readonly #credentials: Credentials;
   readonly #http: Http;
   readonly #link: Link;
@@ -78,7 +79,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
   constructor(options: ClientOptions = {}) {
     this.#options = options;
     this.#credentials = new Credentials(options.token);
-    this.#http = new Http(() => this.#base(), this.#credentials, options.fetch);
+    this.#http = new Http(this.#base, this.#credentials, options.fetch);
     this.#link = new Link({
       transports: options.transports ?? TRANSPORTS,
       carrier: (transport) => this.#carrier(transport),
@@ -239,7 +240,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       if (make === undefined) throw new RoomcastError('unsupported', 'There is no WebSocket here; pass one as `webSocket`.');
       return new make(`${this.#base().replace(/^http/, 'ws')}/v1/ws`, [SUBPROTOCOL]);
     }
-    const host = { base: () => this.#base(), fetch: this.#options.fetch ?? globalThis.fetch, rooms: () => this.#rooms.standing() };
+    const host = { base: this.#base, fetch: this.#options.fetch ?? globalThis.fetch, rooms: () => this.#rooms.standing() };
     return transport === 'sse' ? new Stream(host) : new Poll(host, transport === 'longpoll');
   }
 
@@ -284,7 +285,10 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       case 'caughtUp':
         return this.#rooms.caughtUp(frame.room, frame.cursor);
       case 'connected':
-        return this.#connected(frame.rooms);
+        // Rooms are answered by name; what asked for them on another way has its answer.
+        this.#requests.roomsAnswered();
+        this.#rooms.connected(frame.rooms);
+        return this.#commands.flush();
       case 'subscribed':
         this.#requests.done(frame.id);
         return this.#rooms.answered(frame.answer);
@@ -328,13 +332,6 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     }
   }
 
-  #connected(answers: readonly RoomAnswer[]): void {
-    // Rooms are answered by name; what asked for them on another way has its answer.
-    this.#requests.roomsAnswered();
-    this.#rooms.connected(answers);
-    this.#commands.flush();
-  }
-
   #changed(state: ConnectionState, before: ConnectionState): void {
     if (state.status !== before.status || state.transport !== before.transport) {
       this.#options.log?.info(`roomcast ${state.status} (${state.transport})`, state.error ?? '');
@@ -349,11 +346,5 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
       this.#rooms.leaveAll();
     }
     for (const listener of [...this.#listeners]) this.#call(listener, state);
-  }
-
-  #base(): string {
-    const url = this.#options.url ?? (globalThis as { location?: { origin: string } }).location?.origin;
-    if (url === undefined) throw new RoomcastError('unsupported', 'Outside a page the client needs `url`.');
-    return url.replace(/\/+$/, '');
   }
 }

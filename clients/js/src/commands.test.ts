@@ -124,6 +124,19 @@ describe('commands', () => {
     expect(commands.waiting.map(({ key }) => key)).toEqual(['k2']);
   });
 
+  it('wait while nobody knows who is signed in', async () => {
+    void make().run('mine', {}, { key: 'k1' });
+    const commands = make({ load: async () => [{ key: 'k1', name: 'mine', data: null, at: Date.now(), timeoutMs: 1, user: 'u1' }], put: async () => undefined, remove: async () => undefined });
+    user = undefined;
+    isReady = true;
+    await settle();
+    expect(sent).toEqual([]);
+    user = 'u1';
+    commands.flush();
+    await settle();
+    expect(sent).toEqual(['mine k1']);
+  });
+
   it('a storage that is blocked is told, and costs nothing else', async () => {
     const blocked = (): Promise<never> => Promise.reject(new Error('blocked'));
     isReady = true;

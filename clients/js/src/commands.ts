@@ -159,8 +159,7 @@ export class Commands {
   }
 
   #isOurs({ command }: Entry): boolean {
-    const user = this.#host.user();
-    return command.user === undefined || user === undefined || command.user === user;
+    return command.user === undefined || command.user === this.#host.user();
   }
 
   #restore(storage: CommandStorage): void {

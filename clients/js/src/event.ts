@@ -41,7 +41,7 @@ export interface StateChange<M extends EventMap = EventMap> {
   /** The newest value, or undefined when it was withdrawn or expired. */
   readonly event: EventOf<M> | undefined;
   /** Why there is no value. */
-  readonly gone?: 'withdrawn' | 'expired';
+  readonly gone?: 'withdrawn' | 'expired' | undefined;
   readonly live: boolean;
 }
 
@@ -49,6 +49,9 @@ export interface StateChange<M extends EventMap = EventMap> {
 export interface Reset {
   /** `incomplete`: events are missing between the cursor and now. `fresh`: the server did not know the cursor's room. */
   readonly recovery: 'incomplete' | 'fresh';
-  /** `epoch`, `ahead`, `expired`, `too_far`, or what a newer server says. */
-  readonly reason?: string;
+  /**
+   * `epoch`, `ahead`, `expired`, `too_far`, or what a newer server says; `held`: more came than is kept back; `user`: the token of a
+   * shared connection's tab is another user's, or has other roles.
+   */
+  readonly reason?: string | undefined;
 }

@@ -130,12 +130,11 @@ const READERS: Readonly<Record<string, (body: Json) => ServerFrame | undefined>>
   },
   ping: () => ({ kind: 'ping' }),
   connected(body) {
-    const rooms = Array.isArray(body['rooms']) ? body['rooms'] : [];
     return {
       kind: 'connected',
       session: readSession(body),
       stale: body['status'] === 'stale',
-      rooms: rooms.map(readAnswer).filter((answer) => answer !== undefined),
+      rooms: list(body['rooms']).map(readAnswer).filter((answer) => answer !== undefined),
     };
   },
   subscribed(body) {
@@ -194,7 +193,7 @@ export function readError(body: Json): WireError {
 export function readPresence(body: Json): Presence | undefined {
   const { room, users, total } = body;
   if (typeof room !== 'string') return undefined;
-  const read = (Array.isArray(users) ? users : []).filter(isObject).flatMap((one): PresentUser[] => {
+  const read = list(users).filter(isObject).flatMap((one): PresentUser[] => {
     const user = text(one['user']);
     return user === undefined ? [] : [{ user, connections: count(one['connections']), since: text(one['since']) ?? '', status: text(one['status']) ?? 'active' }];
   });
@@ -215,6 +214,11 @@ export function isEvent(value: unknown): value is CloudEvent {
 /** True for a JSON object. */
 export function isObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** A list, empty where there is none. */
+export function list(value: unknown): unknown[] {
+  return Array.isArray(value) ? value : [];
 }
 
 function readSession(body: Json): Session {
@@ -249,7 +253,8 @@ function malformed(why: string): ServerFrame {
   return { kind: 'malformed', why };
 }
 
-function text(value: unknown): string | undefined {
+/** A text, or nothing. */
+export function text(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
@@ -261,6 +266,7 @@ function count(value: unknown): number {
   return typeof value === 'number' && value > 0 ? value : 0;
 }
 
-function texts(value: unknown): string[] {
-  return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : [];
+/** A list's texts. */
+export function texts(value: unknown): string[] {
+  return list(value).filter((item) => typeof item === 'string');
 }

@@ -8,8 +8,6 @@ export function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => voi
   const page = globalThis as Partial<Pick<typeof globalThis, 'addEventListener' | 'document' | 'navigator'>>;
   if (page.addEventListener === undefined || page.document === undefined) return () => undefined;
   const document = page.document;
-  const online = (): void => hint('online');
-  const offline = (): void => hint('offline');
   let hiding: ReturnType<typeof setTimeout> | undefined;
   const wake = (): void => {
     clearTimeout(hiding);
@@ -22,12 +20,11 @@ export function listenToPage(hint: (input: 'online' | 'offline' | 'wake') => voi
   };
   const stop = new AbortController();
   const { signal } = stop;
-  page.addEventListener('online', online, { signal });
-  page.addEventListener('offline', offline, { signal });
+  for (const name of ['online', 'offline'] as const) page.addEventListener(name, () => hint(name), { signal });
   page.addEventListener('pageshow', wake, { signal });
   document.addEventListener('visibilitychange', wake, { signal });
   document.addEventListener('resume', wake, { signal });
-  if (page.navigator?.onLine === false) offline();
+  if (page.navigator?.onLine === false) hint('offline');
   return () => {
     clearTimeout(hiding);
     stop.abort();

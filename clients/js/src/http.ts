@@ -4,7 +4,7 @@ import { readHint } from './backoff.js';
 import type { Credentials } from './credentials.js';
 import { passing, RoomcastError } from './error.js';
 import type { CloudEvent } from './event.js';
-import { isEvent, isObject, type Json } from './frame.js';
+import { isEvent, isObject, list, text, type Json } from './frame.js';
 
 /** A room at one instant: all state, the last events ascending, and the cursor to go on from. */
 export interface Snapshot {
@@ -38,6 +38,12 @@ export interface Series {
 /** Longest wait for an answer, in milliseconds. */
 export const HTTP_TIMEOUT_MS = 10_000;
 
+/** Where the gateway is, default: where the page came from. Throws `RoomcastError`. */
+export function gatewayAt(url = (globalThis as { location?: { origin: string } }).location?.origin): string {
+  if (url === undefined) throw new RoomcastError('unsupported', 'Outside a page the client needs `url`.');
+  return url.replace(/\/+$/, '');
+}
+
 /** Asks one gateway. */
 export class Http {
   readonly #base: () => string;
@@ -55,9 +61,9 @@ export class Http {
     const body = await this.get(`/v1/rooms/${encodeURIComponent(room)}/snapshot?events=${events}`, signal);
     return {
       room,
-      cursor: cursorOf(body),
-      state: listOf(body['state'], isEvent),
-      events: listOf(body['events'], isEvent),
+      cursor: text(body['cursor']),
+      state: list(body['state']).filter(isEvent),
+      events: list(body['events']).filter(isEvent),
     };
   }
 
@@ -67,8 +73,8 @@ export class Http {
     if (options.before !== undefined) query.set('before', options.before);
     const body = await this.get(`/v1/rooms/${encodeURIComponent(room)}/events?${query}`, signal);
     return {
-      events: listOf(body['events'], isPlaced),
-      cursor: cursorOf(body),
+      events: list(body['events']).filter(isPlaced),
+      cursor: text(body['cursor']),
       complete: body['complete'] === true,
     };
   }
@@ -77,7 +83,7 @@ export class Http {
   async series(room: string, metric: string, options: SeriesOptions = {}, signal?: AbortSignal): Promise<Series> {
     const query = new URLSearchParams({ room, ...options });
     const body = await this.get(`/v1/metrics/${encodeURIComponent(metric)}?${query}`, signal);
-    return { cursor: cursorOf(body), windows: Array.isArray(body['windows']) ? body['windows'] : [] };
+    return { cursor: text(body['cursor']), windows: list(body['windows']) };
   }
 
   /**
@@ -139,9 +145,8 @@ export function send(fetcher: typeof fetch, url: string, token: string | undefin
 /** An RFC 9457 problem as an error; a proxy's page without a code is judged by its status. */
 export function problem(status: number, body: unknown): RoomcastError {
   const facts = isObject(body) ? body : {};
-  const code = typeof facts['code'] === 'string' ? facts['code'] : (CODE_OF_STATUS[status] ?? (status >= 500 ? 'unavailable' : 'unknown'));
-  const said = facts['detail'] ?? facts['title'];
-  return new RoomcastError(code, typeof said === 'string' ? said : `The gateway answered ${status}.`, {
+  const code = text(facts['code']) ?? CODE_OF_STATUS[status] ?? (status >= 500 ? 'unavailable' : 'unknown');
+  return new RoomcastError(code, text(facts['detail'] ?? facts['title']) ?? `The gateway answered ${status}.`, {
     status,
     temporary: typeof facts['temporary'] === 'boolean' ? facts['temporary'] : status >= 500 || (status === 429 && code !== 'limit') || status === 408,
     retryAfterMs: readHint(facts['retryAfterMs']),
@@ -150,14 +155,6 @@ export function problem(status: number, body: unknown): RoomcastError {
 
 const CODE_OF_STATUS: Readonly<Record<number, string>> = { 401: 'unauthenticated', 403: 'forbidden', 429: 'rate' };
 
-function cursorOf(body: Json): string | undefined {
-  return typeof body['cursor'] === 'string' ? body['cursor'] : undefined;
-}
-
 function isPlaced(value: unknown): value is { cursor: string; event: CloudEvent } {
   return isObject(value) && typeof value['cursor'] === 'string' && isEvent(value['event']);
-}
-
-function listOf<T>(value: unknown, is: (item: unknown) => item is T): T[] {
-  return Array.isArray(value) ? value.filter(is) : [];
 }

@@ -97,7 +97,7 @@ export class Link {
       case 'stopTrying':
         return this.#stopTrying();
       case 'close':
-        return this.#close(effect.code, effect.reason);
+        return this.#close(effect.code);
       case 'authenticate':
         return void this.#authenticate(effect.fresh);
       case 'refresh':
@@ -114,7 +114,7 @@ export class Link {
   }
 
   #open(transport: Transport): void {
-    this.#close(1000, '');
+    this.#close(1000);
     let socket: SocketLike;
     try {
       socket = this.#host.carrier(transport);
@@ -176,7 +176,7 @@ export class Link {
       this.#socket = trial;
       this.#connectId = id;
       this.#hear(trial);
-      if (old !== undefined) hangUp(old, 1000, '');
+      if (old !== undefined) hangUp(old, 1000);
       this.input({ type: 'switched', transport });
       this.#receive(event.data);
     };
@@ -187,13 +187,13 @@ export class Link {
   #stopTrying(): void {
     const trial = this.#trial;
     this.#trial = undefined;
-    if (trial !== undefined) hangUp(trial, 1000, '');
+    if (trial !== undefined) hangUp(trial, 1000);
   }
 
-  #close(code: number, reason: string): void {
+  #close(code: number): void {
     const socket = this.#socket;
     this.#socket = undefined;
-    if (socket !== undefined) hangUp(socket, code, reason);
+    if (socket !== undefined) hangUp(socket, code);
   }
 
   async #authenticate(fresh: boolean): Promise<void> {
@@ -273,10 +273,10 @@ export class Link {
   }
 }
 
-function hangUp(socket: SocketLike, code: number, reason: string): void {
+function hangUp(socket: SocketLike, code: number): void {
   socket.onclose = socket.onmessage = socket.onopen = null;
   try {
-    socket.close(code, reason);
+    socket.close(code);
   } catch {
     // Closing what never opened: nothing is left to do.
   }

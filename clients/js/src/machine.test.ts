@@ -97,6 +97,30 @@ describe('connection machine', () => {
     expect(again.state.error?.code).toBe('expired');
   });
 
+  it.each([
+    ['is cut', { type: 'dropped', code: 1006, reason: '' }],
+    ['is drained', { type: 'disconnect', code: 4001, reason: '', reconnect: true }],
+    ['meets a gateway without the key', { type: 'dropped', code: 4005, reason: '' }],
+    ['is refused for now', { type: 'refused', error: { code: 'unavailable', message: '', temporary: true } }],
+    ['is answered by nobody', { type: 'fired', timer: 'handshake' }],
+    ['does not fit', { type: 'unfit', error: new RoomcastError('unsupported', '') }],
+  ] as [string, ConnectionInput][])('a token that was renewed is tried again when its attempt %s', (_, input) => {
+    const retry: ConnectionInput[] = [{ type: 'fired', timer: 'retry' }, { type: 'opened' }];
+    const renewed = run([...LIVE, { type: 'dropped', code: 4003, reason: '' }, ...retry]);
+    const again = run([input, ...retry], renewed.state);
+    expect(again.last).toContainEqual({ do: 'authenticate', fresh: false });
+    expect(run([{ type: 'dropped', code: 4003, reason: '' }], again.state).state).toMatchObject({ status: 'waiting', renew: 'wanted' });
+  });
+
+  it.each([
+    ['nobody was asked for one yet', [{ type: 'dropped', code: 1006, reason: '' }]],
+    ['whoever brings it failed', [{ type: 'opened' }, { type: 'tokenFailed', error: new RoomcastError('network', '') }]],
+  ] as [string, ConnectionInput[]][])('a new token is wanted on where %s', (_, inputs) => {
+    const retry: ConnectionInput = { type: 'fired', timer: 'retry' };
+    const { last } = run([...LIVE, { type: 'dropped', code: 4003, reason: '' }, retry, ...inputs, retry, { type: 'opened' }]);
+    expect(last).toEqual([{ do: 'authenticate', fresh: true }]);
+  });
+
   it('a refused connect follows its code', () => {
     const refuse = (code: string, temporary: boolean): ConnectionState =>
       run([...START, { type: 'refused', error: { code, message: '', temporary } }]).state;
@@ -111,7 +135,7 @@ describe('connection machine', () => {
     expect(heard.last).toEqual([{ do: 'arm', timer: 'watchdog', ms: 30_000 }]);
     const silent = run([...LIVE, { type: 'fired', timer: 'watchdog', at: 40_000 }]);
     expect(silent.state).toMatchObject({ status: 'waiting', error: { code: 'timeout' } });
-    expect(silent.last).toContainEqual({ do: 'close', code: 4900, reason: '' });
+    expect(silent.last).toContainEqual({ do: 'close', code: 4900 });
   });
 
   it('answers pings', () => {

@@ -95,7 +95,7 @@ export type Effect =
   /** Make a second connection, and say what becomes of it. */
   | { do: 'try'; transport: Transport }
   | { do: 'stopTrying' }
-  | { do: 'close'; code: number; reason: string }
+  | { do: 'close'; code: number }
   | { do: 'authenticate'; fresh: boolean }
   | { do: 'refresh' }
   | { do: 'pong' }
@@ -164,14 +164,16 @@ export function step(state: ConnectionState, input: ConnectionInput, env: Env): 
 /** Inputs that mean something only while a socket is there. */
 function connectedOnly(state: ConnectionState, input: ConnectionInput, env: Env): Step {
   const { status } = state;
-  if (status !== 'connecting' && status !== 'authenticating' && status !== 'live') return [state, []];
+  if (!isUp(state)) return [state, []];
   switch (input.type) {
-    case 'opened':
+    case 'opened': {
       if (status !== 'connecting') return [state, []];
+      const isFresh = state.renew === 'wanted';
       return [
-        { ...state, status: 'authenticating' },
-        [{ do: 'authenticate', fresh: state.renew !== 'no' }, ...(below(state, env) === undefined ? [] : [{ do: 'arm', timer: 'handshake', ms: HANDSHAKE_MS } as const])],
+        { ...state, status: 'authenticating', renew: isFresh ? 'tried' : 'no' },
+        [{ do: 'authenticate', fresh: isFresh }, ...(below(state, env) === undefined ? [] : [{ do: 'arm', timer: 'handshake', ms: HANDSHAKE_MS } as const])],
       ];
+    }
     case 'connected':
       // A stream begins again within its connection, and a better way takes over from another.
       if (status === 'live') return [{ ...omit(state, 'stale'), session: input.session, heardAt: env.now, ...(input.stale ? { stale: {} } : {}) }, []];
@@ -204,7 +206,7 @@ function connectedOnly(state: ConnectionState, input: ConnectionInput, env: Env)
     case 'unsupported':
       return end({ ...state, error: input.error }, 'closed');
     case 'tokenFailed':
-      return lose(state, input.error, env);
+      return lose({ ...state, renew: state.renew === 'tried' ? 'wanted' : state.renew }, input.error, env);
     case 'status':
       if (!input.stale) return [omit(state, 'stale'), []];
       return [{ ...state, stale: { since: input.since } }, []];
@@ -295,12 +297,7 @@ function online(state: ConnectionState, wasOffline: boolean, env: Env): Step {
   // Another network may let through what this one did not.
   state = omit(state, 'proven');
   if (state.status === 'waiting') return hurry(state, env);
-  if (wasOffline && (state.status === 'live' || state.status === 'connecting' || state.status === 'authenticating')) {
-    const [waiting, effects] = lose(state, silence(), env, undefined, true);
-    const [soon, more] = hurry(waiting, env);
-    return [soon, [...effects, ...more]];
-  }
-  return [state, []];
+  return wasOffline && isUp(state) ? replace(state, env, true) : [state, []];
 }
 
 function offline(state: ConnectionState, env: Env): Step {
@@ -311,15 +308,19 @@ function offline(state: ConnectionState, env: Env): Step {
 
 function wake(state: ConnectionState, env: Env): Step {
   if (state.status === 'waiting') return hurry(state, env);
-  if (state.status === 'live' && env.now - state.heardAt >= watchdogMs(state)) {
-    const [waiting, effects] = lose(state, silence(), env);
-    const [soon, more] = hurry(waiting, env);
-    return [soon, [...effects, ...more]];
-  }
-  if (state.status === 'live' && state.trying === undefined && state.transport !== env.transports[0]) {
+  if (state.status !== 'live') return [state, []];
+  if (env.now - state.heardAt >= watchdogMs(state)) return replace(state, env);
+  if (state.trying === undefined && state.transport !== env.transports[0]) {
     return [{ ...state, trials: 0 }, [{ do: 'arm', timer: 'upgrade', ms: Math.floor(env.random * ONLINE_SPREAD_MS) }]];
   }
   return [state, []];
+}
+
+/** The connection is given up, and another one made soon. */
+function replace(state: ConnectionState, env: Env, isFromTheBest = false): Step {
+  const [waiting, effects] = lose(state, silence(), env, undefined, isFromTheBest);
+  const [soon, more] = hurry(waiting, env);
+  return [soon, [...effects, ...more]];
 }
 
 /** Shortens a wait, but not below what the server asked for. */
@@ -331,7 +332,7 @@ function hurry(state: ConnectionState, env: Env): Step {
 }
 
 function refused(state: ConnectionState, wire: WireError, env: Env): Step {
-  const error = new RoomcastError(wire.code, wire.message, { temporary: wire.temporary, retryAfterMs: wire.retryAfterMs });
+  const error = new RoomcastError(wire.code, wire.message, wire);
   if (wire.code === 'expired') return afterClose(state, 'renew', error, env);
   return afterClose(state, wire.temporary ? 'return' : 'stay', error, env, readHint(wire.retryAfterMs));
 }
@@ -361,7 +362,8 @@ function lose(state: ConnectionState, error: RoomcastError, env: Env, hintMs?: n
 }
 
 function open(state: ConnectionState, env: Env, way?: Transport): Step {
-  const renew = state.renew === 'wanted' ? 'tried' : state.renew;
+  // The token that was brought for an attempt that failed for another reason is still to be tried.
+  const renew = state.renew === 'tried' ? 'no' : state.renew;
   const transport = way ?? state.proven ?? env.transports[0] ?? 'websocket';
   const opening: ConnectionState = { ...omit(state, 'retryAt', 'notBefore'), status: 'connecting', transport, renew };
   const ms = transport === 'websocket' && below(opening, env) !== undefined ? OPEN_MS : HANDSHAKE_MS;
@@ -380,11 +382,16 @@ function startOver(state: ConnectionState): ConnectionState {
 
 function letGo(code: number): Effect[] {
   const timers = (['handshake', 'watchdog', 'upgrade', 'trial'] as const).map((timer): Effect => ({ do: 'disarm', timer }));
-  return [...timers, { do: 'stopTrying' }, { do: 'close', code, reason: '' }];
+  return [...timers, { do: 'stopTrying' }, { do: 'close', code }];
 }
 
 function silence(): RoomcastError {
   return passing('timeout', 'The server fell silent.', { closeCode: CLOSE_WATCHDOG });
+}
+
+/** A socket is there, or what looks like one. */
+function isUp({ status }: ConnectionState): boolean {
+  return status === 'connecting' || status === 'authenticating' || status === 'live';
 }
 
 function watchdogMs(state: ConnectionState): number {

@@ -3,7 +3,7 @@
 import { asError } from './error.js';
 import type { CloudEvent } from './event.js';
 import { followQuery } from './follow.js';
-import { isEvent, isObject } from './frame.js';
+import { isEvent, isObject, list, text } from './frame.js';
 import { problem, type Http } from './http.js';
 import type { Feed, Room } from './room.js';
 
@@ -51,7 +51,7 @@ async function bridge(http: Http, room: Room, feed: Feed, load: () => Promise<vo
     if (!room.feeds.has(feed)) return;
     if (recovery === 'complete') feed.missed(events);
     else {
-      feed.reset({ recovery: 'incomplete', ...(reason === undefined ? {} : { reason }) });
+      feed.reset({ recovery: 'incomplete', reason }, room.store.values);
       if (feed.history > 0) return void load();
     }
     feed.release();
@@ -75,13 +75,11 @@ async function missed(http: Http, room: string, from: string): Promise<Missed> {
     const query = followQuery([{ room, cursor }]);
     query.set('wait', '0');
     const body = await http.get(`/v1/poll?${query}`);
-    const rooms = Array.isArray(body['rooms']) ? body['rooms'].filter(isObject) : [];
-    const answer = rooms.find((one) => one['room'] === room);
+    const answer = list(body['rooms']).filter(isObject).find((one) => one['room'] === room);
     if (answer === undefined || isObject(answer['error'])) throw problem(403, answer?.['error']);
-    outcome ??= { recovery: String(answer['recovery']), reason: typeof answer['reason'] === 'string' ? answer['reason'] : undefined };
+    outcome ??= { recovery: String(answer['recovery']), reason: text(answer['reason']) };
     if (outcome.recovery !== 'complete') break;
-    const frames = Array.isArray(body['frames']) ? body['frames'].filter(isObject) : [];
-    for (const frame of frames) {
+    for (const frame of list(body['frames']).filter(isObject)) {
       const push = frame['event'];
       if (!isObject(push) || push['room'] !== room || !isEvent(push['event']) || typeof push['cursor'] !== 'string') continue;
       cursor = push['cursor'];

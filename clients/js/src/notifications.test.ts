@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Client } from './client.js';
 import { groupNotifications, notifications, type MarkStorage, type NotificationsStore } from './notifications.js';
+import { LINGER_MS } from './store.js';
 import { event, fakeFetch, FakeSocket, settle } from './testing/fakes.js';
 
 let client: Client;
@@ -87,6 +88,43 @@ describe('notifications', () => {
     expect(shown()).toEqual(['resolved']);
     FakeSocket.last.say(push({ ...note('gone', { statekey: 'notification/alert', withdrawn: true }) }));
     expect(shown()).toEqual([]);
+  });
+
+  it.each([
+    ['the right to its room ended', () => FakeSocket.last.say({ unsubscribed: { room: 'notifications', code: 'forbidden', reason: 'rights ended' } }), []],
+    [
+      'its room came back incomplete',
+      () => {
+        // A stream begins again within its connection.
+        FakeSocket.last.connected([{ room: 'notifications', recovery: 'incomplete', reason: 'too_far' }]);
+        FakeSocket.last.say(push(note('bb'), 'c9'));
+        expect(shown()).toEqual(['bb', 'a']);
+        FakeSocket.last.say({ caughtUp: { room: 'notifications', cursor: 'c9' } });
+      },
+      ['bb'],
+    ],
+    [
+      'it was withdrawn while no bell was there',
+      () => {
+        stop();
+        vi.advanceTimersByTime(LINGER_MS);
+        FakeSocket.last.say(push(note('aa', { statekey: 'notification/a', withdrawn: true }), 'c3'));
+        stop = bell.onNew(({ id }) => announced.push(id));
+      },
+      ['bb'],
+    ],
+  ] as [string, () => void, string[]][])('one is gone when %s', async (_, happens, left) => {
+    make();
+    await live();
+    FakeSocket.last.say(push(note('a')));
+    FakeSocket.last.say(push(note('bb')));
+    FakeSocket.last.say({ caughtUp: { room: 'notifications', cursor: 'c2' } });
+    await answer('feed', feed([note('bb'), note('a')], [], 2));
+    expect(shown()).toEqual(['bb', 'a']);
+    happens();
+    expect(shown()).toEqual(left);
+    expect(bell.get().counters.unread).toBe(left.length);
+    expect(announced).toEqual([]);
   });
 
   it('marks count at once, reach the server when there is one, and what cannot be is taken back', async () => {
@@ -183,6 +221,31 @@ describe('notifications', () => {
     bell.mark(['a'], 'seen');
     await settle();
     expect(FakeSocket.last.sentOf('mark')).toEqual([{ ids: ['a'], as: 'seen' }]);
+  });
+
+  it('marks of several tabs are kept beside each other until the server has them, or never will', async () => {
+    const kept = new Map<string, string>();
+    const storage: MarkStorage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => void kept.set(key, value), removeItem: (key) => void kept.delete(key) };
+    const stored = (): unknown[] => [...kept.values()].flatMap((value) => JSON.parse(value) as unknown[]);
+    const tabs: [NotificationsStore, FakeSocket, () => void][] = [];
+    for (let n = 0; n < 2; n += 1) {
+      make(storage);
+      await live();
+      await answer('feed', feed([note('a'), note('bb')], [], 2));
+      const [own, end] = [client, stop];
+      tabs.push([bell, FakeSocket.last, () => (end(), own.close())]);
+    }
+    for (const [, socket] of tabs) socket.end(1006);
+    tabs[0]?.[0].mark(['a'], 'archived');
+    tabs[1]?.[0].mark(['bb', 'a'], 'read');
+    expect(stored()).toEqual([['a', 'archived'], ['bb', 'read']]);
+    for (const [, , close] of tabs) close();
+    make(storage);
+    await live();
+    expect(await answer('mark', feed([], [], 1))).toEqual({ ids: ['a'], as: 'archived' });
+    expect(stored()).toEqual([['bb', 'read']]);
+    expect(await answer('mark', { error: { code: 'forbidden', message: '', temporary: false } })).toEqual({ ids: ['bb'], as: 'read' });
+    expect([...kept.keys()]).toEqual([]);
   });
 
   it('what makes no sense breaks nothing', async () => {

@@ -7,7 +7,7 @@ import type { NotificationPush, RoomcastClient } from './api.js';
 import { retryDelayMs } from './backoff.js';
 import { RoomcastError } from './error.js';
 import type { CloudEvent } from './event.js';
-import { isEvent, isObject, readCounters, type Json, type NotificationCounters } from './frame.js';
+import { isEvent, isObject, list, readCounters, text, type Json, type NotificationCounters } from './frame.js';
 import { expiryOf } from './state.js';
 import { Cell, type Store } from './store.js';
 
@@ -142,7 +142,10 @@ class Bell implements NotificationsStore {
   }
 
   #start(): () => void {
+    // What ended while nobody listened was not heard of; what holds is said again.
+    this.#held.clear();
     const unlisten = this.#client.onNotification((push) => this.#pushed(push));
+    this.#changed();
     const live = (): void => {
       const { status, session } = this.#client.connection;
       if (status !== 'live') return;
@@ -241,8 +244,7 @@ class Bell implements NotificationsStore {
   }
 
   #page(body: Json): void {
-    const placed = Array.isArray(body['notifications']) ? body['notifications'] : [];
-    for (const item of placed) {
+    for (const item of list(body['notifications'])) {
       const event = isObject(item) ? item['event'] : undefined;
       if (!isEvent(event) || event.statekey === undefined) continue;
       const name = `${event.room ?? ''}\n${event.statekey}`;
@@ -250,8 +252,7 @@ class Bell implements NotificationsStore {
       if (!this.#held.has(name)) this.#held.set(name, { event, room: event.room ?? '' });
       this.#remember(event.id);
     }
-    const marks = Array.isArray(body['marks']) ? body['marks'] : [];
-    for (const item of marks) {
+    for (const item of list(body['marks'])) {
       if (!isObject(item) || typeof item['id'] !== 'string') continue;
       const as = item['as'];
       if (as === 'seen' || as === 'read' || as === 'archived') this.#learn(item['id'], as);
@@ -274,6 +275,7 @@ class Bell implements NotificationsStore {
   async #send(): Promise<void> {
     if (this.#sending || this.#pending.size === 0 || this.#client.connection.status !== 'live') return;
     this.#sending = true;
+    let refused: string[] | undefined;
     clearTimeout(this.#resend);
     this.#resend = undefined;
     const [, as] = this.#pending.entries().next().value as [string, Mark];
@@ -293,10 +295,11 @@ class Bell implements NotificationsStore {
         return;
       }
       for (const id of ids) if (this.#pending.get(id) === as) this.#pending.delete(id);
+      refused = ids;
       this.#client.report(error);
     }
     this.#sending = false;
-    this.#keep();
+    this.#keep(refused);
     this.#changed();
     void this.#send();
   }
@@ -337,11 +340,15 @@ class Bell implements NotificationsStore {
     if (!oldest.done) this.#announced.delete(oldest.value);
   }
 
-  #keep(): void {
+  /** Keeps what the server does not know, beside what other tabs have kept; `refused`: it never will. */
+  #keep(refused: readonly string[] = []): void {
     if (this.#storage === undefined || this.#user === undefined) return;
+    const others = this.#kept().filter(([id]) => !refused.includes(id));
+    const kept = new Map<string, Mark>();
+    for (const [id, as] of [...others, ...this.#pending]) if (rank(as) > Math.max(rank(kept.get(id)), rank(this.#marks.get(id)))) kept.set(id, as);
     try {
-      if (this.#pending.size === 0) this.#storage.removeItem(storageKey(this.#user));
-      else this.#storage.setItem(storageKey(this.#user), JSON.stringify([...this.#pending]));
+      if (kept.size === 0) this.#storage.removeItem(storageKey(this.#user));
+      else this.#storage.setItem(storageKey(this.#user), JSON.stringify([...kept]));
     } catch {
       // Blocked or full: the marks live as long as the page.
     }
@@ -389,7 +396,6 @@ export function groupNotifications(items: readonly Notification[], by: (item: No
 
 function read(event: CloudEvent, room: string, mark: Mark | undefined): Notification {
   const data = isObject(event.data) ? event.data : {};
-  const text = (name: string): string | undefined => (typeof data[name] === 'string' ? data[name] : undefined);
   const time = event.time === undefined ? Number.NaN : Date.parse(event.time);
   const priority = PRIORITIES.find((one) => one === event.priority) ?? 'medium';
   return {
@@ -397,12 +403,12 @@ function read(event: CloudEvent, room: string, mark: Mark | undefined): Notifica
     room,
     type: event.type,
     priority,
-    title: text('title') ?? event.type,
-    body: text('body'),
-    link: text('link'),
-    category: text('category'),
-    group: text('group'),
-    sound: text('sound'),
+    title: text(data['title']) ?? event.type,
+    body: text(data['body']),
+    link: text(data['link']),
+    category: text(data['category']),
+    group: text(data['group']),
+    sound: text(data['sound']),
     time: Number.isNaN(time) ? 0 : time,
     mark,
     event,

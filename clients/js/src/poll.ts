@@ -5,7 +5,7 @@
 
 import { claimsOf } from './credentials.js';
 import { CLOSE_UNFIT, Follower, forbidden, type Followed, type FollowHost } from './follow.js';
-import { isObject, type Json } from './frame.js';
+import { isObject, text, type Json } from './frame.js';
 
 /** Pause between polls that are not held, in milliseconds. */
 export const POLL_MS = 6_000;
@@ -59,6 +59,8 @@ export class Poll extends Follower {
     } else if (name === 'unsubscribe') {
       this.#rooms.delete(room);
       this.#open.delete(room);
+      // The answer under way would bring it back.
+      this.#again(0, true);
     } else if (name === 'refresh') {
       // The next request has it.
       this.#take(body['token']);
@@ -66,7 +68,7 @@ export class Poll extends Follower {
   }
 
   #take(token: unknown): void {
-    this.token = typeof token === 'string' ? token : undefined;
+    this.token = text(token);
     clearTimeout(this.#expiring);
     const { exp } = claimsOf(this.token);
     if (typeof exp !== 'number') return;
@@ -144,7 +146,7 @@ export class Poll extends Follower {
       const refused = forbidden([...this.#asked.keys()].map((room) => ({ room })));
       this.#asked.clear();
       // What is left out gets the same defaults as of a gateway that does not say it.
-      this.say({ id: this.#connectId, connected: { user: subject(this.token), rooms: [...answers, ...refused], serverTime: date } });
+      this.say({ id: this.#connectId, connected: { user: claimsOf(this.token)['sub'], rooms: [...answers, ...refused], serverTime: date } });
     } else if (answers.length > 0) {
       const named = new Set(answers.map((answer) => answer['room'] as string));
       for (const room of [...this.#open]) if (!named.has(room)) this.#refuse(room, undefined);
@@ -177,9 +179,4 @@ export class Poll extends Follower {
     // Where it has said nothing yet, it begins where the gateway says.
     if ((this.#rooms.get(room) === undefined || answer['recovery'] !== 'complete') && typeof answer['cursor'] === 'string') this.#rooms.set(room, answer['cursor']);
   }
-}
-
-function subject(token: string | undefined): string {
-  const { sub } = claimsOf(token);
-  return typeof sub === 'string' ? sub : '';
 }

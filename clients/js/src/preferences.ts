@@ -3,7 +3,7 @@
 import type { RoomcastClient } from './api.js';
 import { asError, RoomcastError } from './error.js';
 import type { CloudEvent } from './event.js';
-import { isObject, type Json } from './frame.js';
+import { isObject, texts, type Json } from './frame.js';
 import { Cell, type Store } from './store.js';
 
 /** What a user set. A member that is undefined was never set: as the page likes it. */
@@ -103,7 +103,6 @@ export function readPreferences(value: unknown): Preferences {
   const said = isObject(value) ? value : {};
   const { mute, quiet } = said;
   const bool = (name: string): boolean | undefined => (typeof said[name] === 'boolean' ? said[name] : undefined);
-  const texts = (list: unknown): string[] => (Array.isArray(list) ? list.filter((one) => typeof one === 'string') : []);
   return {
     mute: isObject(mute) ? { types: texts(mute['types']), rooms: texts(mute['rooms']) } : undefined,
     sounds: bool('sounds'),

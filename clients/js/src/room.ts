@@ -65,7 +65,7 @@ export class Feed {
   #caughtUpWaiting = false;
   #lastError: string | undefined;
   /** Defined while the application wants nothing: what it will want to know then. */
-  #asleep: { readonly calls: (() => void)[]; readonly keys: Set<string>; isFull: boolean } | undefined;
+  #asleep: { readonly calls: (() => void)[]; keys: Set<string> | undefined; isFull: boolean } | undefined;
   /** Where it goes on from, until it was caught up from there. */
   from: Place | undefined;
   /** What was missed since is being fetched. */
@@ -99,12 +99,12 @@ export class Feed {
     const asleep = this.#asleep;
     if (asleep === undefined) return true;
     this.#asleep = undefined;
-    for (const key of asleep.keys) this.state(key, values.get(key), values.has(key) ? undefined : 'withdrawn');
     if (asleep.isFull) {
       this.reset({ recovery: 'incomplete', reason: 'held' });
-      return this.history === 0;
+      return false;
     }
-    for (const call of asleep.calls) call();
+    for (const key of asleep.keys ?? []) this.state(key, values.get(key), values.has(key) ? undefined : 'withdrawn');
+    for (const call of asleep.calls) this.#call(call);
     return true;
   }
 
@@ -119,8 +119,8 @@ export class Feed {
   }
 
   /** History is still wanted. */
-  get holding(): boolean {
-    return this.#held !== undefined;
+  get wantsHistory(): boolean {
+    return this.#held !== undefined && this.from === undefined;
   }
 
   offer(event: CloudEvent, cursor: string | undefined, recovered: boolean): void {
@@ -153,9 +153,14 @@ export class Feed {
     this.#call(() => this.#handlers.onCaughtUp?.());
   }
 
+  /** Values, as they are now. */
+  tell(values: ReadonlyMap<string, CloudEvent>): void {
+    for (const [key, event] of values) this.state(key, event);
+  }
+
   state(key: string, event: CloudEvent | undefined, gone?: 'withdrawn' | 'expired'): void {
-    if (this.#asleep !== undefined) return void this.#asleep.keys.add(key);
-    const change: StateChange = { key, event: event as EventOf<EventMap> | undefined, live: this.#caughtUp, ...(gone === undefined ? {} : { gone }) };
+    if (this.#asleep !== undefined) return void this.#asleep.keys?.add(key);
+    const change: StateChange = { key, event: event as EventOf<EventMap> | undefined, gone, live: this.#caughtUp };
     this.#call(() => this.#handlers.onState?.(change));
   }
 
@@ -168,9 +173,14 @@ export class Feed {
     this.#call(() => this.#handlers.onPresence?.(presence));
   }
 
-  reset(reset: Reset): void {
+  /** Starts over; `values`, where the room has any, are told anew. */
+  reset(reset: Reset, values?: ReadonlyMap<string, CloudEvent>): void {
     if (this.history > 0) this.#held ??= [];
     this.#call(() => this.#handlers.onReset?.(reset));
+    if (values === undefined) return;
+    // What holds when it wakes is told behind the reset, and no key of its own before that.
+    if (this.#asleep !== undefined) this.#asleep.keys = undefined;
+    this.#call(() => this.tell(values));
   }
 
   /** Says an error once until the room works again. */
@@ -181,27 +191,29 @@ export class Feed {
   }
 
   #deliver(event: CloudEvent, cursor: string | undefined, delivery: Delivery): void {
-    const expiry = expiryOf(event);
-    if (expiry !== undefined && expiry <= this.#host.now()) {
-      this.#host.counters.expired += 1;
-      return;
-    }
-    if (!this.#seen.add(event.source, event.id, cursor)) {
-      this.#host.counters.duplicates += 1;
-      return;
-    }
-    this.#host.counters.delivered += 1;
-    this.#call(() => this.#handlers.onEvent?.(event as EventOf<EventMap>, delivery));
+    // Decided when it is told: what was kept back and then given up may come again, and what has expired until then is old.
+    this.#call(() => {
+      const { counters } = this.#host;
+      const expiry = expiryOf(event);
+      if (expiry !== undefined && expiry <= this.#host.now()) counters.expired += 1;
+      else if (!this.#seen.add(event.source, event.id, cursor)) counters.duplicates += 1;
+      else {
+        counters.delivered += 1;
+        this.#handlers.onEvent?.(event as EventOf<EventMap>, delivery);
+      }
+    });
   }
 
-  #call(listener: () => void): void {
-    if (this.#asleep !== undefined) {
-      if (this.#asleep.calls.length < HELD_MAX) this.#asleep.calls.push(() => this.#call(listener));
-      else this.#asleep.isFull = true;
+  /** Calls a listener, now or when the application wants to know again. */
+  #call(call: () => void): void {
+    const asleep = this.#asleep;
+    if (asleep !== undefined) {
+      if (asleep.calls.length < HELD_MAX) asleep.calls.push(call);
+      else asleep.isFull = true;
       return;
     }
     try {
-      listener();
+      call();
     } catch (error) {
       this.#host.listenerFailed(error);
     }
@@ -236,6 +248,8 @@ export class Room {
   #begun = false;
   /** It had caught up once: what changes from then on is news. */
   #stood = false;
+  /** Keys from before it started over, until it has caught up. */
+  readonly #before = new Set<string>();
   readonly #host: RoomHost;
 
   constructor(name: string, host: RoomHost) {
@@ -243,23 +257,24 @@ export class Room {
     this.#host = host;
   }
 
+  /** It has caught up, and the present connection carries it. */
+  get isCurrent(): boolean {
+    return this.joined && !this.recovering;
+  }
+
   /** Some subscription waits for history. */
   get wantsHistory(): boolean {
-    for (const feed of this.feeds) if (feed.holding && feed.from === undefined) return true;
-    return false;
+    return [...this.feeds].some((feed) => feed.wantsHistory);
   }
 
   /** Nobody wants anything: the server need not send it. */
   get isAsleep(): boolean {
-    if (this.feeds.size === 0) return false;
-    for (const feed of this.feeds) if (!feed.isAsleep) return false;
-    return true;
+    return this.feeds.size > 0 && [...this.feeds].every((feed) => feed.isAsleep);
   }
 
   /** Some subscription wants to know who is there. */
   get wantsPresence(): boolean {
-    for (const feed of this.feeds) if (feed.wantsPresence) return true;
-    return false;
+    return [...this.feeds].some((feed) => feed.wantsPresence);
   }
 
   /** Who is there now. */
@@ -270,39 +285,28 @@ export class Room {
 
   /** The largest history any waiting subscription asks for, in events. */
   get historyLength(): number {
-    return Math.max(0, ...[...this.feeds].filter((feed) => feed.holding && feed.from === undefined).map((feed) => feed.history));
+    return Math.max(0, ...[...this.feeds].filter((feed) => feed.wantsHistory).map((feed) => feed.history));
   }
 
   /** A subscription came later than the room: it gets what the room already knows. */
   welcome(feed: Feed): void {
-    for (const [key, event] of this.store.values) feed.state(key, event);
+    feed.tell(this.store.values);
     if (this.#present !== undefined && this.presenceAsked) feed.present(this.#present);
-    if (this.joined && !this.recovering) feed.caughtUp();
+    if (this.isCurrent) feed.caughtUp();
   }
 
   /** The server answered for this room: delivery begins. */
-  begin(answer: RoomAnswer): void {
-    this.joined = true;
-    this.recovering = true;
-    if (answer.recovery === 'complete') {
-      this.#begun = true;
-      return;
-    }
-    this.store.clear();
-    this.cursor = undefined;
-    if (this.#begun) {
-      const reset: Reset = { recovery: answer.recovery, ...(answer.reason === undefined ? {} : { reason: answer.reason }) };
-      for (const feed of this.feeds) feed.reset(reset);
-    }
-    this.#begun = true;
+  begin({ recovery, reason }: RoomAnswer): void {
+    const isAgain = this.#begun;
+    this.joined = this.recovering = this.#begun = true;
+    if (recovery === 'complete') return;
+    this.#empty();
+    if (isAgain) for (const feed of this.feeds) feed.reset({ recovery, reason }, this.store.values);
   }
 
   /** The connection is gone. The cursor stays. */
   leave(): void {
-    this.joined = false;
-    this.asked = false;
-    this.recovering = false;
-    this.presenceAsked = false;
+    this.joined = this.asked = this.recovering = this.presenceAsked = false;
   }
 
   /** An event frame of the socket. */
@@ -322,7 +326,10 @@ export class Room {
     this.recovering = false;
     this.#stood = true;
     // Quiet rooms get newer cursors now and then: those are no news.
-    if (first) for (const feed of this.feeds) feed.caughtUp();
+    if (!first) return;
+    for (const key of this.#before) if (!this.store.values.has(key)) this.#host.valueChanged(this.name, key, undefined, undefined, true);
+    this.#before.clear();
+    for (const feed of this.feeds) feed.caughtUp();
   }
 
   /** The history arrived. State and cursor count only if the socket has not begun: afterwards it knows better. */
@@ -333,7 +340,7 @@ export class Room {
       if (snapshot.cursor !== undefined) this.cursor = snapshot.cursor;
     }
     for (const feed of this.feeds) {
-      if (!feed.holding || feed.from !== undefined) continue;
+      if (!feed.wantsHistory) continue;
       feed.past(snapshot.events.slice(-feed.history));
       feed.release();
     }
@@ -346,9 +353,15 @@ export class Room {
 
   /** Forgets what was shown and where we were. */
   forget(): void {
-    const keys = [...this.store.values.keys()];
+    this.#empty();
+    for (const key of this.#before) this.#gone(key, 'withdrawn');
+    this.#before.clear();
+  }
+
+  /** Begins without anything; the keys that it had are kept until it is known which of them are gone. */
+  #empty(): void {
+    for (const key of this.store.values.keys()) this.#before.add(key);
     this.store.clear();
-    for (const key of keys) this.#gone(key, 'withdrawn');
     this.cursor = undefined;
   }
 

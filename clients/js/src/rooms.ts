@@ -62,7 +62,7 @@ export class Rooms {
       room.welcome(feed);
       this.#watchPresence(room);
       this.#bridgeAll(room);
-      if (feed.holding && feed.from === undefined) void this.#load(room).then(() => this.#join(room));
+      if (feed.wantsHistory) void this.#load(room).then(() => this.#join(room));
       else this.#join(room);
     });
     return {
@@ -118,20 +118,19 @@ export class Rooms {
   /** The server took the room away. */
   removed(name: string, error: { code: string; message: string } | undefined): void {
     const room = this.#rooms.get(name);
-    if (room === undefined || room.feeds.size === 0) {
-      this.#rooms.delete(name);
-      return;
-    }
+    if (room === undefined) return;
     room.leave();
     room.forget();
+    if (room.feeds.size === 0) this.#rooms.delete(name);
     room.fail(new RoomcastError(error?.code ?? 'forbidden', error?.message ?? 'The server closed the room.', { room: name }));
   }
 
   /** The server says that nothing is missing up to a cursor. */
   caughtUp(name: string, cursor: string): void {
     const room = this.#rooms.get(name);
-    room?.caughtUp(cursor);
-    if (room === undefined) return;
+    // A stream goes on about a room that was left: of what it sent meanwhile nothing was kept.
+    if (room === undefined || !room.joined) return;
+    room.caughtUp(cursor);
     this.#bridgeAll(room);
     this.#watchPresence(room);
     // Opened by the server, or with a connection: nobody wants it yet.
@@ -166,7 +165,7 @@ export class Rooms {
       room: room.name,
       cursor: room.cursor,
       joined: room.joined,
-      caughtUp: room.joined && !room.recovering,
+      caughtUp: room.isCurrent,
       keys: room.store.values.size,
       subscriptions: room.feeds.size,
     }));
@@ -219,7 +218,7 @@ export class Rooms {
 
   /** Once the room has caught up nothing more can be missed: then it is fetched what lies between a subscription's place and the room's. */
   #bridgeAll(room: Room): void {
-    if (!room.joined || room.recovering) return;
+    if (!room.isCurrent) return;
     for (const feed of room.feeds) if (!feed.isBridging) void feed.from?.bridge(this.#host.http, room, feed, () => this.#load(room));
   }
 
@@ -234,14 +233,18 @@ export class Rooms {
 
   /** A room of which nobody wants anything is left, with its place. */
   #park(room: Room): void {
-    if (!room.isAsleep || !room.joined || room.recovering || room.cursor === undefined) return;
+    if (!room.isAsleep || !room.isCurrent || room.cursor === undefined) return;
     this.#host.link.request('unsubscribe', { room: room.name });
     room.leave();
   }
 
   #release(room: Room, feed: Feed): void {
-    if (!feed.wake(room.store.values)) void this.#load(room);
+    const isWhole = feed.wake(room.store.values);
     this.#join(room);
+    if (isWhole) return;
+    // It starts over in a room that goes on.
+    room.welcome(feed);
+    void this.#load(room);
   }
 
   /** Loads the history that subscriptions of this room wait for. A temporary failure leaves them waiting for the next connection. */
@@ -287,7 +290,7 @@ export class Rooms {
 
   /** Asks for pushes about who is in a room that was opened without, once it has caught up: then opening it again costs nothing. */
   #watchPresence(room: Room): void {
-    if (room.presenceAsked || !room.wantsPresence || !room.joined || room.recovering || room.cursor === undefined) return;
+    if (room.presenceAsked || !room.wantsPresence || !room.isCurrent || room.cursor === undefined) return;
     room.presenceAsked = this.#request(room, roomRequest(room));
   }
 

@@ -1,10 +1,14 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { RoomcastClient } from './api.js';
+import { Client } from './client.js';
+import { notifications } from './notifications.js';
 import { sharedClient } from './shared.js';
+import { LINGER_MS } from './store.js';
 import { event, fakeFetch, FakeSocket, settle } from './testing/fakes.js';
+import { eventsStore, presenceStore, roomStore } from './views.js';
 
 const made: RoomcastClient[] = [];
-const token = (sub: string): string => `x.${btoa(JSON.stringify({ sub }))}.x`;
+const token = (sub: string, roles: string[] = []): string => `x.${btoa(JSON.stringify({ sub, roles }))}.x`;
 
 async function tab(sub = 'u1'): Promise<RoomcastClient> {
   const client = sharedClient({ url: 'http://gateway', token: () => token(sub), transports: ['websocket'] });
@@ -108,6 +112,102 @@ describe('a tab without locks and workers', () => {
     await settle();
     const next = await open();
     expect(next.sentOf('connect')[0]).toMatchObject({ token: given });
+  });
+
+  it.each([
+    ['another user', token('u2'), ['forbidden'], []],
+    ['the same user with other roles', token('u1', ['admin']), [], ['k1']],
+  ])('a token of %s ends what the one before showed', async (_, other, failures, carriedOver) => {
+    let given = token('u1');
+    const client = sharedClient({ url: 'http://gateway', token: () => given, transports: ['websocket'] });
+    made.push(client);
+    const lines: string[] = [];
+    const failed: string[] = [];
+    const subscription = client.subscribe('r', { history: 0, onState: ({ key, event: value, gone }) => lines.push(`${key}=${value?.id ?? gone}`), onReset: ({ reason }) => lines.push(`reset ${reason}`), onEvent: ({ id }) => lines.push(id) });
+    const events = eventsStore(client, 'r', { history: 0 });
+    const values = roomStore(client, 'r');
+    const people = presenceStore(client, 'r');
+    const bell = notifications(client);
+    const unwatch = [events, values, people, bell].map((store) => store.subscribe(() => undefined));
+    client.connect();
+    for (let round = 0; round < 5; round += 1) await settle();
+    const first = await open();
+    first.connected([{ room: 'r', recovery: 'fresh' }]);
+    for (const [id, statekey] of [['v', 'k'], ['n', 'notification/n']]) first.say({ event: { room: 'r', cursor: 'c1', event: event(String(id), { statekey, delivery: 'state' }) } });
+    first.say({ caughtUp: { room: 'r', cursor: 'c1' } });
+    first.say({ event: { room: 'r', cursor: 'c2', event: event('1') } });
+    first.say({ presence: { room: 'r', users: [{ user: 'ada', connections: 1, since: '', status: 'active' }], total: 1 } });
+    client.command('go', 1, { key: 'k1' }).catch(({ code }) => failed.push(code as string));
+    await settle();
+    expect([events.get().events.length, values.get().state.size, people.get().total, bell.get().items.length]).toEqual([1, 2, 1, 1]);
+    given = other;
+    first.say({ disconnect: { code: 4003, reason: 'expired', reconnect: true } });
+    await vi.advanceTimersByTimeAsync(3_000);
+    // The hub asks for a token, and gets none of its user.
+    first === FakeSocket.last || FakeSocket.last.open();
+    for (let round = 0; round < 20; round += 1) await settle();
+    expect(lines).toEqual(['k=v', 'notification/n=n', '1', 'k=withdrawn', 'notification/n=withdrawn', 'reset user']);
+    expect([events.get().events.length, values.get().state.size, people.get().total, bell.get().items.length]).toEqual([0, 0, 0, 0]);
+    expect([subscription.state.size, subscription.cursor]).toEqual([0, undefined]);
+    expect(failed).toEqual(failures);
+    const next = await open();
+    expect(next.sentOf('connect')[0]).toMatchObject({ token: other, rooms: [{ room: 'r' }] });
+    expect(next.sentOf('connect')[0]?.['rooms'][0].cursor).toBeUndefined();
+    next.connected([{ room: 'r', recovery: 'fresh' }], { user: 'u2' });
+    next.say({ caughtUp: { room: 'r', cursor: 'c3' } });
+    next.say({ event: { room: 'r', cursor: 'c2', event: event('1') } });
+    await settle();
+    expect(next.sentOf('command').map(({ key }) => key)).toEqual(carriedOver);
+    expect(lines.at(-1)).toBe('1');
+    expect(events.get().events.map(({ id }) => id)).toEqual(['1']);
+    unwatch.forEach((stop) => stop());
+  });
+
+  it('a room that starts over shows nothing of before when it is refused', async () => {
+    const client = new Client({ url: 'http://gateway', token: 'T', transports: ['websocket'] });
+    made.push(client);
+    const store = roomStore(client, 'r');
+    store.subscribe(() => undefined);
+    client.connect();
+    await settle();
+    const socket = await open();
+    socket.connected([{ room: 'r', recovery: 'fresh' }]);
+    for (const key of ['a', 'b']) socket.say({ event: { room: 'r', cursor: 'c1', event: event(key, { statekey: key, delivery: 'state' }) } });
+    socket.say({ caughtUp: { room: 'r', cursor: 'c1' } });
+    socket.connected([{ room: 'r', recovery: 'incomplete' }]);
+    socket.say({ event: { room: 'r', cursor: 'c2', event: event('c', { statekey: 'c', delivery: 'state' }) } });
+    expect([...store.get().state.keys()]).toEqual(['a', 'b']);
+    socket.say({ unsubscribed: { room: 'r', code: 'forbidden', reason: 'rights ended' } });
+    expect(store.get()).toMatchObject({ error: { code: 'forbidden' } });
+    expect([...store.get().state.keys()]).toEqual([]);
+  });
+
+  it('a bell that is put up again knows what holds, and what does not any more', async () => {
+    const client = await tab();
+    const socket = await open();
+    socket.connected([{ room: 'notifications', recovery: 'fresh' }]);
+    const say = (id: string, more = {}): void => socket.say({ event: { room: 'notifications', cursor: 'c1', event: event(id, { statekey: `notification/${id}`, delivery: 'state', ...more }) } });
+    const bell = notifications(client);
+    const news: string[] = [];
+    const watch = (): (() => void) => bell.onNew(({ id }) => news.push(id));
+    let stop = watch();
+    await settle();
+    say('a');
+    socket.say({ caughtUp: { room: 'notifications', cursor: 'c1' } });
+    say('b');
+    await settle();
+    expect(bell.get().items.map(({ id }) => id)).toEqual(['a', 'b']);
+    stop();
+    await vi.advanceTimersByTimeAsync(LINGER_MS);
+    say('a', { withdrawn: true });
+    await settle();
+    stop = watch();
+    expect(bell.get().items.map(({ id }) => id)).toEqual(['b']);
+    expect(news).toEqual(['b']);
+    const replayed: [string, boolean][] = [];
+    client.onNotification((push) => push.kind === 'value' && replayed.push([push.key, push.live]))();
+    expect(replayed).toEqual([['notification/b', false]]);
+    stop();
   });
 
   it('a command given while it is paused waits for its return', async () => {
@@ -289,5 +389,35 @@ describe('tabs that elect one of them', () => {
     next.say({ id: asked?.['id'], result: { data: 'once' } });
     for (let round = 0; round < 5; round += 1) await settle();
     expect(await answer).toBe('once');
+  });
+
+  it('show no notification that ended while nobody led', async () => {
+    const browser = new Browser();
+    vi.stubGlobal('navigator', { locks: browser.locks });
+    vi.stubGlobal('BroadcastChannel', browser.channels());
+    const openTab = async (name: string): Promise<RoomcastClient> => {
+      browser.owner = name;
+      const client = await tab();
+      for (let round = 0; round < 10; round += 1) await settle();
+      return client;
+    };
+    const say = (socket: FakeSocket, ...ids: string[]): void => {
+      socket.connected([{ room: 'notifications', recovery: 'fresh' }]);
+      for (const id of ids) socket.say({ event: { room: 'notifications', cursor: 'c1', event: event(id, { statekey: `notification/${id}`, delivery: 'state' }) } });
+      socket.say({ caughtUp: { room: 'notifications', cursor: 'c1' } });
+    };
+    await openTab('a');
+    const second = await openTab('b');
+    const bell = notifications(second);
+    const unwatch = bell.subscribe(() => undefined);
+    say(await open(), 'ended', 'holds');
+    for (let round = 0; round < 5; round += 1) await settle();
+    expect(bell.get().items.map(({ id }) => id)).toEqual(['ended', 'holds']);
+    browser.die('a');
+    for (let round = 0; round < 10; round += 1) await settle();
+    say(await open(), 'holds');
+    for (let round = 0; round < 5; round += 1) await settle();
+    expect(bell.get().items.map(({ id }) => id)).toEqual(['holds']);
+    unwatch();
   });
 });

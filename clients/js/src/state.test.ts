@@ -14,6 +14,20 @@ describe('state of a room', () => {
     expect(store.values.get('a')?.data).toBe('2');
   });
 
+  it('takes what other rights show of the same event', () => {
+    const store = new StateStore();
+    const rows: [CloudEvent, string][] = [
+      [value('1', 'a', { data: { name: 'Ada', salary: 1 } }), 'set'],
+      [value('1', 'a', { data: { name: 'Ada' } }), 'set'],
+      [value('1', 'a', { data: { name: 'Ada' } }), 'unchanged'],
+      [value('1', 'a', { data: { name: 'Ada' }, source: 't' }), 'set'],
+    ];
+    for (const [event, effect] of rows) {
+      expect(store.apply(event, 0)).toBe(effect);
+      expect(store.values.get('a')).toEqual(event);
+    }
+  });
+
   it('forgets withdrawn and expired keys', () => {
     const store = new StateStore();
     store.apply(value('1', 'a'), 0);

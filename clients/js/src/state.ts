@@ -23,7 +23,7 @@ export class StateStore {
 
   /**
    * Applies one state event. `now` is the server's time in milliseconds since the Unix epoch. A withdrawn key and a
-   * value that has expired are removed; the same event again changes nothing; a new key beyond `KEYS_MAX` is refused
+   * value that has expired are removed; the same event again changes nothing, unless other rights show more or less of it; a new key beyond `KEYS_MAX` is refused
    * as unchanged.
    */
   apply(event: CloudEvent, now: number): StateEffect {
@@ -33,7 +33,7 @@ export class StateStore {
     if (event.withdrawn === true) return this.#remove(key) ? 'withdrawn' : 'unchanged';
     const expiry = expiryOf(event);
     if (expiry !== undefined && expiry <= now) return this.#remove(key) ? 'expired' : 'unchanged';
-    if (before === undefined ? this.#values.size >= KEYS_MAX : before.id === event.id && before.source === event.source) return 'unchanged';
+    if (before === undefined ? this.#values.size >= KEYS_MAX : isSame(before, event)) return 'unchanged';
     this.#values.set(key, event);
     if (expiry === undefined) this.#expiry.delete(key);
     else this.#expiry.set(key, expiry);
@@ -64,6 +64,11 @@ export class StateStore {
     this.#expiry.delete(key);
     return this.#values.delete(key);
   }
+}
+
+/** The same event, with the same members. */
+export function isSame(a: CloudEvent, b: CloudEvent): boolean {
+  return a.id === b.id && a.source === b.source && JSON.stringify(a) === JSON.stringify(b);
 }
 
 /** When an event stops to hold, in milliseconds since the Unix epoch; undefined when never or unreadable. */

@@ -4,7 +4,7 @@
  */
 
 import { CLOSE_UNFIT, Follower, forbidden, type Followed } from './follow.js';
-import { isObject, type Json } from './frame.js';
+import { isObject, list, text, type Json } from './frame.js';
 
 /** A line and an event of a stream at most, in characters; more is no stream of ours. */
 const BUFFER_MAX = 4 << 20;
@@ -22,7 +22,7 @@ export class Stream extends Follower {
   protected override told(name: string, body: Json, id: number | undefined): void {
     if (name === 'connect') {
       this.#connectId = id;
-      this.token = typeof body['token'] === 'string' ? body['token'] : undefined;
+      this.token = text(body['token']);
       void this.#follow((body['rooms'] ?? []) as Followed[]);
     } else if (name === 'subscribe' || name === 'counters') {
       this.#gathering ??= setTimeout(() => void this.#follow(this.host.rooms()), GATHER_MS);
@@ -101,7 +101,7 @@ export class Stream extends Follower {
     const connected = frame['connected'];
     if (!isObject(connected)) return this.sayText(data);
     this.#connection = connected['connection'];
-    const rooms = [...(Array.isArray(connected['rooms']) ? connected['rooms'] : []), ...forbidden(refused)];
+    const rooms = [...list(connected['rooms']), ...forbidden(refused)];
     this.say({ id: this.#connectId, connected: { ...connected, rooms } });
   }
 }

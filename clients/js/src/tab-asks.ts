@@ -52,6 +52,13 @@ export class TabAsks {
     else asked?.fail(received(message.error));
   }
 
+  /** Nobody who may ask it is left. */
+  refuse(error: RoomcastError): void {
+    for (const { fail } of this.#asked.values()) fail(error);
+    this.#asked.clear();
+    this.#given.clear();
+  }
+
   /** Commands among them. */
   commands(): QueuedCommand[] {
     return [...this.#asked.values()].flatMap(({ method, args }): QueuedCommand[] => {

@@ -48,6 +48,11 @@ export class TabRooms {
     for (const sub of this.#subs.values()) this.#begin(sub);
   }
 
+  /** Nothing of what was told is this user's. */
+  forget(): void {
+    for (const sub of this.#subs.values()) sub.forget();
+  }
+
   paused(isPaused: boolean): void {
     this.#isPaused = isPaused;
     this.#again();

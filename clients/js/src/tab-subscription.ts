@@ -3,10 +3,11 @@
  * that takes over goes on where the one before stopped.
  */
 
-import type { CloudEvent, EventMap, EventOf } from './event.js';
+import type { CloudEvent, EventMap, EventOf, Reset } from './event.js';
 import { received, type ToHub, type ToTab } from './pipe.js';
 import type { RoomHandlers } from './room.js';
 import { Seen } from './seen.js';
+import { isSame } from './state.js';
 
 /** One of a tab's subscriptions. */
 export class TabSubscription {
@@ -17,7 +18,7 @@ export class TabSubscription {
   stood = false;
   /** Its owner wants nothing for now. */
   isHeld = false;
-  readonly #seen = new Seen();
+  #seen = new Seen();
   /** Keys told since it went on elsewhere; the others are gone. */
   #coming: Set<string> | undefined;
   readonly #call: (listener: () => void) => void;
@@ -73,9 +74,7 @@ export class TabSubscription {
         return this.#call(() => handlers.onCaughtUp?.());
       }
       case 'reset':
-        this.values.clear();
-        this.#coming = undefined;
-        return this.#call(() => handlers.onReset?.(message.reset));
+        return this.#reset(message.reset);
       case 'presence':
         return this.#call(() => handlers.onPresence?.(message.presence));
       case 'error':
@@ -85,12 +84,27 @@ export class TabSubscription {
     }
   }
 
+  /** Another user is signed in, or the same with other roles: nothing of what was told holds. */
+  forget(): void {
+    for (const key of this.values.keys()) this.#value({ key, event: undefined, gone: 'withdrawn', live: true });
+    this.#seen = new Seen();
+    this.#reset({ recovery: 'fresh', reason: 'user' });
+  }
+
+  #reset(reset: Reset): void {
+    this.values.clear();
+    // Until it has caught up there is no place to go on from.
+    this.cursor = this.#coming = undefined;
+    this.stood = false;
+    this.#call(() => this.handlers.onReset?.(reset));
+  }
+
   #value({ key, event, gone, live }: Pick<ToTab & { t: 'value' }, 'key' | 'event' | 'gone' | 'live'>): void {
     this.#coming?.add(key);
     const before = this.values.get(key);
-    if (event === undefined ? before === undefined : before !== undefined && before.id === event.id && before.source === event.source) return;
+    if (event === undefined ? before === undefined : before !== undefined && isSame(before, event)) return;
     if (event === undefined) this.values.delete(key);
     else this.values.set(key, event);
-    this.#call(() => this.handlers.onState?.({ key, event: event as EventOf<EventMap> | undefined, live, ...(gone === undefined ? {} : { gone }) }));
+    this.#call(() => this.handlers.onState?.({ key, event: event as EventOf<EventMap> | undefined, gone, live }));
   }
 }

@@ -10,7 +10,7 @@ import { offline, RoomcastError } from './error.js';
 import type { EventMap } from './event.js';
 import type { Json, Presence } from './frame.js';
 import { listenToPage } from './hints.js';
-import type { HistoryPage, Series, SeriesOptions, Snapshot } from './http.js';
+import { gatewayAt, type HistoryPage, type Series, type SeriesOptions, type Snapshot } from './http.js';
 import { received, sent, type HubOptions, type Method, type Pipe, type ToHub, type ToTab } from './pipe.js';
 import { holdLock, tabLock } from './locks.js';
 import { INITIAL, type ConnectionState } from './machine.js';
@@ -39,6 +39,8 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   readonly #asks = new TabAsks((message) => this.#say(message));
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   readonly #notes = new Set<(push: NotificationPush) => void>();
+  /** Notifications that hold, as the hub said them. */
+  readonly #noted = new Map<string, NotificationPush & { kind: 'value' }>();
   readonly #queueListeners = new Set<(commands: readonly QueuedCommand[]) => void>();
   #pipe: Pipe | undefined;
   #place: Serving | undefined;
@@ -49,6 +51,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   #isPaused = false;
   #unlisten: (() => void) | undefined;
   #turn = 0;
+  #hubState: ConnectionState | undefined;
 
   constructor(options: SharedOptions) {
     this.#options = options;
@@ -162,6 +165,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
 
   onNotification(listener: (push: NotificationPush) => void): () => void {
     this.#notes.add(listener);
+    for (const push of this.#noted.values()) this.#call(() => listener(push));
     this.#say({ t: 'notes' });
     return () => this.#notes.delete(listener);
   }
@@ -174,8 +178,6 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
     if (this.#options.onProblem !== undefined) this.#options.onProblem(problem);
     else if (!(problem instanceof RoomcastError)) console.error(problem);
   }
-
-  #hubState: ConnectionState | undefined;
 
   /** Finds where the connection lives, or makes it. */
   async #settle(): Promise<void> {
@@ -192,7 +194,13 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
       return;
     }
     const url = this.#url();
-    this.#key = keyOf(url, this.#token);
+    const key = keyOf(url, this.#token);
+    if (this.#key !== '' && this.#key !== key) {
+      this.#rooms.forget();
+      this.#forgetNotes();
+      if (!this.#key.startsWith(userOf(url, this.#token))) this.#asks.refuse(new RoomcastError('forbidden', 'Somebody else is signed in.'));
+    }
+    this.#key = key;
     const options: HubOptions = {
       url,
       ...(this.#options.name === undefined ? {} : { name: this.#options.name }),
@@ -224,6 +232,8 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
     pipe.onmessage = (message: ToTab) => this.#pipe === pipe && this.#hear(message);
     this.#say({ t: 'do', what: 'connect' });
     this.#rooms.begin();
+    // What does not hold any more this hub will not say: it says what does.
+    this.#forgetNotes();
     if (this.#notes.size > 0) this.#say({ t: 'notes' });
     this.#asks.giveAgain(this.#isPaused);
   }
@@ -247,8 +257,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
       case 'wantToken':
         return void this.#bring(message.id, message.reason);
       case 'note':
-        for (const listener of [...this.#notes]) this.#call(() => listener(message.push));
-        return;
+        return this.#note(message.push);
       case 'here':
         return;
       default:
@@ -267,6 +276,19 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
     } catch (thrown) {
       this.#say({ t: 'token', id, error: sent(thrown) });
     }
+  }
+
+  #note(push: NotificationPush): void {
+    if (push.kind === 'value') {
+      const name = `${push.room}\n${push.key}`;
+      if (push.event === undefined) this.#noted.delete(name);
+      else this.#noted.set(name, { ...push, live: false });
+    }
+    for (const listener of [...this.#notes]) this.#call(() => listener(push));
+  }
+
+  #forgetNotes(): void {
+    for (const push of this.#noted.values()) this.#note({ ...push, event: undefined });
   }
 
   #ask<T>(method: Method, ...args: unknown[]): Promise<T> {
@@ -311,14 +333,18 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   }
 
   #url(): string {
-    const url = this.#options.url ?? (globalThis as { location?: { origin: string } }).location?.origin;
-    if (url === undefined) throw new RoomcastError('unsupported', 'Outside a page the client needs `url`.');
-    return url.replace(/\/+$/, '');
+    return gatewayAt(this.#options.url);
   }
 }
 
 /** Who may share: the same gateway, issuer, tenant, user and roles. */
 function keyOf(url: string, token: string | undefined): string {
-  const { iss, tenant, sub, roles } = claimsOf(token);
-  return JSON.stringify([url, iss ?? '', tenant ?? '', sub ?? token ?? '', Array.isArray(roles) ? [...roles].sort() : []]);
+  const { roles } = claimsOf(token);
+  return userOf(url, token) + JSON.stringify(Array.isArray(roles) ? [...roles].sort() : []);
+}
+
+/** Whose token it is: the beginning of the key. */
+function userOf(url: string, token: string | undefined): string {
+  const { iss, tenant, sub } = claimsOf(token);
+  return JSON.stringify([url, iss ?? '', tenant ?? '', sub ?? token ?? '']);
 }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Subscription } from './api.js';
 import { Client, type ClientOptions } from './client.js';
 import { followQuery } from './follow.js';
 import { Lines } from './stream.js';
@@ -15,6 +16,7 @@ interface Asked {
 
 let asked: Asked[] = [];
 let client: Client;
+let subscription: Subscription;
 const statuses: string[] = [];
 const lines: string[] = [];
 
@@ -53,7 +55,7 @@ function make(options: ClientOptions = {}): void {
     const now = `${transport} ${status}`;
     if (statuses.at(-1) !== now) statuses.push(now);
   });
-  client.subscribe('r', { history: 0, onEvent: ({ id }, { live, recovered }) => lines.push(`${id}${live ? ' live' : ''}${recovered ? ' recovered' : ''}`), onError: ({ code }) => lines.push(code) });
+  subscription = client.subscribe('r', { history: 0, onEvent: ({ id }, { live, recovered }) => lines.push(`${id}${live ? ' live' : ''}${recovered ? ' recovered' : ''}`), onError: ({ code }) => lines.push(code) });
   client.connect();
 }
 const connected = (rooms: unknown[]): unknown => ({ connected: { connection: 'c1', user: 'u1', roles: [], epoch: 'e', pingSeconds: 25, status: 'ok', rooms } });
@@ -201,6 +203,38 @@ describe('ways', () => {
     await bare.say(connected([{ room: 'user.u1', recovery: 'fresh' }]));
     expect(client.connection.status).toBe('live');
     expect(lines).toContain('forbidden');
+  });
+
+  it('a room that was left for a while goes on from where it was left, whatever the stream said of it meanwhile', async () => {
+    make({ transports: ['sse'] });
+    await settle();
+    const sse = stream();
+    await last('/v1/sse').answer(sse.response);
+    await sse.say(connected([joined]), caughtUp('c1'), frame('1', 'c2'));
+    subscription.hold();
+    // Nobody hears it, and a minute later the gateway says that nothing is missing.
+    await sse.say(frame('2', 'c3'), caughtUp('c4'));
+    subscription.release();
+    await vi.advanceTimersByTimeAsync(20);
+    expect(last('/v1/sse').url.searchParams.getAll('cursor')).toEqual(['c2', 'c2']);
+    const next = stream();
+    await last('/v1/sse').answer(next.response);
+    await next.say(connected([joined]), frame('2', 'c3'), caughtUp('c4'));
+    expect(lines).toEqual(['1 live', '2 live recovered']);
+  });
+
+  it('a room that is left while a poll is held does not come back with its answer', async () => {
+    make({ transports: ['longpoll'] });
+    await settle();
+    await last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [], cursor: 'p1', more: false }));
+    await vi.advanceTimersByTimeAsync(300);
+    const held = last('/v1/poll');
+    expect(held.url.searchParams.get('wait')).toBe('25');
+    subscription.unsubscribe();
+    await held.answer(Response.json({ rooms: [joined], frames: [frame('1', 'c1')], cursor: 'p2', more: false }));
+    await vi.advanceTimersByTimeAsync(300);
+    expect(last('/v1/poll').url.searchParams.getAll('room')).toEqual([]);
+    expect(client.rooms()).toEqual([]);
   });
 
   it.each([

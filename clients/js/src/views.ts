@@ -144,10 +144,13 @@ export function roomStore(client: RoomcastClient, room: string): Store<RoomView>
       const subscription = client.subscribe(room, {
         history: 1,
         onState: ({ key, event }) => {
-          const into = coming ?? values;
-          if (event === undefined) into.delete(key);
-          else into.set(key, event as CloudEvent);
-          if (coming !== undefined) return;
+          if (event !== undefined) (coming ?? values).set(key, event as CloudEvent);
+          else {
+            // What is gone is not shown on, whatever is coming.
+            values.delete(key);
+            coming?.delete(key);
+          }
+          if (coming !== undefined && event !== undefined) return;
           standing.loaded ||= event !== undefined;
           cell.change(view);
         },
@@ -214,6 +217,11 @@ export function eventsStore<M extends EventMap = EventMap>(client: RoomcastClien
     let events: EventOf<M>[] = [];
     let standing = new Standing();
     const view = (): EventsView<M> => ({ ...standing.shown, events: events.slice(-limit).reverse() });
+    const clear = (): void => {
+      events = [];
+      standing = new Standing();
+      cell.set(view());
+    };
     const cell: Cell<EventsView<M>> = new Cell<EventsView<M>>(view(), () => {
       const subscription = client.subscribe<M>(room, {
         history,
@@ -226,6 +234,10 @@ export function eventsStore<M extends EventMap = EventMap>(client: RoomcastClien
           for (const listener of [...listeners]) listener(event, delivery);
         },
         onCaughtUp: () => standing.came() && cell.change(view),
+        onReset: ({ reason }) => {
+          // Past events are as good as before, but not for somebody else.
+          if (reason === 'user') clear();
+        },
         onError: (failure) => {
           standing.failed(failure);
           cell.change(view);
@@ -233,9 +245,7 @@ export function eventsStore<M extends EventMap = EventMap>(client: RoomcastClien
       });
       return alive(() => {
         subscription.unsubscribe();
-        events = [];
-        standing = new Standing();
-        cell.set(view());
+        clear();
       });
     });
     return {
@@ -341,9 +351,11 @@ function isWithin({ window }: Metric, { from, to }: SeriesOptions): boolean {
 /** Who is in a room. */
 export function presenceStore(client: RoomcastClient, room: string): Store<PresenceView> {
   return shared(client, ['presence', room], (alive) => {
-    const cell: Cell<PresenceView> = new Cell<PresenceView>({ loaded: false, error: undefined, users: [], total: 0 }, () => {
+    const nobody: PresenceView = { loaded: false, error: undefined, users: [], total: 0 };
+    const cell: Cell<PresenceView> = new Cell(nobody, () => {
       const subscription = client.subscribe(room, {
         history: 0,
+        onReset: ({ reason }) => reason === 'user' && cell.set(nobody),
         onPresence: ({ users, total }) => cell.set({ loaded: true, error: undefined, users, total }),
         onError: (error) => cell.set({ ...cell.get(), loaded: true, error }),
       });
