@@ -1,7 +1,7 @@
 //! Hands what rules say to ingest, one after the other, until each is stored.
 //!
 //! A notice comes here only after the state that made it is written, under an id that whoever works the shard next makes again. Ingest
-//! finds a repeat within its window; what was taken over from another's state is looked up first, because the window may be over.
+//! finds a repeat within its window; what was taken over from another's state, or is older than half of it, is looked up first.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,11 +19,14 @@ use tokio::task::JoinHandle;
 
 use crate::counters::Counters;
 use crate::engine::alert::{ALERT, Notice};
+use crate::publish::now_micros;
 
 /// How long ingest may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before a notice is tried again; doubles up to the maximum.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// An older notice is looked up before every ask: whoever asks may have slept, and ingest finds a repeat for twice as long.
+const OLD_MICROS: i64 = 60_000_000;
 /// Notices on their way here; the rest waits in the shard.
 const QUEUE_MAX: usize = 64;
 
@@ -149,7 +152,8 @@ impl Mouth {
     async fn say(&self, notice: &Notice, taken_over: bool, step: &Step) {
         let mut pause = AGAIN.0;
         loop {
-            if taken_over && self.is_stored(notice).await {
+            let old = now_micros().saturating_sub(notice.time_micros) > OLD_MICROS;
+            if (taken_over || old) && self.is_stored(notice).await {
                 self.counters.notified("before");
                 return;
             }
@@ -195,19 +199,26 @@ impl Mouth {
     fn body(&self, notice: &Notice) -> Option<String> {
         let data: serde_json::Value = serde_json::from_str(&notice.data).ok()?;
         let event = serde_json::json!({
-            "id": notice.id, "source": format!("roomcast://{}/rules", self.tenant), "type": ALERT,
+            "id": notice.id, "source": self.source(), "type": ALERT,
             "time": rfc3339(notice.time_micros), "priority": notice.priority.as_str(), DEDUP_ATTRIBUTE: notice.dedup,
             "data": data,
         });
         Some(event.to_string())
     }
 
-    /// Whether this is the newest that is stored of its line.
+    fn source(&self) -> String {
+        format!("roomcast://{}/rules", self.tenant)
+    }
+
+    /// Whether this, or what rules said later, is the newest that is stored of its line.
     async fn is_stored(&self, notice: &Notice) -> bool {
         let key = format!("{KEY_PREFIX}{}", notice.dedup);
         let subject = state(&self.tenant, &notice.room, &notice.audience, &key);
         let stored = self.jetstream.message(stream::STATE, At::Last(&subject)).await;
         let Ok(Some(message)) = stored else { return false };
-        View::parse(&message.payload).is_ok_and(|view| view.id == notice.id)
+        View::parse(&message.payload).is_ok_and(|view| {
+            let later = view.time_micros().is_some_and(|time| time > notice.time_micros);
+            view.id == notice.id || (later && view.source == self.source())
+        })
     }
 }

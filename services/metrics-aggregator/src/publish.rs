@@ -3,7 +3,9 @@
 //! Every publish compares the key's last position. An instance that slept and wakes with an old value loses the comparison, sees the
 //! newer value and drops its own.
 
-use std::collections::{HashMap, HashSet};
+mod keys;
+
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::HeaderMap;
@@ -11,7 +13,7 @@ use roomcast_chassis::jetstream::{
     ApiError, At, JetStream, LastMessages, Outgoing as Message, PublishError, Publisher, StoredMessage, code,
 };
 use roomcast_chassis::trace;
-use roomcast_proto::event::{StateEvent, View};
+use roomcast_proto::event::{StateEvent, View, micros_of_rfc3339};
 use roomcast_proto::ids::{Audience, Room, Tenant};
 use roomcast_proto::limits::{ROOM_KEYS_MAX, WITHDRAWN_TTL};
 use roomcast_proto::metric::{STATUS, UPDATED};
@@ -21,6 +23,8 @@ use serde::Deserialize;
 use crate::counters::Counters;
 use crate::engine::render::Outgoing;
 use crate::engine::shard::Known;
+
+use self::keys::{Keys, Last};
 
 /// How often a publish is tried; each waits a second for its acknowledgement.
 const ATTEMPTS: u32 = 5;
@@ -39,17 +43,6 @@ pub enum PublishFailed {
     Read(#[from] ApiError),
 }
 
-/// What is known of the last value of a key.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Last {
-    seq: u64,
-    revision: u64,
-    as_of: i64,
-    /// It is gone by then.
-    until: Option<i64>,
-    there: bool,
-}
-
 /// Publishes the values of one shard.
 #[derive(Debug)]
 pub struct Values {
@@ -57,9 +50,7 @@ pub struct Values {
     publisher: Publisher,
     tenant: Tenant,
     counters: Counters,
-    last: HashMap<String, Last>,
-    /// Keys of others in the rooms published to, at the time they were read.
-    room_keys: HashMap<Room, usize>,
+    keys: Keys,
 }
 
 #[derive(Deserialize, Default)]
@@ -79,8 +70,7 @@ impl Values {
             publisher,
             tenant,
             counters,
-            last: HashMap::new(),
-            room_keys: HashMap::new(),
+            keys: Keys::default(),
         }
     }
 
@@ -93,19 +83,15 @@ impl Values {
         let mut known = Vec::new();
         for room in rooms {
             let messages = self.room(room).await?;
-            let holding = messages
-                .iter()
-                .filter(|message| message.headers.get_last(header::WITHDRAWN).is_none());
-            self.room_keys.insert(room.clone(), holding.count());
             for message in messages {
+                let (last, kind) = stamp(&message);
+                self.keys.put(room, &message.subject, last);
                 let Some(placed) = parse_placed(&message.subject) else {
                     continue;
                 };
                 let Ok(audience) = Audience::parse(placed.audience) else {
                     continue;
                 };
-                let (last, kind) = stamp(&message);
-                self.last.insert(message.subject.clone(), last);
                 let ours = matches!(kind.as_str(), UPDATED | STATUS);
                 let target = targets.iter().any(|(r, a)| r == room && *a == audience);
                 let key = message
@@ -155,8 +141,7 @@ impl Values {
     /// [`PublishFailed`].
     pub async fn publish(&mut self, values: Vec<Outgoing>) -> Result<(), PublishFailed> {
         let now = now_micros();
-        self.last
-            .retain(|_, last| last.until.is_none_or(|until| until > now));
+        self.keys.forget(now);
         let mut rest = values;
         while !rest.is_empty() {
             // The same key twice: the later one waits for the earlier.
@@ -172,6 +157,7 @@ impl Values {
 
     async fn wave(&mut self, values: Vec<Outgoing>, now: i64) -> Result<(), PublishFailed> {
         let mut waiting: Vec<Outgoing> = values;
+        self.count_full(&waiting, now).await?;
         for attempt in 1..=ATTEMPTS {
             let mut sent = Vec::with_capacity(waiting.len());
             for value in waiting {
@@ -186,7 +172,7 @@ impl Values {
             let mut failed = None;
             for (subject, pending, value) in sent {
                 match pending.acknowledged().await {
-                    Ok(ack) => self.acknowledged(subject, &value, ack.seq, now),
+                    Ok(ack) => self.acknowledged(&subject, &value, ack.seq, now),
                     Err(error) if error.err_code() == Some(code::WRONG_LAST_SEQUENCE) => {
                         if self.newer(&subject, &value).await? {
                             self.counters.stale.inc();
@@ -214,14 +200,30 @@ impl Values {
         Err(PublishError::Client("another instance publishes the same keys".to_owned()).into())
     }
 
-    /// Whether the room has a place for the key.
+    /// Counts the keys of rooms anew that seem to have no place for a value: others may have dropped some. Nothing is under way then, so
+    /// what is read is all there is.
+    async fn count_full(&mut self, values: &[Outgoing], now: i64) -> Result<(), ApiError> {
+        for value in values {
+            let subject = subject::state(&self.tenant, &value.room, &value.audience, &value.key);
+            if self.has_place(&subject, value) || !self.keys.wants_count(&value.room, now) {
+                continue;
+            }
+            let messages = self.room(&value.room).await?;
+            let stored = messages
+                .iter()
+                .map(|message| (message.subject.as_str(), stamp(message).0));
+            self.keys.count(&value.room, stored, now);
+        }
+        Ok(())
+    }
+
+    fn has_place(&self, subject: &str, value: &Outgoing) -> bool {
+        value.body.is_none() || self.keys.admits(&value.room, subject, ROOM_KEYS_MAX)
+    }
+
+    /// Whether the room has a place for the key; counts where it has none.
     fn admits(&self, subject: &str, value: &Outgoing) -> bool {
-        let there = self.last.get(subject).is_some_and(|last| last.there);
-        let full = self
-            .room_keys
-            .get(&value.room)
-            .is_some_and(|count| *count >= ROOM_KEYS_MAX);
-        if value.body.is_some() && !there && full {
+        if !self.has_place(subject, value) {
             self.counters.keys_refused.inc();
             tracing::warn!(room = %value.room, "room {} holds {ROOM_KEYS_MAX} keys; a value is not published", value.room);
             return false;
@@ -229,7 +231,7 @@ impl Values {
         true
     }
 
-    fn acknowledged(&mut self, subject: String, value: &Outgoing, seq: u64, now: i64) {
+    fn acknowledged(&mut self, subject: &str, value: &Outgoing, seq: u64, now: i64) {
         self.counters.published.inc();
         let there = value.body.is_some();
         let withdrawn_until =
@@ -246,13 +248,7 @@ impl Values {
             until,
             there,
         };
-        let before = self.last.insert(subject, last).is_some_and(|last| last.there);
-        let count = self.room_keys.entry(value.room.clone()).or_default();
-        match (before, there) {
-            (false, true) => *count += 1,
-            (true, false) => *count = count.saturating_sub(1),
-            _ => {}
-        }
+        self.keys.put(&value.room, subject, last);
     }
 
     /// After a lost comparison: whether what is stored is newer than `value`.
@@ -262,8 +258,8 @@ impl Values {
             .as_ref()
             .map(|message| stamp(message).0)
             .unwrap_or_default();
-        self.last.insert(subject.to_owned(), last);
-        Ok(last.there && (last.revision > value.revision || last.as_of > value.as_of))
+        self.keys.put(&value.room, subject, last);
+        Ok(last.revision > value.revision || last.as_of > value.as_of)
     }
 
     fn message(&self, subject: &str, value: &Outgoing, now: i64) -> Message {
@@ -282,7 +278,7 @@ impl Values {
             data: body,
         };
         let mut headers = HeaderMap::new();
-        let expected = self.last.get(subject).map_or(0, |last| last.seq);
+        let expected = self.keys.seq(&value.room, subject);
         headers.insert(header::MSG_ID, id.as_str());
         headers.insert(
             header::EXPECTED_LAST_SUBJECT_SEQUENCE,
@@ -328,7 +324,8 @@ fn id(subject: &str, value: &Outgoing) -> String {
         .collect()
 }
 
-/// Position, revision and instant of a stored value, and its type.
+/// Position, revision and instant of a stored value, and its type. A withdrawn one has no data: its instant is the time of the event, and
+/// only of an event of ours, because others may say any.
 fn stamp(message: &StoredMessage) -> (Last, String) {
     let there = message.headers.get_last(header::WITHDRAWN).is_none() && !message.payload.is_empty();
     let view = View::parse(&message.payload).ok();
@@ -340,10 +337,17 @@ fn stamp(message: &StoredMessage) -> (Last, String) {
         .headers
         .get_last(header::EXPIRES)
         .and_then(|text| text.as_str().parse::<i64>().ok());
+    let withdrawn = view
+        .as_ref()
+        .filter(|view| !there && matches!(&*view.kind, UPDATED | STATUS));
+    let as_of = match withdrawn {
+        Some(view) => view.time_micros(),
+        None => micros_of_rfc3339(&stamp.as_of),
+    };
     let last = Last {
         seq: message.sequence,
         revision: stamp.revision,
-        as_of: roomcast_proto::event::micros_of_rfc3339(&stamp.as_of).unwrap_or(i64::MIN),
+        as_of: as_of.unwrap_or(i64::MIN),
         until: until.map(|millis| millis.saturating_mul(1_000)),
         there,
     };

@@ -18,6 +18,7 @@ mod rules;
 mod silences;
 mod streams;
 mod truth;
+mod values;
 mod windows;
 mod world;
 

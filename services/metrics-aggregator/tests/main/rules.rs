@@ -1,5 +1,17 @@
 //! What rules say, through kills.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use roomcast_chassis::jetstream::JetStream;
+use roomcast_chassis::metrics::Metrics;
+use roomcast_metrics_aggregator::counters::Counters;
+use roomcast_metrics_aggregator::engine::alert::Notice;
+use roomcast_metrics_aggregator::notify::Speaker;
+use roomcast_proto::event::{Priority, StateEvent};
+use roomcast_proto::ids::{Audience, Room};
+use roomcast_proto::subject::{header, state};
 use serde_json::json;
 
 use crate::ears::Ears;
@@ -74,4 +86,64 @@ async fn what_rules_say_is_said_once_through_kills() {
     let c = world.start("c", without);
     c.ready().await;
     assert_eq!(ingest.heard().len(), heard.len());
+}
+
+/// Each row: how old a notice is, what its line says by now, as (its id, who said it, seconds after it), and whether it is said. Who slept
+/// longer than ingest finds repeats said an old one again, over what is so by now.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_notice_is_not_said_over_a_later_one() {
+    let Some(world) = world().await else { return };
+    let ingest = Ears::listen(&world).await;
+    let jetstream = JetStream::new(world.nats.connect("agg").await, "core.JS.API");
+    let rules = format!("roomcast://{}/rules", world.tenant);
+    let (room, audience) = (Room::parse("bell").unwrap(), Audience::parse("staff").unwrap());
+    for (row, (age, line, said)) in [
+        (70, None, true),
+        (70, Some(("later", rules.as_str(), 5)), false),
+        (70, Some(("same", &rules, 0)), false),
+        (70, Some(("earlier", &rules, -5)), true),
+        (70, Some(("withdrawn", "roomcast://somebody", 5)), true),
+        // Ingest finds a repeat of this one.
+        (10, Some(("same", &rules, 0)), true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (dedup, key) = (format!("alert/a/{row}"), format!("notification/alert/a/{row}"));
+        let notice = Notice {
+            id: format!("{row}/same"),
+            dedup,
+            room: room.clone(),
+            audience: audience.clone(),
+            priority: Priority::High,
+            time_micros: now() - age * 1_000_000,
+            data: json!({ "title": "x", "state": "firing" }).to_string(),
+        };
+        if let Some((id, source, after)) = line {
+            let event = StateEvent {
+                id: &format!("{row}/{id}"),
+                source,
+                kind: "notification.alert",
+                time_micros: notice.time_micros + after * 1_000_000,
+                room: &room,
+                audience: &audience,
+                statekey: &key,
+                expires_micros: None,
+                data: Some(&notice.data),
+            };
+            let mut headers = HeaderMap::new();
+            headers.insert(header::KEY, format!("{key:?}").as_str());
+            let subject = state(&world.tenant, &room, &audience, &key);
+            let stored = world
+                .jetstream
+                .publish(subject, headers, event.to_json(), Duration::from_secs(2));
+            stored.await.unwrap();
+        }
+        let counters = Counters::new(&Metrics::new("test").unwrap()).unwrap();
+        let mut speaker = Speaker::start(jetstream.clone(), world.tenant.clone(), counters);
+        speaker.hand([&notice].into_iter(), &HashSet::new(), None);
+        let over = tokio::time::timeout(Duration::from_secs(30), speaker.said()).await;
+        assert_eq!(over.unwrap(), notice.id);
+        assert_eq!(ingest.heard().contains_key(&notice.id), said, "row {row}");
+    }
 }

@@ -69,9 +69,12 @@ impl Instance {
         }
     }
 
-    /// Whether there is anything to remember.
-    pub(super) fn is_kept(&self) -> bool {
-        self.phase != Phase::Quiet || self.samples.iter().any(|(_, number)| number.is_some())
+    /// Whether there is anything to remember. Of a group that the metric no longer has, `there`, counts and sums are 0 for ever, which
+    /// is nothing: else those that are gone take the places of those that come.
+    pub(super) fn is_kept(&self, there: bool) -> bool {
+        let zero = Decimal::from_count(0);
+        let tells = |number: Decimal| there || number != zero;
+        self.phase != Phase::Quiet || self.samples.iter().any(|(_, number)| number.is_some_and(tells))
     }
 
     /// Says that the notice of its firing was made.
@@ -85,18 +88,19 @@ impl Instance {
     pub(super) fn unsay(&mut self, now: i64) -> Option<i64> {
         match self.phase {
             Phase::Firing {
-                since,
-                ended,
-                said: true,
+                since, said: true, ..
             } => {
-                self.phase = Phase::Firing {
-                    since: now.max(since + 1),
-                    ended,
-                    said: false,
-                };
+                self.begin_again(now);
                 Some(since)
             }
             _ => None,
+        }
+    }
+
+    /// What fires does so as another episode, of which nothing is said yet.
+    pub(super) fn begin_again(&mut self, now: i64) {
+        if let Phase::Firing { since, said, .. } = &mut self.phase {
+            (*since, *said) = (now.max(*since + 1), false);
         }
     }
 

@@ -17,6 +17,7 @@ use super::codec::Corrupt;
 use super::decimal::Decimal;
 use super::fnv;
 use super::metric::Metric;
+use crate::definition::Definition;
 use crate::definition::rule::{Condition, Measure, NoData, Rule};
 use instance::{Heard, Instance, Outcome};
 use notice::Words;
@@ -135,19 +136,21 @@ fn digest(bytes: &[u8]) -> u64 {
 }
 
 impl Alerts {
-    /// The rules of a shard with what is stored of them. One that is stored and defined no longer ends what it has said.
+    /// The rules of a shard with what is stored of them. One that is stored and defined no longer ends what it has said. `metrics`: those
+    /// of the shard, and of which of them counting begins anew.
     ///
     /// # Errors
     /// [`Corrupt`], also where a chunk is not the one the head was written with.
     pub fn load(
         rules: Vec<Arc<Rule>>,
+        (metrics, fresh): (&[Metric], &BTreeSet<usize>),
         stored: &[StoredRule],
         chunks: &HashMap<String, Vec<u8>>,
         now: i64,
     ) -> Result<Self, Corrupt> {
         let mut watched = Vec::new();
-        let fresh = |rule: &Arc<Rule>| !stored.iter().any(|(name, _)| *name == rule.alert);
-        for rule in rules.iter().filter(|rule| fresh(rule)) {
+        let is_new = |rule: &Arc<Rule>| !stored.iter().any(|(name, _)| *name == rule.alert);
+        for rule in rules.iter().filter(|rule| is_new(rule)) {
             watched.push(Watched {
                 alert: rule.alert.clone(),
                 rule: Some(Arc::clone(rule)),
@@ -167,7 +170,14 @@ impl Alerts {
             };
             known.written = *sum;
             known.rule = rules.iter().find(|rule| rule.alert == *name).cloned();
-            known.settle(now);
+            let of = known.rule.as_ref().map(|rule| &rule.metric);
+            let place = metrics
+                .iter()
+                .position(|metric| Some(&metric.definition.name) == of);
+            known.settle(place.map(|place| &*metrics[place].definition), now);
+            if place.is_some_and(|place| fresh.contains(&place)) {
+                known.forget_samples();
+            }
             watched.push(known);
         }
         watched.sort_by(|a, b| a.alert.cmp(&b.alert));
@@ -276,32 +286,55 @@ impl Watched {
         self.instances.is_empty() && self.together.is_none() && self.waiting.is_empty()
     }
 
-    /// Ends what was said by a rule that is gone, or that speaks to others now.
-    fn settle(&mut self, now: i64) {
-        let target = self.rule.as_ref().map(|rule| &rule.notify);
-        let same = match (&self.target, target) {
-            (Some((room, audience)), Some(notify)) => *room == notify.room && *audience == notify.audience,
-            (None, Some(_)) => true,
-            (_, None) => false,
+    /// Ends what was said by a rule that is gone, or that speaks to others or of others now. `definition`: of the metric it looks at.
+    fn settle(&mut self, definition: Option<&Definition>, now: i64) {
+        let rule = self.rule.clone();
+        let stays = rule.as_ref().is_some_and(|rule| {
+            let notify = &rule.notify;
+            let same =
+                |(room, audience): &(Room, Audience)| *room == notify.room && *audience == notify.audience;
+            self.target.as_ref().is_none_or(same)
+        });
+        let together = rule.as_ref().is_some_and(|rule| rule.notify.together);
+        let looked_at = |group: &str| match (&rule, definition) {
+            (Some(rule), Some(definition)) => looks_at(rule, definition, group),
+            (Some(_), None) => true,
+            (None, _) => false,
         };
-        if let (false, Some((room, audience))) = (same, self.target.take()) {
+        if let Some((room, audience)) = self.target.clone() {
             let mut over = |of: &str, since: i64, renewed: u64| {
                 let notice = Notice::ended(&self.alert, of, (since, renewed), (&room, &audience), now);
                 self.waiting.push(notice);
+                self.dirty = true;
             };
-            if let Some(together) = self.together.take() {
-                over("", together.since, together.renewed + 1);
+            if let Some(ended) = self.together.take_if(|_| !stays || !together) {
+                over("", ended.since, ended.renewed + 1);
+                // Else the next that is said of all together bears the name of this one.
+                self.instances
+                    .values_mut()
+                    .for_each(|instance| instance.begin_again(now));
             }
             for (group, instance) in &mut self.instances {
-                if let Some(since) = instance.unsay(now) {
+                let ends = !stays || together || !looked_at(group);
+                if let Some(since) = ends.then(|| instance.unsay(now)).flatten() {
                     over(group, since, 1);
                 }
             }
+        }
+        if !stays {
+            self.target = None;
             self.dirty = true;
         }
-        if self.rule.is_none() {
-            self.instances.clear();
-            self.dirty = true;
+        let before = self.instances.len();
+        self.instances.retain(|group, _| looked_at(group));
+        self.dirty |= self.instances.len() != before;
+    }
+
+    /// Numbers of the past are of what its metric was.
+    fn forget_samples(&mut self) {
+        for instance in self.instances.values_mut() {
+            self.dirty |= !instance.samples.is_empty();
+            instance.samples.clear();
         }
     }
 
@@ -337,7 +370,7 @@ impl Watched {
                 self.say(rule, &group, &mut instance, outcome, &heard, silent, now);
             }
             self.dirty |= instance != before;
-            if instance.is_kept() {
+            if instance.is_kept(!is_grouped(rule, &metric.definition) || metric.group(&group).is_some()) {
                 self.instances.insert(group, instance);
             }
         }
@@ -349,7 +382,7 @@ impl Watched {
 
     /// The groups there are, and those that are remembered.
     fn groups(&self, rule: &Rule, metric: &Metric) -> BTreeSet<Arc<str>> {
-        if metric.definition.group_values == 0 || matches!(rule.when, Condition::Absent(_)) {
+        if !is_grouped(rule, &metric.definition) {
             return BTreeSet::from([GroupName::ALL.into()]);
         }
         let there = metric.groups.iter().map(|group| Arc::clone(&group.key));
@@ -454,6 +487,20 @@ impl Watched {
         self.target = Some((rule.notify.room.clone(), rule.notify.audience.clone()));
         self.together = (state == State::Firing).then_some(together);
         self.dirty = true;
+    }
+}
+
+/// Whether a rule looks at each group by itself.
+fn is_grouped(rule: &Rule, definition: &Definition) -> bool {
+    definition.group_values > 0 && !matches!(rule.when, Condition::Absent(_))
+}
+
+/// Whether a group of this name is one that a rule looks at: it has as many values as its metric is grouped by.
+fn looks_at(rule: &Rule, definition: &Definition, group: &str) -> bool {
+    let values = serde_json::from_str::<Vec<serde::de::IgnoredAny>>(group).map_or(0, |values| values.len());
+    match is_grouped(rule, definition) {
+        false => group == GroupName::ALL,
+        true => group == GroupName::OTHER || values == definition.group_values,
     }
 }
 

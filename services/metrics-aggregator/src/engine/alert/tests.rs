@@ -371,6 +371,145 @@ fn a_rule_that_changes_goes_on_and_one_that_goes_ends_its_line() {
     assert!(head.chunk_names(&[]).is_empty(), "nothing of it is left");
 }
 
+/// Groups that a metric counted once and has no longer took the places of those that came after them, for ever and over restarts.
+#[test]
+fn groups_that_are_gone_make_room_for_those_that_come() {
+    for (restarting, value) in [(false, "count()"), (true, "count()"), (false, "sum(data.x)")] {
+        let metric =
+            format!("value: {value}, group_by: [data.g], window: {{ tumbling: minute }}, lateness: 0s");
+        let mut desk = Desk::new(&metric, &["alert: a, when: 'change(m.value, 10s) >= 5'"]);
+        for round in 0..4 {
+            for group in 0..GROUPS_MAX {
+                for _ in 0..3 {
+                    desk.event(&format!("{{\"g\":\"{round}-{group}\",\"x\":1}}"));
+                }
+            }
+            desk.pass(12);
+            for group in 0..GROUPS_MAX {
+                desk.event(&format!("{{\"g\":\"{round}-{group}\",\"x\":5}}"));
+                (0..4).for_each(|_| desk.event(&format!("{{\"g\":\"{round}-{group}\",\"x\":1}}")));
+            }
+            desk.pass(12);
+            // Longer than any window is kept: nothing of them is left.
+            desk.now += 12 * 3_600 * SECOND;
+            desk.pass(15);
+            if restarting {
+                let same = desk.definitions.clone();
+                desk.restart(same);
+            }
+            let states: Vec<String> = desk.take().into_iter().map(|(_, state)| state).collect();
+            assert_eq!(states.len(), 2 * GROUPS_MAX, "{value}, round {round}: {states:?}");
+        }
+        assert_eq!(desk.shard.firing(), (0, 0), "{value}");
+        // While a group is there, 0 is a number as any other.
+        desk.event("{\"g\":\"z\",\"x\":0}");
+        desk.pass(1);
+        desk.now += 60 * SECOND;
+        desk.pass(12);
+        (0..6).for_each(|_| desk.event("{\"g\":\"z\",\"x\":1}"));
+        desk.pass(1);
+        let states: Vec<String> = desk.take().into_iter().map(|(_, state)| state).collect();
+        assert_eq!(states, ["firing"], "{value}");
+    }
+}
+
+/// Each row: what a metric is grouped by and what a rule on it says, before and after; which lines are over by that, and what is said of
+/// lines afterwards. A line that nobody ended said for ever that it fires.
+#[test]
+fn lines_that_a_rule_has_no_longer_are_over() {
+    type Row<'r> = [(&'r str, &'r str, bool); 2];
+    let (plain, by_one, by_two) = ("", "group_by: [data.g], ", "group_by: [data.g, data.h], ");
+    let (test, absent) = ("when: m > 10", "when: 'absent(m, 1m)'");
+    let rows: [(Row<'_>, &[&str], &[&str]); 8] = [
+        (
+            [(by_one, test, false), (by_one, test, true)],
+            &["a/b", "a/c"],
+            &["a firing"],
+        ),
+        (
+            [(by_one, test, true), (by_one, test, false)],
+            &["a"],
+            &["a/b firing", "a/c firing"],
+        ),
+        ([(plain, test, false), (plain, test, true)], &["a"], &["a firing"]),
+        ([(plain, test, true), (plain, test, false)], &["a"], &["a firing"]),
+        (
+            [(by_one, test, false), (plain, test, false)],
+            &["a/b", "a/c"],
+            &[],
+        ),
+        ([(plain, test, false), (by_one, test, false)], &["a"], &[]),
+        (
+            [(by_one, test, false), (by_two, test, false)],
+            &["a/b", "a/c"],
+            &[],
+        ),
+        (
+            [(by_one, test, false), (by_one, absent, false)],
+            &["a/b", "a/c"],
+            &[],
+        ),
+    ];
+    let parsed = |(groups, when, together): (&str, &str, bool)| {
+        let metric = format!("value: last(data.x), {groups}window: {{ total: true }}");
+        let mut definitions = parse(&metric, &[&format!("alert: a, {when}")]);
+        let mut rule = (*definitions.rules[0]).clone();
+        rule.notify.together = together;
+        definitions.rules = vec![Arc::new(rule)];
+        definitions
+    };
+    for ([before, after], over, said) in rows {
+        let mut desk = Desk::new(
+            "value: last(data.x), window: { total: true }",
+            &["alert: a, when: m > 10"],
+        );
+        desk.restart(parsed(before));
+        for group in ["b", "c"] {
+            desk.event(&format!("{{\"g\":\"{group}\",\"h\":1,\"x\":11}}"));
+        }
+        desk.pass(2);
+        desk.said.clear();
+        desk.restart(parsed(after));
+        let ended: Vec<String> = desk
+            .shard
+            .notices()
+            .map(|notice| {
+                assert!(notice.data.contains("resolved"), "{}", notice.data);
+                notice.dedup.replace("alert/", "")
+            })
+            .collect();
+        assert_eq!(ended, over, "{before:?} then {after:?}");
+        desk.speak();
+        desk.said.clear();
+        desk.pass(3);
+        let now: Vec<String> = desk
+            .said
+            .iter()
+            .map(|(_, line, state)| format!("{} {state}", line.replace("alert/", "")))
+            .collect();
+        assert_eq!(now, said, "{before:?} then {after:?}");
+        // And back: no id is used again, which `speak` looks at, and nothing is over that nobody said.
+        desk.restart(parsed(before));
+        let ended = desk.shard.notices().count();
+        assert_eq!(ended, said.len(), "{after:?} then {before:?}");
+        desk.pass(3);
+    }
+}
+
+/// Samples are of the metric as it was: of another one, which counts anew, nothing is said until there are some.
+#[test]
+fn a_change_is_told_of_numbers_of_the_same_metric() {
+    let rule = "alert: a, when: 'change(m.value, 10s) < -5'";
+    let mut desk = Desk::new(LAST, &[rule]);
+    desk.event("{\"x\":100}");
+    desk.pass(12);
+    assert_eq!(desk.take(), []);
+    desk.restart(parse("value: count(), window: { total: true }", &[rule]));
+    desk.event("{\"x\":100}");
+    desk.pass(12);
+    assert_eq!(desk.take(), []);
+}
+
 #[test]
 fn what_is_not_yet_stored_is_said_by_the_next() {
     let mut desk = Desk::new(LAST, &["alert: a, when: m > 10"]);

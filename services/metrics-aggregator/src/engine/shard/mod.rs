@@ -126,8 +126,6 @@ impl Shard {
             }
         };
         let as_of = head.as_of.max(now);
-        let none = HashMap::new();
-        let alerts = Alerts::load(rules, &head.rules, chunks.unwrap_or(&none), as_of)?;
         let generation = match head.stream.filter(|_| head.anew) {
             Some(created) => created.cast_unsigned(),
             None => head.generation,
@@ -163,6 +161,14 @@ impl Shard {
             }
             metrics.push(metric);
         }
+        let none = HashMap::new();
+        let alerts = Alerts::load(
+            rules,
+            (&metrics, &fresh),
+            &head.rules,
+            chunks.unwrap_or(&none),
+            as_of,
+        )?;
         for (stored, _) in &head.metrics {
             let kept = !head.anew
                 && metrics.iter().any(|metric| {
