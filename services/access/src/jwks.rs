@@ -23,7 +23,7 @@ pub const MISSED_MAX: usize = 4_096;
 pub struct Schedule {
     /// The least time between the beginnings of two fetches, whatever strangers send and whatever fails.
     pub interval_secs: u64,
-    /// How old keys become before they are fetched again; so long at most does a key that was taken back count.
+    /// How old keys become before they are fetched again; so long at most does a key that was taken back count, while fetches succeed.
     pub refresh_secs: u64,
 }
 
@@ -39,7 +39,7 @@ pub enum Hope {
 /// What a finished fetch meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fetched {
-    /// Other keys than before, or the first ones.
+    /// Other keys than before, or the first ones; or none any more, where the issuer says so ([`Endpoint::is_empty`]).
     Changed,
     /// The same keys.
     Same,
@@ -57,6 +57,8 @@ pub struct Endpoint(Arc<RwLock<State>>);
 struct State {
     schedule: Schedule,
     keys: Option<KeySet>,
+    /// Whether there ever was a key among them.
+    had_keys: bool,
     /// The answer the keys were read from.
     answer: Vec<u8>,
     changes: u64,
@@ -84,6 +86,7 @@ impl Endpoint {
         Self(Arc::new(RwLock::new(State {
             schedule,
             keys: None,
+            had_keys: false,
             answer: Vec::new(),
             changes: 0,
             began_at: None,
@@ -105,7 +108,9 @@ impl Endpoint {
         let mut state = self.write();
         let refresh = Duration::from_secs(state.schedule.refresh_secs);
         let aged = state.good_at.is_none_or(|at| now.saturating_sub(at) >= refresh);
-        let due = !state.under_way && state.rested(now) && (state.wanted || state.failed || aged);
+        // Of an issuer without keys nobody can come in: what it publishes next is not waited for longer than need be.
+        let wanting = state.wanted || state.failed || state.is_empty();
+        let due = !state.under_way && state.rested(now) && (wanting || aged);
         if due {
             state.under_way = true;
             state.wanted = false;
@@ -140,6 +145,7 @@ impl Endpoint {
                 if state.keys.is_some() && state.answer == bytes {
                     return Fetched::Same;
                 }
+                state.had_keys |= keys.count() > 0;
                 state.keys = Some(keys);
                 state.answer = bytes.to_vec();
                 state.changes += 1;
@@ -167,10 +173,16 @@ impl Endpoint {
         Hope::Soon
     }
 
-    /// Whether keys were fetched once.
+    /// Whether a key was fetched once.
     #[must_use]
     pub fn has_keys(&self) -> bool {
-        self.read().keys.is_some()
+        self.read().had_keys
+    }
+
+    /// Whether the issuer publishes no key, as far as is known: all that it had are taken back.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.read().is_empty()
     }
 
     /// How often the keys changed.
@@ -193,6 +205,11 @@ impl Endpoint {
 }
 
 impl State {
+    /// Whether the last good answer was a set without keys.
+    fn is_empty(&self) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.count() == 0)
+    }
+
     /// Whether the interval since the last beginning is over.
     fn rested(&self, now: Duration) -> bool {
         let interval = Duration::from_secs(self.schedule.interval_secs);

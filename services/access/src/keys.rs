@@ -178,7 +178,11 @@ impl KeySet {
     /// As [`KeySet::from_jwks`].
     pub fn from_file(text: &str, allow_hs: bool) -> Result<Self, KeysError> {
         let mut set = Self::default();
-        for (index, jwk) in elements(text)?.iter().enumerate() {
+        let list = elements(text)?;
+        if list.is_empty() {
+            return Err(wrong_count(0));
+        }
+        for (index, jwk) in list.iter().enumerate() {
             let read = jwk::read(jwk, allow_hs).and_then(|(kid, key)| set.add(kid, key));
             read.map_err(|flaw| KeysError::Key { index, flaw })?;
         }
@@ -187,9 +191,10 @@ impl KeySet {
 
     /// Reads what an issuer's endpoint answered. Public keys only, never a development key. Keys that are of no use here
     /// are left out, because issuers publish them for others to use (RFC 7517 §5): keys for encryption, other algorithms.
+    /// An empty list is a set as well: the issuer says that no key of it counts.
     ///
     /// # Errors
-    /// [`KeysError`]: not a JWKS, no key that can be used (with what is wrong with the first), a `kid` used twice.
+    /// [`KeysError`]: not a JWKS, keys of which none can be used (with what is wrong with the first), a `kid` used twice.
     pub fn from_endpoint(text: &str) -> Result<Self, KeysError> {
         let (mut set, mut first) = (Self::default(), None);
         for (index, jwk) in elements(text)?.iter().enumerate() {
@@ -223,7 +228,7 @@ impl KeySet {
         self.keys.contains_key(DEVELOPMENT_KID)
     }
 
-    /// How many keys there are; at least one.
+    /// How many keys there are; none only of an endpoint that publishes none.
     #[must_use]
     pub fn count(&self) -> usize {
         self.keys.len()
@@ -252,11 +257,12 @@ fn elements(text: &str) -> Result<Vec<Value>, KeysError> {
             "expected an object with a list `keys`".to_owned(),
         ));
     };
-    if list.is_empty() || list.len() > KEYS_MAX {
-        return Err(KeysError::Unreadable(format!(
-            "expected 1 to {KEYS_MAX} keys, found {}",
-            list.len()
-        )));
+    if list.len() > KEYS_MAX {
+        return Err(wrong_count(list.len()));
     }
     Ok(list)
+}
+
+fn wrong_count(found: usize) -> KeysError {
+    KeysError::Unreadable(format!("expected 1 to {KEYS_MAX} keys, found {found}"))
 }

@@ -182,7 +182,7 @@ impl Verifier {
             .any(|trust| matches!(&trust.keys, Keys::Fixed(keys) if keys.is_development()))
     }
 
-    /// Whether there is a key to check any token with.
+    /// Whether there is a key to check any token with, or was until its issuer took it back.
     #[must_use]
     pub fn has_keys(&self) -> bool {
         self.trusted.iter().any(|trust| match &trust.keys {

@@ -11,14 +11,13 @@ use roomcast_chassis::process::Failure;
 use roomcast_proto::accounts::API_IN_CORE;
 use roomcast_proto::subject::stream::AUDIT;
 
+use crate::span::Span;
 use crate::streams;
 use crate::terminal::{Colour, Stream, harmless, print};
 use chain::{Chains, Head, Verdict};
 
 /// One read of many entries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Entries of one read.
-const PAGE: usize = 500;
 
 /// Looks after the audit record.
 ///
@@ -37,7 +36,7 @@ enum Action {
     ///
     /// Entries of one process are numbered, and each holds the digest of the one before, so what was taken out or changed in the
     /// middle shows. Services log where their record stands every hour and at their end: with those logs, what was cut off or
-    /// written anew as a whole shows, too.
+    /// written anew as a whole shows, too. What the leader has and no replica gives makes the command fail: a part is never called whole.
     Verify(Verify),
 }
 
@@ -54,7 +53,7 @@ struct Verify {
 /// Does it.
 ///
 /// # Errors
-/// 65: a log cannot be read. 69: NATS cannot be used, or the record is not whole.
+/// 65: a log cannot be read. 69: NATS cannot be used or a part of the record cannot be read, or the record is not whole.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let Action::Verify(options) = options.action;
     let mut heads = Vec::new();
@@ -88,25 +87,21 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
 }
 
 async fn read(jetstream: &JetStream, heads: Vec<Head>) -> Result<Verdict, Failure> {
-    let failed = |error: roomcast_chassis::jetstream::ApiError| {
-        Failure::unavailable(format!("stream {AUDIT}: {error}"))
-    };
-    let info = jetstream.stream_info(AUDIT).await.map_err(failed)?;
+    let failed = |error: &dyn std::fmt::Display| Failure::unavailable(format!("stream {AUDIT}: {error}"));
+    let info = jetstream.stream_info(AUDIT).await;
+    let info = info.map_err(|error| failed(&error))?;
     let state = info
         .ok_or_else(|| Failure::unavailable(format!("stream {AUDIT} does not exist")))?
         .state;
     let mut chains = Chains::new(state.first_seq, heads);
-    let mut next = state.first_seq;
-    while next <= state.last_seq {
-        let batch = jetstream
-            .direct_batch(AUDIT, next, PAGE, None)
-            .await
-            .map_err(failed)?;
-        let Some(last) = batch.messages.last() else { break };
-        next = last.sequence + 1;
-        for message in &batch.messages {
+    let mut span = Span::new(jetstream, AUDIT, state.first_seq, state.last_seq);
+    loop {
+        let messages = span.page().await.map_err(|error| failed(&error))?;
+        if messages.is_empty() {
+            return Ok(chains.finish(state.last_seq));
+        }
+        for message in &messages {
             chains.follow(message.sequence, &message.subject, &message.payload);
         }
     }
-    Ok(chains.finish())
 }

@@ -23,6 +23,7 @@ mod replay;
 mod scenario;
 mod shop;
 mod simulate;
+mod span;
 mod streams;
 mod tail;
 mod tenant;

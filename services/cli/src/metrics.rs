@@ -17,11 +17,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::dev_env::{self, DevEnv};
+use crate::span::Span;
 use crate::terminal::{Colour, Stream, harmless, print, say};
 use crate::{check, duration, find, streams};
 
-/// Events read at once. 500 of the largest are 32 MB; usual ones 150 KB.
-const PAGE: usize = 500;
 /// Marks of a line of numbers, from the least to the greatest.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Values printed of a metric.
@@ -145,9 +144,10 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let begin = end.saturating_sub(i64::try_from(options.from.as_micros()).unwrap_or(i64::MAX));
     let unreadable = |error: ApiError| Failure::unavailable(format!("events cannot be read: {error}"));
     let began = Instant::now();
-    let found = first_since(&jetstream, begin).await.map_err(unreadable)?;
+    let found = since(&jetstream, begin).await.map_err(unreadable)?;
     let begin = found.as_ref().map_or(begin, |(_, oldest)| begin.max(*oldest));
-    let answer = fold(&options, &jetstream, found.map(|(seq, _)| seq), (begin, end)).await?;
+    let span = found.map(|((first, last), _)| Span::new(&jetstream, stream::EVENTS, first, last));
+    let answer = fold(&options, span, (begin, end)).await?;
     let took = began.elapsed();
     if options.json {
         print(&answer);
@@ -174,8 +174,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The first position that was stored at an instant or after it, and when the oldest event there is was stored.
-async fn first_since(jetstream: &JetStream, instant: i64) -> Result<Option<(u64, i64)>, ApiError> {
+/// The first position that was stored at an instant or after it and the last one, and when the oldest event there is was stored.
+async fn since(jetstream: &JetStream, instant: i64) -> Result<Option<((u64, u64), i64)>, ApiError> {
     let next = |from: u64| async move {
         let at = At::Next {
             from,
@@ -196,14 +196,13 @@ async fn first_since(jetstream: &JetStream, instant: i64) -> Result<Option<(u64,
             _ => high = middle,
         }
     }
-    Ok((low <= state.last_seq).then_some((low, oldest.time_micros)))
+    Ok((low <= state.last_seq).then_some(((low, state.last_seq), oldest.time_micros)))
 }
 
 /// Gives the events to the program that folds them; answers what it says.
 async fn fold(
     options: &TryOptions,
-    jetstream: &JetStream,
-    first: Option<u64>,
+    span: Option<Span<'_>>,
     (begin, end): (i64, i64),
 ) -> Result<String, Failure> {
     let program = find::service("roomcast-metrics-try")?;
@@ -221,7 +220,7 @@ async fn fold(
         .spawn()
         .map_err(|error| failed(&error))?;
     let input = child.stdin.take();
-    let feeding = feed(jetstream, first, end, input);
+    let feeding = feed(span, end, input);
     let (fed, output) = tokio::join!(feeding, child.wait_with_output());
     let output = output.map_err(|error| failed(&error))?;
     match output.status.code() {
@@ -238,34 +237,27 @@ async fn fold(
 
 /// Writes the events up to an instant, one a line.
 async fn feed(
-    jetstream: &JetStream,
-    first: Option<u64>,
+    span: Option<Span<'_>>,
     end: i64,
     input: Option<tokio::process::ChildStdin>,
 ) -> Result<(), String> {
-    let (Some(mut from), Some(mut input)) = (first, input) else {
+    let (Some(mut span), Some(mut input)) = (span, input) else {
         return Ok(());
     };
     loop {
-        let batch = jetstream.direct_batch(stream::EVENTS, from, PAGE, None).await;
-        let batch = batch.map_err(|error| error.to_string())?;
+        let page = span.page().await;
+        let messages = page.map_err(|error| format!("events cannot be read: {error}"))?;
         let mut text = String::new();
-        for message in batch
-            .messages
-            .iter()
-            .take_while(|message| message.time_micros <= end)
-        {
+        for message in messages.iter().take_while(|message| message.time_micros <= end) {
             text.extend(line(message));
         }
         input
             .write_all(text.as_bytes())
             .await
             .map_err(|error| error.to_string())?;
-        let Some(last) = batch.messages.last() else { break };
-        if batch.pending == 0 || last.time_micros > end {
+        if messages.last().is_none_or(|last| last.time_micros > end) {
             break;
         }
-        from = last.sequence + 1;
     }
     input.shutdown().await.map_err(|error| error.to_string())
 }

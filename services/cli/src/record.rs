@@ -1,26 +1,25 @@
 //! `roomcast record`: what was published, written to a file that `simulate --from` publishes again.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::io::{BufWriter, Error, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use roomcast_chassis::jetstream::{ApiError, At, JetStream, StoredMessage};
 use roomcast_chassis::process::Failure;
 use roomcast_proto::accounts::API_OUTSIDE_CORE;
-use roomcast_proto::event::View;
+use roomcast_proto::event::{View, rfc3339};
 use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::subject::{parse_placed, stream::EVENTS};
 
 use crate::dev_env::{self, DevEnv};
 use crate::duration::shown;
 use crate::simulate::now_micros;
+use crate::span::Span;
 use crate::streams::connect;
 use crate::terminal::say;
 
-/// Messages read at once.
-const BATCH: usize = 500;
 /// A question to NATS is answered within this.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -44,7 +43,7 @@ pub(crate) struct Options {
     /// Whose events.
     #[arg(long, value_name = "TENANT", default_value = "main")]
     tenant: String,
-    /// The file, which must not be there yet.
+    /// The file, which must not be there yet, and is there when all is written: until then FILE.part.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -107,59 +106,125 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     );
     let client = connect(&env.require(dev_env::NATS)?, Some((&user, &password))).await?;
     let jetstream = JetStream::new(client, API_OUTSIDE_CORE).with_timeout(CALL_TIMEOUT);
-    let path = options.out.display();
-    let failed = |error: std::io::Error| Failure::unavailable(format!("{path}: {error}"));
-    let mut file = BufWriter::new(File::create_new(&options.out).map_err(failed)?);
-    let events = record(&jetstream, &wanted, |event| {
-        file.write_all(event)?;
-        file.write_all(b"\n")
-    })
-    .await?;
-    file.flush().map_err(failed)?;
+    let mut part = Part::create(&options.out)?;
+    let recorded = record(&jetstream, &wanted, &mut part).await?;
+    part.keep(&options.out)?;
     say(&format!(
-        "{events} events of the last {} in {path}",
-        shown(options.since)
+        "{} events in {}{}",
+        recorded.events,
+        options.out.display(),
+        recorded.span(options.since, wanted.since_micros)
     ));
     Ok(())
 }
 
-/// Reads the stream from where the wanted events can begin to its present end; how many there were.
-async fn record(
-    jetstream: &JetStream,
-    wanted: &Wanted,
-    mut write: impl FnMut(&[u8]) -> std::io::Result<()>,
-) -> Result<u64, Failure> {
-    let unusable = |error: ApiError| Failure::unavailable(format!("the stream {EVENTS}: {error}"));
-    let info = jetstream.stream_info(EVENTS).await.map_err(unusable)?;
+/// The file while it is written, under another name; it goes away unless it is kept.
+struct Part {
+    file: BufWriter<File>,
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Part {
+    fn create(out: &Path) -> Result<Self, Failure> {
+        // Also a link to nowhere is there.
+        if out.symlink_metadata().is_ok() {
+            return Err(unwritable(out, &Error::from(ErrorKind::AlreadyExists)));
+        }
+        let mut path = out.as_os_str().to_owned();
+        path.push(".part");
+        let path = PathBuf::from(path);
+        // One that was left by a process that was killed is nobody's.
+        let file = File::create(&path).map_err(|error| unwritable(&path, &error))?;
+        Ok(Self {
+            file: BufWriter::new(file),
+            path,
+            kept: false,
+        })
+    }
+
+    fn line(&mut self, event: &[u8]) -> Result<(), Failure> {
+        let written = self.file.write_all(event);
+        written
+            .and_then(|()| self.file.write_all(b"\n"))
+            .map_err(|error| unwritable(&self.path, &error))
+    }
+
+    /// Gives it its name.
+    fn keep(mut self, out: &Path) -> Result<(), Failure> {
+        let whole = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
+        whole
+            .and_then(|()| std::fs::rename(&self.path, out))
+            .map_err(|error| unwritable(out, &error))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be taken away is written over by the next one.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn unwritable(path: &Path, error: &Error) -> Failure {
+    Failure::unavailable(format!("{}: {error}", path.display()))
+}
+
+/// What was recorded.
+#[derive(Debug, Default)]
+struct Recorded {
+    events: u64,
+    /// When the oldest message was stored that the stream still has; `None`: it has none.
+    begins_micros: Option<i64>,
+}
+
+impl Recorded {
+    /// Of which time it is: never of more than the stream has.
+    fn span(&self, since: Duration, since_micros: i64) -> String {
+        match self.begins_micros {
+            None => ": the stream is empty".to_owned(),
+            Some(begins) if begins > since_micros => {
+                format!(", since {}, where the stream begins", rfc3339(begins))
+            }
+            Some(_) => format!(", of the last {}", shown(since)),
+        }
+    }
+}
+
+/// Reads the stream from where the wanted events can begin to its present end.
+async fn record(jetstream: &JetStream, wanted: &Wanted, part: &mut Part) -> Result<Recorded, Failure> {
+    let unusable =
+        |error: &dyn std::fmt::Display| Failure::unavailable(format!("the stream {EVENTS}: {error}"));
+    let info = jetstream.stream_info(EVENTS).await;
     let state = info
+        .map_err(|error| unusable(&error))?
         .ok_or_else(|| Failure::unavailable(format!("there is no stream {EVENTS}")))?
         .state;
-    let (mut next, last) = (
-        beginning(jetstream, state.first_seq, state.last_seq, wanted.since_micros)
-            .await
-            .map_err(unusable)?,
-        state.last_seq,
-    );
-    let mut events = 0;
-    while next <= last {
-        let batch = jetstream
-            .direct_batch(EVENTS, next, BATCH, None)
-            .await
-            .map_err(unusable)?;
-        let Some(seen) = batch.messages.last().map(|message| message.sequence) else {
-            break;
-        };
-        for message in batch
-            .messages
+    let last = state.last_seq;
+    let first = beginning(jetstream, state.first_seq, last, wanted.since_micros).await;
+    let first = first.map_err(|error| unusable(&error))?;
+    let mut recorded = Recorded {
+        events: 0,
+        begins_micros: (state.messages > 0).then(|| state.first_ts.as_microsecond()),
+    };
+    let mut span = Span::new(jetstream, EVENTS, first, last);
+    loop {
+        let messages = span.page().await.map_err(|error| unusable(&error))?;
+        if messages.is_empty() {
+            return Ok(recorded);
+        }
+        for message in messages
             .iter()
             .filter(|message| message.sequence <= last && wanted.means(message))
         {
-            write(&message.payload).map_err(|error| Failure::unavailable(format!("the file: {error}")))?;
-            events += 1;
+            part.line(&message.payload)?;
+            recorded.events += 1;
         }
-        next = seen + 1;
     }
-    Ok(events)
 }
 
 /// The first position that was stored at an instant or later: no event is stored before it happens. Asks once per doubling of the stream.
@@ -185,6 +250,49 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+
+    #[test]
+    fn a_file_is_there_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("day.ndjson");
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        // Given up midway: nothing is left, and it can be done again.
+        let mut part = Part::create(&out).unwrap();
+        part.line(b"1").unwrap();
+        assert_eq!((names(), out.exists()), (1, false));
+        drop(part);
+        assert_eq!(names(), 0);
+        // Killed midway.
+        std::fs::write(folder.path().join("day.ndjson.part"), "11111\n22").unwrap();
+        let mut part = Part::create(&out).unwrap();
+        part.line(b"2").unwrap();
+        part.keep(&out).unwrap();
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "2\n");
+        assert_eq!(names(), 1);
+        // What is there stays.
+        assert!(Part::create(&out).is_err());
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "2\n");
+        assert_eq!(names(), 1);
+    }
+
+    #[test]
+    fn no_more_is_claimed_than_the_stream_has() {
+        let check = |begins_micros: Option<i64>, expected: &str| {
+            let recorded = Recorded {
+                events: 3,
+                begins_micros,
+            };
+            let span = recorded.span(Duration::from_secs(60), 60_000_000);
+            assert_eq!(span, expected, "{begins_micros:?}");
+        };
+        check(Some(0), ", of the last 60.00 s");
+        check(Some(60_000_000), ", of the last 60.00 s");
+        check(
+            Some(90_000_000),
+            ", since 1970-01-01T00:01:30Z, where the stream begins",
+        );
+        check(None, ": the stream is empty");
+    }
 
     #[test]
     fn events_are_chosen_by_tenant_room_and_their_own_time() {

@@ -43,7 +43,7 @@ pub struct Fetching {
 
 impl Trusted {
     /// Starts fetching, on the stage that finishes last but one; the process is ready when there is a key to check a token
-    /// with, and degraded while an issuer's keys cannot be fetched.
+    /// with, and degraded while an issuer's keys cannot be fetched or it publishes none.
     ///
     /// # Errors
     /// No certificates to trust (69); a metric that cannot be declared (70).
@@ -104,23 +104,100 @@ impl Fetching {
             (Fetched::Away, None) => ("unreachable", Some("no answer".to_owned())),
         };
         self.fetches.with_label_values(&[outcome]).inc();
-        let Some(wrong) = wrong else {
-            self.latch.ready();
-            if outcome == "changed" || self.failing {
-                tracing::info!(%issuer, "the keys of issuer {issuer} were fetched from {url}");
+        let was_failing = std::mem::replace(&mut self.failing, wrong.is_some());
+        let is_news = outcome == "changed" || was_failing != self.failing;
+        let words = match wrong {
+            None if self.published.endpoint.is_empty() => {
+                let words =
+                    format!("keys of issuer {issuer}: {url} publishes none, so its tokens are refused");
+                if is_news {
+                    tracing::warn!(%issuer, "{words}");
+                }
+                words
             }
-            self.failing = false;
-            return;
+            None => {
+                if is_news {
+                    tracing::info!(%issuer, "the keys of issuer {issuer} were fetched from {url}");
+                }
+                return self.latch.ready();
+            }
+            Some(wrong) => {
+                let words = format!("keys of issuer {issuer}: {url} {wrong}");
+                if is_news {
+                    tracing::warn!(%issuer, "{words}; those fetched before stay");
+                }
+                words
+            }
         };
-        let words = format!("keys of issuer {issuer}: {url} {wrong}");
-        if !self.failing {
-            tracing::warn!(%issuer, "{words}; those fetched before stay");
-        }
-        self.failing = true;
         if self.verifier.has_keys() {
             self.latch.degraded(words);
         } else {
             self.latch.not_ready(words);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Opts;
+    use roomcast_access::jwks::Schedule;
+    use roomcast_chassis::readiness::Readiness;
+
+    use super::*;
+
+    /// The public key of RFC 8037, appendix A.
+    const ONE: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    const NONE: &str = r#"{"keys":[]}"#;
+
+    /// What is told after each of several answers: whether the process is ready, and what an operator should know.
+    #[test]
+    fn keys_that_fail_and_keys_that_are_none_are_told_apart() {
+        #[track_caller]
+        fn check(answers: &[(&str, bool, &str)]) {
+            let readiness = Readiness::new();
+            let endpoint = Endpoint::new(Schedule {
+                interval_secs: 1,
+                refresh_secs: 1,
+            });
+            let mut fetching = Fetching {
+                verifier: Verifier::of("roomcast".to_owned()).fetching("i".to_owned(), endpoint.clone()),
+                fetcher: Fetcher::new(LIMITS, false).unwrap(),
+                fetches: IntCounterVec::new(Opts::new("fetches", "Fetches."), &["outcome"]).unwrap(),
+                latch: readiness.latch("keys 1", "not fetched yet"),
+                failing: false,
+                published: Published {
+                    issuer: "i".to_owned(),
+                    url: Url::parse("http://127.0.0.1/keys").unwrap(),
+                    endpoint,
+                },
+            };
+            for (second, (answer, ready, told)) in (0..).zip(answers) {
+                let now = Duration::from_secs(second);
+                assert!(fetching.published.endpoint.begin(now));
+                let fetched = fetching.published.endpoint.finish(now, Some(answer.as_bytes()));
+                fetching.tell(fetched, None);
+                let report = readiness.report();
+                let note = report.degraded.get("keys 1").map_or("", String::as_str);
+                assert_eq!(report.ready, *ready, "{answer}: {report:?}");
+                assert_eq!(note.is_empty(), told.is_empty(), "{answer}: {report:?}");
+                assert!(note.contains(told), "{answer}: {report:?}");
+            }
+        }
+        check(&[
+            ("<html>", false, ""),
+            (ONE, true, ""),
+            ("<html>", true, "not a JWKS"),
+        ]);
+        // Nobody ever came in: as long as there is no key, others serve.
+        check(&[(NONE, false, ""), (NONE, false, ""), (ONE, true, "")]);
+        // Taken back: tokens are refused here as everywhere, and not by silence.
+        check(&[
+            (ONE, true, ""),
+            (NONE, true, "publishes none"),
+            (NONE, true, "publishes none"),
+            ("<html>", true, "not a JWKS"),
+            (NONE, true, "publishes none"),
+            (ONE, true, ""),
+        ]);
     }
 }

@@ -71,7 +71,7 @@ impl IssuerSettings {
                     "ROOMCAST_JWKS_REFRESH_SECONDS",
                     600,
                     1..=86_400,
-                    "Seconds after which keys are fetched again: so long at most counts one that was taken back.",
+                    "Seconds after which keys are fetched again: so long at most counts one that was taken back, while fetches succeed.",
                 ),
             },
             one: None,

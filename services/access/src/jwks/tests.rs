@@ -148,10 +148,19 @@ fn what_is_remembered_of_strangers_is_bounded() {
 #[test]
 fn the_last_good_keys_outlive_a_bad_endpoint() {
     let endpoint = endpoint(&["a"]);
-    for (round, answer) in [None, Some(&b"<html>"[..]), Some(b"\xff"), Some(br#"{"keys":[]}"#)]
-        .into_iter()
-        .enumerate()
-    {
+    let bad = [
+        "<html>",
+        "",
+        "[]",
+        "{}",
+        r#"{"keys":null}"#,
+        r#"{"keys":{}}"#,
+        r#"{"keys":[1]}"#,
+        r#"{"keys":[{}]}"#,
+        r#"{"keys":[],"keys":[]}"#,
+    ];
+    let bad = bad.map(|answer| Some(answer.as_bytes()));
+    for (round, answer) in [None, Some(&b"\xff"[..])].into_iter().chain(bad).enumerate() {
         let now = 600 + 10 * u64::try_from(round).unwrap();
         assert!(endpoint.begin(at(now)), "tried again after each interval");
         let fetched = endpoint.finish(at(now + 3), answer);
@@ -175,10 +184,51 @@ fn a_key_that_was_taken_back_is_gone() {
     assert_eq!(endpoint.changes(), 2);
 }
 
+/// An issuer whose only key was stolen publishes an empty list: that is its word, and no fault of its address.
+#[test]
+fn the_last_key_can_be_taken_back() {
+    let endpoint = endpoint(&["a"]);
+    assert!(!endpoint.is_empty());
+    assert!(endpoint.begin(at(600)));
+    assert_eq!(endpoint.finish(at(600), Some(&jwks(&[]))), Fetched::Changed);
+    assert!(endpoint.key("a").is_none() && endpoint.is_empty());
+    assert!(endpoint.has_keys(), "there was one");
+    assert_eq!(
+        endpoint.changes(),
+        2,
+        "what was verified before is verified again"
+    );
+    // Its tokens are refused like those of any key that is not there.
+    assert_eq!(endpoint.missed("t"), Hope::Soon);
+    assert!(!endpoint.begin(at(609)) && endpoint.begin(at(610)));
+    assert_eq!(endpoint.finish(at(610), Some(&jwks(&[]))), Fetched::Same);
+    assert_eq!(endpoint.missed("t"), Hope::None);
+    // An address that fails then does not bring the key back.
+    assert!(
+        endpoint.begin(at(620)),
+        "asked after each interval, as long as there is none"
+    );
+    assert_eq!(endpoint.finish(at(623), None), Fetched::Away);
+    assert!(endpoint.key("a").is_none() && endpoint.is_empty());
+    assert!(endpoint.begin(at(630)));
+    assert_eq!(endpoint.finish(at(630), Some(&jwks(&["b"]))), Fetched::Changed);
+    assert!(endpoint.key("b").is_some() && !endpoint.is_empty());
+    assert!(!endpoint.begin(at(640)));
+}
+
+#[test]
+fn an_issuer_that_never_had_a_key_has_none() {
+    let endpoint = Endpoint::new(SCHEDULE);
+    assert!(endpoint.begin(at(0)));
+    assert_eq!(endpoint.finish(at(0), Some(&jwks(&[]))), Fetched::Changed);
+    assert!(!endpoint.has_keys() && endpoint.is_empty());
+    assert!(endpoint.begin(at(10)));
+}
+
 proptest! {
     /// Whatever happens in whatever order, two fetches do not begin within one interval.
     #[test]
-    fn fetches_keep_their_distance(steps in prop::collection::vec((0_u64..8, 0_u8..4), 1..200)) {
+    fn fetches_keep_their_distance(steps in prop::collection::vec((0_u64..8, 0_u8..5), 1..200)) {
         let endpoint = Endpoint::new(SCHEDULE);
         let (mut now, mut last) = (0, None::<u64>);
         for (pause, what) in steps {
@@ -187,6 +237,7 @@ proptest! {
                 0 => drop(endpoint.missed("t")),
                 1 => drop(endpoint.finish(at(now), None)),
                 2 => drop(endpoint.finish(at(now), Some(&jwks(&["a"])))),
+                3 => drop(endpoint.finish(at(now), Some(&jwks(&[])))),
                 _ => if endpoint.begin(at(now)) {
                     prop_assert!(last.is_none_or(|last| now - last >= 10));
                     last = Some(now);

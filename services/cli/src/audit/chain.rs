@@ -109,11 +109,7 @@ impl Chains {
             .replace(position)
             .filter(|before| before + 1 < position)
         {
-            self.find(format!(
-                "positions {} to {} of the stream are missing",
-                before + 1,
-                position - 1
-            ));
+            self.miss(before + 1, position - 1);
         }
         self.entries += 1;
         let Ok(Entry {
@@ -171,6 +167,10 @@ impl Chains {
         );
     }
 
+    fn miss(&mut self, from: u64, to: u64) {
+        self.find(format!("positions {from} to {to} of the stream are missing"));
+    }
+
     fn find(&mut self, finding: String) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);
@@ -179,8 +179,12 @@ impl Chains {
         }
     }
 
-    /// Everything was read.
-    pub(crate) fn finish(mut self) -> Verdict {
+    /// Everything was read. `last`: the newest position that the stream has had.
+    pub(crate) fn finish(mut self, last: u64) -> Verdict {
+        let read = self.position.unwrap_or_default();
+        if read < last {
+            self.miss(read + 1, last);
+        }
         let heads = std::mem::take(&mut self.heads);
         let aged = self.aged;
         for Head { life, number, .. } in heads {
@@ -238,11 +242,15 @@ mod tests {
     }
 
     fn verify(first: u64, messages: &[(u64, Vec<u8>)], heads: &str) -> Vec<String> {
+        verify_up_to(0, first, messages, heads)
+    }
+
+    fn verify_up_to(last: u64, first: u64, messages: &[(u64, Vec<u8>)], heads: &str) -> Vec<String> {
         let mut chains = Chains::new(first, Head::all_in(heads));
         for (position, body) in messages {
             chains.follow(*position, "audit.ingest.a", body);
         }
-        chains.finish().findings
+        chains.finish(last).findings
     }
 
     fn placed(from: u64, bodies: &[Vec<u8>]) -> Vec<(u64, Vec<u8>)> {
@@ -310,6 +318,25 @@ mod tests {
                 "entry 4 is missing",
             ],
         );
+    }
+
+    /// Entries at the end that were taken out, or that nobody has read: nothing after them shows it.
+    #[test]
+    fn the_end_of_the_stream_is_missed() {
+        let whole = life(LIFE, 6);
+        check(&verify_up_to(6, 1, &placed(1, &whole), ""), &[]);
+        // More has come since.
+        check(&verify_up_to(4, 1, &placed(1, &whole), ""), &[]);
+        check(
+            &verify_up_to(6, 1, &placed(1, &whole[..4]), ""),
+            &["positions 5 to 6 of the stream"],
+        );
+        check(&verify_up_to(6, 1, &[], ""), &["positions 1 to 6 of the stream"]);
+        check(&verify_up_to(6, 6, &[], ""), &["positions 6 to 6 of the stream"]);
+        // All of it has aged out; there never was anything.
+        check(&verify_up_to(6, 7, &[], ""), &[]);
+        check(&verify_up_to(0, 0, &[], ""), &[]);
+        check(&verify_up_to(0, 1, &[], ""), &[]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod conf;
 mod listed;
+mod next;
 mod reload;
 
 use std::io::Write;
@@ -20,11 +21,12 @@ use roomcast_proto::ids::{Room, Tenant, is_token};
 
 use crate::terminal::print;
 use conf::{Conf, Kind, NewUser};
+use next::Next;
 
 /// Adds and removes tenants, and exchanges their keys.
 ///
 /// Changes the configuration of nats-server (one that is generated, like deploy/nats/node.conf.example) and the policy; both are
-/// checked before either is written. Then the same configuration goes to every node, and counts when each has read it again
+/// checked before either is written, and keep their owners and rights; a link stays one. Then the same configuration goes to every node, and counts when each has read it again
 /// (`roomcast tenant reload`), which ends no connection that may stay. The services follow the policy by themselves; several tenants
 /// need ROOMCAST_CURSOR_KEYS.
 #[derive(Args, Debug)]
@@ -150,11 +152,11 @@ fn add(options: &Add) -> Result<(), Failure> {
     files.wrong_conf(pair.conf.add(&tenant, &users))?;
     let entry = listed::entry(&tenant, &users[0].public, &options.role);
     pair.policy = listed::with(&pair.policy, &entry).map_err(|why| files.wrong_policy(&why))?;
-    files.policy(&pair)?;
+    let next = files.next(&pair)?;
     for user in &users {
         files.keep_secret(&tenant, user)?;
     }
-    files.write(&pair, &format!(" {tenant}"))
+    files.place(next, &format!(" {tenant}"))
 }
 
 fn rotate(options: &Rotate) -> Result<(), Failure> {
@@ -164,7 +166,7 @@ fn rotate(options: &Rotate) -> Result<(), Failure> {
     if options.finish {
         let gone = files.wrong_conf(pair.conf.finish(&tenant, &name))?;
         files.unlist(&mut pair, &tenant, &[gone])?;
-        return files.write(&pair, "");
+        return files.place(files.next(&pair)?, "");
     }
     let key = KeyPair::new_user();
     let old = files.wrong_conf(pair.conf.rotate(&tenant, &name, &key.public_key()))?;
@@ -174,8 +176,9 @@ fn rotate(options: &Rotate) -> Result<(), Failure> {
     if was_listed && is_listed.is_none() {
         return Err(files.not_a_line(&tenant, &old));
     }
+    let next = files.next(&pair)?;
     files.keep_secret(&tenant, &NewUser::of(name, key, Kind::Backend)?)?;
-    files.write(&pair, "")
+    files.place(next, "")
 }
 
 fn remove(options: &Remove) -> Result<(), Failure> {
@@ -184,7 +187,7 @@ fn remove(options: &Remove) -> Result<(), Failure> {
     let mut pair = files.read()?;
     let gone = files.wrong_conf(pair.conf.remove(&tenant))?;
     files.unlist(&mut pair, &tenant, &gone)?;
-    files.write(&pair, "")
+    files.place(files.next(&pair)?, "")
 }
 
 fn tenant(name: &str) -> Result<Tenant, Failure> {
@@ -274,12 +277,19 @@ impl Files {
         ))
     }
 
-    /// Writes both files, each as a whole, and says what is to be done now. `tenant`: the one that servers have to know then.
-    fn write(&self, pair: &Pair, tenant: &str) -> Result<(), Failure> {
+    /// Both files as they are to be, written beside those that are there.
+    fn next(&self, pair: &Pair) -> Result<[Next; 2], Failure> {
         self.policy(pair)?;
+        let conf = Next::write(&self.conf, pair.conf.text())?;
+        Ok([conf, Next::write(&self.policy, &pair.policy)?])
+    }
+
+    /// Puts both in their places, and says what is to be done now. `tenant`: the one that servers have to know then.
+    fn place(&self, next: [Next; 2], tenant: &str) -> Result<(), Failure> {
+        for file in next {
+            file.place()?;
+        }
         let name = self.policy.display();
-        replace(&self.conf, pair.conf.text())?;
-        replace(&self.policy, &pair.policy)?;
         print(&format!(
             "{0} and {name} are written; now copy {0} to each node, and run: ROOMCAST_NATS_USER=sys ROOMCAST_NATS_PASSWORD=… roomcast \
              tenant reload{tenant} --nats URL,…",
@@ -287,23 +297,4 @@ impl Files {
         ));
         Ok(())
     }
-}
-
-/// Puts a file in the place of another at once, with the rights that the other has.
-fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
-    let mut next = path.as_os_str().to_owned();
-    next.push(".next");
-    let rights = std::fs::metadata(path).map_err(failed)?.permissions();
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&next)
-        .map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.set_permissions(rights).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    std::fs::rename(&next, path).map_err(failed)
 }

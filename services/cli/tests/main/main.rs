@@ -8,6 +8,7 @@
 )]
 
 mod dev;
+mod lagging;
 mod metrics;
 mod offline;
 mod replay;

@@ -1,5 +1,8 @@
 //! A tenant added, its key exchanged and the tenant removed on a running nats-server, while everybody else stays connected.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -14,6 +17,8 @@ use roomcast_proto::ids::Tenant;
 use crate::system::{ROOMCAST, complaint, repository, roomcast};
 
 const WITHIN: Duration = Duration::from_secs(30);
+/// Another user than whoever runs this.
+const NOBODY: u32 = 65_534;
 const POLICY: &str = "version: 1
 roles:
   desk: { permissions: [orders.publish] }
@@ -157,7 +162,7 @@ impl Server {
         let names = listed.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
         let name = names.into_iter().find(|name| !known.contains(name)).unwrap();
         let path = self.folder.path().join("keys").join(&name);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        let mode = std::fs::metadata(&path).unwrap().mode();
         assert_eq!(mode & 0o077, 0, "{name} is its owner's alone");
         (std::fs::read_to_string(&path).unwrap().trim().to_owned(), name)
     }
@@ -209,6 +214,12 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Whether other users' files can be made here.
+fn is_root() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::metadata(folder.path()).unwrap().uid() == 0
 }
 
 fn policy(folder: &Path) -> String {
@@ -372,6 +383,105 @@ fn what_cannot_be_done_is_said_and_changes_nothing() {
     );
     assert_eq!(std::fs::read_to_string(folder.join("nats.conf")).unwrap(), conf);
     assert_eq!(policy(folder), POLICY);
+}
+
+/// Services read these files as another user than the one who runs this, and by links as often as not.
+#[test]
+fn links_owners_and_rights_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let conf = std::fs::read_to_string(repository().join("deploy/nats/node.conf.example")).unwrap();
+    std::fs::create_dir(folder.join("etc")).unwrap();
+    let real = ["etc/nats-1.conf", "etc/policy-1.yaml"].map(|name| folder.join(name));
+    let links = ["nats.conf", "policy.yaml"].map(|name| folder.join(name));
+    std::fs::write(&real[0], &conf).unwrap();
+    std::fs::write(&real[1], POLICY).unwrap();
+    symlink("etc/nats-1.conf", &links[0]).unwrap();
+    symlink(&real[1], &links[1]).unwrap();
+    for file in &real {
+        std::fs::set_permissions(file, Permissions::from_mode(0o640)).unwrap();
+        if is_root() {
+            chown(file, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+    let seen = || {
+        real.each_ref().map(|file| {
+            let found = std::fs::symlink_metadata(file).unwrap();
+            (found.uid(), found.gid(), found.mode())
+        })
+    };
+    let before = seen();
+    // One that was left of a process that was killed.
+    std::fs::write(folder.join("etc/nats-1.conf.next"), "half of").unwrap();
+    tenant(folder, &["add", "acme", "--publisher", "erp", "--role", "desk"]);
+    assert_eq!(seen(), before);
+    for link in &links {
+        assert!(link.is_symlink(), "{}", link.display());
+    }
+    assert!(std::fs::read_to_string(&real[0]).unwrap().contains("acme"));
+    assert!(
+        std::fs::read_to_string(&real[1])
+            .unwrap()
+            .contains("nats: acme/U")
+    );
+    assert_eq!(std::fs::read_dir(folder.join("etc")).unwrap().count(), 2);
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 4, "and the secrets");
+    tenant(folder, &["remove", "acme"]);
+    assert_eq!(std::fs::read_to_string(&links[0]).unwrap(), conf);
+    assert_eq!(policy(folder), POLICY);
+}
+
+/// Who may write beside a file and not give another one to its owner would lock the services out of it.
+#[test]
+fn who_cannot_keep_the_owner_changes_nothing() {
+    if !is_root() {
+        eprintln!("SKIPPED: a file of somebody else can be made by root alone");
+        return;
+    }
+    // The other user may write into the folder, which alone is needed to put a file in the place of another.
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
+    let conf = std::fs::read_to_string(repository().join("deploy/nats/node.conf.example")).unwrap();
+    std::fs::write(folder.join("nats.conf"), &conf).unwrap();
+    std::fs::write(folder.join("policy.yaml"), POLICY).unwrap();
+    // The one is its own; the other is not, and nothing of either may change.
+    chown(folder.join("nats.conf"), Some(NOBODY), Some(NOBODY)).unwrap();
+    let ran = Command::new(ROOMCAST)
+        .current_dir(folder)
+        .args(["tenant", "add", "acme", "--publisher", "erp", "--role", "desk"])
+        .args([
+            "--conf",
+            "nats.conf",
+            "--policy",
+            "policy.yaml",
+            "--secrets",
+            "keys",
+        ])
+        .env("NO_COLOR", "1")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output();
+    let output = match ran {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("SKIPPED: {ROOMCAST} as another user: {error}");
+            return;
+        }
+    };
+    assert_eq!(output.status.code(), Some(69), "{}", complaint(&output));
+    let said = complaint(&output);
+    for words in [
+        "policy.yaml belongs to user 0 and group 0",
+        "nothing was changed",
+        "as root",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(std::fs::read_to_string(folder.join("nats.conf")).unwrap(), conf);
+    assert_eq!(policy(folder), POLICY);
+    let left = std::fs::read_dir(folder).unwrap().count();
+    assert_eq!(left, 2, "no file beside them, and no key without a use");
 }
 
 /// An entry that is not a line of its own is not rewritten: that is said, with the form it has to have, and both files stay as they are.

@@ -60,7 +60,7 @@ async fn a_key_counts_while_it_is_published() {
         Says::Status(500),
         Says::Status(302),
         Says::Body("<html>".to_owned()),
-        Says::Body(r#"{"keys":[]}"#.to_owned()),
+        Says::Body(r#"{"keys":{}}"#.to_owned()),
         Says::Bytes(10_000_000),
         Says::Silence,
     ] {
@@ -82,6 +82,17 @@ async fn a_key_counts_while_it_is_published() {
         ingest.context.readiness.report().degraded.is_empty()
     })
     .await;
+
+    // The last key taken back: the issuer's word, which the operator is told of.
+    jwks.say(Says::Body(r#"{"keys":[]}"#.to_owned()));
+    until(&ingest, &new_token, &[401]).await;
+    let report = ingest.context.readiness.report();
+    assert!(
+        report.ready && report.degraded["keys 1"].contains("publishes none"),
+        "{report:?}"
+    );
+    jwks.say(Says::Body(new.jwks()));
+    until(&ingest, &new_token, &[200]).await;
     for outcome in ["changed", "same", "status", "unusable", "too_large", "slow"] {
         let line = format!("roomcast_issuer_fetches_total{{outcome=\"{outcome}\"}}");
         assert!(ingest.metric(&line) >= 1.0, "{outcome}");

@@ -67,6 +67,7 @@ fn files_are_read_or_say_what_is_wrong() {
             "list.yaml",
             "- { issuer: a, keys_file: secret.json, allow_hs: true }\n- { issuer: b, jwks_url: 'https://b' }\n",
         ),
+        ("empty.json", r#"{"keys":[]}"#),
         ("silent.yaml", "- { issuer: a, keys_file: secret.json }\n"),
         ("plain.yaml", "- { issuer: b, jwks_url: 'http://b' }\n"),
         ("absent.yaml", "- { issuer: b, keys_file: nowhere.json }\n"),
@@ -95,6 +96,11 @@ fn files_are_read_or_say_what_is_wrong() {
     check(
         &[issuer, (KEYS_FILE, &path("short.json")), hs],
         Err("`k` must be a secret of 32 to 1024 bytes"),
+    );
+    // An address may publish no key; a file without any is a mistake.
+    check(
+        &[issuer, (KEYS_FILE, &path("empty.json"))],
+        Err("empty.json:1:1: not a JWKS: expected 1 to 64 keys, found 0"),
     );
     check(
         &[issuer, (KEYS_FILE, &path("nowhere.json"))],

@@ -416,7 +416,8 @@ fn an_endpoint_gives_its_usable_public_keys_only() {
     check(&[hs_jwk("hs", SECRET)], None);
     check(&[development], None);
     check(&[rsa_jwk(), rsa_jwk()], None);
-    check(&[], None);
+    // Not so a list without any: the issuer says that none counts.
+    check(&[], Some(0));
 }
 
 /// A key that comes and goes at an endpoint, seen by tokens.
@@ -451,5 +452,11 @@ fn fetched_keys_count_as_long_as_they_are_published() {
     answer(620, &[issuer.jwks()["keys"][0].clone()], Fetched::Changed);
     assert_eq!((verdict(&verifier, &ed), verifier.generation()), ("accepted", 2));
     assert_ne!(verdict(&verifier, &rs), "accepted");
+    // The last one as well: then nobody comes in by this issuer, and what was accepted is looked at again.
+    answer(1_220, &[], Fetched::Changed);
+    assert_eq!(
+        (verdict(&verifier, &ed), verifier.generation()),
+        ("unknown_key", 3)
+    );
     assert!(!verifier.is_development());
 }
