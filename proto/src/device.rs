@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 
 /// Devices of one user; one more takes the place of the one that was registered longest ago.
 pub const DEVICES_MAX: usize = 10;
+/// Devices of one user that are gone and remembered; one more takes the place of the one that went first.
+pub const GONE_MAX: usize = 20;
 /// Longest endpoint, bytes.
 pub const ENDPOINT_BYTES_MAX: usize = 1_024;
 /// Longest name of a device, bytes.
@@ -196,6 +198,20 @@ pub struct Shown {
 pub struct Devices {
     /// As they were registered.
     pub devices: Vec<Device>,
+    /// Those that were taken out before their time was over, as they went. A reader that does not know them reads the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<Gone>,
+}
+
+/// A device that was taken out. It is the user's still, and nothing is sent to it: whoever had the browser before does not get it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Its id.
+    pub device: String,
+    /// Unix milliseconds at which it was registered last.
+    pub at: i64,
+    /// Unix seconds until when it would have counted; an earlier registration by somebody else counts no longer than that.
+    pub until: i64,
 }
 
 /// One device as it is kept.
@@ -219,18 +235,49 @@ pub struct Device {
 impl Devices {
     /// Keeps a device; the one with its id goes, those whose time is over, and, where there are more than [`DEVICES_MAX`], the oldest.
     pub fn keep(&mut self, device: Device, now_secs: i64) {
-        self.forget(&device.device);
-        self.devices.retain(|kept| kept.until > now_secs);
+        self.devices.retain(|kept| kept.device != device.device);
+        self.gone.retain(|gone| gone.device != device.device);
+        self.sweep(now_secs);
         self.devices.push(device);
         let above = self.devices.len().saturating_sub(DEVICES_MAX);
-        self.devices.drain(..above);
+        let evicted: Vec<Device> = self.devices.drain(..above).collect();
+        self.remember(evicted, now_secs);
     }
 
-    /// Forgets a device; whether it was there.
-    pub fn forget(&mut self, device: &str) -> bool {
-        let before = self.devices.len();
-        self.devices.retain(|kept| kept.device != device);
-        self.devices.len() < before
+    /// Forgets a device but for whose it was; whether it was there.
+    pub fn forget(&mut self, device: &str, now_secs: i64) -> bool {
+        let forgotten: Vec<Device> = self
+            .devices
+            .extract_if(.., |kept| kept.device == device)
+            .collect();
+        let was_there = !forgotten.is_empty();
+        self.remember(forgotten, now_secs);
+        was_there
+    }
+
+    /// Takes out everything whose time is over.
+    pub fn sweep(&mut self, now_secs: i64) {
+        self.devices.retain(|device| device.until > now_secs);
+        self.gone.retain(|gone| gone.until > now_secs);
+    }
+
+    /// Unix seconds until when something of it is needed; `None`: there is nothing.
+    #[must_use]
+    pub fn until(&self) -> Option<i64> {
+        let devices = self.devices.iter().map(|device| device.until);
+        devices.chain(self.gone.iter().map(|gone| gone.until)).max()
+    }
+
+    fn remember(&mut self, devices: Vec<Device>, now_secs: i64) {
+        let gone = devices.into_iter().map(|device| Gone {
+            device: device.device,
+            at: device.at,
+            until: device.until,
+        });
+        self.gone.extend(gone);
+        self.gone.retain(|gone| gone.until > now_secs);
+        let above = self.gone.len().saturating_sub(GONE_MAX);
+        self.gone.drain(..above);
     }
 }
 
@@ -270,15 +317,59 @@ mod tests {
             [device(2, 200), device(99, 300)],
             "others are over"
         );
-        assert!(devices.forget(&device(2, 0).device) && !devices.forget("nothing"));
+        assert!(devices.forget(&device(2, 0).device, 150) && !devices.forget("nothing", 150));
         assert_eq!(devices.devices, [device(99, 300)]);
+    }
+
+    /// Whose it was outlives it: removed, or evicted by one more, until its time is over or it is registered again.
+    #[test]
+    fn what_is_gone_is_remembered_until_its_time_is_over() {
+        let ids = |devices: &Devices| -> Vec<String> {
+            devices.gone.iter().map(|gone| gone.device.clone()).collect()
+        };
+        let mut devices = Devices::default();
+        let text = serde_json::to_string(&devices).unwrap();
+        assert_eq!(text, r#"{"devices":[]}"#, "as it was before there were any");
+        assert_eq!(serde_json::from_str::<Devices>(&text).unwrap(), devices);
+        for n in 0..=DEVICES_MAX {
+            devices.keep(device(n, 100), 50);
+        }
+        let [evicted, removed] = [device(0, 100), device(1, 200)];
+        assert_eq!(ids(&devices), [evicted.device.clone()]);
+        devices.keep(removed.clone(), 50);
+        assert!(devices.forget(&removed.device, 50) && !devices.forget(&removed.device, 50));
+        assert_eq!(ids(&devices), [evicted.device.clone(), removed.device.clone()]);
+        let gone = &devices.gone[1];
+        assert_eq!((gone.at, gone.until), (removed.at, removed.until));
+        assert_eq!(devices.until(), Some(200));
+        let text = serde_json::to_string(&devices).unwrap();
+        assert_eq!(serde_json::from_str::<Devices>(&text).unwrap(), devices);
+        let kept = text.matches("https://push.example/").count();
+        assert_eq!(kept, devices.devices.len(), "no address of what is gone: {text}");
+        devices.keep(evicted, 50);
+        assert_eq!(ids(&devices), [removed.device.clone()], "registered again");
+        assert_eq!(devices.devices.len(), DEVICES_MAX);
+        devices.sweep(100);
+        assert_eq!((devices.devices.len(), devices.gone.len()), (0, 1));
+        devices.sweep(200);
+        assert_eq!((&devices, devices.until()), (&Devices::default(), None));
+        for n in 0..GONE_MAX + 2 {
+            devices.keep(device(n, 300), 200);
+            assert!(devices.forget(&device(n, 0).device, 200));
+        }
+        assert_eq!((devices.devices.len(), devices.gone.len()), (0, GONE_MAX));
+        assert_eq!(ids(&devices)[0], device(2, 0).device, "the newest");
+        devices.keep(device(0, 250), 200);
+        assert!(devices.forget(&device(0, 0).device, 250));
+        assert!(!ids(&devices).contains(&device(0, 0).device), "it was over");
     }
 
     #[test]
     fn a_full_record_fits_into_the_bucket() {
         let mut devices = Devices::default();
-        for n in 0..DEVICES_MAX {
+        for n in 0..DEVICES_MAX + GONE_MAX {
             let mut one = device(n, 1 << 40);
+            one.at = i64::MAX;
             one.subscription.endpoint = format!("{n:0>width$}", width = ENDPOINT_BYTES_MAX);
             one.device = one.subscription.device();
             one.name = Some("é".repeat(NAME_BYTES_MAX / 2));
@@ -286,6 +377,10 @@ mod tests {
             one.holder.roles = vec!["r".repeat(HOLDER_BYTES_MAX - used)];
             devices.keep(one, 0);
         }
+        assert_eq!(
+            (devices.devices.len(), devices.gone.len()),
+            (DEVICES_MAX, GONE_MAX)
+        );
         let bytes = serde_json::to_vec(&devices).unwrap().len();
         assert!(bytes < crate::stream::DEVICES_BYTES_MAX, "{bytes}");
     }

@@ -23,8 +23,8 @@ pub use service::{
     read_state_live_key, replay_key, series, series_heard, service, ticket_key,
 };
 pub use sink::{
-    SINKS_LEASE, SINKS_POSITION, SinkJob, SinkTarget, UNDELIVERED, devices_key, parse_devices_key,
-    undelivered,
+    DEVICES_ALL, SINKS_LEASE, SINKS_POSITION, SinkJob, SinkTarget, UNDELIVERED, devices_key,
+    parse_devices_key, undelivered,
 };
 
 use crate::ids::{Audience, Room, Tenant, escape, partition};

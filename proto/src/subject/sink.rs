@@ -7,6 +7,9 @@ pub const SINKS_LEASE: &str = "$KV.commands.CORE.sinks";
 /// `$KV.sinks.position`: up to where in `STATE` notifications have become jobs.
 pub const SINKS_POSITION: &str = "$KV.sinks.position";
 
+/// `$KV.devices.>`: the devices of all users.
+pub const DEVICES_ALL: &str = "$KV.devices.>";
+
 /// `$KV.devices.<tenant>.<user>`: the devices of one user. The user is escaped here.
 #[must_use]
 pub fn devices_key(tenant: &Tenant, user: &str) -> String {

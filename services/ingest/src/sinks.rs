@@ -16,6 +16,7 @@ mod plan;
 mod recipients;
 mod roster;
 mod term;
+mod verdict;
 mod waiting;
 
 use std::sync::Arc;

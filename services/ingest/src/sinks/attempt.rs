@@ -4,33 +4,28 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use roomcast_chassis::jetstream::{ACK_TIMEOUT, ApiError, At};
+use roomcast_chassis::jetstream::{ApiError, At};
 use roomcast_chassis::trace::{KeyValue, SpanKind, Step, Trail};
-use roomcast_proto::ascii_json;
 use roomcast_proto::device::Device;
 use roomcast_proto::readstate::ReadState;
-use roomcast_proto::subject::{
-    SinkJob, SinkTarget, UNDELIVERED, devices_key, header, read_state_key, stream, undelivered,
-};
+use roomcast_proto::subject::{SinkJob, SinkTarget, read_state_key, stream};
 use roomcast_sinks::attempt::{Next, Outcome, next};
 use roomcast_sinks::notice::Notice;
 use roomcast_sinks::send::{Hook, Push, Sent, WITHIN};
 
+use super::Shared;
 use super::recipients::Notification;
-use super::waiting::Job;
-use super::{Shared, devices};
+use super::verdict::{forget, keep_dead};
+use super::waiting::{Job, Verdict};
 use crate::key_value::KeyValueError;
 use crate::now_micros;
 
 /// What could not be begun, or not be brought to its end, is tried again after this.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Without an answer of NATS for longer than that nobody knows whether the rights in force are the newest.
 const UNSURE_AFTER: Duration = Duration::from_secs(2);
-/// Characters of a dead letter's explanation.
-const DETAIL_CHARS_MAX: usize = 200;
-
 /// How an attempt has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
     /// There will be no other; one of [`super::metrics::ENDS`].
     Over(&'static str),
@@ -38,10 +33,12 @@ pub(super) enum Ended {
     Again(Duration),
     /// Nothing was sent.
     NotBegun(Duration),
+    /// There will be no other, and what follows from that is tried again after this.
+    Decided(Verdict, Duration),
 }
 
-/// Nothing was sent, because NATS did not answer.
-struct Silent;
+/// NATS did not answer: nothing was sent, or nothing is known.
+pub(super) struct Silent;
 
 impl From<ApiError> for Silent {
     fn from(_: ApiError) -> Self {
@@ -92,30 +89,6 @@ pub(super) async fn attempt(
         }
     };
     (ended, None)
-}
-
-/// Gives a job up whose time was over before there was room for another attempt: its receiver hangs, and more comes than it lets go.
-///
-/// # Cancel safety
-/// Dropped, it may be a dead letter already.
-pub(super) async fn too_late(shared: &Shared, position: u64, job: &Job) -> Ended {
-    let (stream, at) = match &job.what.target {
-        SinkTarget::Webhook(_) => (stream::SINKS, position),
-        SinkTarget::Device { .. } => (stream::STATE, job.what.position),
-    };
-    let event = match shared.jetstream.message(stream, At::Sequence(at)).await {
-        Ok(Some(message)) => message.payload,
-        Ok(None) => return Ended::Over("superseded"),
-        Err(_) => return Ended::Again(AGAIN_AFTER),
-    };
-    let why = format!(
-        "it lets others wait for longer than they may; attempts: {}",
-        job.attempts
-    );
-    match keep_dead(shared, &job.what, &why, event).await {
-        true => Ended::Over("dead"),
-        false => Ended::Again(AGAIN_AFTER),
-    }
 }
 
 /// Whether an attempt begun now ends while the lease is surely held: nobody else sends the same.
@@ -282,61 +255,18 @@ async fn follow(shared: &Shared, job: &Job, device: Option<&Device>, sent: Sent,
             let Some(device) = device else {
                 return Ended::Over("gone");
             };
-            match forget(shared, &job.what, device).await {
+            let (user, at) = (device.holder.user.clone(), device.at);
+            match forget(shared, &job.what, &user, at).await {
                 Ok(()) => Ended::Over("gone"),
-                Err(_) => Ended::Again(AGAIN_AFTER),
+                Err(_) => Ended::Decided(Verdict::Forget { user, at }, AGAIN_AFTER),
             }
         }
         Next::GiveUp => {
             let why = format!("last answer: {}; attempts: {}", sent.label, job.attempts);
             match keep_dead(shared, &job.what, &why, event).await {
                 true => Ended::Over("dead"),
-                false => Ended::Again(AGAIN_AFTER),
+                false => Ended::Decided(Verdict::Dead(why), AGAIN_AFTER),
             }
-        }
-    }
-}
-
-async fn forget(shared: &Shared, job: &SinkJob, device: &Device) -> Result<(), KeyValueError> {
-    let key = devices_key(&job.tenant, &device.holder.user);
-    let now_secs = now_micros().div_euclid(1_000_000);
-    devices::forget(&shared.devices, &key, &device.device, device.at, now_secs).await
-}
-
-/// Keeps a dead letter, named by its job: kept twice within the stream's window, it is one. Whether it is kept.
-///
-/// # Cancel safety
-/// Dropped, it may be kept.
-pub(super) async fn keep_dead(shared: &Shared, job: &SinkJob, why: &str, event: Bytes) -> bool {
-    let origin = match &job.target {
-        SinkTarget::Webhook(name) => format!("webhook/{name}"),
-        SinkTarget::Device { user, device } => format!("push/{user}/{device}"),
-    };
-    let why: String = why.chars().take(DETAIL_CHARS_MAX).collect();
-    let source = Notice::read(&event)
-        .map(|notice| notice.source)
-        .unwrap_or_default();
-    let mut headers = HeaderMap::new();
-    headers.insert(header::MSG_ID, job.subject().as_str());
-    headers.insert(header::REASON, UNDELIVERED);
-    headers.insert(header::DETAIL, ascii_json(&why).as_str());
-    headers.insert(header::ORIGIN, ascii_json(&origin).as_str());
-    headers.insert(header::PUBLISHER, ascii_json(&source).as_str());
-    let kept = shared
-        .jetstream
-        .publish(undelivered(&job.tenant), headers, event, ACK_TIMEOUT)
-        .await;
-    match kept {
-        Ok(_) => {
-            // Of devices there may be thousands; they are counted.
-            if let SinkTarget::Webhook(name) = &job.target {
-                tracing::warn!(webhook = %name, tenant = %job.tenant, "webhook {name} was not told of a notification: {why}");
-            }
-            true
-        }
-        Err(error) => {
-            tracing::debug!(%error, "a dead letter is not kept yet: {error}");
-            false
         }
     }
 }

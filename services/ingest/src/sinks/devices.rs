@@ -105,7 +105,7 @@ fn shown(device: Device) -> Shown {
     }
 }
 
-/// Forgets a device of a record, unless it was registered again after `at_millis`.
+/// Forgets a device of a record but for whose it was, unless it was registered again after `at_millis`.
 ///
 /// # Errors
 /// [`KeyValueError`]: it may be there still.
@@ -121,7 +121,7 @@ pub(super) async fn forget(
             return Decision::Keep(());
         };
         let newer = |kept: &Device| kept.device == device && kept.at > at_millis;
-        if devices.devices.iter().any(newer) || !devices.forget(device) {
+        if devices.devices.iter().any(newer) || !devices.forget(device, now_secs) {
             return Decision::Keep(());
         }
         written(&devices, now_secs, ()).unwrap_or(Decision::Keep(()))
@@ -142,10 +142,11 @@ fn kept(value: Option<&Bytes>, device: &Device, now_secs: i64) -> Decision<Resul
     written(&devices, now_secs, Ok(registered)).unwrap_or_else(|refusal| Decision::Keep(Err(refusal)))
 }
 
-/// The record is kept until the last of its devices counts no more; an empty one for a moment, so that whoever follows the bucket sees it.
+/// The record is kept until the last of its devices counts no more, or would have; an empty one for a moment, so that whoever follows the bucket sees it.
 fn written<T>(devices: &Devices, now_secs: i64, outcome: T) -> Result<Decision<T>, Refusal> {
-    let until = devices.devices.iter().map(|device| device.until).max();
-    let left = until.map_or(DAY_SECS, |until| until.saturating_sub(now_secs).max(60));
+    let left = devices
+        .until()
+        .map_or(DAY_SECS, |until| until.saturating_sub(now_secs).max(60));
     let value = serde_json::to_vec(devices)
         .map_err(|_| Refusal::new(Code::Internal, "the devices cannot be written"))?;
     Ok(Decision::Set {

@@ -1,8 +1,8 @@
 //! All devices, in memory at the instance that sends: read from the bucket once and followed. Decides without clock and I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use roomcast_proto::device::{Device, Devices};
+use roomcast_proto::device::{Device, Devices, Gone};
 use roomcast_proto::ids::Tenant;
 
 /// Whose record: the tenant, and the user as one escaped token.
@@ -12,6 +12,8 @@ pub type Whose = (Tenant, String);
 #[derive(Debug, Default)]
 pub struct Roster {
     users: BTreeMap<Whose, Vec<Device>>,
+    /// Devices that were taken out of a user's record, and are nobody else's for that.
+    gone: HashMap<Whose, Vec<Gone>>,
     /// Who registered a device last, and when.
     last: HashMap<String, (i64, Whose)>,
 }
@@ -19,26 +21,30 @@ pub struct Roster {
 impl Roster {
     /// Puts a user's record in the place of the one before.
     pub fn put(&mut self, whose: Whose, record: Devices) {
-        for device in &record.devices {
-            let mine = (device.at, whose.clone());
-            match self.last.get_mut(&device.device) {
+        let devices = record.devices.iter().map(|device| (&device.device, device.at));
+        let gone = record.gone.iter().map(|gone| (&gone.device, gone.at));
+        let said: HashMap<&String, i64> = devices.chain(gone).collect();
+        for (device, at) in &said {
+            let mine = (*at, whose.clone());
+            match self.last.get_mut(*device) {
                 Some(last) if last.0 > mine.0 => {}
                 Some(last) => *last = mine,
                 None => {
-                    self.last.insert(device.device.clone(), mine);
+                    self.last.insert((*device).clone(), mine);
                 }
             }
         }
-        for gone in self.users.remove(&whose).unwrap_or_default() {
-            let still = record.devices.iter().any(|device| device.device == gone.device);
-            if !still
-                && self
-                    .last
-                    .get(&gone.device)
-                    .is_some_and(|(_, last)| *last == whose)
-            {
-                self.last.remove(&gone.device);
+        let devices = self.users.remove(&whose).unwrap_or_default();
+        let gone = self.gone.remove(&whose).unwrap_or_default();
+        let devices = devices.into_iter().map(|device| device.device);
+        for before in devices.chain(gone.into_iter().map(|gone| gone.device)) {
+            let last = self.last.get(&before);
+            if !said.contains_key(&before) && last.is_some_and(|(_, last)| *last == whose) {
+                self.last.remove(&before);
             }
+        }
+        if !record.gone.is_empty() {
+            self.gone.insert(whose.clone(), record.gone);
         }
         if !record.devices.is_empty() {
             self.users.insert(whose, record.devices);
@@ -47,17 +53,20 @@ impl Roster {
 
     /// Forgets devices whose time is over.
     pub fn sweep(&mut self, now_secs: i64) {
-        let over = |device: &Device| device.until <= now_secs;
-        let stale: Vec<Whose> = self
-            .users
-            .iter()
-            .filter(|(_, devices)| devices.iter().any(over))
-            .map(|(whose, _)| whose.clone())
-            .collect();
-        for whose in stale {
-            let mut devices = self.users.get(&whose).cloned().unwrap_or_default();
-            devices.retain(|device| !over(device));
-            self.put(whose, Devices { devices });
+        let users = self.users.iter();
+        let devices = users.filter(|(_, devices)| devices.iter().any(|device| device.until <= now_secs));
+        let gone = self.gone.iter();
+        let gone = gone.filter(|(_, gone)| gone.iter().any(|gone| gone.until <= now_secs));
+        let stale = devices
+            .map(|(whose, _)| whose)
+            .chain(gone.map(|(whose, _)| whose));
+        for whose in stale.cloned().collect::<BTreeSet<Whose>>() {
+            let mut record = Devices {
+                devices: self.users.get(&whose).cloned().unwrap_or_default(),
+                gone: self.gone.get(&whose).cloned().unwrap_or_default(),
+            };
+            record.sweep(now_secs);
+            self.put(whose, record);
         }
     }
 
@@ -138,7 +147,8 @@ pub(super) mod tests {
             .iter()
             .map(|(name, at, until)| device(name, user, *at, *until))
             .collect();
-        roster.put(whose(tenant, user), Devices { devices });
+        let gone = Vec::new();
+        roster.put(whose(tenant, user), Devices { devices, gone });
     }
 
     fn listed(roster: &Roster, tenant: &str, now: i64) -> Vec<String> {
@@ -179,6 +189,70 @@ pub(super) mod tests {
         // Who signed out and took it with them has nothing that could come back to somebody else.
         put(&mut roster, "main", "u1", &[]);
         assert_eq!(listed(&roster, "main", 0), [""; 0]);
+    }
+
+    /// Bob leaves a browser without unregistering it, Alice signs in there, and her device is taken out on the server alone. The page that
+    /// Bob opens elsewhere rewrites his record, with that browser in it as of old.
+    #[test]
+    fn a_browser_does_not_go_back_to_who_had_it_before() {
+        let bob = |more: &[(&str, i64)]| {
+            let devices = more.iter().map(|(name, at)| device(name, "bob", *at, 40));
+            (
+                "bob",
+                Devices {
+                    devices: devices.collect(),
+                    ..Devices::default()
+                },
+            )
+        };
+        let alice = |at: i64, until: i64| {
+            let mut record = Devices::default();
+            record.keep(device("a", "alice", at, until), 0);
+            ("alice", record)
+        };
+        let without = |(user, mut record): (&'static str, Devices)| {
+            assert!(record.forget("a", 0));
+            (user, record)
+        };
+        let (old, both) = (bob(&[("a", 1)]), bob(&[("a", 1), ("phone", 3)]));
+        let gone = without(alice(2, 50));
+        // What is put, in which order, and which devices count then.
+        let rows: [(&str, &[&(&str, Devices)], &[&str]); 6] = [
+            (
+                "as it happens",
+                &[&old, &alice(2, 50), &gone, &both],
+                &["bob.phone"],
+            ),
+            ("read anew", &[&gone, &both], &["bob.phone"]),
+            ("read anew, the other way round", &[&both, &gone], &["bob.phone"]),
+            ("from the beginning", &[&old, &gone], &[]),
+            ("put twice", &[&gone, &gone, &both], &["bob.phone"]),
+            (
+                "he signs in there again",
+                &[&old, &gone, &bob(&[("a", 4)])],
+                &["bob.a"],
+            ),
+        ];
+        for (name, puts, counting) in rows {
+            let mut roster = Roster::default();
+            for (user, record) in puts {
+                roster.put(whose("main", user), record.clone());
+            }
+            assert_eq!(listed(&roster, "main", 0), counting, "{name}");
+            let devices = roster.of(&whose("main", "alice")).count();
+            assert_eq!(devices, 0, "{name}: nothing is sent to what is gone");
+            // What is gone outlives everything that was registered before it, and goes then.
+            roster.sweep(40);
+            assert_eq!(listed(&roster, "main", 0), [""; 0], "{name}");
+            assert_eq!((roster.users(), roster.gone.len()), (0, 1), "{name}");
+            roster.sweep(50);
+            assert!(roster.last.is_empty() && roster.gone.is_empty(), "{name}");
+        }
+        let mut roster = Roster::default();
+        for (user, record) in [&old, &gone, &alice(5, 60), &both] {
+            roster.put(whose("main", user), record.clone());
+        }
+        assert_eq!(listed(&roster, "main", 0), ["alice.a", "bob.phone"], "hers again");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::roster::{Roster, Whose};
 use super::waiting::Waiting;
 use crate::now_micros;
 use attempts::Attempted;
+use devices::Progress;
 
 /// Messages read at once, and bytes, about.
 const READ_AT_ONCE: usize = 500;
@@ -48,6 +49,9 @@ pub(super) enum Stop {
     /// Another instance has written the position: this one's term is over, whatever it believes.
     #[error("another instance sends")]
     Another,
+    /// A replica that is asked for the devices is behind its leader.
+    #[error("not all devices can be read yet")]
+    Behind,
     /// NATS, or what it holds.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -66,7 +70,7 @@ pub(super) struct Term {
     /// Whether the position is what is stored; not after a write without an answer.
     sure: bool,
     roster: Roster,
-    devices_next: u64,
+    devices: Progress,
     waiting: Waiting,
     jobs_next: u64,
     attempts: JoinSet<Attempted>,
@@ -95,7 +99,7 @@ impl Term {
             revision: 0,
             sure: false,
             roster: Roster::default(),
-            devices_next: 1,
+            devices: Progress::default(),
             waiting: Waiting::default(),
             jobs_next: 1,
             attempts: JoinSet::new(),
@@ -174,7 +178,11 @@ impl Term {
     async fn turn(&mut self) -> Result<bool, Stop> {
         self.take_away().await;
         self.look().await?;
-        self.follow_devices().await?;
+        // What is planned asks for itself.
+        match self.devices.is_whole() {
+            true => self.follow_devices().await?,
+            false => self.read_all_devices().await?,
+        }
         self.drop_revoked().await;
         let read = self.read().await?;
         self.follow_jobs().await?;

@@ -42,6 +42,20 @@ impl Lane {
     }
 }
 
+/// What is decided of a job and could not be carried out yet. Nothing is sent for it any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It becomes a dead letter, for this reason.
+    Dead(String),
+    /// Its device is forgotten.
+    Forget {
+        /// Whose it is, as the token spells them.
+        user: String,
+        /// Unix milliseconds at which it was registered; registered again since, it is not forgotten.
+        at: i64,
+    },
+}
+
 /// A job and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
@@ -51,6 +65,8 @@ pub struct Job {
     pub since_micros: i64,
     /// Attempts that were made by this instance.
     pub attempts: u32,
+    /// What is left to do with it, where that is decided.
+    pub verdict: Option<Verdict>,
     lane: Lane,
     due: u64,
 }
@@ -121,6 +137,7 @@ impl Waiting {
             what,
             since_micros,
             attempts: 0,
+            verdict: None,
             lane,
             due: now,
         };
@@ -190,6 +207,14 @@ impl Waiting {
             queue.under_way -= 1;
             queue.put(position, job);
         }
+    }
+
+    /// It is decided what becomes of a job under way, and that could not be carried out: it is tried again at `due`.
+    pub fn decided(&mut self, position: u64, due: u64, verdict: Verdict) {
+        if let Some(job) = self.jobs.get_mut(&position) {
+            job.verdict = Some(verdict);
+        }
+        self.again(position, due, true);
     }
 
     /// An attempt has ended, and there will be no other. Whose job it was; `None`: there is none such.

@@ -5,6 +5,7 @@ mod hanging;
 mod kills;
 mod traces;
 mod transcript;
+mod verdicts;
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -84,7 +84,13 @@ fn roster(users: usize) -> Roster {
         // Names of which one begins with another.
         let user = format!("u{}", "-a".repeat(n % 3)) + &n.to_string();
         let devices = vec![device(&format!("d{n}"), &user, 0, i64::MAX)];
-        roster.put((Tenant::default(), user), Devices { devices });
+        roster.put(
+            (Tenant::default(), user),
+            Devices {
+                devices,
+                gone: Vec::new(),
+            },
+        );
     }
     roster
 }

@@ -9,6 +9,7 @@ use roomcast_proto::subject::{SinkJob, SinkTarget, stream};
 use tokio::task::{Id, JoinError};
 
 use super::super::attempt::{self, Ended};
+use super::super::verdict;
 use super::super::waiting::Lane;
 use super::{AGAIN_AFTER, LATE, Stop, Term, now_secs};
 use crate::now_micros;
@@ -72,7 +73,7 @@ impl Term {
 
     /// Begins as many as receivers let themselves be sent to.
     pub(super) fn begin_attempts(&mut self) {
-        if !self.shared.lease.is_held() {
+        if !self.shared.lease.is_held() || !self.devices.is_whole() {
             return;
         }
         let give_up = i64::try_from((self.shared.config.give_up + LATE).as_micros()).unwrap_or(i64::MAX);
@@ -80,8 +81,14 @@ impl Term {
             .waiting
             .overdue(now_micros().saturating_sub(give_up), self.now())
         {
-            let shared = Arc::clone(&self.shared);
-            let ending = async move { (attempt::too_late(&shared, position, &job).await, None) };
+            let (shared, life) = (Arc::clone(&self.shared), self.position.life.clone());
+            let ending = async move {
+                let ended = match job.verdict.clone() {
+                    Some(decided) => verdict::carry_out(&shared, position, &job, decided, &life).await,
+                    None => verdict::too_late(&shared, position, &job, &life).await,
+                };
+                (ended, None)
+            };
             self.spawn(position, ending);
         }
         while let Some((position, job)) = self.waiting.next(self.now()) {
@@ -90,7 +97,16 @@ impl Term {
                 self.device(&job.what),
                 self.position.life.clone(),
             );
-            let attempt = async move { attempt::attempt(&shared, position, &job, device, &life).await };
+            let attempt = async move {
+                // Its receiver has said no already.
+                match job.verdict.clone() {
+                    Some(decided) => {
+                        let ended = verdict::carry_out(&shared, position, &job, decided, &life).await;
+                        (ended, None)
+                    }
+                    None => attempt::attempt(&shared, position, &job, device, &life).await,
+                }
+            };
             self.spawn(position, attempt);
         }
         if self.waiting.is_held_up(self.now()) {
@@ -161,6 +177,7 @@ impl Term {
             }
             Ended::Again(pause) => self.waiting.again(position, due(pause), true),
             Ended::NotBegun(pause) => self.waiting.again(position, due(pause), false),
+            Ended::Decided(verdict, pause) => self.waiting.decided(position, due(pause), verdict),
         }
     }
 

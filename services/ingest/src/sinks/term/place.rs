@@ -7,8 +7,8 @@ use bytes::Bytes;
 use roomcast_chassis::jetstream::{ACK_TIMEOUT, ApiError, At, Outgoing, code};
 use roomcast_proto::subject::{SINKS_POSITION, header, stream};
 
-use super::super::attempt;
 use super::super::plan::{JOBS_MAX, Known, Planned, Position, plan};
+use super::super::verdict::keep_dead;
 use super::{LIFE_EVERY, POSITION_EVERY, Stop, Term, UNSURE_AFTER, WAITING_MAX};
 use crate::now_micros;
 use crate::queues::place::life;
@@ -74,6 +74,8 @@ impl Term {
         if read.is_empty() {
             return Ok(false);
         }
+        // After it, so that whoever registered before a notification was stored is told of it.
+        self.read_all_devices().await?;
         let in_force = self.shared.rights.now();
         let known = Known {
             config: &self.shared.config,
@@ -85,7 +87,7 @@ impl Term {
         let plan = plan(read, &self.position, known);
         for (job, event) in &plan.full {
             let why = "as much waits for it as may";
-            if !attempt::keep_dead(&self.shared, job, why, event.clone()).await {
+            if !keep_dead(&self.shared, job, why, event.clone()).await {
                 return Err(ApiError::Timeout.into());
             }
             self.shared.metrics.ended(&job.target, "dead");

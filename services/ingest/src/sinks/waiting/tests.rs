@@ -47,6 +47,30 @@ fn what_may_be_tried_for_the_longest_time_comes_first() {
     assert_eq!((waiting.shared, waiting.oldest_micros()), (0, None));
 }
 
+/// Both ways in which a job has its turn say what is decided of it.
+#[test]
+fn what_is_decided_of_a_job_stays_with_it() {
+    let mut waiting = Waiting::default();
+    add(&mut waiting, "a", 1, 2);
+    assert_eq!(positions(&mut waiting, 0), [1, 2]);
+    let forget = Verdict::Forget {
+        user: "u1".to_owned(),
+        at: 7,
+    };
+    let dead = Verdict::Dead("last answer: refused".to_owned());
+    waiting.decided(1, 50, forget.clone());
+    waiting.decided(2, 50, dead.clone());
+    assert_eq!(waiting.next(49), None);
+    assert_eq!(waiting.overdue(2, 50).unwrap().1.verdict, Some(forget));
+    for now in [50, 60] {
+        let (position, job) = waiting.next(now).unwrap();
+        assert_eq!((position, job.verdict.as_ref()), (2, Some(&dead)));
+        waiting.again(position, 60, true);
+    }
+    add(&mut waiting, "a", 3, 1);
+    assert_eq!(waiting.next(0).unwrap().1.verdict, None);
+}
+
 /// Adds `count` jobs of a webhook, the first at a position.
 fn add(waiting: &mut Waiting, name: &str, first: u64, count: u64) {
     for position in first..first + count {

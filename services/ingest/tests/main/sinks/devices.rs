@@ -2,10 +2,13 @@
 
 use roomcast_harness::eventually;
 use roomcast_harness::receiver::{Device, Receiver, Says};
+use roomcast_proto::stream::{Sizing, definitions};
+use roomcast_proto::subject::{devices_key, stream};
 use serde_json::{Value, json};
 
 use super::{Files, PATIENCE, POLICY, ask, notify, register, until_empty, until_ended};
-use crate::fixture::Ingest;
+use crate::fixture::{Ingest, JSON};
+use crate::process::Process;
 
 #[tokio::test]
 async fn devices_are_their_users_and_strange_ones_are_not_kept() {
@@ -176,4 +179,103 @@ async fn devices_that_are_gone_revoked_or_not_to_be_disturbed_are_let_be() {
     until_ended(&ingest, "push", "superseded", 1.0).await;
     receiver.say("/fine", Says::Status(201, ""));
     until_empty(&ingest).await;
+}
+
+/// The instance that sends goes, and another one, which reads all devices anew, tells of this event.
+async fn told_by_another(ingest: &Ingest, files: &Files, event: &Value) -> Process {
+    ingest.context.shutdown.request();
+    let path = files.path();
+    let another = Process::start(
+        &ingest.nats.url(),
+        ingest.dir(),
+        &[("ROOMCAST_SINKS_FILE", &path)],
+    )
+    .await;
+    let url = format!("{}/v1/events", another.url);
+    let token = ingest.token("desk");
+    let answer = ingest.http.post(&url, &token, JSON, event.to_string()).await;
+    assert_eq!(answer.unwrap().json()["status"], "stored");
+    another
+}
+
+/// Bob leaves a browser without unregistering it, and Alice signs in there. Her device is removed from afar, and the page that Bob opens on
+/// his phone rewrites his record: what he is told is shown on his phone alone, also by an instance that reads all of it anew.
+#[tokio::test]
+async fn a_browser_does_not_go_back_to_the_user_before() {
+    let receiver = Receiver::start().await;
+    let files = Files::new(&receiver, &[], "");
+    let Some(ingest) = files.start().await else {
+        return;
+    };
+    let gateway = ingest.nats.connect("gw").await;
+    let [browser, phone] = ["/browser", "/phone"].map(|path| Device::new(receiver.url(path)));
+    register(&gateway, "bob", "user", &browser).await;
+    let registered = register(&gateway, "alice", "user", &browser).await;
+    let body = json!({ "user": "alice", "device": registered["device"] });
+    assert_eq!(ask(&gateway, "devices.remove", body).await, json!({}));
+    let listed = ask(&gateway, "devices.list", json!({ "user": "alice" })).await;
+    assert_eq!(listed["devices"], json!([]));
+    register(&gateway, "bob", "user", &phone).await;
+    notify(&ingest, "user.bob", "all", "n1").await;
+    until_ended(&ingest, "push", "sent", 1.0).await;
+    until_empty(&ingest).await;
+    let told = || ["/browser", "/phone"].map(|path| receiver.received(path).len());
+    assert_eq!(told(), [0, 1]);
+    let event =
+        json!({ "type": "notification.late", "room": "user.bob", "id": "n2", "data": { "title": "t" } });
+    let another = told_by_another(&ingest, &files, &event).await;
+    eventually("the next one is told", PATIENCE, || async { told()[1] == 2 }).await;
+    until_empty(&ingest).await;
+    assert_eq!(told(), [0, 2]);
+    another.kill().await;
+}
+
+/// The bucket of devices is lost and made anew, with less in it than was read of it before; and its last record ends with its time.
+#[tokio::test]
+async fn all_devices_are_known_of_a_bucket_that_is_new_or_has_lost_its_end() {
+    let receiver = Receiver::start().await;
+    let files = Files::new(&receiver, &[], "");
+    let Some(ingest) = files.start().await else {
+        return;
+    };
+    let gateway = ingest.nats.connect("gw").await;
+    let admin = ingest.nats.connect("admin").await;
+    for path in ["/a", "/b", "/c"] {
+        register(&gateway, "u1", "user", &Device::new(receiver.url(path))).await;
+    }
+    notify(&ingest, "user.u1", "all", "n1").await;
+    until_ended(&ingest, "push", "sent", 3.0).await;
+    let subject = format!("$JS.API.STREAM.DELETE.{}", stream::DEVICES);
+    let answer = admin.request(subject, "".into()).await.unwrap();
+    assert!(!String::from_utf8_lossy(&answer.payload).contains("error"));
+    let definition = definitions(&Sizing::DEVELOPMENT)
+        .into_iter()
+        .find(|definition| definition.name == stream::DEVICES)
+        .unwrap();
+    ingest.streams.create_stream(&definition.config).await.unwrap();
+    register(&gateway, "u2", "user", &Device::new(receiver.url("/d"))).await;
+    notify(&ingest, "notifications", "all", "n2").await;
+    until_ended(&ingest, "push", "sent", 4.0).await;
+    until_empty(&ingest).await;
+    let told = || ["/a", "/b", "/c", "/d"].map(|path| receiver.received(path).len());
+    assert_eq!(told(), [1, 1, 1, 1]);
+
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-TTL", "1s");
+    let key = devices_key(&roomcast_proto::ids::Tenant::default(), "u3");
+    let kept = admin
+        .request_with_headers(key.clone(), headers, r#"{"devices":[]}"#.into())
+        .await
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&kept.payload).contains("error"));
+    eventually("the last record is over", PATIENCE, || async {
+        let stored = ingest.stored(stream::DEVICES).await;
+        stored.iter().all(|message| message.subject != key)
+    })
+    .await;
+    let event =
+        json!({ "type": "notification.late", "room": "notifications", "id": "n3", "data": { "title": "t" } });
+    let another = told_by_another(&ingest, &files, &event).await;
+    eventually("the next one is told", PATIENCE, || async { told()[3] == 2 }).await;
+    another.kill().await;
 }
