@@ -41,6 +41,12 @@ impl AudienceSet {
         self.0 & (1 << audience.0) != 0
     }
 
+    /// Whether the holder of `other` sees nothing that the holder of this set does not.
+    #[must_use]
+    pub const fn holds_all_of(self, other: Self) -> bool {
+        self.union(other).0 == self.0
+    }
+
     /// Whether two holders see at least one audience in common (always, as long as both hold `all`).
     #[must_use]
     pub const fn intersects(self, other: Self) -> bool {

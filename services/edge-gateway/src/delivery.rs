@@ -105,6 +105,8 @@ struct Forms {
     protobuf: OnceLock<Bytes>,
     /// The same without a cursor.
     bare: OnceLock<Arc<Delivery>>,
+    /// Its withdrawal, for those who may not see it any more.
+    withdrawal: OnceLock<Option<Arc<Delivery>>>,
     /// The complete server-sent event.
     sse: OnceLock<Bytes>,
     /// Frames with something taken out.
@@ -117,6 +119,7 @@ impl Forms {
             meter,
             protobuf: OnceLock::new(),
             bare: OnceLock::new(),
+            withdrawal: OnceLock::new(),
             sse: OnceLock::new(),
             redacted: Mutex::default(),
         })
@@ -129,6 +132,8 @@ impl Forms {
             .flat_map(|(_, made)| made)
             .map(|made| made.cost_bytes());
         let bare = self.bare.get().map_or(0, |bare| bare.cost_bytes());
+        let withdrawal = self.withdrawal.get().and_then(Option::as_ref);
+        let bare = bare + withdrawal.map_or(0, |made| made.cost_bytes());
         let frames = [&self.protobuf, &self.sse].map(|frame| frame.get().map_or(0, Bytes::len));
         frames.iter().sum::<usize>() + bare + redacted.sum::<usize>()
     }
@@ -215,9 +220,18 @@ impl Delivery {
         moved
     }
 
-    /// The withdrawal of this value, without a cursor, for somebody who may not see it any more. `None`: it is no value.
+    /// The withdrawal of this value, without a cursor, for those who may not see it any more; made once. `None`: it is no value.
     #[must_use]
-    pub fn withdrawal(&self) -> Option<Self> {
+    pub fn withdrawal(&self) -> Option<Arc<Self>> {
+        let made = self.forms().withdrawal.get_or_init(|| {
+            let made = self.withdrawn().map(Arc::new);
+            self.meter.add(made.as_ref().map_or(0, |made| made.cost_bytes()));
+            made
+        });
+        made.clone()
+    }
+
+    fn withdrawn(&self) -> Option<Self> {
         const DATA: [&str; 5] = [
             "data",
             "data_base64",

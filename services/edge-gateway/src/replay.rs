@@ -17,8 +17,6 @@ pub struct Known {
     pub first_seq: u64,
     /// From here on every state value is younger than withdrawn ones are kept.
     pub first_rev: u64,
-    /// Positions of values that were lost and given again, first and last: whoever stands at one of them may have seen other values.
-    pub lost_revs: Option<(u64, u64)>,
     /// From here on the room's events are in the ring.
     pub ring_from: u64,
     /// From and to: a part of the stream that was read for this room just now.
@@ -54,12 +52,6 @@ pub fn plan(from: Option<Cursor>, known: &Known) -> Plan {
         return Plan::Incomplete(Gap::Epoch);
     }
     let Position { seq, rev } = from.position;
-    if known
-        .lost_revs
-        .is_some_and(|(first, last)| (first..=last).contains(&rev))
-    {
-        return Plan::Incomplete(Gap::Epoch);
-    }
     if seq > known.head.seq || rev > known.head.rev {
         return Plan::Ahead;
     }
@@ -126,7 +118,6 @@ mod tests {
             scan_max: 50_000,
             first_seq: 1_000,
             first_rev: 200,
-            lost_revs: None,
             ring_from: 90_000,
             read: None,
             unread_before: None,
@@ -156,11 +147,7 @@ mod tests {
             read: Some((from, to)),
             ..k
         };
-        let lost = Known {
-            lost_revs: Some((401, 600)),
-            ..k
-        };
-        let rows: [(Option<Cursor>, Known, Plan); 31] = [
+        let rows: [(Option<Cursor>, Known, Plan); 27] = [
             (None, k, Fresh),
             (
                 Some(Cursor {
@@ -184,10 +171,6 @@ mod tests {
             (at(95_000, 199), k, Complete),
             (at(95_000, 198), k, Incomplete(Gap::Expired)),
             (at(95_000, 0), k, Complete),
-            (at(95_000, 400), lost, Complete),
-            (at(95_000, 401), lost, Incomplete(Gap::Epoch)),
-            (at(100_001, 600), lost, Incomplete(Gap::Epoch)),
-            (at(95_000, 601), lost, Ahead),
             (other(8), k, Incomplete(Gap::Epoch)),
             (other(0), k, Complete),
             (

@@ -40,6 +40,7 @@ pub(super) struct Order {
     time_bits: u16,
     pub(super) epoch: Option<Epoch>,
     events_created: Option<String>,
+    /// Its life: when it was made, and from which positions on it has lost what it had since.
     state_created: Option<String>,
 }
 
@@ -155,7 +156,11 @@ impl Hub {
     /// `STATE` begins anew at `next`; it was created at `created`.
     pub fn reset_state(&self, created: &str, next: u64, cause: Option<Cause>) {
         let mut order = self.order();
-        order.state_created = Some(created.to_owned());
+        order.state_created = Some(match (cause, order.state_created.take()) {
+            // Positions are given to other values now: a cursor of before is one of another life.
+            (Some(Cause::Regressed), Some(life)) => format!("{life}\n{next}"),
+            _ => created.to_owned(),
+        });
         order.position.rev = next.saturating_sub(1);
         let mut stock = self.stock();
         self.behind()[Which::State as usize] = super::behind::Behind::default();

@@ -33,8 +33,6 @@ pub struct Stock {
     pub first_seq: u64,
     /// From here on every state value is younger than withdrawn ones are kept.
     pub first_rev: u64,
-    /// Positions in `STATE` that were lost and given again, first and last.
-    pub lost_revs: Option<(u64, u64)>,
     /// Counts what makes reads that are under way worthless: another life of a stream, another policy.
     pub life: u64,
     /// Recent events.
@@ -111,7 +109,6 @@ impl Stock {
             time_bits: 0,
             first_seq: 1,
             first_rev: 1,
-            lost_revs: None,
             life: 0,
             ring,
             state,
@@ -196,15 +193,10 @@ impl Stock {
         self.wants.forget_read();
     }
 
-    /// Everything after a change of `STATE`. `is_new`: it is another stream; else it has lost its end, which was known up to here.
+    /// Everything after a change of `STATE`. `is_new`: it is another stream, which has forgotten nothing yet.
     pub fn reset_state(&mut self, next: u64, is_new: bool) {
         if is_new {
-            (self.first_rev, self.lost_revs) = (1, None);
-        } else if next <= self.position.rev {
-            // Positions that are given to other values now: whoever was told the old ones stands at one of these.
-            let from = self.lost_revs.map_or(next, |(from, _)| from.min(next));
-            let to = self.lost_revs.map_or(0, |(_, to)| to).max(self.position.rev);
-            self.lost_revs = Some((from, to));
+            self.first_rev = 1;
         }
         self.state.clear();
         // Who waits for a room's values waits for those of now: live ones are kept for them from here on.
@@ -352,7 +344,6 @@ impl Stock {
             scan_max: self.scan_max,
             first_seq: self.first_seq,
             first_rev: self.first_rev,
-            lost_revs: self.lost_revs,
             ring_from: self.ring.covers_from(key),
             read: part.map(|part| (part.from, part.to)),
             unread_before: part.filter(|part| part.cut).map(|part| part.from),

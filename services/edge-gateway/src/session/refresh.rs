@@ -44,9 +44,14 @@ impl Session {
         if !same {
             return Err(Refusal::forbidden());
         }
-        self.admitted = admitted;
+        let before = std::mem::replace(&mut self.admitted, admitted);
+        let now = &self.admitted;
+        let is_same = before.generation == now.generation
+            && before.roles == now.roles
+            && before.principal.claims == now.principal.claims;
+        // What waits goes on where only the end is another.
+        self.generation += u32::from(!is_same);
         self.expiring_said = false;
-        self.generation += 1;
         Ok(Refreshed {
             expires_at: rfc3339(self.admitted.expires_at.saturating_mul(1000)),
             roles: self.admitted.roles.to_vec(),

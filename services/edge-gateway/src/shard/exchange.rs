@@ -85,10 +85,9 @@ impl Shard {
                 continue;
             };
             member.skip.rev = member.skip.rev.max(recovered.head.position.rev);
-            let hidden = asked
-                .before
-                .as_ref()
-                .map(|before| self.hidden(before, &recovered));
+            let before = asked.before.as_ref();
+            let before = before.filter(|before| !permit.audiences().holds_all_of(before.audiences()));
+            let hidden = before.map(|before| self.hidden(before, &recovered));
             for value in recovered.state.iter().chain(hidden.iter().flatten()) {
                 self.queue_seen(key, &permit, value);
             }
@@ -112,8 +111,7 @@ impl Shard {
             .state
             .iter()
             .filter(|value| key_of(value).is_some_and(|key| !left.contains(key)));
-        gone.filter_map(|value| value.withdrawal().map(Arc::new))
-            .collect()
+        gone.filter_map(|value| value.withdrawal()).collect()
     }
 }
 

@@ -216,8 +216,9 @@ pub(super) mod tests {
         };
         let (old, both) = (bob(&[("a", 1)]), bob(&[("a", 1), ("phone", 3)]));
         let gone = without(alice(2, 50));
-        // What is put, in which order, and which devices count then.
-        let rows: [(&str, &[&(&str, Devices)], &[&str]); 6] = [
+        /// How, what is put in which order, and which devices count then.
+        type Row<'a> = (&'a str, &'a [&'a (&'static str, Devices)], &'a [&'a str]);
+        let rows: [Row<'_>; 6] = [
             (
                 "as it happens",
                 &[&old, &alice(2, 50), &gone, &both],

@@ -118,6 +118,24 @@ fn what_was_asked_under_other_rights_is_not_carried_out() {
     assert!(!asked.iter().any(|ask| session.may_still_ask(ask)));
 }
 
+#[test]
+fn a_token_that_only_ends_later_changes_nothing_for_what_waits() {
+    let issuer = Issuer::new();
+    let (mut session, _) = issuer.session("staff", 60);
+    let mut wishes = Vec::new();
+    let ask = ClientFrame::from_json(&json!({ "id": 1, "feed": {} }).to_string());
+    session.message(ask, &issuer.gate, NOW, &mut wishes);
+    let Some(Wish::Ask(ask)) = wishes.pop() else {
+        panic!("an ask");
+    };
+    for (role, may) in [("staff", true), ("user", false)] {
+        let token = issuer.token("u1", role, 600);
+        let refresh = ClientFrame::from_json(&json!({ "id": 2, "refresh": { "token": token } }).to_string());
+        session.message(refresh, &issuer.gate, NOW, &mut wishes);
+        assert_eq!(session.may_still_ask(&ask), may, "{role}");
+    }
+}
+
 /// Between its request and its shard a stream may wait for others who come.
 #[test]
 fn a_stream_has_the_rights_of_the_moment_it_begins() {
