@@ -52,7 +52,9 @@ export type NotificationPush =
   /** The unread counters, absolute and versioned. */
   | { readonly kind: 'counters'; readonly counters: NotificationCounters }
   /** How the user wants to be told: `{version, preferences}` as the server says it. */
-  | { readonly kind: 'preferences'; readonly body: Json };
+  | { readonly kind: 'preferences'; readonly body: Json }
+  /** What holds was said: with each connection, once its rooms have caught up, and when one of them has again. */
+  | { readonly kind: 'caughtUp' };
 
 /** Where one room stands. */
 export interface RoomStanding {
@@ -98,7 +100,7 @@ export interface RoomcastClient<M extends EventMap = EventMap> {
   /**
    * Asks a backend to do something, once, however often it has to be sent; answers what it said. Throws `RoomcastError`:
    * `forbidden`, `conflict`, `too_large` and what the backend refuses are final; `unavailable` and `unknown` come only after
-   * they were asked again, with the same key, for a minute of connection.
+   * they were asked again, with the same key, for a minute of connection; `unknown` also when somebody else has signed in meanwhile.
    */
   command<R = unknown>(name: string, data?: unknown, options?: CommandOptions): Promise<R>;
   /** Commands that wait to be sent. */

@@ -54,7 +54,7 @@ export class Credentials {
       // An error of ours says itself whether it may pass: that of another tab, which has no newer token.
       throw asError(error);
     }
-    if (token === null || token === undefined || token === '') throw new RoomcastError('no_token', 'Nobody is signed in.');
+    if (!token) throw new RoomcastError('no_token', 'Nobody is signed in.');
     this.#token = token;
     return token;
   }

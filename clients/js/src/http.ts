@@ -93,39 +93,35 @@ export class Http {
   request(name: string, body: Json, timeoutMs: number): Promise<Json> {
     if (name === 'command') {
       const { name: command, ...rest } = body;
-      return this.#ask(`/v1/commands/${encodeURIComponent(String(command))}`, rest, undefined, timeoutMs);
+      return this.#ask(`/v1/commands/${encodeURIComponent(String(command))}`, timeoutMs, rest);
     }
-    if (name !== 'feed' && name !== 'presence') return this.#ask(`/v1/${name === 'mark' ? 'marks' : name}`, body, undefined, timeoutMs);
+    if (name !== 'feed' && name !== 'presence') return this.#ask(`/v1/${name === 'mark' ? 'marks' : name}`, timeoutMs, body);
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries(body)) query.set(key, typeof value === 'object' ? JSON.stringify(value) : String(value));
-    return this.#ask(`/v1/${name}?${query}`, undefined, undefined, timeoutMs);
+    return this.#ask(`/v1/${name}?${query}`, timeoutMs);
   }
 
   /** Any address of the gateway that answers JSON. Throws `RoomcastError`. */
   get(path: string, signal?: AbortSignal): Promise<Json> {
-    return this.#ask(path, undefined, signal, HTTP_TIMEOUT_MS);
+    return this.#ask(path, HTTP_TIMEOUT_MS, undefined, signal);
   }
 
-  async #ask(path: string, post: Json | undefined, signal: AbortSignal | undefined, timeoutMs: number): Promise<Json> {
-    let token = await this.#credentials.get();
-    let response = await this.#send(path, post, token, signal, timeoutMs);
-    if (response.status === 401) {
-      token = await this.#credentials.renew('expired', token);
-      response = await this.#send(path, post, token, signal, timeoutMs);
-    }
+  async #ask(path: string, timeoutMs: number, post?: Json, signal?: AbortSignal): Promise<Json> {
+    const answerTo = async (token: string | undefined): Promise<Response> => {
+      const timeout = AbortSignal.timeout(timeoutMs);
+      try {
+        return await send(this.#fetch ?? globalThis.fetch, this.#base() + path, token, signal === undefined ? timeout : AbortSignal.any([signal, timeout]), post);
+      } catch (error) {
+        throw passing('network', String(error));
+      }
+    };
+    const token = await this.#credentials.get();
+    let response = await answerTo(token);
+    if (response.status === 401) response = await answerTo(await this.#credentials.renew('expired', token));
     const body: unknown = await response.json().catch(() => undefined);
     if (!response.ok) throw problem(response.status, body);
     if (!isObject(body)) throw passing('network', 'The answer was not JSON.', { status: response.status });
     return body;
-  }
-
-  async #send(path: string, post: Json | undefined, token: string | undefined, signal: AbortSignal | undefined, timeoutMs: number): Promise<Response> {
-    const timeout = AbortSignal.timeout(timeoutMs);
-    try {
-      return await send(this.#fetch ?? globalThis.fetch, this.#base() + path, token, signal === undefined ? timeout : AbortSignal.any([signal, timeout]), post);
-    } catch (error) {
-      throw passing('network', String(error));
-    }
   }
 }
 

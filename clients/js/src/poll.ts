@@ -27,6 +27,8 @@ export class Poll extends Follower {
   #rooms = new Map<string, string | undefined>();
   /** Rooms that the client was told of. */
   readonly #open = new Set<string>();
+  /** Rooms that the client left. Those that the policy joins come back with every answer: they are followed, and not told. */
+  readonly #left = new Set<string>();
   /** Rooms asked for, by the request's id. */
   readonly #asked = new Map<string, number | undefined>();
   #connectId: number | undefined;
@@ -53,18 +55,23 @@ export class Poll extends Follower {
       void this.#ask(true);
     } else if (name === 'subscribe') {
       this.#rooms.set(room, body['cursor'] as string | undefined);
-      this.#open.delete(room);
       this.#asked.set(room, id);
-      this.#again(0, true);
+      this.#left.delete(room);
+      this.#turned(room);
     } else if (name === 'unsubscribe') {
       this.#rooms.delete(room);
-      this.#open.delete(room);
-      // The answer under way would bring it back.
-      this.#again(0, true);
+      this.#left.add(room);
+      this.#turned(room);
     } else if (name === 'refresh') {
       // The next request has it.
       this.#take(body['token']);
     }
+  }
+
+  /** What the answer under way says of a room does not count any more. */
+  #turned(room: string): void {
+    this.#open.delete(room);
+    this.#again(0, true);
   }
 
   #take(token: unknown): void {
@@ -112,7 +119,7 @@ export class Poll extends Follower {
     if (turn !== this.#turn || this.isClosed) return;
     if (response.status === 403 && asked.length > 0) return this.#allRefused(asked);
     // A proxy that would not hold it so long.
-    if (hold > 0 && (response.status === 504 || response.status === 502 || response.status === 503) && Date.now() - began >= CUT_MS) return this.end(CLOSE_UNFIT);
+    if (hold > 0 && [502, 503, 504].includes(response.status) && Date.now() - began >= CUT_MS) return this.end(CLOSE_UNFIT);
     if (!response.ok) return this.refused(response);
     if (!isObject(body) || !Array.isArray(body['rooms']) || !Array.isArray(body['frames'])) return this.end(CLOSE_UNFIT);
     this.#answered(body, response.headers.get('date'));
@@ -123,9 +130,11 @@ export class Poll extends Follower {
 
   /** None of the rooms is open; those that the policy joins may be. */
   #allRefused(asked: readonly Followed[]): void {
-    for (const { room } of asked) this.#rooms.delete(room);
-    if (!this.#isConnected) for (const { room } of asked) this.#asked.set(room, undefined);
-    else for (const { room } of asked) this.#refuse(room, forbidden([{ room }])[0]?.['error']);
+    for (const { room } of asked) {
+      this.#rooms.delete(room);
+      if (this.#isConnected) this.#refuse(room, forbidden([{ room }])[0]?.['error']);
+      else this.#asked.set(room, undefined);
+    }
     this.#again(0, true);
   }
 
@@ -157,10 +166,12 @@ export class Poll extends Follower {
     if (this.#isStale && !isStale) this.say({ status: { status: 'ok' } });
     this.#isStale = isStale;
     for (const frame of frames) {
-      const event = isObject(frame) ? frame['event'] : undefined;
-      const counters = isObject(frame) ? frame['counters'] : undefined;
+      const { event, counters }: Json = isObject(frame) ? frame : {};
       if (isObject(counters)) this.#counted = Number(counters['version']) || 0;
-      if (isObject(event) && typeof event['room'] === 'string' && typeof event['cursor'] === 'string' && this.#rooms.has(event['room'])) this.#rooms.set(event['room'], event['cursor']);
+      if (isObject(event)) {
+        const { room, cursor } = event as { room: string; cursor: unknown };
+        if (typeof cursor === 'string' && this.#rooms.has(room)) this.#rooms.set(room, cursor);
+      }
       this.say(frame);
     }
     if (body['more'] === true || typeof body['cursor'] !== 'string') return;
@@ -173,7 +184,7 @@ export class Poll extends Follower {
   #room(answer: Json, isFirst: boolean): void {
     const room = answer['room'] as string;
     if (answer['error'] !== undefined) return this.#refuse(room, answer['error']);
-    if (!isFirst && (!this.#open.has(room) || answer['recovery'] !== 'complete')) this.say({ subscribed: answer });
+    if (!isFirst && !this.#left.has(room) && (!this.#open.has(room) || answer['recovery'] !== 'complete')) this.say({ subscribed: answer });
     this.#asked.delete(room);
     this.#open.add(room);
     // Where it has said nothing yet, it begins where the gateway says.

@@ -40,6 +40,8 @@ export interface RoomHost {
   listenerFailed(error: unknown): void;
   /** The room holds a value that expires then. */
   expiryAt(at: number): void;
+  /** A room has caught up. */
+  caughtUp(): void;
   /** A key of a room has another value, or none. */
   valueChanged(room: string, key: string, event: CloudEvent | undefined, cursor: string | undefined, live: boolean): void;
 }
@@ -329,6 +331,7 @@ export class Room {
     if (!first) return;
     for (const key of this.#before) if (!this.store.values.has(key)) this.#host.valueChanged(this.name, key, undefined, undefined, true);
     this.#before.clear();
+    this.#host.caughtUp();
     for (const feed of this.feeds) feed.caughtUp();
   }
 

@@ -20,7 +20,7 @@ const REJOIN_MS = 5_000;
 const TIMER_MAX_MS = 3_600_000;
 
 /** What the rooms need from their client. */
-export interface RoomsHost extends Omit<RoomHost, 'expiryAt' | 'valueChanged'> {
+export interface RoomsHost extends Omit<RoomHost, 'expiryAt' | 'caughtUp' | 'valueChanged'> {
   readonly http: Http;
   readonly link: Link;
   readonly requests: Requests;
@@ -45,6 +45,7 @@ export class Rooms {
     this.#roomHost = {
       ...host,
       expiryAt: (at) => this.#armExpiry(at),
+      caughtUp: () => this.#caughtUp(),
       valueChanged: (room, key, event, cursor, live) => {
         if (isNotification(key)) host.pushed({ kind: 'value', room, key, cursor, event, live });
       },
@@ -83,9 +84,11 @@ export class Rooms {
     for (const answer of answers) this.answered(answer);
     for (const room of this.#rooms.values()) {
       // Not answered, or subscribed while the connection was being made.
-      if (!named.has(room.name)) room.leave();
-      if (room.loading === undefined && !named.has(room.name)) this.#join(room);
+      if (named.has(room.name)) continue;
+      room.leave();
+      if (room.loading === undefined) this.#join(room);
     }
+    this.#caughtUp();
   }
 
   /** The server's answer about one room. */
@@ -171,11 +174,14 @@ export class Rooms {
     }));
   }
 
-  /** The notifications they hold. */
+  /** The notifications they hold, and that they are all. */
   *notifications(): Generator<NotificationPush> {
-    for (const { name, store } of this.#rooms.values()) {
+    let isAll = this.#host.link.state.status === 'live';
+    for (const { name, store, recovering } of this.#rooms.values()) {
+      isAll &&= !recovering;
       for (const [key, event] of store.values) if (isNotification(key)) yield { kind: 'value', room: name, key, cursor: undefined, event, live: false };
     }
+    if (isAll) yield { kind: 'caughtUp' };
   }
 
   /** New rights may open what was refused. */
@@ -205,6 +211,11 @@ export class Rooms {
         else this.#release(room, feed);
       }
     }
+  }
+
+  /** Says that what holds was said, unless a room has still to catch up. */
+  #caughtUp(): void {
+    for (const push of this.notifications()) if (push.kind === 'caughtUp') this.#host.pushed(push);
   }
 
   #room(name: string): Room {
@@ -322,8 +333,7 @@ export class Rooms {
     const now = this.#host.now();
     for (const room of this.#rooms.values()) {
       room.expire(now);
-      const next = room.store.nextExpiry();
-      if (next !== undefined) this.#armExpiry(next);
+      this.#armExpiry(room.store.nextExpiry());
     }
   }
 }

@@ -10,27 +10,18 @@ export const SEEN_MAX = 4_096;
 export class Seen {
   // A Set iterates in order of insertion, which makes the first key the oldest.
   readonly #keys = new Set<string>();
-  readonly #max: number;
-
-  constructor(max: number = SEEN_MAX) {
-    this.#max = max;
-  }
 
   /** Remembers an event; false when it, or another one at the same place of the room, was here before. */
   add(source: string, id: string, cursor?: string): boolean {
     // Length first, so that no pair of texts can be confused with another.
-    const name = `${source.length}:${source}${id}`;
-    const place = cursor === undefined ? undefined : `@${cursor}`;
-    if (this.#keys.has(name) || (place !== undefined && this.#keys.has(place))) return false;
-    this.#put(name);
-    if (place !== undefined) this.#put(place);
-    return true;
-  }
-
-  #put(key: string): void {
-    this.#keys.add(key);
-    if (this.#keys.size > this.#max * 2) {
-      for (const oldest of this.#keys) return void this.#keys.delete(oldest);
+    const names = [`${source.length}:${source}${id}`];
+    if (cursor !== undefined) names.push(`@${cursor}`);
+    if (names.some((name) => this.#keys.has(name))) return false;
+    for (const name of names) this.#keys.add(name);
+    for (const oldest of this.#keys) {
+      if (this.#keys.size <= SEEN_MAX * 2) break;
+      this.#keys.delete(oldest);
     }
+    return true;
   }
 }

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import type { RoomcastClient } from './api.js';
+import type { RoomcastClient, Subscription } from './api.js';
 import { Client } from './client.js';
 import { notifications } from './notifications.js';
+import type { RoomHandlers } from './room.js';
 import { sharedClient } from './shared.js';
 import { LINGER_MS } from './store.js';
 import { event, fakeFetch, FakeSocket, settle } from './testing/fakes.js';
@@ -115,7 +116,7 @@ describe('a tab without locks and workers', () => {
   });
 
   it.each([
-    ['another user', token('u2'), ['forbidden'], []],
+    ['another user', token('u2'), ['unknown'], []],
     ['the same user with other roles', token('u1', ['admin']), [], ['k1']],
   ])('a token of %s ends what the one before showed', async (_, other, failures, carriedOver) => {
     let given = token('u1');
@@ -180,6 +181,38 @@ describe('a tab without locks and workers', () => {
     socket.say({ unsubscribed: { room: 'r', code: 'forbidden', reason: 'rights ended' } });
     expect(store.get()).toMatchObject({ error: { code: 'forbidden' } });
     expect([...store.get().state.keys()]).toEqual([]);
+  });
+
+  it.each(['a shared connection', 'a client that is held'])('what is lost while its room starts over is not shown on, over %s', async (over) => {
+    const isShared = over === 'a shared connection';
+    vi.stubGlobal('fetch', fakeFetch({ r: { cursor: 'c1' } }).fetch);
+    const client = isShared ? await tab() : new Client({ url: 'http://gateway', token: 'T', transports: ['websocket'] });
+    made.push(client);
+    const subscriptions: Subscription[] = [];
+    const store = roomStore({ ...client, subscribe: (room: string, handlers: RoomHandlers) => subscriptions[subscriptions.push(client.subscribe(room, handlers)) - 1] } as RoomcastClient, 'r');
+    const unwatch = store.subscribe(() => undefined);
+    client.connect();
+    await settle();
+    const socket = await open();
+    socket.connected([{ room: 'r', recovery: 'fresh' }]);
+    const say = (key: string): void => socket.say({ event: { room: 'r', cursor: 'c1', event: event(key, { statekey: key, delivery: 'state' }) } });
+    say('a');
+    socket.say({ caughtUp: { room: 'r', cursor: 'c1' } });
+    await settle();
+    // Somebody else keeps the room open.
+    client.subscribe('r', { history: 0 });
+    if (!isShared) subscriptions.forEach((subscription) => subscription.hold());
+    await settle();
+    socket.connected([{ room: 'r', recovery: 'incomplete' }]);
+    say('b');
+    await settle();
+    expect([...store.get().state.keys()]).toEqual(['a']);
+    socket.say({ unsubscribed: { room: 'r', code: 'forbidden', reason: 'rights ended' } });
+    await settle();
+    if (!isShared) subscriptions.forEach((subscription) => subscription.release());
+    expect(store.get()).toMatchObject({ error: { code: 'forbidden' } });
+    expect([...store.get().state.keys()]).toEqual([]);
+    unwatch();
   });
 
   it('a bell that is put up again knows what holds, and what does not any more', async () => {
@@ -413,11 +446,22 @@ describe('tabs that elect one of them', () => {
     say(await open(), 'ended', 'holds');
     for (let round = 0; round < 5; round += 1) await settle();
     expect(bell.get().items.map(({ id }) => id)).toEqual(['ended', 'holds']);
+    const told: string[] = [];
+    second.onNotification((push) => told.push(push.kind === 'value' ? `${push.key}=${push.event?.id}` : push.kind));
+    told.length = 0;
     browser.die('a');
     for (let round = 0; round < 10; round += 1) await settle();
-    say(await open(), 'holds');
+    // Until the next connection has said what holds nothing is taken away.
+    expect(bell.get().items.map(({ id }) => id)).toEqual(['ended', 'holds']);
+    const next = await open();
+    next.connected([{ room: 'notifications', recovery: 'fresh' }]);
+    for (let round = 0; round < 5; round += 1) await settle();
+    expect(second.connection.status).toBe('live');
+    expect(bell.get().items.map(({ id }) => id)).toEqual(['ended', 'holds']);
+    say(next, 'holds');
     for (let round = 0; round < 5; round += 1) await settle();
     expect(bell.get().items.map(({ id }) => id)).toEqual(['holds']);
+    expect(told).toEqual(['notification/holds=holds', 'notification/ended=undefined', 'caughtUp']);
     unwatch();
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { CloudEvent } from './event.js';
-import { Seen } from './seen.js';
+import { Seen, SEEN_MAX } from './seen.js';
 import { KEYS_MAX, StateStore } from './state.js';
 
 const value = (id: string, statekey: string, more: Partial<CloudEvent> = {}): CloudEvent => ({ specversion: '1.0', id, source: 's', type: 't', data: id, statekey, ...more });
@@ -61,10 +61,11 @@ describe('memory of events', () => {
   });
 
   it('is bounded and forgets the oldest first', () => {
-    const seen = new Seen(10);
-    for (let n = 0; n < 1_000; n += 1) seen.add('s', String(n), String(n));
-    for (let n = 990; n < 1_000; n += 1) expect(seen.add('s', String(n)), `${n}`).toBe(false);
-    expect(seen.add('s', '989')).toBe(true);
+    const seen = new Seen();
+    const all = SEEN_MAX * 3;
+    for (let n = 0; n < all; n += 1) seen.add('s', String(n), String(n));
+    for (let n = all - SEEN_MAX; n < all; n += 1) expect(seen.add('s', String(n)), `${n}`).toBe(false);
+    expect(seen.add('s', String(all - SEEN_MAX - 1))).toBe(true);
     expect(seen.add('s', '0')).toBe(true);
   });
 });

@@ -47,11 +47,9 @@ export class StateStore {
     return gone;
   }
 
-  /** The next instant at which something expires, or undefined. */
-  nextExpiry(): number | undefined {
-    let next: number | undefined;
-    for (const at of this.#expiry.values()) if (next === undefined || at < next) next = at;
-    return next;
+  /** The next instant at which something expires; Infinity for never. */
+  nextExpiry(): number {
+    return Math.min(...this.#expiry.values());
   }
 
   /** Forgets everything. */

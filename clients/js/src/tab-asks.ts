@@ -1,7 +1,7 @@
 /** What a tab asked and has no answer to yet. It survives the hub that was asked: the next one is asked with the same keys. */
 
 import type { CommandOptions, QueuedCommand } from './api.js';
-import type { RoomcastError } from './error.js';
+import { RoomcastError } from './error.js';
 import { received, type Method, type ToHub, type ToTab } from './pipe.js';
 
 interface Asked {
@@ -17,11 +17,12 @@ const COMMAND_MS = 10_000;
 /** All of them, by number. */
 export class TabAsks {
   readonly #asked = new Map<number, Asked>();
-  /** Of those, what the hub was told. */
+  /** Of those, what a hub was told. */
   readonly #given = new Set<number>();
-  readonly #say: (message: ToHub) => void;
+  readonly #say: (message: ToHub) => boolean;
 
-  constructor(say: (message: ToHub) => void) {
+  /** `say`: to the hub; false if there is none. */
+  constructor(say: (message: ToHub) => boolean) {
     this.#say = say;
   }
 
@@ -33,9 +34,9 @@ export class TabAsks {
     });
   }
 
-  /** There is another hub, which knows of nothing. `paused`: commands wait. */
+  /** There is another hub, which knows of nothing. `paused`: commands that no hub was told wait. */
   giveAgain(paused: boolean): void {
-    for (const [id, { method, args }] of this.#asked) if (method !== 'command' || !paused) this.#give(id, method, args);
+    for (const [id, { method, args }] of this.#asked) if (method !== 'command' || !paused || this.#given.has(id)) this.#give(id, method, args);
   }
 
   /** Gives the commands that waited. */
@@ -52,9 +53,9 @@ export class TabAsks {
     else asked?.fail(received(message.error));
   }
 
-  /** Nobody who may ask it is left. */
-  refuse(error: RoomcastError): void {
-    for (const { fail } of this.#asked.values()) fail(error);
+  /** Somebody else is signed in. What a hub was told may have been done, or may be yet, when its user is back. */
+  refuse(): void {
+    for (const [id, { fail }] of this.#asked) fail(new RoomcastError(this.#given.has(id) ? 'unknown' : 'forbidden', 'Somebody else is signed in.'));
     this.#asked.clear();
     this.#given.clear();
   }
@@ -69,7 +70,6 @@ export class TabAsks {
   }
 
   #give(id: number, method: Method, args: unknown[]): void {
-    this.#given.add(id);
-    this.#say({ t: 'ask', id, method, args });
+    if (this.#say({ t: 'ask', id, method, args })) this.#given.add(id);
   }
 }

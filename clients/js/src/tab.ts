@@ -36,11 +36,16 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   readonly #credentials: Credentials;
   readonly #id = randomId();
   readonly #rooms: TabRooms;
-  readonly #asks = new TabAsks((message) => this.#say(message));
+  readonly #asks = new TabAsks((message) => {
+    this.#say(message);
+    return this.#pipe !== undefined;
+  });
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   readonly #notes = new Set<(push: NotificationPush) => void>();
   /** Notifications that hold, as the hub said them. */
   readonly #noted = new Map<string, NotificationPush & { kind: 'value' }>();
+  /** Of those, what this hub has not said yet. */
+  #old = new Map<string, NotificationPush & { kind: 'value' }>();
   readonly #queueListeners = new Set<(commands: readonly QueuedCommand[]) => void>();
   #pipe: Pipe | undefined;
   #place: Serving | undefined;
@@ -197,8 +202,9 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
     const key = keyOf(url, this.#token);
     if (this.#key !== '' && this.#key !== key) {
       this.#rooms.forget();
-      this.#forgetNotes();
-      if (!this.#key.startsWith(userOf(url, this.#token))) this.#asks.refuse(new RoomcastError('forbidden', 'Somebody else is signed in.'));
+      this.#old = new Map(this.#noted);
+      this.#forgetOld();
+      if (!this.#key.startsWith(userOf(url, this.#token))) this.#asks.refuse();
     }
     this.#key = key;
     const options: HubOptions = {
@@ -232,8 +238,8 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
     pipe.onmessage = (message: ToTab) => this.#pipe === pipe && this.#hear(message);
     this.#say({ t: 'do', what: 'connect' });
     this.#rooms.begin();
-    // What does not hold any more this hub will not say: it says what does.
-    this.#forgetNotes();
+    // What does not hold any more this hub will not say: it says what does, once it has a connection.
+    this.#old = new Map(this.#noted);
     if (this.#notes.size > 0) this.#say({ t: 'notes' });
     this.#asks.giveAgain(this.#isPaused);
   }
@@ -281,14 +287,15 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   #note(push: NotificationPush): void {
     if (push.kind === 'value') {
       const name = `${push.room}\n${push.key}`;
+      this.#old.delete(name);
       if (push.event === undefined) this.#noted.delete(name);
       else this.#noted.set(name, { ...push, live: false });
-    }
+    } else if (push.kind === 'caughtUp') this.#forgetOld();
     for (const listener of [...this.#notes]) this.#call(() => listener(push));
   }
 
-  #forgetNotes(): void {
-    for (const push of this.#noted.values()) this.#note({ ...push, event: undefined });
+  #forgetOld(): void {
+    for (const push of this.#old.values()) this.#note({ ...push, event: undefined });
   }
 
   #ask<T>(method: Method, ...args: unknown[]): Promise<T> {

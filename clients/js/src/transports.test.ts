@@ -237,6 +237,46 @@ describe('ways', () => {
     expect(client.rooms()).toEqual([]);
   });
 
+  it('a room that the policy joins is followed while it is held, without polls that are answered at once, and keeps its place', async () => {
+    make({ transports: ['longpoll'] });
+    await settle();
+    await last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [frame('1', 'c1')], cursor: 'p1', more: false }));
+    subscription.hold();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(last('/v1/poll').url.searchParams.getAll('room')).toEqual([]);
+    // The policy brings it back, and whatever is fresh is news.
+    await last('/v1/poll').answer(Response.json({ rooms: [{ room: 'r', recovery: 'fresh', cursor: 'p2' }], frames: [frame('2', 'p2')], cursor: 'p3', more: false }));
+    await vi.advanceTimersByTimeAsync(300);
+    expect(last('/v1/poll').url.search).toBe('?room=r&cursor=p3&room=r&cursor=p3&wait=25');
+    const polls = asked.length;
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(asked.length).toBe(polls);
+    await last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [frame('3', 'p4')], cursor: 'p5', more: false }));
+    await vi.advanceTimersByTimeAsync(300);
+    expect(last('/v1/poll').url.searchParams.getAll('cursor')).toEqual(['p5', 'p5']);
+    expect([subscription.cursor, lines]).toEqual(['p1', ['1 recovered']]);
+    subscription.release();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(last('/v1/poll').url.search).toBe('?room=r&cursor=p1&room=r&cursor=p1&wait=0');
+    await last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [frame('2', 'p2'), frame('3', 'p4')], cursor: 'p6', more: false }));
+    expect(lines).toEqual(['1 recovered', '2 live recovered', '3 live recovered']);
+  });
+
+  it('a room that is taken away while it is held is forgotten', async () => {
+    make({ transports: ['longpoll'] });
+    await settle();
+    await last('/v1/poll').answer(Response.json({ rooms: [joined], frames: [], cursor: 'p1', more: false }));
+    subscription.hold();
+    await vi.advanceTimersByTimeAsync(10);
+    await last('/v1/poll').answer(Response.json({ rooms: [{ room: 'r', recovery: 'fresh', cursor: 'p2' }], frames: [], cursor: 'p3', more: false }));
+    await vi.advanceTimersByTimeAsync(300);
+    await last('/v1/poll').answer(Response.json({ code: 'forbidden' }, { status: 403 }));
+    await vi.advanceTimersByTimeAsync(300);
+    expect(last('/v1/poll').url.searchParams.getAll('room')).toEqual([]);
+    subscription.release();
+    expect(lines).toEqual(['forbidden']);
+  });
+
   it.each([
     ['503 with a hint', () => Response.json({ code: 'unavailable', retryAfterMs: 900 }, { status: 503 }), { status: 'waiting', attempt: 1 }],
     ['429 with Retry-After', () => new Response('', { status: 429, headers: { 'retry-after': '7' } }), { status: 'waiting', error: { code: 'rate' } }],

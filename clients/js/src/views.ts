@@ -164,6 +164,11 @@ export function roomStore(client: RoomcastClient, room: string): Store<RoomView>
           coming = new Map();
         },
         onError: (failure) => {
+          // What was lost while it started over is not told key by key.
+          if (coming !== undefined && !failure.temporary) {
+            values = coming;
+            coming = undefined;
+          }
           standing.failed(failure);
           cell.change(view);
         },
@@ -273,6 +278,11 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
       const sorted = [...windows.values()].sort((a, b) => Number(startOf(a) > startOf(b)) - Number(startOf(a) < startOf(b))).slice(-WINDOWS_MAX);
       return { ...standing.shown, windows: sorted };
     };
+    const clear = (): void => {
+      windows.clear();
+      standing = new Standing();
+      cell.set(view());
+    };
     const cell: Cell<SeriesView> = new Cell(view(), () => {
       const stop = new AbortController();
       const take = (window: Metric): void => {
@@ -311,7 +321,9 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
           if (isStale || standing.error !== undefined) void load();
           isStale = false;
         },
-        onReset: () => {
+        onReset: ({ reason }) => {
+          // The old windows stay in sight until the new ones are there, but not for somebody else.
+          if (reason === 'user') clear();
           windows.clear();
           isStale = true;
         },
@@ -324,9 +336,7 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
         stop.abort();
         clearTimeout(again);
         subscription.unsubscribe();
-        windows.clear();
-        standing = new Standing();
-        cell.set(view());
+        clear();
       });
     });
     return cell;
