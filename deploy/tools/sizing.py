@@ -34,7 +34,7 @@ MEASURED = [
     ("RSS of an empty gateway", GATEWAY / (1 << 20)),
     ("ingest CPU per event, single POST on a kept connection", EVENT_HTTP * 1e6),
     ("ingest CPU per event, HTTP batches of 100", EVENT_BATCH * 1e6),
-    ("ingest CPU per event, NATS request, 32 at a time", EVENT_NATS * 1e6),
+    ("ingest CPU per event, NATS request", EVENT_NATS * 1e6),
     ("aggregator CPU per event, sum + count by 1,000 groups, reading and writing state included", FOLD * 1e6),
     ("gateway ready, 200000 events to read into memory", READING * 200_000),
 ]

@@ -82,7 +82,7 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let rows = [
         ("HTTP batches of 100".to_owned(), batches, 40.0),
         ("single POST on a kept connection".to_owned(), singles, 60.0),
-        (format!("NATS request, {AT_ONCE} at a time"), requests, 17.0),
+        ("NATS request".to_owned(), requests, 17.0),
         (format!("NATS request, {MANY} at a time"), many_requests, 17.0),
     ];
     for (name, costs, bound) in rows {
