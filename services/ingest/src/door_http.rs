@@ -29,6 +29,7 @@ use crate::long_body::{LongBody, Reply};
 use crate::metrics::{Door, Outcome};
 use crate::now_micros;
 use crate::statistics;
+use crate::to_its_end::ToItsEnd;
 use crate::trigger;
 use crate::whole_body::WholeBody;
 
@@ -330,16 +331,12 @@ impl HttpDoor {
             backfill,
             read,
         };
-        let answer = self.to_its_end(step, body.answer()).await;
-        let response = respond(&answer.unwrap_or_else(Answer::Refused));
+        let response = respond(&self.to_its_end(step, body.answer()).await);
         if whole { response } else { closing(response) }
     }
 
     /// Does it as a part of `step`, also when whoever asked for it hangs up: half of it would be events that are not counted and refused
     /// ones that are not kept.
-    ///
-    /// # Errors
-    /// `internal`: it broke off, a mistake in the code.
     ///
     /// # Cancel safety
     /// Dropped, `work` goes on.
@@ -347,12 +344,8 @@ impl HttpDoor {
         &self,
         step: &Step,
         work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        self.under_way.spawn(step.run(work)).await.map_err(|error| {
-            tracing::error!(%error, "a request was not brought to its end: {error}");
-            let detail = "the request was not brought to its end; send it again with the same ids";
-            self.counted(Refusal::new(Code::Internal, detail).retry_after_ms(RETRY_AFTER_MS))
-        })
+    ) -> T {
+        ToItsEnd::new(step.run(work), &self.under_way).await
     }
 
     async fn lines(&self, lines: LongBody, step: &Step) -> Response {

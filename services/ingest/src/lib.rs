@@ -52,6 +52,7 @@ pub mod statistics;
 pub mod store;
 pub mod streams;
 pub mod tickets;
+mod to_its_end;
 pub mod trigger;
 mod whole_body;
 

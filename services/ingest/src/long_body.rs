@@ -91,8 +91,7 @@ impl LongBody {
             Ok(first) => Ok(first),
         };
         let door = Arc::clone(&self.door);
-        let begun = door.to_its_end(step, self.begin(first)).await;
-        Ok(begun.unwrap_or_else(|refusal| Reply::Broken(Answer::Refused(refusal))))
+        Ok(door.to_its_end(step, self.begin(first)).await)
     }
 
     async fn begin(mut self, first: Result<(Portion, bool), Refusal>) -> Reply {

@@ -1,6 +1,6 @@
 //! A request whose body is here as a whole: made into what [`crate::intake`] takes, or refused with what was read of it.
 //!
-//! Called by [`crate::door_http`] in a task of its own.
+//! Called by [`crate::door_http`], which brings it to its end whoever hangs up.
 
 use std::sync::Arc;
 
