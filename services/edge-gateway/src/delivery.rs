@@ -277,6 +277,15 @@ impl Delivery {
         }
     }
 
+    /// The key that it is a value of, or withdraws; `None`: it is no state.
+    #[must_use]
+    pub fn state_key(&self) -> Option<&Arc<str>> {
+        match &self.kind {
+            Kind::State { key, .. } => Some(key),
+            Kind::Event | Kind::Ephemeral => None,
+        }
+    }
+
     /// What the cursor is made of, as given to [`Delivery::new`].
     #[must_use]
     pub fn mark(&self) -> Option<Mark> {

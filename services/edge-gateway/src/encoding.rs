@@ -46,7 +46,7 @@ pub fn message(encoding: Encoding, frame: &ServerFrame) -> Bytes {
 pub fn caught_up(encoding: Encoding, room: &Room, cursor: &str) -> Bytes {
     if encoding == Encoding::Json {
         let payload = frame::caught_up_json(room.as_str(), cursor);
-        return ws::text_frame_of_parts(&payload);
+        return ws::text_frame_of_parts(payload);
     }
     let caught_up = CaughtUp {
         room: room.as_str().to_owned(),

@@ -53,10 +53,10 @@ pub fn key(tenant: &str, room: &str) -> String {
     [tenant, ".", room].concat()
 }
 
-/// The key of the room a permit is for, written into `text`: to look it up takes no name of its own.
-pub fn write_key(text: &mut String, view: &View) {
+/// The same in the place of what `text` holds: to look it up takes no name of its own.
+pub fn write_key(text: &mut String, tenant: &str, room: &str) {
     text.clear();
-    text.extend([view.tenant().as_str(), ".", view.room().as_str()]);
+    text.extend([tenant, ".", room]);
 }
 
 /// The rooms and audiences seen so far, so that an event allocates no names.
@@ -70,8 +70,7 @@ pub struct Places {
 impl Places {
     /// The place of these names; `None` when one of them breaks the grammar.
     pub fn find(&mut self, tenant: &str, room: &str) -> Option<Place> {
-        self.text.clear();
-        self.text.extend([tenant, ".", room]);
+        write_key(&mut self.text, tenant, room);
         if let Some(place) = self.places.get(self.text.as_str()) {
             return Some(place.clone());
         }

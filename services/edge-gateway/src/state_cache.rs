@@ -374,7 +374,7 @@ impl StateCache {
         let mut values: Vec<Arc<Delivery>> = Vec::new();
         for (_, changed) in by_rev.range(rev.saturating_add(1)..) {
             values.push(Arc::clone(changed));
-            let Kind::State { key, .. } = &changed.kind else {
+            let Some(key) = changed.state_key() else {
                 continue;
             };
             // What another audience has held for longer may be what holds now.
@@ -532,7 +532,7 @@ pub fn newest(
     type Of<'a> = (&'a Arc<Delivery>, Option<&'a Arc<Delivery>>);
     let mut keys: HashMap<&str, Of<'_>> = HashMap::with_capacity_and_hasher(values.len(), Default::default());
     for value in values.iter().filter(|value| value.visible(view, now_millis)) {
-        let Kind::State { key, .. } = &value.kind else {
+        let Some(key) = value.state_key() else {
             continue;
         };
         let of_key = keys.entry(key).or_insert((value, None));

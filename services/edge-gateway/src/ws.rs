@@ -448,24 +448,20 @@ pub fn text_frame_of(write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
 
 /// The same of a payload in parts, in just the memory it takes.
 #[must_use]
-pub fn text_frame_of_parts(parts: &[&str]) -> Bytes {
-    let payload_bytes = parts.iter().map(|part| part.len()).sum();
-    let mut out = BytesMut::with_capacity(header_bytes(payload_bytes) + payload_bytes);
-    put_header(&mut out, OP_TEXT, payload_bytes);
-    parts.iter().for_each(|part| out.put_slice(part.as_bytes()));
-    out.freeze()
+pub fn text_frame_of_parts<const N: usize>(parts: [&str; N]) -> Bytes {
+    frame(OP_TEXT, &parts.map(str::as_bytes))
 }
 
 /// A whole binary frame, likewise.
 #[must_use]
 pub fn binary_frame(payload: &[u8]) -> Bytes {
-    frame(OP_BINARY, payload)
+    frame(OP_BINARY, &[payload])
 }
 
 /// A pong with the payload of its ping.
 #[must_use]
 pub fn pong_frame(payload: &[u8]) -> Bytes {
-    frame(OP_PONG, payload)
+    frame(OP_PONG, &[payload])
 }
 
 /// A close frame. `None` answers a close without code. The reason is cut to what fits.
@@ -480,13 +476,14 @@ pub fn close_frame(code_and_reason: Option<(u16, &str)>) -> Bytes {
         }
         payload.put_slice(&reason.as_bytes()[..end]);
     }
-    frame(OP_CLOSE, &payload)
+    frame(OP_CLOSE, &[&payload])
 }
 
-fn frame(opcode: u8, payload: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(header_bytes(payload.len()) + payload.len());
-    put_header(&mut out, opcode, payload.len());
-    out.put_slice(payload);
+fn frame(opcode: u8, parts: &[&[u8]]) -> Bytes {
+    let payload_bytes = parts.iter().map(|part| part.len()).sum();
+    let mut out = BytesMut::with_capacity(header_bytes(payload_bytes) + payload_bytes);
+    put_header(&mut out, opcode, payload_bytes);
+    parts.iter().for_each(|part| out.put_slice(part));
     out.freeze()
 }
 

@@ -21,6 +21,7 @@ use crate::answer::{Answer, NotTaken, Taken};
 use crate::capacity::{Capacity, Full, Place};
 use crate::dead_letter::{DeadLetter, DeadLetters, is_kept};
 use crate::error::unavailable;
+use crate::hex;
 use crate::lines::Line;
 use crate::metrics::{Door, IngestMetrics, Outcome};
 use crate::quota::Quotas;
@@ -421,8 +422,7 @@ fn name(door: Door, letter: &DeadLetter<'_>) -> String {
     context.update(letter.origin.as_bytes());
     context.update(b"\n");
     context.update(&letter.bytes);
-    let digest = context.finish();
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(context.finish().as_ref())
 }
 
 fn tell(not_taken: &mut NotTaken, door: Door, is_kept: bool) {

@@ -66,3 +66,8 @@ pub(crate) fn now_micros() -> i64 {
         .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
+
+/// The bytes as hexadecimal digits in small letters.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

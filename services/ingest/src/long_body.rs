@@ -225,17 +225,7 @@ impl LongBody {
     }
 
     fn request<'a>(&'a self, portion: &Portion) -> Request<'a> {
-        Request {
-            door: Door::Http,
-            sender: &self.sender,
-            room: None,
-            audience: None,
-            backfill: self.backfill,
-            origin: PATH,
-            shape: Shape::Batch,
-            body: portion.bytes.clone(),
-            original: None,
-        }
+        HttpDoor::request(&self.sender, self.backfill, Shape::Batch, portion.bytes.clone())
     }
 
     /// Refuses what has been read and not yet been taken: the beginning of a packed body as it came, else the line that was begun.

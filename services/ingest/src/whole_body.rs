@@ -13,8 +13,8 @@ use crate::answer::Answer;
 use crate::binary_mode;
 use crate::body::{Content, Media, Read};
 use crate::capacity::Place;
-use crate::door_http::{HttpDoor, PATH, Posted};
-use crate::intake::{Request, Shape};
+use crate::door_http::{HttpDoor, Posted};
+use crate::intake::Shape;
 use crate::metrics::Door;
 use crate::now_micros;
 use crate::trigger;
@@ -64,17 +64,7 @@ impl WholeBody {
 
     async fn take(&self, media: Media) -> Answer {
         let body = self.read.bytes.clone();
-        let mut request = Request {
-            door: Door::Http,
-            sender: &self.sender,
-            room: None,
-            audience: None,
-            backfill: self.backfill,
-            origin: PATH,
-            shape: Shape::One,
-            body,
-            original: None,
-        };
+        let mut request = HttpDoor::request(&self.sender, self.backfill, Shape::One, body);
         match media {
             Media::Json(shape) => request.shape = shape,
             Media::Data | Media::Lines => {

@@ -97,6 +97,20 @@ async fn admin(stack: &Stack, method: &str, path: &str, body: Value) -> anyhow::
     })
 }
 
+/// Grants a user a role that opens the room of bookings, and waits until it does; the grant's key and the user's token.
+async fn granted(stack: &Stack, user: &str, role: &str) -> anyhow::Result<(String, String)> {
+    let grant = json!({ "user": user, "role": role });
+    let entry = admin(stack, "POST", "/admin/v1/grants", grant).await?;
+    let token = token(stack, user, &["user"]);
+    let url = format!("{}/v1/state?room=bookings", stack.gateways()[0]);
+    wait_for("granted", 200, async || {
+        Ok(stack.http.get(&url, Some(&token)).await?.status)
+    })
+    .await?;
+    let key = entry["key"].as_str().context("a key")?.to_owned();
+    Ok((key, token))
+}
+
 /// How long after `start` the first frame came that satisfies `wanted`.
 async fn first(
     client: &mut Client,

@@ -50,14 +50,19 @@ fn insert(oid: u32, cells: &[&str]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(b'I');
     out.put_u32(oid);
-    out.put_u8(b'N');
+    put_row(&mut out, b'N', cells);
+    out.freeze()
+}
+
+/// A row as it was (`O`) or is (`N`).
+fn put_row(out: &mut BytesMut, tag: u8, cells: &[&str]) {
+    out.put_u8(tag);
     out.put_u16(u16::try_from(cells.len()).unwrap());
     for cell in cells {
         out.put_u8(b't');
         out.put_u32(u32::try_from(cell.len()).unwrap());
         out.put_slice(cell.as_bytes());
     }
-    out.freeze()
 }
 
 fn truncate(oid: u32) -> Bytes {
@@ -243,15 +248,8 @@ fn update(oid: u32, before: &[&str], now: &[&str]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(b'U');
     out.put_u32(oid);
-    for (tag, cells) in [(b'O', before), (b'N', now)] {
-        out.put_u8(tag);
-        out.put_u16(u16::try_from(cells.len()).unwrap());
-        for cell in cells {
-            out.put_u8(b't');
-            out.put_u32(u32::try_from(cell.len()).unwrap());
-            out.put_slice(cell.as_bytes());
-        }
-    }
+    put_row(&mut out, b'O', before);
+    put_row(&mut out, b'N', now);
     out.freeze()
 }
 

@@ -125,7 +125,8 @@ impl Connection {
     }
 }
 
-fn tenant(folder: &Path, arguments: &[&str]) {
+/// What becomes of it.
+fn tried(folder: &Path, arguments: &[&str]) -> Output {
     let files = [
         "--conf",
         "nats.conf",
@@ -134,7 +135,11 @@ fn tenant(folder: &Path, arguments: &[&str]) {
         "--secrets",
         "keys",
     ];
-    let output = roomcast(folder, &[&["tenant"], arguments, &files].concat());
+    roomcast(folder, &[&["tenant"], arguments, &files].concat())
+}
+
+fn tenant(folder: &Path, arguments: &[&str]) {
+    let output = tried(folder, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", complaint(&output));
 }
 
@@ -499,15 +504,7 @@ rooms:
         let before = ["nats.conf", "policy.yaml"].map(read);
         let keys = || std::fs::read_dir(folder.join("keys")).map_or(0, Iterator::count);
         let keys_before = keys();
-        let files = [
-            "--conf",
-            "nats.conf",
-            "--policy",
-            "policy.yaml",
-            "--secrets",
-            "keys",
-        ];
-        let output = roomcast(folder, &[&["tenant"], arguments, &files].concat());
+        let output = tried(folder, arguments);
         let said = complaint(&output);
         assert_eq!(output.status.code(), Some(65), "{arguments:?}: {said}");
         let entry = format!("- {{ nats: {login}, roles: […] }}");

@@ -225,7 +225,7 @@ impl Stock {
         now_millis: i64,
     ) -> Looked {
         let mut key = std::mem::take(&mut self.key);
-        place::write_key(&mut key, view);
+        place::write_key(&mut key, view.tenant().as_str(), view.room().as_str());
         let looked = self.recover_room(&key, view, from, events_max, waiter, now_millis);
         self.key = key;
         looked

@@ -9,7 +9,7 @@ use roomcast_proto::cursor::Cursor;
 use super::{Shard, Ticket};
 use crate::delivery::Delivery;
 use crate::encoding::{self, Encoding};
-use crate::hub::{Outcome, Recovered, Recovery, Waiter};
+use crate::hub::{Outcome, Recovered, Recovery};
 use crate::metrics::Ending;
 use crate::outbox::Class;
 
@@ -116,10 +116,7 @@ impl Shard {
             return;
         };
         let ticket = self.new_ticket();
-        let waiter = Waiter {
-            shard: self.number,
-            ticket,
-        };
+        let waiter = self.waiter(ticket);
         let page = self.page_and_one();
         match self
             .shared

@@ -9,8 +9,8 @@ use roomcast_proto::refusal::Refusal;
 use super::Shard;
 use super::recovery::Opened;
 use crate::connection::Connection;
-use crate::delivery::{Delivery, Kind};
-use crate::hub::{Recovered, Recovery, Waiter};
+use crate::delivery::Delivery;
+use crate::hub::{Recovered, Recovery};
 use crate::members::Seat;
 use crate::session::Opening;
 
@@ -96,29 +96,19 @@ impl Shard {
 
     /// Withdrawals of the values that this permit shows now, but for those that were found for another one.
     fn hidden(&mut self, before: &Subscribe, found: &Recovered) -> Vec<Arc<Delivery>> {
-        let waiter = Waiter {
-            shard: self.number,
-            ticket: self.new_ticket(),
-        };
+        let ticket = self.new_ticket();
+        let waiter = self.waiter(ticket);
         let hub = &self.shared.hub;
         let Recovery::Done(shown) = hub.recover(before, None, waiter, self.now.unix_millis) else {
             // It was read just now, and a room with members stays in memory.
             hub.forget(waiter);
             return Vec::new();
         };
-        let left: HashSet<&str> = found.state.iter().filter_map(|value| key_of(value)).collect();
+        let left: HashSet<_> = found.state.iter().filter_map(|value| value.state_key()).collect();
         let gone = shown
             .state
             .iter()
-            .filter(|value| key_of(value).is_some_and(|key| !left.contains(key)));
+            .filter(|value| value.state_key().is_some_and(|key| !left.contains(key)));
         gone.filter_map(|value| value.withdrawal()).collect()
-    }
-}
-
-/// The key of a value.
-fn key_of(value: &Delivery) -> Option<&str> {
-    match &value.kind {
-        Kind::State { key, .. } => Some(key),
-        Kind::Event | Kind::Ephemeral => None,
     }
 }

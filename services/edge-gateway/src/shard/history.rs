@@ -8,7 +8,7 @@ use roomcast_proto::refusal::{Code, Refusal};
 use super::recovery::unavailable;
 use super::{Shard, Ticket};
 use crate::allowance::{self, Operation};
-use crate::hub::{self, Waiter};
+use crate::hub;
 use crate::limit::Limit;
 use crate::session::Reading;
 
@@ -36,10 +36,7 @@ impl Shard {
             let refusal = Refusal::new(Code::Rate, "one request for history at a time").retry_after_ms(1_000);
             return self.refuse(key, reading.id, &refusal);
         }
-        let waiter = Waiter {
-            shard: self.number,
-            ticket,
-        };
+        let waiter = self.waiter(ticket);
         let now = self.now.unix_millis;
         let allowance = &self.shared.allowance;
         let deep = || allowance.take(&tenant, &user, Operation::DeepHistory);

@@ -61,10 +61,7 @@ impl Shard {
         if opening.kind == Kind::Stream {
             return self.open_stream(key, opening, ticket);
         }
-        let waiter = Waiter {
-            shard: self.number,
-            ticket,
-        };
+        let waiter = self.waiter(ticket);
         let found = self.recover(&opening.rooms, &user, waiter);
         let Some(connection) = self.connections.get_mut(key as usize) else {
             return;
@@ -358,6 +355,14 @@ impl Shard {
     pub(super) fn write_cursor(&self, tenant: &Tenant, cursor: &Cursor) -> String {
         let text = self.shared.hub.cursors().write(tenant, cursor);
         text.as_str().to_owned()
+    }
+
+    /// Who waits with a ticket of this shard.
+    pub(super) fn waiter(&self, ticket: u64) -> Waiter {
+        Waiter {
+            shard: self.number,
+            ticket,
+        }
     }
 
     pub(super) fn new_ticket(&mut self) -> u64 {

@@ -18,7 +18,7 @@ use super::{Shard, Ticket};
 use crate::connection::{Connection, Waiting};
 use crate::delivery::Delivery;
 use crate::encoding::{self, Encoding};
-use crate::hub::{OfRoom, Outcome, Recovered, Recovery, Together, Waiter};
+use crate::hub::{OfRoom, Outcome, Recovered, Recovery, Together};
 use crate::metrics::Ending;
 use crate::outbox::Class;
 use crate::session::{From, Opening, StreamRequest};
@@ -45,10 +45,7 @@ impl Shard {
 
     /// Opens all rooms of a stream at one cut, or waits for the hub.
     pub(super) fn open_stream(&mut self, key: u32, opening: Opening, ticket: u64) {
-        let waiter = Waiter {
-            shard: self.number,
-            ticket,
-        };
+        let waiter = self.waiter(ticket);
         let permits: Vec<Arc<Subscribe>> = opening
             .rooms
             .iter()
@@ -201,10 +198,7 @@ impl Shard {
             })
             .unzip();
         let ticket = self.new_ticket();
-        let waiter = Waiter {
-            shard: self.number,
-            ticket,
-        };
+        let waiter = self.waiter(ticket);
         let recovery =
             self.shared
                 .hub

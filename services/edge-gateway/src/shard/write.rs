@@ -10,7 +10,6 @@ use super::{LINGER_MILLIS, Shard, timers};
 use crate::backlog;
 use crate::connection::{Connection, Sent, Stage};
 use crate::encoding::{self, Encoding};
-use crate::hub::Waiter;
 use crate::limit::Limit;
 use crate::members::Seat;
 use crate::metrics::Ending;
@@ -197,10 +196,7 @@ impl Shard {
         };
         for ticket in [waiting, reading, page].into_iter().flatten() {
             self.tickets.remove(&ticket);
-            self.shared.hub.forget(Waiter {
-                shard: self.number,
-                ticket,
-            });
+            self.shared.hub.forget(self.waiter(ticket));
         }
         let Some((tenant, user, rooms)) = rooms else {
             return true;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
+use crate::hex;
+
 /// A place in a queue: named the same by whoever reads the queue, however often.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -20,11 +22,7 @@ pub struct Place {
 #[must_use]
 pub fn life(stream: &str, created: &str) -> Arc<str> {
     let digest = digest::digest(&digest::SHA256, format!("{stream}\n{created}").as_bytes());
-    let digits: String = digest.as_ref()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    digits.into()
+    hex(&digest.as_ref()[..8]).into()
 }
 
 impl fmt::Display for Place {

@@ -57,6 +57,15 @@ pub(crate) async fn following(postgres: &Postgres, mapping: &str) -> Option<(Ing
     Some((ingest, dir))
 }
 
+/// A database of its own whose tickets are followed.
+pub(crate) async fn tickets_followed() -> Option<(Postgres, Ingest, tempfile::TempDir)> {
+    let postgres = Postgres::start().await?;
+    postgres.sql(TABLE);
+    let (ingest, dir) = following(&postgres, TICKETS).await?;
+    until_following(&ingest).await;
+    Some((postgres, ingest, dir))
+}
+
 pub(crate) fn settings(
     postgres: &Postgres,
     mapping: &str,
@@ -307,14 +316,9 @@ async fn what_is_wrong_says_what_to_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_slot_stops_until_an_operator_decides() {
-    let Some(postgres) = Postgres::start().await else {
+    let Some((postgres, ingest, _dir)) = tickets_followed().await else {
         return;
     };
-    postgres.sql(TABLE);
-    let Some((ingest, _dir)) = following(&postgres, TICKETS).await else {
-        return;
-    };
-    until_following(&ingest).await;
     postgres.sql("INSERT INTO tickets VALUES (1, 'new', 0, NULL)");
     until_stored(&ingest, 1).await;
     eventually("the slot can be dropped", SOON, || async {

@@ -13,9 +13,7 @@ use roomcast_harness::postgres::Postgres;
 use roomcast_harness::token::Signer;
 use serde_json::Value;
 
-use crate::capture::{
-    POLICY, SOON, TABLE, TICKETS, following, process, settings, until_following, until_stored,
-};
+use crate::capture::{POLICY, SOON, TABLE, TICKETS, process, settings, tickets_followed, until_stored};
 use crate::fixture::Ingest;
 use crate::process::Process;
 
@@ -54,14 +52,9 @@ async fn until_held(postgres: &Postgres, held: bool) {
 /// the change found by nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_after_a_quiet_time_is_stored_behind_a_new_position() {
-    let Some(postgres) = Postgres::start().await else {
+    let Some((postgres, ingest, _dir)) = tickets_followed().await else {
         return;
     };
-    postgres.sql(TABLE);
-    let Some((ingest, _dir)) = following(&postgres, TICKETS).await else {
-        return;
-    };
-    until_following(&ingest).await;
     eventually("nothing was written for some time", SOON, || async {
         let age = now_micros() - position(&ingest).await.time_micros;
         Duration::from_micros(age.unsigned_abs()) > YOUNG + Duration::from_secs(1)

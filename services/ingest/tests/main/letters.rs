@@ -3,11 +3,10 @@
 use roomcast_harness::eventually;
 use roomcast_harness::http::Answer;
 use roomcast_harness::nats::{Nats, change_stream};
-use roomcast_harness::postgres::Postgres;
 use serde_json::{Value, json};
 
 use crate::admin_port::AdminPort;
-use crate::capture::{SOON, TABLE, TICKETS, following, until_following, until_stored};
+use crate::capture::{SOON, tickets_followed, until_stored};
 use crate::fixture::{BATCH, Ingest, JSON, aged_id, event};
 use crate::relay::Relay;
 
@@ -253,14 +252,9 @@ async fn what_is_refused_for_now_of_a_batch_that_is_taken_again_is_kept() {
 /// Nobody would send a database's change again: while its letter cannot be kept, nothing behind it is confirmed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_refused_is_kept_though_the_letters_were_away() {
-    let Some(postgres) = Postgres::start().await else {
+    let Some((postgres, ingest, _dir)) = tickets_followed().await else {
         return;
     };
-    postgres.sql(TABLE);
-    let Some((ingest, _dir)) = following(&postgres, TICKETS).await else {
-        return;
-    };
-    until_following(&ingest).await;
     let admin = ingest.nats.connect("admin").await;
     let before = change_stream(&admin, "DLQ", "subjects", json!(["away.>"]))
         .await

@@ -96,19 +96,7 @@ async fn values_of_a_role_taken_away(stack: &Stack) -> anyhow::Result<()> {
     publish("taken/both", "all", 2).await?;
     publish("taken/both", "staff", 3).await?;
     publish("taken/staff", "staff", 4).await?;
-    let entry = admin(
-        stack,
-        "POST",
-        "/admin/v1/grants",
-        json!({ "user": user, "role": "staff" }),
-    )
-    .await?;
-    let token = token(stack, user, &["user"]);
-    let url = format!("{}/v1/state?room=bookings", stack.gateways()[0]);
-    wait_for("granted", 200, async || {
-        Ok(stack.http.get(&url, Some(&token)).await?.status)
-    })
-    .await?;
+    let (key, token) = granted(stack, user, "staff").await?;
     let (mut client, _) = Client::connect(&stack.gateways()[0], &token, &["lobby"], &HashMap::new()).await?;
     let shown = |frames: &[Value]| {
         let events = frames.iter().map(|frame| &frame["event"]["event"]);
@@ -136,7 +124,6 @@ async fn values_of_a_role_taken_away(stack: &Stack) -> anyhow::Result<()> {
         "{:?}",
         shown(&first)
     );
-    let key = entry["key"].as_str().context("a key")?.to_owned();
     admin(stack, "DELETE", &format!("/admin/v1/acl/{key}"), json!(null)).await?;
     let gone = |frame: &Value| frame["event"]["event"]["withdrawn"] == true;
     let after = client.until("a value is withdrawn", PATIENCE, gone).await?;

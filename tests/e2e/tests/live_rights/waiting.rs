@@ -84,19 +84,7 @@ async fn bodies_that_take_their_time(stack: &Stack) -> anyhow::Result<()> {
 async fn asked_behind_a_room(stack: &Stack) -> anyhow::Result<()> {
     let user = "patient-asker";
     let own = format!("user.{user}");
-    let entry = admin(
-        stack,
-        "POST",
-        "/admin/v1/grants",
-        json!({ "user": user, "role": "staff" }),
-    )
-    .await?;
-    let token = token(stack, user, &["user"]);
-    let url = format!("{}/v1/state?room=bookings", stack.gateways()[0]);
-    wait_for("granted", 200, async || {
-        Ok(stack.http.get(&url, Some(&token)).await?.status)
-    })
-    .await?;
+    let (key, token) = granted(stack, user, "staff").await?;
     let (mut client, _) = Client::connect(&stack.gateways()[0], &token, &[], &HashMap::new()).await?;
     client.caught_up(&own).await?;
     let (plain, tenant) = (Cursors::plain(), Tenant::default());
@@ -117,7 +105,6 @@ async fn asked_behind_a_room(stack: &Stack) -> anyhow::Result<()> {
         client.send_text(&frame.to_string()).await?;
     }
     // Behind everything that came before it.
-    let key = entry["key"].as_str().context("a key")?.to_owned();
     tokio::time::sleep(Duration::from_millis(500)).await;
     admin(stack, "DELETE", &format!("/admin/v1/acl/{key}"), json!(null)).await?;
     for id in [9_002, 9_003] {
