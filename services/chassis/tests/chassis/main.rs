@@ -13,4 +13,5 @@ mod jetstream;
 mod nats;
 mod process;
 mod publisher;
+mod requests;
 mod server;

@@ -6,6 +6,7 @@
 
 mod admin_port;
 mod batches;
+mod blocks;
 mod capture;
 mod classes;
 mod doors;
