@@ -19,6 +19,8 @@ FAMILIES = {
     "roomcast_nats_": "ingest",
     "": "fleet",
 }
+# Settings that panels speak of are those of the code.
+SOURCES = "\n".join(path.read_text() for path in (HERE.parent.parent / "services").rglob("*.rs"))
 # Each board looks at what the variables choose. A label that is not there counts as empty.
 CHOSEN = 'namespace=~"$namespace",job=~"$job",instance=~"$instance"'
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -166,6 +168,9 @@ def misplaced(board):
         titles.add(panel["title"])
         if not all(part.strip() for part in panel["description"].split("\n\n")):
             yield f"{place}: says too little"
+        for setting in re.findall(r"ROOMCAST_\w+", panel["description"]):
+            if f'"{setting}"' not in SOURCES:
+                yield f"{place}: {setting} is not in the code"
         found = re.search(r"roomcast_\w+", panel["targets"][0]["expr"])
         if found and board.name != "fleet":
             family = next(home for start, home in FAMILIES.items() if found[0].startswith(start))

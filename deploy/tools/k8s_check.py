@@ -6,6 +6,7 @@ Usage: k8s_check.py RENDERED.yaml [--try] [--binaries FOLDER]
 --binaries has each service check the settings and files that its pods would have. --try breaks the rendering in each way that a check is for, and fails where no check sees it.
 """
 import copy
+import json
 import pathlib
 import re
 import subprocess
@@ -98,12 +99,77 @@ def selectors(docs):
                 for source in rule.get("from", []):
                     if "podSelector" in source and not list(chosen(docs, source["podSelector"])):
                         yield f"{name(doc)}: lets in nobody"
+            for rule in spec.get("egress", []):
+                for place in rule.get("to", []):
+                    if "podSelector" in place and not list(chosen(docs, place["podSelector"])):
+                        yield f"{name(doc)}: lets out to nobody"
         if doc["kind"] == "ServiceMonitor":
             wanted = spec["selector"]["matchLabels"].items()
             found = [d for d in docs if d["kind"] == "Service" and wanted <= d["metadata"].get("labels", {}).items()]
             for endpoint in spec["endpoints"]:
                 if not found or any(endpoint["port"] not in [p["name"] for p in d["spec"]["ports"]] for d in found):
                     yield f'{name(doc)}: finds no port {endpoint["port"]}'
+
+
+# What the Prometheus operator knows of a Service by its label app.kubernetes.io/name.
+NAMED = "__meta_kubernetes_service_label_app_kubernetes_io_name"
+RULES = (ROOT / "deploy" / "prometheus" / "rules" / "roomcast.yaml").read_text()
+
+
+def watched(docs):
+    """Targets have the labels that alerts ask for: the operator's own `job` and `service` are names of Services."""
+    services = sorted(set(re.findall(r'absent\(roomcast_build_info\{service="([\w-]+)"\}\)', RULES)))
+    for doc in docs:
+        for endpoint in doc["spec"]["endpoints"] if doc["kind"] == "ServiceMonitor" else []:
+            made = {r["targetLabel"]: r.get("replacement", "$1") for r in endpoint.get("relabelings", []) if r.get("sourceLabels") == [NAMED]}
+            if made != {"job": "roomcast-$1", "service": "$1"}:
+                yield f"{name(doc)}: targets get {made}, and alerts ask for job and service"
+            wanted = doc["spec"]["selector"]["matchLabels"].items()
+            found = [d["metadata"]["labels"] for d in docs if d["kind"] == "Service" and wanted <= d["metadata"].get("labels", {}).items()]
+            if sorted(labels.get("app.kubernetes.io/name", "") for labels in found) != services:
+                yield f"{name(doc)}: finds {found}, and alerts ask for {services}"
+
+
+# What is in a cluster, or beside it.
+PRIVATE = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
+
+
+def addresses(docs):
+    """Addresses that pods are given: whose, the host, its port, and the namespace where that is another than ours."""
+    maps = {doc["metadata"]["name"]: doc["data"] for doc in docs if doc["kind"] == "ConfigMap"}
+    services = {doc["metadata"]["name"] for doc in docs if doc["kind"] == "Service"}
+    for _, template in pods(docs):
+        for container in template["spec"]["containers"]:
+            values = [e.get("value", "") for e in container.get("env", [])] + container.get("args", [])
+            for source in container.get("envFrom", []):
+                values += maps.get(source["configMapRef"]["name"], {}).values()
+            for host, port in sorted(set(re.findall(r"(?:nats|http)://([\w.-]+):(\d+)", " ".join(values)))):
+                # Of nats-0.nats a Service of ours, of otel-collector.observability the namespace.
+                end = host.rpartition(".")[2]
+                yield template, host, int(port), None if end == host or end in services else end
+
+
+def network(docs):
+    """Who is given an address may reach it, and what is for addresses outside reaches none inside."""
+    policies = [doc for doc in docs if doc["kind"] == "NetworkPolicy"]
+    services = {doc["metadata"]["name"] for doc in docs if doc["kind"] == "Service"}
+    for template, host, port, namespace in addresses(docs):
+        if not namespace and host.rpartition(".")[2] not in services:
+            yield f"no service {host} in our namespace"
+        if namespace:
+            means = lambda place: place.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name") == namespace
+        else:
+            means = lambda place: "podSelector" in place
+        own = [p for p in policies if template in [t for _, t in chosen(docs, p["spec"]["podSelector"])]]
+        rules = [rule for p in own for rule in p["spec"].get("egress", []) if port in [one["port"] for one in rule["ports"]]]
+        if not any("to" not in rule or any(means(place) or "ipBlock" in place for place in rule["to"]) for rule in rules):
+            yield f'{template["metadata"]["labels"]["app.kubernetes.io/name"]}: no policy lets it out to {host}:{port}'
+    for doc in policies:
+        for rule in doc["spec"].get("egress", []):
+            blocks = [place["ipBlock"] for place in rule.get("to", []) if "ipBlock" in place]
+            outside = all(set(PRIVATE) <= set(block.get("except", [])) for block in blocks if block["cidr"] == "0.0.0.0/0")
+            if 443 in [one["port"] for one in rule["ports"]] and ("to" not in rule or not outside):
+                yield f"{name(doc)}: lets out to everything in the cluster"
 
 
 def targets(docs):
@@ -118,6 +184,9 @@ def targets(docs):
             yield f"{name(doc)}: {target} is scaled twice"
         if any("replicas" in d["spec"] for d, _ in pods(docs) if d["metadata"]["name"] == target):
             yield f"{name(doc)}: an apply would set the replicas of {target} back"
+        fallback = doc["spec"].get("fallback", {})
+        if fallback and fallback.get("behavior") != "currentReplicasIfHigher":
+            yield f'{name(doc)}: scales down to {fallback["replicas"]} while nobody answers'
     for doc in docs:
         if doc["kind"] == "Ingress":
             backends = [(p["backend"]["service"]["name"], p["backend"]["service"]["port"]["name"]) for r in doc["spec"]["rules"] for p in r["http"]["paths"]]
@@ -210,6 +279,21 @@ def times(docs):
                 yield f"{name(doc)}: is killed before it has drained"
 
 
+# The key of RFC 8037, A.1, whose private half anybody can read there, as every example of a key set has it; and the name of one to be replaced.
+PUBLISHED, REPLACE = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "replace-me"
+# With no key nothing starts, until it is edited: so the rest of its settings is tried with one.
+NO_KEYS = {"keys": []}
+TRIED_KEYS = {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "tried", "x": PUBLISHED}]}
+
+
+def keys(docs):
+    """Who trusts a key of which everybody has the other half lets in everybody."""
+    for doc in docs:
+        for file, text in doc.get("data", {}).items() if doc["kind"] == "ConfigMap" else []:
+            if PUBLISHED in text or REPLACE in text:
+                yield f"{name(doc)}: {file} has a published key: put your issuer's in its place"
+
+
 # A key that signs nothing but tests.
 VAPID = (ROOT / "services" / "sinks" / "tests" / "vapid.pem").read_text()
 
@@ -234,7 +318,8 @@ def accepted(docs):
                     place = pathlib.Path(folder + mount["mountPath"])
                     place.mkdir(parents=True)
                     for file, text in files.items():
-                        (place / file).write_text(text)
+                        empty = file.endswith(".json") and json.loads(text) == NO_KEYS
+                        (place / file).write_text(json.dumps(TRIED_KEYS) if empty else text)
             # Files of the pod are in the folder.
             env = {key: folder + value if key.endswith(("_FILE", "_DIR")) else value for key, value in env.items()}
             said = subprocess.run([binary, "--check-config"], env=env, capture_output=True, text=True, check=False)
@@ -246,6 +331,8 @@ def accepted(docs):
 FULLEST = {"100%": 1.06, "50%": 1.33, "25%": 1.50}
 MEBIBYTE = 1024 * 1024
 UNITS = {"Mi": MEBIBYTE, "Gi": 1024 * MEBIBYTE}
+# The share of its memory that NATS may have before Go collects all the time.
+COLLECTED = 0.8
 # Measured: tests/load/RESULTS.md, P3. And what is left for clients that are slow, as a factor.
 GATEWAY_EMPTY, CONNECTION, SLACK = 20 * MEBIBYTE, 4096, 1.5
 
@@ -278,7 +365,40 @@ def room(docs):
                     yield f"{name(other)}: with maxSurge {surge} the fullest gateway is full at a mean of {target}"
 
 
-CHECKS = [schemas, k8s_foreign.complaints, selectors, targets, references, settings, restricted, times, room, accepted]
+def collected(docs):
+    """Go collects before the pod is at its limit."""
+    for doc, template in pods(docs):
+        for container in template["spec"]["containers"]:
+            for one in (e for e in container.get("env", []) if e["name"] == "GOMEMLIMIT"):
+                limit = container["resources"]["limits"]["memory"]
+                if int(one["value"].removesuffix("MiB")) * MEBIBYTE > COLLECTED * int(limit[:-2]) * UNITS[limit[-2:]]:
+                    yield f'{name(doc)}: {container["name"]} collects from {one["value"]} on and has {limit}'
+
+
+# What a gateway allows to one address, and to all.
+OF_ALL = {
+    "ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX": "ROOMCAST_CONNECTIONS_MAX",
+    "ROOMCAST_UNAUTHENTICATED_PER_ADDRESS_MAX": "ROOMCAST_UNAUTHENTICATED_MAX",
+    "ROOMCAST_CONNECT_RATE_PER_ADDRESS": "ROOMCAST_CONNECT_RATE",
+    "ROOMCAST_CONNECT_BURST_PER_ADDRESS": "ROOMCAST_CONNECT_BURST",
+}
+
+
+def proxied(docs):
+    """Behind an Ingress or a route one address is everybody: a gateway allows it what it allows to all."""
+    if not any(doc["kind"] in ("Ingress", "HTTPRoute") for doc in docs):
+        return
+    for doc, template in pods(docs):
+        if doc["metadata"]["name"] != "edge-gateway":
+            continue
+        values = {e["name"]: e.get("value") for e in template["spec"]["containers"][0].get("env", [])}
+        for one, all_of in OF_ALL.items():
+            has, needed = (int(values.get(setting) or usual(setting)) for setting in (one, all_of))
+            if has < needed:
+                yield f"{name(doc)}: {one} is {has}, and a proxy with everybody behind it is one address: {needed}, as {all_of}"
+
+
+CHECKS = [schemas, k8s_foreign.complaints, selectors, watched, network, targets, references, settings, keys, restricted, times, room, collected, proxied, accepted]
 
 
 def complaints(docs):
@@ -303,6 +423,10 @@ def ways(docs):
     yield broken("a probe of nothing", lambda d, _: container(d)["readinessProbe"]["httpGet"].update(port="web"))
     yield broken("a policy for nobody", lambda d, _: d[("NetworkPolicy", "admin")]["spec"].update(podSelector={"matchLabels": {"a": "b"}}))
     yield broken("a policy's port", lambda d, _: d[("NetworkPolicy", "public")]["spec"]["ingress"][0]["ports"][0].update(port="web"))
+    yield broken("a way to a NATS that is not there", lambda d, _: d[("NetworkPolicy", "to-nats")]["spec"]["egress"][0].update(to=[{"podSelector": {"matchLabels": {"a": "b"}}}]))
+    yield broken("no way to NATS", lambda d, all: all.remove(d[("NetworkPolicy", "to-nats")]))
+    yield broken("a way to everything", lambda d, _: d[("NetworkPolicy", "issuers")]["spec"]["egress"][0].pop("to"))
+    yield broken("a way into the cluster", lambda d, _: d[("NetworkPolicy", "issuers")]["spec"]["egress"][0]["to"][0]["ipBlock"]["except"].pop(0))
     yield broken("nobody disrupted", lambda d, _: d[("PodDisruptionBudget", "ingest")]["spec"].update(selector={"matchLabels": {"a": "b"}}))
     yield broken("a map that is not there", lambda d, all: all.remove(d[("ConfigMap", "roomcast-policy")]))
     yield broken("a secret nobody makes", lambda d, _: pod(d)["volumes"][0]["secret"].update(secretName="other"))
@@ -315,11 +439,22 @@ def ways(docs):
     yield broken("root", lambda d, _: pod(d)["securityContext"].update(runAsNonRoot=False))
     yield broken("a way to more rights", lambda d, _: container(d)["securityContext"].update(allowPrivilegeEscalation=True))
     yield broken("memory without end", lambda d, _: container(d).pop("resources"))
+    for one in OF_ALL:
+        yield broken(f"the usual {one} behind a proxy", lambda d, _, one=one: container(d)["env"].remove(next(e for e in container(d)["env"] if e["name"] == one)))
+    yield broken("more connections than one address may have", lambda d, _: container(d)["env"].append({"name": "ROOMCAST_CONNECTIONS_MAX", "value": "10001"}))
+    yield broken("a published key", lambda d, _: d[("ConfigMap", "roomcast-policy")]["data"].update({"keys.json": json.dumps(TRIED_KEYS)}))
+    yield broken("a key to replace", lambda d, _: d[("ConfigMap", "roomcast-policy")]["data"].update({"keys.json": '{"keys":[{"kid":"replace-me"}]}'}))
+    yield broken("collected too late", lambda d, _: d[("StatefulSet", "nats")]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"].update(memory="1Gi"))
     yield broken("memory too small for its settings", lambda d, _: container(d)["resources"]["limits"].update(memory="512Mi"))
     if ("ScaledObject", "edge-gateway") in [(doc["kind"], doc["metadata"]["name"]) for doc in docs]:
         yield broken("a field of KEDA's with a slip", lambda d, _: d[("ScaledObject", "edge-gateway")]["spec"].update(minReplicas=3))
+        yield broken("the operator's own labels", lambda d, _: d[("ServiceMonitor", "roomcast")]["spec"]["endpoints"][0]["relabelings"].pop())
+        yield broken("a target of another name", lambda d, _: d[("Service", "ingest-admin")]["metadata"]["labels"].update({"app.kubernetes.io/name": "x"}))
+        yield broken("no way to the collector", lambda d, all: all.remove(d[("NetworkPolicy", "traces")]))
+        yield broken("a collector among us", lambda d, _: [e.update(value="http://otel-collector:4318") for e in container(d)["env"] if e["name"] == "ROOMCAST_TRACES_ENDPOINT"])
         yield broken("a rule without an expression", lambda d, _: d[("PrometheusRule", "roomcast")]["spec"]["groups"][0]["rules"][0].pop("expr"))
         yield broken("a field of a route with a slip", lambda d, _: d[("HTTPRoute", "edge-gateway")]["spec"].update(parentRef=[]))
+        yield broken("scaled down blindly", lambda d, _: d[("ScaledObject", "edge-gateway")]["spec"]["fallback"].pop("behavior"))
         yield broken("scaled too late", lambda d, _: d[("ScaledObject", "edge-gateway")]["spec"]["triggers"][0]["metadata"].update(threshold="9900"))
     yield broken("any image", lambda d, _: container(d).update(image="roomcast/edge-gateway:latest"))
     yield broken("too little time", lambda d, _: pod(d).update(terminationGracePeriodSeconds=79))

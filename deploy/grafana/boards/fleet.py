@@ -11,7 +11,7 @@ panel("Late deliveries", "Share of turns that took longer than 250 ms from store
 panel("Failed events", "Share of valid events that could not be stored; 0.05 % is allowed over 30 days.",
       "RoomcastIngestErrorBurn fires where two of these windows agree.",
       *(series(f"roomcast:ingest_errors:ratio_rate{window}", window) for window in ("5m", "1h", "6h", "3d")), unit="percentunit")
-panel("Left of 30 days", "What is left of what the objectives allow, over the last 30 days or as long as Prometheus remembers. Below zero: broken.",
+panel("Left of 30 days", "What is left of what the objectives allow, over the last 30 days or as long as Prometheus remembers; hours in which nothing happened do not count. Below zero: broken.",
       "Below a quarter: no risky releases until it grows again.",
       series(f"1 - avg_over_time(roomcast:gateway_fan_out_slow:ratio_rate1h[30d]) / {LATE}", "freshness"),
       series(f"1 - avg_over_time(roomcast:ingest_errors:ratio_rate1h[30d]) / {FAILED}", "ingest"), unit="percentunit")

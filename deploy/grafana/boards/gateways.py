@@ -3,7 +3,7 @@ row, panel = board.row, board.panel
 
 row("Connections")
 panel("Connections", "Open WebSockets and streams of server-sent events, by gateway.",
-      "One far above the others is the first to turn clients away: RoomcastGatewaySkew. Near 70 % of ROOMCAST_MAX_CONNECTIONS: add gateways.",
+      "One far above the others is the first to turn clients away: RoomcastGatewaySkew. Near 70 % of ROOMCAST_CONNECTIONS_MAX: add gateways.",
       gauge("roomcast_gateway_connections", "instance"))
 panel("Streams and held polls", "Connections that are streams of server-sent events, and polls held until there is something new.",
       "A rise means that WebSockets do not get through: look at what stands between browsers and gateways.",
