@@ -117,6 +117,22 @@ test('a toast can be closed, and stays while the pointer is on it', async () => 
   await page.mouse.move(10, 500);
 });
 
+test('whoever closes announcements by keyboard goes on with the next, and nothing stays paused behind the last', async () => {
+  for (let n = 0; n < 3; n += 1) await system.publish('booking:new', booking({ customer: 'Keyboard Test' }));
+  await eventually('three are there', async () => (await page.getByTestId('toast').count()) >= 3);
+  await page.getByTestId('toast-close').first().focus();
+  await page.locator('[data-testid=toasts][data-paused]').waitFor();
+  for (let left = await page.getByTestId('toast').count(); left > 0; left -= 1) {
+    assert.equal(await page.evaluate(() => document.activeElement?.dataset.testid), 'toast-close');
+    await page.keyboard.press(left % 2 === 0 ? 'Enter' : 'Escape');
+    await eventually('one less', async () => (await page.getByTestId('toast').count()) === left - 1);
+  }
+  await system.publish('booking:new', booking({ customer: 'Goes Again' }));
+  await page.getByTestId('toast').waitFor();
+  assert.equal(await page.locator('[data-testid=toasts][data-paused]').count(), 0);
+  await page.getByTestId('toast').waitFor({ state: 'detached' });
+});
+
 test('at most five announcements stand at once, and the rest is counted', async () => {
   for (let n = 0; n < 7; n += 1) await system.publish('booking:new', booking({ customer: 'One of Many' }));
   await page.getByTestId('toast-more').getByText(/\+\d+ more/).waitFor();

@@ -80,6 +80,21 @@ test('property: owners and managers see their own properties alone, and no money
   assert.doesNotMatch(await row(manager, stay.booking).innerText(), /5,000/, 'the amount is taken out');
   assert.equal(await row(manager, other.booking).count(), 0, 'somebody else’s property');
   await manager.locator('[data-testid=card][data-metric=revenue][data-state=forbidden]').waitFor();
+  // Somebody else's address in the same tab: nothing is left of who was there.
+  const next = await openPage(browser, system.urlFor('m3', ['PROPERTY_MANAGER'], '--claim', 'property_ids=4,7'));
+  await goTo(next, 'admin');
+  await next.getByLabel('Admin token').fill(system.env.ROOMCAST_ADMIN_TOKEN);
+  await next.keyboard.press('Enter');
+  await next.getByTestId('admin').waitFor();
+  await goTo(next, 'dashboard');
+  await row(next, stay.booking).getByRole('button').first().click();
+  await next.getByTestId('sheet').waitFor();
+  await next.evaluate((hash) => (location.hash = hash), new URL(system.urlFor('m2', ['PROPERTY_MANAGER'], '--claim', 'property_ids=5')).hash);
+  await row(next, other.booking).waitFor();
+  assert.deepEqual([await row(next, stay.booking).count(), await next.getByTestId('sheet').count()], [0, 0], 'of whoever was signed in before');
+  await goTo(next, 'admin');
+  await next.getByTestId('admin-sign-in').waitFor();
+  await next.context().close();
   // A row changes where it stands.
   await system.publish('booking_update', { booking: stay.booking, property: '4', title: stay.title, change: 'check_in' }, { room: 'property.4', audience: 'all' });
   await row(page, stay.booking).and(page.locator('[data-mark=check_in]')).waitFor();
@@ -416,6 +431,36 @@ test('restaurant: waiters see neither money nor numbers of guests', async () => 
   await waiter.locator('[data-testid=row]').first().waitFor();
   assert.doesNotMatch(await waiter.locator('[data-testid=list]').innerText(), /₺|555/);
   await waiter.context().close();
+});
+
+test('restaurant: whose role is taken away sees nothing of before, and all of it when it is given again', async () => {
+  const { admin } = await (await fetch(`${system.gateway}/page.json`)).json();
+  const ask = async (method, path, body) => {
+    const answer = await fetch(`${admin.ingest[0]}/admin/v1${path}`, { method, headers: { authorization: `Bearer ${system.env.ROOMCAST_ADMIN_TOKEN}`, 'content-type': 'application/json' }, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+    assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
+    return answer.text().then((text) => (text === '' ? {} : JSON.parse(text)));
+  };
+  let { key } = await ask('POST', '/grants', { user: 'g1', role: 'waiter' });
+  const guest = await openPage(browser, system.urlFor('g1', ['user']));
+  const chart = guest.getByTestId('chart').first();
+  const seen = async () => [await guest.getByTestId('row').count() > 0, Number(await chart.getAttribute('data-points')) > 0, await guest.locator('[data-testid=card][data-metric=orders]').getAttribute('data-state')];
+  const sees = (what, expected) => eventually(what, async () => String(await seen()) === String(expected));
+  await sees('rows, chart and numbers are there', [true, true, 'live']);
+  await ask('DELETE', `/acl/${key}`);
+  await sees('nothing is left', [false, false, 'forbidden']);
+  await guest.getByTestId('forbidden').waitFor();
+  await guest.getByTestId('chart-failed').getByText('Your roles do not include this chart.').waitFor();
+  await lookAt(guest, 'restaurant-rights-lost');
+  ({ key } = await ask('POST', '/grants', { user: 'g1', role: 'waiter' }));
+  await sees('everything is there again', [true, true, 'live']);
+  // A number of its own role in a room that stays open.
+  const sales = await ask('POST', '/grants', { user: 'g1', role: 'admin' });
+  await guest.locator('[data-testid=card][data-metric=sales][data-state=live]').waitFor();
+  await ask('DELETE', `/acl/${sales.key}`);
+  await guest.locator('[data-testid=card][data-metric=sales][data-state=empty]').waitFor();
+  await sees('the rest stays', [true, true, 'live']);
+  assert.deepEqual(guest.complaints, []);
+  await guest.context().close();
 });
 
 test('a sound for each kind, off until wished, and remembered', async () => {

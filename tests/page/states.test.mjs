@@ -30,9 +30,9 @@ after(async () => {
 });
 
 /** Opens the page with what the gateway is to play, light and wide, dark and on a phone; each is looked at. */
-async function look(name, plays, there, { scripts = [], prepare, live = false } = {}) {
+async function look(name, plays, there, { scripts = [], prepare, live = false, timezoneId = 'Europe/Istanbul' } = {}) {
   for (const [look, options] of LOOKS) {
-    const context = await browser.newContext({ locale: 'en-GB', timezoneId: 'Europe/Istanbul', reducedMotion: 'reduce', ...options });
+    const context = await browser.newContext({ locale: 'en-GB', timezoneId, reducedMotion: 'reduce', ...options });
     const page = await context.newPage();
     for (const script of scripts) await page.addInitScript(script);
     await prepare?.(page);
@@ -85,6 +85,28 @@ test('paused: what waits is counted', () =>
 
 test('without its configuration the page says what to do', () =>
   look('broken', 'quiet', (page) => page.getByTestId('page-error').waitFor(), { prepare: (page) => page.route(/page\.json/, (route) => route.fulfill({ json: { title: 'x', timezone: 'Europe/Istanbul', metrics: 'm', views: [] } })) }));
+
+test('times are of another zone, and the page says so, on a phone as well', () =>
+  look('zone', 'quiet', async (page) => {
+    await page.getByTestId('zone').getByText('Times in Istanbul').waitFor();
+    await card(page, 'live');
+  }, { live: true, timezoneId: 'America/New_York' }));
+
+test('a range of time goes on with the clock', async () => {
+  const context = await browser.newContext({ locale: 'en-GB', timezoneId: 'Europe/Istanbul', viewport: WIDE });
+  const page = await context.newPage();
+  await page.clock.install();
+  await page.addInitScript(NO_WORKER);
+  await page.goto(`${address}/#token=quiet`);
+  const points = () => page.getByTestId('chart').first().getAttribute('data-points').then(Number);
+  await card(page, 'live');
+  await page.getByTestId('range').selectOption('1h');
+  const all = await eventually('an hour is there', points);
+  // The clock goes on, and nothing else happens.
+  await page.clock.setSystemTime(Date.now() + 2 * 3_600_000);
+  await eventually('it is over', async () => (await points()) < all);
+  await context.close();
+});
 
 test('the menu, with sounds', () =>
   look('menu', 'quiet', async (page) => {

@@ -1,9 +1,10 @@
 /** The page from the first byte to the frame: configuration, sign-in, then views. */
 
 import { useCallback, useEffect, useMemo, useState } from 'react';
+import { adminToken } from './admin/admin-token.js';
 import { Badge, PauseButton } from './badge.js';
 import { Banner } from './banner.js';
-import { PageContext, usePage } from './context.js';
+import { PageContext, useClock, usePage } from './context.js';
 import { Format } from './format.js';
 import { Icon } from './icons.js';
 import { useKeys } from './keyboard.js';
@@ -14,10 +15,10 @@ import { BellButton } from './notices/bell.js';
 import { readPage, type PageConfig } from './page.js';
 import { usePhone } from './phone.js';
 import { placeOf, placesOf, type Place } from './places.js';
-import { RANGES, rangeOf, SinceContext, sinceOf, withRange, type Range } from './range.js';
+import { loadedFrom, PastContext, RANGES, rangeOf, sinceOf, withRange, type Range } from './range.js';
 import { fetchPage, PageError } from './read.js';
 import { People } from './presence.js';
-import { readToken, storeToken, takeTokenFromAddress } from './session.js';
+import { holderOf, readToken, storeToken, takeTokenFromAddress } from './session.js';
 import { PageTrouble, SignIn } from './states.js';
 import { useStore } from './store.js';
 import { ToastStack } from './toast.js';
@@ -54,26 +55,27 @@ export function App() {
   return config === undefined ? <FrameSkeleton /> : <SignedIn config={config} />;
 }
 
-/** Keeps the connection as long as somebody is signed in. */
+/** Keeps the connection as long as the same reader is signed in: nothing of one is shown to the next. */
 function SignedIn({ config }: { config: PageConfig }) {
   const [token, setToken] = useState(readToken);
   const [live, setLive] = useState<Live>();
   const format = useMemo(() => new Format(config), [config]);
-  const signedIn = token !== null;
+  const holder = holderOf(token);
   useEffect(() => {
-    if (!signedIn) return undefined;
-    const made = new Live(config, format);
+    if (holder === undefined) return undefined;
+    const made = new Live(config, format, holder);
     setLive(made);
     return () => {
       made.close();
       setLive(undefined);
+      adminToken.update(() => undefined);
     };
-  }, [config, format, signedIn]);
+  }, [config, format, holder]);
   const signIn = useCallback(
     (next: string) => {
       storeToken(next);
       setToken(next);
-      live?.client.connect();
+      if (live !== undefined && live.holder === holderOf(next)) live.client.connect();
     },
     [live],
   );
@@ -89,11 +91,11 @@ function SignedIn({ config }: { config: PageConfig }) {
     storeToken(null);
     setToken(null);
   }, []);
-  if (!signedIn) return <SignIn expired={false} onToken={signIn} />;
-  if (live === undefined) return <FrameSkeleton />;
+  if (holder === undefined) return <SignIn expired={false} onToken={signIn} />;
+  if (live?.holder !== holder) return <FrameSkeleton />;
   return (
     <PageContext value={{ config, live, format }}>
-      <Frame onSignIn={signIn} onSignOut={signOut} />
+      <Frame key={holder} onSignIn={signIn} onSignOut={signOut} />
     </PageContext>
   );
 }
@@ -103,7 +105,8 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
   const places = useMemo(() => placesOf(config), [config]);
   const [place, setPlace] = useState<Place>(() => placeOf(places, location.hash));
   const [range, setRange] = useState<Range>(() => rangeOf(location.hash));
-  const since = useMemo(() => sinceOf(range, live.client.serverNow()), [range, live]);
+  const since = useClock((now) => sinceOf(range, now));
+  const past = useMemo(() => ({ since, from: loadedFrom(range, since) }), [range, since]);
   const [keysOpen, setKeysOpen] = useState(false);
   const isPhone = usePhone();
   const connection = useStore(live.connection);
@@ -135,7 +138,8 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
   // With something on the screen the reader keeps it; the banner asks for a new sign-in.
   if (live.lastEventAt.now === undefined && connection.status === 'closed' && connection.error?.isAuth === true) return <SignIn expired onToken={onSignIn} />;
   const view = config.views.find(({ id }) => id === place.id);
-  // A phone's bar has no room for it.
+  // A phone's bar has no room for these.
+  const zone = format.foreignZone !== undefined && <p className="zone muted" data-testid="zone">Times in {format.foreignZone}</p>;
   const picker = view !== undefined && looksBack(view) && <RangePicker range={range} />;
   return (
     <div className="frame" data-view={place.id}>
@@ -151,7 +155,7 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
       <div className="body">
         <header className="bar">
           <h1>{place.label}</h1>
-          {format.foreignZone !== undefined && <span className="bar-zone muted">Times in {format.foreignZone}</span>}
+          {!isPhone && zone}
           <div className="bar-tools">
             {!isPhone && picker}
             <People />
@@ -163,9 +167,10 @@ function Frame({ onSignIn, onSignOut }: { onSignIn: (token: string) => void; onS
         </header>
         <Banner onToken={onSignIn} />
         <main id="main" className="content" tabIndex={-1}>
-          <SinceContext value={since}>
+          {isPhone && zone}
+          <PastContext value={past}>
           {view !== undefined ? <View key={view.id} view={view} tools={isPhone && picker} /> : place.id === 'admin' ? <AdminView /> : <DiagnosisView />}
-          </SinceContext>
+          </PastContext>
         </main>
       </div>
       <ToastStack />

@@ -78,7 +78,7 @@ function Details({ state, face }: { state: ConnectionState; face: Face }) {
     <div className="menu-panel badge-details" data-testid="badge-details" data-latency={typeof latency === 'number' ? latency : undefined}>
       <dl className="facts">
         <div><dt>{explain(state, face)}</dt><dd /></div>
-        {state.since !== undefined && <div><dt>Connected since</dt><dd>{format.time(live.client.serverNow() - Date.now() + state.since)}</dd></div>}
+        {state.since !== undefined && <div><dt>Connected since</dt><dd>{format.time(live.client.serverNow() - Date.now() + state.since, live.client.serverNow())}</dd></div>}
         <div><dt>There and back</dt><dd>{latency === undefined ? '…' : latency === null ? '–' : `${format.count(latency)} ms`}</dd></div>
       </dl>
       <p className="commands">

@@ -2,7 +2,7 @@
 
 import { CircleAlert, Clock3, KeyRound, RefreshCw, WifiOff } from 'lucide-react';
 import { faceOf } from './badge.js';
-import { usePage } from './context.js';
+import { useClock, usePage } from './context.js';
 import { TokenForm } from './states.js';
 import { useStore } from './store.js';
 
@@ -11,7 +11,9 @@ export function Banner({ onToken }: { onToken: (token: string) => void }) {
   const { live, format } = usePage();
   const state = useStore(live.connection);
   const last = useStore(live.lastEventAt);
-  const age = last === undefined ? '' : ` What you see is from ${format.time(last)}.`;
+  const age = useClock((now) => (last === undefined ? '' : ` What you see is from ${format.time(last, now)}.`));
+  const staleSince = Date.parse(state.stale?.since ?? '');
+  const stale = useClock((now) => (Number.isNaN(staleSince) ? '' : ` since ${format.time(staleSince, now)}`));
   if (state.status === 'closed' && state.error?.isAuth === true) {
     return (
       <Line icon={<KeyRound size={16} aria-hidden />} tone="red" id="expired" more={<TokenForm onToken={onToken} />}>
@@ -26,10 +28,9 @@ export function Banner({ onToken }: { onToken: (token: string) => void }) {
     return <Line icon={<WifiOff size={16} aria-hidden />} tone="red" id="offline">No network.{age} It goes on by itself when the network is back.</Line>;
   }
   if (state.stale !== undefined) {
-    const since = state.stale.since === undefined ? Number.NaN : Date.parse(state.stale.since);
     return (
       <Line icon={<Clock3 size={16} aria-hidden />} tone="amber" id="stale">
-        The gateway has lost its source{Number.isNaN(since) ? '' : ` since ${format.time(since)}`}. What you see may be old; nothing is lost.
+        The gateway has lost its source{stale}. What you see may be old; nothing is lost.
       </Line>
     );
   }

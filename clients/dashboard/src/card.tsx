@@ -6,6 +6,7 @@ import { memo, useEffect, useId, useRef, useState } from 'react';
 import { useClock, usePage } from './context.js';
 import { DirectionIcon } from './icons.js';
 import { instant, type MetricStatus } from './metric.js';
+import { isRefusal } from './reason.js';
 import type { CardConfig } from './view-config.js';
 import { Sparkline } from './sparkline.js';
 import { useStore } from './store.js';
@@ -24,8 +25,7 @@ export function Cards({ cards }: { cards: readonly CardConfig[] }) {
     <section className="cards" aria-label="Key numbers" data-count={cards.length}>
       {cards.map((card) => {
         const room = rooms.get(card.room ?? config.metrics);
-        const refused = room?.error !== undefined && !room.error.isAuth && !room.error.temporary;
-        return <Card key={card.metric} card={card} metric={values.get(card.metric)} status={statuses.get(card.metric)} loaded={room?.loaded === true} refused={refused} />;
+        return <Card key={card.metric} card={card} metric={values.get(card.metric)} status={statuses.get(card.metric)} loaded={room?.loaded === true} refused={isRefusal(room?.error)} />;
       })}
     </section>
   );
@@ -53,7 +53,7 @@ const Card = memo(function Card({ card, metric, status, loaded, refused }: CardP
         <CardDetails card={card} metric={metric} status={status} />
       </header>
       <CardNumber card={card} value={empty ? null : (metric?.value ?? null)} approximate={metric?.approximate === true} />
-      <div className="card-change">{state === 'forbidden' ? <span className="muted">Your roles do not include this number</span> : <Change metric={metric} empty={empty} />}</div>
+      <div className="card-change">{state === 'forbidden' ? <span className="muted">Your roles do not include this number</span> : <Change card={card} metric={metric} empty={empty} />}</div>
       <Sparkline values={metric?.sparkline ?? []} label={`${card.label}, trend of the last ${metric?.sparkline.length ?? 0} intervals`} />
     </article>
   );
@@ -69,11 +69,11 @@ function CardNumber({ card, value, approximate }: { card: CardConfig; value: str
   );
 }
 
-function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean }) {
+function Change({ card, metric, empty }: { card: CardConfig; metric: Metric | undefined; empty: boolean }) {
   const { format } = usePage();
   if (metric === undefined || empty) return <span className="muted">No data yet</span>;
   const [start, end] = spanOf(metric);
-  const versus = start !== null && end !== null ? `vs ${format.before(start, end)}` : 'vs previous';
+  const versus = card.versus ?? (start !== null && end !== null ? format.before(start, end) : 'previous');
   if (metric.direction === null || metric.changePercent === null) return <span className="muted">No earlier period to compare with</span>;
   const word = { up: 'Up', down: 'Down', flat: 'Unchanged' }[metric.direction];
   return (
@@ -83,7 +83,7 @@ function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean 
         <span className="sr-only">{word} </span>
         {format.change(metric.changePercent)}
       </span>
-      <span className="muted">{versus}</span>
+      <span className="muted">vs {versus}</span>
     </>
   );
 }
@@ -92,18 +92,20 @@ function Change({ metric, empty }: { metric: Metric | undefined; empty: boolean 
 function CardAge({ metric }: { metric: Metric | undefined }) {
   const { format } = usePage();
   const asOf = instant(metric?.asOf);
-  const old = useClock((now) => asOf !== null && now - asOf > FRESH_MS);
+  const incomplete = instant(metric?.incompleteSince);
+  const since = useClock((now) => (incomplete === null ? '' : format.shortTime(incomplete, now)));
+  const old = useClock((now) => (asOf === null || now - asOf <= FRESH_MS ? '' : format.time(asOf, now)));
   if (metric === undefined) return null;
   if (metric.error !== undefined) return <p className="card-age card-warning" title={metric.error}><TriangleAlert size={13} aria-hidden /> <span>{metric.error}</span></p>;
-  const incomplete = instant(metric.incompleteSince);
-  if (incomplete !== null) return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> incomplete since {format.shortTime(incomplete)}</p>;
-  if (metric.stalled) return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> stalled{asOf === null ? '' : ` since ${format.shortTime(asOf)}`}</p>;
-  return old && asOf !== null && !metric.noData ? <p className="card-age">as of {format.time(asOf)}</p> : null;
+  if (incomplete !== null) return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> incomplete since {since}</p>;
+  // Since when is not known: a window goes on, and what it is as of with it.
+  if (metric.stalled) return <p className="card-age card-warning"><TriangleAlert size={13} aria-hidden /> stalled</p>;
+  return old !== '' && !metric.noData ? <p className="card-age">as of {old}</p> : null;
 }
 
 /** Exact value, window, what was skipped: on hover, focus or tap. */
 function CardDetails({ card, metric, status }: { card: CardConfig; metric: Metric | undefined; status: MetricStatus | undefined }) {
-  const { format } = usePage();
+  const { format, live } = usePage();
   const id = useId();
   const [open, setOpen] = useState(false);
   if (metric === undefined) return null;
@@ -114,7 +116,7 @@ function CardDetails({ card, metric, status }: { card: CardConfig; metric: Metri
   if (metric.previous !== null) rows.push(['Before', format.exact(metric.previous, card.format)]);
   if (start !== null && end !== null) rows.push(['Window', format.range(start, end)]);
   rows.push(['Events', format.count(metric.events)]);
-  if (asOf !== null) rows.push(['As of', format.time(asOf)]);
+  if (asOf !== null) rows.push(['As of', format.time(asOf, live.client.serverNow())]);
   const skipped = status?.skipped ?? [];
   rows.push(['Skipped', skipped.length === 0 ? 'none' : skipped.map(([reason, count]) => `${format.count(count)} ${reason.replaceAll('_', ' ')}`).join(', ')]);
   return (

@@ -5,8 +5,8 @@ import { seriesStore } from 'roomcast';
 import { usePage } from './context.js';
 import { later } from './later.js';
 import { pointsOf } from './points.js';
-import { useSince } from './range.js';
-import { reason } from './reason.js';
+import { usePast } from './range.js';
+import { isRefusal, reason } from './reason.js';
 import { useStore } from './store.js';
 import type { ChartConfig } from './view-config.js';
 
@@ -15,10 +15,11 @@ const Canvas = later(() => import('./chart-canvas.js').then(({ ChartCanvas }) =>
 /** One chart in its panel. */
 export function Chart({ chart }: { chart: ChartConfig }) {
   const { config, live, format } = usePage();
-  const since = useSince();
+  const { since, from } = usePast();
   const room = chart.room ?? config.metrics;
-  const series = useStore(useMemo(() => seriesStore(live.client, room, chart.metric, since === undefined ? {} : { from: new Date(since).toISOString() }), [live.client, room, chart.metric, since]));
-  const points = useMemo(() => pointsOf(series.windows), [series.windows]);
+  const series = useStore(useMemo(() => seriesStore(live.client, room, chart.metric, from === undefined ? {} : { from: new Date(from).toISOString() }), [live.client, room, chart.metric, from]));
+  const isRefused = isRefusal(series.error);
+  const points = useMemo(() => (isRefused ? [] : pointsOf(series.windows, since)), [series.windows, since, isRefused]);
   const known = points.filter(({ value }) => value !== null);
   const last = known.at(-1);
   const state = !series.loaded ? 'loading' : series.error !== undefined ? 'failed' : 'ready';

@@ -52,7 +52,7 @@ function watch(watcher: () => void): () => void {
 }
 
 /** What `read` makes of the server's time; renders again only when that is something else. */
-export function useClock<T extends string | number | boolean>(read: (now: number) => T): T {
+export function useClock<T extends string | number | boolean | undefined>(read: (now: number) => T): T {
   const { live } = usePage();
   return useSyncExternalStore(watch, () => read(tick + (live.client.serverNow() - Date.now())));
 }

@@ -62,7 +62,7 @@ export function findings(known: Known, format: Format): Finding[] {
   const say = (tone: Finding['tone'], text: string, help: string): number => found.push({ tone, text, help });
   if (state.status === 'closed') say('red', `The connection has ended: ${state.error?.message ?? 'no reason was given'}`, state.error?.isAuth === true ? 'Sign in again.' : 'Load the page again; if that does not help, show this text to whoever runs the gateway.');
   else if (state.status === 'paused') say('amber', 'You have paused the page.', 'Press Resume: what you missed comes then.');
-  else if (state.offlineSince !== undefined && state.status !== 'live') say('red', `This machine has no network since ${format.time(state.offlineSince)}.`, 'Check the network; the page comes back by itself.');
+  else if (state.offlineSince !== undefined && state.status !== 'live') say('red', `This machine has no network since ${format.time(state.offlineSince, known.now)}.`, 'Check the network; the page comes back by itself.');
   else if (state.status === 'waiting') say('red', `The gateway cannot be reached (${state.attempt} attempts): ${state.error?.message ?? 'no answer'}`, 'Check that it runs and that no proxy blocks WebSockets.');
   else if (state.status !== 'live') say('amber', 'The page is connecting.', 'Wait a few seconds.');
   if (state.stale !== undefined) say('amber', 'The gateway has lost its own source: what you see may be old.', 'Nothing is lost; whoever runs the gateway sees it as "stale".');
@@ -72,7 +72,7 @@ export function findings(known: Known, format: Format): Finding[] {
   const expires = state.session?.expiresAt === undefined ? Number.NaN : Date.parse(state.session.expiresAt);
   if (state.status === 'live' && expires - known.now < EXPIRES_SOON_MS) say('amber', `The sign-in ends at ${format.time(expires)}.`, 'Sign in again, or let the page fetch a newer token.');
   if (known.counters.malformed + known.counters.unknown > 0) say('amber', `${format.count(known.counters.malformed)} messages could not be read, ${format.count(known.counters.unknown)} were of a kind this page does not know.`, 'A newer gateway may say more than this page knows: load the page again.');
-  if (state.status === 'live' && known.lastEventAt !== undefined && known.now - known.lastEventAt > SILENCE_MS) say('amber', `Nothing has come since ${format.time(known.lastEventAt)}.`, 'The line is open, so nothing was published that you may see. Ask whoever publishes.');
+  if (state.status === 'live' && known.lastEventAt !== undefined && known.now - known.lastEventAt > SILENCE_MS) say('amber', `Nothing has come since ${format.time(known.lastEventAt, known.now)}.`, 'The line is open, so nothing was published that you may see. Ask whoever publishes.');
   if (state.status === 'live' && known.lastEventAt === undefined) say('amber', 'Connected, and nothing has come yet.', 'Nothing was published that you may see.');
   if (found.length === 0) say('green', 'Everything works: connected, all rooms up to date.', 'If something is missing all the same, it was not published, or not for your roles.');
   return found.sort((a, b) => RANK[a.tone] - RANK[b.tone]);

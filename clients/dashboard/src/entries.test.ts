@@ -1,6 +1,6 @@
 import type { CloudEvent } from 'roomcast';
 import { describe, expect, it } from 'vitest';
-import { ENTRIES_MAX, fold, noEntries, select, type Entries, type Rule } from './entries.js';
+import { ENTRIES_MAX, fold, forget, noEntries, select, type Entries, type Rule } from './entries.js';
 
 const RULE: Rule = { list: { key: 'data.id', mark: undefined, types: [] }, markOfType: (type) => (type.startsWith('booking:') ? type : undefined) };
 const FEED: Rule = { list: { key: undefined, mark: '{data.status}', types: ['a'] }, markOfType: () => undefined };
@@ -44,6 +44,25 @@ describe('a table', () => {
     let entries = noEntries();
     for (let n = 0; n < ENTRIES_MAX + 5; n += 1) entries = fold(entries, RULE, event('booking:new', { id: `b${n}` }, n), false);
     expect([entries.order.length, entries.byId.size, entries.order.at(-1)]).toEqual([ENTRIES_MAX, ENTRIES_MAX, 'b5']);
+  });
+});
+
+describe('a room that is forgotten', () => {
+  const of = (room: string, type: string, data: unknown, time: number): CloudEvent => ({ ...event(type, data, time), room });
+
+  it('takes its rows along, and of others what it said of them', () => {
+    const before = all(RULE, [
+      of('r', 'booking:new', { id: 'both', title: 'From r' }, 1),
+      of('q', 'booking:new', { id: 'other' }, 2),
+      of('r', 'booking:new', { id: 'own' }, 3),
+      of('q', 'booking:confirmed', { id: 'both', guest: 'Ada' }, 4),
+    ]);
+    const after = forget(before, RULE, 'r');
+    expect(after.order).toEqual(['both', 'other']);
+    expect(after.byId.get('both')).toMatchObject({ data: { id: 'both', guest: 'Ada' }, createdAt: 4_000, room: 'q' });
+    expect(after.byId.get('both')?.data).not.toHaveProperty('title');
+    expect(before.order, 'the list before is as it was').toEqual(['own', 'other', 'both']);
+    expect(forget(after, RULE, 'r')).toBe(after);
   });
 });
 

@@ -73,6 +73,16 @@ export function fold(entries: Entries, rule: Rule, event: CloudEvent, live: bool
   return { byId, order };
 }
 
+/** Forgets what a room has told: its rows go, and of those that other rooms have told of as well what they said is left. */
+export function forget(entries: Entries, rule: Rule, room: string): Entries {
+  const eventsOf = (id: string): readonly CloudEvent[] => entries.byId.get(id)?.events ?? [];
+  const gone = new Set(entries.order.filter((id) => eventsOf(id).some((event) => event.room === room)));
+  if (gone.size === 0) return entries;
+  const rest: Entries = { byId: new Map([...entries.byId].filter(([id]) => !gone.has(id))), order: entries.order.filter((id) => !gone.has(id)) };
+  const left = [...gone].flatMap((id) => eventsOf(id).filter((event) => event.room !== room));
+  return left.sort((a, b) => timeOf(a) - timeOf(b)).reduce((all, event) => fold(all, rule, event, false), rest);
+}
+
 /** Which rows are wanted. */
 export interface Wanted {
   readonly search: string;

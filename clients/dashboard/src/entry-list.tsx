@@ -10,7 +10,7 @@ import { select, type Entry } from './entries.js';
 import { Row, textOf } from './entry-row.js';
 import { markOf, type CommandConfig } from './page.js';
 import { usePhone } from './phone.js';
-import { useSince } from './range.js';
+import { usePast } from './range.js';
 import { useSlots } from './row-slots.js';
 import { useRowsOnScreen } from './rows-on-screen.js';
 import { EmptyList, Forbidden, NoMatch, RoomTrouble } from './states.js';
@@ -30,7 +30,7 @@ export function EntryList({ list, first }: { list: ListConfig; first: boolean })
   const [mark, setMark] = useState<string>();
   const words = useDeferredValue(search);
   // A table shows what there is, a feed what happened: only that has a time to look at.
-  const since = useSince();
+  const { since } = usePast();
   const from = list.key === undefined ? since : undefined;
   const all = useMemo(() => select(entries, { search: words, mark, since: from }, (entry) => textOf(entry, list, config, format)), [entries, words, mark, from, list, config, format]);
   const { sentinel, rows, waiting, release } = useHeld(all);

@@ -18,11 +18,12 @@ export function EntrySheet({ list, id }: { list: ListConfig; id: string }) {
   const { live } = usePage();
   const entry = useStore(live.entries(list.id)).byId.get(id);
   const dialog = useRef<HTMLDialogElement>(null);
+  const isThere = entry !== undefined;
   useEffect(() => {
     dialog.current?.showModal();
-  }, []);
+  }, [isThere]);
   const close = (): void => live.opened.update(() => undefined);
-  if (entry === undefined) return null;
+  if (!isThere) return null;
   return (
     <dialog ref={dialog} className="sheet" data-testid="sheet" aria-labelledby="sheet-title" onClose={close} onClick={(event) => event.target === event.currentTarget && close()}>
       <SheetBody list={list} entry={entry} onClose={close} />

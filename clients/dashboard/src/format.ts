@@ -87,14 +87,14 @@ export class Format {
     return this.#number(value, 'n', { maximumFractionDigits: 2 });
   }
 
-  /** 14:03:07 */
-  time(at: number): string {
-    return this.#time.format(at);
+  /** 14:03:07; with `now` its day stands in front where that is another one: 4 Mar, 14:03:07. */
+  time(at: number, now = at): string {
+    return this.#withDay(this.#time, at, now);
   }
 
-  /** 14:03 */
-  shortTime(at: number): string {
-    return this.#shortTime.format(at);
+  /** 14:03, or 4 Mar, 14:03. */
+  shortTime(at: number, now = at): string {
+    return this.#withDay(this.#shortTime, at, now);
   }
 
   /** 14:00, or 4 Mar where a step is a day or longer: an axis. */
@@ -163,6 +163,12 @@ export class Format {
       if (code.length === 2) this.#countries.set(code, name);
     }
     return name;
+  }
+
+  #withDay(format: Intl.DateTimeFormat, at: number, now: number): string {
+    const day = this.#date.format(at);
+    const isToday = Math.abs(now - at) < 86_400_000 && day === this.#date.format(now);
+    return isToday ? format.format(at) : `${day}, ${format.format(at)}`;
   }
 
   #number(value: string | number, key: string, options: Intl.NumberFormatOptions): string {

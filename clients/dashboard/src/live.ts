@@ -4,11 +4,12 @@
  */
 
 import { announces, connectionStore, notifications, preferences, presenceStore, readMetric, RoomcastError, sharedClient, type CloudEvent, type ConnectionState, type Delivery, type Metric, type Notification, type NotificationsStore, type PreferencesStore, type PresenceView, type RoomcastClient, type Store as View, type Transport } from 'roomcast';
-import { fold, noEntries, shows, timeOf, type Entries, type Rule } from './entries.js';
+import { fold, forget, noEntries, shows, timeOf, type Entries, type Rule } from './entries.js';
 import type { Format } from './format.js';
 import { liveWorker } from './live-worker.js';
 import { readKey, readStatus, type MetricStatus } from './metric.js';
 import type { PageConfig } from './page.js';
+import { isRefusal } from './reason.js';
 import { expand, roomsOf } from './rooms.js';
 import { readClaims, readToken } from './session.js';
 import { settings } from './settings.js';
@@ -61,7 +62,7 @@ interface Kept {
   readonly store: Store<Entries>;
 }
 
-/** Everything live on the page. */
+/** Everything live on the page, for one reader. */
 export class Live {
   readonly client: RoomcastClient;
   readonly connection: View<ConnectionState>;
@@ -86,7 +87,12 @@ export class Live {
   /** The room each metric came in. */
   readonly #origin = new Map<string, string>();
 
-  constructor(config: PageConfig, format: Format) {
+  /** `holder`: who reads, as `holderOf` says it of the token. */
+  constructor(
+    config: PageConfig,
+    format: Format,
+    readonly holder: string,
+  ) {
     this.#config = config;
     this.#format = format;
     // All tabs of the browser share one connection, which a worker holds, or one of them. A hidden tab costs nothing, unless it is to be heard.
@@ -163,7 +169,13 @@ export class Live {
     this.#lists.set(list.id, { rule, rooms, store: new Store(noEntries()) });
   }
 
-  #follow(room: string, history: number): void {
+  /** Follows a room. `anew`: its rows are from before, and go when the first of the new ones are there. */
+  #follow(room: string, history: number, anew = false): void {
+    let hasOld = anew;
+    const renew = (): void => {
+      if (hasOld) this.#forgetRows(room);
+      hasOld = false;
+    };
     const see = (change: (view: RoomView) => RoomView): void =>
       this.rooms.update((rooms) => {
         const before = rooms.get(room) ?? UNSEEN;
@@ -178,6 +190,7 @@ export class Live {
         return settings.now.sounds || settings.now.desktop ? 'deliver' : 'hold';
       },
       onEvent: (event, delivery) => {
+        renew();
         if (delivery.live) heard();
         else see((view) => ({ ...view, loaded: true, lastAt: Math.max(view.lastAt ?? 0, timeOf(event)) || undefined }));
         this.#event(room, event, delivery);
@@ -188,14 +201,38 @@ export class Live {
       },
       onCaughtUp: () => {
         see((view) => (view.loaded && view.error === undefined ? view : { ...view, loaded: true, error: undefined }));
+        renew();
         this.#forgetGone(room, subscription.state);
       },
-      onError: (error) => see((view) => ({ ...view, loaded: true, error })),
+      onReset: ({ reason }) => {
+        if (reason === 'user') this.#forgetRows(room);
+        if (!this.#hasRows(room)) return;
+        // What happened to its rows meanwhile may be lost, and what was told once is not told again to the same subscription.
+        this.#follow(room, history, true);
+        subscription.unsubscribe();
+      },
+      onError: (error) => {
+        if (isRefusal(error)) {
+          this.#forgetRows(room);
+          this.opened.update((opened) => (opened === undefined || this.#lists.get(opened.list)?.store.now.byId.has(opened.id) === true ? opened : undefined));
+        }
+        see((view) => ({ ...view, loaded: true, error }));
+      },
     });
     see((view) => ({ ...view }));
   }
 
-  #event(room: string, event: CloudEvent, delivery: Delivery): void {
+  #hasRows(room: string): boolean {
+    return [...this.#lists.values()].some(({ rooms }) => rooms.has(room));
+  }
+
+  #forgetRows(room: string): void {
+    for (const { rule, rooms, store } of this.#lists.values()) if (rooms.has(room)) store.update((entries) => forget(entries, rule, room));
+  }
+
+  #event(room: string, told: CloudEvent, delivery: Delivery): void {
+    // Rows go with their room.
+    const event: CloudEvent = told.room === room ? told : { ...told, room };
     let opens: { list: string; id: string } | undefined;
     for (const [list, { rule, rooms, store }] of this.#lists) {
       if (!rooms.has(room) || !shows(rule, event.type)) continue;
@@ -272,9 +309,11 @@ export class Live {
     });
   }
 
-  /** After a room has caught up, a number of its that it does not hold any more is gone. */
+  /** After a room has caught up, a number of its that it does not hold any more is gone, and so is a group. */
   #forgetGone(room: string, state: ReadonlyMap<string, CloudEvent>): void {
-    for (const name of this.metrics.now.values.keys()) if (this.#origin.get(name) === room && !state.has(name)) this.#forget(name);
+    const { values, groups } = this.metrics.now;
+    const keys = [...values.keys(), ...[...groups].flatMap(([name, found]) => [...found.keys()].map((group) => `${name}/${group}`))];
+    for (const key of keys) if (this.#origin.get(readKey(key)?.metric ?? '') === room && !state.has(key)) this.#forget(key);
   }
 
   #heard(): void {

@@ -11,7 +11,8 @@ export interface MetricStatus {
 
 /** What a state key names: a metric, perhaps one group of it, perhaps a window that is over. Undefined for statuses and others. */
 export function readKey(key: string): { metric: string; group: string | undefined; closed: boolean } | undefined {
-  const found = /^([a-z][a-z0-9_]*)(?:\/([^@]*))?(@.+)?$/.exec(key);
+  // A metric's name is of letters, digits, - and _.
+  const found = /^([\w-]+)(?:\/([^@]*))?(@.+)?$/.exec(key);
   if (found === null || found[1] === undefined || found[1] === 'status' || found[1] === 'notification') return undefined;
   return { metric: found[1], group: found[2], closed: found[3] !== undefined };
 }

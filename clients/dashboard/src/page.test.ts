@@ -1,11 +1,12 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import type { CloudEvent } from 'roomcast';
+import type { CloudEvent, Metric } from 'roomcast';
 import { describe, expect, it, vi } from 'vitest';
 import { faceOf } from './badge.js';
 import { Format } from './format.js';
 import { readKey, readStatus } from './metric.js';
 import { markOf, readPage } from './page.js';
 import { placeOf, placesOf } from './places.js';
+import { ranked } from './ranking.js';
 import { PageError } from './read.js';
 import { choose, read, settings, USUAL } from './settings.js';
 import { segments } from './sparkline.js';
@@ -20,6 +21,7 @@ describe('page configuration', () => {
     const page = readPage({ ...PAGE, later: 1, currency: 'lira', toast_seconds: 999 });
     expect([page.currency, page.toastMs, page.views[0]?.icon, page.views[0]?.key, page.notifications]).toEqual(['USD', 60_000, 'dashboard', 'd', undefined]);
     expect(readPage({ ...PAGE, views: [{ ...VIEW, cards: [{ metric: 'a', label: 'A', format: 'gauge' }] }] }).views[0]?.cards[0]?.format).toBe('number');
+    expect(readPage({ ...PAGE, views: [{ ...VIEW, cards: [{ metric: 'a', label: 'A', versus: 'last week' }, { metric: 'b', label: 'B', versus: 7 }] }] }).views[0]?.cards.map(({ versus }) => versus)).toEqual(['last week', undefined]);
     expect(readPage({ ...PAGE, admin: { gateway: ['http://127.0.0.1:9080', 'javascript:x', 'http://x/y', 3], ingest: 7 } }).admin).toEqual({ gateway: ['http://127.0.0.1:9080'], ingest: [], aggregator: [] });
     expect(markOf(page, 'in_doubt')).toEqual({ word: 'in doubt', icon: 'dot', tone: 'grey' });
   });
@@ -84,11 +86,22 @@ describe('metrics', () => {
     ['revenue@2026-01-01T00:00:00Z', { metric: 'revenue', group: undefined, closed: true }],
     ['by_vendor/v-01', { metric: 'by_vendor', group: 'v-01', closed: false }],
     ['by_vendor/v-01/x@2026', { metric: 'by_vendor', group: 'v-01/x', closed: true }],
+    ['Sales-2026', { metric: 'Sales-2026', group: undefined, closed: false }],
+    ['2nd-Shift/a', { metric: '2nd-Shift', group: 'a', closed: false }],
     ['status/revenue', undefined],
     ['notification/x', undefined],
     ['~', undefined],
   ])('the key %s is %o', (key, expected) => {
     expect(readKey(key)).toEqual(expected);
+  });
+});
+
+describe('a ranking', () => {
+  it('has the largest first, those without a value last, and names of its own alone', () => {
+    const group = (name: string, number: number | null): [string, Metric] => [name, { group: [name], number, value: number === null ? null : String(number) } as unknown as Metric];
+    const found = ranked({ names: { a: 'Anna' } }, new Map([group('none', null), group('constructor', 1), group('a', -2), group('b', 7)]));
+    expect(found.map(({ name, value }) => [name, value])).toEqual([['b', '7'], ['constructor', '1'], ['Anna', '-2'], ['none', null]]);
+    expect(ranked({ names: {} }, undefined)).toEqual([]);
   });
 });
 
@@ -119,6 +132,16 @@ describe('format', () => {
 
   it('uses the business’s zone', () => {
     expect(format.time(Date.UTC(2026, 0, 1, 11, 3, 7))).toBe('14:03:07');
+  });
+
+  it.each([
+    ['2026-01-01T11:03:07Z', '2026-01-01T20:59:59Z', '14:03:07', '14:03'],
+    // Midnight is the business's own.
+    ['2026-01-01T11:03:07Z', '2026-01-01T21:00:00Z', '1 Jan, 14:03:07', '1 Jan, 14:03'],
+    ['2025-12-31T21:30:00Z', '2026-01-01T11:00:00Z', '00:30:00', '00:30'],
+    ['2025-01-01T11:03:07Z', '2026-01-01T12:00:00Z', '1 Jan, 14:03:07', '1 Jan, 14:03'],
+  ])('%s is, at %s, %s', (at, now, time, short) => {
+    expect([format.time(Date.parse(at), Date.parse(now)), format.shortTime(Date.parse(at), Date.parse(now))]).toEqual([time, short]);
   });
 });
 

@@ -10,10 +10,10 @@ export interface Point {
   readonly value: number | null;
 }
 
-/** The windows of the metric as a whole, oldest first; what has no window is no point. */
-export function pointsOf(windows: readonly Metric[]): Point[] {
+/** The windows of the metric as a whole, oldest first, of those that ended after `since`; what has no window is no point. */
+export function pointsOf(windows: readonly Metric[], since = -Infinity): Point[] {
   return windows.flatMap(({ group, window, number }): Point[] => {
     const [start, end] = [Date.parse(window.start ?? ''), Date.parse(window.end ?? '')];
-    return group.length > 0 || Number.isNaN(start) || Number.isNaN(end) ? [] : [{ start, end, value: number }];
+    return group.length > 0 || Number.isNaN(start) || Number.isNaN(end) || end <= since ? [] : [{ start, end, value: number }];
   });
 }

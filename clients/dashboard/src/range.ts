@@ -31,10 +31,22 @@ export function sinceOf(range: Range, now: number): number | undefined {
   return span === undefined ? undefined : Math.floor((now - span) / 60_000) * 60_000;
 }
 
-/** Provided by the frame. */
-export const SinceContext = createContext<number | undefined>(undefined);
+/** From when on the past is asked for: whole spans, so that it is not asked for again with each minute that goes by; undefined: all of it. */
+export function loadedFrom(range: Range, since: number | undefined): number | undefined {
+  const span = RANGES.find(([name]) => name === range)?.[2];
+  return since === undefined || span === undefined ? undefined : Math.floor(since / span) * span;
+}
 
-/** The instant from which on charts and feeds show something. */
-export function useSince(): number | undefined {
-  return useContext(SinceContext);
+/** How far back is looked, and how far back is loaded for that. */
+export interface Past {
+  readonly since: number | undefined;
+  readonly from: number | undefined;
+}
+
+/** Provided by the frame. */
+export const PastContext = createContext<Past>({ since: undefined, from: undefined });
+
+/** How far back charts and feeds look; goes on with the clock. */
+export function usePast(): Past {
+  return useContext(PastContext);
 }

@@ -9,6 +9,11 @@ const WORDS: Readonly<Record<string, string>> = {
   rate: 'Too much was asked for at once.',
 };
 
+/** Whether it stays as it is until somebody's rights are changed: nothing of what was there before may be shown on. */
+export function isRefusal(error: Pick<RoomcastError, 'isAuth' | 'temporary'> | undefined): boolean {
+  return error !== undefined && !error.isAuth && !error.temporary;
+}
+
 /** One or two sentences; `what` is what the reader wanted to see. */
 export function reason({ code, message, temporary }: Pick<RoomcastError, 'code' | 'message' | 'temporary'>, what: string): string {
   if (code === 'forbidden' || code === 'unknown_room') return `Your roles do not include ${what}.`;

@@ -54,3 +54,13 @@ export function readClaims(token: string | null): Record<string, unknown> {
     return {};
   }
 }
+
+/** Claims that say when and not who: a newer token of the same reader differs in them alone. */
+const PASSING: ReadonlySet<string> = new Set(['exp', 'iat', 'nbf', 'jti']);
+
+/** Whose token it is, with which rights: the same text for every token of one reader, for comparing. Undefined when nobody is signed in. */
+export function holderOf(token: string | null): string | undefined {
+  if (token === null) return undefined;
+  const claims = Object.entries(readClaims(token)).filter(([name]) => !PASSING.has(name));
+  return claims.length === 0 ? token : JSON.stringify(claims.sort(([a], [b]) => (a < b ? -1 : 1)));
+}

@@ -2,11 +2,11 @@ import { describe, expect, it } from 'vitest';
 import { Format } from './format.js';
 import { expand, roomsOf } from './rooms.js';
 import { readPage } from './page.js';
-import { readClaims } from './session.js';
+import { holderOf, readClaims } from './session.js';
 import { at, fill, fillData, fillPlain } from './template.js';
 
 const format = new Format({ timezone: 'Europe/Istanbul', currency: 'TRY' }, 'en-GB');
-const source = { type: 't', data: { customer: 'Ada', amount: '1200.5', currency: 'EUR', country: 'TR', rate: 63.5, none: null, row: { id: 7 }, status: 'on_the_road' } };
+const source = { type: 't', data: { customer: 'Ada', amount: '1200.5', currency: 'EUR', country: 'TR', rate: 63.5, none: null, row: { id: 7 }, status: 'on_the_road', sum: '12,50', dish: '· Soup · · Bread ·' } };
 
 describe('a template', () => {
   it.each([
@@ -20,12 +20,24 @@ describe('a template', () => {
     ['{data.customer} · {data.guest}', 'Ada'],
     ['{data.customer} · {data.guest} · {type}', 'Ada · t'],
     ['{data.guest} guests', ''],
+    ['{data.guest} guests · {type}', 't'],
+    ['{data.guest} · {type} {data.guest}', 't'],
+    ['New · {data.customer}', 'New · Ada'],
+    ['New · {data.guest}', ''],
+    ['{data.dish} · {data.guest} · {data.customer}', '· Soup · · Bread · · Ada'],
+    ['{data.sum|money}', '12,50'],
+    ['{data.customer|number} {data.customer|percent}', 'Ada Ada'],
     ['{data.none}{data.row}{data.row.id.x}', ''],
     ['{data.toString}{constructor}', ''],
     ['no place', 'no place'],
     ['{not a place}', '{not a place}'],
   ])('%s reads %o', (template, expected) => {
     expect(fill(template, source, format)).toBe(expected);
+  });
+
+  it('takes as long as it is long, whatever somebody wrote', () => {
+    const dots = `Soup${' ·'.repeat(50_000)} 12`;
+    expect(fill('{data.dish} · {data.guest}', { data: { dish: dots } }, format)).toBe(dots);
   });
 
   it('keeps kinds where data is made', () => {
@@ -55,5 +67,17 @@ describe('rooms', () => {
 
   it.each([[null, {}], ['x', {}], ['a.b.c', {}], [`a.${btoa('{"sub":"ada"}')}.c`, { sub: 'ada' }], [`a.${btoa('[1]')}.c`, {}]])('a token %o says %o', (token, expected) => {
     expect(readClaims(token)).toEqual(expected);
+  });
+
+  const token = (claims: unknown): string => `a.${btoa(JSON.stringify(claims))}.c`;
+  it.each([
+    ['a newer token of the same reader', token({ sub: 'ada', roles: ['a'], exp: 1, iat: 1, nbf: 1, jti: 'x' }), token({ exp: 2, roles: ['a'], sub: 'ada' }), true],
+    ['somebody else', token({ sub: 'ada' }), token({ sub: 'bob' }), false],
+    ['other roles', token({ sub: 'ada', roles: ['a'] }), token({ sub: 'ada', roles: ['a', 'b'] }), false],
+    ['other claims', token({ sub: 'ada', property_ids: ['4'] }), token({ sub: 'ada', property_ids: ['7'] }), false],
+    ['another text that cannot be read', 'x', 'y', false],
+    ['nobody', token({ sub: 'ada' }), null, false],
+  ])('are of one holder, or not: %s', (_, one, other, isSame) => {
+    expect(holderOf(one) === holderOf(other)).toBe(isSame);
   });
 });

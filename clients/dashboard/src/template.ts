@@ -29,19 +29,25 @@ export function plain(value: unknown): string {
   return typeof value === 'string' ? value : typeof value === 'number' || typeof value === 'boolean' ? String(value) : '';
 }
 
-/** Fills a template for people. */
+/** Stands between parts of a template. */
+const JOINER = ' · ';
+
+/** Fills a template for people. A part all of whose places are empty goes, with what joined it to its neighbour. */
 export function fill(template: string, source: Source, format: Format): string {
   let places = 0;
   let filled = 0;
-  const text = template.replace(PLACE, (_, path: string, how: string | undefined) => {
-    places += 1;
-    const written = write(at(source, path), how, source, format);
-    if (written !== '') filled += 1;
-    return written;
+  // The template is taken apart and not the result: dots inside of what somebody wrote are theirs.
+  const parts = template.split(JOINER).map((part) => {
+    const before = { places, filled };
+    const text = part.replace(PLACE, (_, path: string, how: string | undefined) => {
+      places += 1;
+      const written = write(at(source, path), how, source, format);
+      if (written !== '') filled += 1;
+      return written;
+    });
+    return places > before.places && filled === before.filled ? '' : text.trim();
   });
-  if (places > 0 && filled === 0) return '';
-  // What joined an empty place to its neighbour goes with it.
-  return text.replace(/^(?:\s*·\s*)+|(?:\s*·\s*)+$/g, '').replace(/(?:\s*·\s*){2,}/g, ' · ').trim();
+  return places > 0 && filled === 0 ? '' : parts.filter((part) => part !== '').join(JOINER);
 }
 
 /** Fills a template for machines: names of marks and icons. */
@@ -65,7 +71,7 @@ function write(value: unknown, how: string | undefined, source: Source, format: 
   if (text === '') return '';
   switch (how) {
     case 'money':
-      return format.money(text, plain(at(source, 'data.currency')) || format.currency);
+      return Number.isFinite(Number(text)) ? format.money(text, plain(at(source, 'data.currency')) || format.currency) : text;
     case 'number':
       return Number.isFinite(Number(text)) ? format.count(Number(text)) : text;
     case 'percent':

@@ -1,7 +1,7 @@
 /** Announcements of what just happened. Only news get here: `live.ts` sees to that. */
 
 import { X } from 'lucide-react';
-import { memo, useCallback, useEffect } from 'react';
+import { memo, useCallback, useEffect, useRef } from 'react';
 import { RelativeTime, usePage } from './context.js';
 import { Chip, Tile } from './icons.js';
 import { usePhone } from './phone.js';
@@ -12,6 +12,8 @@ import { dismiss, expire, nextEnd, pause, resume, TOASTS_SHOWN, TOASTS_SHOWN_PHO
 export function ToastStack() {
   const { live } = usePage();
   const toasts = useStore(live.toasts);
+  const stack = useRef<HTMLDivElement>(null);
+  const isHovered = useRef(false);
   useEffect(() => {
     const end = nextEnd(toasts);
     if (end === undefined) return undefined;
@@ -26,28 +28,53 @@ export function ToastStack() {
   }, [live]);
   const hold = (): void => live.toasts.update((now) => pause(now, Date.now()));
   const letGo = (): void => live.toasts.update((now) => resume(now, Date.now()));
+  const hover = (isOver: boolean) => (): void => {
+    isHovered.current = isOver;
+    (isOver ? hold : letGo)();
+  };
   const close = useCallback(
-    // The closed one may have been what held the time: a removed element tells nobody that the pointer left.
-    (id: string) => live.toasts.update((now) => (now.list.length <= 1 ? resume(dismiss(now, id), Date.now()) : dismiss(now, id))),
+    // The closed one may have been what held the time: a removed element tells nobody that the pointer or the focus left.
+    (id: string) => {
+      if (live.toasts.now.list.length <= 1) isHovered.current = false;
+      const isHeld = moveFocus(stack.current) || isHovered.current;
+      live.toasts.update((now) => (isHeld ? dismiss(now, id) : resume(dismiss(now, id), Date.now())));
+    },
     [live],
   );
   const shown = usePhone() ? TOASTS_SHOWN_PHONE : TOASTS_SHOWN;
   const more = toasts.list.length - shown;
   return (
-    <div className="toasts" role="region" aria-label="Announcements" data-testid="toasts" data-paused={toasts.pausedAt !== undefined || undefined} onPointerEnter={hold} onPointerLeave={letGo} onFocus={hold} onBlur={letGo}>
+    <div ref={stack} className="toasts" role="region" aria-label="Announcements" data-testid="toasts" data-paused={toasts.pausedAt !== undefined || undefined} onPointerEnter={hover(true)} onPointerLeave={hover(false)} onFocus={hold} onBlur={letGo}>
       {toasts.list.slice(0, shown).map((toast) => (
         <ToastCard key={toast.id} toast={toast} onClose={close} />
       ))}
       {more > 0 && (
         <div className="toast-more" data-testid="toast-more">
           +{more} more
-          <button type="button" className="link" onClick={() => live.toasts.update((now) => ({ ...resume(now, Date.now()), list: [] }))}>
+          <button
+            type="button"
+            className="link"
+            onClick={() => {
+              isHovered.current = false;
+              live.toasts.update((now) => ({ ...resume(now, Date.now()), list: [] }));
+            }}
+          >
             Close all
           </button>
         </div>
       )}
     </div>
   );
+}
+
+/** Whoever closes one by keyboard goes on with the next one, or the one before; false where there is none, or nobody does. */
+function moveFocus(stack: HTMLElement | null): boolean {
+  const toast = document.activeElement?.closest('.toast') ?? null;
+  if (stack === null || toast === null || !stack.contains(toast) || document.activeElement?.matches(':focus-visible') !== true) return false;
+  const all = [...stack.querySelectorAll('.toast')];
+  const next = all[all.indexOf(toast) + 1] ?? all[all.indexOf(toast) - 1];
+  next?.querySelector<HTMLElement>('[data-testid=toast-close]')?.focus();
+  return next !== undefined;
 }
 
 /** Drawn once: another announcement beside it changes nothing here. */

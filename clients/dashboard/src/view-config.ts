@@ -16,6 +16,8 @@ export interface CardConfig {
   readonly room: string | undefined;
   /** What the number means, for the tooltip. */
   readonly definition: string | undefined;
+  /** What its change is compared with: "last week"; default: what the length of its window lets one guess. */
+  readonly versus: string | undefined;
 }
 
 /** A number over time: the windows of one metric. */
@@ -118,6 +120,7 @@ function readCard(value: unknown, path: string): CardConfig {
     format: format === 'currency' || format === 'percent' ? format : 'number',
     room: optionalText(card['room']),
     definition: optionalText(card['definition']),
+    versus: optionalText(card['versus']),
   };
 }
 

@@ -27,8 +27,11 @@ interface Served {
 export class Hub {
   readonly #client: Client;
   readonly #tabs = new Set<Served>();
-  readonly #tokens = new Map<number, { settle: (token: string | undefined) => void; fail: (error: unknown) => void }>();
+  /** Tabs that were asked for a token, and who waits for what they bring. */
+  readonly #tokens = new Map<number, (token: string | undefined | Promise<never>) => void>();
   #nextToken = 1;
+  /** The token in use. */
+  #used: string | undefined;
 
   constructor(options: HubOptions, make: (options: ClientOptions) => Client = (made) => new Client(made)) {
     const { commands, ...rest } = options;
@@ -87,13 +90,8 @@ export class Hub {
         return;
       case 'count':
         return say(tab, { t: 'counted', counters: { ...this.#client.counters } });
-      case 'token': {
-        const waiting = this.#tokens.get(message.id);
-        this.#tokens.delete(message.id);
-        if (message.error === undefined) waiting?.settle(message.token);
-        else waiting?.fail(received(message.error));
-        return;
-      }
+      case 'token':
+        return this.#tokens.get(message.id)?.(message.error === undefined ? message.token : Promise.reject(received(message.error)));
       default:
         return;
     }
@@ -132,20 +130,27 @@ export class Hub {
     }
   }
 
-  /** Asks the tabs for a token, one after the other, until one answers. */
+  /** Asks the tabs for a token, one after the other, until one brings one that is of use. Throws why the last one that answered had none. */
   async #token(reason: 'connect' | 'expiring' | 'expired'): Promise<string | undefined> {
+    let error: unknown = new RoomcastError('network', 'No tab brought a token.', { temporary: true });
     for (const tab of [...this.#tabs]) {
-      const id = this.#nextToken;
-      this.#nextToken += 1;
-      const answer = new Promise<string | undefined>((settle, fail) => this.#tokens.set(id, { settle, fail }));
-      say(tab, { t: 'wantToken', id, reason });
+      const id = this.#nextToken++;
       let timer: ReturnType<typeof setTimeout> | undefined;
-      const late = new Promise<'late'>((settle) => (timer = setTimeout(() => settle('late'), TOKEN_MS)));
-      const token = await Promise.race([answer, late]).finally(() => clearTimeout(timer));
-      this.#tokens.delete(id);
-      if (token !== 'late') return token;
+      try {
+        return (this.#used = await new Promise<string | undefined>((settle, fail) => {
+          this.#tokens.set(id, settle);
+          timer = setTimeout(() => fail(error), TOKEN_MS);
+          say(tab, { t: 'wantToken', id, reason, used: this.#used });
+        }));
+      } catch (thrown) {
+        // One that was left open has none any more; the next one may.
+        error = thrown;
+      } finally {
+        clearTimeout(timer);
+        this.#tokens.delete(id);
+      }
     }
-    throw new RoomcastError('network', 'No tab brought a token.', { temporary: true });
+    throw error;
   }
 
   #state(): ToTab {

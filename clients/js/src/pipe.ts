@@ -58,7 +58,8 @@ export type ToTab =
   | { t: 'error'; n: number; error: SentError }
   | { t: 'answer'; id: number; value: unknown }
   | { t: 'refused'; id: number; error: SentError }
-  | { t: 'wantToken'; id: number; reason: 'connect' | 'expiring' | 'expired' }
+  /** `used`: the token there was. */
+  | { t: 'wantToken'; id: number; reason: 'connect' | 'expiring' | 'expired'; used: string | undefined }
   | { t: 'note'; push: NotificationPush };
 
 /** What a tab may ask of the shared client. */

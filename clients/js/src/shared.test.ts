@@ -424,6 +424,38 @@ describe('tabs that elect one of them', () => {
     expect(await answer).toBe('once');
   });
 
+  it.each<[string, Partial<Record<'a' | 'b', readonly string[]>>, string | undefined]>([
+    // What each tab's application brings whenever it is asked, the last one from then on.
+    ['the newer one of the tab that was opened later', { a: ['1'], b: ['2'] }, '2'],
+    ['one that the other tab can renew', { a: ['1'], b: ['1', '2'] }, '2'],
+    ['its own, renewed', { a: ['1', '2'], b: ['1'] }, '2'],
+    ['none, when nobody has a newer one', { a: ['1'], b: ['1'] }, undefined],
+  ])('whose token has ended go on with %s', async (_, bring, expected) => {
+    const browser = new Browser();
+    vi.stubGlobal('navigator', { locks: browser.locks });
+    vi.stubGlobal('BroadcastChannel', browser.channels());
+    for (const [name, tokens] of Object.entries(bring)) {
+      browser.owner = name;
+      const left = [...tokens];
+      const client = sharedClient({ url: 'http://gateway', token: () => `${token('u1')}${left.length > 1 ? left.shift() : left[0]}`, transports: ['websocket'] });
+      made.push(client);
+      client.connect();
+      for (let round = 0; round < 10; round += 1) await settle();
+      if (FakeSocket.last.sent.length === 0) (await open()).connected([]);
+    }
+    const first = FakeSocket.last;
+    expect(first.sentOf('connect')[0]).toMatchObject({ token: `${token('u1')}1` });
+    first.say({ disconnect: { code: 4003, reason: 'expired', reconnect: true } });
+    // The first wait is 2 s at most.
+    await vi.advanceTimersByTimeAsync(3_000);
+    FakeSocket.last.open();
+    for (let round = 0; round < 20; round += 1) await settle();
+    expect(FakeSocket.last.sentOf('connect')[0]).toEqual(expected === undefined ? undefined : expect.objectContaining({ token: token('u1') + expected }));
+    if (expected !== undefined) FakeSocket.last.connected([]);
+    await settle();
+    expect(made.map(({ connection }) => connection.status)).toEqual(expected === undefined ? ['closed', 'closed'] : ['live', 'live']);
+  });
+
   it('show no notification that ended while nobody led', async () => {
     const browser = new Browser();
     vi.stubGlobal('navigator', { locks: browser.locks });

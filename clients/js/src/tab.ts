@@ -50,7 +50,8 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   #pipe: Pipe | undefined;
   #place: Serving | undefined;
   #key = '';
-  #token: string | undefined;
+  /** What it brought the hub. */
+  #brought: string | undefined;
   #offset = 0;
   #next = 1;
   #isPaused = false;
@@ -187,9 +188,10 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   /** Finds where the connection lives, or makes it. */
   async #settle(): Promise<void> {
     const turn = (this.#turn += 1);
+    let token: string | undefined;
     this.#show({ ...INITIAL, status: 'connecting' });
     try {
-      this.#token = await this.#credentials.get();
+      token = await this.#credentials.get();
     } catch (thrown) {
       if (turn !== this.#turn) return;
       const error = thrown as RoomcastError;
@@ -199,12 +201,12 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
       return;
     }
     const url = this.#url();
-    const key = keyOf(url, this.#token);
+    const key = keyOf(url, token);
     if (this.#key !== '' && this.#key !== key) {
       this.#rooms.forget();
       this.#old = new Map(this.#noted);
       this.#forgetOld();
-      if (!this.#key.startsWith(userOf(url, this.#token))) this.#asks.refuse();
+      if (!this.#key.startsWith(userOf(url, token))) this.#asks.refuse();
     }
     this.#key = key;
     const options: HubOptions = {
@@ -261,7 +263,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
       case 'counted':
         return this.#counted(message.counters);
       case 'wantToken':
-        return void this.#bring(message.id, message.reason);
+        return void this.#bring(message);
       case 'note':
         return this.#note(message.push);
       case 'here':
@@ -272,10 +274,11 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   }
 
   /** Brings the hub a token of the same user; with another one this tab goes elsewhere. */
-  async #bring(id: number, reason: 'connect' | 'expiring' | 'expired'): Promise<void> {
+  async #bring({ id, reason, used }: ToTab & { t: 'wantToken' }): Promise<void> {
     try {
-      const token = reason === 'connect' ? await this.#credentials.get() : await this.#credentials.renew(reason, this.#token);
-      this.#token = token;
+      // What another tab brought has ended: this one's own may be a newer one.
+      const token = reason === 'connect' ? await this.#credentials.get() : await this.#credentials.renew(reason, this.#brought ?? used);
+      this.#brought = token;
       if (keyOf(this.#url(), token) === this.#key) return this.#say({ t: 'token', id, token });
       this.close();
       this.connect();

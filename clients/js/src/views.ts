@@ -278,13 +278,22 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
       const sorted = [...windows.values()].sort((a, b) => Number(startOf(a) > startOf(b)) - Number(startOf(a) < startOf(b))).slice(-WINDOWS_MAX);
       return { ...standing.shown, windows: sorted };
     };
+    let stop = new AbortController();
+    let again: ReturnType<typeof setTimeout> | undefined;
+    /** Ends the loading that is under way: what it brings is of before. */
+    const begin = (): AbortSignal => {
+      clearTimeout(again);
+      stop.abort();
+      return (stop = new AbortController()).signal;
+    };
     const clear = (): void => {
+      begin();
       windows.clear();
       standing = new Standing();
       cell.set(view());
     };
+    const own = options.group === undefined ? metric : `${metric}/${options.group}`;
     const cell: Cell<SeriesView> = new Cell(view(), () => {
-      const stop = new AbortController();
       const take = (window: Metric): void => {
         if (window.metric !== metric || !isWithin(window, options)) return;
         const key = JSON.stringify([window.window.start, window.group]);
@@ -292,49 +301,54 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
         if (before === undefined || before.revision < window.revision || (before.revision === window.revision && before.asOf <= window.asOf)) windows.set(key, window);
         if (windows.size >= WINDOWS_MAX * 2) for (const old of [...windows.keys()].slice(0, WINDOWS_MAX)) windows.delete(old);
       };
-      const load = async (): Promise<void> => {
-        try {
-          for (const window of (await client.series(room, metric, options, stop.signal)).windows.map(readUpdate)) if (window !== undefined) take(window);
-          standing.came();
-        } catch (thrown) {
-          if (stop.signal.aborted) return;
-          const failure = asError(thrown);
-          standing.failed(failure);
-          // Without a connection the next one asks again.
-          if (failure.temporary && client.connection.status === 'live') again = setTimeout(() => void load(), failure.retryAfterMs ?? RELOAD_MS);
-        }
+      const failed = (failure: RoomcastError): void => {
+        // Nothing is shown on to whom it is not open any more. A sign-in that has ended is another matter.
+        if (!failure.temporary && !failure.isAuth) clear();
+        standing.failed(failure);
         cell.change(view);
       };
-      let again: ReturnType<typeof setTimeout> | undefined;
-      let isStale = true;
+      const load = async (): Promise<void> => {
+        const signal = begin();
+        try {
+          const found = await client.series(room, metric, options, signal);
+          if (signal.aborted) return;
+          for (const window of found.windows.map(readUpdate)) if (window !== undefined) take(window);
+          standing.came();
+          cell.change(view);
+        } catch (thrown) {
+          if (signal.aborted) return;
+          const failure = asError(thrown);
+          failed(failure);
+          // Without a connection the next one asks again.
+          if (failure.temporary && client.connection.status === 'live') again = setTimeout(load, failure.retryAfterMs ?? RELOAD_MS);
+        }
+      };
       const subscription = client.subscribe(room, {
         history: 1,
-        onState: ({ event }) => {
+        onState: ({ key, event, gone }) => {
+          if (gone === 'withdrawn' && key === own) {
+            // The room is still open, the metric perhaps not, or not as far: whatever is shown is asked for anew.
+            clear();
+            again = setTimeout(load);
+          }
           const window = readMetric(event as CloudEvent | undefined);
-          if (window === undefined || window.metric !== metric || (options.group !== undefined && !isOfGroup(event as CloudEvent, metric, options.group))) return;
+          if (window === undefined || window.metric !== metric || (options.group !== undefined && key.split('@')[0] !== own)) return;
           take(window);
           cell.change(view);
         },
         // A first load that failed is made up for here.
         onCaughtUp: () => {
-          clearTimeout(again);
-          if (isStale || standing.error !== undefined) void load();
-          isStale = false;
+          if (!standing.loaded || standing.error !== undefined) void load();
         },
         onReset: ({ reason }) => {
           // The old windows stay in sight until the new ones are there, but not for somebody else.
           if (reason === 'user') clear();
           windows.clear();
-          isStale = true;
+          standing.loaded = false;
         },
-        onError: (failure) => {
-          standing.failed(failure);
-          cell.change(view);
-        },
+        onError: failed,
       });
       return alive(() => {
-        stop.abort();
-        clearTimeout(again);
         subscription.unsubscribe();
         clear();
       });
@@ -345,11 +359,6 @@ export function seriesStore(client: RoomcastClient, room: string, metric: string
 
 function startOf({ window }: Metric): string {
   return window.start ?? '';
-}
-
-function isOfGroup(event: CloudEvent, metric: string, group: string): boolean {
-  const key = event.statekey ?? '';
-  return key === `${metric}/${group}` || key.startsWith(`${metric}/${group}@`);
 }
 
 function isWithin({ window }: Metric, { from, to }: SeriesOptions): boolean {
