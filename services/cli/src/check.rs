@@ -93,19 +93,22 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     let schemas = folder.as_ref().map(|folder| folder.join("schemas"));
     let schemas = options.schemas.clone().or(schemas.filter(|path| path.is_dir()));
     let mut checked = Vec::new();
+    // A policy or schemas with mistakes are told about themselves, and nothing is compared with them.
+    let mut sound_policy = None;
     if let Some(path) = &policy {
+        let mistakes = policy_mistakes(path);
+        sound_policy = Some(path.as_path()).filter(|_| mistakes.is_empty());
         checked.push(Checked {
             file: path.clone(),
-            mistakes: policy_mistakes(path),
+            mistakes,
             warnings: Vec::new(),
         });
     }
     if let Some(path) = &metrics {
-        // Schemas with mistakes are told about themselves.
         let sound = schemas
             .as_deref()
             .filter(|path| roomcast_schemas::folder::load(path).is_ok());
-        let (mistakes, warnings) = match metrics_checked(path, policy.as_deref(), sound).await? {
+        let (mistakes, warnings) = match metrics_checked(path, sound_policy, sound).await? {
             Ok(warnings) => (Vec::new(), warnings),
             Err(mistakes) => (mistakes, Vec::new()),
         };
@@ -118,7 +121,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     if let Some(path) = &capture {
         checked.push(Checked {
             file: path.clone(),
-            mistakes: mapping_mistakes(path, policy.as_deref(), options.database.as_deref()).await?,
+            mistakes: mapping_mistakes(path, sound_policy, options.database.as_deref()).await?,
             warnings: Vec::new(),
         });
     }
@@ -178,7 +181,6 @@ async fn mapping_mistakes(
         Ok(text) => text,
         Err(error) => return Ok(vec![format!("{name}: {error}")]),
     };
-    // A policy with mistakes has been told about already.
     let policy = policy.and_then(|path| Policy::parse(&std::fs::read_to_string(path).ok()?, "policy").ok());
     let mapping = match Mapping::parse(&text, &name, policy.as_ref()) {
         Ok(mapping) => mapping,

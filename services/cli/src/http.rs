@@ -137,8 +137,47 @@ fn unreachable(url: &str, error: &(dyn std::error::Error + 'static)) -> HttpErro
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    /// A server that gives these answers, one after the other, and what it is asked: method, path, and body. Status 0: it hangs up.
+    pub(crate) async fn server(answers: Vec<(u16, String)>) -> (String, Receiver<String>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (hears, heard) = channel();
+        tokio::spawn(async move {
+            for (status, answer) in answers {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut text = String::new();
+                let is_whole = |text: &str| match text.starts_with("GET") {
+                    true => text.ends_with("\r\n\r\n"),
+                    false => text.ends_with([']', '}']),
+                };
+                while !is_whole(&text) {
+                    let mut piece = [0; 4_096];
+                    let count = socket.read(&mut piece).await.unwrap();
+                    assert!(count > 0, "{text}");
+                    text.push_str(std::str::from_utf8(&piece[..count]).unwrap());
+                }
+                let (head, body) = text.split_once("\r\n\r\n").unwrap();
+                let asked = head.split(" HTTP/").next().unwrap();
+                // Who has read enough does not listen.
+                let _ = hears.send(format!("{asked} {body}").trim_end().to_owned());
+                let head = format!(
+                    "HTTP/1.1 {status} Said\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    answer.len()
+                );
+                if status > 0 {
+                    socket.write_all((head + &answer).as_bytes()).await.unwrap();
+                }
+            }
+        });
+        (url, heard)
+    }
 
     #[tokio::test]
     async fn what_cannot_work_is_told_from_what_may_work_later() {

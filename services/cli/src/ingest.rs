@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use roomcast_proto::refusal::Code;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,8 @@ pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
 /// Content type of the short form.
 pub(crate) const SHORT: &str = "application/json";
 
+/// Code of the refusal of an id that is too old for a repeat of it to be found.
+const LATE: &str = Code::Late.as_str();
 /// First and longest pause between attempts.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
@@ -52,9 +55,27 @@ pub(crate) enum PublishError {
         /// Which events of a batch are left, in order, where ingest took the others; empty: nothing is known to be taken.
         left: Vec<usize>,
     },
+    /// Ids are too old to be found again. What is sent again may be stored since an attempt without an answer; what is sent once has
+    /// waited too long, or was given its id by a wrong clock.
+    #[error("{message}")]
+    Late {
+        /// What happened.
+        message: String,
+        /// How many events are.
+        count: usize,
+        /// When to come back with what is left.
+        after: Option<Duration>,
+        /// Which events of a batch may be taken later, in order.
+        left: Vec<usize>,
+    },
     /// Will not work later either.
     #[error("{0}")]
     Refused(String),
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    code: String,
 }
 
 #[derive(Deserialize)]
@@ -113,40 +134,52 @@ impl Ingest {
         }
     }
 
-    /// Posts until it is stored, of a batch only what is left; says once that it is waiting, and once that it goes on. `None`: stopped
-    /// meanwhile.
+    /// Posts until it is stored, of a batch only what is left; says once that it is waiting, and once that it goes on. What becomes too
+    /// old while it waits is given up, because it may be stored, and that is said. `false`: stopped meanwhile.
     ///
     /// # Errors
-    /// [`PublishError::Refused`] only.
+    /// [`PublishError::Refused`], and [`PublishError::Late`] of what has not waited.
     pub(crate) async fn post_until_stored(
         &self,
         kind: &str,
         mut body: Bytes,
         stop: &CancellationToken,
-    ) -> Result<Option<Bytes>, PublishError> {
+    ) -> Result<bool, PublishError> {
         let mut pause = PAUSES[0];
         let mut waiting = false;
         loop {
-            let (message, after) = match self.post(kind, body.clone()).await {
-                Ok(answer) => {
+            let (message, after, left) = match self.post(kind, body.clone()).await {
+                Ok(_) => {
                     if waiting {
                         say("simulator: ingest takes events again");
                     }
-                    return Ok(Some(answer));
+                    return Ok(true);
                 }
-                Err(PublishError::Temporary { message, after, left }) => {
-                    body = rest(&body, &left).unwrap_or(body);
-                    (message, after)
+                Err(PublishError::Temporary { message, after, left }) => (message, after, left),
+                Err(PublishError::Late {
+                    message,
+                    count,
+                    after,
+                    left,
+                }) if waiting => {
+                    say(&format!(
+                        "simulator: {count} events became too old to be sent again; they may be stored already and are given up: {message}"
+                    ));
+                    if left.is_empty() {
+                        return Ok(true);
+                    }
+                    (message, after, left)
                 }
                 Err(refused) => return Err(refused),
             };
+            body = rest(&body, &left).unwrap_or(body);
             if !waiting {
                 say(&format!("simulator: {message}; trying again with the same ids"));
                 waiting = true;
             }
             tokio::select! {
                 () = tokio::time::sleep(after.unwrap_or(pause).min(PAUSES[1])) => pause = (pause * 2).min(PAUSES[1]),
-                () = stop.cancelled() => return Ok(None),
+                () = stop.cancelled() => return Ok(false),
             }
         }
     }
@@ -190,10 +223,19 @@ fn judge(answer: Answer) -> Result<Bytes, PublishError> {
             left: Vec::new(),
         });
     }
-    Err(PublishError::Refused(message))
+    match serde_json::from_slice::<Problem>(&answer.body) {
+        Ok(problem) if problem.code == LATE => Err(PublishError::Late {
+            message,
+            count: 1,
+            after: None,
+            left: Vec::new(),
+        }),
+        _ => Err(PublishError::Refused(message)),
+    }
 }
 
-/// A batch of which not everything was taken: what is refused for good counts before what may be taken later.
+/// A batch of which not everything was taken: what is refused for good counts before what is too old, and that before what may be taken
+/// later.
 fn refused(batch: &BatchAnswer) -> PublishError {
     let refused = || {
         batch
@@ -202,7 +244,8 @@ fn refused(batch: &BatchAnswer) -> PublishError {
             .enumerate()
             .filter(|(_, one)| one.status == "refused")
     };
-    let first = refused().min_by_key(|(_, one)| one.temporary).map(|(_, one)| one);
+    let first = refused().min_by_key(|(_, one)| (one.temporary, one.code == LATE));
+    let first = first.map(|(_, one)| one);
     let why = first
         .map(|one| format!("{}: {}", one.code, harmless(&one.detail)))
         .unwrap_or_default();
@@ -210,11 +253,17 @@ fn refused(batch: &BatchAnswer) -> PublishError {
         "{} events of a batch were refused; the first: {why}",
         batch.refused
     );
+    let mut later = refused().filter(|(_, one)| one.temporary).peekable();
+    let after = later.peek().and_then(|(_, one)| one.retry_after_ms);
+    let after = after.map(Duration::from_millis);
+    let left: Vec<usize> = later.map(|(index, _)| index).collect();
     match first {
-        Some(first) if first.temporary => PublishError::Temporary {
+        Some(first) if first.temporary => PublishError::Temporary { message, after, left },
+        Some(first) if first.code == LATE => PublishError::Late {
             message,
-            after: first.retry_after_ms.map(Duration::from_millis),
-            left: refused().map(|(index, _)| index).collect(),
+            count: refused().filter(|(_, one)| one.code == LATE).count(),
+            after,
+            left,
         },
         _ => PublishError::Refused(message),
     }
@@ -222,16 +271,15 @@ fn refused(batch: &BatchAnswer) -> PublishError {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
     use super::*;
+    use crate::http::tests::server;
 
     #[track_caller]
     fn check(
         status: u16,
         headers: &[(&'static str, &'static str)],
         body: &'static str,
-        expected: Result<(), (bool, &str)>,
+        expected: Result<(), (&str, &str)>,
     ) {
         let headers = headers
             .iter()
@@ -244,15 +292,19 @@ mod tests {
         };
         match (judge(answer), expected) {
             (Ok(found), Ok(())) => assert_eq!(found, body),
-            (Err(error), Err((temporary, part))) => {
-                assert_eq!(
-                    matches!(error, PublishError::Temporary { .. }),
-                    temporary,
-                    "{error}"
-                );
+            (Err(error), Err((end, part))) => {
+                assert_eq!(ended(&error), end, "{error}");
                 assert!(error.to_string().contains(part), "{error}");
             }
             (found, expected) => panic!("{found:?}, expected {expected:?}"),
+        }
+    }
+
+    fn ended(error: &PublishError) -> &'static str {
+        match error {
+            PublishError::Temporary { .. } => "later",
+            PublishError::Late { .. } => "late",
+            PublishError::Refused(_) => "never",
         }
     }
 
@@ -266,52 +318,115 @@ mod tests {
             Ok(()),
         );
         let refused = r#"{"stored":1,"duplicate":0,"refused":1,"results":[{"status":"stored"},{"status":"refused","code":"bad_room","detail":"no"}]}"#;
-        check(200, &[], refused, Err((false, "bad_room: no")));
+        check(200, &[], refused, Err(("never", "bad_room: no")));
         let later = r#"{"stored":1,"duplicate":0,"refused":1,"results":[{"status":"stored"},{"status":"refused","code":"unavailable","detail":"away","temporary":true,"retryAfterMs":1000}]}"#;
-        check(200, &[], later, Err((true, "unavailable: away")));
-        let both = r#"{"stored":0,"duplicate":0,"refused":2,"results":[{"status":"refused","code":"unavailable","detail":"away","temporary":true},{"status":"refused","code":"late","detail":"old","temporary":false}]}"#;
-        check(200, &[], both, Err((false, "late: old")));
-        check(503, &[("retry-after", "1")], "{}", Err((true, "503")));
-        check(429, &[], "{}", Err((true, "429")));
-        check(403, &[], r#"{"code":"forbidden"}"#, Err((false, "forbidden")));
-        check(401, &[], "\x1b[2J", Err((false, "401")));
+        check(200, &[], later, Err(("later", "unavailable: away")));
+        let late = r#"{"stored":0,"duplicate":0,"refused":2,"results":[{"status":"refused","code":"unavailable","detail":"away","temporary":true},{"status":"refused","code":"late","detail":"old","temporary":false}]}"#;
+        check(200, &[], late, Err(("late", "late: old")));
+        let both = r#"{"stored":0,"duplicate":0,"refused":2,"results":[{"status":"refused","code":"late","detail":"old"},{"status":"refused","code":"bad_room","detail":"no"}]}"#;
+        check(200, &[], both, Err(("never", "bad_room: no")));
+        check(503, &[("retry-after", "1")], "{}", Err(("later", "503")));
+        check(429, &[], "{}", Err(("later", "429")));
+        check(403, &[], r#"{"code":"forbidden"}"#, Err(("never", "forbidden")));
+        check(
+            422,
+            &[],
+            r#"{"code":"late","detail":"old"}"#,
+            Err(("late", "old")),
+        );
+        check(401, &[], "\x1b[2J", Err(("never", "401")));
     }
 
-    /// A leader steps down in the middle of a batch: what was taken is not sent again, what is left is, in its order.
-    #[tokio::test]
-    async fn what_is_left_of_a_batch_is_sent_again() {
-        let answers = [
-            r#"{"stored":1,"duplicate":0,"refused":2,"results":[{"status":"refused","code":"unknown","detail":"?","temporary":true,"retryAfterMs":1},{"status":"stored"},{"status":"refused","code":"unavailable","detail":"away","temporary":true,"retryAfterMs":1}]}"#,
-            r#"{"stored":1,"duplicate":1,"refused":0,"results":[{"status":"duplicate"},{"status":"stored"}]}"#,
-        ];
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let heard = tokio::spawn(async move {
-            let mut bodies = Vec::new();
-            for answer in answers {
-                let (mut socket, _) = listener.accept().await.unwrap();
-                let mut text = String::new();
-                while !text.ends_with(']') {
-                    let mut piece = [0; 4_096];
-                    let count = socket.read(&mut piece).await.unwrap();
-                    assert!(count > 0, "{text}");
-                    text.push_str(std::str::from_utf8(&piece[..count]).unwrap());
-                }
-                bodies.push(text.split_once("\r\n\r\n").unwrap().1.to_owned());
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
-                    answer.len()
-                );
-                socket.write_all(answer.as_bytes()).await.unwrap();
-            }
-            bodies
-        });
+    /// What is heard of a body by an ingest that gives these answers, one after the other, and how posting it ends.
+    async fn sent(
+        body: &'static str,
+        answers: &[(u16, String)],
+    ) -> (Vec<String>, Result<bool, &'static str>) {
+        let (url, heard) = server(answers.to_owned()).await;
         let ingest = Ingest::new(&url, Credential::Fixed("token".to_owned()));
-        let body = Bytes::from_static(br#"[{"id":"a"},{"id":"b"}, {"id":"c"}]"#);
+        let kind = if body.starts_with('[') { BATCH } else { EVENT };
         let stop = CancellationToken::new();
-        let stored = ingest.post_until_stored(BATCH, body.clone(), &stop).await;
-        assert!(stored.unwrap().is_some());
-        let expected = [body, Bytes::from_static(br#"[{"id":"a"},{"id":"c"}]"#)];
-        assert_eq!(heard.await.unwrap(), expected);
+        let stored = ingest.post_until_stored(kind, body.into(), &stop).await;
+        let heard = heard
+            .try_iter()
+            .map(|asked| asked.replace("POST /v1/events ", ""));
+        (heard.collect(), stored.map_err(|error| ended(&error)))
+    }
+
+    /// A leader steps down in the middle of a batch, or ingest is away for so long that ids become too old: what was taken is not sent
+    /// again, what is left is, in its order, and what may be stored is given up.
+    #[tokio::test]
+    async fn what_is_left_is_sent_again() {
+        const ALL: &str = r#"[{"id":"a"},{"id":"b"}, {"id":"c"}]"#;
+        const ONE: &str = r#"{"id":"a"}"#;
+        // Of each event: stored, or the code of its refusal.
+        let batch = |results: &[&str]| {
+            let one = |result: &&str| match *result {
+                "stored" => r#"{"status":"stored"}"#.to_owned(),
+                code => {
+                    let temporary = matches!(code, "unknown" | "unavailable");
+                    format!(
+                        r#"{{"status":"refused","code":"{code}","detail":"?","temporary":{temporary},"retryAfterMs":1}}"#
+                    )
+                }
+            };
+            let refused = results.iter().filter(|result| **result != "stored").count();
+            let results: Vec<String> = results.iter().map(one).collect();
+            (
+                200,
+                format!(r#"{{"refused":{refused},"results":[{}]}}"#, results.join(",")),
+            )
+        };
+        let away = || (503, "{}".to_owned());
+        let late = || (422, r#"{"code":"late"}"#.to_owned());
+        let rest = r#"[{"id":"a"},{"id":"c"}]"#;
+        let last = r#"[{"id":"c"}]"#;
+        for (body, answers, heard, end) in [
+            (
+                ALL,
+                vec![
+                    batch(&["unknown", "stored", "unavailable"]),
+                    batch(&["stored", "stored"]),
+                ],
+                vec![ALL, rest],
+                Ok(true),
+            ),
+            (
+                ALL,
+                vec![
+                    away(),
+                    batch(&["late", "stored", "unavailable"]),
+                    batch(&["stored"]),
+                ],
+                vec![ALL, ALL, last],
+                Ok(true),
+            ),
+            (
+                ALL,
+                vec![away(), batch(&["late", "late", "late"])],
+                vec![ALL, ALL],
+                Ok(true),
+            ),
+            (
+                ALL,
+                vec![away(), batch(&["late", "bad_room", "stored"])],
+                vec![ALL, ALL],
+                Err("never"),
+            ),
+            (
+                ALL,
+                vec![batch(&["late", "stored", "unavailable"]), batch(&["stored"])],
+                vec![ALL],
+                Err("late"),
+            ),
+            (ONE, vec![away(), late()], vec![ONE, ONE], Ok(true)),
+            (ONE, vec![late()], vec![ONE], Err("late")),
+        ] {
+            assert_eq!(
+                sent(body, &answers).await,
+                (heard.iter().map(|text| (*text).to_owned()).collect(), end),
+                "{answers:?}"
+            );
+        }
     }
 }

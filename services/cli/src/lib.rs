@@ -50,14 +50,14 @@ pub fn main() -> ExitCode {
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // A reader that closed the pipe has read enough.
+        Err(error) if error.use_stderr() => {
+            // Where nobody reads why, the exit code says it.
             let _ = error.print();
-            return if error.use_stderr() {
-                Exit::Settings.into()
-            } else {
-                Exit::Ok.into()
-            };
+            return Exit::Settings.into();
+        }
+        Err(help) => {
+            terminal::written(help.print());
+            return ended(Ok(()));
         }
     };
     roomcast_chassis::process::install_crypto();
@@ -66,8 +66,15 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::internal(format!("cannot start: {error}"))),
     };
-    match runtime.block_on(run(arguments)) {
-        Ok(()) => Exit::Ok.into(),
+    ended(runtime.block_on(run(arguments)))
+}
+
+/// The end of a command. What could not be written is missing, whatever else went well.
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    let missing = terminal::unwritten().map(|why| Failure::unavailable(format!("standard output: {why}")));
+    let missing = missing.map(|failure| report(&failure));
+    match result {
+        Ok(()) => missing.unwrap_or_else(|| Exit::Ok.into()),
         Err(failure) => report(&failure),
     }
 }

@@ -130,7 +130,9 @@ async fn over_http(url: Option<&str>, env: &DevEnv, event: Bytes) -> Result<Byte
     loop {
         match ingest.post(SHORT, event.clone()).await {
             Ok(answer) => return Ok(answer),
-            Err(PublishError::Refused(message)) => return Err(Failure::file(message)),
+            Err(PublishError::Refused(message) | PublishError::Late { message, .. }) => {
+                return Err(Failure::file(message));
+            }
             Err(PublishError::Temporary { message, .. }) if attempt == ATTEMPTS => {
                 return Err(Failure::unavailable(message));
             }

@@ -18,12 +18,12 @@ use crate::duration::shown;
 use crate::simulate::now_micros;
 use crate::span::Span;
 use crate::streams::connect;
-use crate::terminal::say;
+use crate::terminal::{one_line, say};
 
 /// A question to NATS is answered within this.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes what was published to a file, an event a line, as it is stored.
+/// Writes what was published to a file, an event a line, as it is stored: only its own line breaks become blanks.
 ///
 /// Reads the stream of events as the NATS user `reader`, who may write nothing: from .roomcast/dev.env of the working directory, or as
 /// ROOMCAST_NATS, ROOMCAST_NATS_READER_USER and ROOMCAST_NATS_READER_PASSWORD say. State (notifications, metrics) and ephemeral events are
@@ -144,7 +144,7 @@ impl Part {
     }
 
     fn line(&mut self, event: &[u8]) -> Result<(), Failure> {
-        let written = self.file.write_all(event);
+        let written = self.file.write_all(&one_line(event));
         written
             .and_then(|()| self.file.write_all(b"\n"))
             .map_err(|error| unwritable(&self.path, &error))
@@ -266,12 +266,14 @@ mod tests {
         std::fs::write(folder.path().join("day.ndjson.part"), "11111\n22").unwrap();
         let mut part = Part::create(&out).unwrap();
         part.line(b"2").unwrap();
+        part.line(b"{\r\n\t\"a\": 1.50\n}").unwrap();
         part.keep(&out).unwrap();
-        assert_eq!(std::fs::read_to_string(&out).unwrap(), "2\n");
+        let whole = "2\n{  \t\"a\": 1.50 }\n";
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), whole);
         assert_eq!(names(), 1);
         // What is there stays.
         assert!(Part::create(&out).is_err());
-        assert_eq!(std::fs::read_to_string(&out).unwrap(), "2\n");
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), whole);
         assert_eq!(names(), 1);
     }
 

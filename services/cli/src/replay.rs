@@ -1,29 +1,26 @@
 //! `roomcast replay`: what was refused, looked at and taken again, over ingest's admin port.
 
+mod desk;
+
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use clap::Args;
-use http::StatusCode;
 use roomcast_chassis::process::Failure;
 use serde_json::{Value, json};
 
 use crate::dev_env::{self, DevEnv};
 use crate::duration;
-use crate::http::{Answer, Http};
-use crate::terminal::{harmless, print};
-
-/// Letters of one call.
-const PAGE: usize = 100;
-/// Many letters are taken in one call, each stored before the next.
-const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+use crate::terminal::{escaped, harmless, print};
+use desk::Desk;
 
 /// Shows dead letters: events that were refused, with the reason and what was sent. Takes them again when told to.
 ///
 /// Without a position it lists them, oldest first; with positions it takes those again, with --show it only shows them. --all takes all
-/// that are listed, but for those of reason unknown, which may be stored already: those with --reason unknown. A letter is taken at most
-/// once; where only a part of it is, the rest is a letter of its own. One that must be mended is shown, its event put right in a file, and taken with
+/// that are listed, but for those of reason unknown, which may be stored already: those with --reason unknown; it ends
+/// where an answer does not come in time, and says which letters that is about and what to run then. A letter is taken at most once; where
+/// only a part of it is, the rest is a letter of its own. One that must be mended is shown, its event put right in a file, and taken with
 /// --mended FILE. Where to and as whom: ROOMCAST_ADMIN and ROOMCAST_ADMIN_TOKEN, from .roomcast/dev.env or the environment.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -63,7 +60,8 @@ pub(crate) struct Options {
 /// Does it.
 ///
 /// # Errors
-/// 64: two positions for one file. 65: the file cannot be read. 69: no ingest answers, or one of the letters was not wholly taken.
+/// 64: two positions for one file. 65: the file cannot be read. 69: no ingest answers, or one of the letters was not wholly taken, or it
+/// is not known whether it was.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     if options.mended.is_some() && options.positions.len() > 1 {
         return Err(Failure::settings("--mended is for one letter: one position"));
@@ -83,14 +81,16 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         return if options.all {
             desk.take_all(selection).await
         } else {
-            desk.list(&selection).await
+            desk.list(selection).await
         };
     }
     if options.show {
         for position in &options.positions {
             let letter = desk.get(&format!("dead-letters/{position}")).await?;
             say(&head(&letter));
-            say(letter["text"].as_str().unwrap_or_default());
+            // What is shown may be mended and sent: it means what it meant.
+            let text = escaped(letter["text"].as_str().unwrap_or_default());
+            text.lines().all(print);
         }
         return Ok(());
     }
@@ -100,19 +100,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             .map(Bytes::from)
             .map_err(|error| Failure::file(format!("{}: {error}", path.display())))?,
     };
-    let mut left = 0;
-    for position in &options.positions {
-        let answer = desk
-            .post(&format!("dead-letters/{position}/replay"), body.clone())
-            .await?;
-        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let (lines, whole) = became(*position, answer.status == StatusCode::OK, &said);
-        for line in lines {
-            say(&line);
-        }
-        left += usize::from(!whole);
-    }
-    ended(left)
+    desk.take(&options.positions, body).await
 }
 
 /// What to say of one letter by ingest's answer, and whether all of it was taken.
@@ -140,7 +128,7 @@ fn became(position: u64, ok: bool, said: &Value) -> (Vec<String>, bool) {
 fn selection(options: &Options) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let ago = |ago: Duration| now.saturating_sub(ago).as_secs();
-    let mut selection = json!({ "limit": PAGE });
+    let mut selection = json!({});
     let members = [
         ("reason", options.reason.as_ref().map(|reason| json!(reason))),
         ("tenant", options.tenant.as_ref().map(|tenant| json!(tenant))),
@@ -153,118 +141,6 @@ fn selection(options: &Options) -> Value {
         }
     }
     selection
-}
-
-/// The admin port of an ingest.
-struct Desk {
-    http: Http,
-    base: String,
-    token: String,
-}
-
-impl Desk {
-    /// The first of these addresses that has dead letters.
-    async fn find(addresses: &[String], token: &str) -> Result<Self, Failure> {
-        let http = Http::new(ANSWER_WITHIN);
-        let mut why = String::new();
-        for address in addresses {
-            let desk = Self {
-                http: http.clone(),
-                base: format!("{}/admin/v1", address.trim_end_matches('/')),
-                token: token.to_owned(),
-            };
-            match desk.get("dead-letters?limit=1").await {
-                Ok(_) => return Ok(desk),
-                Err(failure) => why = failure.message,
-            }
-        }
-        Err(Failure::unavailable(format!(
-            "no admin port of an ingest answers: {why}"
-        )))
-    }
-
-    async fn get(&self, path: &str) -> Result<Value, Failure> {
-        let url = format!("{}/{path}", self.base);
-        let answer = self.http.get_as(&url, &self.token).await;
-        let answer = answer.map_err(|error| Failure::unavailable(error.to_string()))?;
-        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        if answer.status != StatusCode::OK {
-            let detail = harmless(said["detail"].as_str().unwrap_or("no admin API"));
-            return Err(Failure::unavailable(format!(
-                "{url}: {} {detail}",
-                answer.status.as_u16()
-            )));
-        }
-        Ok(said)
-    }
-
-    async fn post(&self, path: &str, body: Bytes) -> Result<Answer, Failure> {
-        let url = format!("{}/{path}", self.base);
-        let answer = self.http.post(&url, &self.token, "application/json", body).await;
-        answer.map_err(|error| Failure::unavailable(error.to_string()))
-    }
-
-    async fn list(&self, selection: &Value) -> Result<(), Failure> {
-        let mut after = None;
-        loop {
-            let mut query: Vec<String> = Vec::new();
-            for (name, value) in selection.as_object().into_iter().flatten() {
-                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                query.push(format!("{name}={}", percent(&value)));
-            }
-            if let Some(after) = after {
-                query.push(format!("after={after}"));
-            }
-            let page = self.get(&format!("dead-letters?{}", query.join("&"))).await?;
-            for letter in page["letters"].as_array().into_iter().flatten() {
-                if !say(&head(letter)) {
-                    return Ok(());
-                }
-            }
-            after = page["next"].as_u64();
-            if after.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn take_all(&self, mut selection: Value) -> Result<(), Failure> {
-        let mut left = 0;
-        loop {
-            let answer = self.post("replays", Bytes::from(selection.to_string())).await?;
-            let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            if answer.status != StatusCode::OK {
-                let detail = harmless(said["detail"].as_str().unwrap_or_default());
-                return Err(Failure::unavailable(format!(
-                    "{} {detail}",
-                    answer.status.as_u16()
-                )));
-            }
-            for letter in said["letters"].as_array().into_iter().flatten() {
-                let (outcome, detail) = (
-                    letter["outcome"].as_str().unwrap_or("?"),
-                    letter["detail"].as_str(),
-                );
-                let refused = letter["refused"].as_u64().unwrap_or(0);
-                left += usize::from(outcome != "taken" || refused > 0);
-                let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
-                say(&format!("{} {outcome}{detail}", letter["position"]));
-            }
-            match said["next"].as_u64() {
-                Some(next) => selection["after"] = json!(next),
-                None => return ended(left),
-            }
-        }
-    }
-}
-
-fn ended(left: usize) -> Result<(), Failure> {
-    match left {
-        0 => Ok(()),
-        left => Err(Failure::unavailable(format!(
-            "{left} letters were not taken, or not wholly"
-        ))),
-    }
 }
 
 /// One line of a list.
@@ -290,14 +166,6 @@ fn head(letter: &Value) -> String {
 /// What others wrote must not steer the terminal.
 fn say(text: &str) -> bool {
     text.lines().all(|line| print(&harmless(line)))
-}
-
-fn percent(text: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(escape).collect()
 }
 
 #[cfg(test)]

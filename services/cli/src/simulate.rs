@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dev_env::{self, DevEnv};
 use crate::duration::shown;
-use crate::ingest::{BATCH, Credential, EVENT, Ingest, PublishError};
+use crate::ingest::{BATCH, Credential, EVENT, Ingest};
 use crate::scenario::{Again, Generator, Recorded, Scenario, Told};
 use crate::shop::Shop;
 use crate::terminal::say;
@@ -112,8 +112,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
 async fn again(mut day: Recorded, sink: &Sink, speed: f64, stop: &CancellationToken) -> Result<(), Failure> {
     let began = tokio::time::Instant::now();
     let mut events: u64 = 0;
-    let mut next = day.next()?;
-    while let Some(first) = next.take() {
+    let mut next = day.next();
+    while let Some(first) = next? {
         let due = |event: &Again| began + Duration::from_micros(event.after_micros).div_f64(speed);
         tokio::select! {
             () = tokio::time::sleep_until(due(&first)) => {}
@@ -121,21 +121,17 @@ async fn again(mut day: Recorded, sink: &Sink, speed: f64, stop: &CancellationTo
         }
         let line = first.line;
         let mut batch = vec![first.event(&new_event_id(), now_micros())];
-        while batch.len() < BATCH_EVENTS {
-            next = day.next()?;
-            match next.take() {
-                Some(event) if due(&event) <= tokio::time::Instant::now() => {
+        // What is no event waits for its turn as an event does: what stands before it is published.
+        next = loop {
+            match day.next() {
+                Ok(Some(event))
+                    if batch.len() < BATCH_EVENTS && due(&event) <= tokio::time::Instant::now() =>
+                {
                     batch.push(event.event(&new_event_id(), now_micros()));
                 }
-                later => {
-                    next = later;
-                    break;
-                }
+                later => break later,
             }
-        }
-        if next.is_none() && batch.len() == BATCH_EVENTS {
-            next = day.next()?;
-        }
+        };
         events += batch.len() as u64;
         let put = match (sink, batch.len()) {
             (Sink::Print, _) | (_, 1) => sink.put(EVENT, batch.join("\n"), stop).await,
@@ -177,12 +173,8 @@ impl Sink {
             Self::Ingest(ingest) => ingest,
             Self::Shop(shop) => &shop.site,
         };
-        match ingest.post_until_stored(kind, body.into(), stop).await {
-            Ok(answer) => Ok(answer.is_some()),
-            Err(PublishError::Refused(message) | PublishError::Temporary { message, .. }) => {
-                Err(Failure::file(message))
-            }
-        }
+        let stored = ingest.post_until_stored(kind, body.into(), stop).await;
+        stored.map_err(|refused| Failure::file(refused.to_string()))
     }
 }
 

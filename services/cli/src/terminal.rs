@@ -1,6 +1,6 @@
 //! What a person or a program reads: lines on standard output and standard error, coloured only on a terminal.
 
-use std::io::{IsTerminal, Write};
+use std::io::{Error, ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
 
 /// A colour of the terminal's own palette, by its number in the escape sequence.
@@ -72,10 +72,32 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// A line of the result, on standard output. `false` when nobody reads any more.
+/// Why a line of the result was the first that could not be written.
+static UNWRITTEN: OnceLock<String> = OnceLock::new();
+
+/// A line of the result, on standard output. `false` when nobody reads any more, or it cannot be written: then [`unwritten`] says why.
 pub(crate) fn print(line: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+    written(writeln!(out, "{line}").and_then(|()| out.flush()))
+}
+
+/// What became of something for standard output; keeps the reason where that is no reader who has read enough.
+pub(crate) fn written(result: Result<(), Error>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            if error.kind() != ErrorKind::BrokenPipe {
+                // The first reason counts.
+                let _ = UNWRITTEN.set(error.to_string());
+            }
+            false
+        }
+    }
+}
+
+/// Why a part of the result is missing; `None`: all was written, or nobody wanted more.
+pub(crate) fn unwritten() -> Option<&'static str> {
+    UNWRITTEN.get().map(String::as_str)
 }
 
 /// What went wrong, on standard error.
@@ -93,9 +115,54 @@ pub(crate) fn harmless(text: &str) -> String {
         .collect()
 }
 
+/// JSON as one line, else as it is: line breaks stand between its tokens only, where a blank means the same.
+pub(crate) fn one_line(json: &[u8]) -> Vec<u8> {
+    let blank = |byte: &u8| match byte {
+        b'\n' | b'\r' => b' ',
+        other => *other,
+    };
+    json.iter().map(blank).collect()
+}
+
+/// JSON, or what was meant to be some, that cannot steer a terminal and still means the same: but for white space, control characters
+/// stand in its strings only, where they may be escaped.
+pub(crate) fn escaped(json: &str) -> String {
+    json.chars().fold(String::new(), |mut text, c| {
+        match c {
+            '\r' => text.push(' '),
+            '\n' | '\t' => text.push(c),
+            c if c.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+        text
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_on_a_line_or_without_control_characters_means_the_same() {
+        let check = |given: &str, line: &str, shown: &str| {
+            let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+            assert_eq!(String::from_utf8(one_line(given.as_bytes())).unwrap(), line);
+            assert_eq!(escaped(given), shown);
+            assert_eq!((read(line), read(shown)), (read(given), read(given)));
+        };
+        check(
+            "{\r\n\t\"a\": \"ü\\n\"\n}",
+            "{  \t\"a\": \"ü\\n\" }",
+            "{ \n\t\"a\": \"ü\\n\"\n}",
+        );
+        check(
+            "{\"\u{7f}\":\r\"\u{80}\u{9b}2J\u{9f}\u{a0}\"}",
+            "{\"\u{7f}\": \"\u{80}\u{9b}2J\u{9f}\u{a0}\"}",
+            "{\"\\u007f\": \"\\u0080\\u009b2J\\u009f\u{a0}\"}",
+        );
+        // What is none is shown all the same.
+        assert_eq!(escaped("\u{1b}[2J"), "\\u001b[2J");
+    }
 
     #[test]
     fn colour_is_added_only_where_it_is_taken() {

@@ -11,6 +11,7 @@ use roomcast_proto::limits::EVENT_BYTES_MAX;
 use serde_json::value::RawValue;
 
 use super::quoted;
+use crate::terminal::one_line;
 
 /// An event as it was recorded: its members, untouched.
 type Members = BTreeMap<String, Box<RawValue>>;
@@ -32,13 +33,13 @@ pub(crate) struct Recorded {
 pub(crate) struct Again {
     /// When it happened, microseconds after the first one.
     pub(crate) after_micros: u64,
-    /// Where it stands in the file.
+    /// Where it begins in the file.
     pub(crate) line: u64,
     members: Members,
 }
 
 impl Recorded {
-    /// Opens a file that `roomcast record` wrote, or any with a CloudEvent a line.
+    /// Opens a file that `roomcast record` wrote, or any with one CloudEvent after the other, each on lines of its own.
     ///
     /// # Errors
     /// 69: it cannot be read.
@@ -57,21 +58,31 @@ impl Recorded {
     /// The next event; `None` at the end.
     ///
     /// # Errors
-    /// 65 with the line that is no event; 69: it cannot be read on.
+    /// 65 with the line where something begins that is no event; 69: it cannot be read on.
     pub(crate) fn next(&mut self) -> Result<Option<Again>, Failure> {
-        loop {
-            let Some(text) = self.lines.next() else {
+        let mut text = String::new();
+        while text.trim().is_empty() {
+            let Some(line) = self.read_line()? else {
                 return Ok(None);
             };
-            self.line += 1;
-            let text = text.map_err(|error| Failure::unavailable(format!("{}: {error}", self.name)))?;
-            if !text.trim().is_empty() {
-                return self
-                    .read(&text)
-                    .map(Some)
-                    .map_err(|why| self.wrong(self.line, &why));
-            }
+            text = line;
         }
+        let begins = self.line;
+        while is_cut(&text)
+            && let Some(more) = self.read_line()?
+        {
+            text.push('\n');
+            text.push_str(&more);
+        }
+        let read = self.read(&text, begins).map(Some);
+        read.map_err(|why| self.wrong(begins, &why))
+    }
+
+    fn read_line(&mut self) -> Result<Option<String>, Failure> {
+        let line = self.lines.next().transpose();
+        let line = line.map_err(|error| Failure::unavailable(format!("{}: {error}", self.name)))?;
+        self.line += u64::from(line.is_some());
+        Ok(line)
     }
 
     /// A failure that names a line.
@@ -79,12 +90,12 @@ impl Recorded {
         Failure::file(format!("{}:{line}:1: {why}", self.name))
     }
 
-    fn read(&mut self, text: &str) -> Result<Again, String> {
+    fn read(&mut self, text: &str, line: u64) -> Result<Again, String> {
         if text.len() > EVENT_BYTES_MAX {
             return Err(format!("an event has at most {EVENT_BYTES_MAX} bytes"));
         }
         let members: Members =
-            serde_json::from_str(text).map_err(|error| format!("not an event: {error}"))?;
+            serde_json::from_str(text).map_err(|error| format!("not an event: {error} of it"))?;
         if !members.contains_key("type") {
             return Err("not an event: it has no type".to_owned());
         }
@@ -95,14 +106,15 @@ impl Recorded {
             .max(u64::try_from(at.saturating_sub(first)).unwrap_or(0));
         Ok(Again {
             after_micros: self.latest,
-            line: self.line,
+            line,
             members,
         })
     }
 }
 
 impl Again {
-    /// The event as it is published now (Unix microseconds), under a new id: everything else is as it was, and it holds as long as it did.
+    /// The event as it is published now (Unix microseconds), on one line, under a new id: everything else is as it was, and it holds as
+    /// long as it did.
     pub(crate) fn event(mut self, id: &str, now: i64) -> String {
         let lasted = time_of(&self.members, "expirytime")
             .zip(time_of(&self.members, "time"))
@@ -115,7 +127,8 @@ impl Again {
                 &quoted(&rfc3339(now.saturating_add(lasted.max(1_000_000)))),
             );
         }
-        serde_json::to_string(&self.members).unwrap_or_default()
+        let text = serde_json::to_vec(&self.members).unwrap_or_default();
+        String::from_utf8(one_line(&text)).unwrap_or_default()
     }
 
     fn set(&mut self, name: &str, json: &str) {
@@ -123,6 +136,12 @@ impl Again {
             self.members.insert(name.to_owned(), value);
         }
     }
+}
+
+/// Whether JSON ends before its end, and may go on with the next line.
+fn is_cut(text: &str) -> bool {
+    let read = || serde_json::from_str::<&RawValue>(text);
+    text.len() <= EVENT_BYTES_MAX && read().is_err_and(|error| error.is_eof())
 }
 
 fn time_of(members: &Members, name: &str) -> Option<i64> {
@@ -166,10 +185,36 @@ mod tests {
     }
 
     #[test]
+    fn an_event_may_have_several_lines() {
+        let mut day = recorded(concat!(
+            "\n{\n  \"type\": \"a\",\r\n  \"time\": \"2026-01-01T00:00:00Z\",\n\n  \"data\": {\n    \"n\": 1.50\n  }\n}\n",
+            "{\"type\":\"b\",\"time\":\"2026-01-01T00:00:01Z\"}\n{\n",
+        ));
+        let first = day.next().unwrap().unwrap();
+        assert_eq!(first.line, 2);
+        assert_eq!(
+            first.event("new", 1_767_312_000_000_000),
+            r#"{"data":{     "n": 1.50   },"id":"new","time":"2026-01-02T00:00:00Z","type":"a"}"#
+        );
+        let second = day.next().unwrap().unwrap();
+        assert_eq!((second.after_micros, second.line), (1_000_000, 10));
+        let failure = day.next().unwrap_err();
+        assert!(
+            failure.message.contains("day.ndjson:11:1: not an event"),
+            "{failure}"
+        );
+    }
+
+    #[test]
     fn what_is_no_event_is_named_by_its_line() {
         for (text, part) in [
             ("\n{", "day.ndjson:2:1: not an event"),
             ("[]", ":1:1: not an event"),
+            ("\n{\"a\":\n\n\n", ":2:1: not an event"),
+            (
+                "{\"a\":1\n{\"type\":\"t\"}\n",
+                ":1:1: not an event: expected `,` or `}` at line 2 column 1 of it",
+            ),
             ("{}", "it has no type"),
             (r#"{"type":"t"}"#, "has a time"),
             (r#"{"type":"t","time":"yesterday"}"#, "has a time"),

@@ -33,6 +33,11 @@ pub(super) enum Heard {
         back: bool,
         after_ms: Option<u64>,
     },
+    /// A room cannot be followed at the moment: come back as for `Closing`.
+    Later {
+        reason: String,
+        after_ms: Option<u64>,
+    },
     Refused(String),
 }
 
@@ -94,13 +99,18 @@ impl Following {
 
     fn connected(&mut self, connected: &Connected) -> Heard {
         let mut lost = Vec::new();
+        let mut later = None;
         for answer in &connected.rooms {
             if self.place(&answer.room).is_none() {
                 continue;
             }
             if let Some(error) = &answer.error {
-                let why = harmless(&error.message);
-                return Heard::Refused(format!("{}: {}: {why}", answer.room, error.code));
+                let reason = format!("{}: {}: {}", answer.room, error.code, harmless(&error.message));
+                if !error.temporary {
+                    return Heard::Refused(reason);
+                }
+                // Whoever comes back asks for all rooms: when the last of them may be there.
+                later = later.max(Some((error.retry_after_ms, reason)));
             }
             if answer.recovery.as_deref() == Some("incomplete") {
                 let why = harmless(answer.reason.as_deref().unwrap_or("unknown"));
@@ -110,9 +120,12 @@ impl Following {
                 ));
             }
         }
-        Heard::Connected {
-            ping_seconds: connected.ping_seconds,
-            lost,
+        match later {
+            Some((after_ms, reason)) => Heard::Later { reason, after_ms },
+            None => Heard::Connected {
+                ping_seconds: connected.ping_seconds,
+                lost,
+            },
         }
     }
 
@@ -239,6 +252,41 @@ mod tests {
         let forbidden =
             r#"{"id":1,"connected":{"rooms":[{"room":"a","error":{"code":"forbidden","message":"no"}}]}}"#;
         check(&mut following, forbidden, &refused());
+        let away = |room: &str, more: &str| {
+            format!(
+                r#"{{"room":"{room}","error":{{"code":"unavailable","message":"away","temporary":true{more}}}}}"#
+            )
+        };
+        let no = r#"{"room":"b","error":{"code":"forbidden","message":"no"}}"#.to_owned();
+        for (rooms, expected) in [
+            (vec![away("a", "")], Some(None)),
+            (vec![away("a", r#","retryAfterMs":1000"#)], Some(Some(1_000))),
+            (
+                vec![
+                    away("a", r#","retryAfterMs":700"#),
+                    away("b", r#","retryAfterMs":900"#),
+                ],
+                Some(Some(900)),
+            ),
+            // What is refused for good is not waited for.
+            (vec![away("a", ""), no], None),
+        ] {
+            let json = format!(r#"{{"id":1,"connected":{{"rooms":[{}]}}}}"#, rooms.join(","));
+            match (following.heard(ServerFrame::from_json(&json).unwrap()), expected) {
+                (Heard::Later { reason, after_ms }, Some(expected)) => {
+                    assert_eq!(after_ms, expected, "{json}");
+                    assert!(reason.ends_with(": unavailable: away"), "{reason}");
+                }
+                (Heard::Refused(reason), None) => assert_eq!(reason, "b: forbidden: no"),
+                (heard, expected) => panic!("{json}: {heard:?}, expected {expected:?}"),
+            }
+        }
+        assert!(
+            following
+                .connect("t")
+                .to_json()
+                .contains(r#"{"room":"b","cursor":"c.1"}"#)
+        );
         let elsewhere =
             r#"{"id":1,"connected":{"rooms":[{"room":"z","error":{"code":"forbidden","message":"no"}}]}}"#;
         check(

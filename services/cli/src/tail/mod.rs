@@ -199,6 +199,11 @@ async fn follow(address: &http::Uri, token: &str, following: &mut Following, out
                 back,
                 after_ms,
             } => closing = Some((reason, back, after_ms.map(Duration::from_millis))),
+            Heard::Later { reason, after_ms } => {
+                let _ = socket.close().await;
+                let after = after_ms.map(Duration::from_millis);
+                return Ended::Lost { reason, after, lived };
+            }
             Heard::Refused(reason) => {
                 let _ = socket.close().await;
                 return Ended::Refused(reason);

@@ -4,7 +4,7 @@ use roomcast_proto::frame::EventPush;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::terminal::{Colour, Stream, harmless, print};
+use crate::terminal::{Colour, Stream, escaped, harmless, one_line, print};
 
 /// Prints events.
 pub(super) struct Output {
@@ -30,7 +30,7 @@ impl Output {
     }
 }
 
-/// `{"room","cursor","event"}`, the event byte for byte.
+/// `{"room","cursor","event"}`, the event as it is stored, but on one line and with nothing that could steer a terminal.
 fn json_line(push: &EventPush) -> Option<String> {
     #[derive(serde::Serialize)]
     struct Line<'a> {
@@ -38,13 +38,14 @@ fn json_line(push: &EventPush) -> Option<String> {
         cursor: Option<&'a str>,
         event: &'a RawValue,
     }
-    let event: &RawValue = serde_json::from_slice(&push.event).ok()?;
-    serde_json::to_string(&Line {
+    let event = one_line(&push.event);
+    let event: &RawValue = serde_json::from_slice(&event).ok()?;
+    let line = serde_json::to_string(&Line {
         room: &push.room,
         cursor: push.cursor.as_deref(),
         event,
-    })
-    .ok()
+    });
+    line.ok().map(|line| escaped(&line))
 }
 
 fn readable(push: &EventPush) -> String {
@@ -94,5 +95,28 @@ mod tests {
                 .unwrap()
                 .starts_with(r#"{"room":"bookings","cursor":"c","event":{"type":"#)
         );
+    }
+
+    #[test]
+    fn an_event_is_one_line_however_it_was_sent() {
+        for (event, expected) in [
+            (
+                r#"{"type":"t","data":{"n":1.50}}"#,
+                r#"{"type":"t","data":{"n":1.50}}"#,
+            ),
+            (
+                "{\n  \"type\": \"t\",\r\n  \"data\": [\n\t1.50\n]\n}\n",
+                "{   \"type\": \"t\",    \"data\": [ \t1.50 ] }",
+            ),
+            ("{\"type\":\"\u{9b}2J\u{7f}\"}", r#"{"type":"\u009b2J\u007f"}"#),
+        ] {
+            let push = EventPush {
+                room: "r".into(),
+                cursor: None,
+                event: event.into(),
+            };
+            let line = format!(r#"{{"room":"r","cursor":null,"event":{expected}}}"#);
+            assert_eq!(json_line(&push), Some(line), "{event}");
+        }
     }
 }

@@ -11,6 +11,8 @@ use crate::terminal::Stream;
 /// Another page, no cursor, no wrapping: a line that is too long ends at the edge.
 const TAKE: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 const GIVE_BACK: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+/// The key that comes as this byte.
+const CTRL_C: u8 = 0x03;
 /// Columns and lines of a terminal that does not say.
 const SIZE: (usize, usize) = (80, 24);
 
@@ -29,8 +31,9 @@ impl Screen {
     pub(super) fn take() -> rustix::io::Result<Self> {
         let before = tcgetattr(std::io::stdin())?;
         let mut ours = before.clone();
-        // Ctrl-C stays a signal.
-        ours.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+        // Ctrl-C, Ctrl-Z and Ctrl-\ are keys as well: who is stopped or killed by one of them does not give the terminal back.
+        let line_by_line = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+        ours.local_modes.remove(line_by_line);
         tcsetattr(std::io::stdin(), OptionalActions::Now, &ours)?;
         let (end, ended) = mpsc::channel(1);
         // A read of a terminal cannot be given up, so it has a thread that ends with the process.
@@ -68,9 +71,9 @@ impl Drop for Screen {
     }
 }
 
-/// Whether keys that came together are for the end: `q`, or Escape alone, with which the arrows begin.
+/// Whether keys that came together are for the end: `q`, Ctrl-C, or Escape alone, with which the arrows begin.
 fn ends(keys: &[u8]) -> bool {
-    keys == [0x1b] || keys.iter().any(|key| matches!(key, b'q' | b'Q'))
+    keys == [0x1b] || keys.iter().any(|key| matches!(*key, b'q' | b'Q' | CTRL_C))
 }
 
 fn size() -> (usize, usize) {
@@ -113,6 +116,8 @@ mod tests {
             (b"\x1b[A", false),
             (b"x", false),
             (b"xq", true),
+            (b"\x03", true),
+            (b"\x1a\x1c", false),
             (b"", false),
         ] {
             assert_eq!(ends(keys), expected, "{keys:?}");

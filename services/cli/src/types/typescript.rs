@@ -286,12 +286,13 @@ impl Writer<'_> {
             members.get("patternProperties"),
         ) {
             (None | Some(Value::Bool(true)), _) | (_, Some(_)) => "unknown".to_owned(),
-            (Some(schema), None) => self.whole(schema, indent + 1),
+            (Some(schema), None) => self.whole(schema, indent),
         };
         let mut names: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
         names.extend(&required);
         if names.is_empty() {
-            return format!("Record<string, {rest}>");
+            // Not `Record`, which may not be a type's own alias, and may be the name of an event's type.
+            return format!("{{ [key: string]: {rest} }}");
         }
         let mut text = "{\n".to_owned();
         for name in names {
@@ -433,10 +434,18 @@ mod tests {
             r#"{"prefixItems":[true],"items":{"type":"number"}}"#,
             "[unknown?, ...number[]]",
         );
-        check(r#"{"type":"object"}"#, "Record<string, unknown>");
+        check(r#"{"type":"object"}"#, "{ [key: string]: unknown }");
         check(
             r#"{"additionalProperties":{"type":"number"}}"#,
-            "Record<string, number>",
+            "{ [key: string]: number }",
+        );
+        check(
+            r#"{"additionalProperties":{"properties":{"b":true}}}"#,
+            "{ [key: string]: {\n    b?: unknown;\n  } }",
+        );
+        check(
+            r#"{"items":{"additionalProperties":{"type":["string","null"]}}}"#,
+            "{ [key: string]: string | null }[]",
         );
         check(
             r#"{"properties":{"b-c":{"type":"null"},"d":true},"required":["d","e"]}"#,

@@ -84,6 +84,34 @@ fn mistakes_in_metrics_have_their_place_and_a_suggestion() {
     }
 }
 
+/// What is wrong in the policy is said of the policy, and hides nothing of what is wrong in the metrics.
+#[test]
+fn each_file_has_its_own_mistakes() {
+    if !has_aggregator() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    written(
+        folder.path(),
+        &metric("value: count(), window: { total: true }, lable: 1"),
+    );
+    let policy = POLICY.replace("inherits", "inherit");
+    std::fs::write(folder.path().join("policy.yaml"), policy).unwrap();
+    let output = roomcast(folder.path(), &["check", "--json"]);
+    assert_eq!(output.status.code(), Some(65), "{}", complaint(&output));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (file, says) in [
+        ("policy.yaml", "unknown key \"inherit\""),
+        ("metrics.yaml", "unknown key \"lable\""),
+    ] {
+        let mut files = said["files"].as_array().unwrap().iter();
+        let found = files.find(|found| found["file"].as_str().unwrap().ends_with(file));
+        let mistakes = found.unwrap()["mistakes"].as_array().unwrap();
+        assert_eq!(mistakes.len(), 1, "{said}");
+        assert!(mistakes[0].as_str().unwrap().contains(says), "{said}");
+    }
+}
+
 /// Without schemas nothing is known of fields; and what tells some people what redaction hides from them is warned of by both.
 #[test]
 fn what_may_be_meant_is_warned_of() {

@@ -90,6 +90,61 @@ fn check_says_where_a_mistake_is() {
     assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
 }
 
+/// A result that is missing is no success; a reader who has read enough is one.
+#[test]
+fn what_cannot_be_written_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = repository().join("deploy/scenarios/bookings/policy.yaml");
+    std::fs::write(folder.path().join("bad.yaml"), "version: 2\n").unwrap();
+    let (check, bad) = (
+        ["check", "--policy", policy.to_str().unwrap()],
+        ["check", "--policy", "bad.yaml"],
+    );
+    let stories = [
+        "simulate",
+        "--scenario",
+        "bookings",
+        "--print",
+        "--history",
+        "1h",
+        "--once",
+    ];
+    for (arguments, code) in [
+        (&check[..], 69),
+        (&bad, 65),
+        (&["types", "--scenario", "bookings"], 69),
+        (&stories, 69),
+        (&["--help"], 69),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let run = |out: std::process::Stdio| {
+            std::process::Command::new(ROOMCAST)
+                .current_dir(folder.path())
+                .args(arguments)
+                .stdout(out)
+                .output()
+                .unwrap()
+        };
+        let output = run(full.into());
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let said = complaint(&output);
+        assert!(
+            said.contains("standard output: No space left"),
+            "{arguments:?}: {said}"
+        );
+        let output = run(closed.into());
+        let code = if code == 69 { 0 } else { code };
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            complaint(&output)
+        );
+    }
+}
+
 #[test]
 fn simulate_prints_the_same_stories_for_the_same_seed() {
     let folder = tempfile::tempdir().unwrap();
@@ -119,6 +174,37 @@ fn simulate_prints_the_same_stories_for_the_same_seed() {
     assert_eq!(first.len(), 20);
     assert_eq!(first, print("5"));
     assert_ne!(first, print("6"));
+}
+
+/// What stands in a file before a line that is no event is published all the same, and the line is named.
+#[test]
+fn what_is_good_before_a_mistake_is_told_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let event = |kind: &str| format!("{{\"type\":\"{kind}\",\n\"time\":\"2026-01-01T00:00:00Z\"}}\n");
+    for (good, bad) in [
+        (0, "x"),
+        (3, "x"),
+        (99, "{}"),
+        (100, "{\"type\""),
+        (101, "[]"),
+        (200, ""),
+    ] {
+        let kinds: Vec<String> = (0..good).map(|number| format!("t{number}")).collect();
+        let day: String = kinds.iter().map(|kind| event(kind)).collect();
+        std::fs::write(folder.path().join("day.ndjson"), format!("{day}{bad}")).unwrap();
+        let output = roomcast(folder.path(), &["simulate", "--print", "--from", "day.ndjson"]);
+        let told = String::from_utf8(output.stdout.clone()).unwrap();
+        let told = told.lines().map(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            event["type"].as_str().unwrap().to_owned()
+        });
+        assert_eq!(told.collect::<Vec<_>>(), kinds, "{bad}");
+        let said = complaint(&output);
+        let code = if bad.is_empty() { 0 } else { 65 };
+        assert_eq!(output.status.code(), Some(code), "{good} {bad}: {said}");
+        let place = format!("day.ndjson:{}:1: not an event", 2 * good + 1);
+        assert_eq!(said.contains(&place), code == 65, "{good} {bad}: {said}");
+    }
 }
 
 #[test]
@@ -181,9 +267,31 @@ fn types_are_the_same_each_time_and_compile() {
         );
     }
     assert!(uses.contains("bookings"), "{uses}");
+    // A map of maps, and a type of event that is called like a type of TypeScript's.
+    std::fs::create_dir(folder.path().join("schemas")).unwrap();
+    for (name, schema) in [
+        (
+            "labels",
+            r##"{"type":"object","additionalProperties":{"$ref":"#"}}"##,
+        ),
+        (
+            "record",
+            r##"{"type":"object","properties":{"of":{"$ref":"#/$defs/map"}},"$defs":{"map":{"additionalProperties":{"type":["number","null"]}}}}"##,
+        ),
+    ] {
+        let schema = schema.replacen('{', &format!("{{\"x-roomcast-type\":\"{name}\","), 1);
+        std::fs::write(folder.path().join(format!("schemas/{name}.json")), schema).unwrap();
+    }
+    let output = roomcast(
+        folder.path(),
+        &["types", "--schemas", "schemas", "--out", "own.ts"],
+    );
+    assert!(output.status.success(), "{}", complaint(&output));
     let client = repository().join("clients/js/src/event");
     let text = format!(
-        "import type {{ EventOf }} from '{}';\n{uses}
+        "import type {{ EventOf }} from '{}';\nimport type {{ EventData as own }} from './own';\n{uses}
+export const labels: own['labels'] = {{ a: {{ b: {{}} }} }};
+export const record: own['record'] = {{ of: {{ n: null, m: 1.5 }} }};
 export function title(event: EventOf<bookings>): string {{
   switch (event.type) {{
     case 'booking:new': return event.data.title + event.data.amount.toFixed(2);

@@ -27,7 +27,8 @@ fn publish(folder: &Path, id: &str, audience: &str) -> Option<i32> {
         "--id",
         id,
         "--data",
-        "{\"n\":1.50}",
+        // As people write it.
+        "{\n\t\"n\": 1.50\n}",
     ];
     roomcast(folder, &arguments).status.code()
 }
@@ -50,7 +51,10 @@ fn what_was_refused_is_seen_mended_and_taken_once() {
     assert_eq!(replay(folder, &["--until", "1h"]).0, "");
     let position = listed.split(' ').next().unwrap().to_owned();
     let (shown, _) = replay(folder, &["--show", &position]);
-    assert!(shown.contains("\"one\"") && shown.contains("1.50"), "{shown}");
+    assert!(
+        shown.contains("\"one\"") && shown.contains("\n\t\"n\": 1.50\n"),
+        "{shown}"
+    );
 
     // As it is, it is refused as before, and may be taken later all the same.
     let (said, code) = replay(folder, &[&position]);
@@ -58,6 +62,7 @@ fn what_was_refused_is_seen_mended_and_taken_once() {
     let mended = shown
         .lines()
         .skip(1)
+        .map(|line| format!("{line}\n"))
         .collect::<String>()
         .replace("nobody", "staff");
     let file = folder.join("mended.json");
@@ -74,6 +79,11 @@ fn what_was_refused_is_seen_mended_and_taken_once() {
     );
     // It is the event that was sent: its own repeat is found.
     assert_eq!(publish(folder, "one", "staff"), Some(0));
+    let output = roomcast(folder, &["record", "--since", "10m", "--out", "day.ndjson"]);
+    assert!(output.status.success(), "{}", complaint(&output));
+    let day = std::fs::read_to_string(folder.join("day.ndjson")).unwrap();
+    assert_eq!(day.lines().count(), 1, "{day}");
+    assert!(serde_json::from_str::<serde_json::Value>(&day).is_ok(), "{day}");
     let (said, code) = replay(folder, &["--all"]);
     assert_eq!(code, Some(69), "{said}");
     assert_eq!(said.matches(" unknown_audience").count(), 2, "{said}");

@@ -97,6 +97,7 @@ fn it_shows_every_service_piped_and_on_a_terminal() {
 fn on_a_terminal(folder: &std::path::Path) {
     let (mut ours, theirs) = terminal();
     let before = tcgetattr(&theirs).unwrap().local_modes;
+    assert!(before.contains(LocalModes::ECHO | LocalModes::ISIG));
     let mut child = Command::new(ROOMCAST)
         .current_dir(folder)
         .args(["top", "--every", "500ms"])
@@ -129,8 +130,13 @@ fn on_a_terminal(folder: &std::path::Path) {
     see("2 gateways");
     // The second look has rates.
     see("rates over");
-    assert!(!tcgetattr(&theirs).unwrap().local_modes.contains(LocalModes::ECHO));
-    ours.write_all(b"\x1b[Aq").unwrap();
+    // Neither is a key shown, nor does one stop or kill it.
+    let modes = tcgetattr(&theirs).unwrap().local_modes;
+    assert!(
+        !modes.intersects(LocalModes::ECHO | LocalModes::ISIG),
+        "{modes:?}"
+    );
+    ours.write_all(b"\x1b[A\x1a\x1cq").unwrap();
     eventually("q ends it", || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     // The page before is back, and so is the terminal.
