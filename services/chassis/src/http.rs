@@ -7,6 +7,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
@@ -129,7 +131,7 @@ pub async fn serve<S>(
     metrics: HttpMetrics,
     shutdown: CancellationToken,
 ) where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + Unpin + 'static,
     S::Future: Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
@@ -201,35 +203,50 @@ impl Driver {
         service: S,
         _place: OwnedSemaphorePermit,
     ) where
-        S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response, Error = Infallible>
+            + Clone
+            + Send
+            + Unpin
+            + 'static,
         S::Future: Send + 'static,
     {
         let _open = Open::new(self.metrics.connections.with_label_values(&[self.name]));
         self.tune(&stream);
+        let served = AtomicBool::new(false);
+        let first = &served;
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            first.store(true, Relaxed);
             request.extensions_mut().insert(ConnectInfo(peer));
             service.clone().oneshot(request)
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(self.limits.header_bytes_max)
             .max_headers(self.limits.headers_max)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
         let mut draining = false;
         let ended = loop {
             tokio::select! {
-                ended = connection.as_mut() => break ended,
+                ended = &mut connection => break ended,
                 () = self.cut.cancelled() => return self.error("cut"),
                 () = self.shutdown.cancelled(), if !draining => {
                     draining = true;
-                    connection.as_mut().graceful_shutdown();
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
                 }
             }
         };
         if let Err(error) = ended {
+            let rested = || {
+                connection
+                    .into_parts()
+                    .is_some_and(|parts| parts.read_buf.is_empty())
+            };
+            if error.is_timeout() && served.load(Relaxed) && rested() {
+                // Kept after a request, with nothing of another one: that is how most connections end.
+                return;
+            }
             self.error(reason(&error));
             tracing::debug!(%error, listener = self.name, "connection ended: {error}");
         }

@@ -7,7 +7,7 @@ use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 
 use super::ack::{self, PubAck};
-use super::{JetStream, PublishError};
+use super::{JetStream, PublishError, connected};
 
 /// Messages the server takes in one batch.
 pub const BATCH_MAX: usize = 1_000;
@@ -31,7 +31,7 @@ impl JetStream {
     /// # Errors
     /// `Refused`: nothing is stored (10071: compare failed; 10201: an id was stored before; 10174 to 10179: the
     /// stream takes no batches, or a message of this one was lost). `Timeout`: all or nothing is stored, but which is
-    /// unknown; read back before going on.
+    /// unknown; read back before going on. `NoResponders`: nothing is stored, for example because there is no connection.
     ///
     /// # Cancel safety
     /// Dropped, it is as after a time-out; a batch without its end is forgotten by the server after 10 s.
@@ -42,7 +42,11 @@ impl JetStream {
                 "a batch of {count} messages; 1 to {BATCH_MAX} are possible"
             )));
         }
-        let id = self.unique();
+        tokio::time::timeout(self.batch_timeout(), self.send_batch(messages)).await?
+    }
+
+    async fn send_batch(&self, messages: Vec<Outgoing>) -> Result<PubAck, PublishError> {
+        let (id, count) = (self.unique(), messages.len());
         for (
             sequence,
             Outgoing {
@@ -52,6 +56,7 @@ impl JetStream {
             },
         ) in (1..=count).zip(messages)
         {
+            connected(&self.client)?;
             headers.insert("Nats-Batch-Id", id.as_str());
             headers.insert("Nats-Batch-Sequence", sequence.to_string().as_str());
             if sequence < count {
@@ -60,10 +65,7 @@ impl JetStream {
                 continue;
             }
             headers.insert("Nats-Batch-Commit", "1");
-            let request = Request::new()
-                .headers(headers)
-                .payload(payload)
-                .timeout(Some(self.batch_timeout()));
+            let request = Request::new().headers(headers).payload(payload).timeout(None);
             return ack::read(&self.client.send_request(subject, request).await?);
         }
         Err(PublishError::Client("a batch without an end".to_owned()))

@@ -2,6 +2,7 @@
 
 use async_nats::{RequestErrorKind, client::RequestError};
 use serde::Deserialize;
+use tokio::time::error::Elapsed;
 
 /// JetStream's `err_code`s that decisions depend on.
 pub mod code {
@@ -69,7 +70,7 @@ impl Refusal {
 /// Why a call of the JetStream API has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// No answer in time; for a call that changes something the outcome is unknown.
+    /// No answer in time, or not the whole of one; for a call that changes something the outcome is unknown.
     #[error("no answer from JetStream in time")]
     Timeout,
     /// Nobody listens: no JetStream, no leader, or an account without the import.
@@ -107,6 +108,12 @@ impl ApiError {
     }
 }
 
+impl From<Elapsed> for ApiError {
+    fn from(_: Elapsed) -> Self {
+        Self::Timeout
+    }
+}
+
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
         match error.kind() {
@@ -123,8 +130,8 @@ pub enum PublishError {
     /// No acknowledgement in time. Stored or not is unknown: send the same id again.
     #[error("no acknowledgement in time")]
     Timeout,
-    /// No stream listens on the subject, or it has no leader just now.
-    #[error("no stream takes the message")]
+    /// Nothing is stored: no stream listens on the subject, it has no leader just now, or there is no connection.
+    #[error("no stream can be reached for the message")]
     NoResponders,
     /// The server refused; nothing is stored.
     #[error(transparent)]
@@ -167,6 +174,12 @@ impl PublishError {
             Self::Malformed(_) => "malformed",
             Self::Client(_) => "client",
         }
+    }
+}
+
+impl From<Elapsed> for PublishError {
+    fn from(_: Elapsed) -> Self {
+        Self::Timeout
     }
 }
 

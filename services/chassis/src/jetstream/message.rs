@@ -24,6 +24,14 @@ pub struct StoredMessage {
     pub payload: Bytes,
 }
 
+/// Whether an answer to a direct get is a stored message, whatever status a publisher wrote into it. A status of the server's own has
+/// no position.
+pub(super) fn is_stored(answer: &Message) -> bool {
+    let headers = answer.headers.as_ref();
+    let has = |name: &str| headers.is_some_and(|headers| headers.get_last(name).is_some());
+    has("Nats-Sequence") && has("Nats-Subject")
+}
+
 impl StoredMessage {
     /// Reads an answer to a direct get: position and subject stand in headers the server appended.
     pub(super) fn from_direct(message: Message) -> Result<Self, ApiError> {
@@ -82,7 +90,7 @@ impl TryFrom<Got> for StoredMessage {
             sequence: seq,
             subject,
             time_micros: micros(&time)?,
-            headers: headers(&decode(&hdrs)?)?,
+            headers: headers(&decode(&hdrs)?),
             payload: decode(&data)?.into(),
         })
     }
@@ -96,27 +104,18 @@ fn micros(time: &str) -> Result<i64, ApiError> {
     Ok(time.as_microsecond())
 }
 
-/// A NATS header block, `NATS/1.0` and its lines.
-fn headers(block: &[u8]) -> Result<HeaderMap, ApiError> {
-    let malformed = |what: &str| ApiError::Malformed(format!("header block: {what}"));
+/// A NATS header block, `NATS/1.0` and its lines. Any publisher writes one, and the server stores it as it is: what cannot be read is
+/// left out, or one such message would hold up whoever reads the stream.
+fn headers(block: &[u8]) -> HeaderMap {
+    let fields = block.split(|byte| *byte == b'\n').skip(1).filter_map(|line| {
+        let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+        let name: HeaderName = name.trim().parse().ok()?;
+        let value: HeaderValue = value.trim().parse().ok()?;
+        Some((name, value))
+    });
     let mut headers = HeaderMap::new();
-    if block.is_empty() {
-        return Ok(headers);
-    }
-    let text = std::str::from_utf8(block).map_err(|_| malformed("not UTF-8"))?;
-    let mut lines = text.split("\r\n");
-    if !lines.next().is_some_and(|first| first.starts_with("NATS/1.0")) {
-        return Err(malformed("does not begin with NATS/1.0"));
-    }
-    for line in lines.take_while(|line| !line.is_empty()) {
-        let (name, value) = line
-            .split_once(':')
-            .ok_or_else(|| malformed("a line without a colon"))?;
-        let name: HeaderName = name.trim().parse().map_err(|_| malformed("a bad name"))?;
-        let value: HeaderValue = value.trim().parse().map_err(|_| malformed("a bad value"))?;
-        headers.append(name, value);
-    }
-    Ok(headers)
+    fields.for_each(|(name, value)| headers.append(name, value));
+    headers
 }
 
 #[cfg(test)]
@@ -133,19 +132,35 @@ mod tests {
         assert!(micros("yesterday").is_err());
     }
 
+    #[track_caller]
+    fn check(block: &[u8], expected: &[(&str, &str)]) {
+        let read = headers(block);
+        let found = read
+            .iter()
+            .flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        let mut found: Vec<(&str, &str)> = found
+            .map(|(name, value)| (name.as_ref(), value.as_str()))
+            .collect();
+        // The map keeps the order of one name's values only.
+        found.sort_by_key(|(name, _)| *name);
+        assert_eq!(found, expected, "{block:?}");
+    }
+
     #[test]
-    fn header_blocks_keep_order_and_repeats() {
-        let read = headers(b"NATS/1.0\r\nRc-Kind: a\r\nNats-Sequence: 9\r\nNats-Sequence:7\r\n\r\n").unwrap();
-        assert_eq!(read.get_last("Rc-Kind").unwrap().as_str(), "a");
-        assert_eq!(read.get_last("Nats-Sequence").unwrap().as_str(), "7");
-        assert_eq!(read.get_all("Nats-Sequence").count(), 2);
-        assert!(headers(b"").unwrap().is_empty());
-        for bad in [
-            &b"HTTP/1.1\r\n\r\n"[..],
-            b"NATS/1.0\r\nno colon\r\n\r\n",
-            b"NATS/1.0\r\n\xff: x\r\n\r\n",
-        ] {
-            assert!(headers(bad).is_err(), "{bad:?}");
-        }
+    fn header_blocks_keep_repeats_and_lose_what_cannot_be_read() {
+        check(b"", &[]);
+        check(b"NATS/1.0\r\n\r\n", &[]);
+        check(
+            b"NATS/1.0\r\nRc-Kind: a\r\nNats-Sequence: 9\r\nNats-Sequence:7\r\n\r\n",
+            &[("Nats-Sequence", "9"), ("Nats-Sequence", "7"), ("Rc-Kind", "a")],
+        );
+        let a: &[(&str, &str)] = &[("A", "b")];
+        check(b"NATS/1.0 404 Message Not Found\r\nA: b\r\n\r\n", a);
+        check(b"HTTP/1.1\r\nA: b\r\n\r\n", a);
+        check(b"NATS/1.0\r\nno colon\r\nA: b\r\n\r\n", a);
+        check(b"NATS/1.0\r\n\r\nA: b\r\n\r\n", a);
+        check(b"NATS/1.0\r\nX: \xff\r\nA: b\r\n\r\n", a);
+        check(b"NATS/1.0\r\nX: a\rb\r\nA: b\r\n\r\n", a);
+        check(b"NATS/1.0\r\n\xc3\xa4: x\r\nA: b\r\n\r\n", a);
     }
 }

@@ -14,7 +14,8 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, HeaderValue, Message, Request, StatusCode};
+use async_nats::connection::State;
+use async_nats::{Client, HeaderMap, HeaderValue, Message, Request, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -28,6 +29,7 @@ pub use message::StoredMessage;
 pub use publisher::{ACK_TIMEOUT, Pending, Publisher};
 pub use stream::{At, Batch, LastMessages, Newest, StreamInfo, StreamState};
 
+use message::is_stored;
 use stream::some_subject;
 
 /// Subjects `multi_last` answers at most; more is [`LastMessages::TooMany`].
@@ -38,6 +40,9 @@ pub const STREAM_NAMES_MAX: usize = 10_000;
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// A read of many messages may take this many times the time-out in all; each message must come within one.
 const STREAMED_TIMEOUTS: u32 = 5;
+
+/// The description of a status that says that no subject matches, and not that one of them has lost its message since.
+const NO_RESULTS: &str = "No Results";
 
 /// The statuses that end a read of many messages.
 mod status {
@@ -50,6 +55,8 @@ mod status {
 }
 
 /// The JetStream API over one connection. Cheap to clone.
+///
+/// Every call has its answer within its time, room in the client's queue included: while there is no connection, nothing leaves that.
 #[derive(Clone, Debug)]
 pub struct JetStream {
     client: Client,
@@ -180,7 +187,7 @@ impl JetStream {
         let answer = self
             .request(&format!("DIRECT.GET.{stream}"), request.into())
             .await?;
-        match answer.status {
+        match answer.status.filter(|_| !is_stored(&answer)) {
             Some(StatusCode::NOT_FOUND) => Ok(None),
             Some(status) => Err(refusal(status.as_u16(), &answer).into()),
             None => StoredMessage::from_direct(answer).map(Some),
@@ -300,26 +307,24 @@ impl JetStream {
         if let Some(up_to) = up_to {
             request["up_to_seq"] = up_to.into();
         }
-        match self.streamed(stream, &request).await? {
-            Streamed {
-                status: status::NONE, ..
-            } => Ok(LastMessages::Messages {
-                messages: Vec::new(),
-                up_to,
-            }),
-            Streamed {
-                status: status::TOO_MANY,
-                ..
-            } => Ok(LastMessages::TooMany),
-            Streamed {
-                status: status::END,
-                messages,
-                end,
-            } => Ok(LastMessages::Messages {
+        let Streamed {
+            messages,
+            status,
+            end,
+        } = self.streamed(stream, &request).await?;
+        match status {
+            status::END if number(&end, "Nats-Num-Pending").unwrap_or(0) == 0 => Ok(LastMessages::Messages {
                 messages,
                 up_to: number(&end, "Nats-UpTo-Sequence").or(up_to),
             }),
-            Streamed { status, end, .. } => Err(refusal(status, &end).into()),
+            // With some left over, they are more than the server sends at once.
+            status::END | status::TOO_MANY => Ok(LastMessages::TooMany),
+            status::NONE if messages.is_empty() && end.description.as_deref() == Some(NO_RESULTS) => {
+                Ok(LastMessages::Messages { messages, up_to })
+            }
+            // One that was found is gone before it was read; the next answer is another one.
+            status::NONE => Err(ApiError::Timeout),
+            status => Err(refusal(status, &end).into()),
         }
     }
 
@@ -354,7 +359,7 @@ impl JetStream {
     /// Stores one message and waits for the acknowledgement. For many, use a [`Publisher`].
     ///
     /// # Errors
-    /// See [`PublishError`].
+    /// See [`PublishError`]; without a connection `NoResponders`, at once.
     ///
     /// # Cancel safety
     /// Dropped, it is as after a time-out: the outcome is unknown.
@@ -365,11 +370,10 @@ impl JetStream {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<PubAck, PublishError> {
-        let request = Request::new()
-            .headers(headers)
-            .payload(payload)
-            .timeout(Some(timeout));
-        ack::read(&self.client.send_request(subject.into(), request).await?)
+        connected(&self.client)?;
+        let request = Request::new().headers(headers).payload(payload).timeout(None);
+        let answer = tokio::time::timeout(timeout, self.client.send_request(subject.into(), request));
+        ack::read(&answer.await??)
     }
 
     /// Calls the API and reads a JSON answer.
@@ -387,49 +391,56 @@ impl JetStream {
     }
 
     async fn request(&self, operation: &str, payload: Bytes) -> Result<Message, ApiError> {
-        let request = Request::new().payload(payload).timeout(Some(self.timeout));
-        Ok(self
-            .client
-            .send_request(format!("{}.{operation}", self.api_prefix), request)
-            .await?)
+        let subject = format!("{}.{operation}", self.api_prefix);
+        let request = Request::new().payload(payload).timeout(None);
+        let answer = tokio::time::timeout(self.timeout, self.client.send_request(subject, request));
+        Ok(answer.await??)
     }
 
     /// Sends a direct get that answers with many messages and collects them up to the status that ends them.
+    ///
+    /// A list with a hole is [`ApiError::Timeout`]: what the server sends while the connection is lost is missed, and what comes after
+    /// it does not show that. Each message names the one before it, and the end the last one.
     async fn streamed(&self, stream: &str, request: &Value) -> Result<Streamed, ApiError> {
+        tokio::time::timeout(self.timeout * STREAMED_TIMEOUTS, self.collect(stream, request)).await?
+    }
+
+    async fn collect(&self, stream: &str, request: &Value) -> Result<Streamed, ApiError> {
+        let mut answers = tokio::time::timeout(self.timeout, self.ask(stream, request)).await??;
+        let mut messages: Vec<StoredMessage> = Vec::new();
+        loop {
+            let answer = tokio::time::timeout(self.timeout, answers.next()).await?;
+            let answer = answer.ok_or_else(|| ApiError::Client("the connection was closed".to_owned()))?;
+            let status = answer.status.filter(|_| !is_stored(&answer));
+            let last = messages.last().map_or(0, |message| message.sequence);
+            let whole = number(&answer, "Nats-Last-Sequence") == Some(last);
+            match status {
+                Some(StatusCode::NO_RESPONDERS) => return Err(ApiError::NoResponders),
+                Some(status) if whole || status.as_u16() != status::END => {
+                    return Ok(Streamed {
+                        messages,
+                        status: status.as_u16(),
+                        end: answer,
+                    });
+                }
+                None if whole => messages.push(StoredMessage::from_direct(answer)?),
+                Some(_) | None => return Err(ApiError::Timeout),
+            }
+        }
+    }
+
+    /// Sends a direct get whose answers come to an inbox of its own.
+    async fn ask(&self, stream: &str, request: &Value) -> Result<Subscriber, ApiError> {
         let client = |error: String| ApiError::Client(error);
         let inbox = self.client.new_inbox();
-        let mut answers = self
-            .client
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|error| client(error.to_string()))?;
+        let subscribed = self.client.subscribe(inbox.clone()).await;
+        let answers = subscribed.map_err(|error| client(error.to_string()))?;
         let subject = format!("{}.DIRECT.GET.{stream}", self.api_prefix);
         let sent = self
             .client
-            .publish_with_reply(subject, inbox, request.to_string().into())
-            .await;
-        sent.map_err(|error| client(error.to_string()))?;
-        let mut messages = Vec::new();
-        let collect = async {
-            loop {
-                let answer = tokio::time::timeout(self.timeout, answers.next());
-                let answer = answer.await.map_err(|_| ApiError::Timeout)?;
-                let answer = answer.ok_or_else(|| client("the connection was closed".to_owned()))?;
-                match answer.status {
-                    Some(StatusCode::NO_RESPONDERS) => return Err(ApiError::NoResponders),
-                    Some(status) => return Ok((status.as_u16(), answer)),
-                    None => messages.push(StoredMessage::from_direct(answer)?),
-                }
-            }
-        };
-        let (status, end) = tokio::time::timeout(self.timeout * STREAMED_TIMEOUTS, collect)
-            .await
-            .map_err(|_| ApiError::Timeout)??;
-        Ok(Streamed {
-            messages,
-            status,
-            end,
-        })
+            .publish_with_reply(subject, inbox, request.to_string().into());
+        sent.await.map_err(|error| client(error.to_string()))?;
+        Ok(answers)
     }
 
     /// A text nobody else has: the last token of a new inbox, 22 characters.
@@ -477,4 +488,13 @@ fn number(message: &Message, name: &str) -> Option<u64> {
         .map(HeaderValue::as_str)?
         .parse()
         .ok()
+}
+
+/// Refuses what would wait in the client's queue for a connection: that may come after the stream has forgotten the id, and a message
+/// that had been stored before would then be stored again.
+fn connected(client: &Client) -> Result<(), PublishError> {
+    match client.connection_state() {
+        State::Connected => Ok(()),
+        State::Pending | State::Disconnected => Err(PublishError::NoResponders),
+    }
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::ack::{self, PubAck};
-use super::{Outgoing, PublishError};
+use super::{Outgoing, PublishError, connected};
 use crate::nats::NatsMetrics;
 
 /// How long an acknowledgement may take. One step-down of a leader takes 0.1 s; the server's default of 5 s would
@@ -89,6 +89,7 @@ impl Drop for Counted {
 enum Answer {
     Reply(Message),
     Timeout,
+    Unconnected,
 }
 
 #[derive(Debug)]
@@ -132,8 +133,12 @@ impl Publisher {
     /// any order. A place in the window is free again when the answer is there, whether or not anybody waits for it,
     /// so any number may be sent before the first is waited for.
     ///
+    /// Without a connection it is not sent, and its answer is `NoResponders`: what lies in the client's queue leaves whenever a
+    /// connection comes, perhaps after the stream has forgotten the id, and is then stored besides a repeat of it. That can still befall
+    /// what was queued before the loss was noticed, within about 6 s.
+    ///
     /// # Errors
-    /// `Client`: it could not be sent; nothing is stored.
+    /// `Client`: it could not be sent; nothing is stored. `Timeout`: the client's queue had no room for it.
     ///
     /// # Cancel safety
     /// Dropped before it returns, the message may or may not have been sent: as after a time-out, send the same id
@@ -142,20 +147,29 @@ impl Publisher {
         let shared = &self.shared;
         let place = Arc::clone(&shared.window).acquire_owned().await;
         let place = place.map_err(|closed| PublishError::Client(closed.to_string()))?;
-        let (token, pending) = shared.register(place)?;
+        let (token, mut pending) = shared.register(place)?;
+        if connected(&shared.client).is_err() {
+            shared.answer(token, Answer::Unconnected);
+            return Ok(pending);
+        }
         let reply = shared.reply(token);
         let Outgoing {
             subject,
             headers,
             payload,
         } = message;
-        let sent = shared
+        let sending = shared
             .client
-            .publish_with_reply_and_headers(subject, reply, headers, payload)
-            .await;
+            .publish_with_reply_and_headers(subject, reply, headers, payload);
+        let sent = tokio::select! {
+            // Almost always done at once. What waits for room is given up like what waits for an answer, and needs no timer of its own.
+            biased;
+            sent = sending => sent.map_err(|error| PublishError::Client(error.to_string())),
+            _ = &mut pending.answer => Err(PublishError::Timeout),
+        };
         sent.map_err(|error| {
             shared.waiting().by_token.remove(&token);
-            shared.count(PublishError::Client(error.to_string()))
+            shared.count(error)
         })?;
         Ok(pending)
     }
@@ -210,6 +224,7 @@ impl Pending {
         let result = match self.answer.await {
             Ok(Answer::Reply(message)) => ack::read(&message),
             Ok(Answer::Timeout) => Err(PublishError::Timeout),
+            Ok(Answer::Unconnected) => Err(PublishError::NoResponders),
             Err(_) => Err(PublishError::Client("the connection was closed".to_owned())),
         };
         if let (Ok(_), Some(metrics)) = (&result, &self.shared.metrics) {
@@ -284,14 +299,16 @@ impl Shared {
             .rsplit('.')
             .next()
             .and_then(|token| token.parse::<u64>().ok());
-        let found = token.and_then(|token| self.waiting().by_token.remove(&token));
-        let late = match found {
-            Some(in_flight) => !in_flight.answer(Answer::Reply(reply)),
-            None => true,
-        };
-        if let (true, Some(metrics)) = (late, &self.metrics) {
+        let waited_for = token.is_some_and(|token| self.answer(token, Answer::Reply(reply)));
+        if let (false, Some(metrics)) = (waited_for, &self.metrics) {
             metrics.late_acks.inc();
         }
+    }
+
+    /// Whether anybody still waited for it.
+    fn answer(&self, token: u64, answer: Answer) -> bool {
+        let found = self.waiting().by_token.remove(&token);
+        found.is_some_and(|in_flight| in_flight.answer(answer))
     }
 
     fn give_up(&self, now: Instant) {

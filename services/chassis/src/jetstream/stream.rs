@@ -80,7 +80,7 @@ pub enum LastMessages {
         /// The stream's position they are true for, where the server says so.
         up_to: Option<u64>,
     },
-    /// More than [`super::MULTI_LAST_MAX`] subjects match; read in batches instead.
+    /// More than [`super::MULTI_LAST_MAX`] subjects match, or more bytes than the server sends at once (64 MB); read in batches instead.
     TooMany,
 }
 
@@ -89,7 +89,7 @@ pub enum LastMessages {
 pub enum Newest {
     /// All of them, by position, and perhaps the stream's very last message besides.
     Messages(Vec<StoredMessage>),
-    /// More than [`super::MULTI_LAST_MAX`] subjects match; ask for fewer.
+    /// More than [`super::MULTI_LAST_MAX`] subjects match, or more bytes than the server sends at once (64 MB); ask for fewer.
     TooMany,
     /// The replica that answered has less than the leader; ask again.
     Behind,

@@ -23,9 +23,9 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Two missed answers end a connection, so a frozen server is left within about 6 s.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-/// Default time for a request's answer.
+/// Time for a request's answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for what is buffered to leave when the process ends.
+/// Time for what is buffered to leave when the process ends, room in the client's queue for the word that it shall included.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes the connections of a process. Cheap to clone.
@@ -146,7 +146,8 @@ impl Connector {
     /// process apart (metrics, latch, and the server's own listing).
     ///
     /// The connection comes back by itself after every loss, within about 1 s of the server's return. A server that
-    /// the gate refuses after a reconnect stops the process with exit code 69. It is drained in [`Stage::Close`].
+    /// the gate refuses after a reconnect stops the process with exit code 69, and so does a client that ends before the
+    /// process does. It is drained in [`Stage::Close`].
     ///
     /// # Errors
     /// `Refused`: end with exit code 69. `Stopped`: end.
@@ -154,24 +155,19 @@ impl Connector {
     /// # Cancel safety
     /// Safe; the latch then stays not ready.
     pub async fn connect(&self, name: &'static str) -> Result<Nats, ConnectError> {
-        let latch = self.readiness.latch(format!("nats {name}"), "connecting");
-        let (sender, status) = watch::channel(Status::default());
-        let listener = Arc::new(Listener {
+        let station = Station {
             name,
             metrics: self.metrics.clone(),
-            latch: latch.clone(),
-            status: sender,
-        });
-        let client = self.first(name, &listener).await?;
+            latch: self.readiness.latch(format!("nats {name}"), "connecting"),
+        };
+        let (client, status) = self.first(&station).await?;
         let nats = Nats {
             client,
             status,
             settings: Arc::clone(&self.settings),
             metrics: self.metrics.clone(),
         };
-        self.admit(&nats)
-            .await
-            .inspect_err(|_| listener.count("refused"))?;
+        let admitted = self.admit(&nats, &station).await?;
         let server = nats.client.server_info();
         tracing::info!(
             connection = name,
@@ -180,30 +176,32 @@ impl Connector {
             server.version,
             self.settings.addresses()
         );
-        latch.ready();
         let stage = self.shutdown.stage(Stage::Close);
-        stage.spawn(self.clone().watch(nats.clone(), listener, stage.token()));
+        let watch = self.clone().watch(nats.clone(), station, admitted, stage.token());
+        stage.spawn(watch);
         Ok(nats)
     }
 
     /// Attempts until one succeeds.
-    async fn first(&self, name: &'static str, listener: &Arc<Listener>) -> Result<Client, ConnectError> {
+    async fn first(&self, station: &Station) -> Result<(Client, watch::Receiver<Status>), ConnectError> {
         let stopped = self.shutdown.token();
         let mut said = String::new();
         for attempt in 1_usize.. {
-            let connecting = self.options(name, listener).connect(&self.settings.servers[..]);
+            let (listener, status) = Listener::new(station.clone());
+            // Boxed: most of 7 KB, which would be in the future of everybody who connects.
+            let connecting = Box::pin(self.options(listener).connect(&self.settings.servers[..]));
             let outcome = tokio::select! {
                 outcome = connecting => outcome,
                 () = stopped.cancelled() => return Err(ConnectError::Stopped),
             };
             let reason = match outcome {
-                Ok(client) => return Ok(client),
+                Ok(client) => return Ok((client, status)),
                 Err(error) => format!("cannot connect to {}: {error}", self.settings.addresses()),
             };
-            listener.count("connect_failed");
-            listener.latch.not_ready(reason.as_str());
+            station.count("connect_failed");
+            station.latch.not_ready(reason.as_str());
             if said != reason {
-                tracing::warn!(connection = name, "{reason}; trying again until it works");
+                tracing::warn!(connection = station.name, "{reason}; trying again until it works");
                 said = reason;
             }
             tokio::select! {
@@ -214,10 +212,11 @@ impl Connector {
         Err(ConnectError::Stopped)
     }
 
-    fn options(&self, name: &str, listener: &Arc<Listener>) -> ConnectOptions {
-        let listener = Arc::clone(listener);
+    fn options(&self, listener: Listener) -> ConnectOptions {
+        let name = format!("{} {}", self.service, listener.station.name);
+        let listener = Arc::new(listener);
         let options = ConnectOptions::new()
-            .name(format!("{} {name}", self.service))
+            .name(name)
             .custom_inbox_prefix(&self.settings.inbox_prefix)
             .subscription_capacity(self.settings.pending_max)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -243,45 +242,71 @@ impl Connector {
         }
     }
 
+    /// Lets the gate decide about the server of the connection that is up, and the latch say so while it still is that one.
+    /// Answers how often the connection had come up before it was asked: one that came later is another one, not yet admitted.
+    async fn admit(&self, nats: &Nats, station: &Station) -> Result<u64, Refused> {
+        let mut status = nats.status();
+        // Word of the first connection may come a little after it; and none of a client that has ended since, which `watch` finds.
+        let up = status.wait_for(|status| status.connects > 0).await;
+        let connects = up.map_or(0, |status| status.connects);
+        let judged = self.judge(&nats.client).await.inspect_err(|refused| {
+            station.count("refused");
+            station.latch.not_ready(refused.to_string());
+        });
+        judged?;
+        // Under the lock that a loss is told under: else its word could come in between, and be overwritten.
+        let now = status.borrow();
+        if now.connected && now.connects == connects {
+            station.latch.ready();
+        }
+        Ok(connects)
+    }
+
     /// Asks the server what it is and lets the gate decide.
-    async fn admit(&self, nats: &Nats) -> Result<(), Refused> {
-        let ServerInfo { version, .. } = nats.client.server_info();
+    async fn judge(&self, client: &Client) -> Result<(), Refused> {
+        let ServerInfo { version, .. } = client.server_info();
         judge(&version, None)?;
-        let level = api_level(&nats.client, &self.settings.api_prefix).await?;
+        let level = api_level(client, &self.settings.api_prefix).await?;
         if level.is_none() {
             tracing::debug!("this account may not ask for the JetStream API level; the version decides");
         }
-        judge(&version, level)
+        // Read anew: of a connection that has just come up it may have been what the server before it said.
+        judge(&client.server_info().version, level)
     }
 
     /// Passes every reconnect through the gate; drains the connection at the end.
-    async fn watch(self, nats: Nats, listener: Arc<Listener>, ending: CancellationToken) {
+    async fn watch(self, nats: Nats, station: Station, mut admitted: u64, ending: CancellationToken) {
         let mut status = nats.status();
-        let mut admitted = status.borrow_and_update().connects;
         loop {
-            tokio::select! {
-                changed = status.changed() => if changed.is_err() { return },
+            let changed = tokio::select! {
+                changed = status.changed() => changed,
                 () = ending.cancelled() => break,
+            };
+            let name = station.name;
+            if changed.is_err() {
+                if !self.shutdown.is_requested() {
+                    let message =
+                        format!("the client of NATS connection {name} has ended; start the process again");
+                    self.shutdown.fail(Failure::unavailable(message));
+                }
+                return;
             }
             let now = *status.borrow_and_update();
             if !now.connected || now.connects == admitted {
                 continue;
             }
-            if let Err(refused) = self.admit(&nats).await {
-                listener.count("refused");
-                listener.latch.not_ready(refused.to_string());
-                return self.shutdown.fail(Failure::unavailable(refused));
-            }
-            admitted = now.connects;
-            tracing::info!(connection = listener.name, "connected to NATS again");
-            if status.borrow().connected {
-                listener.latch.ready();
-            }
+            admitted = match self.admit(&nats, &station).await {
+                Ok(admitted) => admitted,
+                Err(refused) => return self.shutdown.fail(Failure::unavailable(refused)),
+            };
+            tracing::info!(connection = name, "connected to NATS again");
         }
-        if nats.client.drain().await.is_ok() {
-            let closed = async { while status.changed().await.is_ok() && status.borrow().connected {} };
-            let _ = tokio::time::timeout(DRAIN_TIMEOUT, closed).await;
-        }
+        let drained = async {
+            if nats.client.drain().await.is_ok() {
+                while status.changed().await.is_ok() && status.borrow().connected {}
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
     }
 }
 
@@ -315,10 +340,8 @@ async fn api_level(client: &Client, api_prefix: &str) -> Result<Option<u64>, Ref
         description: String,
     }
     // An account without the permission gets no answer or "no responders", never a refusal.
-    let Ok(answer) = client
-        .request(format!("{api_prefix}.INFO"), bytes::Bytes::new())
-        .await
-    else {
+    let asked = client.request(format!("{api_prefix}.INFO"), bytes::Bytes::new());
+    let Ok(Ok(answer)) = tokio::time::timeout(REQUEST_TIMEOUT, asked).await else {
         return Ok(None);
     };
     match serde_json::from_slice::<Answer>(&answer.payload) {
@@ -336,47 +359,84 @@ async fn api_level(client: &Client, api_prefix: &str) -> Result<Option<u64>, Ref
     }
 }
 
-/// Hears a connection's events.
-#[derive(Debug)]
-struct Listener {
+/// Where it is told how a connection is.
+#[derive(Clone, Debug)]
+struct Station {
     name: &'static str,
     metrics: NatsMetrics,
     latch: Latch,
+}
+
+impl Station {
+    fn count(&self, event: &str) {
+        self.metrics.events.with_label_values(&[self.name, event]).inc();
+    }
+
+    fn connected(&self, connected: bool) {
+        let gauge = self.metrics.connected.with_label_values(&[self.name]);
+        gauge.set(connected.into());
+    }
+}
+
+/// Hears a connection's events. Nobody but the client has it: where the client ends, by a panic as well, it goes, and whoever follows
+/// the status hears of that.
+#[derive(Debug)]
+struct Listener {
+    station: Station,
     status: watch::Sender<Status>,
 }
 
 impl Listener {
+    fn new(station: Station) -> (Self, watch::Receiver<Status>) {
+        let (status, followed) = watch::channel(Status::default());
+        (Self { station, status }, followed)
+    }
+
     fn heard(&self, event: Event) {
-        self.count(label(&event));
+        let name = self.station.name;
+        self.station.count(label(&event));
         match event {
             Event::Connected => {
-                self.metrics.connected.with_label_values(&[self.name]).set(1);
+                self.station.connected(true);
                 self.status.send_modify(|status| {
                     status.connected = true;
                     status.connects += 1;
                 });
             }
-            Event::Disconnected | Event::Closed => {
-                self.metrics.connected.with_label_values(&[self.name]).set(0);
-                self.latch.not_ready("connection lost, connecting again");
-                self.status.send_modify(|status| status.connected = false);
-                match event {
-                    Event::Closed => tracing::info!(connection = self.name, "NATS connection closed"),
-                    _ => tracing::warn!(connection = self.name, "NATS connection lost, connecting again"),
-                }
+            Event::Disconnected => {
+                self.lost("connection lost, connecting again");
+                tracing::warn!(connection = name, "NATS connection lost, connecting again");
+            }
+            Event::Closed => {
+                self.lost("connection closed");
+                tracing::info!(connection = name, "NATS connection closed");
             }
             Event::SlowConsumer(_) => self.status.send_modify(|status| status.slow_consumers += 1),
             Event::LameDuckMode | Event::Draining => {
-                tracing::info!(connection = self.name, "NATS connection: {event}");
+                tracing::info!(connection = name, "NATS connection: {event}");
             }
             Event::ServerError(_) | Event::ClientError(_) => {
-                tracing::warn!(connection = self.name, "NATS connection: {event}");
+                tracing::warn!(connection = name, "NATS connection: {event}");
             }
         }
     }
 
-    fn count(&self, event: &str) {
-        self.metrics.events.with_label_values(&[self.name, event]).inc();
+    fn lost(&self, reason: &str) {
+        self.station.connected(false);
+        self.status.send_modify(|status| {
+            status.connected = false;
+            // In here, so that it is never older than the status.
+            self.station.latch.not_ready(reason);
+        });
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // An attempt that failed has its own reason.
+        if self.status.borrow().connected {
+            self.lost("the NATS client has ended");
+        }
     }
 }
 
@@ -402,5 +462,27 @@ mod tests {
         let millis: Vec<u128> = (0..9).map(|attempt| delay(attempt).as_millis()).collect();
         assert_eq!(millis, [0, 0, 50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(delay(usize::MAX), RECONNECT_DELAY_MAX);
+    }
+
+    /// As after a panic in the client, of which there is no event.
+    #[test]
+    fn a_client_that_ends_without_a_word_is_not_connected() {
+        let (metrics, readiness) = (Metrics::new("test").unwrap(), Readiness::new());
+        let station = Station {
+            name: "main",
+            metrics: NatsMetrics::new(&metrics).unwrap(),
+            latch: readiness.latch("nats main", "connecting"),
+        };
+        let (listener, status) = Listener::new(station.clone());
+        listener.heard(Event::Connected);
+        station.latch.ready();
+        assert!(status.borrow().connected && readiness.is_ready());
+        drop(listener);
+        assert!(!status.borrow().connected && !readiness.is_ready());
+        assert_eq!(station.metrics.connected.with_label_values(&["main"]).get(), 0);
+        assert!(
+            status.has_changed().is_err(),
+            "who follows the status hears that it ended"
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::jetstream::ApiError;
 
 /// Nobody else answers after such a pause: routes between servers of one cluster take milliseconds.
 const SILENCE: Duration = Duration::from_millis(300);
-/// The first answer takes at most this long.
+/// The asking takes at most this long, and so does the first answer.
 const FIRST: Duration = Duration::from_secs(1);
 /// Answers that are read: more servers than any cluster of ours has.
 const ANSWERS_MAX: usize = 64;
@@ -52,15 +52,15 @@ pub async fn ask_servers(
     enough: impl Fn(&[ServerAnswer]) -> bool,
 ) -> Result<Vec<ServerAnswer>, ApiError> {
     let failed = |error: String| ApiError::Client(error);
-    let inbox = client.new_inbox();
-    let mut replies = client
-        .subscribe(inbox.clone())
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    client
-        .publish_with_reply(subject.to_owned(), inbox, options.to_string().into())
-        .await
-        .map_err(|error| failed(error.to_string()))?;
+    let ask = async {
+        let inbox = client.new_inbox();
+        let subscribed = client.subscribe(inbox.clone()).await;
+        let replies = subscribed.map_err(|error| failed(error.to_string()))?;
+        let asked = client.publish_with_reply(subject.to_owned(), inbox, options.to_string().into());
+        asked.await.map_err(|error| failed(error.to_string()))?;
+        Ok::<_, ApiError>(replies)
+    };
+    let mut replies = tokio::time::timeout(FIRST, ask).await??;
     let mut answers: Vec<ServerAnswer> = Vec::new();
     while answers.len() < ANSWERS_MAX && !enough(&answers) {
         let patience = if answers.is_empty() { FIRST } else { SILENCE };

@@ -18,6 +18,7 @@ use prometheus::IntCounter;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::fetch::{Fetcher, Limits, Url};
@@ -136,30 +137,37 @@ pub(super) fn queue(
 }
 
 impl Exporter {
-    /// Sends until `ending`, then what is left.
+    /// Sends until `ending`, then what is left, as far as the collector takes it within the time of one request.
     ///
     /// # Cancel safety
     /// Dropped, the steps that wait are lost.
     pub(super) async fn run(mut self, ending: CancellationToken) {
-        loop {
-            let last = tokio::select! {
-                () = ending.cancelled() => true,
-                () = tokio::time::sleep(EVERY) => false,
-            };
-            loop {
-                let portion = self.portion();
-                if portion.is_empty() {
-                    break;
-                }
+        while !ending.is_cancelled() {
+            tokio::select! {
+                () = ending.cancelled() => break,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            while !ending.is_cancelled()
+                && let Some(portion) = self.portion()
+            {
                 self.send(portion).await;
             }
-            if last {
-                return;
+        }
+        let until = Instant::now() + WITHIN;
+        while let Some(portion) = self.portion() {
+            let count = portion.len();
+            let sent = tokio::time::timeout_at(until, self.send(portion)).await;
+            if let Ok(true) = sent {
+                continue;
             }
+            let cut = sent.map_or(count, |_| 0);
+            self.counters.failed.inc_by((cut + self.waiting.len()) as u64);
+            return;
         }
     }
 
-    fn portion(&mut self) -> Vec<SpanData> {
+    /// What waits; `None`: nothing does.
+    fn portion(&mut self) -> Option<Vec<SpanData>> {
         let mut portion = Vec::new();
         while portion.len() < PORTION_MAX {
             match self.waiting.try_recv() {
@@ -167,10 +175,11 @@ impl Exporter {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        portion
+        (!portion.is_empty()).then_some(portion)
     }
 
-    async fn send(&mut self, portion: Vec<SpanData>) {
+    /// Whether the collector answered.
+    async fn send(&mut self, portion: Vec<SpanData>) -> bool {
         let count = portion.len() as u64;
         let sent = self.exporter.export(portion).await;
         // The exporter's own word is less than what its client heard, and the only one where it did not ask at all.
@@ -183,12 +192,14 @@ impl Exporter {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the collector takes traces again");
                 }
+                true
             }
             Err(error) => {
                 self.counters.failed.inc_by(count);
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(%error, "the collector takes no traces, and they are lost: it {error}");
                 }
+                false
             }
         }
     }
@@ -240,4 +251,51 @@ fn refused(answer: &Bytes) -> u64 {
     let partly = answer.and_then(|answer| answer.partial_success);
     let refused = partly.and_then(|partly| u64::try_from(partly.rejected_spans).ok());
     refused.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use opentelemetry::InstrumentationScope;
+    use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status};
+    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn span() -> SpanData {
+        SpanData {
+            span_context: SpanContext::empty_context(),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: "step".into(),
+            start_time: SystemTime::UNIX_EPOCH,
+            end_time: SystemTime::UNIX_EPOCH,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::default(),
+        }
+    }
+
+    /// Each of the portions that wait would have had the time of a request.
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_is_silent_holds_up_the_end_once() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let counters = Counters::new(&Metrics::new("test").unwrap()).unwrap();
+        let resource = Resource::builder_empty().build();
+        let (queue, exporter) = queue(Url::parse(&url).unwrap(), &resource, counters.clone()).unwrap();
+        (0..WAITING_MAX).for_each(|_| queue.on_end(span()));
+        let (ending, begun) = (CancellationToken::new(), Instant::now());
+        ending.cancel();
+        exporter.run(ending).await;
+        // The clock of this test stands still but for what is waited for.
+        assert!(begun.elapsed() < 2 * WITHIN, "{:?}", begun.elapsed());
+        assert_eq!(counters.failed.get(), WAITING_MAX as u64);
+    }
 }

@@ -125,6 +125,35 @@ async fn header_blocks_over_16_kib_or_64_fields_get_431() {
     eventually("both are counted", async || listening.metric(counted) == "2").await;
 }
 
+/// Most connections end so, and nobody has done anything wrong.
+#[tokio::test]
+async fn a_connection_that_rests_after_a_request_ends_without_being_counted() {
+    let limits = Limits {
+        header_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let listening = start(limits).await;
+    let counted =
+        "roomcast_http_errors_total{listener=\"public\",reason=\"header_timeout\",service=\"test\"}";
+    let check = async |sent: &str, errors: &str| {
+        let answer = listening.exchange(sent).await;
+        assert_eq!(
+            answer.matches("200 OK").count(),
+            sent.matches("\r\n\r\n").count(),
+            "{sent:?}"
+        );
+        let open = "roomcast_http_connections{listener=\"public\",service=\"test\"}";
+        eventually("it is gone", async || listening.metric(open) == "0").await;
+        assert_eq!(listening.metric(counted), errors, "{sent:?}");
+    };
+    let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    check(request, "0").await;
+    check(&request.repeat(2), "0").await;
+    check("", "1").await;
+    check("GET / HT", "2").await;
+    check(&format!("{request}GET / HT"), "3").await;
+}
+
 /// The usual server keeps them for ever: 400 silent or half-finished requests held every place it had.
 #[tokio::test]
 async fn silent_and_slow_clients_are_dropped_after_the_time_out() {

@@ -14,4 +14,5 @@ mod nats;
 mod process;
 mod publisher;
 mod requests;
+mod scripted;
 mod server;

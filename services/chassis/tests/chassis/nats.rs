@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use roomcast_chassis::config::Environment;
 use roomcast_chassis::nats::{ConnectError, Refused};
 use roomcast_chassis::process::{self, Context, Exit};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::server::{SERVICE, Server, eventually};
 
@@ -18,20 +19,27 @@ pub fn context(url: &str) -> Context {
 
 /// Serves as a NATS server of version 2.12.0 would until it is asked for more than PING.
 pub async fn serve_old(listener: TcpListener) {
-    const INFO: &[u8] =
-        b"INFO {\"server_id\":\"x\",\"version\":\"2.12.0\",\"proto\":1,\"headers\":true,\"max_payload\":1048576}\r\n";
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        tokio::spawn(async move {
-            let (read, mut write) = stream.into_split();
-            write.write_all(INFO).await.unwrap();
-            let mut lines = BufReader::new(read).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                if line.starts_with("PING") && write.write_all(b"PONG\r\n").await.is_err() {
-                    return;
-                }
-            }
-        });
+        tokio::spawn(serve_once(stream, "2.12.0"));
+    }
+}
+
+/// Serves one connection as a NATS server of this version, until it is asked for something.
+async fn serve_once(stream: TcpStream, version: &str) {
+    let info =
+        json!({ "server_id": "x", "version": version, "proto": 1, "headers": true, "max_payload": 1 << 20 });
+    let (read, mut write) = stream.into_split();
+    write
+        .write_all(format!("INFO {info}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut lines = BufReader::new(read).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line.starts_with("PUB") || line.starts_with("PING") && write.write_all(b"PONG\r\n").await.is_err()
+        {
+            return;
+        }
     }
 }
 
@@ -210,4 +218,64 @@ async fn an_older_server_behind_the_same_address_stops_the_process() {
     assert_eq!(failure.exit, Exit::Unavailable);
     assert!(failure.message.contains("2.12.0"), "{failure}");
     assert!(!context.readiness.is_ready());
+}
+
+/// A client can end by itself, for example by a panic; nothing would be told any more, and nothing would come back.
+#[tokio::test]
+async fn a_client_that_ends_before_the_process_stops_it() {
+    let Some(server) = Server::start("") else {
+        return;
+    };
+    let context = context(&server.url());
+    let nats = context.nats.connect("main").await.unwrap();
+    assert!(context.readiness.is_ready());
+    nats.client().drain().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), context.shutdown.requested())
+        .await
+        .unwrap();
+    let failure = context.shutdown.failure().unwrap();
+    assert_eq!(failure.exit, Exit::Unavailable);
+    assert!(failure.message.contains("main has ended"), "{failure}");
+    assert!(!context.readiness.is_ready() && !nats.status().borrow().connected);
+}
+
+/// The connection that was asked is lost with the question; the next one leads to another server, or there is none.
+#[tokio::test]
+async fn a_connection_that_is_lost_while_it_is_judged_is_not_taken_for_good() {
+    for next in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            serve_once(stream, "2.14.0").await;
+            if next {
+                serve_old(listener).await;
+            }
+        });
+        let context = context(&format!("nats://127.0.0.1:{port}"));
+        let connected = context.nats.connect("main").await.map(drop);
+        let older = ConnectError::Refused(Refused::Version("2.12.0".to_owned()));
+        assert_eq!(connected, if next { Err(older) } else { Ok(()) });
+        assert!(!context.readiness.is_ready());
+    }
+}
+
+/// Word that the connection shall be drained waits for room in the client's queue, behind what a frozen server does not take.
+#[tokio::test]
+async fn the_end_does_not_wait_for_a_server_that_takes_nothing() {
+    let Some(server) = Server::start("") else {
+        return;
+    };
+    let context = context(&server.url());
+    let nats = context.nats.connect("main").await.unwrap();
+    server.signal("STOP");
+    let large = bytes::Bytes::from(vec![0; 64 * 1024]);
+    let room = async || {
+        let sending = nats.client().publish("x", large.clone());
+        tokio::time::timeout(Duration::from_millis(200), sending)
+            .await
+            .is_ok()
+    };
+    while room().await {}
+    assert!(context.shutdown.run(Duration::from_secs(20)).await);
 }

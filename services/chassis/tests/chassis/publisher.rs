@@ -1,12 +1,16 @@
 //! The pipelined publisher against a real server: order, window, time-outs.
 
+use std::future::Future;
 use std::time::{Duration, Instant};
 
-use async_nats::HeaderMap;
+use async_nats::connection::State;
+use async_nats::{ConnectOptions, HeaderMap};
+use bytes::Bytes;
 use futures_util::future::join_all;
-use roomcast_chassis::jetstream::{JetStream, PublishError, Publisher};
+use roomcast_chassis::jetstream::{ApiError, JetStream, PublishError, Publisher};
 use roomcast_chassis::metrics::Metrics;
-use roomcast_chassis::nats::NatsMetrics;
+use roomcast_chassis::nats::{NatsMetrics, ask_servers};
+use serde_json::json;
 
 use crate::jetstream::{outgoing, stream};
 use crate::server::{Server, eventually};
@@ -148,4 +152,91 @@ async fn a_frozen_server_costs_the_window_and_a_time_out() {
             .seq,
         5
     );
+}
+
+/// What waits for a connection could be stored after the stream has forgotten its id, and so a second time.
+#[tokio::test]
+async fn what_is_published_without_a_connection_is_refused_and_never_sent() {
+    let Some(mut server) = Server::start("") else {
+        return;
+    };
+    let client = server.client().await;
+    let jetstream = JetStream::new(client.clone(), "$JS.API");
+    jetstream.create_stream(&stream("T", "t.>")).await.unwrap();
+    let publisher = Publisher::start(&client, 8, None).await.unwrap();
+    server.kill();
+    eventually("the loss is noticed", async || {
+        client.connection_state() == State::Disconnected
+    })
+    .await;
+    let batch = || vec![outgoing("t.a", &[], "2"), outgoing("t.a", &[], "3")];
+    let found = [
+        publisher.publish("t.a", HeaderMap::new(), "0".into()).await,
+        jetstream
+            .publish("t.a", HeaderMap::new(), "1".into(), Duration::from_secs(1))
+            .await,
+        jetstream.publish_batch(batch()).await,
+    ];
+    for found in found {
+        let error = found.unwrap_err();
+        assert!(
+            error == PublishError::NoResponders && error.retryable(),
+            "{error}"
+        );
+    }
+    assert_eq!(publisher.room(), 8);
+    server.restart("");
+    eventually("it is connected again", async || {
+        client.connection_state() == State::Connected
+    })
+    .await;
+    let first = publisher.publish("t.a", HeaderMap::new(), "4".into()).await;
+    assert_eq!(first.unwrap().seq, 1, "nothing came before it");
+}
+
+/// The client's queue has no room while nothing leaves it, and whoever waited for room waited for as long as the outage.
+#[tokio::test]
+async fn no_call_waits_longer_for_room_in_the_queue_than_for_its_answer() {
+    let Some(server) = Server::start("") else {
+        return;
+    };
+    let options = ConnectOptions::new().client_capacity(1);
+    let client = options.connect(server.url()).await.unwrap();
+    let jetstream = JetStream::new(client.clone(), "$JS.API").with_timeout(Duration::from_millis(200));
+    let publisher = Publisher::start(&client, 8, None).await.unwrap();
+    server.signal("STOP");
+    let large = Bytes::from(vec![0; 512 * 1024]);
+    let room = async || {
+        let sending = client.publish("x", large.clone());
+        tokio::time::timeout(Duration::from_millis(200), sending)
+            .await
+            .is_ok()
+    };
+    while room().await {}
+    let (none, body) = (HeaderMap::new, Bytes::new);
+    let publishes = [
+        ended(publisher.publish("t.a", none(), body())).await,
+        ended(jetstream.publish("t.a", none(), body(), Duration::from_millis(200))).await,
+        ended(jetstream.publish_batch(vec![outgoing("t.a", &[], ""), outgoing("t.a", &[], "")])).await,
+    ];
+    for (call, found) in publishes.into_iter().enumerate() {
+        assert_eq!(found, Err(PublishError::Timeout), "{call}");
+    }
+    let reads = [
+        ended(jetstream.stream_info("T")).await.map(drop),
+        ended(jetstream.direct_last("T", "t.a")).await.map(drop),
+        ended(jetstream.direct_batch("T", 1, 9, None)).await.map(drop),
+        ended(jetstream.multi_last("T", &["t.a"], None)).await.map(drop),
+        ended(ask_servers(&client, "x", &json!({}), |_| false))
+            .await
+            .map(drop),
+    ];
+    for (call, found) in reads.into_iter().enumerate() {
+        assert_eq!(found, Err(ApiError::Timeout), "{call}");
+    }
+    assert_eq!(publisher.room(), 8);
+}
+
+async fn ended<T>(call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), call).await.unwrap()
 }
