@@ -461,6 +461,9 @@ struct Multiplexer {
 
 /// Roomcast: see `Multiplexer::senders_max`, which is never lower.
 const SENDERS_AT_LEAST: usize = 1024;
+/// Roomcast: length of an outage after which publishes that wait for an answer are not sent any more. A stream knows an id again for
+/// two minutes; what was begun before the loss was noticed has waited for some seconds more.
+const PUBLISHES_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A connection handler which facilitates communication from channels to a single shared connection.
 pub(crate) struct ConnectionHandler {
@@ -688,7 +691,7 @@ impl ConnectionHandler {
             match process.await {
                 ExitReason::Disconnected(err) => {
                     debug!(error = ?err, "disconnected");
-                    if self.handle_disconnect().await.is_err() {
+                    if self.handle_disconnect(receiver).await.is_err() {
                         break;
                     };
                     debug!("reconnected");
@@ -702,7 +705,7 @@ impl ConnectionHandler {
                     debug!("reconnect requested");
                     // Should be ok to ingore error, as that means we are not in connected state.
                     self.connection.stream.shutdown().await.ok();
-                    if self.handle_disconnect().await.is_err() {
+                    if self.handle_disconnect(receiver).await.is_err() {
                         break;
                     };
                 }
@@ -993,12 +996,26 @@ impl ConnectionHandler {
         }
     }
 
-    async fn handle_disconnect(&mut self) -> Result<(), ConnectError> {
+    async fn handle_disconnect(
+        &mut self,
+        receiver: &mut mpsc::Receiver<Command>,
+    ) -> Result<(), ConnectError> {
         self.pending_pings = 0;
         self.connector.events_tx.try_send(Event::Disconnected).ok();
         self.connector.state_tx.send(State::Disconnected).ok();
 
-        self.handle_reconnect().await
+        let lost = tokio::time::Instant::now();
+        self.handle_reconnect().await?;
+        // Roomcast: whoever wanted an acknowledgement was told long ago that there is none.
+        if lost.elapsed() > PUBLISHES_WAIT_MAX {
+            while let Ok(command) = receiver.try_recv() {
+                match command {
+                    Command::Publish(OutboundMessage { reply: Some(_), .. }) => {}
+                    command => self.handle_command(command),
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn handle_reconnect(&mut self) -> Result<(), ConnectError> {
