@@ -5,7 +5,7 @@
 //! connection lives in a task only until it is upgraded.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use axum::Router;
 use axum::response::Response;
 use bytes::Bytes;
 use http::Request;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, DATE};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,6 +23,7 @@ use roomcast_proto::refusal::Refusal;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +32,7 @@ use crate::encoding::Encoding;
 use crate::gate::{self, Admitted};
 use crate::http::{self as routes, Desk, Following};
 use crate::limit::Limit;
+use crate::metrics::GatewayMetrics;
 use crate::settings::Head;
 use crate::shard::{Arrival, Caller, Handle, Stream};
 use crate::upgrade::{self, SOCKET_PATH};
@@ -43,7 +45,7 @@ mod listen;
 pub(crate) use away::{Away, DESCRIPTORS, DRAIN, HEAD, say_last};
 use away::{busy, last_bytes};
 pub(crate) use head::switched_head;
-use head::{head_of, refused, switched};
+use head::{date, head_of, refused, switched};
 use io::Io;
 pub use io::Pace;
 pub use listen::{Sockets, listen};
@@ -145,11 +147,38 @@ struct Shared {
     held: Mutex<Held>,
     /// A stream was agreed on: the socket is wanted back from hyper.
     wanted: Notify,
+    /// Whether a whole head has come.
+    asked: AtomicBool,
+    /// Whether bytes have come since the last were written.
+    heard: Arc<AtomicBool>,
+    /// What is written has to give way to others.
+    cut: CancellationToken,
+}
+
+/// Why requests are served no longer.
+enum Broken {
+    /// The first head took too long.
+    TooLate,
+    /// Hyper gave up.
+    Hyper(hyper::Error),
 }
 
 impl Shared {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place among those without a token again, where another request gave it back.
+    fn be_a_stranger(&self, metrics: &GatewayMetrics) -> Result<(), Refusal> {
+        let mut held = self.held();
+        if let (None, Some(place)) = (&held.stranger, &held.place) {
+            let stranger = place.be_a_stranger().map_err(|limit| {
+                metrics.turned_away.with_label_values(&[limit.as_str()]).inc();
+                Away::from(limit).refusal()
+            })?;
+            held.stranger = Some(stranger);
+        }
+        Ok(())
     }
 }
 
@@ -166,6 +195,9 @@ impl Guest {
             shared: Arc::new(Shared {
                 held: Mutex::new(held),
                 wanted: Notify::new(),
+                asked: AtomicBool::new(false),
+                heard: Arc::new(AtomicBool::new(true)),
+                cut: CancellationToken::new(),
             }),
             accepted: newcomer.accepted,
         })
@@ -173,16 +205,8 @@ impl Guest {
 
     async fn served(self, door: Arc<Door>, router: Router, shutdown: CancellationToken) {
         let ended = self.requests(&door, router, &shutdown).await;
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended: {error}");
-            if error.is_parse_too_large() {
-                door.desk.metrics.limited(Limit::Head);
-            }
-            if error.is_timeout() {
-                door.desk.metrics.turned_away.with_label_values(&[HEAD]).inc();
-                say_last(&*self.stream, Away::TooLate);
-            }
-            return last_bytes(&self.stream).await;
+        if let Err(broken) = ended {
+            return self.broken(&door, broken).await;
         }
         let agreed = self.shared.held().agreed.take();
         if let Some(agreed) = agreed
@@ -193,38 +217,82 @@ impl Guest {
         }
     }
 
-    /// Serves requests until the connection ends or is to be a WebSocket.
+    /// Tells the other side why, where it waits for a word.
+    async fn broken(&self, door: &Door, broken: Broken) {
+        let metrics = &door.desk.metrics;
+        let is_late = match &broken {
+            Broken::TooLate => true,
+            Broken::Hyper(error) => {
+                tracing::debug!(%error, "a connection ended: {error}");
+                if error.is_parse_too_large() {
+                    metrics.limited(Limit::Head);
+                }
+                error.is_timeout()
+            }
+        };
+        if is_late {
+            if !self.shared.heard.load(Ordering::Relaxed) {
+                // It was kept open, and nothing is asked: an answer now could be taken for one to a request that is under way.
+                return;
+            }
+            metrics.turned_away.with_label_values(&[HEAD]).inc();
+            say_last(&*self.stream, Away::TooLate);
+        }
+        last_bytes(&self.stream).await;
+    }
+
+    /// Serves requests until the connection ends, or its socket is wanted.
     async fn requests(
         &self,
         door: &Arc<Door>,
         router: Router,
         shutdown: &CancellationToken,
-    ) -> Result<(), hyper::Error> {
+    ) -> Result<(), Broken> {
         let service = service_fn(|request: Request<Incoming>| {
             let (door, router, shared) = (Arc::clone(door), router.clone(), Arc::clone(&self.shared));
             async move { Ok::<_, Infallible>(answer(&door, router, &shared, request).await) }
         });
-        // Its first byte may have taken a part of the time.
-        let waited = self.accepted.elapsed();
-        let within = door.head.within.saturating_sub(waited).max(REQUEST_AT_LEAST);
+        let within = door.head.within;
+        let heard = Arc::clone(&self.shared.heard);
+        let io = Io::new(
+            Arc::clone(&self.stream),
+            self.first.clone(),
+            Arc::clone(door),
+            heard,
+        );
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(within)
             .max_buf_size(door.head.bytes_max)
             .max_headers(door.head.fields_max)
-            .serve_connection(
-                Io::new(Arc::clone(&self.stream), self.first.clone(), Arc::clone(door)),
-                service,
-            )
+            .serve_connection(io, service)
             .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            // The connection is dropped and leaves the socket as it is: answers before this one are written.
-            () = self.shared.wanted.notified() => return Ok(()),
-            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        // The first byte may have taken a part of the time; those that follow have all of it.
+        let first_head = sleep(
+            within
+                .saturating_sub(self.accepted.elapsed())
+                .max(REQUEST_AT_LEAST),
+        );
+        let (mut connection, mut first_head) = (std::pin::pin!(connection), std::pin::pin!(first_head));
+        let (mut is_asked, mut is_draining) = (false, false);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return ended.map_err(Broken::Hyper),
+                // The connection is dropped and leaves the socket as it is: answers before this one are written.
+                () = self.shared.wanted.notified() => return Ok(()),
+                () = self.shared.cut.cancelled() => return Ok(()),
+                () = first_head.as_mut(), if !is_asked => {
+                    is_asked = self.shared.asked.load(Ordering::Relaxed);
+                    if !is_asked {
+                        return Err(Broken::TooLate);
+                    }
+                }
+                () = shutdown.cancelled(), if !is_draining => {
+                    is_draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
         }
-        connection.await
     }
 
     /// The socket, taken out of hyper and tokio.
@@ -234,8 +302,9 @@ impl Guest {
                 let upgraded = upgrade.await.ok()?;
                 let parts = upgraded.downcast::<Io>().ok()?;
                 drop(self.stream);
-                let early = parts.read_buf.to_vec();
-                (parts.io.into_stream(), early, admitted, encoding, None)
+                let (stream, unread) = parts.io.into_parts();
+                let early = [&*parts.read_buf, &*unread].concat();
+                (stream, early, admitted, encoding, None)
             }
             Agreed::Stream(mut following, head) => {
                 let resident = following.take_resident();
@@ -274,22 +343,29 @@ impl Guest {
 }
 
 async fn answer(door: &Door, router: Router, shared: &Shared, mut request: Request<Incoming>) -> Response {
+    shared.asked.store(true, Ordering::Relaxed);
     if request.uri().path() != SOCKET_PATH {
         // A whole head has come: who asks like this does not sit here to take up room.
         drop(shared.held().stranger.take());
-        let mut response = routes::answer(&door.desk, router, request).await;
+        let mut response = routes::answer(&door.desk, router, request, &shared.cut).await;
         let Some(following) = response.extensions_mut().remove::<Following>() else {
             return response;
         };
         // The router took the empty body for all there will be; a stream lasts until the connection ends (RFC 9112 §6.3).
         response.headers_mut().remove(CONTENT_LENGTH);
+        response.headers_mut().extend(date().map(|date| (DATE, date)));
         let head = head_of("200 OK", response.headers());
         shared.held().agreed = Some(Agreed::Stream(following, head.into()));
         shared.wanted.notify_one();
         // Whoever drives this takes the socket and drops it with the request.
         return std::future::pending().await;
     }
-    let agreed = agree(door, &request);
+    let agreed = agree(door, &request).and_then(|agreed| {
+        if agreed.1.is_none() {
+            shared.be_a_stranger(&door.desk.metrics)?;
+        }
+        Ok(agreed)
+    });
     let outcome = agreed
         .as_ref()
         .map_or_else(|refusal| refusal.code.as_str(), |_| "switched");

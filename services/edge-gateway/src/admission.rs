@@ -286,6 +286,28 @@ impl Place {
 }
 
 impl Place {
+    /// Takes a place among those without a token, for a connection that gave its own back.
+    ///
+    /// # Errors
+    /// [`TooMany::Strangers`], [`TooMany::AddressStrangers`]; nothing was taken.
+    pub fn be_a_stranger(&self) -> Result<Stranger, TooMany> {
+        let limits = &self.ledger.limits;
+        let mut counts = self.ledger.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.strangers >= limits.strangers_max {
+            return Err(TooMany::Strangers);
+        }
+        let address = counts.addresses.entry(self.address).or_default();
+        if address.strangers >= limits.strangers_per_address_max {
+            return Err(TooMany::AddressStrangers);
+        }
+        address.strangers += 1;
+        counts.strangers += 1;
+        Ok(Stranger {
+            counts: Arc::clone(&self.ledger.counts),
+            address: self.address,
+        })
+    }
+
     /// Where the connection comes from; of an IPv6 address, its network.
     #[must_use]
     pub fn address(&self) -> IpAddr {
@@ -408,6 +430,20 @@ mod tests {
         );
         drop(first);
         assert!(ledger.enter(from(1), 1).is_ok());
+    }
+
+    #[test]
+    fn who_is_a_stranger_again_takes_a_place_again() {
+        let ledger = Ledger::new(LIMITS);
+        let (place, stranger) = ledger.enter(from(1), 1).unwrap();
+        drop(stranger);
+        let (_second, _stranger) = ledger.enter(from(1), 1).unwrap();
+        let again = place.be_a_stranger().unwrap();
+        assert_eq!(place.be_a_stranger().unwrap_err(), TooMany::AddressStrangers);
+        let (other, _stranger) = ledger.enter(from(2), 1).unwrap();
+        assert_eq!(other.be_a_stranger().unwrap_err(), TooMany::Strangers);
+        drop(again);
+        assert!(place.be_a_stranger().is_ok());
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What waits in all outboxes together, and who gives way when that is too much: the fattest first.
+//! What waits for all clients together, and who gives way when that is too much: the fattest first.
 //!
 //! Every outbox has a limit of its own; thousands of them just below it would still be more than the machine has. Shards say once a turn
 //! how much waits with them, and hear what of it they are to give up. Frames that many clients wait for are counted for each of
-//! them, so memory is never more than what is counted here. Decided here; shards close whom it names.
+//! them, so memory is never more than what is counted here. Answers over HTTP (`unwritten`) may take half of it. Decided here; shards close
+//! whom it names.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use prometheus::IntGauge;
 #[derive(Clone, Debug)]
 pub struct Backlog {
     bytes: Arc<AtomicI64>,
+    /// Those of `bytes` that are answers over HTTP.
+    answers: Arc<AtomicI64>,
     shown: IntGauge,
     bytes_max: usize,
     shards: usize,
@@ -25,6 +28,7 @@ impl Backlog {
     pub fn new(bytes_max: usize, shards: usize, shown: IntGauge) -> Self {
         Self {
             bytes: Arc::default(),
+            answers: Arc::default(),
             shown,
             bytes_max,
             shards: shards.max(1),
@@ -34,19 +38,33 @@ impl Backlog {
     /// Notes that so many bytes more (or fewer) wait with a shard, `own` in all. Answers how many of them it is to give up.
     #[must_use]
     pub fn changed(&self, by: i64, own: usize) -> usize {
-        let all = match by {
-            0 => self.bytes.load(Ordering::Relaxed),
-            _ => self.bytes.fetch_add(by, Ordering::Relaxed) + by,
-        };
-        if by != 0 {
-            self.shown.set(all);
+        let all = usize::try_from(self.add(by)).unwrap_or(0);
+        let answers = usize::try_from(self.answers.load(Ordering::Relaxed)).unwrap_or(0);
+        // One that is longer than all may be together takes nothing from sockets.
+        let left = self.bytes_max - answers.min(self.answers_max());
+        excess(all.saturating_sub(answers), own, left, self.shards)
+    }
+
+    /// Notes that so many bytes more (or fewer) are answers over HTTP that are not written.
+    pub fn answers_changed(&self, by: i64) {
+        self.answers.fetch_add(by, Ordering::Relaxed);
+        self.add(by);
+    }
+
+    /// What answers over HTTP may hold together.
+    #[must_use]
+    pub fn answers_max(&self) -> usize {
+        self.bytes_max / 2
+    }
+
+    /// What waits then.
+    fn add(&self, by: i64) -> i64 {
+        if by == 0 {
+            return self.bytes.load(Ordering::Relaxed);
         }
-        excess(
-            usize::try_from(all).unwrap_or(0),
-            own,
-            self.bytes_max,
-            self.shards,
-        )
+        let all = self.bytes.fetch_add(by, Ordering::Relaxed) + by;
+        self.shown.set(all);
+        all
     }
 }
 
@@ -92,6 +110,22 @@ mod tests {
         check(110, 50, 0);
         check(110, 20, 0);
         check(300, 150, 100);
+    }
+
+    #[test]
+    fn what_answers_hold_is_taken_from_sockets_but_no_more_than_half() {
+        #[track_caller]
+        fn check(answers: i64, own: i64, expected: usize) {
+            let backlog = Backlog::new(100, 2, IntGauge::new("waits", "waits").unwrap());
+            backlog.answers_changed(answers);
+            assert_eq!(backlog.changed(own, usize::try_from(own).unwrap()), expected);
+        }
+        check(0, 100, 0);
+        check(40, 60, 0);
+        check(40, 61, 1);
+        check(50, 51, 1);
+        check(500, 50, 0);
+        check(500, 60, 10);
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! that decides what is visible are those of the sockets. Answers with room data are never stored by anybody.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::response::Response;
-use http::header::{ALLOW, AUTHORIZATION, CONNECTION, TRANSFER_ENCODING};
+use http::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use roomcast_chassis::routes::Method::Get;
 use roomcast_chassis::routes::Routes;
@@ -33,6 +33,7 @@ use crate::metrics::GatewayMetrics;
 use crate::page::Page;
 use crate::presence_driver::RollCall;
 use crate::shard::Handle;
+use crate::unwritten::Unwritten;
 use crate::upgrade::{self, Origins};
 
 mod answered;
@@ -90,6 +91,8 @@ pub struct Desk {
     pub tickets: Tickets,
     /// Polls that are held.
     pub holds: Holds,
+    /// Answers that are not written yet.
+    pub unwritten: Unwritten,
     /// Who owns the streams whose tokens are refreshed.
     pub shards: Arc<[Handle]>,
     /// Rooms that one request may name.
@@ -150,22 +153,37 @@ pub fn router(desk: Desk) -> Router {
         .with_state(desk)
 }
 
-/// Answers one request, with everything that is the same for all of them: URL, `Host`, origin, method, CORS, count.
-pub async fn answer(desk: &Desk, router: Router, request: Request<hyper::body::Incoming>) -> Response {
+/// Answers one request, with everything that is the same for all of them: URL, `Host`, origin, method, CORS, count. `cut` is cancelled
+/// where the answer is taken too slowly and has to give way to others.
+pub async fn answer(
+    desk: &Desk,
+    router: Router,
+    request: Request<hyper::body::Incoming>,
+    cut: &CancellationToken,
+) -> Response {
     let route = Route::of(request.uri().path());
     let encoded = request.headers().contains_key(TRANSFER_ENCODING);
     let packs = packed::is_taken(request.headers());
     let shows_token = request.headers().contains_key(AUTHORIZATION);
+    let (is_head, is_post) = (
+        *request.method() == Method::HEAD,
+        *request.method() == Method::POST,
+    );
     let mut response = match checked(desk, &request, route) {
         Err(refusal) => problem(&refusal),
         Ok(origin) => {
             let mut response = routed(route, router, request, origin.is_some()).await;
+            // Other routes answer everybody with the same bytes.
             if route.is_api() {
+                response = counted(desk, response, is_post, cut).await;
                 origin::allow(&mut response, origin.as_ref());
             }
             match route {
+                Route::Sse if is_head => endless(response),
+                Route::Page if is_head && packs => packed::head(response, true),
+                _ if is_head && packs && shows_token => packed::head(response, false),
                 Route::Page if packs => packed::file(&desk.page, response).await,
-                _ if packs && shows_token => packed::answer(response).await,
+                _ if packs && shows_token => packed::answer(desk, response, cut).await,
                 _ => response,
             }
         }
@@ -180,6 +198,36 @@ pub async fn answer(desk: &Desk, router: Router, request: Request<hyper::body::I
         .http
         .with_label_values(&[route.label(), class_of(response.status())])
         .inc();
+    response
+}
+
+/// Counts an answer until it is written; where too much waits already, it is another one. Not so after a `POST`: what it did is done.
+async fn counted(desk: &Desk, response: Response, is_post: bool, cut: &CancellationToken) -> Response {
+    let (head, body) = response.into_parts();
+    // It was made in memory: nothing can fail, and nothing is copied.
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let now = Instant::now();
+    if is_post {
+        let body = desk.unwritten.hold_anyway(body, cut, now);
+        return Response::from_parts(head, Body::from(body));
+    }
+    match desk.unwritten.hold(body, cut, now) {
+        Ok((body, gone)) => {
+            (0..gone).for_each(|_| desk.metrics.limited(Limit::Outboxes));
+            Response::from_parts(head, Body::from(body))
+        }
+        Err(no_room) => {
+            desk.metrics.limited(Limit::Outboxes);
+            problem(&no_room.refusal())
+        }
+    }
+}
+
+/// The head of a stream, which has no length; the router takes it for an empty one.
+fn endless(mut response: Response) -> Response {
+    if response.status() == StatusCode::OK {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
     response
 }
 

@@ -54,6 +54,7 @@ pub mod state_cache;
 pub mod statistics;
 mod sync;
 mod traces;
+pub mod unwritten;
 pub mod upgrade;
 pub mod wheel;
 pub mod ws;

@@ -44,7 +44,7 @@ pub enum Limit {
     Polls,
     /// `ROOMCAST_WRITE_SECONDS`: nothing was taken of what waits. 4002; a connection of requests is cut.
     Write,
-    /// `ROOMCAST_OUTBOXES_BYTES_MAX`: too much waits for all clients together; the fattest go. 4002.
+    /// `ROOMCAST_OUTBOXES_BYTES_MAX`: too much waits for all clients together; the fattest go. 4002; an answer over HTTP is cut, or is a 503.
     Outboxes,
     /// `ROOMCAST_PONG_SECONDS`: a ping was not answered. 4004.
     Pong,

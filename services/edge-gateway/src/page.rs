@@ -27,7 +27,7 @@ const NOT_BUILT: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-
 /// The page and what it is told.
 #[derive(Clone, Debug)]
 pub struct Page {
-    config: Option<String>,
+    config: Option<Bytes>,
     policy: HeaderValue,
     /// Files in gzip, by their tags: as many as there are files.
     packed: Arc<Mutex<HashMap<String, Bytes>>>,
@@ -61,7 +61,7 @@ impl Page {
             others.join(" ")
         );
         Self {
-            config: config.map(ToString::to_string),
+            config: config.map(|config| config.to_string().into()),
             policy: HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'self'")),
             packed: Arc::default(),
         }

@@ -34,6 +34,7 @@ use crate::page::Page;
 use crate::presence_driver::RollCall;
 use crate::settings::Settings;
 use crate::shard::{self, Front, Handle, Shared};
+use crate::unwritten::Unwritten;
 
 /// Runs the gateway on the runtime it is called on.
 ///
@@ -79,17 +80,18 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
     let (callers, called) = mpsc::channel(settings.admission.strangers_max.max(1));
     let allowance = Allowance::new(settings.operations, metrics.rate_limited.clone());
     let ledger = Ledger::new(settings.admission);
+    let backlog = Backlog::new(
+        settings.outboxes_bytes_max,
+        settings.shards,
+        metrics.outbox_bytes.clone(),
+    );
     let shared = Shared {
         allowance: allowance.clone(),
         hub: Arc::clone(&hub),
         gate: Arc::clone(&gate),
         metrics: metrics.clone(),
         limits: settings.clients,
-        backlog: Backlog::new(
-            settings.outboxes_bytes_max,
-            settings.shards,
-            metrics.outbox_bytes.clone(),
-        ),
+        backlog: backlog.clone(),
         front: Front {
             ledger: ledger.clone(),
             started: Instant::now(),
@@ -140,6 +142,7 @@ pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, F
             settings.polls.per_tenant_max,
             metrics.polls.clone(),
         ),
+        unwritten: Unwritten::new(backlog, settings.clients.write_timeout),
         shards: shards.clone().into(),
         metrics: metrics.clone(),
         // As many as a socket may open with `connect`.

@@ -51,7 +51,7 @@ pub struct Settings {
     pub operations: Rates,
     /// Limits of each client.
     pub clients: shard::Limits,
-    /// `ROOMCAST_OUTBOXES_BYTES_MAX`: what may wait for all clients together.
+    /// `ROOMCAST_OUTBOXES_BYTES_MAX`: what may wait for all clients together, half of it as answers over HTTP.
     pub outboxes_bytes_max: usize,
     /// `ROOMCAST_BODY_SECONDS`: time to send the body of a request.
     pub body_within: Duration,
@@ -135,7 +135,8 @@ impl Settings {
                 512 << 20,
                 (1 << 20)..=(1 << 40),
                 "Bytes that may wait for all clients together; beyond, those for whom most waits are told to come back (4002). What several \
-                 wait for is counted for each.",
+                 wait for is counted for each. Half of it is for answers over HTTP; beyond, the longest of those that are taken slowly are \
+                 cut, or there is no room for more (503).",
             ),
             body_within: reader.seconds(
                 "ROOMCAST_BODY_SECONDS",

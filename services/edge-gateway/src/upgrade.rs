@@ -3,6 +3,8 @@
 //! Called by `accept` with a parsed head and nothing else; decides before anything that grows is allocated. Pure.
 //! No HTTP library checks these for us (key length, single headers, `Host`, `Origin`, a body with the upgrade).
 
+use std::net::Ipv6Addr;
+
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -166,7 +168,7 @@ pub(crate) fn plain_at(
     }
     let said = Said::read(head.headers)?;
     let listed = |list: &str, word: &str| list.split(',').any(|part| part.trim().eq_ignore_ascii_case(word));
-    let asks = !said.host?.is_empty()
+    let asks = is_host(said.host?)
         && listed(said.connection?, "upgrade")
         && listed(said.upgrade?, "websocket")
         && said.version? == "13";
@@ -273,7 +275,7 @@ pub fn check_url(uri: &Uri, bytes_max: usize) -> Result<(), Refusal> {
         if TOKEN_PARAMETERS
             .iter()
             .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-            || value.starts_with(JWT_START)
+            || is_jwt(value)
         {
             return Err(bad(
                 "a token does not belong into a URL: send it as `Authorization: Bearer` or in `connect`",
@@ -283,14 +285,23 @@ pub fn check_url(uri: &Uri, bytes_max: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Exactly one `Host`, as RFC 9112 §3.2 has it, and no other in an address that names its host itself.
+/// Whether a value can be a JWT. Its start alone is no sign: sealed cursors are random letters, and some begin so, too.
+fn is_jwt(value: &str) -> bool {
+    value.starts_with(JWT_START) && value.bytes().filter(|byte| *byte == b'.').count() >= 2
+}
+
+/// Exactly one `Host` that names one, as RFC 9112 §3.2 has it, and no other in an address that names its host itself.
 ///
 /// # Errors
 /// `bad_request`.
 pub fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let host = match one(headers, &HOST)? {
-        Some(host) if !host.is_empty() => host,
-        _ => return Err(bad("expected one `Host`")),
+        Some(host) if is_host(host) => host,
+        _ => {
+            return Err(bad(
+                "expected one `Host`: a name or an address, and a port perhaps",
+            ));
+        }
     };
     // Whoever stands before us may have looked at the one and we at the other.
     match uri.authority() {
@@ -333,6 +344,23 @@ pub fn percent_decoded(text: &str) -> Vec<u8> {
         at += if decoded.is_some() { 3 } else { 1 };
     }
     out
+}
+
+/// A name or an address as browsers write them, and a port perhaps. No user, list or path: whoever stands before us may read those
+/// otherwise.
+fn is_host(text: &str) -> bool {
+    let (is_named, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            (!name.is_empty() && name.bytes().all(is_plain), port)
+        }
+    };
+    let digits = port.strip_prefix(':').unwrap_or_default();
+    is_named
+        && (port.is_empty() || port.len() == digits.len() + 1)
+        && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn bad(detail: impl Into<String>) -> Refusal {

@@ -10,7 +10,7 @@ use roomcast_proto::refusal::{Code, Refusal};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::head::head_of;
+use super::head::{date, head_of};
 use crate::admission::TooMany;
 use crate::error::problem;
 
@@ -55,7 +55,7 @@ impl From<TooMany> for Away {
 }
 
 impl Away {
-    fn refusal(self) -> Refusal {
+    pub(super) fn refusal(self) -> Refusal {
         match self {
             Self::Busy => busy(1_000),
             Self::Address => {
@@ -68,26 +68,32 @@ impl Away {
         }
     }
 
-    /// The whole answer, written once: it is said when there is no time to write it.
-    fn answer(self) -> &'static [u8] {
-        static ANSWERS: [LazyLock<Vec<u8>>; 4] = [
+    /// The whole answer. All but its date is written once: it is said when there is no time to write it.
+    fn answer(self) -> Vec<u8> {
+        static ANSWERS: [LazyLock<[Vec<u8>; 2]>; 4] = [
             LazyLock::new(|| Away::Busy.write()),
             LazyLock::new(|| Away::Address.write()),
             LazyLock::new(|| Away::AddressRate.write()),
             LazyLock::new(|| Away::TooLate.write()),
         ];
-        &ANSWERS[self as usize]
+        let [head, body] = &*ANSWERS[self as usize];
+        match date() {
+            Some(date) => [head, &b"date: "[..], date.as_bytes(), b"\r\n\r\n", body].concat(),
+            None => [head, &b"\r\n"[..], body].concat(),
+        }
     }
 
-    fn write(self) -> Vec<u8> {
+    /// The lines of the head, and the body.
+    fn write(self) -> [Vec<u8>; 2] {
         let (refusal, body) = (self.refusal(), self.refusal().problem_json());
         let mut headers = problem(&refusal).headers().clone();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        let mut answer = head_of(&status.to_string(), &headers);
-        answer.extend_from_slice(body.as_bytes());
-        answer
+        let mut head = head_of(&status.to_string(), &headers);
+        // The empty line comes behind the date.
+        head.truncate(head.len() - 2);
+        [head, body.into()]
     }
 }
 
@@ -103,7 +109,7 @@ pub(super) fn busy(retry_after_ms: u64) -> Refusal {
 /// who is gone misses nothing.
 pub(crate) fn say_last(socket: &impl AsFd, why: Away) {
     let socket = SockRef::from(socket);
-    let _ = socket.send(why.answer());
+    let _ = socket.send(&why.answer());
     let _ = socket.shutdown(std::net::Shutdown::Write);
 }
 
@@ -157,7 +163,7 @@ mod tests {
                 "connection: close\r\n",
             ),
         ] {
-            let answer = std::str::from_utf8(why.answer()).unwrap();
+            let answer = String::from_utf8(why.answer()).unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             let head = format!("{head}\r\n");
             assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{head}");
@@ -167,6 +173,11 @@ mod tests {
             );
             assert!(
                 head.contains(&format!("content-length: {}\r\n", body.len())),
+                "{head}"
+            );
+            let date = head.lines().find_map(|line| line.strip_prefix("date: ")).unwrap();
+            assert!(
+                jiff::fmt::rfc2822::parse(date).is_ok() && date.ends_with(" GMT"),
                 "{head}"
             );
             let body: serde_json::Value = serde_json::from_str(body).unwrap();

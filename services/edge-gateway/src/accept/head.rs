@@ -7,6 +7,8 @@ use http::header::{
     UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use roomcast_proto::refusal::{Code, Refusal};
 
 use crate::error::problem;
@@ -42,6 +44,14 @@ pub(crate) fn switched_head(agreed: &upgrade::Upgrade) -> Vec<u8> {
     }
     head.extend_from_slice(b"\r\n\r\n");
     head
+}
+
+/// The time as `Date` says it: what hyper does not write says it itself (RFC 9110 §6.6.1).
+pub(super) fn date() -> Option<HeaderValue> {
+    let date = DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&Timestamp::now())
+        .ok()?;
+    HeaderValue::try_from(date).ok()
 }
 
 /// A head as it stands on the wire.

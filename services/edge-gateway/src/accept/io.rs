@@ -4,9 +4,10 @@
 //! Bytes have the same limits as those of a WebSocket, whatever requests they are: who sends more is read more slowly, who takes
 //! nothing of its answers is cut off.
 
-use std::io::{Error, ErrorKind};
+use std::io::{Error, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(super) struct Io {
     stream: Arc<TcpStream>,
     first: Bytes,
     door: Arc<Door>,
+    /// Whether bytes have come since the last were written.
+    heard: Arc<AtomicBool>,
     began: Instant,
     bucket: Bucket,
     /// Bytes read and not yet taken from the bucket.
@@ -49,12 +52,13 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(stream: Arc<TcpStream>, first: Bytes, door: Arc<Door>) -> Self {
+    pub(super) fn new(stream: Arc<TcpStream>, first: Bytes, door: Arc<Door>, heard: Arc<AtomicBool>) -> Self {
         Self {
             stream,
             owed: first.len() as u64,
             first,
             door,
+            heard,
             began: Instant::now(),
             bucket: Bucket::default(),
             rests: None,
@@ -62,8 +66,9 @@ impl Io {
         }
     }
 
-    pub(super) fn into_stream(self) -> Arc<TcpStream> {
-        self.stream
+    /// The socket, and what was read of it that hyper has not taken.
+    pub(super) fn into_parts(self) -> (Arc<TcpStream>, Bytes) {
+        (self.stream, self.first)
     }
 
     /// Ready when what was read is paid for.
@@ -89,6 +94,34 @@ impl Io {
         }
         Poll::Ready(())
     }
+
+    fn poll_write_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> std::io::Result<usize>,
+    ) -> Poll<std::io::Result<usize>> {
+        loop {
+            let Poll::Ready(ready) = self.stream.poll_write_ready(cx) else {
+                let within = self.door.pace.write_timeout;
+                let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(within)));
+                ready!(stuck.as_mut().poll(cx));
+                self.door.desk.metrics.limited(Limit::Write);
+                return Poll::Ready(Err(Error::new(
+                    ErrorKind::TimedOut,
+                    "the other side takes nothing",
+                )));
+            };
+            ready?;
+            match write(&self.stream) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                done => {
+                    self.stuck = None;
+                    self.heard.store(false, Ordering::Relaxed);
+                    return Poll::Ready(done);
+                }
+            }
+        }
+    }
 }
 
 impl Read for Io {
@@ -109,6 +142,7 @@ impl Read for Io {
             ready!(self.stream.poll_read_ready(cx))?;
             match self.stream.try_read(&mut piece[..most]) {
                 Ok(count) => {
+                    self.heard.store(true, Ordering::Relaxed);
                     self.owed += count as u64;
                     into.put_slice(&piece[..count]);
                     return Poll::Ready(Ok(()));
@@ -126,26 +160,20 @@ impl Write for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        loop {
-            let Poll::Ready(ready) = self.stream.poll_write_ready(cx) else {
-                let within = self.door.pace.write_timeout;
-                let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(within)));
-                ready!(stuck.as_mut().poll(cx));
-                self.door.desk.metrics.limited(Limit::Write);
-                return Poll::Ready(Err(Error::new(
-                    ErrorKind::TimedOut,
-                    "the other side takes nothing",
-                )));
-            };
-            ready?;
-            match self.stream.try_write(bytes) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                done => {
-                    self.stuck = None;
-                    return Poll::Ready(done);
-                }
-            }
-        }
+        self.poll_write_by(cx, |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        self.poll_write_by(cx, |stream| stream.try_write_vectored(pieces))
+    }
+
+    /// So hyper keeps answers as they were handed to it until they are written: copies would be held beside what is counted.
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {

@@ -175,7 +175,7 @@ pub(super) fn routes() -> Routes<AdminDesk> {
     .query("user", "Only those of this user.", text())
     .query("tenant", "Only those of this tenant.", text())
     .query("room", "Only those that are in this room, of the tenant given or of `main`.", text())
-    .query("transport", "Only those that speak so.", json!({ "enum": ["websocket.json", "websocket.protobuf"] }))
+    .query("transport", "Only those that speak so.", json!({ "enum": ["websocket.json", "websocket.protobuf", "sse"] }))
     .query("slow", "Only those that do not read as fast as they are written to; `false`: only the others.", json!({ "type": "boolean" }))
     .query("after", "`next` of the page before.", name())
     .query("limit", "Entries of a page.", page_schema())

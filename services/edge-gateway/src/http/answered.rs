@@ -15,6 +15,9 @@ use super::Desk;
 use crate::delivery::Delivery;
 use crate::error::problem;
 
+/// Around a list and what is in it: quotes, brackets, the end of the answer.
+const LIST_BYTES: usize = 16;
+
 pub(super) async fn finish(answer: impl Future<Output = Result<Bytes, Refusal>>) -> Response {
     match answer.await {
         Err(refusal) => problem(&refusal),
@@ -44,16 +47,16 @@ pub(super) fn open(desk: &Desk, view: &View, cursor: Cursor) -> BytesMut {
 }
 
 pub(super) fn put_list(body: &mut BytesMut, name: &str, deliveries: &[Arc<Delivery>], view: &View) {
+    let seen = deliveries.iter().filter_map(|delivery| delivery.for_class(view));
+    let seen: Vec<_> = seen.collect();
+    // No more than is counted while it waits to be written.
+    body.reserve(seen.iter().map(|seen| seen.body().len() + 1).sum::<usize>() + name.len() + LIST_BYTES);
     body.put_slice(format!(",\"{name}\":[").as_bytes());
-    for (n, delivery) in deliveries
-        .iter()
-        .filter_map(|delivery| delivery.for_class(view))
-        .enumerate()
-    {
+    for (n, seen) in seen.iter().enumerate() {
         if n > 0 {
             body.put_u8(b',');
         }
-        body.put_slice(delivery.body());
+        body.put_slice(seen.body());
     }
     body.put_u8(b']');
 }

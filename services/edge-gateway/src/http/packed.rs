@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::response::Response;
@@ -11,7 +12,9 @@ use bytes::Bytes;
 use flate2::{Compression, GzBuilder};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio_util::sync::CancellationToken;
 
+use super::Desk;
 use crate::page::Page;
 
 /// Shorter ones are not worth it: the head of an answer is as long.
@@ -40,8 +43,9 @@ pub(super) fn is_taken(headers: &HeaderMap) -> bool {
     })
 }
 
-/// An answer in gzip, where that is worth it; else as it was. For those who have shown a token: it costs more than the answer did.
-pub(super) async fn answer(response: Response) -> Response {
+/// An answer in gzip, where that is worth it; else as it was. For those who have shown a token: it costs more than the answer did. It is
+/// counted until it is written, as what it was made of is until it is made.
+pub(super) async fn answer(desk: &Desk, response: Response, cut: &CancellationToken) -> Response {
     if !is_worth_it(&response) {
         return response;
     }
@@ -56,10 +60,25 @@ pub(super) async fn answer(response: Response) -> Response {
             packing.ok().flatten()
         }
     };
-    if body.is_some() {
-        says_so(&mut head.headers);
+    let Some(body) = body else {
+        return Response::from_parts(head, Body::from(plain));
+    };
+    says_so(&mut head.headers);
+    drop(plain);
+    let body = desk.unwritten.hold_anyway(body, cut, Instant::now());
+    Response::from_parts(head, Body::from(body))
+}
+
+/// The head alone of what would be in gzip: how long that would be is known to nobody (RFC 9110 §8.6). `is_file`: as [`file`], not as
+/// [`answer`].
+pub(super) fn head(mut response: Response, is_file: bool) -> Response {
+    let length = response.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let may_be = !is_file || response.headers().contains_key(ETAG);
+    if may_be && is_worth_it_of(&response, length.unwrap_or(0)) {
+        says_so(response.headers_mut());
     }
-    Response::from_parts(head, Body::from(body.unwrap_or(plain)))
+    response
 }
 
 /// A file of the page in gzip; each is packed once, for everybody.
@@ -100,6 +119,10 @@ fn says_so(headers: &mut HeaderMap) {
 }
 
 fn is_worth_it(response: &Response) -> bool {
+    is_worth_it_of(response, response.body().size_hint().exact().unwrap_or(0))
+}
+
+fn is_worth_it_of(response: &Response, bytes: u64) -> bool {
     let headers = response.headers();
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
@@ -112,7 +135,6 @@ fn is_worth_it(response: &Response) -> bool {
             | "text/javascript"
             | "text/css"
     );
-    let bytes = response.body().size_hint().exact().unwrap_or(0);
     response.status() == StatusCode::OK
         && is_text
         && bytes >= BYTES_MIN

@@ -36,6 +36,8 @@ use crate::session::{self, Asked, From};
 
 /// Bytes of events in one answer; the rest is asked for with the cursor of the answer.
 const EVENT_BYTES_MAX: usize = 1 << 20;
+/// Bytes behind the frames of an answer: a cursor, and whether there is more.
+const END_BYTES: usize = 256;
 /// So long a request waits for the first counters that it wants, whatever else there is to say.
 const COUNTERS_WITHIN: Duration = Duration::from_millis(500);
 /// A cursor so far behind is replaced by a newer one even if nothing is new: it is a fifth of what may be looked through.
@@ -228,13 +230,15 @@ fn answer(
         body.put_slice(frame.to_json().as_bytes());
         count += 1;
     }
-    for (room, delivery) in page.events.iter().chain(state) {
-        let seen = permits.get(*room).and_then(|permit| delivery.for_class(permit));
-        if let Some(seen) = seen {
-            put_comma(&mut body, count);
-            body.put_slice(&seen.text());
-            count += 1;
-        }
+    let seen = page.events.iter().chain(state);
+    let seen = seen.filter_map(|(room, delivery)| Some(delivery.for_class(permits.get(*room)?)?.text()));
+    let seen: Vec<_> = seen.collect();
+    // No more than is counted while it waits to be written.
+    body.reserve(seen.iter().map(|text| text.len() + 1).sum::<usize>() + END_BYTES);
+    for text in &seen {
+        put_comma(&mut body, count);
+        body.put_slice(text);
+        count += 1;
     }
     // Rooms that came from different places have no common one before all is said.
     let cursor = match page.events.last().filter(|_| more) {

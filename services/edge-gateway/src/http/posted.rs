@@ -4,19 +4,20 @@ use axum::extract::Request;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http_body_util::LengthLimitError;
 use roomcast_proto::frame::{ClientFrame, client_frame};
 use roomcast_proto::refusal::{Code, Refusal};
 use serde::de::DeserializeOwned;
 
 use super::Desk;
-use super::asked::again;
+use super::asked::{again, bad};
 use crate::gate::Admitted;
 use crate::limit::Limit;
 
 /// Reads the body of a user who was admitted by the head, and decides about them again: it may have taken its time.
 ///
 /// # Errors
-/// `unsupported_type`, `too_large`, `request_timeout`; `expired`, `unauthenticated`.
+/// `unsupported_type`, `too_large`, `request_timeout`, `bad_request`; `expired`, `unauthenticated`.
 pub(crate) async fn json(desk: &Desk, request: Request, admitted: &mut Admitted) -> Result<Bytes, Refusal> {
     let body = body(desk, request).await?;
     again(desk, admitted)?;
@@ -34,6 +35,8 @@ async fn body(desk: &Desk, request: Request) -> Result<Bytes, Refusal> {
                 "the body did not arrive in time",
             ))
         }
+        // Cut off, or not framed as it says.
+        Ok(Err(error)) if !is_too_long(&error) => Err(bad("the body cannot be read to its end")),
         Ok(Err(_)) => {
             desk.metrics.limited(Limit::Message);
             let detail = format!("a body has at most {} bytes", desk.message_bytes_max);
@@ -41,6 +44,10 @@ async fn body(desk: &Desk, request: Request) -> Result<Bytes, Refusal> {
         }
         Ok(Ok(body)) => Ok(body),
     }
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
 }
 
 /// Reads a body that is the message `name` of the socket, without the name.

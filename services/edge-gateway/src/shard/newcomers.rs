@@ -119,7 +119,7 @@ impl Shard {
         };
         let front = &self.shared.front;
         let plain = upgrade::plain(bytes, front.head.fields_max, &front.origins)
-            .filter(|_| self.shared.hub.accepting().is_ok());
+            .filter(|(_, end)| *end <= front.head.bytes_max && self.shared.hub.accepting().is_ok());
         let mut newcomer = newcomer;
         let Some((agreed, end)) = plain else {
             // The queue has room for all of them until the process ends, and then the socket may go.

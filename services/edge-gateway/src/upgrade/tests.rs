@@ -63,6 +63,17 @@ fn bad_requests_are_refused() {
         &[("host", None)],
         &[("host", Some(""))],
         &[("+host", Some("other"))],
+        &[("host", Some("a b"))],
+        &[("host", Some("a,b"))],
+        &[("host", Some("a/x"))],
+        &[("host", Some("u@a"))],
+        &[("host", Some(":80"))],
+        &[("host", Some("a:b"))],
+        &[("host", Some("a:80:81"))],
+        &[("host", Some("::1"))],
+        &[("host", Some("[::1"))],
+        &[("host", Some("[::1]80"))],
+        &[("host", Some("[desk]"))],
         &[("connection", None)],
         &[("connection", Some("keep-alive"))],
         &[("upgrade", None)],
@@ -104,6 +115,20 @@ fn bad_requests_are_refused() {
 }
 
 #[test]
+fn hosts_are_names_or_addresses_with_a_port_perhaps() {
+    for host in [
+        "desk",
+        "desk.example.",
+        "gate_0:8080",
+        "127.0.0.1:",
+        "[::1]",
+        "[fe80::1]:8080",
+    ] {
+        assert!(ask("/v1/ws", &[("host", Some(host))]).is_ok(), "{host}");
+    }
+}
+
+#[test]
 fn tokens_do_not_belong_into_urls() {
     for query in [
         "token=x",
@@ -119,6 +144,8 @@ fn tokens_do_not_belong_into_urls() {
         );
     }
     assert!(ask("/v1/ws?client=desk", &[]).is_ok());
+    // A sealed cursor may begin like a JWT.
+    assert!(ask("/v1/ws?cursor=eyJx-Q_9f3kTqWvMzB1n0aZ4", &[]).is_ok());
     assert_eq!(
         ask(&format!("/v1/ws?x={}", "y".repeat(URL_BYTES_MAX)), &[]),
         Err(Code::HeadersTooLarge)
@@ -268,6 +295,7 @@ fn only_whole_good_heads_without_a_token_are_plain() {
         head.replace("Host: x", "Host: x\r\nContent-Length: 5"),
         head.replace("Host: x", "Host: x\r\n folded"),
         head.replace("Host: x", "Host : x"),
+        head.replace("Host: x", "Host: u@x"),
         head.replace("Host: x", &format!("Host: x\r\n{}", "A: b\r\n".repeat(40))),
     ];
     for other in others {
@@ -303,7 +331,7 @@ proptest::proptest! {
     /// A look never agrees to anything else than a check would, and misses nothing that browsers say.
     #[test]
     fn what_is_plain_is_what_a_check_agrees_to(
-        picks in proptest::collection::vec((0_usize..24, proptest::bool::ANY), 0..4),
+        picks in proptest::collection::vec((0_usize..27, proptest::bool::ANY), 0..4),
         usual in proptest::bool::weighted(0.9),
     ) {
         let origins = Origins::new(vec!["https://desk.example".into()]).unwrap();
@@ -332,6 +360,9 @@ proptest::proptest! {
             pair("Transfer-Encoding", "chunked"),
             pair("Host", "y"),
             pair("Host", ""),
+            pair("Host", "[::1]:8080"),
+            pair("Host", "u@x"),
+            pair("Host", "x, y"),
             pair("Connection", "close"),
             pair("Upgrade", "h2c"),
             pair("Sec-WebSocket-Version", "12"),

@@ -89,6 +89,12 @@ async fn who_asks_or_says_too_much_is_told_and_counted() {
             "head",
         ),
         ("fields", get("/page.json", &fields), "431 ", "head"),
+        (
+            "a socket's head",
+            format!("{UPGRADE}X-A: {}\r\n\r\n", "z".repeat(8_192)).into_bytes(),
+            "431 ",
+            "head",
+        ),
         ("a URL", get(&format!("/v1/state?room={long}"), ""), "431 ", "url"),
         (
             "a socket's URL",
@@ -433,6 +439,103 @@ async fn polls_and_streams_have_their_times() {
         }
     };
     tokio::time::timeout(SOON, comments).await.expect("two comments");
+}
+
+/// Keys of a room's state, and bytes of each: together nearly all that answers may hold where 1 MiB may wait.
+const STATE_KEYS: usize = 12;
+const STATE_BYTES: usize = 40 << 10;
+
+/// A gateway with a room whose state is long, and the address of that.
+async fn with_state(write_seconds: &str) -> Option<(Gateway, String)> {
+    let limits = [
+        ("ROOMCAST_OUTBOXES_BYTES_MAX", "1048576"),
+        ("ROOMCAST_SEND_BUFFER_BYTES", "16384"),
+        ("ROOMCAST_WRITE_SECONDS", write_seconds),
+        ("ROOMCAST_OPERATION_RATES", "read=1000/1000"),
+    ];
+    let gateway = Gateway::start(&limits).await?;
+    for n in 0..STATE_KEYS {
+        let value = json!("x".repeat(STATE_BYTES));
+        gateway.state("bookings", "all", &format!("k{n}"), value).await;
+    }
+    let url = format!("{}/v1/state?room=bookings", gateway.url);
+    let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
+    eventually("the state is there", SOON, || async {
+        let answer = http.get(&url, Some(&token)).await.unwrap();
+        answer.json()["state"].as_array().map(Vec::len) == Some(STATE_KEYS)
+    })
+    .await;
+    Some((gateway, url))
+}
+
+/// Somebody who has asked for that state, with room for next to nothing, and has read where the answer begins.
+async fn asks_for_state(gateway: &Gateway) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(gateway.address).await.unwrap();
+    let token = gateway.signer.token("slow", &["staff"]);
+    let request =
+        format!("GET /v1/state?room=bookings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut begin = [0; 12];
+    stream.read_exact(&mut begin).await.unwrap();
+    assert_eq!(&begin, b"HTTP/1.1 200");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_not_taken_are_bounded_together() {
+    let Some((gateway, url)) = with_state("300").await else {
+        return;
+    };
+    let waits = || gateway.metric("roomcast_gateway_outbox_bytes");
+    let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
+    eventually("nothing waits", SOON, || async { waits() == 0.0 }).await;
+    let deaf = asks_for_state(&gateway).await;
+    assert!(waits() > (STATE_KEYS * STATE_BYTES) as f64, "{}", waits());
+    let refused = http.get(&url, Some(&token)).await.unwrap();
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.json()["code"], "unavailable");
+    assert_eq!(met(&gateway, "outboxes"), 1.0);
+    // What is short is answered.
+    let desk = http
+        .get(&url.replace("bookings", "desk"), Some(&token))
+        .await
+        .unwrap();
+    assert_eq!(desk.status, 200);
+    drop(deaf);
+    eventually("there is room again", SOON, || async {
+        http.get(&url, Some(&token)).await.unwrap().status == 200
+    })
+    .await;
+    eventually("nothing waits any more", SOON, || async { waits() == 0.0 }).await;
+}
+
+/// Who reads slowly for longer than a write may take gives way to who asks now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_its_answer_slowly_gives_way_to_others() {
+    let Some((gateway, url)) = with_state("1").await else {
+        return;
+    };
+    let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
+    let mut slow = asks_for_state(&gateway).await;
+    let reading = tokio::spawn(async move {
+        let (mut piece, mut total) = ([0; 2048], 0);
+        while let Ok(count @ 1..) = slow.read(&mut piece).await {
+            total += count;
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        total
+    });
+    eventually("another one is answered", SOON, || async {
+        let answer = http.get(&url, Some(&token)).await.unwrap();
+        answer.status == 200 && answer.body.len() > STATE_KEYS * STATE_BYTES
+    })
+    .await;
+    let read = reading.await.unwrap();
+    assert!(read < STATE_KEYS * STATE_BYTES, "{read} bytes: it was not cut");
+    assert!(met(&gateway, "outboxes") >= 1.0);
 }
 
 /// Requests have the same budget as frames. Who floods is read as fast as it allows, and others notice nothing.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Gateway;
+use super::raw::{masked, message, take_frames};
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const GOOD: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
@@ -56,6 +57,16 @@ async fn bad_upgrades_are_refused_in_the_words_of_http() {
         ),
         (format!("{good}{KEY}\r\n"), "400", "bad_request"),
         (format!("{good}Host: y\r\n\r\n"), "400", "bad_request"),
+        (
+            good.replace("Host: x", "Host: u@x") + "\r\n",
+            "400",
+            "bad_request",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: x, y\r\nConnection: close\r\n\r\n".to_owned(),
+            "400",
+            "bad_request",
+        ),
         (good.replace("Host: x\r\n", "") + "\r\n", "400", "bad_request"),
         (format!("{good}Origin: null\r\n\r\n"), "403", "bad_origin"),
         (
@@ -150,6 +161,7 @@ async fn slow_and_large_heads_are_ended() {
         );
         assert!(answer.starts_with("HTTP/1.1 408"), "{request:?} → {answer}");
         assert!(answer.contains("\"request_timeout\""), "{request:?} → {answer}");
+        assert!(answer.contains("\r\ndate: "), "{request:?} → {answer}");
     }
     assert_eq!(gateway.count("roomcast_gateway_turned_away_total", "head"), 3.0);
     let large = format!(
@@ -160,6 +172,102 @@ async fn slow_and_large_heads_are_ended() {
     for request in [large, many] {
         let answer = raw(&gateway, request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+}
+
+/// The first head may have had little time left; those behind it have all of theirs, and who asks for nothing more hears nothing more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_connection_has_the_whole_time_for_each_head_and_ends_in_silence() {
+    let Some(gateway) = Gateway::start(&[("ROOMCAST_HEADER_SECONDS", "5")]).await else {
+        return;
+    };
+    let request = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+    let (half, rest) = request.split_at(20);
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    // Most of the first head's time, then less than a head's but more than was left of the first: neither may be too late, with seconds
+    // to spare.
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    let mut first = [0; 1];
+    stream.read_exact(&mut first).await.unwrap();
+    stream.write_all(half.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answers)).await;
+    end.expect("a connection that rests is ended").unwrap();
+    let answers = String::from_utf8_lossy(&answers);
+    assert_eq!(answers.matches("TTP/1.1 200").count(), 2, "{answers:.200}");
+    assert!(!answers.contains("TTP/1.1 408"), "{answers:.200}");
+    assert_eq!(gateway.count("roomcast_gateway_turned_away_total", "head"), 0.0);
+}
+
+/// Whatever came behind the head of an upgrade belongs to the socket, however much of it there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_behind_an_upgrade_with_a_token_is_heard() {
+    const MESSAGES: usize = 52;
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let token = gateway.signer.token("u1", &["staff"]);
+    let head = format!("GET /v1/ws HTTP/1.1\r\n{GOOD}{KEY}Authorization: Bearer {token}\r\n\r\n");
+    let connect = masked(0x81, br#"{"id":1,"connect":{"client":"t"}}"#);
+    let room = vec!["r".repeat(64); 3].join(".");
+    let asks = (2..2 + MESSAGES).flat_map(|id| {
+        let ask = json!({ "id": id, "unsubscribe": { "room": room } });
+        masked(0x81, ask.to_string().as_bytes())
+    });
+    let all: Vec<u8> = head.bytes().chain(connect).chain(asks).collect();
+    assert!((12 << 10..16 << 10).contains(&all.len()), "{}", all.len());
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(&all).await.unwrap();
+    let (mut came, mut ids, mut is_in) = (Vec::new(), Vec::new(), false);
+    let reading = async {
+        while ids.len() <= MESSAGES {
+            assert!(stream.read_buf(&mut came).await.unwrap() > 0, "it goes on");
+            if !is_in && let Some(end) = came.windows(4).position(|end| end == b"\r\n\r\n") {
+                assert!(came.starts_with(b"HTTP/1.1 101"));
+                came.drain(..end + 4);
+                is_in = true;
+            }
+            if is_in {
+                let frames = take_frames(&mut came);
+                ids.extend(frames.iter().filter_map(|frame| message(frame)?["id"].as_u64()));
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(10), reading).await;
+    let expected: Vec<u64> = (1..2 + MESSAGES as u64).collect();
+    assert_eq!(ids, expected, "each is answered once and in order");
+}
+
+/// A body that is not framed as it says is no body that is too long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_breaks_off_is_bad_and_a_long_one_too_large() {
+    let Some(gateway) = Gateway::start(&[]).await else {
+        return;
+    };
+    let token = gateway.signer.token("u1", &["staff"]);
+    let chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", 70_000, "y".repeat(70_000));
+    for (body, status, code, counted) in [
+        ("zz\r\n", "400", "bad_request", 0.0),
+        ("2\r\n{}x\r\n", "400", "bad_request", 0.0),
+        (&chunk, "413", "too_large", 1.0),
+    ] {
+        let request = format!(
+            "POST /v1/marks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+        );
+        let answer = raw(&gateway, request.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code),
+            "{body:.20} → {answer}"
+        );
+        assert_eq!(
+            gateway.count("roomcast_gateway_limited_total", "limit=\"message\""),
+            counted,
+            "{body:.20}"
+        );
     }
 }
 

@@ -3,9 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use roomcast_harness::client::Client;
+use roomcast_harness::eventually;
+use roomcast_harness::token::now;
+use roomcast_proto::ids::Tenant;
+use roomcast_proto::subject::{INGEST_QUEUE, Service};
+use roomcast_proto::ticket::{SECRET_BYTES, Ticket};
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Gateway, ids};
@@ -137,6 +143,48 @@ async fn a_gateway_that_goes_sends_its_clients_away_with_hints() {
         TcpStream::connect(gateway.address).await.is_err(),
         "the door is closed"
     );
+}
+
+/// Ingest is played here: what stands behind the ticket is said when the gateway goes already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_asked_for_when_the_gateway_goes_is_answered() {
+    let Some(gateway) = Gateway::start(&[("ROOMCAST_DRAIN_SECONDS", "50")]).await else {
+        return;
+    };
+    let ingest = gateway.nats.connect("ingest").await;
+    let mut takes = ingest
+        .queue_subscribe(Service::Tickets.requests(), INGEST_QUEUE.to_owned())
+        .await
+        .unwrap();
+    ingest.flush().await.unwrap();
+    let ticket = Ticket::new(Tenant::default(), [7; SECRET_BYTES]).text();
+    let request = format!("GET /v1/sse?ticket={ticket} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let take = tokio::time::timeout(SOON, takes.next()).await;
+    let take = take.expect("the gateway asks").unwrap();
+    let shutdown = gateway.context.shutdown.clone();
+    let stopped = tokio::spawn(async move { shutdown.run(Duration::from_secs(50)).await });
+    eventually("nobody is let in", SOON, || async {
+        let mut late = TcpStream::connect(gateway.address).await.unwrap();
+        let mut answer = String::new();
+        let _ = late.read_to_string(&mut answer).await;
+        answer.starts_with("HTTP/1.1 503")
+    })
+    .await;
+    let holder = json!({
+        "user": "u1", "roles": ["staff"], "claims": {}, "expires_at": now() + 60, "rooms": ["bookings"],
+    });
+    let taken = json!({ "holder": holder }).to_string();
+    ingest.publish(take.reply.unwrap(), taken.into()).await.unwrap();
+    let mut came = String::new();
+    let reading = tokio::time::timeout(SOON, stream.read_to_string(&mut came)).await;
+    reading.expect("the stream ends").unwrap();
+    assert!(came.starts_with("HTTP/1.1 200 OK\r\n"), "{came}");
+    let (head, frames) = came.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("\r\ndate: "), "{head}");
+    assert!(frames.contains("\"code\":4001"), "{frames}");
+    assert!(stopped.await.unwrap(), "ended in time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

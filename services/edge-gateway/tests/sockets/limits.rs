@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::raw::UPGRADE;
 use super::{Gateway, resident_kib};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -164,6 +165,66 @@ async fn connections_that_say_nothing_are_few_per_address_and_per_process() {
             assert!(begun.elapsed() < SOON, "{setting}: the place is given back");
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
+    }
+}
+
+/// A request for something else before the upgrade is no way around those limits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_a_page_first_and_shows_no_token_then_is_a_stranger_all_the_same() {
+    let rows = [
+        (
+            "ROOMCAST_UNAUTHENTICATED_PER_ADDRESS_MAX",
+            "address_strangers",
+            "429",
+        ),
+        ("ROOMCAST_UNAUTHENTICATED_MAX", "strangers", "503"),
+    ];
+    for (setting, label, status) in rows {
+        let more = [
+            (setting, "2"),
+            ("ROOMCAST_CONNECT_BURST_PER_ADDRESS", "100000"),
+            ("ROOMCAST_AUTHENTICATE_SECONDS", "60"),
+        ];
+        let Some(gateway) = Gateway::start(&more).await else {
+            return;
+        };
+        let token = gateway.signer.token("u1", &["staff"]);
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let mut stream = silent(&gateway).await;
+            stream
+                .write_all(b"GET /page.json HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await
+                .unwrap();
+            let mut came = Vec::new();
+            while !came.ends_with(b"}") {
+                assert!(stream.read_buf(&mut came).await.unwrap() > 0, "{setting}");
+            }
+            streams.push(stream);
+        }
+        let shown = format!("Authorization: Bearer {token}\r\n");
+        let rows = [("", "101"), ("", "101"), ("", status), (&shown, "101")];
+        for (stream, (field, expected)) in streams.iter_mut().zip(rows) {
+            let upgrade = format!("{UPGRADE}{field}\r\n");
+            stream.write_all(upgrade.as_bytes()).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {expected} ")),
+                "{setting}: {head}"
+            );
+            assert_eq!(
+                head.contains("retry-after: "),
+                expected == status,
+                "{setting}: {head}"
+            );
+        }
+        let label = format!("limit=\"{label}\"");
+        let count = gateway.count("roomcast_gateway_turned_away_total", &label);
+        assert_eq!(count, 1.0, "{setting}");
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::hostile::attacks;
 use super::raw::{UPGRADE, masked};
-use super::{Files, ids, setup, stored};
+use super::{Files, ids, setup, stored, stored_state};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Attackers of one kind at the same time.
@@ -26,6 +26,16 @@ const OUTBOX_KIB: usize = 256;
 const CONNECTION_KIB: usize = 64 + OUTBOX_KIB + 256 + 16;
 /// An attacker that was ended may come back while its last connection is still on its way out.
 const CONNECTIONS: usize = 2 * ATTACKERS;
+/// What may wait for all clients, KiB; answers over HTTP may be half of it.
+const OUTBOXES_KIB: usize = 16 * 1024;
+/// A room whose state nearly fills that half: keys, and KiB of each.
+const STATE_ROOM: &str = "floor";
+const STATE_KEYS: usize = 96;
+const STATE_KEY_KIB: usize = 60;
+/// Those who ask for it: their answers together are ten times what may wait.
+const STATE_ATTACKERS: usize = 32;
+/// Answers with state, KiB: those that wait, and of each thread one in the making and one that the allocator has just got back.
+const ANSWERS_KIB: usize = OUTBOXES_KIB / 2 + 4 * STATE_KEYS * STATE_KEY_KIB;
 /// What everything else may take meanwhile, KiB: threads, the allocator's slack, the events of the client beside.
 const SLACK_KIB: usize = 8 * 1024;
 
@@ -48,11 +58,13 @@ impl Process {
         let files = setup().await?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let (listen, admin) = (address.to_string(), format!("127.0.0.1:{}", free_port()));
-        let outbox = (OUTBOX_KIB * 1024).to_string();
+        let (outbox, outboxes) = ((OUTBOX_KIB * 1024).to_string(), (OUTBOXES_KIB * 1024).to_string());
         let own = [
             ("ROOMCAST_LISTEN", listen.as_str()),
             ("ROOMCAST_ADMIN_LISTEN", &admin),
             ("ROOMCAST_OUTBOX_BYTES_MAX", &outbox),
+            ("ROOMCAST_OUTBOXES_BYTES_MAX", &outboxes),
+            ("ROOMCAST_OPERATION_RATES", "read=1000/1000"),
             ("ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX", "10000"),
             ("ROOMCAST_UNAUTHENTICATED_PER_ADDRESS_MAX", "10000"),
             ("ROOMCAST_CONNECTIONS_PER_USER_MAX", "10000"),
@@ -123,15 +135,7 @@ fn all(token: &str) -> Vec<Attack> {
         again,
         reads,
     };
-    let http = |what, path: &str, again| Attack {
-        what,
-        first: Vec::new(),
-        bytes: format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
-            .repeat(64)
-            .into_bytes(),
-        again,
-        reads: false,
-    };
+    let http = |what, path: &str, again| requests(token, what, path, again);
     let ask = |text: &str, times: usize| masked(0x81, text.as_bytes()).repeat(times);
     let half = {
         let mut frame = masked(0x81, &[b' '; 65_000]);
@@ -195,6 +199,47 @@ fn all(token: &str) -> Vec<Attack> {
         http("streams, nothing read", "/v1/sse?room=bookings", false),
     ]);
     all
+}
+
+/// Those for a room whose state is long.
+fn for_state(token: &str) -> [Attack; 2] {
+    let (state, poll) = (
+        format!("/v1/state?room={STATE_ROOM}"),
+        format!("/v1/poll?room={STATE_ROOM}&wait=0"),
+    );
+    [
+        requests(token, "state, nothing read", &state, true),
+        requests(token, "polls with state, nothing read", &poll, true),
+    ]
+}
+
+fn requests(token: &str, what: &'static str, path: &str, again: bool) -> Attack {
+    Attack {
+        what,
+        first: Vec::new(),
+        bytes: format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
+            .repeat(64)
+            .into_bytes(),
+        again,
+        reads: false,
+    }
+}
+
+/// The most memory that a gateway took for an attack of so many, KiB beyond `before`; held against `bound`. A line that says so, too.
+async fn most_of(
+    gateway: &Process,
+    (attack, attackers): (&Attack, usize),
+    before: usize,
+    bound: usize,
+) -> (usize, String) {
+    gateway.forget_peak();
+    let attackers = (0..attackers).map(|_| attacks_on(gateway.address, attack));
+    let times: usize = futures_util::future::join_all(attackers).await.into_iter().sum();
+    let grown = gateway.memory_kib("VmHWM:").saturating_sub(before);
+    let what = attack.what;
+    assert!(grown < bound, "{what}: {grown} KiB, more than {bound}");
+    let line = format!("    {grown:>6} KiB at the most, {times:>4} connections: {what}");
+    (grown, line)
 }
 
 /// One attacker: says its piece, comes back when it is ended, until its time is over. How often it began.
@@ -282,15 +327,8 @@ async fn no_attack_takes_more_memory_than_the_settings_say() {
     let before = gateway.memory_kib("VmRSS:");
     let mut most = (0, "");
     for attack in &attacks {
-        gateway.forget_peak();
-        let attackers = (0..ATTACKERS).map(|_| attacks_on(gateway.address, attack));
-        let times: usize = futures_util::future::join_all(attackers).await.into_iter().sum();
-        let grown = gateway.memory_kib("VmHWM:").saturating_sub(before);
-        assert!(grown < bound, "{}: {grown} KiB, more than {bound}", attack.what);
-        println!(
-            "    {:>6} KiB at the most, {times:>4} connections: {}",
-            grown, attack.what
-        );
+        let (grown, line) = most_of(&gateway, (attack, ATTACKERS), before, bound).await;
+        println!("{line}");
         most = most.max((grown, attack.what));
     }
     stop.send(true).unwrap();
@@ -309,4 +347,23 @@ async fn no_attack_takes_more_memory_than_the_settings_say() {
         most.0,
         most.1
     );
+
+    let ingest = gateway.files.nats.connect("ingest").await;
+    for n in 0..STATE_KEYS {
+        let value = json!("x".repeat(STATE_KEY_KIB * 1024));
+        stored_state(&ingest, (STATE_ROOM, "all"), &format!("k{n}"), value).await;
+    }
+    // Read once, for everybody.
+    let http = roomcast_harness::http::Http::default();
+    eventually("the state is there", SOON, || async {
+        let state = format!("{url}/v1/state?room={STATE_ROOM}");
+        let answer = http.get(&state, Some(&gateway.token("calm"))).await.unwrap();
+        answer.json()["state"].as_array().map(Vec::len) == Some(STATE_KEYS)
+    })
+    .await;
+    let (before, bound) = (gateway.memory_kib("VmRSS:"), ANSWERS_KIB + SLACK_KIB);
+    for attack in &for_state(&gateway.token("harm")) {
+        let (_, line) = most_of(&gateway, (attack, STATE_ATTACKERS), before, bound).await;
+        println!("{line}");
+    }
 }

@@ -153,7 +153,7 @@ impl Gateway {
         let (common, mut settings, _) = process::settings(&environment, &THIS, Settings::read).unwrap();
         change(&mut settings);
         let context = Context::new(&THIS, common).unwrap();
-        let address = start(settings, context.clone()).await.unwrap();
+        let address = Box::pin(start(settings, context.clone())).await.unwrap();
         tokio::time::timeout(Duration::from_secs(10), context.readiness.ready())
             .await
             .expect("ready within 10 s");
@@ -202,15 +202,7 @@ impl Gateway {
 
     /// Stores a state value, as the aggregator does.
     pub async fn state(&self, room: &str, audience: &str, key: &str, value: Value) {
-        let subject = subject::state(
-            &Tenant::default(),
-            &room_of(room),
-            &Audience::parse(audience).unwrap(),
-            key,
-        );
-        let id = format!("{key}-{value}");
-        let more = json!({ "delivery": "state", "statekey": key, "data": { "value": value } });
-        self.store(subject, room, audience, &id, more, Vec::new()).await;
+        stored_state(&self.ingest, (room, audience), key, value).await;
     }
 
     /// Stores the end of a state value.
@@ -282,6 +274,21 @@ impl Gateway {
 pub async fn stored(ingest: &async_nats::Client, room: &str, id: &str, more: Value) {
     let subject = subject::event(&Tenant::default(), &room_of(room), &Audience::all());
     store(ingest, subject, (room, "all", id), more, Vec::new()).await;
+}
+
+/// Stores a state value, as the aggregator does.
+pub async fn stored_state(
+    ingest: &async_nats::Client,
+    (room, audience): (&str, &str),
+    key: &str,
+    value: Value,
+) {
+    let audience_of = Audience::parse(audience).unwrap();
+    let subject = subject::state(&Tenant::default(), &room_of(room), &audience_of, key);
+    let mut id = format!("{key}-{value}");
+    id.truncate(128);
+    let more = json!({ "delivery": "state", "statekey": key, "data": { "value": value } });
+    store(ingest, subject, (room, audience, &id), more, Vec::new()).await;
 }
 
 async fn store(

@@ -61,6 +61,20 @@ async fn who_takes_gzip_gets_the_same_answers_in_fewer_bytes() {
         let (packed, plain) = (packed.body.len(), plain.body.len());
         assert!(packed * 5 < plain, "{path}: {packed} of {plain}");
     }
+    // How long it would be in gzip nobody knows before it is.
+    for (headers, length) in [(&[signed][..], true), (&[signed, packing], false)] {
+        let mut request = http::Request::head(format!("{}{path}", gateway.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let head = http
+            .send(request.body(Full::<Bytes>::default()).unwrap())
+            .await
+            .unwrap();
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert_eq!(head.header("content-length").is_some(), length, "{headers:?}");
+        assert_eq!(head.header("content-encoding").is_none(), length, "{headers:?}");
+    }
     // A tag of what is packed is good for the next question.
     let polled = get("/v1/poll?room=bookings&cursor=x&wait=0", &[signed, packing]).await;
     let tag = polled.header("etag").unwrap().to_owned();

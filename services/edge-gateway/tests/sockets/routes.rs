@@ -566,6 +566,12 @@ async fn origins_and_methods_are_checked_and_the_page_is_there() {
             );
         }
     }
+    // What GET would say of a length: of a stream, nothing.
+    for (path, length) in [(path, true), ("/v1/sse?room=bookings", false)] {
+        let head = ask("HEAD", path, None, false).await;
+        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+        assert_eq!(head.header("content-length").is_some(), length, "{path}");
+    }
     for method in ["POST", "DELETE", "PUT"] {
         assert_eq!(ask(method, path, None, false).await.status, 405, "{method}");
         assert_eq!(ask(method, "/", None, false).await.status, 405, "{method}");
