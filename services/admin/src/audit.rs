@@ -2,12 +2,12 @@
 //!
 //! Recording never waits: entries go through a bounded queue to one task, which publishes them one after the other. Each entry has a
 //! number and the digest of the one before, so what was dropped, or taken out later, shows as a hole (`roomcast audit verify`). Where
-//! the chain stands is logged every hour and at the end, so that an end that was cut off shows too. Refusals are counted and one entry a minute. Never tokens, never query strings,
-//! never contents of events.
+//! the chain stands is logged every hour, and at the end with what could not be stored any more, so that an end that is missing shows
+//! too. Refusals are counted and one entry a minute. Never tokens, never query strings, never contents of events.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::Method;
 use jiff::Timestamp;
 use prometheus::IntCounterVec;
+use roomcast_chassis::bucket::{Bucket, Rate};
 use roomcast_chassis::jetstream::Publisher;
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
@@ -38,6 +39,14 @@ pub(crate) const NOTE_BYTES_MAX: usize = 16 * 1024;
 const REFUSED_EVERY: Duration = Duration::from_secs(60);
 /// How often the log says where the record stands.
 const HEAD_EVERY: Duration = Duration::from_secs(3_600);
+/// Calls without an administrator that have an entry each: sixty at once, then one a minute; the others are counted like all who are
+/// refused. The stream keeps 400 days of that beside what administrators do.
+const STRANGERS_RATE: Rate = Rate {
+    per_second: 1,
+    burst: 60 * STRANGER_COST,
+};
+/// What one of them takes of it: seconds until there is room for another.
+const STRANGER_COST: u64 = 60;
 /// Pause before an entry that was not stored is sent again, with the same id.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -103,6 +112,8 @@ struct Shared {
     subject: String,
     chain: Mutex<Chain>,
     refused: Mutex<Refused>,
+    strangers: Mutex<Bucket>,
+    began: Instant,
     queue: Sender<Queued>,
     /// Until the task takes it.
     waiting: Mutex<Option<Receiver<Queued>>>,
@@ -149,6 +160,8 @@ impl Audit {
                     previous: String::new(),
                 }),
                 refused: Mutex::default(),
+                strangers: Mutex::default(),
+                began: Instant::now(),
                 queue,
                 waiting: Mutex::new(Some(waiting)),
                 entries,
@@ -200,7 +213,12 @@ impl Audit {
         }
     }
 
+    /// Records a call. Of those without an administrator, who may be anybody and come in any number, the first alone have an entry each.
     pub(crate) fn call(&self, who: Option<&Caller>, call: &Call, outcome: &Outcome, note: Option<Value>) {
+        if who.is_none() && !self.has_room_for_a_stranger() {
+            let reason = outcome.code.map_or("unknown", Code::as_str);
+            return self.refused("admin", reason, None);
+        }
         let path: String = call.path.chars().take(PATH_CHARS_MAX).collect();
         let called = Called {
             method: call.method.as_str(),
@@ -209,6 +227,16 @@ impl Audit {
             code: outcome.code,
         };
         self.enter("admin", who, call.from, Some(called), note.as_ref());
+    }
+
+    fn has_room_for_a_stranger(&self) -> bool {
+        let now_millis = u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut strangers = self
+            .shared
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        strangers.take(now_millis, STRANGER_COST, STRANGERS_RATE)
     }
 
     fn enter(
@@ -249,6 +277,21 @@ impl Audit {
         }
     }
 
+    /// Where the chain ends: at the last entry that was stored, or at one that was recorded after it and is lost.
+    pub(crate) fn end(&self, stored: Option<String>) -> Option<String> {
+        let chain = self.shared.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        let Chain {
+            life,
+            number,
+            previous: digest,
+        } = &*chain;
+        let last = format!("{life}.{number}.{digest}");
+        match stored.filter(|stored| stored.starts_with(&last)) {
+            Some(stored) => Some(stored),
+            None => (*number > 0).then_some(last),
+        }
+    }
+
     /// The entries recorded so far and not yet taken; for tests without NATS.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> Vec<Value> {
@@ -264,7 +307,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Logs where the record stands, `<life>.<number>.<digest>`: what `roomcast audit verify --heads` looks for.
+/// Logs where the record stands, `<life>.<number>.<digest>.<position>`: what `roomcast audit verify --heads` looks for. Without a position
+/// it is what was recorded last, and could not be stored.
 fn say(head: Option<&str>) {
     if let Some(head) = head {
         tracing::info!(head, "the audit record stands at {head}");
@@ -302,18 +346,20 @@ impl Keeper {
                 }
             };
             let Some(queued) = queued else {
-                return say(head.as_deref());
+                // What comes now has no entry any more, and counts as dropped.
+                waiting.close();
+                return say(self.audit.end(head).as_deref());
             };
             let stands = format!("{}.{}", queued.id, queued.digest);
-            if self.store(queued, &ending).await {
-                head = Some(stands);
+            if let Some(position) = self.store(queued, &ending).await {
+                head = Some(format!("{stands}.{position}"));
             }
         }
     }
 
     /// Stores one entry, however long NATS is away; at the end of the process it is tried once more only.
-    /// Whether it is stored.
-    async fn store(&self, queued: Queued, ending: &CancellationToken) -> bool {
+    /// At which position it is stored.
+    async fn store(&self, queued: Queued, ending: &CancellationToken) -> Option<u64> {
         loop {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Msg-Id", queued.id.as_str());
@@ -322,16 +368,16 @@ impl Keeper {
                 self.publisher
                     .publish(self.audit.shared.subject.clone(), headers, queued.body.clone());
             let error = match stored.await {
-                Ok(_) => {
+                Ok(stored) => {
                     self.audit.shared.entries.with_label_values(&["stored"]).inc();
-                    return true;
+                    return Some(stored.seq);
                 }
                 Err(error) => error,
             };
             if last || !error.retryable() {
                 self.audit.shared.entries.with_label_values(&["failed"]).inc();
                 tracing::error!(%error, "an entry of the audit record could not be stored: {error}");
-                return false;
+                return None;
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}

@@ -3,7 +3,8 @@
 //! What changes something is brought to its end whatever becomes of who called.
 //!
 //! No cookies, and no page but those whose origins an operator named: others have no business here, whoever is signed in. What
-//! fails is refused before a handler runs, and recorded like what succeeds.
+//! fails is refused before a handler runs, and recorded like what succeeds: of those who are nobody's administrator the first, and how many
+//! the others were. Once the record ends, with the process, nothing is done any more.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use roomcast_chassis::shutdown::Stage;
 use roomcast_proto::limits::TOKEN_BYTES_MAX;
 use roomcast_proto::refusal::{Code, Refusal};
 use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{Audit, Call, Outcome};
@@ -50,6 +52,8 @@ pub struct Door {
     changes: Arc<Semaphore>,
     /// What is brought to its end whatever becomes of who called; the end of the process waits for it.
     under_way: TaskTracker,
+    /// The record ends: nothing may be done any more that would not be on it.
+    ending: CancellationToken,
 }
 
 impl Door {
@@ -72,6 +76,7 @@ impl Door {
             calls,
             changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             under_way: context.shutdown.stage(Stage::Drain).tracker().clone(),
+            ending: context.shutdown.stage(Stage::Finish).token(),
         })
     }
 
@@ -124,6 +129,10 @@ async fn pass(State(door): State<Door>, request: Request, next: Next) -> Respons
     {
         return pages::granted(origin);
     }
+    if door.ending.is_cancelled() {
+        let refusal = Refusal::new(Code::Unavailable, "the process ends").retry_after_ms(1_000);
+        return problem(&refusal);
+    }
     let call = Call {
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
@@ -132,7 +141,10 @@ async fn pass(State(door): State<Door>, request: Request, next: Next) -> Respons
     let admitted = door.admit(&request, &from, jiff::Timestamp::now().as_second());
     let mut response = match admitted {
         Err(refusal) => door.record(None, &call, problem(&refusal)),
-        Ok(caller) => door.answer(caller, call, request, next).await,
+        Ok(caller) => {
+            let answer = door.answer(caller, call, request, next);
+            door.under_way.track_future(answer).await
+        }
     };
     if let From::Page(origin) = &from {
         pages::let_read(&mut response, origin);
@@ -154,7 +166,9 @@ impl Door {
         let handled = async move { finished(handled.await, known) };
         if call.method.is_safe() {
             let response = tokio::time::timeout(ANSWER_WITHIN, handled).await;
-            return self.record(Some(&caller), &call, response.unwrap_or_else(|_| no_answer()));
+            let late =
+                |_| problem(&Refusal::new(Code::Unavailable, "no answer in time").retry_after_ms(1_000));
+            return self.record(Some(&caller), &call, response.unwrap_or_else(late));
         }
         self.change(caller, call, handled).await
     }
@@ -178,7 +192,7 @@ impl Door {
             let mut handled = std::pin::pin!(handled);
             let in_time = tokio::time::timeout(ANSWER_WITHIN, handled.as_mut()).await;
             let is_late = in_time.is_err();
-            let response = in_time.unwrap_or_else(|_| no_answer());
+            let response = in_time.unwrap_or_else(|_| goes_on());
             // Nobody left to hear it means nobody left to tell.
             let _ = answer.send(door.record(Some(&caller), &call, response));
             if is_late {
@@ -266,8 +280,10 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
-fn no_answer() -> Response {
-    problem(&Refusal::new(Code::Unavailable, "no answer in time").retry_after_ms(1_000))
+/// Of a change that has no end yet: nobody may take it for undone.
+fn goes_on() -> Response {
+    let detail = "no answer in time; it goes on, and its end will be on record: look what became of it before it is asked for again";
+    problem(&Refusal::new(Code::Unknown, detail))
 }
 
 /// A handler's answer as it goes out. `known`: whether there is something at the address.

@@ -63,7 +63,7 @@ pub fn document(service: &str, routes: &Routes) -> Document {
     Document::new(
         format!("{service}: admin"),
         "For operators, on the admin port. Exists only where an admin key is set; every call under /admin/v1 is recorded. \
-         What changes something and is not answered within 20 s goes on, and its end is recorded as well.",
+         What changes something and is not done within 20 s is answered `unknown` and goes on, and its end is recorded as well.",
         problem_schema(),
     )
     .with(Admin::routes().descriptions())

@@ -68,6 +68,8 @@ pub fn guarded(operation: Operation) -> Operation {
         Code::RequestTimeout,
         Code::TooLarge,
         Code::Unavailable,
+        // A change that goes on after its time for an answer.
+        Code::Unknown,
     ];
     operation.refuses(refusals.map(Code::listed))
 }

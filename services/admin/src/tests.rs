@@ -227,13 +227,55 @@ async fn other_tokens_do_not_open_the_door() {
         .get("/admin/v1/who", Some(&rig.token_with("exp", json!(now() - 60))))
         .await;
     assert_eq!((expired.status, &expired.json["code"]), (401, &json!("expired")));
-    let entries = rig.audit.entries();
+    // Strangers are recorded, the first one by one and the others by number; whoever has a token is, however many there were.
+    rig.get("/admin/v1/who", Some(&rig.token())).await;
+    rig.audit.say_refused();
+    let mut entries = rig.audit.entries();
+    let summary = entries.pop().unwrap();
+    assert_eq!(entries.pop().unwrap()["who"]["subject"], "ops");
     assert!(entries.iter().all(|entry| entry.get("who").is_none()));
-    assert!(
-        entries.len() > 80,
-        "refused calls are recorded: {}",
-        entries.len()
+    let counted = summary["note"]["refused"].as_array().unwrap();
+    assert!(counted.iter().all(|one| one["what"] == "admin"), "{summary}");
+    let counted: u64 = counted.iter().map(|one| one["count"].as_u64().unwrap()).sum();
+    assert_eq!(entries.len() as u64 + counted, 86, "{summary}");
+    assert!((60..80).contains(&entries.len()), "{}", entries.len());
+}
+
+/// What was logged at the end names what was recorded, also where that could not be stored any more.
+#[test]
+fn the_end_of_the_chain_is_its_last_entry_stored_or_not() {
+    let rig = Rig::new();
+    assert_eq!(rig.audit.end(None), None, "there never was anything");
+    let record = || {
+        rig.audit.record("test", None, &Value::Null);
+        let entry = rig.audit.entries().pop().unwrap();
+        format!("{}.{}.", entry["life"].as_str().unwrap(), entry["number"])
+    };
+    let lost = record();
+    let end = rig.audit.end(None).unwrap();
+    assert!(end.starts_with(&lost) && end.len() == lost.len() + 64, "{end}");
+    let stored = format!("{end}.7");
+    assert_eq!(rig.audit.end(Some(stored.clone())), Some(stored.clone()));
+    // One more, and NATS did not take it.
+    let lost = record();
+    assert!(rig.audit.end(Some(stored)).unwrap().starts_with(&lost));
+}
+
+/// The record ends before the port does: what would not be on it is not done.
+#[tokio::test]
+async fn when_the_record_ends_nothing_is_done_any_more() {
+    let rig = Rig::new();
+    let port = rig.context.admin.router();
+    rig.context.shutdown.run(std::time::Duration::from_secs(10)).await;
+    let request = Request::get("/admin/v1/who")
+        .header(HOST, "localhost")
+        .header(AUTHORIZATION, format!("Bearer {}", rig.token()));
+    let answer = Rig::answer(port, request.body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        (answer.status, &answer.json["code"]),
+        (503, &json!("unavailable"))
     );
+    assert_eq!(rig.audit.entries(), Vec::<Value>::new());
 }
 
 #[tokio::test]

@@ -35,6 +35,9 @@ pub enum May {
     Administrator,
     /// What an operator's mapping file makes of a database's changes: as an administrator.
     Capture,
+    /// Nothing at all: a NATS user whom the policy does not list, or of whom nobody says who it is. What it sends is refused and kept in
+    /// its name, within its share.
+    Nothing,
 }
 
 /// Who publishes.
@@ -110,6 +113,16 @@ impl Sender {
         }
     }
 
+    /// Somebody on NATS who may not publish.
+    #[must_use]
+    pub fn stranger(tenant: Tenant, publisher: &str) -> Self {
+        Self {
+            tenant,
+            publisher: publisher.into(),
+            may: May::Nothing,
+        }
+    }
+
     /// Whether they may ask who is connected.
     #[must_use]
     pub fn may_see_statistics(&self) -> bool {
@@ -123,7 +136,7 @@ impl Sender {
             May::Service(rights) => rights.permits(BACKFILL_PERMISSION),
             // Replayed letters are older than their ids may be.
             May::Administrator | May::Capture => true,
-            May::User(_) | May::Aggregator => false,
+            May::User(_) | May::Aggregator | May::Nothing => false,
         }
     }
 
@@ -135,6 +148,7 @@ impl Sender {
             May::User(rights) => &|audience| rights.client_publish(room, audience),
             May::Aggregator => return aggregator_permit(kind, room, audience, policy),
             May::Administrator | May::Capture => return administrator_permit(room, audience, policy),
+            May::Nothing => return Err(Refusal::forbidden()),
         };
         if publish(audience).is_ok() {
             return Ok(());

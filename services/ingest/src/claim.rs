@@ -1,7 +1,7 @@
 //! Who a NATS request is from, by what only the server and the gateways write.
 
 use async_nats::HeaderMap;
-use roomcast_proto::ids::Room;
+use roomcast_proto::ids::{Room, Tenant};
 use roomcast_proto::subject::{Inbound, Origin, header};
 use serde::Deserialize;
 
@@ -75,6 +75,15 @@ pub fn publisher(headers: Option<&HeaderMap>) -> String {
     request_info(headers).map_or_else(|| "nats/?".to_owned(), |info| format!("nats/{}", info.user))
 }
 
+/// Whose user sent a message whose subject cannot be read as a whole: the server writes the tenant in front. `None`: it is no tenant's.
+#[must_use]
+pub fn tenant_of(subject: &str) -> Option<Tenant> {
+    subject
+        .split('.')
+        .nth(1)
+        .and_then(|tenant| Tenant::parse(tenant).ok())
+}
+
 /// Who sent a message, by its subject and headers.
 ///
 /// # Errors
@@ -135,6 +144,19 @@ mod tests {
     fn check(subject: &str, headers: &[(&str, &str)], expected: Result<Claimed, Stranger>) {
         let (inbound, map) = message(subject, headers);
         assert_eq!(claimed(&inbound, Some(&map)), expected, "{subject} {headers:?}");
+    }
+
+    #[test]
+    fn a_subject_that_is_too_short_is_its_tenants_all_the_same() {
+        for (subject, expected) in [
+            ("in.acme.x", Some("acme")),
+            ("inq.acme.erp", Some("acme")),
+            ("in.GW.main", None),
+            ("in", None),
+        ] {
+            let found = tenant_of(subject);
+            assert_eq!(found.as_ref().map(Tenant::as_str), expected, "{subject}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use roomcast_chassis::jetstream::{Outgoing, Publisher};
+use roomcast_chassis::jetstream::{Outgoing, PublishError, Publisher};
 use roomcast_proto::ascii_json;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
@@ -19,6 +19,8 @@ use crate::queues::place::Place;
 pub const KEPT_BYTES_MAX: usize = 96 * 1024;
 /// On a dead letter that was cut: how many bytes the original had.
 pub const ORIGINAL_BYTES: &str = "Rc-Original-Bytes";
+/// What a letter takes beside what was sent, about: its headers and its place in the stream.
+const OVERHEAD_BYTES: usize = 1024;
 /// Characters kept of the explanation; it may quote what was sent.
 const DETAIL_CHARS_MAX: usize = 1_024;
 /// How long an answer may wait for its dead letters.
@@ -50,6 +52,12 @@ pub struct DeadLetter<'a> {
 #[must_use]
 pub fn is_kept(code: Code) -> bool {
     !code.temporary() && code != Code::Limit
+}
+
+/// Bytes that the letter of something so large takes, about.
+#[must_use]
+pub fn letter_bytes(sent: usize) -> usize {
+    sent.min(KEPT_BYTES_MAX) + OVERHEAD_BYTES
 }
 
 impl DeadLetter<'_> {
@@ -144,7 +152,21 @@ impl DeadLetters {
     }
 
     async fn keep_one(&self, letter: &DeadLetter<'_>) {
-        let publish = async { self.publisher.send(letter.outgoing()).await?.acknowledged().await };
+        let publish = async {
+            loop {
+                let Outgoing {
+                    subject,
+                    headers,
+                    payload,
+                } = letter.outgoing();
+                let kept = self.publisher.publish(subject, headers, payload).await;
+                // The connection may be back in a moment, and nothing was sent.
+                if kept != Err(PublishError::NoResponders) {
+                    return kept;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
         let reason = match tokio::time::timeout(WITHIN, publish).await {
             Ok(Ok(_)) => return self.metrics.dead_letter(letter.refusal.code),
             Ok(Err(error)) => error.to_string(),

@@ -243,6 +243,7 @@ impl HttpDoor {
         uri: &Uri,
     ) -> Result<Bytes, Refusal> {
         let (sender, _place) = admitted?;
+        self.intake.sure()?;
         if !sender.may_see_statistics() {
             let who = (sender.tenant.as_str(), &*sender.publisher);
             let code = Code::Forbidden;

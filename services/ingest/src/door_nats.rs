@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::Sender;
 use crate::answer::Answer;
 use crate::capacity::Place;
-use crate::claim::{Claimed, Stranger, claimed, last, publisher, said_by_server};
+use crate::claim::{Claimed, Stranger, claimed, last, publisher, said_by_server, tenant_of};
 use crate::door_http::BACKFILL;
 use crate::intake::{Intake, Request, Shape};
 use crate::metrics::Door;
@@ -101,9 +101,8 @@ impl NatsDoor {
         let judged = match place {
             Ok(mut place) => {
                 let judged = self.judge(&message);
-                judged
-                    .sender()
-                    .map_or(Ok(()), |sender| self.intake.share(Door::Nats, sender, &mut place))
+                self.intake
+                    .share(Door::Nats, judged.sender(), &mut place)
                     .map(|()| (judged, place))
             }
             Err(full) => Err(self.intake.full(Door::Nats, full)),
@@ -134,7 +133,7 @@ impl NatsDoor {
         let headers = message.headers.as_ref();
         let inbound = match subject::parse_inbound(&message.subject) {
             Ok(inbound) => inbound,
-            Err(bad) => return Judged::unreadable(bad, headers),
+            Err(bad) => return Judged::unreadable(&message.subject, bad, headers),
         };
         let sender = match self.sender(&inbound, headers) {
             Ok(sender) => sender,
@@ -214,40 +213,35 @@ enum Judged {
         backfill: bool,
     },
     /// Nothing of it is.
-    Refused {
-        tenant: Option<Tenant>,
-        publisher: String,
-        refusal: Refusal,
-    },
+    Refused { sender: Sender, refusal: Refusal },
 }
 
 impl Judged {
-    fn sender(&self) -> Option<&Sender> {
+    fn sender(&self) -> &Sender {
         match self {
-            Self::Sender { sender, .. } => Some(sender),
-            Self::Refused { .. } => None,
+            Self::Sender { sender, .. } => sender,
+            Self::Refused { sender, .. } => sender,
         }
     }
 
     fn forbidden(tenant: Tenant, headers: Option<&HeaderMap>) -> Self {
         Self::Refused {
-            tenant: Some(tenant),
-            publisher: publisher(headers),
+            sender: Sender::stranger(tenant, &publisher(headers)),
             refusal: Refusal::forbidden(),
         }
     }
 
-    fn unreadable(bad: BadInbound, headers: Option<&HeaderMap>) -> Self {
+    fn unreadable(subject: &str, bad: BadInbound, headers: Option<&HeaderMap>) -> Self {
         let detail = bad.to_string();
         let (tenant, code) = match bad {
-            BadInbound::Shape => (None, Code::BadRequest),
+            BadInbound::Shape => (tenant_of(subject), Code::BadRequest),
             BadInbound::Tenant(_) => (None, Code::Forbidden),
             BadInbound::Room(tenant, _) => (Some(tenant), Code::BadRoom),
             BadInbound::Audience(tenant, _) => (Some(tenant), Code::UnknownAudience),
         };
         Self::Refused {
-            tenant,
-            publisher: publisher(headers),
+            // Without a tenant there is nobody to keep it for; only a broken import leads here.
+            sender: Sender::stranger(tenant.unwrap_or_default(), &publisher(headers)),
             refusal: Refusal::new(code, detail),
         }
     }
@@ -275,16 +269,10 @@ async fn work(intake: &Intake, message: &Message, judged: Judged, place: Place) 
             };
             intake.take(request, now_micros()).await
         }
-        Judged::Refused {
-            tenant,
-            publisher,
-            refusal,
-        } => {
-            // Without a tenant there is nobody to keep it for; only a broken import leads here.
-            let tenant = tenant.unwrap_or_default();
+        Judged::Refused { sender, refusal } => {
             let bytes = body.len();
             intake
-                .refuse(Door::Nats, &tenant, &publisher, origin, body, bytes, refusal)
+                .refuse(Door::Nats, &sender, origin, body, bytes, refusal)
                 .await
         }
     };

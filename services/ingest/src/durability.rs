@@ -11,7 +11,7 @@ use roomcast_chassis::nats::{ServerAnswer, Status, ask_servers};
 use roomcast_chassis::process::Failure;
 use roomcast_chassis::readiness::Latch;
 use roomcast_proto::subject::SERVERS_JETSTREAM;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,9 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Questions without an answer, while connected, after which nobody will answer.
 const QUESTIONS_MAX: u32 = 3;
+/// Questions at the start that not all servers answered, after which those that are missing are taken to be down: a cluster without one
+/// of its nodes must take events. It is asked again once it is back.
+const IN_PART_MAX: u32 = 5;
 /// The name of the setting, for messages.
 pub(crate) const SETTING: &str = "ROOMCAST_DURABILITY";
 
@@ -47,14 +50,18 @@ enum Found {
     Nobody,
 }
 
-/// Judges the answers; servers without JetStream do not count.
-fn judge(answers: &[ServerAnswer]) -> Found {
-    let storing = answers
+/// Those that store anything: servers without JetStream do not count.
+fn storing(answers: &[ServerAnswer]) -> impl Iterator<Item = &ServerAnswer> {
+    answers
         .iter()
-        .filter(|answer| answer.data["config"].is_object() && answer.data["disabled"] != true);
+        .filter(|answer| answer.data["config"].is_object() && answer.data["disabled"] != true)
+}
+
+/// Judges the answers.
+fn judge(answers: &[ServerAnswer]) -> Found {
     let mut found = Found::Nobody;
     let mut late = Vec::new();
-    for ServerAnswer { name, data } in storing {
+    for ServerAnswer { name, data } in storing(answers) {
         found = Found::Synced;
         if data["config"]["sync_always"] != true {
             let nanos = data["config"]["sync_interval"].as_u64().unwrap_or_default();
@@ -72,25 +79,29 @@ fn judge(answers: &[ServerAnswer]) -> Found {
     }
 }
 
-/// Whether as many servers have answered as the cluster has.
+/// Whether as many servers have answered as the cluster has; a server that knows of no cluster is one by itself.
 fn all_there(answers: &[ServerAnswer]) -> bool {
     let size = |answer: &ServerAnswer| answer.data["meta_cluster"]["cluster_size"].as_u64();
-    let alone = |answer: &ServerAnswer| answer.data["meta_cluster"] == Value::Null;
-    match answers {
-        [] => false,
-        [only] if alone(only) => true,
-        _ => answers
-            .iter()
-            .filter_map(size)
-            .max()
-            .is_some_and(|size| answers.len() as u64 >= size),
+    let count = storing(answers).count() as u64;
+    let most = storing(answers).map(|answer| size(answer).unwrap_or(1)).max();
+    most.is_some_and(|most| count >= most)
+}
+
+/// What an answer changes: that something is or is not wrong, or `None`: nothing. Only all servers can say that all is well: the one that
+/// writes late may be silent.
+fn news(found: Found, is_all: bool) -> Option<Option<String>> {
+    match found {
+        Found::MayLose(why) => Some(Some(why)),
+        Found::Synced => is_all.then_some(None),
+        Found::Nobody => None,
     }
 }
 
-async fn ask(client: &Client) -> Result<Found, ApiError> {
+/// What the servers say, and whether all of them have.
+async fn ask(client: &Client) -> Result<(Found, bool), ApiError> {
     ask_servers(client, SERVERS_JETSTREAM, &json!({}), all_there)
         .await
-        .map(|answers| judge(&answers))
+        .map(|answers| (judge(&answers), all_there(&answers)))
 }
 
 /// What watches, and what it tells.
@@ -119,15 +130,25 @@ impl Watch {
     /// # Cancel safety
     /// Safe.
     pub async fn verify(&self) -> Result<(), Failure> {
-        let mut unanswered = 0;
+        let (mut unanswered, mut in_part) = (0, 0);
         let why = loop {
             match ask(&self.client).await {
-                Ok(Found::MayLose(why)) => break why,
-                Ok(Found::Synced) => {
+                Ok((Found::MayLose(why), _)) => break why,
+                Ok((Found::Synced, is_all)) if is_all || in_part == IN_PART_MAX => {
+                    if !is_all {
+                        tracing::warn!(
+                            "not every server of the cluster says when it writes to disk; those that do write at once"
+                        );
+                    }
                     self.tell(None);
                     return Ok(());
                 }
-                Ok(Found::Nobody) => break "no NATS server says that it stores anything".to_owned(),
+                Ok((Found::Synced, _)) => {
+                    in_part += 1;
+                    self.latch
+                        .not_ready("not every server of the cluster has said when it writes to disk");
+                }
+                Ok((Found::Nobody, _)) => break "no NATS server says that it stores anything".to_owned(),
                 Err(error) => {
                     self.latch
                         .not_ready(format!("NATS does not say when it writes to disk: {error}"));
@@ -162,9 +183,11 @@ impl Watch {
                 () = ending.cancelled() => return,
             }
             match ask(&self.client).await {
-                Ok(Found::Synced) => self.tell(None),
-                Ok(Found::MayLose(why)) => self.tell(Some(why)),
-                Ok(Found::Nobody) => {}
+                Ok((found, is_all)) => {
+                    if let Some(may_lose) = news(found, is_all) {
+                        self.tell(may_lose);
+                    }
+                }
                 Err(error) => tracing::debug!(%error, "the servers were not heard: {error}"),
             }
         }
@@ -196,6 +219,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn answers(rows: &[(&str, Value)]) -> Vec<ServerAnswer> {
@@ -244,9 +269,32 @@ mod tests {
         check(&[("n1", Value::Null)], false, &["Nobody"]);
     }
 
+    /// The node that writes late is down, or slow to answer: the others cannot speak for it.
+    #[test]
+    fn a_part_of_the_servers_says_nothing_good() {
+        let late = || Found::MayLose("late".to_owned());
+        for (found, is_all, expected) in [
+            (Found::Synced, true, Some(false)),
+            (Found::Synced, false, None),
+            (late(), true, Some(true)),
+            (late(), false, Some(true)),
+            (Found::Nobody, true, None),
+            (Found::Nobody, false, None),
+        ] {
+            let said = format!("{found:?} {is_all}");
+            let may_lose = news(found, is_all).map(|why| why.is_some());
+            assert_eq!(may_lose, expected, "{said}");
+        }
+    }
+
     #[test]
     fn a_lone_server_is_not_waited_for_and_of_a_cluster_all_are() {
-        let member = |size: u64| json!({ "meta_cluster": { "cluster_size": size } });
+        let member = |size: u64| {
+            let mut member = config(true);
+            member["meta_cluster"] = json!({ "cluster_size": size });
+            member
+        };
+        let without = json!({ "disabled": true, "config": {} });
         let rows = [
             (answers(&[]), false),
             (answers(&[("n1", config(true))]), true),
@@ -256,7 +304,15 @@ mod tests {
                 answers(&[("n1", member(3)), ("n2", member(3)), ("n3", member(3))]),
                 true,
             ),
-            (answers(&[("n1", config(true)), ("n2", config(true))]), false),
+            // A node of leaves with its own storage beside a lone server: nobody knows of more.
+            (answers(&[("n1", config(true)), ("n2", config(true))]), true),
+            (answers(&[("n1", member(3)), ("leaf", config(true))]), false),
+            // Who stores nothing stands for nobody.
+            (answers(&[("x", without.clone())]), false),
+            (
+                answers(&[("n1", member(3)), ("n2", member(3)), ("x", without)]),
+                false,
+            ),
         ];
         for (answers, expected) in rows {
             assert_eq!(all_there(&answers), expected, "{answers:?}");

@@ -3,6 +3,7 @@
 mod refused;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use roomcast_admin::Audit;
 use roomcast_chassis::nats::Status;
 use roomcast_chassis::trace::Trail;
 use roomcast_proto::event::Draft;
-use roomcast_proto::ids::{Audience, Room, Tenant, new_event_id};
+use roomcast_proto::ids::{Audience, Room, new_event_id};
 use roomcast_proto::refusal::{Code, Refusal};
 use roomcast_rights::Current;
 use tokio::sync::watch;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use crate::accept::{Accepted, Arrival, Sender, decide};
 use crate::answer::{Answer, NotTaken, Taken};
 use crate::capacity::{Capacity, Full, Place};
-use crate::dead_letter::{DeadLetter, DeadLetters, is_kept};
+use crate::dead_letter::{DeadLetter, DeadLetters, is_kept, letter_bytes};
 use crate::error::unavailable;
 use crate::hex;
 use crate::lines::Line;
@@ -27,6 +28,9 @@ use crate::metrics::{Door, IngestMetrics, Outcome};
 use crate::quota::Quotas;
 use crate::schemas::Schemas;
 use crate::store::Store;
+
+/// So long after NATS last said that no right has changed, nothing is taken in anybody's name: as gateways end their connections then.
+const UNSURE_AFTER: Duration = Duration::from_secs(10);
 
 /// How the events stand in a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,10 +160,22 @@ impl Intake {
         if !self.nats.borrow().connected {
             return Err(unavailable("NATS cannot be reached"));
         }
+        self.sure()?;
         if request.backfill && !request.sender.may_backfill() {
             return Err(Refusal::forbidden());
         }
         Ok(())
+    }
+
+    /// Whether it is known who may do what: a sender may have been revoked by now.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub fn sure(&self) -> Result<(), Refusal> {
+        match self.rights.unsure_for() > UNSURE_AFTER {
+            true => Err(unavailable("it cannot be told whether rights have changed")),
+            false => Ok(()),
+        }
     }
 
     /// Refuses a request of which nothing was read as an event: counts it and keeps the bytes.
@@ -167,8 +183,7 @@ impl Intake {
         let bytes = request.original.as_ref().unwrap_or(&request.body);
         self.refuse(
             request.door,
-            &request.sender.tenant,
-            &request.sender.publisher,
+            request.sender,
             request.origin,
             bytes.clone(),
             bytes.len(),
@@ -177,29 +192,34 @@ impl Intake {
         .await
     }
 
-    /// The same for a request whose sender may not publish at all, or of which only the first bytes were read.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of a dead letter, which borrows them for the call only"
-    )]
+    /// The same for a request whose sender may not publish at all, or of which only the first bytes were read. It costs what an event
+    /// costs and what its letter takes; whoever has no more of either is told so, and nothing is kept.
     pub async fn refuse(
         &self,
         door: Door,
-        tenant: &Tenant,
-        publisher: &str,
+        sender: &Sender,
         origin: &str,
         bytes: Bytes,
         original_bytes: usize,
         refusal: Refusal,
     ) -> Answer {
+        // What is a letter already stays one.
+        let keeps = |refusal: &Refusal| is_kept(refusal.code) && door != Door::Replay;
+        let refusal = match keeps(&refusal) {
+            true => self
+                .quotas
+                .take(sender, 1, letter_bytes(bytes.len()))
+                .err()
+                .unwrap_or(refusal),
+            false => refusal,
+        };
         self.metrics.event(door, Outcome::Refused);
         self.metrics.refused(refusal.code);
-        self.record(tenant, publisher, refusal.code);
-        // What is a letter already stays one.
-        if is_kept(refusal.code) && door != Door::Replay {
+        self.record(sender, refusal.code);
+        if keeps(&refusal) {
             let letter = DeadLetter {
-                tenant,
-                publisher,
+                tenant: &sender.tenant,
+                publisher: &sender.publisher,
                 origin,
                 refusal: &refusal,
                 bytes,
@@ -302,10 +322,7 @@ impl Intake {
             taken.len()
         );
         for not_taken in taken.iter().filter_map(|taken| taken.as_ref().err()) {
-            let Sender {
-                tenant, publisher, ..
-            } = request.sender;
-            self.record(tenant, publisher, not_taken.refusal.code);
+            self.record(request.sender, not_taken.refusal.code);
         }
         self.keep_refused(request, &lines, &mut taken).await;
         taken
@@ -315,7 +332,7 @@ impl Intake {
     /// must not become a flood of dead letters.
     fn within_rate(&self, sender: &Sender, decided: Vec<Decided>) -> Vec<Decided> {
         let cost = |decided: &Decided| decided.1.as_ref().map_or(1, |event| event.placements.len());
-        let Err(refusal) = self.quotas.take(sender, decided.iter().map(cost).sum()) else {
+        let Err(refusal) = self.quotas.take(sender, decided.iter().map(cost).sum(), 0) else {
             return decided;
         };
         let refuse = |(line, decided): Decided| {
@@ -352,10 +369,10 @@ impl Intake {
         (places, taken)
     }
 
-    fn record(&self, tenant: &Tenant, publisher: &str, code: Code) {
+    fn record(&self, sender: &Sender, code: Code) {
         if code == Code::Forbidden {
-            self.audit
-                .refused("publish", code.as_str(), Some((tenant.as_str(), publisher)));
+            let who = (sender.tenant.as_str(), &*sender.publisher);
+            self.audit.refused("publish", code.as_str(), Some(who));
         }
     }
 
@@ -376,6 +393,16 @@ impl Intake {
     async fn keep_refused(&self, request: &Request<'_>, lines: &[Line], taken: &mut [Taken]) {
         let kept = refused::letters(request, lines, taken);
         if kept.is_empty() {
+            return;
+        }
+        let bytes = kept.iter().map(|kept| letter_bytes(kept.bytes.len())).sum();
+        if let Err(refusal) = self.quotas.take(request.sender, 0, bytes) {
+            // Who sent them has them still, and may send them when there is room for what is refused.
+            for one in kept.iter().flat_map(|kept| kept.of.clone()) {
+                if let Err(not_taken) = &mut taken[one] {
+                    not_taken.refusal = refusal.clone();
+                }
+            }
             return;
         }
         let letters: Vec<_> = kept.iter().map(|kept| letter(request, kept)).collect();

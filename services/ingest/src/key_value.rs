@@ -22,7 +22,7 @@ const ATTEMPTS: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often a decision is made anew because others wrote. Each lost round means that somebody else's write was stored.
 const ROUNDS_MAX: u32 = 32;
-/// What a deleted key leaves behind is gone after this: as long as the stream finds repeated ids.
+/// What a deleted key leaves behind is gone after this, unless more is asked for: as long as the stream finds repeated ids.
 const MARKER_TTL: Duration = Duration::from_secs(120);
 /// On a key's last message: it is deleted.
 const DELETED: &str = "DEL";
@@ -34,6 +34,7 @@ const PURGED: &str = "PURGE";
 pub struct KeyValue {
     jetstream: JetStream,
     stream: &'static str,
+    marker_ttl: Duration,
     metrics: IngestMetrics,
 }
 
@@ -132,8 +133,16 @@ impl KeyValue {
         Self {
             jetstream,
             stream,
+            marker_ttl: MARKER_TTL,
             metrics,
         }
+    }
+
+    /// The same bucket, where the mark that a key is gone is kept longer: for readers that may be away for longer. Whole seconds.
+    #[must_use]
+    pub fn marking_for(mut self, ttl: Duration) -> Self {
+        self.marker_ttl = ttl;
+        self
     }
 
     /// The value of a key, read from the leader.
@@ -176,7 +185,7 @@ impl KeyValue {
                     return Ok(outcome);
                 }
                 Decision::Set { value, ttl, outcome } => (Some(value), ttl, outcome),
-                Decision::Delete(outcome) => (None, Some(MARKER_TTL), outcome),
+                Decision::Delete(outcome) => (None, Some(self.marker_ttl), outcome),
             };
             if self.write(key, held.revision, value, ttl).await? {
                 self.metrics.key_value(self.stream, "written");

@@ -192,7 +192,20 @@ impl Letters {
                 .direct_batch(stream::DLQ, next, BATCH, Some(&filter))
                 .await;
             let batch = batch.map_err(|_| unreadable())?;
-            for message in batch.messages {
+            let mut messages = batch.messages;
+            if messages.is_empty() {
+                // Any replica answers that, and it may be behind: the leader says whether there is nothing more.
+                let at = At::Next {
+                    from: next,
+                    subject: &filter,
+                };
+                let there = self.jetstream.message(stream::DLQ, at).await;
+                match there.map_err(|_| unreadable())? {
+                    Some(message) => messages.push(message),
+                    None => return Ok((found, None)),
+                }
+            }
+            for message in messages {
                 next = message.sequence + 1;
                 looked_at += 1;
                 if let Some(letter) = Letter::read(message).filter(|letter| wanted.means(letter)) {
@@ -201,9 +214,6 @@ impl Letters {
                         return Ok((found, Some(next - 1)));
                     }
                 }
-            }
-            if batch.pending == 0 {
-                return Ok((found, None));
             }
         }
         Ok((found, Some(next - 1)))

@@ -235,18 +235,9 @@ impl LongBody {
             .source
             .packed()
             .unwrap_or_else(|| (self.lines.take(true).bytes, line_bytes));
-        let (tenant, publisher) = (&self.sender.tenant, &self.sender.publisher);
-        self.door
-            .intake
-            .refuse(
-                Door::Http,
-                tenant,
-                publisher,
-                PATH,
-                bytes,
-                original_bytes,
-                refusal,
-            )
+        let intake = &self.door.intake;
+        intake
+            .refuse(Door::Http, &self.sender, PATH, bytes, original_bytes, refusal)
             .await
     }
 }

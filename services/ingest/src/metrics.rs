@@ -255,7 +255,7 @@ impl Declared {
         for outcome in ["stored", "apart"] {
             self.batches.with_label_values(&[outcome]);
         }
-        for reason in ["unavailable", "rate", "not_listed"] {
+        for reason in ["unavailable", "rate", "not_listed", "unsure"] {
             self.queue_pauses.with_label_values(&[reason]);
         }
     }
@@ -313,7 +313,7 @@ impl IngestMetrics {
             over_quota: metrics.counter_vec(
                 "roomcast_ingest_over_quota_total",
                 "Requests refused because a publisher or tenant had its share, by whose (publisher, tenant) and what (rate: events a \
-                 second, requests: under way at the same time).",
+                 second, requests: under way at the same time, letters: bytes of dead letters).",
                 &["whose", "what"],
             )?,
             store_seconds: metrics.histogram(
@@ -371,7 +371,8 @@ impl IngestMetrics {
             queue_pauses: metrics.counter_vec(
                 "roomcast_ingest_queue_pauses_total",
                 "Times a queue was left for a moment with messages in it, by reason: unavailable (a stream takes or answers nothing), rate (its \
-                 publisher or tenant has its share), not_listed (its publisher is not in the policy).",
+                 publisher or tenant has its share), not_listed (its publisher is not in the policy), unsure (nobody says whether rights \
+                 have changed).",
                 &["reason"],
             )?,
             tenants: Tenants {

@@ -16,6 +16,12 @@ use crate::accept::{May, Sender};
 use crate::error::RETRY_AFTER_MS;
 use crate::metrics::IngestMetrics;
 
+/// Bytes of dead letters of one tenant at this instance. At once a sixteenth of what the stream keeps, then the whole of it in a quarter
+/// of an hour: nobody's refused events push out everybody else's before an operator has seen it.
+const LETTERS_RATE: Rate = Rate {
+    per_second: 256 << 10,
+    burst: 16 << 20,
+};
 /// Publishers and tenants counted at the same time. Those that rest are forgotten; where all are busy, newcomers wait.
 const COUNTED_MAX: usize = 20_000;
 
@@ -82,6 +88,8 @@ impl Limits {
 #[derive(Debug, Default)]
 struct Account {
     events: Bucket,
+    /// Bytes of what was refused and kept; of tenants only.
+    letters: Bucket,
     requests: usize,
 }
 
@@ -116,6 +124,7 @@ impl Quotas {
             metrics.over_quota.with_label_values(&[what, "rate"]);
             metrics.over_quota.with_label_values(&[what, "requests"]);
         }
+        metrics.over_quota.with_label_values(&["tenant", "letters"]);
         Self {
             limits,
             book: Arc::default(),
@@ -165,26 +174,39 @@ impl Quotas {
         }))
     }
 
-    /// Counts events that are about to be stored. What is more than may be at once costs as much as may be at once.
+    /// Counts events that are about to be stored or refused, and the bytes of the letters that are about to be kept. What is more than
+    /// may be at once costs as much as may be at once.
     ///
     /// # Errors
     /// `rate`, with the publisher or tenant that sends too fast; nothing was counted.
-    pub fn take(&self, sender: &Sender, events: usize) -> Result<(), Refusal> {
+    pub fn take(&self, sender: &Sender, events: usize, letter_bytes: usize) -> Result<(), Refusal> {
         if !is_counted(sender) {
             return Ok(());
         }
         let now_millis = self.now_millis();
         let mut book = self.book();
+        let cost = |of: usize, rate: Rate| u64::try_from(of).unwrap_or(u64::MAX).min(rate.burst);
         let mut taken = Whose::ALL.map(|whose| (whose.holder(sender), Bucket::default()));
         for (whose, (holder, bucket)) in Whose::ALL.into_iter().zip(&mut taken) {
             let rate = self.limits.rate(whose);
             *bucket = book.get(holder).map(|account| account.events).unwrap_or_default();
-            let cost = u64::try_from(events).unwrap_or(u64::MAX).min(rate.burst);
+            let cost = cost(events, rate);
             if !bucket.take(now_millis, cost, rate) {
                 let wait_millis = bucket.wait_millis_for(now_millis, cost, rate);
                 drop(book);
                 return Err(self.too_fast(sender, whose, wait_millis));
             }
+        }
+        let tenant = Whose::Tenant.holder(sender);
+        let mut letters = book
+            .get(&tenant)
+            .map(|account| account.letters)
+            .unwrap_or_default();
+        let cost = cost(letter_bytes, LETTERS_RATE);
+        if !letters.take(now_millis, cost, LETTERS_RATE) {
+            let wait_millis = letters.wait_millis_for(now_millis, cost, LETTERS_RATE);
+            drop(book);
+            return Err(self.too_much_refused(sender, wait_millis));
         }
         for (holder, bucket) in taken {
             // Whoever has a share is listed; without one (a broadcast) there is nothing to keep.
@@ -192,7 +214,23 @@ impl Quotas {
                 account.events = bucket;
             }
         }
+        if let Some(account) = book.get_mut(&tenant) {
+            account.letters = letters;
+        }
         Ok(())
+    }
+
+    fn too_much_refused(&self, sender: &Sender, wait_millis: u64) -> Refusal {
+        self.metrics
+            .over_quota
+            .with_label_values(&["tenant", "letters"])
+            .inc();
+        let Rate { per_second, burst } = LETTERS_RATE;
+        let detail = format!(
+            "of the tenant {} more is refused than is kept: {per_second} bytes a second, {burst} at once",
+            sender.tenant
+        );
+        Refusal::new(Code::Rate, detail).retry_after_ms(wait_millis.max(1))
     }
 
     fn too_fast(&self, sender: &Sender, whose: Whose, wait_millis: u64) -> Refusal {
@@ -235,7 +273,7 @@ impl Quotas {
 /// The system's own notifications and what administrators say are not held up by what others send.
 fn is_counted(sender: &Sender) -> bool {
     match sender.may {
-        May::Service(_) | May::User(_) => true,
+        May::Service(_) | May::User(_) | May::Nothing => true,
         May::Aggregator | May::Administrator | May::Capture => false,
     }
 }
@@ -250,7 +288,9 @@ fn make_room(book: &mut Book, holders: &[Holder; 2], now_millis: u64) -> bool {
         book.len() + new <= COUNTED_MAX
     };
     if !fits(book) {
-        book.retain(|_, account| account.requests > 0 || !account.events.is_full(now_millis));
+        let rests =
+            |account: &Account| account.events.is_full(now_millis) && account.letters.is_full(now_millis);
+        book.retain(|_, account| account.requests > 0 || !rests(account));
     }
     fits(book)
 }
@@ -316,8 +356,8 @@ mod tests {
         let _held: Vec<_> = [&one, &two, &other]
             .map(|sender| quotas.enter(sender).unwrap())
             .into();
-        quotas.take(&one, 1_000).unwrap();
-        let refusal = quotas.take(&one, 500).unwrap_err();
+        quotas.take(&one, 1_000, 0).unwrap();
+        let refusal = quotas.take(&one, 500, 0).unwrap_err();
         assert_eq!(refusal.code, Code::Rate);
         assert!(
             refusal
@@ -327,19 +367,57 @@ mod tests {
             refusal.detail
         );
         assert!((400_000..=500_000).contains(&refusal.retry_after_ms.unwrap()));
-        quotas.take(&two, 500).unwrap();
-        let refusal = quotas.take(&two, 400).unwrap_err();
+        quotas.take(&two, 500, 0).unwrap();
+        let refusal = quotas.take(&two, 400, 0).unwrap_err();
         assert!(
             refusal.detail.starts_with("the tenant main sends"),
             "{}",
             refusal.detail
         );
         // More than may be at once costs all of it, once.
-        quotas.take(&other, 1_000_000).unwrap();
-        assert_eq!(quotas.take(&other, 500).unwrap_err().code, Code::Rate);
+        quotas.take(&other, 1_000_000, 0).unwrap();
+        assert_eq!(quotas.take(&other, 500, 0).unwrap_err().code, Code::Rate);
         let aggregator = Sender::aggregator(&one.tenant);
         assert!(quotas.enter(&aggregator).unwrap().is_none());
-        quotas.take(&aggregator, 1_000).unwrap();
+        quotas.take(&aggregator, 1_000, 0).unwrap();
+    }
+
+    #[test]
+    fn a_tenants_letters_have_their_share_and_good_events_do_not_notice() {
+        let quotas = Quotas::new(LIMITS, IngestMetrics::for_tests());
+        let stranger = Sender::stranger(Tenant::parse("acme").unwrap(), "nats/nobody");
+        let (one, two) = (sender("main", "one"), sender("main", "two"));
+        let _held: Vec<_> = [&one, &two, &stranger]
+            .map(|sender| quotas.enter(sender).unwrap())
+            .into();
+        let half = 8 << 20;
+        for (sender, letter_bytes, taken) in [
+            (&one, half, true),
+            // Whoever of the tenant sent them.
+            (&two, half, true),
+            (&one, half, false),
+            (&two, 1 << 20, false),
+            (&two, 0, true),
+            (&stranger, half, true),
+            // More than may be at once costs all of it, once.
+            (&stranger, usize::MAX, false),
+        ] {
+            let told = quotas.take(sender, 1, letter_bytes);
+            assert_eq!(
+                told.is_ok(),
+                taken,
+                "{} {letter_bytes}: {told:?}",
+                sender.publisher
+            );
+            if let Err(refusal) = told {
+                assert_eq!(refusal.code, Code::Rate);
+                assert!(
+                    refusal.detail.contains("more is refused than is kept"),
+                    "{}",
+                    refusal.detail
+                );
+            }
+        }
     }
 
     #[test]

@@ -150,7 +150,12 @@ pub async fn serve_on(listener: TcpListener, settings: Settings, context: Contex
         running: Running::new(&context),
     };
     let letters = Letters::new(jetstream.clone(), intake.clone());
-    let rights_desk = RightsDesk::new(jetstream.clone(), rights.clone(), &context.metrics)?;
+    let rights_desk = RightsDesk::new(
+        jetstream.clone(),
+        rights.clone(),
+        metrics.clone(),
+        &context.metrics,
+    )?;
     let routes = admin::routes(desk)
         .merge(admin::rights::routes(rights_desk))
         .merge(admin::letters::routes(letters));

@@ -38,6 +38,8 @@ const BATCHES_MAX: usize = 12;
 const ATTEMPTS: u32 = 4;
 /// Pause before the second attempt when the server refused at once; doubled for each further one.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The same where nobody was there to take it: three of them, 1.75 s, outlast a new connection, and most elections of a leader.
+const AWAY_PAUSE: Duration = Duration::from_millis(250);
 /// A batch's time-out is five of these (see the chassis): 2 s, then its events go one by one.
 const BATCH_CALL: Duration = Duration::from_millis(400);
 /// Time after which a request's events that were not begun with are refused: the publisher asks again, and what is stored is found.
@@ -273,9 +275,12 @@ impl Inner {
                 return Err(not_stored(&error, perhaps_stored, &placement.msg_id));
             }
             self.metrics.retries.inc();
-            if error != PublishError::Timeout {
-                tokio::time::sleep(PAUSE * 2_u32.pow(attempt - 1)).await;
-            }
+            let pause = match error {
+                PublishError::Timeout => Duration::ZERO,
+                PublishError::NoResponders => AWAY_PAUSE,
+                _ => PAUSE,
+            };
+            tokio::time::sleep(pause * 2_u32.pow(attempt - 1)).await;
             attempt += 1;
         }
     }

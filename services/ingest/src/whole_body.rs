@@ -79,11 +79,10 @@ impl WholeBody {
     }
 
     async fn refuse(&self, refusal: Refusal, bytes: Bytes) -> Answer {
-        let (tenant, publisher) = (&self.sender.tenant, &self.sender.publisher);
         let (origin, original) = (self.posted.path(), self.read.original_bytes);
         let intake = &self.door.intake;
         intake
-            .refuse(Door::Http, tenant, publisher, origin, bytes, original, refusal)
+            .refuse(Door::Http, &self.sender, origin, bytes, original, refusal)
             .await
     }
 }

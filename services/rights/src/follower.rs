@@ -265,9 +265,13 @@ impl Follower {
             Err(error) => tracing::debug!(%error, "the acl and cfg buckets did not answer: {error}"),
         }
         // Entries end by themselves also while nobody answers.
-        self.sources.pass(now());
+        let has_gone_back = self.sources.pass(now());
         self.publish();
         let unsure = self.current.unsure_for();
+        if has_gone_back {
+            tracing::warn!("the clock has gone back: grants and revocations are read anew");
+            self.acl = Place::default();
+        }
         if unsure > READ_ANEW_AFTER {
             self.acl = Place::default();
             self.cfg = Place::default();

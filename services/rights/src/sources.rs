@@ -34,6 +34,8 @@ pub(crate) struct Sources {
     acl: Arc<Acl>,
     /// When the first of them ends.
     next_end: Option<i64>,
+    /// When the last of them went by itself, by the clock of then.
+    swept_at: Option<i64>,
     generation: u64,
 }
 
@@ -50,6 +52,7 @@ impl Sources {
             entries: Acl::default(),
             acl: Arc::default(),
             next_end: None,
+            swept_at: None,
             generation: 1,
         }
     }
@@ -117,8 +120,9 @@ impl Sources {
         self.generation += 1;
     }
 
-    /// Time went by: entries that have ended go.
-    pub(crate) fn pass(&mut self, now: i64) {
+    /// Time went by: entries that have ended go. Whether the clock has gone back to before some went: they may hold again, and the
+    /// bucket is to be read anew.
+    pub(crate) fn pass(&mut self, now: i64) -> bool {
         if self.next_end.is_some_and(|end| end <= now) {
             self.entries.sweep(now);
             let mut acl = (*self.acl).clone();
@@ -126,7 +130,9 @@ impl Sources {
             self.next_end = acl.next_end();
             self.acl = Arc::new(acl);
             self.generation += 1;
+            self.swept_at = Some(now);
         }
+        self.swept_at.take_if(|swept_at| now < *swept_at).is_some()
     }
 
     /// Grows with every change.
@@ -211,15 +217,55 @@ mod tests {
         assert_eq!(state(&sources), (1, 0));
         sources.entries_read();
         assert_eq!(state(&sources), (2, 1));
-        sources.pass(9);
+        assert!(!sources.pass(9));
         // Another bucket: what was revoked stays revoked until it is read.
         sources.forget_entries();
         sources.entry("user.main.u2", Some(b"{}")).unwrap();
         assert_eq!(state(&sources), (2, 1));
-        sources.pass(10);
+        assert!(!sources.pass(10));
         assert_eq!(state(&sources), (3, 0));
         sources.entries_read();
         assert_eq!(state(&sources), (4, 1));
         assert!(sources.entry("nonsense", Some(b"{}")).is_err());
+    }
+
+    /// A clock that was wrong for a while: what it made end holds again when the bucket was read anew, and only then is it asked for.
+    #[test]
+    fn a_clock_that_goes_back_asks_for_what_went() {
+        let bucket = [
+            ("user.main.u1", r#"{"until":100}"#),
+            ("user.main.u2", r#"{"until":200}"#),
+            ("user.main.u3", "{}"),
+        ];
+        let mut sources = sources();
+        let read = |sources: &mut Sources| {
+            sources.forget_entries();
+            for (key, value) in bucket {
+                sources.entry(key, Some(value.as_bytes())).unwrap();
+            }
+            sources.entries_read();
+        };
+        read(&mut sources);
+        for (now, anew, in_force) in [
+            (50, false, 3),
+            // Back without anything having ended.
+            (40, false, 3),
+            (1_000, false, 1),
+            (1_001, false, 1),
+            (999, true, 1),
+            (999, false, 1),
+            (150, true, 2),
+            // On again, as clocks do.
+            (160, false, 2),
+            (200, false, 1),
+            (199, true, 2),
+        ] {
+            assert_eq!(sources.pass(now), anew, "{now}");
+            if anew {
+                read(&mut sources);
+                assert!(!sources.pass(now), "asked for once: {now}");
+            }
+            assert_eq!(sources.in_force().acl.len(), in_force, "{now}");
+        }
     }
 }

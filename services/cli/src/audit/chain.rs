@@ -33,10 +33,12 @@ pub(crate) struct Head {
     life: String,
     number: u64,
     digest: String,
+    /// Where it was stored; `None`: it was recorded, and nobody knows of a place.
+    position: Option<u64>,
 }
 
 impl Head {
-    /// All heads in a text, e.g. a log: words of the form `<life>.<number>.<digest>`.
+    /// All heads in a text, e.g. a log: words of the form `<life>.<number>.<digest>` or `<life>.<number>.<digest>.<position>`.
     pub(crate) fn all_in(text: &str) -> Vec<Self> {
         let hex = |text: &str, length: usize| {
             text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -44,12 +46,14 @@ impl Head {
         let word = |word: &str| {
             let mut parts = word.split('.');
             let (life, number, digest) = (parts.next()?, parts.next()?, parts.next()?);
+            let position = parts.next().map(str::parse).transpose().ok()?;
             let fits = hex(life, 32) && hex(digest, 64) && parts.next().is_none();
             let number = number.parse().ok().filter(|_| fits)?;
             Some(Self {
                 life: life.to_owned(),
                 number,
                 digest: digest.to_owned(),
+                position,
             })
         };
         text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.')
@@ -65,8 +69,8 @@ pub(crate) struct Chains {
     heads: Vec<Head>,
     /// Position of the newest message.
     position: Option<u64>,
-    /// The stream begins later than at its first position: beginnings of lives may be gone by age.
-    aged: bool,
+    /// The oldest position that the stream still has: what stood before it is gone by age.
+    first: u64,
     entries: u64,
     findings: Vec<String>,
     more: u64,
@@ -97,7 +101,7 @@ impl Chains {
         Self {
             heads,
             position: first.checked_sub(1),
-            aged: first > 1,
+            first,
             ..Self::default()
         }
     }
@@ -146,7 +150,7 @@ impl Chains {
                 ));
             }
             // What aged out took its beginnings along: of lives that began before the first entry that is left, nobody knows.
-            None if number > 1 && !self.aged => {
+            None if number > 1 && !self.is_aged() => {
                 self.find(format!("{at}: {} missing", range(1, number - 1)));
             }
             Some(_) | None => {}
@@ -165,6 +169,11 @@ impl Chains {
                 digest,
             },
         );
+    }
+
+    /// Whether beginnings of lives may be gone.
+    fn is_aged(&self) -> bool {
+        self.first > 1
     }
 
     fn miss(&mut self, from: u64, to: u64) {
@@ -186,8 +195,16 @@ impl Chains {
             self.miss(read + 1, last);
         }
         let heads = std::mem::take(&mut self.heads);
-        let aged = self.aged;
-        for Head { life, number, .. } in heads {
+        let first = self.first;
+        for Head {
+            life,
+            number,
+            position,
+            ..
+        } in heads
+        {
+            // Where it stood is known; else it may have aged out with all of its life, where anything has.
+            let must_be_there = position.map_or(!self.is_aged(), |position| position >= first);
             match self.lives.get(&life).map(|last| last.number) {
                 Some(last) if last < number => {
                     self.find(format!(
@@ -195,7 +212,7 @@ impl Chains {
                         range(last + 1, number)
                     ));
                 }
-                None if !aged => self.find(format!(
+                None if must_be_there => self.find(format!(
                     "life {life}: all of it is missing, entries to {number} were logged"
                 )),
                 Some(_) | None => {}
@@ -374,6 +391,13 @@ mod tests {
             &verify(1, &placed(1, &life(OTHER, 2)), &true_head),
             &["all of it is missing"],
         );
+        // Where the beginning of the stream has aged out, a life that is not there at all is missed by where it stood.
+        let rest = placed(7, &life(OTHER, 2));
+        for (position, missing) in [("", false), (".6", false), (".7", true), (".9", true)] {
+            let logged = head(LIFE, 5, &format!("{}{position}", hex_digest(&whole[4])));
+            let expected: &[&str] = if missing { &["all of it is missing"] } else { &[] };
+            check(&verify(7, &rest, &logged), expected);
+        }
         // A whole life, written anew with other words and good digests.
         let mut previous = String::new();
         let anew: Vec<Vec<u8>> = (1..=6)
@@ -395,10 +419,15 @@ mod tests {
     fn heads_are_found_among_other_words() {
         let digest = "ab".repeat(32);
         let text = format!(
-            "{{\"message\":\"audit record stands at {LIFE}.12.{digest}\"}} 1.2.3 {LIFE}.x.{digest} {LIFE}.3.{digest}.4"
+            "{{\"message\":\"audit record stands at {LIFE}.12.{digest}\"}} 1.2.3 {LIFE}.x.{digest} {LIFE}.3.{digest}.4 \
+             {LIFE}.3.{digest}.x {LIFE}.3.{digest}.4.5"
         );
         let found = Head::all_in(&text);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!((found[0].number, found[0].digest.as_str()), (12, digest.as_str()));
+        let read = |head: &Head| (head.number, head.position);
+        assert_eq!(
+            found.iter().map(read).collect::<Vec<_>>(),
+            [(12, None), (3, Some(4))]
+        );
+        assert!(found.iter().all(|head| head.digest == digest));
     }
 }

@@ -1,5 +1,7 @@
 //! Dead letters over the admin port: listed, shown, and taken again, one or many.
 
+use std::time::{Duration, Instant};
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -21,6 +23,8 @@ use crate::letters::{Letter, Letters, Wanted};
 /// Letters of a page unless asked for otherwise, and at most.
 const PAGE_DEFAULT: usize = 50;
 const PAGE_MAX: usize = 200;
+/// So long letters of one page are taken again, then the page ends: the rest of the time that the admin port has is for the last of them.
+const REPLAYED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which letters are meant.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -187,8 +191,9 @@ pub(super) fn described() -> Routes<Letters> {
         "Takes many letters again, as they were sent.",
     ))
     .about(
-        "As many as `limit` says; go on with `after: next`. What is refused stays, and says why; of a batch that is taken, what is refused \
-         becomes letters of its own. What is `unknown` may be stored already: it is taken only where `reason` says so.",
+        "As many as `limit` says, or as 10 s are enough for; go on with `after: next`. What is refused stays, and says why; of a batch \
+         that is taken, what is refused becomes letters of its own. What is `unknown` may be stored already: \
+         it is taken only where `reason` says so.",
     )
     .takes_json::<Selection>()
     .answers_json::<ReplayedAll>(200, "What became of each.")
@@ -285,10 +290,18 @@ async fn replay_many(
     Body(selection): Body<Selection>,
 ) -> Result<Response, Problem> {
     let (wanted, after, limit) = selection.read()?;
-    let (found, next) = letters.page(&wanted, after, limit).await?;
+    let began = Instant::now();
+    let (found, mut next) = letters.page(&wanted, after, limit).await?;
     let mut done = Vec::with_capacity(found.len());
+    let mut last = after;
     for letter in found {
+        // One at least, or asking again would get nowhere.
+        if !done.is_empty() && began.elapsed() > REPLAYED_WITHIN {
+            next = Some(last);
+            break;
+        }
         let position = letter.position;
+        last = position;
         let perhaps_stored = letter.reason == Code::Unknown.as_str() && wanted.reason.is_none();
         if perhaps_stored {
             done.push(left(position, &look_first()));

@@ -1,11 +1,13 @@
 //! Grants, revocations and kicks: the one place that writes the `acl` bucket, and the one that speaks on `ctl.>`.
 //!
-//! Each entry says one thing under one key, so writing twice is writing once, and an answer that is lost is asked for again. What is
-//! acknowledged here is in force on every gateway and ingest within two seconds.
+//! Each entry says one thing under one key, so writing twice is writing once, and an answer that is lost is asked for again. Every write
+//! names what it was decided on ([`KeyValue`]): one that was held up on its way is refused by the server once anybody has written since.
+//! A revocation only ever takes more; what it took is given back by `DELETE` alone. What is acknowledged here is in force on every
+//! gateway and ingest within two seconds.
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
+use async_nats::connection::State as Connection;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -22,21 +24,28 @@ use roomcast_chassis::metrics::Metrics;
 use roomcast_proto::acl::{Entry, Key, Kick};
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
-use roomcast_proto::subject::{self, header};
+use roomcast_proto::subject::{self, stream};
 use roomcast_rights::Current;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::accept::TTL_SECS_MAX;
+use crate::error::unavailable;
+use crate::key_value::{Decision, KeyValue, KeyValueError};
+use crate::metrics::IngestMetrics;
 use crate::now_micros;
 
 /// Entries of a page unless asked for otherwise, and at most.
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
-/// How often a write is tried, and how long one try may take.
-const TRIES: u32 = 3;
-const WITHIN: Duration = Duration::from_secs(1);
+/// Time for a write with all its attempts: half of what the admin port waits for an answer.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+/// Time for a kick to be with the server.
+const KICKED_WITHIN: Duration = Duration::from_secs(1);
+/// How long the mark is kept that an entry is gone: longer than anybody who reads the bucket may be away without reading it anew, and
+/// than a write could be held up that was decided before.
+const MARKED_FOR: Duration = Duration::from_secs(REVOCATION_SECS.unsigned_abs());
 /// How much longer the server keeps an entry than it holds.
 const GRACE_SECS: i64 = 60;
 
@@ -44,6 +53,7 @@ const GRACE_SECS: i64 = 60;
 #[derive(Clone, Debug)]
 pub struct RightsDesk {
     jetstream: JetStream,
+    acl: KeyValue,
     rights: Current,
     changes: IntCounterVec,
 }
@@ -129,7 +139,12 @@ impl RightsDesk {
     ///
     /// # Errors
     /// Its metric is declared already: a mistake in the code.
-    pub fn new(jetstream: JetStream, rights: Current, metrics: &Metrics) -> Result<Self, prometheus::Error> {
+    pub fn new(
+        jetstream: JetStream,
+        rights: Current,
+        ingest: IngestMetrics,
+        metrics: &Metrics,
+    ) -> Result<Self, prometheus::Error> {
         let changes = metrics.counter_vec(
             "roomcast_ingest_acl_changes_total",
             "What administrators changed about rights: grant, revoke, delete, kick; by outcome: done, failed.",
@@ -141,57 +156,38 @@ impl RightsDesk {
             }
         }
         Ok(Self {
+            acl: KeyValue::new(jetstream.clone(), stream::ACL, ingest).marking_for(MARKED_FOR),
             jetstream,
             rights,
             changes,
         })
     }
 
-    /// Stores what stands under a key, or that it is gone. `secs`: how long the server keeps it.
-    async fn write(
+    /// Changes what stands under a key by a decision on what does; it is the outcome once it is stored.
+    ///
+    /// Every change is written, also one that changes nothing: what somebody else asked for before, and is held up on its way, finds
+    /// that the key has moved on.
+    async fn write<T>(
         &self,
         what: &str,
         key: &Key,
-        value: Option<&Entry>,
-        secs: Option<i64>,
-    ) -> Result<(), Problem> {
-        let mut headers = HeaderMap::new();
-        if let Some(secs) = secs {
-            headers.insert(header::TTL, format!("{}s", secs.max(1)));
-        }
-        let body = match value {
-            Some(entry) => serde_json::to_vec(entry).unwrap_or_default(),
-            None => {
-                headers.insert(header::KV_OPERATION, "DEL");
-                Vec::new()
+        decide: impl Fn(Option<Entry>) -> Decision<T>,
+    ) -> Result<T, Problem> {
+        let subject = subject::acl_entry(&key.to_string());
+        // What cannot be read is not in force either.
+        let entry = |bytes: &Bytes| serde_json::from_slice(bytes).ok();
+        let write = self.acl.update(&subject, |held| decide(held.and_then(entry)));
+        let (outcome, reason) = match tokio::time::timeout(WRITTEN_WITHIN, write).await {
+            Ok(Ok(outcome)) => {
+                self.changes.with_label_values(&[what, "done"]).inc();
+                return Ok(outcome);
             }
+            Ok(Err(error)) => (error.refusal(), error.to_string()),
+            Err(_) => (KeyValueError::Unknown.refusal(), "no answer in time".to_owned()),
         };
-        let (subject, body) = (subject::acl_entry(&key.to_string()), Bytes::from(body));
-        let mut failed = None;
-        for _ in 0..TRIES {
-            let stored = self
-                .jetstream
-                .publish(subject.clone(), headers.clone(), body.clone(), WITHIN);
-            match stored.await {
-                Ok(_) => {
-                    self.changes.with_label_values(&[what, "done"]).inc();
-                    return Ok(());
-                }
-                Err(error) if error.retryable() => failed = Some(error),
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
-        }
         self.changes.with_label_values(&[what, "failed"]).inc();
-        let reason = failed.map(|error| error.to_string()).unwrap_or_default();
         tracing::warn!(%key, "an entry of the acl bucket could not be stored: {reason}");
-        // It may be stored all the same; said again, it is stored once.
-        Err(Problem::new(
-            Code::Unknown,
-            "it is not known whether it was stored; ask again",
-        ))
+        Err(Problem(outcome))
     }
 
     fn has_room_for(&self, key: &Key) -> Result<(), Problem> {
@@ -245,10 +241,11 @@ pub(super) fn described() -> Routes<RightsDesk> {
     let revoke = guarded(Operation::new("rights", "revoke", "Takes all rights from a user or a token."))
         .about(
             "Say `user`, or `token`, or `issuedBefore` with or without `user`. Open connections end with 4501 within two seconds on every \
-             gateway, and no door opens for the token. Forgotten by itself when no token lives any more that it could mean.",
+             gateway, and no door opens for the token. Of two `issuedBefore` the later one counts, whichever is said last: only `DELETE` \
+             gives rights back. Forgotten by itself when no token lives any more that it could mean.",
         )
         .takes_json::<Revocation>()
-        .answers_json::<Shown>(200, "It is stored.");
+        .answers_json::<Shown>(200, "It is stored; this is in force now.");
     let grant = guarded(Operation::new("rights", "grant", "Gives a user a role more."))
         .about("In force within two seconds, also on open connections.")
         .takes_json::<Grant>()
@@ -302,13 +299,13 @@ async fn revoke_one(
     let now = now_secs();
     let (key, name, before) = revocation(&asked)?;
     desk.has_room_for(&key)?;
-    let entry = Entry {
+    let asked = Entry {
         name,
         until: Some(now + REVOCATION_SECS),
         before,
     };
-    desk.write("revoke", &key, Some(&entry), Some(REVOCATION_SECS + GRACE_SECS))
-        .await?;
+    let set = |held: Option<Entry>| set(tightened(held, asked.clone()), now);
+    let entry = desk.write("revoke", &key, set).await?;
     Ok(stored(&key, &entry))
 }
 
@@ -332,15 +329,14 @@ async fn grant_one(State(desk): State<RightsDesk>, Body(asked): Body<Grant>) -> 
         until: asked.until,
         before: None,
     };
-    let secs = asked.until.and_then(|until| kept_secs(until, now));
-    desk.write("grant", &key, Some(&entry), secs).await?;
+    // What was granted before is replaced, also by less: nobody else's word stands behind it.
+    let entry = desk.write("grant", &key, |_| set(entry.clone(), now)).await?;
     Ok(stored(&key, &entry))
 }
 
 async fn take_back(State(desk): State<RightsDesk>, Path(key): Path<String>) -> Result<Response, Problem> {
     let key = Key::parse(&key).ok_or_else(|| bad("this is no key of a grant or a revocation"))?;
-    // The mark that it is gone is kept longer than anybody who reads the bucket may be away without reading it anew.
-    desk.write("delete", &key, None, Some(REVOCATION_SECS)).await?;
+    desk.write("delete", &key, |_| Decision::Delete(())).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     response
         .extensions_mut()
@@ -360,21 +356,54 @@ async fn kick_some(State(desk): State<RightsDesk>, Body(asked): Body<Ended>) -> 
     }
     let body = serde_json::to_vec(&kick).unwrap_or_default();
     let client = desk.jetstream.client();
-    let sent = async {
-        client.publish(subject::KICK, body.into()).await.ok()?;
-        client.flush().await.ok()
+    // Held up until there is a connection again, it would end those who came back meanwhile.
+    let refusal = if client.connection_state() != Connection::Connected {
+        Some(unavailable("NATS cannot be reached"))
+    } else {
+        let told = async {
+            client.publish(subject::KICK, body.into()).await.ok()?;
+            client.flush().await.ok()
+        };
+        let told = tokio::time::timeout(KICKED_WITHIN, told).await;
+        let unknown = || {
+            Refusal::new(
+                Code::Unknown,
+                "it is not known whether the gateways were told; ask again",
+            )
+        };
+        (!matches!(told, Ok(Some(())))).then(unknown)
     };
-    let outcome = if sent.await.is_some() { "done" } else { "failed" };
+    let outcome = if refusal.is_none() { "done" } else { "failed" };
     desk.changes.with_label_values(&["kick", outcome]).inc();
-    if outcome == "failed" {
-        return Err(Problem::new(
-            Code::Unavailable,
-            "NATS does not take it; ask again",
-        ));
+    if let Some(refusal) = refusal {
+        return Err(Problem(refusal));
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.extensions_mut().insert(Note(json!(kick)));
     Ok(response)
+}
+
+/// What is in force once a revocation is: what was revoked before stays revoked, for as long as it was.
+fn tightened(held: Option<Entry>, asked: Entry) -> Entry {
+    let Some(held) = held else { return asked };
+    Entry {
+        name: asked.name,
+        // Without an end it holds until it is taken back.
+        until: held
+            .until
+            .and_then(|held| asked.until.map(|asked| asked.max(held))),
+        before: held.before.max(asked.before),
+    }
+}
+
+/// Stores an entry, for as long as it holds.
+fn set(entry: Entry, now: i64) -> Decision<Entry> {
+    let secs = entry.until.and_then(|until| kept_secs(until, now));
+    Decision::Set {
+        value: serde_json::to_vec(&entry).unwrap_or_default().into(),
+        ttl: secs.map(|secs| Duration::from_secs(secs.unsigned_abs())),
+        outcome: entry,
+    }
 }
 
 /// How long the server keeps an entry that holds until then. `None`: until it is taken back, because it ends later than the server can
@@ -476,6 +505,27 @@ mod tests {
             (i64::MAX, None),
         ] {
             assert_eq!(kept_secs(until, 1_000), expected, "{until}");
+        }
+    }
+
+    #[test]
+    fn a_revocation_takes_more_and_never_less() {
+        let entry = |until: Option<i64>, before: Option<i64>| Entry {
+            name: "u".to_owned(),
+            until,
+            before,
+        };
+        for (held, asked, expected) in [
+            (None, (Some(9), Some(5)), (Some(9), Some(5))),
+            (Some((Some(8), Some(7))), (Some(9), Some(5)), (Some(9), Some(7))),
+            (Some((Some(8), Some(5))), (Some(9), Some(7)), (Some(9), Some(7))),
+            (Some((Some(9), Some(7))), (Some(8), Some(5)), (Some(9), Some(7))),
+            (Some((Some(8), None)), (Some(9), None), (Some(9), None)),
+            (Some((None, None)), (Some(9), None), (None, None)),
+        ] {
+            let held = held.map(|(until, before)| entry(until, before));
+            let found = tightened(held.clone(), entry(asked.0, asked.1));
+            assert_eq!((found.until, found.before), expected, "{held:?} {asked:?}");
         }
     }
 

@@ -21,8 +21,8 @@ use super::known::Known;
 use super::look_back::{look_back, text};
 use super::place::{Place, life};
 use super::portion::{self, Element, Read};
-use crate::accept::Placement;
-use crate::dead_letter::DeadLetter;
+use crate::accept::{May, Placement};
+use crate::dead_letter::{DeadLetter, letter_bytes};
 use crate::error::RETRY_AFTER_MS;
 use crate::metrics::{Door, Outcome};
 use crate::now_micros;
@@ -155,6 +155,9 @@ impl Drain {
             Some(head) => head,
             None => return Ok(Turn::Empty),
         };
+        if self.shared.intake.sure().is_err() {
+            return Ok(Turn::Paused("unsure", Duration::from_millis(RETRY_AFTER_MS)));
+        }
         let messages = self.decide(messages)?;
         let Some(first) = messages.first() else {
             return Ok(Turn::Empty);
@@ -165,8 +168,8 @@ impl Drain {
             self.known = None;
         } else if waited >= FRESH && self.known.is_none() {
             // Of a message that is nobody's nothing is stored.
-            let sender = messages.iter().find(|message| message.read.sender.is_some());
-            let publisher = &sender.unwrap_or(first).read.publisher;
+            let is_listed = |message: &&Message| !matches!(message.read.sender.may, May::Nothing);
+            let publisher = &messages.iter().find(is_listed).unwrap_or(first).read.publisher;
             let known = look_back(&self.shared.jetstream, publisher, first.queued_micros).await?;
             self.known = Some(known);
             // That took a while; it is read again and not sent late.
@@ -260,15 +263,18 @@ impl Drain {
         Ok(messages)
     }
 
-    /// A queue is no way around a publisher's rate: it waits until its events may be taken.
+    /// A queue is no way around a publisher's rate: it waits until its events may be taken, and kept where they are refused.
     fn pay(&self, messages: &[Message]) -> Result<(), Turn> {
-        let Some(sender) = messages.iter().find_map(|message| message.read.sender.as_ref()) else {
+        // A queue has one publisher.
+        let Some(sender) = messages.first().map(|message| &message.read.sender) else {
             return Ok(());
         };
         let quotas = &self.shared.intake.quotas;
-        let events = messages.iter().map(|message| message.read.elements.len()).sum();
+        let elements = || messages.iter().flat_map(|message| &message.read.elements);
+        let refused = elements().filter(|element| element.decided.is_err());
+        let bytes = refused.map(|element| letter_bytes(element.bytes.len())).sum();
         let paid = quotas.enter(sender).and_then(|share| {
-            let paid = quotas.take(sender, events);
+            let paid = quotas.take(sender, elements().count(), bytes);
             drop(share);
             paid
         });

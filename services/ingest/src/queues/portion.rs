@@ -10,7 +10,7 @@ use roomcast_proto::subject::{self, BadInbound};
 
 use super::place::Place;
 use crate::accept::{Accepted, Arrival, Queued, Sender};
-use crate::claim::last;
+use crate::claim::{last, tenant_of};
 use crate::door_http::BACKFILL;
 use crate::intake::{Intake, Shape};
 
@@ -37,8 +37,8 @@ pub struct Read {
     pub publisher: String,
     /// Its subject.
     pub origin: String,
-    /// Whose share its events are counted against; `None`: nobody who may publish.
-    pub sender: Option<Sender>,
+    /// Whose share its events are counted against.
+    pub sender: Sender,
     /// Its events, or one that stands for the whole.
     pub elements: Vec<Element>,
 }
@@ -70,12 +70,11 @@ pub fn read(
         index,
         ..life.clone()
     };
-    let whole = |tenant: Option<Tenant>, user: &str, refusal| Read {
-        // Without a tenant there is nobody to keep it for; only a stream with strange subjects leads here.
-        tenant: tenant.unwrap_or_default(),
-        publisher: format!("nats/{user}"),
+    let whole = |sender: Sender, refusal| Read {
+        tenant: sender.tenant.clone(),
+        publisher: sender.publisher.to_string(),
         origin: message.subject.clone(),
-        sender: None,
+        sender,
         elements: vec![Element {
             place: place(0),
             bytes: message.payload.clone(),
@@ -89,12 +88,14 @@ pub fn read(
             let detail = bad.to_string();
             let user = message.subject.split('.').nth(2).unwrap_or("?");
             let (tenant, code) = match bad {
-                BadInbound::Shape => (None, Code::BadRequest),
+                BadInbound::Shape => (tenant_of(&message.subject), Code::BadRequest),
                 BadInbound::Tenant(_) => (None, Code::Forbidden),
                 BadInbound::Room(tenant, _) => (Some(tenant), Code::BadRoom),
                 BadInbound::Audience(tenant, _) => (Some(tenant), Code::UnknownAudience),
             };
-            return Ok(whole(tenant, user, Refusal::new(code, detail)));
+            // Without a tenant there is nobody to keep it for; only a stream with strange subjects leads here.
+            let sender = Sender::stranger(tenant.unwrap_or_default(), &format!("nats/{user}"));
+            return Ok(whole(sender, Refusal::new(code, detail)));
         }
     };
     let tenant = inbound.tenant.clone();
@@ -105,12 +106,12 @@ pub fn read(
     };
     let backfill = last(Some(&message.headers), BACKFILL) == Some("1");
     if backfill && !sender.may_backfill() {
-        return Ok(whole(Some(tenant), user, Refusal::forbidden()));
+        return Ok(whole(sender, Refusal::forbidden()));
     }
     let drafts = if Shape::OneOrBatch.is_batch(&message.payload) {
         match Draft::parse_batch(&message.payload) {
             Ok(drafts) => drafts,
-            Err(refusal) => return Ok(whole(Some(tenant), user, refusal)),
+            Err(refusal) => return Ok(whole(sender, refusal)),
         }
     } else {
         vec![(0..message.payload.len(), Draft::parse(&message.payload))]
@@ -147,7 +148,7 @@ pub fn read(
         tenant,
         publisher: sender.publisher.to_string(),
         origin: message.subject.clone(),
-        sender: Some(sender),
+        sender,
         elements,
     })
 }

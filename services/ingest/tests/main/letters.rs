@@ -2,12 +2,14 @@
 
 use roomcast_harness::eventually;
 use roomcast_harness::http::Answer;
-use roomcast_harness::nats::{Nats, change_stream};
+use roomcast_harness::nats::{Nats, PASSWORD, change_stream};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 use crate::admin_port::AdminPort;
 use crate::capture::{SOON, tickets_followed, until_stored};
-use crate::fixture::{BATCH, Ingest, JSON, aged_id, event};
+use crate::fixture::{BATCH, Ingest, JSON, POLICY, aged_id, event};
 use crate::relay::Relay;
 
 /// Posts as somebody who may publish to rooms and to users.
@@ -274,4 +276,105 @@ async fn a_change_that_is_refused_is_kept_though_the_letters_were_away() {
     .await;
     assert_eq!(ingest.stored("DLQ").await.len(), 1);
     assert_eq!(ingest.metric("roomcast_ingest_dead_letters_lost_total"), 0.0);
+}
+
+/// A replica that has nothing yet, in the place of those that answer reads of `DLQ`. A client library sends no status.
+async fn replica_without_letters(nats: &Nats) {
+    let admin = nats.connect("admin").await;
+    change_stream(&admin, "DLQ", "allow_direct", json!(false))
+        .await
+        .unwrap();
+    let socket = TcpStream::connect(nats.url().trim_start_matches("nats://"))
+        .await
+        .unwrap();
+    let (read, mut write) = socket.into_split();
+    let who = json!({ "user": "admin", "pass": PASSWORD, "headers": true, "verbose": false });
+    let begin = format!("CONNECT {who}\r\nSUB $JS.API.DIRECT.GET.DLQ 1\r\nPING\r\n");
+    write.write_all(begin.as_bytes()).await.unwrap();
+    let mut read = BufReader::new(read);
+    let (there, is_there) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut there = Some(there);
+        let mut line = String::new();
+        while read.read_line(&mut line).await.unwrap_or_default() > 0 {
+            match line.split_whitespace().collect::<Vec<_>>()[..] {
+                ["PING"] => write.write_all(b"PONG\r\n").await.unwrap(),
+                ["PONG"] => drop(there.take().map(|there| there.send(()))),
+                ["MSG", _, _, reply, bytes] => {
+                    let mut body = vec![0; bytes.parse::<usize>().unwrap() + 2];
+                    read.read_exact(&mut body).await.unwrap();
+                    let nothing = "NATS/1.0 404 Message Not Found\r\n\r\n";
+                    let bytes = nothing.len();
+                    let answer = format!("HPUB {reply} {bytes} {bytes}\r\n{nothing}\r\n");
+                    write.write_all(answer.as_bytes()).await.unwrap();
+                }
+                _ => {}
+            }
+            line.clear();
+        }
+    });
+    is_there.await.unwrap();
+}
+
+/// A replica that is behind says that there is nothing more; its leader has letters still.
+#[tokio::test]
+async fn a_replica_that_is_behind_ends_no_page() {
+    let Some(nats) = Nats::start().await else { return };
+    let (ingest, port) = AdminPort::on(nats, &[]).await;
+    for _ in 0..3 {
+        assert_eq!(ingest.post("desk", JSON, "{").await.status, 400);
+    }
+    replica_without_letters(&ingest.nats).await;
+    let all = [1, 2, 3].map(|position| (position, "bad_json".to_owned(), 0));
+    assert_eq!(replay_all(&ingest, &port, json!({})).await, all);
+    // A page at a time, to the end.
+    let (mut seen, mut after) = (0, 0);
+    loop {
+        let said = port
+            .post(&ingest, "replays", &json!({ "limit": 2, "after": after }))
+            .await
+            .json();
+        seen += said["letters"].as_array().unwrap().len();
+        match said["next"].as_u64() {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    assert_eq!(seen, 3);
+}
+
+/// Each letter takes its time, because nothing is stored at the moment. The page ends before the port would give up on it, and says
+/// where to go on.
+#[tokio::test]
+async fn a_page_of_slow_letters_ends_in_time() {
+    let Some(nats) = Nats::start().await else { return };
+    let (ingest, port) = AdminPort::on(nats, &[]).await;
+    for n in 0..100 {
+        let mut later = event(&format!("later-{n}"));
+        later["room"] = json!("later");
+        let refused = ingest.post("desk", JSON, later.to_string()).await;
+        assert_eq!(refused.status, 403, "{}", refused.json());
+    }
+    let policy = POLICY.replace(
+        "rooms:\n",
+        "rooms:\n  - { room: later, subscribe: news.view, publish: bookings.publish }\n",
+    );
+    ingest.write_policy(&policy);
+    let mut good = event("good");
+    good["room"] = json!("later");
+    eventually("the room is there", SOON, || async {
+        ingest.post("desk", JSON, good.to_string()).await.status == 200
+    })
+    .await;
+    let admin = ingest.nats.connect("admin").await;
+    change_stream(&admin, "EVENTS", "subjects", json!(["away.>"]))
+        .await
+        .unwrap();
+    let said = port
+        .post(&ingest, "replays", &json!({ "limit": 100 }))
+        .await
+        .json();
+    let letters = said["letters"].as_array().unwrap();
+    assert!(!letters.is_empty() && letters.len() < 100, "{said}");
+    assert_eq!(said["next"], letters.last().unwrap()["position"]);
 }

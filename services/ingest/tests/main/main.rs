@@ -30,6 +30,7 @@ mod queues;
 mod quotas;
 mod refusals;
 mod relay;
+mod rights;
 mod schemas;
 mod services;
 mod sinks;

@@ -419,3 +419,26 @@ async fn what_a_publisher_that_is_not_listed_has_queued_waits_for_it() {
     until_empty(&ingest.streams, "INQ_main_erp").await;
     assert_eq!(ids(&ingest.stored("EVENTS").await), ["e1"]);
 }
+
+/// What cannot be read at all is no way around the rate either: it waits like events, and costs the others none of their letters.
+#[tokio::test]
+async fn what_is_refused_as_a_whole_waits_for_its_share() {
+    let rates = [
+        ("ROOMCAST_PUBLISHER_EVENTS_RATE", "1"),
+        ("ROOMCAST_PUBLISHER_EVENTS_BURST", "1000"),
+    ];
+    let Some(ingest) = Ingest::start_with(POLICY, &rates).await else {
+        return;
+    };
+    let publisher = ingest.nats.connect("publisher").await;
+    open_queue(&ingest.streams, "publisher").await;
+    for _ in 0..1_500 {
+        publisher.publish(SUBJECT, "[".into()).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+    eventually("the queue waits", WITHIN, || async {
+        ingest.metric("roomcast_ingest_queue_pauses_total{reason=\"rate\"}") > 0.0
+    })
+    .await;
+    assert!(waiting(&ingest.streams, QUEUE).await > 0);
+}

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::fixture::{Ingest, JSON, event};
+use crate::fixture::{BATCH, Ingest, JSON, event};
 
 /// At once a batch, then one a second: nothing more within a test.
 const SLOW: [(&str, &str); 2] = [
@@ -151,4 +151,96 @@ async fn no_line_passes_one_that_was_refused_by_rate() {
     let stored = ingest.stored("EVENTS").await;
     let stored: Vec<Value> = stored.iter().map(|message| of(&message.payload)).collect();
     assert_eq!(stored, ids[..1_000]);
+}
+
+/// Somebody sends nothing but what cannot be read. Their letters do not push out everybody else's: what is more than their share is
+/// theirs to keep.
+#[tokio::test]
+async fn what_is_refused_as_a_whole_has_its_share_too() {
+    let Some(ingest) = Ingest::start_with(crate::fixture::POLICY, &SLOW).await else {
+        return;
+    };
+    let first = ingest.post("desk", JSON, batch("first", 990)).await.json();
+    assert_eq!(first["stored"], 990, "{first}");
+    let mut told = Vec::new();
+    // What is no array of events, and what is none of our types.
+    for n in 0..200 {
+        let (kind, body) = [(BATCH, "["), ("text/plain", "hello")][n % 2];
+        let answer = ingest.post("desk", kind, body).await;
+        told.push((answer.status, answer.json()["code"].clone()));
+    }
+    let kept = ingest.stored("DLQ").await.len();
+    let refused = told
+        .iter()
+        .filter(|(status, _)| [400, 415].contains(status))
+        .count();
+    assert!(kept == refused && (1..200).contains(&kept), "{kept} of {told:?}");
+    assert!(told.contains(&(429, "rate".into())), "{told:?}");
+}
+
+/// A NATS user whom the policy does not list may nothing, and that not without end.
+#[tokio::test]
+async fn a_stranger_has_a_share_too() {
+    let policy = crate::fixture::POLICY.replace("main/publisher", "main/another");
+    let Some(ingest) = Ingest::start_with(&policy, &SLOW).await else {
+        return;
+    };
+    let nats = ingest.nats.connect("publisher").await;
+    let mut told = std::collections::BTreeMap::new();
+    for n in 0..1_500 {
+        // Also where the subject cannot be read: too short.
+        let subject = ["in.bookings.staff", "in.bookings"][n % 2];
+        let answer = nats.request(subject, "{}".into()).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        *told
+            .entry(answer["code"].as_str().unwrap().to_owned())
+            .or_insert(0) += 1;
+    }
+    assert!(told["rate"] > 0, "{told:?}");
+    assert_eq!(
+        told["forbidden"] + told["bad_request"],
+        ingest.stored("DLQ").await.len()
+    );
+}
+
+/// The same where the rate of events is no bound: large ones, at both doors.
+#[tokio::test]
+async fn a_tenants_letters_are_bounded_in_bytes() {
+    let Some(ingest) = Ingest::start().await else {
+        return;
+    };
+    let nats = ingest.nats.connect("publisher").await;
+    let large = "x".repeat(60 << 10);
+    let mut sent = 0;
+    // 16 MiB at once are 268 of them; how many come on top depends on how fast they are sent.
+    loop {
+        sent += 1;
+        assert!(sent < 5_000, "nothing bounds them");
+        let answer = ingest.post("desk", JSON, large.clone()).await;
+        if answer.status == 429 {
+            let said = answer.json();
+            let detail = said["detail"].as_str().unwrap();
+            assert!(
+                detail.starts_with("of the tenant main more is refused than is kept"),
+                "{said}"
+            );
+            break;
+        }
+        assert_eq!(answer.status, 400, "{}", answer.json());
+    }
+    assert!(sent > 268, "{sent}");
+    let kept = ingest.stored("DLQ").await.len();
+    assert_eq!(kept, sent - 1);
+    // One by one they are refused as well, and by the other door; what is good is taken.
+    let bad = json!({ "type": "t", "room": "nowhere", "audience": "staff", "data": large });
+    let one = ingest.post("desk", JSON, bad.to_string()).await;
+    let other = nats
+        .request("in.nowhere.staff", bad.to_string().into())
+        .await
+        .unwrap();
+    let other: Value = serde_json::from_slice(&other.payload).unwrap();
+    // A letter's worth may have come back meanwhile.
+    let codes = [one.json()["code"].clone(), other["code"].clone()];
+    assert!(codes.contains(&json!("rate")), "{codes:?}");
+    assert_eq!(ingest.publish(&event("good")).await["status"], "stored");
 }
