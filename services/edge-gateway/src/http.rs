@@ -164,7 +164,11 @@ pub async fn answer(
     let route = Route::of(request.uri().path());
     let encoded = request.headers().contains_key(TRANSFER_ENCODING);
     let packs = packed::is_taken(request.headers());
-    let shows_token = request.headers().contains_key(AUTHORIZATION);
+    let token = request.headers().get(AUTHORIZATION);
+    let (shows_token, whose) = (
+        token.is_some(),
+        desk.unwritten.whose(token.map_or(b"", HeaderValue::as_bytes)),
+    );
     let (is_head, is_post) = (
         *request.method() == Method::HEAD,
         *request.method() == Method::POST,
@@ -175,7 +179,7 @@ pub async fn answer(
             let mut response = routed(route, router, request, origin.is_some()).await;
             // Other routes answer everybody with the same bytes.
             if route.is_api() {
-                response = counted(desk, response, is_post, cut).await;
+                response = counted(desk, response, is_post, whose, cut).await;
                 origin::allow(&mut response, origin.as_ref());
             }
             match route {
@@ -183,7 +187,7 @@ pub async fn answer(
                 Route::Page if is_head && packs => packed::head(response, true),
                 _ if is_head && packs && shows_token => packed::head(response, false),
                 Route::Page if packs => packed::file(&desk.page, response).await,
-                _ if packs && shows_token => packed::answer(desk, response, cut).await,
+                _ if packs && shows_token => packed::answer(desk, response, whose, cut).await,
                 _ => response,
             }
         }
@@ -202,16 +206,22 @@ pub async fn answer(
 }
 
 /// Counts an answer until it is written; where too much waits already, it is another one. Not so after a `POST`: what it did is done.
-async fn counted(desk: &Desk, response: Response, is_post: bool, cut: &CancellationToken) -> Response {
+async fn counted(
+    desk: &Desk,
+    response: Response,
+    is_post: bool,
+    whose: u64,
+    cut: &CancellationToken,
+) -> Response {
     let (head, body) = response.into_parts();
     // It was made in memory: nothing can fail, and nothing is copied.
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let now = Instant::now();
     if is_post {
-        let body = desk.unwritten.hold_anyway(body, cut, now);
+        let body = desk.unwritten.hold_anyway(body, whose, cut, now);
         return Response::from_parts(head, Body::from(body));
     }
-    match desk.unwritten.hold(body, cut, now) {
+    match desk.unwritten.hold(body, whose, cut, now) {
         Ok((body, gone)) => {
             (0..gone).for_each(|_| desk.metrics.limited(Limit::Outboxes));
             Response::from_parts(head, Body::from(body))

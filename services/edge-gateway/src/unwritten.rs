@@ -1,9 +1,13 @@
 //! Answers over HTTP that are not written yet: what they hold together, and which of them give way.
 //!
-//! Each is made at once and taken as slowly as its client likes. Together they hold half of what may wait in the process (`backlog`); one
-//! alone may be longer. Beyond that those go that have had their time, the fattest first; where that is not enough, there is no room for
-//! one more. Called by the routes with each answer; the connection of one that goes is cut by `accept`.
+//! Each is made at once and taken as slowly as its client likes. Together they hold half of what may wait in the process (`backlog`), and
+//! those to one token an eighth of that; one alone may be longer. Beyond that those go that have had their time, the fattest first; where
+//! that is not enough, there is no room for one more. Called by the routes with each answer; the connection of one that goes is cut by
+//! `accept`.
 
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +20,10 @@ use crate::backlog::{self, Backlog};
 
 /// Shorter ones are not counted: the head of an answer is as long.
 const BYTES_MIN: usize = 1_024;
+/// A client that takes an answer at this rate, 1 Mbit/s, is never cut, bytes a second.
+const RATE_MIN: u64 = 128 * 1_024;
+/// Of what all answers may hold, those to one token hold no more than one part of so many: who asks for much is not in others' way.
+const SHARES: usize = 8;
 /// When to ask again where there is no room, milliseconds.
 const RETRY_MILLIS: u64 = 1_000;
 
@@ -28,6 +36,8 @@ struct Inner {
     backlog: Backlog,
     patience: Duration,
     began: Instant,
+    /// Tokens are told apart by their hashes: of this process alone.
+    hashes: RandomState,
     answers: Mutex<Answers>,
 }
 
@@ -35,12 +45,16 @@ struct Inner {
 struct Answers {
     bytes: usize,
     waiting: Slab<Waiting>,
+    /// Of `bytes`, those to each token.
+    own: HashMap<u64, usize>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     /// 0: it gives way, and holds nothing as soon as its connection is cut.
     bytes: usize,
+    /// Whose it is.
+    whose: u64,
     since_millis: u64,
     cut: CancellationToken,
 }
@@ -75,21 +89,28 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let mut answers = self.unwritten.answers();
         if let Some(waiting) = answers.waiting.try_remove(self.key) {
-            self.unwritten.free(&mut answers, waiting.bytes);
+            self.unwritten.free(&mut answers, waiting.whose, waiting.bytes);
         }
     }
 }
 
 impl Unwritten {
-    /// No answers yet. `patience`: what each has before it may have to give way.
+    /// No answers yet. `patience`: what each has, beside what its length takes at a rate of 1 Mbit/s, before it may have to give way.
     #[must_use]
     pub fn new(backlog: Backlog, patience: Duration) -> Self {
         Self(Arc::new(Inner {
             backlog,
             patience,
             began: Instant::now(),
+            hashes: RandomState::new(),
             answers: Mutex::default(),
         }))
+    }
+
+    /// Who is asked for by this token; strangers are one.
+    #[must_use]
+    pub fn whose(&self, token: &[u8]) -> u64 {
+        self.0.hashes.hash_one(token)
     }
 
     /// Counts an answer until its bytes are dropped; `cut` is cancelled where it has to give way. How many others have to for this one.
@@ -99,18 +120,23 @@ impl Unwritten {
     pub fn hold(
         &self,
         bytes: Bytes,
+        whose: u64,
         cut: &CancellationToken,
         now: Instant,
     ) -> Result<(Bytes, usize), NoRoom> {
         let mut answers = self.answers();
+        let own = answers.own.get(&whose).copied().unwrap_or(0);
+        if own > 0 && bytes.len() >= BYTES_MIN && own + bytes.len() > self.0.backlog.answers_max() / SHARES {
+            return Err(NoRoom);
+        }
         let gone = self.make_room(&mut answers, bytes.len(), now)?;
-        Ok((self.count(answers, bytes, cut, now), gone))
+        Ok((self.count(answers, bytes, whose, cut, now), gone))
     }
 
     /// The same for one that has to be written whatever waits: it says what was done, or takes the place of a longer one that was counted.
     #[must_use]
-    pub fn hold_anyway(&self, bytes: Bytes, cut: &CancellationToken, now: Instant) -> Bytes {
-        self.count(self.answers(), bytes, cut, now)
+    pub fn hold_anyway(&self, bytes: Bytes, whose: u64, cut: &CancellationToken, now: Instant) -> Bytes {
+        self.count(self.answers(), bytes, whose, cut, now)
     }
 
     fn make_room(&self, answers: &mut Answers, bytes: usize, now: Instant) -> Result<usize, NoRoom> {
@@ -122,7 +148,14 @@ impl Unwritten {
             return Ok(0);
         }
         let patience = u64::try_from(self.0.patience.as_millis()).unwrap_or(u64::MAX);
-        let too_long = |waiting: &Waiting| waiting.since_millis.saturating_add(patience) <= self.millis(now);
+        let too_long = |waiting: &Waiting| {
+            let takes = (waiting.bytes as u64).saturating_mul(1_000) / RATE_MIN;
+            waiting
+                .since_millis
+                .saturating_add(patience)
+                .saturating_add(takes)
+                <= self.millis(now)
+        };
         let waiting: Vec<_> = answers
             .waiting
             .iter()
@@ -142,8 +175,8 @@ impl Unwritten {
         for key in backlog::who_goes(waiting, excess) {
             if let Some(waiting) = answers.waiting.get_mut(key as usize) {
                 waiting.cut.cancel();
-                let bytes = std::mem::take(&mut waiting.bytes);
-                self.free(answers, bytes);
+                let (bytes, whose) = (std::mem::take(&mut waiting.bytes), waiting.whose);
+                self.free(answers, whose, bytes);
                 gone += 1;
             }
         }
@@ -154,6 +187,7 @@ impl Unwritten {
         &self,
         mut answers: MutexGuard<'_, Answers>,
         bytes: Bytes,
+        whose: u64,
         cut: &CancellationToken,
         now: Instant,
     ) -> Bytes {
@@ -161,11 +195,13 @@ impl Unwritten {
             return bytes;
         }
         answers.bytes += bytes.len();
+        *answers.own.entry(whose).or_default() += bytes.len();
         self.0
             .backlog
             .answers_changed(i64::try_from(bytes.len()).unwrap_or(0));
         let key = answers.waiting.insert(Waiting {
             bytes: bytes.len(),
+            whose,
             since_millis: self.millis(now),
             cut: cut.clone(),
         });
@@ -177,8 +213,14 @@ impl Unwritten {
         })
     }
 
-    fn free(&self, answers: &mut Answers, bytes: usize) {
+    fn free(&self, answers: &mut Answers, whose: u64, bytes: usize) {
         answers.bytes -= bytes;
+        if let Some(own) = answers.own.get_mut(&whose) {
+            *own -= bytes;
+            if *own == 0 {
+                answers.own.remove(&whose);
+            }
+        }
         self.0.backlog.answers_changed(-i64::try_from(bytes).unwrap_or(0));
     }
 
@@ -208,14 +250,14 @@ mod tests {
         (Unwritten::new(backlog, PATIENCE), gauge)
     }
 
-    /// One of so many KiB: itself with what cuts it, and how many went for it.
+    /// One of so many KiB to somebody else each time: itself with what cuts it, and how many went for it.
     fn hold(
         unwritten: &Unwritten,
         kib: usize,
         now: Instant,
     ) -> Result<(Bytes, CancellationToken, usize), NoRoom> {
-        let cut = CancellationToken::new();
-        let (bytes, gone) = unwritten.hold(vec![7; kib * KIB].into(), &cut, now)?;
+        let (cut, whose) = (CancellationToken::new(), unwritten.answers().waiting.vacant_key());
+        let (bytes, gone) = unwritten.hold(vec![7; kib * KIB].into(), whose as u64, &cut, now)?;
         Ok((bytes, cut, gone))
     }
 
@@ -229,10 +271,10 @@ mod tests {
         drop(bytes.split_to(59 * KIB));
         assert_eq!(hold(&unwritten, 41, now).unwrap_err(), NoRoom);
         let (small, _) = unwritten
-            .hold(vec![7; 100].into(), &CancellationToken::new(), now)
+            .hold(vec![7; 100].into(), 0, &CancellationToken::new(), now)
             .unwrap();
         assert_eq!((small.len(), gauge.get()), (100, 60 * 1_024));
-        let done = unwritten.hold_anyway(vec![7; 41 * KIB].into(), &CancellationToken::new(), now);
+        let done = unwritten.hold_anyway(vec![7; 41 * KIB].into(), 9, &CancellationToken::new(), now);
         assert_eq!(gauge.get(), 101 * 1_024);
         drop(done);
         drop(bytes);
@@ -243,11 +285,17 @@ mod tests {
     #[test]
     fn who_had_its_time_gives_way_the_fattest_first() {
         let (unwritten, gauge) = unwritten();
-        let (begun, later) = (Instant::now(), Instant::now() + PATIENCE);
+        let begun = Instant::now();
+        // 30 KiB take a quarter of a second more.
+        let later = begun + PATIENCE + Duration::from_millis(250);
         let (_lean, lean, _) = hold(&unwritten, 20, begun).unwrap();
         let (fat_bytes, fat, _) = hold(&unwritten, 30, begun).unwrap();
         let (_young, young, _) = hold(&unwritten, 50, begun + PATIENCE / 2).unwrap();
         assert_eq!(hold(&unwritten, 60, later).unwrap_err(), NoRoom);
+        assert_eq!(
+            hold(&unwritten, 30, begun + PATIENCE + Duration::from_millis(200)).unwrap_err(),
+            NoRoom
+        );
         assert!(!lean.is_cancelled() && !fat.is_cancelled());
         let (new, _, gone) = hold(&unwritten, 30, later).unwrap();
         assert_eq!(
@@ -270,12 +318,30 @@ mod tests {
     #[test]
     fn one_that_is_longer_than_all_may_be_is_served_alone() {
         let (unwritten, gauge) = unwritten();
-        let (begun, later) = (Instant::now(), Instant::now() + PATIENCE);
+        let begun = Instant::now();
+        let later = begun + 2 * PATIENCE;
         let (long, _, _) = hold(&unwritten, 300, begun).unwrap();
         assert_eq!(hold(&unwritten, 1, begun).unwrap_err(), NoRoom);
         let (_next, _, gone) = hold(&unwritten, 300, later).unwrap();
         assert_eq!((gone, gauge.get()), (1, 300 * 1_024));
         drop(long);
         assert_eq!(gauge.get(), 300 * 1_024);
+    }
+
+    #[test]
+    fn one_token_has_an_eighth_of_it() {
+        let (unwritten, _) = unwritten();
+        let (now, cut) = (Instant::now(), CancellationToken::new());
+        let hold = |kib: usize, whose| unwritten.hold(vec![7; kib * KIB].into(), whose, &cut, now);
+        let (first, _) = hold(10, 1).unwrap();
+        assert_eq!(hold(3, 1).unwrap_err(), NoRoom);
+        let (second, _) = hold(2, 1).unwrap();
+        assert!(hold(12, 2).is_ok());
+        drop((first, second));
+        // Alone it may be longer.
+        let (long, _) = hold(30, 1).unwrap();
+        assert_eq!(hold(1, 1).unwrap_err(), NoRoom);
+        drop(long);
+        assert!(hold(1, 1).is_ok());
     }
 }

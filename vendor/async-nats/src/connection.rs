@@ -94,8 +94,6 @@ pub(crate) struct Connection {
     statistics: Arc<Statistics>,
 }
 
-/// Internal representation of the connection.
-/// Holds connection with NATS Server and communicates with `Client` via channels.
 /// Roomcast: reads what can be read of a header block, which any publisher writes and the server hands on as it is. What breaks the
 /// rules is left out: a version line that is none, a status that is no number, lines without a colon or with bytes that are not
 /// UTF-8, names and values that no header may have.
@@ -130,6 +128,8 @@ fn read_header_block(block: &[u8]) -> (HeaderMap, Option<StatusCode>, Option<Str
     (headers, status, description)
 }
 
+/// Internal representation of the connection.
+/// Holds connection with NATS Server and communicates with `Client` via channels.
 impl Connection {
     pub(crate) fn new(
         stream: Box<dyn AsyncReadWrite>,

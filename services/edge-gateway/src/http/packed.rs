@@ -45,7 +45,7 @@ pub(super) fn is_taken(headers: &HeaderMap) -> bool {
 
 /// An answer in gzip, where that is worth it; else as it was. For those who have shown a token: it costs more than the answer did. It is
 /// counted until it is written, as what it was made of is until it is made.
-pub(super) async fn answer(desk: &Desk, response: Response, cut: &CancellationToken) -> Response {
+pub(super) async fn answer(desk: &Desk, response: Response, whose: u64, cut: &CancellationToken) -> Response {
     if !is_worth_it(&response) {
         return response;
     }
@@ -65,7 +65,7 @@ pub(super) async fn answer(desk: &Desk, response: Response, cut: &CancellationTo
     };
     says_so(&mut head.headers);
     drop(plain);
-    let body = desk.unwritten.hold_anyway(body, cut, Instant::now());
+    let body = desk.unwritten.hold_anyway(body, whose, cut, Instant::now());
     Response::from_parts(head, Body::from(body))
 }
 

@@ -518,7 +518,7 @@ async fn who_takes_its_answer_slowly_gives_way_to_others() {
     let Some((gateway, url)) = with_state("1").await else {
         return;
     };
-    let (http, token) = (Http::default(), gateway.signer.token("u1", &["staff"]));
+    let (http, token) = (Http::default(), gateway.signer.token("u2", &["staff"]));
     let mut slow = asks_for_state(&gateway).await;
     let reading = tokio::spawn(async move {
         let (mut piece, mut total) = ([0; 2048], 0);
