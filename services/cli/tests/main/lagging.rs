@@ -63,13 +63,15 @@ impl Stream {
             return vec![("NATS/1.0 404 Message Not Found\r\n\r\n".to_owned(), String::new())];
         }
         let message = |position: usize| {
+            let before = if position == from { 0 } else { position - 1 };
             let headers = format!(
-                "NATS/1.0\r\nNats-Stream: S\r\nNats-Subject: {}\r\nNats-Sequence: {position}\r\nNats-Time-Stamp: {}\r\n\r\n",
+                "NATS/1.0\r\nNats-Stream: S\r\nNats-Subject: {}\r\nNats-Sequence: {position}\r\nNats-Time-Stamp: {}\r\n\
+                 Nats-Last-Sequence: {before}\r\n\r\n",
                 self.subject, self.stored_at
             );
             (headers, self.messages[position - 1].clone())
         };
-        let end = "NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n".to_owned();
+        let end = format!("NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\nNats-Last-Sequence: {has}\r\n\r\n");
         (from..=has).map(message).chain([(end, String::new())]).collect()
     }
 
