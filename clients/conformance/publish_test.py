@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import pathlib
+import shutil
 import socketserver
 import subprocess
 import sys
@@ -25,6 +26,8 @@ ROWS = [
     ("refused for good", None, [(409, 0)], 65),
     ("asked to wait for longer than a repeat is known", None, [(503, 60)], 69),
 ]
+# What is shown with curl alone, through a proxy, whose own answer comes before.
+TUNNEL = ("stored at the second attempt, through a tunnel", None, [(503, 2), (200, 0)], 0)
 
 
 def body(status, after):
@@ -59,6 +62,12 @@ def over_http(heard):
                 self.end_headers()
                 self.wfile.write(said)
 
+        def do_CONNECT(self):
+            self.send_response(200, "Connection established")
+            self.end_headers()
+            # What follows is what is in the tunnel, and the tunnel ends here.
+            self.close_connection = False
+
         def log_message(self, *_):
             pass
     return Ingest
@@ -78,7 +87,7 @@ def over_nats(heard):
     return Nats
 
 
-def complaints(language, id, answers, code):
+def complaints(language, id, answers, code, tunnel=False):
     heard = Heard(answers or [])
     handler = over_nats(heard) if language == "tcp" else over_http(heard)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server, tempfile.TemporaryDirectory() as folder:
@@ -90,7 +99,10 @@ def complaints(language, id, answers, code):
         (place / "dev.env").write_text(
             f"ROOMCAST_INGEST=http://127.0.0.1:{port}\nROOMCAST_TOKEN=x\nROOMCAST_NATS=nats://127.0.0.1:{port}\n"
             "ROOMCAST_NATS_PUBLISHER_USER=x\nROOMCAST_NATS_PUBLISHER_PASSWORD=x\nROOMCAST_NATS_PUBLISHER_INBOX=_INBOX_x\n")
-        env = {key: value for key, value in os.environ.items() if not key.startswith("ROOMCAST_")}
+        if tunnel:
+            (place.parent / ".curlrc").write_text(f"proxy = http://127.0.0.1:{port}\nproxytunnel\n")
+        env = {key: value for key, value in os.environ.items() if not key.startswith("ROOMCAST_") and not key.lower().endswith("_proxy")}
+        env["CURL_HOME"] = folder
         run = [PUBLISHERS / language / "run.sh", *([id] if id else [])]
         ended = subprocess.run(run, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         server.shutdown()
@@ -114,6 +126,7 @@ def complaints(language, id, answers, code):
 def main():
     socketserver.ThreadingTCPServer.daemon_threads = True
     cases = [(language, *row) for row in ROWS for language in sys.argv[1:]]
+    cases += [(language, *TUNNEL, True) for language in sys.argv[1:] if language == "shell" and shutil.which("curl")]
     # Most of a run is waiting.
     with ThreadPoolExecutor(len(cases)) as pool:
         found = list(pool.map(lambda case: list(complaints(case[0], *case[2:])), cases))

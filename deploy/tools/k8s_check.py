@@ -6,6 +6,7 @@ Usage: k8s_check.py RENDERED.yaml [--try] [--binaries FOLDER]
 --binaries has each service check the settings and files that its pods would have. --try breaks the rendering in each way that a check is for, and fails where no check sees it.
 """
 import copy
+import ipaddress
 import json
 import pathlib
 import re
@@ -132,6 +133,10 @@ def watched(docs):
 
 # What is in a cluster, or beside it.
 PRIVATE = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
+# The same as a NAT64 says it.
+TRANSLATED = [f"64:ff9b::{int(block.network_address) >> 16:x}:0/{96 + block.prefixlen}" for block in map(ipaddress.ip_network, PRIVATE)]
+# Of what is outside, what has to be left out.
+INSIDE = {"0.0.0.0/0": PRIVATE, "64:ff9b::/96": TRANSLATED}
 
 
 def addresses(docs):
@@ -167,7 +172,7 @@ def network(docs):
     for doc in policies:
         for rule in doc["spec"].get("egress", []):
             blocks = [place["ipBlock"] for place in rule.get("to", []) if "ipBlock" in place]
-            outside = all(set(PRIVATE) <= set(block.get("except", [])) for block in blocks if block["cidr"] == "0.0.0.0/0")
+            outside = all(set(INSIDE.get(block["cidr"], [])) <= set(block.get("except", [])) for block in blocks)
             if 443 in [one["port"] for one in rule["ports"]] and ("to" not in rule or not outside):
                 yield f"{name(doc)}: lets out to everything in the cluster"
 
@@ -427,6 +432,7 @@ def ways(docs):
     yield broken("no way to NATS", lambda d, all: all.remove(d[("NetworkPolicy", "to-nats")]))
     yield broken("a way to everything", lambda d, _: d[("NetworkPolicy", "issuers")]["spec"]["egress"][0].pop("to"))
     yield broken("a way into the cluster", lambda d, _: d[("NetworkPolicy", "issuers")]["spec"]["egress"][0]["to"][0]["ipBlock"]["except"].pop(0))
+    yield broken("a translated way into the cluster", lambda d, _: d[("NetworkPolicy", "issuers")]["spec"]["egress"][0]["to"][2]["ipBlock"]["except"].pop(0))
     yield broken("nobody disrupted", lambda d, _: d[("PodDisruptionBudget", "ingest")]["spec"].update(selector={"matchLabels": {"a": "b"}}))
     yield broken("a map that is not there", lambda d, all: all.remove(d[("ConfigMap", "roomcast-policy")]))
     yield broken("a secret nobody makes", lambda d, _: pod(d)["volumes"][0]["secret"].update(secretName="other"))

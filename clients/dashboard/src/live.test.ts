@@ -1,5 +1,5 @@
 import { RoomcastError, type CloudEvent, type RoomHandlers, type StateChange } from 'roomcast';
-import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Format } from './format.js';
 import { Live } from './live.js';
 import { readPage } from './page.js';
@@ -19,6 +19,7 @@ vi.mock(import('roomcast'), async (original) => ({
   sharedClient: (() => ({
     connection: { status: 'live' },
     connect: () => undefined,
+    close: () => undefined,
     serverNow: () => Date.now(),
     onConnection: () => () => undefined,
     onNotification: () => () => undefined,
@@ -64,6 +65,7 @@ describe('the page', () => {
   const rows = (): string[] => live.entries('l').now.order.map((id) => `${id} ${live.entries('l').now.byId.get(id)?.type}`);
 
   beforeEach(() => {
+    vi.useFakeTimers();
     followed.length = 0;
     live = new Live(PAGE, new Format(PAGE), 'ada');
     for (const room of ['a', 'b']) {
@@ -71,6 +73,10 @@ describe('the page', () => {
       on(room).say.onCaughtUp?.();
     }
     expect(rows()).toEqual(['b1 a:new', 'a1 a:new']);
+  });
+  afterEach(() => {
+    live.close();
+    vi.useRealTimers();
   });
 
   it.each([
@@ -92,11 +98,51 @@ describe('the page', () => {
     expect(rows(), 'what was there stays until something comes').toEqual(['gone a:new', 'b1 a:new', 'a1 a:new']);
     on('a').say.onEvent?.(event('a:new', { id: 'a1' }), PAST);
     on('a').say.onEvent?.(event('a:done', { id: 'a1' }, 2), PAST);
+    expect(rows(), 'and until all of it is there').toEqual(['gone a:new', 'b1 a:new', 'a1 a:new']);
     on('a').say.onCaughtUp?.();
     expect(rows().sort()).toEqual(['a1 a:done', 'b1 a:new']);
     on('b').say.onReset?.({ recovery: 'incomplete', reason: 'expired' });
+    on('b').say.onEvent?.(event('a:new', { id: 'b2' }), PAST);
+    on('b').say.onEvent?.(event('a:new', { id: 'b3' }, 2), NEWS);
+    expect(rows().sort(), 'news wait for nothing').toEqual(['a1 a:done', 'b2 a:new', 'b3 a:new']);
+  });
+
+  it('keeps the rows of a room that has no past to tell', () => {
+    on('b').say.onReset?.({ recovery: 'incomplete', reason: 'expired' });
+    on('b').say.onEvent?.(event('a:new', { id: 'b2' }), NEWS);
     on('b').say.onCaughtUp?.();
-    expect(rows()).toEqual(['a1 a:done']);
+    expect(rows().sort()).toEqual(['a1 a:new', 'b1 a:new', 'b2 a:new']);
+  });
+
+  it.each([[undefined, 5_000], [2_000, 2_000]])('asks again for a past that did not come; the server says after %s ms', (retryAfterMs, after) => {
+    on('a').say.onReset?.({ recovery: 'incomplete', reason: 'expired' });
+    const failed = on('a');
+    failed.say.onError?.(new RoomcastError('unavailable', 'later', { temporary: true, retryAfterMs }));
+    failed.say.onCaughtUp?.();
+    expect(rows()).toEqual(['b1 a:new', 'a1 a:new']);
+    vi.advanceTimersByTime(after - 1);
+    expect(on('a')).toBe(failed);
+    vi.advanceTimersByTime(1);
+    on('a').say.onEvent?.(event('a:new', { id: 'a2' }), PAST);
+    on('a').say.onCaughtUp?.();
+    expect(rows().sort()).toEqual(['a2 a:new', 'b1 a:new']);
+    const whole = on('a');
+    whole.say.onError?.(new RoomcastError('unavailable', 'later', { temporary: true }));
+    on('b').say.onReset?.({ recovery: 'incomplete', reason: 'expired' });
+    const last = on('b');
+    last.say.onError?.(new RoomcastError('unavailable', 'later', { temporary: true }));
+    live.close();
+    vi.advanceTimersByTime(60_000);
+    expect([on('a'), on('b')], 'neither where all is there nor when the page is gone').toEqual([whole, last]);
+  });
+
+  it.each([['has it as well', 'a1', 'a1'], ['has it no more', 'a2', undefined]])('the sheet of a row stays open where what came then %s', (_, id, expected) => {
+    live.opened.update(() => ({ list: 'l', id: 'a1' }));
+    on('a').say.onReset?.({ recovery: 'incomplete', reason: 'expired' });
+    on('a').say.onEvent?.(event('a:new', { id }), PAST);
+    expect(rows(), 'until all of it is there').toContain('a1 a:new');
+    on('a').say.onCaughtUp?.();
+    expect(live.opened.now?.id).toBe(expected);
   });
 
   it('keeps nothing for somebody else', () => {

@@ -3,7 +3,7 @@
  * the page follows rooms.
  */
 
-import { announces, connectionStore, notifications, preferences, presenceStore, readMetric, RoomcastError, sharedClient, type CloudEvent, type ConnectionState, type Delivery, type Metric, type Notification, type NotificationsStore, type PreferencesStore, type PresenceView, type RoomcastClient, type Store as View, type Transport } from 'roomcast';
+import { announces, connectionStore, notifications, preferences, presenceStore, readMetric, RoomcastError, sharedClient, type CloudEvent, type ConnectionState, type Metric, type Notification, type NotificationsStore, type PreferencesStore, type PresenceView, type RoomcastClient, type Store as View, type Transport } from 'roomcast';
 import { fold, forget, noEntries, shows, timeOf, type Entries, type Rule } from './entries.js';
 import type { Format } from './format.js';
 import { liveWorker } from './live-worker.js';
@@ -45,6 +45,8 @@ export interface Turn {
 
 /** Changes of the connection that are remembered. */
 const TURNS_MAX = 50;
+/** A room whose past did not come for a passing reason is followed anew after this, in milliseconds, unless the server says when. */
+const AGAIN_MS = 5_000;
 const UNSEEN: RoomView = { loaded: false, error: undefined, heard: 0, lastAt: undefined };
 
 /** The ways events come, as people call them. */
@@ -86,6 +88,8 @@ export class Live {
   readonly #lists = new Map<string, Kept>();
   /** The room each metric came in. */
   readonly #origin = new Map<string, string>();
+  /** Rooms that are followed anew in a moment. */
+  readonly #again = new Map<string, ReturnType<typeof setTimeout>>();
 
   /** `holder`: who reads, as `holderOf` says it of the token. */
   constructor(
@@ -117,6 +121,7 @@ export class Live {
   /** Ends everything; the page is going away or the reader signs out. */
   close(): void {
     for (const stop of this.#stops) stop();
+    for (const timer of this.#again.values()) clearTimeout(timer);
     this.client.close();
   }
 
@@ -169,12 +174,24 @@ export class Live {
     this.#lists.set(list.id, { rule, rooms, store: new Store(noEntries()) });
   }
 
-  /** Follows a room. `anew`: its rows are from before, and go when the first of the new ones are there. */
+  /** Follows a room. `anew`: its rows are from before, and make room for those of its past once that is there. */
   #follow(room: string, history: number, anew = false): void {
-    let hasOld = anew;
+    let past: CloudEvent[] | undefined = anew ? [] : undefined;
+    let isWhole = false;
     const renew = (): void => {
-      if (hasOld) this.#forgetRows(room);
-      hasOld = false;
+      const events = past ?? [];
+      past = undefined;
+      // Where no past comes, old rows are better than none.
+      if (events.length === 0) return;
+      this.#forgetRows(room);
+      for (const event of events) this.#event(room, event, false);
+      this.#closeSheet();
+    };
+    const begin = (): void => {
+      clearTimeout(this.#again.get(room));
+      // What was told once is not told again to the same subscription.
+      this.#follow(room, history, true);
+      subscription.unsubscribe();
     };
     const see = (change: (view: RoomView) => RoomView): void =>
       this.rooms.update((rooms) => {
@@ -190,10 +207,11 @@ export class Live {
         return settings.now.sounds || settings.now.desktop ? 'deliver' : 'hold';
       },
       onEvent: (event, delivery) => {
-        renew();
         if (delivery.live) heard();
         else see((view) => ({ ...view, loaded: true, lastAt: Math.max(view.lastAt ?? 0, timeOf(event)) || undefined }));
-        this.#event(room, event, delivery);
+        if (past !== undefined && delivery.from === 'snapshot') return void past.push(event);
+        renew();
+        this.#event(room, event, delivery.live);
       },
       onState: ({ key, event, live }) => {
         if (event !== undefined) heard();
@@ -202,24 +220,33 @@ export class Live {
       onCaughtUp: () => {
         see((view) => (view.loaded && view.error === undefined ? view : { ...view, loaded: true, error: undefined }));
         renew();
+        isWhole = true;
         this.#forgetGone(room, subscription.state);
       },
       onReset: ({ reason }) => {
-        if (reason === 'user') this.#forgetRows(room);
-        if (!this.#hasRows(room)) return;
-        // What happened to its rows meanwhile may be lost, and what was told once is not told again to the same subscription.
-        this.#follow(room, history, true);
-        subscription.unsubscribe();
+        if (reason === 'user') this.#lose(room);
+        // What happened to its rows meanwhile may be lost.
+        if (this.#hasRows(room)) begin();
       },
       onError: (error) => {
         if (isRefusal(error)) {
-          this.#forgetRows(room);
-          this.opened.update((opened) => (opened === undefined || this.#lists.get(opened.list)?.store.now.byId.has(opened.id) === true ? opened : undefined));
+          past = undefined;
+          this.#lose(room);
         }
         see((view) => ({ ...view, loaded: true, error }));
+        // Until it has caught up its past may be what does not come, and that is not asked for again by itself.
+        if (!error.temporary || isWhole || !this.#hasRows(room)) return;
+        clearTimeout(this.#again.get(room));
+        this.#again.set(room, setTimeout(begin, error.retryAfterMs ?? AGAIN_MS));
       },
     });
     see((view) => ({ ...view }));
+  }
+
+  /** Nothing of a room may be shown any more. */
+  #lose(room: string): void {
+    this.#forgetRows(room);
+    this.#closeSheet();
   }
 
   #hasRows(room: string): boolean {
@@ -230,18 +257,23 @@ export class Live {
     for (const { rule, rooms, store } of this.#lists.values()) if (rooms.has(room)) store.update((entries) => forget(entries, rule, room));
   }
 
-  #event(room: string, told: CloudEvent, delivery: Delivery): void {
+  /** Closes the sheet of a row that is gone, so that it does not open by itself when the row is back. */
+  #closeSheet(): void {
+    this.opened.update((opened) => (opened === undefined || this.#lists.get(opened.list)?.store.now.byId.has(opened.id) === true ? opened : undefined));
+  }
+
+  #event(room: string, told: CloudEvent, live: boolean): void {
     // Rows go with their room.
     const event: CloudEvent = told.room === room ? told : { ...told, room };
     let opens: { list: string; id: string } | undefined;
     for (const [list, { rule, rooms, store }] of this.#lists) {
       if (!rooms.has(room) || !shows(rule, event.type)) continue;
       const before = store.now;
-      store.update((entries) => fold(entries, rule, event, delivery.live));
+      store.update((entries) => fold(entries, rule, event, live));
       const id = rule.list.key === undefined ? `${event.source} ${event.id}` : fillPlain(`{${rule.list.key}}`, event);
       if (store.now !== before && opens === undefined && store.now.byId.has(id)) opens = { list, id };
     }
-    if (!delivery.live) return;
+    if (!live) return;
     this.#heard();
     const shown = this.#config.events.get(event.type);
     if (shown?.toast !== true) return;

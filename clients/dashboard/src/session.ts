@@ -55,8 +55,10 @@ export function readClaims(token: string | null): Record<string, unknown> {
   }
 }
 
-/** Claims that say when and not who: a newer token of the same reader differs in them alone. */
-const PASSING: ReadonlySet<string> = new Set(['exp', 'iat', 'nbf', 'jti']);
+/** Claims of the token and of its sign-in, not of who reads, by what issuers call them: a newer token of the same reader differs in them alone. */
+const PASSING: ReadonlySet<string> = new Set(
+  'exp iat nbf jti auth_time nonce at_hash c_hash s_hash sid session_state uti aio rh origin_jti event_id'.split(' '),
+);
 
 /** Whose token it is, with which rights: the same text for every token of one reader, for comparing. Undefined when nobody is signed in. */
 export function holderOf(token: string | null): string | undefined {

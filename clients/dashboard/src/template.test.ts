@@ -72,6 +72,7 @@ describe('rooms', () => {
   const token = (claims: unknown): string => `a.${btoa(JSON.stringify(claims))}.c`;
   it.each([
     ['a newer token of the same reader', token({ sub: 'ada', roles: ['a'], exp: 1, iat: 1, nbf: 1, jti: 'x' }), token({ exp: 2, roles: ['a'], sub: 'ada' }), true],
+    ['a newer one of an issuer that says more of it', token({ sub: 'ada', uti: '1', aio: '1', rh: '1', sid: '1', session_state: '1', auth_time: 1, nonce: '1', at_hash: '1', c_hash: '1' }), token({ sub: 'ada', uti: '2', aio: '2', rh: '2', session_state: '2', auth_time: 2, at_hash: '2' }), true],
     ['somebody else', token({ sub: 'ada' }), token({ sub: 'bob' }), false],
     ['other roles', token({ sub: 'ada', roles: ['a'] }), token({ sub: 'ada', roles: ['a', 'b'] }), false],
     ['other claims', token({ sub: 'ada', property_ids: ['4'] }), token({ sub: 'ada', property_ids: ['7'] }), false],

@@ -375,6 +375,43 @@ describe('client', () => {
     expect(lines).toEqual(['caughtUp', '1 live']);
   });
 
+  it('says to those who wait for it that a history does not come, and goes on with news', async () => {
+    const c = client({ fetch: (async () => Response.json({ code: 'unavailable', detail: 'later', retryAfterMs: 7_000 }, { status: 503 })) as typeof fetch });
+    const [waits, without] = [log(c, 'r', 50), log(c, 'r')];
+    c.connect();
+    const socket = await open();
+    expect(waits.errors, 'without a connection the next one asks again').toEqual([]);
+    socket.connected([joined('fresh')]);
+    socket.say(caughtUp('c0'));
+    await settle();
+    socket.say(frame('1', 'c1'));
+    expect(waits.errors).toMatchObject([{ code: 'unavailable', temporary: true, retryAfterMs: 7_000 }]);
+    expect(without.errors).toEqual([]);
+    expect([waits.lines, without.lines]).toEqual([['caughtUp', '1 live'], ['caughtUp', '1 live']]);
+  });
+
+  it('who subscribes anew when the room starts over is told of it once', async () => {
+    const c = client();
+    let resets = 0;
+    const follow = (): void => {
+      const subscription = c.subscribe('r', {
+        history: 0,
+        onReset: () => {
+          resets += 1;
+          if (resets < 5) follow();
+          subscription.unsubscribe();
+        },
+      });
+    };
+    follow();
+    c.connect();
+    const socket = await open();
+    socket.connected([joined('fresh')]);
+    socket.say(caughtUp('c0'));
+    socket.connected([joined('incomplete')]);
+    expect(resets).toBe(1);
+  });
+
   it('says what is missing where there is no WebSocket', async () => {
     vi.stubGlobal('WebSocket', undefined);
     const bare = new Client({ url: 'http://gateway', token: 'T', transports: ['websocket'] });

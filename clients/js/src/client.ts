@@ -13,7 +13,7 @@ import { readPresence, type Json, type Presence, type ServerFrame } from './fram
 import { TRANSPORTS, type Transport } from './follow.js';
 import { gatewayAt, Http, HTTP_TIMEOUT_MS, type HistoryPage, type Series, type SeriesOptions, type Snapshot } from './http.js';
 import { Link, SUBPROTOCOL, type SocketClass, type SocketLike } from './link.js';
-import type { ConnectionState } from './machine.js';
+import { isUp, type ConnectionState } from './machine.js';
 import { Poll } from './poll.js';
 import { Requests } from './requests.js';
 import type { RoomHandlers } from './room.js';
@@ -341,7 +341,7 @@ export class Client<M extends EventMap = EventMap> implements RoomcastClient<M> 
     if (serverTime !== before.session?.serverTime) this.#clockOffset = (Date.parse(serverTime ?? '') || Date.now()) - Date.now();
     if (state.status === 'live' && before.status !== 'live') this.counters.connects += 1;
     if (before.status === 'live' && state.status === 'waiting') this.counters.losses += 1;
-    if (state.status === 'waiting' || state.status === 'paused' || state.status === 'closed' || (before.status === 'live' && state.status !== 'live')) {
+    if (!isUp(state) || (before.status === 'live' && state.status !== 'live')) {
       this.#requests.abandon();
       this.#rooms.leaveAll();
     }

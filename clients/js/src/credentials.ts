@@ -25,20 +25,21 @@ export class Credentials {
    * Throws `RoomcastError`: `no_token` and `expired` are final until somebody signs in, `network` may work later.
    */
   async get(): Promise<string | undefined> {
-    return this.#token ?? this.#ask('connect');
+    return this.#token ?? this.ask('connect');
   }
 
   /** A token other than `used`: the present one if somebody renewed it meanwhile, else a new one. Throws as {@link get}. */
   async renew(reason: 'expiring' | 'expired', used: string | undefined): Promise<string | undefined> {
     if (this.#token !== used) return this.#token;
-    const token = await this.#ask(reason);
+    const token = await this.ask(reason);
     if (reason === 'expired' && token !== undefined && token === used) {
       throw new RoomcastError('expired', 'The token has expired.');
     }
     return token;
   }
 
-  async #ask(reason: TokenReason): Promise<string | undefined> {
+  /** What the application brings now, whatever there is. Throws as {@link get}. */
+  async ask(reason: TokenReason): Promise<string | undefined> {
     if (this.#source === undefined) return undefined;
     this.#pending ??= this.#call(this.#source, reason).finally(() => {
       this.#pending = undefined;

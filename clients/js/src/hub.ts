@@ -34,8 +34,8 @@ export class Hub {
   #used: string | undefined;
 
   constructor(options: HubOptions, make: (options: ClientOptions) => Client = (made) => new Client(made)) {
-    const { commands, ...rest } = options;
-    this.#client = make({ ...rest, ...(commands === undefined ? {} : { commands: indexedDbCommands(commands) }), token: (reason) => this.#token(reason), onProblem: () => undefined });
+    const commands = options.commands === undefined ? undefined : indexedDbCommands(options.commands);
+    this.#client = make({ ...options, commands, token: (reason) => this.#token(reason), onProblem: () => undefined } as ClientOptions);
     this.#client.onConnection(() => this.#tellState());
   }
 

@@ -390,7 +390,7 @@ function silence(): RoomcastError {
 }
 
 /** A socket is there, or what looks like one. */
-function isUp({ status }: ConnectionState): boolean {
+export function isUp({ status }: ConnectionState): boolean {
   return status === 'connecting' || status === 'authenticating' || status === 'live';
 }
 

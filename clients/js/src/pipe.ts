@@ -17,10 +17,10 @@ export interface Pipe {
 /** How the shared client is made; the first tab's word counts. */
 export interface HubOptions {
   readonly url: string;
-  readonly name?: string;
-  readonly transports?: readonly Transport[];
+  readonly name?: string | undefined;
+  readonly transports?: readonly Transport[] | undefined;
   /** Commands wait in IndexedDB, under this name. */
-  readonly commands?: string;
+  readonly commands?: string | undefined;
 }
 
 /** An error as it travels. */

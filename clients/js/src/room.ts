@@ -28,6 +28,7 @@ export interface RoomHandlers<M extends EventMap = EventMap> {
   onReset?(reset: Reset): void;
   /** Who is in the room, at once and whenever it changes (while polls are not held with each of them), where the policy allows it. */
   onPresence?(presence: Presence): void;
+  /** What cannot be had, and why. A room that is away for a moment is asked for again by itself; its past, when the room starts over. */
   onError?(error: RoomcastError): void;
 }
 
@@ -135,11 +136,12 @@ export class Feed {
     for (const event of events) this.#deliver(event, undefined, { live: false, recovered: false, from: 'snapshot' });
   }
 
-  /** Lets what was held back go, in order. */
-  release(): void {
+  /** Lets what was held back go, in order. `error`: why the history that it waited for does not come. */
+  release(error?: RoomcastError): void {
     const held = this.#held;
     if (held === undefined) return;
     this.#held = undefined;
+    if (error !== undefined) this.error(error);
     for (const { event, cursor, recovered } of held) this.#deliver(event, cursor, { live: this.#caughtUp, recovered, from: 'socket' });
     if (this.#caughtUpWaiting) this.caughtUp();
   }
@@ -303,7 +305,7 @@ export class Room {
     this.joined = this.recovering = this.#begun = true;
     if (recovery === 'complete') return;
     this.#empty();
-    if (isAgain) for (const feed of this.feeds) feed.reset({ recovery, reason }, this.store.values);
+    if (isAgain) for (const feed of [...this.feeds]) feed.reset({ recovery, reason }, this.store.values);
   }
 
   /** The connection is gone. The cursor stays. */
@@ -349,9 +351,9 @@ export class Room {
     }
   }
 
-  /** No history is to be had; go on without. */
-  unloaded(): void {
-    for (const feed of this.feeds) if (feed.from === undefined) feed.release();
+  /** No history is to be had; go on without. `error`: why, for those who wait for it. */
+  unloaded(error?: RoomcastError): void {
+    for (const feed of this.feeds) if (feed.from === undefined) feed.release(error);
   }
 
   /** Forgets what was shown and where we were. */

@@ -279,9 +279,8 @@ export class Rooms {
       if (room.loading !== loading) return;
       room.loading = undefined;
       const error = asError(thrown);
-      if (!error.temporary) room.fail(error);
       // News must not wait behind a history that does not come while the socket works.
-      if (!error.temporary || room.joined) room.unloaded();
+      if (!error.temporary || room.joined) room.unloaded(error);
     }
   }
 

@@ -429,6 +429,7 @@ describe('tabs that elect one of them', () => {
     ['the newer one of the tab that was opened later', { a: ['1'], b: ['2'] }, '2'],
     ['one that the other tab can renew', { a: ['1'], b: ['1', '2'] }, '2'],
     ['its own, renewed', { a: ['1', '2'], b: ['1'] }, '2'],
+    ['what an application brings now, where its tab was opened with one that has ended as well', { a: ['1'], b: ['2', '3'] }, '3'],
     ['none, when nobody has a newer one', { a: ['1'], b: ['1'] }, undefined],
   ])('whose token has ended go on with %s', async (_, bring, expected) => {
     const browser = new Browser();

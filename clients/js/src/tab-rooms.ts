@@ -50,7 +50,7 @@ export class TabRooms {
 
   /** Nothing of what was told is this user's. */
   forget(): void {
-    for (const sub of this.#subs.values()) sub.forget();
+    for (const sub of [...this.#subs.values()]) sub.forget();
   }
 
   paused(isPaused: boolean): void {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { CloudEvent } from './event.js';
 import type { ToTab } from './pipe.js';
+import { TabRooms } from './tab-rooms.js';
 import { TabSubscription } from './tab-subscription.js';
 
 function make(): { sub: TabSubscription; lines: string[]; hear(message: Record<string, unknown>): void } {
@@ -42,5 +43,22 @@ describe('a subscription of a tab', () => {
     sub.forget();
     expect(lines.slice(3)).toEqual(['a=withdrawn', 'b=withdrawn', 'reset user']);
     expect([sub.values.size, sub.cursor, sub.stood]).toEqual([0, undefined, false]);
+  });
+
+  it('of another user that subscribes anew is told of it once', () => {
+    const rooms = new TabRooms(() => undefined, (listener) => listener());
+    let resets = 0;
+    const follow = (n: number): void => {
+      const subscription = rooms.subscribe(n, 'r', {
+        onReset: () => {
+          resets += 1;
+          if (resets < 5) follow(n + 1);
+          subscription.unsubscribe();
+        },
+      });
+    };
+    follow(1);
+    rooms.forget();
+    expect(resets).toBe(1);
   });
 });

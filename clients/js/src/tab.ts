@@ -122,7 +122,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   }
 
   subscribe<E extends EventMap = M>(room: string, handlers: RoomHandlers<E>): Subscription {
-    return this.#rooms.subscribe(this.#takeNumber(), room, handlers as RoomHandlers);
+    return this.#rooms.subscribe(this.#next++, room, handlers as RoomHandlers);
   }
 
   snapshot(room: string, events = 50): Promise<Snapshot> {
@@ -209,12 +209,8 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
       if (!this.#key.startsWith(userOf(url, token))) this.#asks.refuse();
     }
     this.#key = key;
-    const options: HubOptions = {
-      url,
-      ...(this.#options.name === undefined ? {} : { name: this.#options.name }),
-      ...(this.#options.transports === undefined ? {} : { transports: this.#options.transports }),
-      ...(this.#options.commands === undefined ? {} : { commands: this.#options.commands }),
-    };
+    const { name, transports, commands } = this.#options;
+    const options: HubOptions = { url, name, transports, commands };
     await holdLock(tabLock(this.#id));
     if (turn !== this.#turn) return;
     const hello: Hello = { t: 'hello', tab: this.#id, key: this.#key, options };
@@ -276,8 +272,9 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
   /** Brings the hub a token of the same user; with another one this tab goes elsewhere. */
   async #bring({ id, reason, used }: ToTab & { t: 'wantToken' }): Promise<void> {
     try {
-      // What another tab brought has ended: this one's own may be a newer one.
-      const token = reason === 'connect' ? await this.#credentials.get() : await this.#credentials.renew(reason, this.#brought ?? used);
+      // What this tab has from before may have ended like the one in use: its application knows.
+      const token = await (reason === 'connect' ? this.#credentials.get() : this.#credentials.ask(reason));
+      if (reason === 'expired' && (token === used || token === this.#brought)) throw new RoomcastError('expired', 'The token has expired.');
       this.#brought = token;
       if (keyOf(this.#url(), token) === this.#key) return this.#say({ t: 'token', id, token });
       this.close();
@@ -303,7 +300,7 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
 
   #ask<T>(method: Method, ...args: unknown[]): Promise<T> {
     // A command that is given while this tab is paused waits for its return, as without a connection.
-    const answer = this.#asks.ask<T>(this.#takeNumber(), method, args, method === 'command' && this.#isPaused);
+    const answer = this.#asks.ask<T>(this.#next++, method, args, method === 'command' && this.#isPaused);
     this.#tellQueue();
     return answer;
   }
@@ -336,10 +333,6 @@ export class Tab<M extends EventMap> implements RoomcastClient<M> {
       this.#counters.listenerErrors += 1;
       this.report(error);
     }
-  }
-
-  #takeNumber(): number {
-    return this.#next++;
   }
 
   #url(): string {

@@ -6,7 +6,7 @@ event='{"id":"'$id'","type":"booking:new","room":"bookings","audience":"staff","
 headers=$(printf 'Authorization: Bearer %s\nContent-Type: application/json' "$ROOMCAST_TOKEN")
 attempt() {   # prints the answer with its head
   if command -v curl >/dev/null; then   # headers by standard input: a token in the arguments would be seen by everybody
-    curl -sSi -m 10 -H @- -d "$event" "$ROOMCAST_INGEST/v1/events" <<<"$headers"
+    curl -sSi --suppress-connect-headers -m 10 -H @- -d "$event" "$ROOMCAST_INGEST/v1/events" <<<"$headers"
   else
     address=${ROOMCAST_INGEST#http://}; { exec 3<>"/dev/tcp/${address%:*}/${address##*:}"; } || return
     printf 'POST /v1/events HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%s\r\nContent-Length: %d\r\n\r\n%s' "$address" "${headers//$'\n'/$'\r\n'}" "$(printf %s "$event" | wc -c)" "$event" >&3
