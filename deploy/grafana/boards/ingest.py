@@ -140,7 +140,7 @@ panel("Events of connections per second", "connected, disconnected, connect_fail
       "lame_duck: a node is being restarted. slow_consumer: a service does not read as fast as it is sent to. refused: permissions.",
       rate("roomcast_nats_events_total", "connection", "event"))
 panel("Publish errors per second", "JetStream publishes without a good acknowledgement: timeout, no_responders, refused, malformed, client.",
-      "timeout: slow or without a leader. refused: a limit of the stream or the account.",
+      "timeout: slow or without a leader. no_responders: no leader, no stream, or no connection. refused: a limit of the stream or the account.",
       rate("roomcast_nats_publish_errors_total", "reason"))
 panel("Batches, sent again, late, per second", "Atomic batches by outcome: stored, or apart (refused or unanswered, so sent one by one); publishes sent again with the same id; acknowledgements that came after their publisher had given up waiting.",
       "All three rise while leaders change; otherwise NATS is slow.",

@@ -16,7 +16,7 @@ use http::Method;
 use jiff::Timestamp;
 use prometheus::IntCounterVec;
 use roomcast_chassis::bucket::{Bucket, Rate};
-use roomcast_chassis::jetstream::Publisher;
+use roomcast_chassis::jetstream::{PublishError, Publisher};
 use roomcast_chassis::process::{Context, Failure};
 use roomcast_chassis::shutdown::Stage;
 use roomcast_proto::refusal::Code;
@@ -49,6 +49,10 @@ const STRANGERS_RATE: Rate = Rate {
 const STRANGER_COST: u64 = 60;
 /// Pause before an entry that was not stored is sent again, with the same id.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The same at the end of the process, where the answer that nobody is there comes at once.
+const LAST_AGAIN: Duration = Duration::from_millis(100);
+/// So long, from the first of these answers at the end, all entries that wait are sent again: a connection that broke is back by then.
+const LAST_WITHIN: Duration = Duration::from_secs(3);
 
 /// What was called.
 #[derive(Clone, Debug)]
@@ -327,7 +331,7 @@ impl Keeper {
         let mut hour = tokio::time::interval(HEAD_EVERY);
         // The first tick is now, and nothing is stored yet.
         hour.tick().await;
-        let mut head = None;
+        let (mut head, mut missed) = (None, None);
         loop {
             let queued = tokio::select! {
                 biased;
@@ -351,15 +355,20 @@ impl Keeper {
                 return say(self.audit.end(head).as_deref());
             };
             let stands = format!("{}.{}", queued.id, queued.digest);
-            if let Some(position) = self.store(queued, &ending).await {
+            if let Some(position) = self.store(queued, &ending, &mut missed).await {
                 head = Some(format!("{stands}.{position}"));
             }
         }
     }
 
-    /// Stores one entry, however long NATS is away; at the end of the process it is tried once more only.
-    /// At which position it is stored.
-    async fn store(&self, queued: Queued, ending: &CancellationToken) -> Option<u64> {
+    /// Stores one entry, however long NATS is away; at the end of the process it is tried once more only, and where nobody answers for
+    /// [`LAST_WITHIN`] after `missed`, when an entry found that first. At which position it is stored.
+    async fn store(
+        &self,
+        queued: Queued,
+        ending: &CancellationToken,
+        missed: &mut Option<Instant>,
+    ) -> Option<u64> {
         loop {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Msg-Id", queued.id.as_str());
@@ -374,6 +383,13 @@ impl Keeper {
                 }
                 Err(error) => error,
             };
+            if last
+                && error == PublishError::NoResponders
+                && missed.get_or_insert_with(Instant::now).elapsed() < LAST_WITHIN
+            {
+                tokio::time::sleep(LAST_AGAIN).await;
+                continue;
+            }
             if last || !error.retryable() {
                 self.audit.shared.entries.with_label_values(&["failed"]).inc();
                 tracing::error!(%error, "an entry of the audit record could not be stored: {error}");

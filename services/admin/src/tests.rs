@@ -2,13 +2,22 @@
 
 mod changes;
 
+use std::time::Duration;
+
 use axum::Extension;
 use axum::body::Body;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, Request, StatusCode};
 use roomcast_chassis::config::Environment;
+use roomcast_chassis::jetstream::{JetStream, Publisher};
+use roomcast_chassis::metrics::Metrics;
+use roomcast_chassis::nats::NatsMetrics;
 use roomcast_chassis::process::{self, Context, Service};
+use roomcast_harness::eventually;
+use roomcast_harness::nats::Nats;
 use roomcast_harness::token::{Signer, now};
+use roomcast_proto::stream::{Sizing, definitions};
+use roomcast_proto::subject::stream;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -276,6 +285,48 @@ async fn when_the_record_ends_nothing_is_done_any_more() {
         (503, &json!("unavailable"))
     );
     assert_eq!(rig.audit.entries(), Vec::<Value>::new());
+}
+
+/// Nobody is there just when the process ends, and says so at once: what waits is stored when somebody is.
+#[tokio::test]
+async fn at_the_end_what_waits_is_stored_although_nobody_is_there_for_a_moment() {
+    let Some(nats) = Nats::start_empty().await else {
+        return;
+    };
+    let rig = Rig::new();
+    let client = nats.connect("admin").await;
+    let metrics = Metrics::new("test").unwrap();
+    let counted = NatsMetrics::new(&metrics).unwrap();
+    let publisher = Publisher::start(&client, 1, Some(counted)).await.unwrap();
+    for n in 0..50 {
+        rig.audit.record("test", None, &json!(n));
+    }
+    rig.audit.keep(publisher, &rig.context);
+    let shutdown = rig.context.shutdown.clone();
+    let ended = tokio::spawn(async move { shutdown.run(Duration::from_secs(30)).await });
+    let misses = || {
+        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+        let mut lines = text.lines().filter(|line| line.contains("no_responders\""));
+        let count = lines.find_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        count.unwrap_or_default()
+    };
+    eventually("it is tried again", Duration::from_secs(30), || async {
+        misses() >= 4.0
+    })
+    .await;
+    let streams = JetStream::new(client, "$JS.API");
+    let mut all = definitions(&Sizing::DEVELOPMENT).into_iter();
+    let audit = all.find(|definition| definition.name == stream::AUDIT).unwrap();
+    streams.create_stream(&audit.config).await.unwrap();
+    assert!(ended.await.unwrap());
+    let stored = streams
+        .stream_info(stream::AUDIT)
+        .await
+        .unwrap()
+        .unwrap()
+        .state
+        .messages;
+    assert_eq!(stored, 50);
 }
 
 #[tokio::test]

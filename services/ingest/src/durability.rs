@@ -24,8 +24,8 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Questions without an answer, while connected, after which nobody will answer.
 const QUESTIONS_MAX: u32 = 3;
-/// Questions at the start that not all servers answered, after which those that are missing are taken to be down: a cluster without one
-/// of its nodes must take events. It is asked again once it is back.
+/// Questions in a row that not all servers answered, after which those that are missing are taken to be down: a cluster without one of
+/// its nodes must take events, also where that one wrote late. It is asked again once it is back.
 const IN_PART_MAX: u32 = 5;
 /// The name of the setting, for messages.
 pub(crate) const SETTING: &str = "ROOMCAST_DURABILITY";
@@ -87,12 +87,12 @@ fn all_there(answers: &[ServerAnswer]) -> bool {
     most.is_some_and(|most| count >= most)
 }
 
-/// What an answer changes: that something is or is not wrong, or `None`: nothing. Only all servers can say that all is well: the one that
-/// writes late may be silent.
-fn news(found: Found, is_all: bool) -> Option<Option<String>> {
+/// What an answer changes: that something is or is not wrong, or `None`: nothing. Only all servers can say that all is well, the one that
+/// writes late may be silent, unless it stays so. `in_part`: answers in a row, this one included, by which a part of them writes through.
+fn news(found: Found, is_all: bool, in_part: u32) -> Option<Option<String>> {
     match found {
         Found::MayLose(why) => Some(Some(why)),
-        Found::Synced => is_all.then_some(None),
+        Found::Synced => (is_all || in_part >= IN_PART_MAX).then_some(None),
         Found::Nobody => None,
     }
 }
@@ -177,6 +177,7 @@ impl Watch {
 
     /// Asks again and again; ends with `ending`. No answer changes nothing: the connection's latch speaks for that.
     pub async fn run(self, ending: CancellationToken) {
+        let mut in_part: u32 = 0;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(ASK_EVERY) => {}
@@ -184,7 +185,9 @@ impl Watch {
             }
             match ask(&self.client).await {
                 Ok((found, is_all)) => {
-                    if let Some(may_lose) = news(found, is_all) {
+                    let is_part = found == Found::Synced && !is_all;
+                    in_part = if is_part { in_part.saturating_add(1) } else { 0 };
+                    if let Some(may_lose) = news(found, is_all, in_part) {
                         self.tell(may_lose);
                     }
                 }
@@ -269,20 +272,23 @@ mod tests {
         check(&[("n1", Value::Null)], false, &["Nobody"]);
     }
 
-    /// The node that writes late is down, or slow to answer: the others cannot speak for it.
+    /// The node that writes late is down, or slow to answer: the others cannot speak for it, until it has been silent for long.
     #[test]
     fn a_part_of_the_servers_says_nothing_good() {
         let late = || Found::MayLose("late".to_owned());
-        for (found, is_all, expected) in [
-            (Found::Synced, true, Some(false)),
-            (Found::Synced, false, None),
-            (late(), true, Some(true)),
-            (late(), false, Some(true)),
-            (Found::Nobody, true, None),
-            (Found::Nobody, false, None),
+        for (found, is_all, in_part, expected) in [
+            (Found::Synced, true, 0, Some(false)),
+            (Found::Synced, false, 1, None),
+            (Found::Synced, false, IN_PART_MAX - 1, None),
+            (Found::Synced, false, IN_PART_MAX, Some(false)),
+            (Found::Synced, false, IN_PART_MAX + 1, Some(false)),
+            (late(), true, 0, Some(true)),
+            (late(), false, 0, Some(true)),
+            (Found::Nobody, true, 0, None),
+            (Found::Nobody, false, 0, None),
         ] {
-            let said = format!("{found:?} {is_all}");
-            let may_lose = news(found, is_all).map(|why| why.is_some());
+            let said = format!("{found:?} {is_all} {in_part}");
+            let may_lose = news(found, is_all, in_part).map(|why| why.is_some());
             assert_eq!(may_lose, expected, "{said}");
         }
     }

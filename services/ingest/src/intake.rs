@@ -205,17 +205,18 @@ impl Intake {
     ) -> Answer {
         // What is a letter already stays one.
         let keeps = |refusal: &Refusal| is_kept(refusal.code) && door != Door::Replay;
+        self.record(sender, refusal.code);
         let refusal = match keeps(&refusal) {
             true => self
                 .quotas
-                .take(sender, 1, letter_bytes(bytes.len()))
+                .take(sender, 1)
+                .and_then(|()| self.quotas.keep(sender, letter_bytes(bytes.len())))
                 .err()
                 .unwrap_or(refusal),
             false => refusal,
         };
         self.metrics.event(door, Outcome::Refused);
         self.metrics.refused(refusal.code);
-        self.record(sender, refusal.code);
         if keeps(&refusal) {
             let letter = DeadLetter {
                 tenant: &sender.tenant,
@@ -302,11 +303,14 @@ impl Intake {
         Ok(accepted)
     }
 
-    /// Stores what was accepted, keeps what was refused, counts both.
+    /// Stores what was accepted, keeps what was refused, counts both: as what their publisher hears.
     async fn carry_out(&self, request: &Request<'_>, decided: Vec<Decided>) -> Vec<Taken> {
+        // Whom a right is missing is on record also where they hear that they send too fast.
+        for not_taken in decided.iter().filter_map(|(_, decided)| decided.as_ref().err()) {
+            self.record(request.sender, not_taken.refusal.code);
+        }
         let decided = self.within_rate(request.sender, decided);
         let (lines, mut taken) = self.store_all(decided).await;
-        self.count(request.door, &taken);
         let stored = lines.iter().zip(&taken).filter(|(_, taken)| taken_now(taken));
         let bytes = stored.clone().map(|(line, _)| line.original_bytes as u64).sum();
         let events = stored.count() as u64;
@@ -321,10 +325,9 @@ impl Intake {
             taken.len() - refused,
             taken.len()
         );
-        for not_taken in taken.iter().filter_map(|taken| taken.as_ref().err()) {
-            self.record(request.sender, not_taken.refusal.code);
-        }
-        self.keep_refused(request, &lines, &mut taken).await;
+        let kept = self.kept(request, &lines, &mut taken);
+        self.count(request.door, &taken);
+        self.keep_refused(request, &kept, &mut taken).await;
         taken
     }
 
@@ -332,7 +335,7 @@ impl Intake {
     /// must not become a flood of dead letters.
     fn within_rate(&self, sender: &Sender, decided: Vec<Decided>) -> Vec<Decided> {
         let cost = |decided: &Decided| decided.1.as_ref().map_or(1, |event| event.placements.len());
-        let Err(refusal) = self.quotas.take(sender, decided.iter().map(cost).sum(), 0) else {
+        let Err(refusal) = self.quotas.take(sender, decided.iter().map(cost).sum()) else {
             return decided;
         };
         let refuse = |(line, decided): Decided| {
@@ -388,21 +391,20 @@ impl Intake {
         }
     }
 
+    /// What of the refused is to be kept, as far as there is room for it.
+    fn kept(&self, request: &Request<'_>, lines: &[Line], taken: &mut [Taken]) -> Vec<Kept> {
+        let mut kept = refused::letters(request, lines, taken);
+        let bytes = kept.iter().map(|kept| letter_bytes(kept.bytes.len())).sum();
+        if let Err(refusal) = self.quotas.keep(request.sender, bytes) {
+            refused::over(&mut kept, taken, &refusal);
+        }
+        kept
+    }
+
     /// Keeps what was refused. A door that has nobody to tell hears of what could not be kept: a database's change is then refused for
     /// now only, and of a letter that was taken again it is said.
-    async fn keep_refused(&self, request: &Request<'_>, lines: &[Line], taken: &mut [Taken]) {
-        let kept = refused::letters(request, lines, taken);
+    async fn keep_refused(&self, request: &Request<'_>, kept: &[Kept], taken: &mut [Taken]) {
         if kept.is_empty() {
-            return;
-        }
-        let bytes = kept.iter().map(|kept| letter_bytes(kept.bytes.len())).sum();
-        if let Err(refusal) = self.quotas.take(request.sender, 0, bytes) {
-            // Who sent them has them still, and may send them when there is room for what is refused.
-            for one in kept.iter().flat_map(|kept| kept.of.clone()) {
-                if let Err(not_taken) = &mut taken[one] {
-                    not_taken.refusal = refusal.clone();
-                }
-            }
             return;
         }
         let letters: Vec<_> = kept.iter().map(|kept| letter(request, kept)).collect();

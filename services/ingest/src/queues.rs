@@ -90,7 +90,13 @@ impl Queues {
         let mut drains = JoinSet::new();
         let mut drained: HashMap<Id, String> = HashMap::new();
         while !ending.is_cancelled() {
-            if let Err(error) = self.shared.lease.ask().await {
+            if self.shared.intake.sure().is_err() {
+                // Another instance may know who may do what; this one would have the lease and drain nothing.
+                self.shared.intake.metrics.queue_pause("unsure");
+                if self.shared.lease.is_held() {
+                    self.give_back().await;
+                }
+            } else if let Err(error) = self.shared.lease.ask().await {
                 tracing::debug!(%error, "the queues' lease cannot be asked for: {error}");
             }
             if self.shared.lease.is_held() {
@@ -118,6 +124,11 @@ impl Queues {
             }
         }
         while drains.join_next().await.is_some() {}
+        self.give_back().await;
+    }
+
+    /// Gives the lease back where this instance may have it; what takes longer than a second ends by itself.
+    async fn give_back(&self) {
         let give_back = self.shared.lease.give_back();
         let _ = tokio::time::timeout(Duration::from_secs(1), give_back).await;
     }

@@ -17,10 +17,16 @@ use crate::error::RETRY_AFTER_MS;
 use crate::metrics::IngestMetrics;
 
 /// Bytes of dead letters of one tenant at this instance. At once a sixteenth of what the stream keeps, then the whole of it in a quarter
-/// of an hour: nobody's refused events push out everybody else's before an operator has seen it.
-const LETTERS_RATE: Rate = Rate {
+/// of an hour: nobody's refused events push out everybody else's before an operator has seen it. What waits in a queue is not counted:
+/// nobody sends it again, and the queue has its rate and its size.
+const TENANT_LETTERS: Rate = Rate {
     per_second: 256 << 10,
     burst: 16 << 20,
+};
+/// Of one publisher: a quarter, so that one that floods leaves the others of its tenant theirs.
+const PUBLISHER_LETTERS: Rate = Rate {
+    per_second: TENANT_LETTERS.per_second / 4,
+    burst: TENANT_LETTERS.burst / 4,
 };
 /// Publishers and tenants counted at the same time. Those that rest are forgotten; where all are busy, newcomers wait.
 const COUNTED_MAX: usize = 20_000;
@@ -60,6 +66,14 @@ impl Whose {
         Holder(sender.tenant.clone(), publisher)
     }
 
+    /// Bytes of its dead letters.
+    fn letters(self) -> Rate {
+        match self {
+            Whose::Publisher => PUBLISHER_LETTERS,
+            Whose::Tenant => TENANT_LETTERS,
+        }
+    }
+
     fn named(self, sender: &Sender) -> String {
         match self {
             Whose::Publisher => format!("the publisher {}", sender.publisher),
@@ -88,7 +102,7 @@ impl Limits {
 #[derive(Debug, Default)]
 struct Account {
     events: Bucket,
-    /// Bytes of what was refused and kept; of tenants only.
+    /// Bytes of what was refused and kept.
     letters: Bucket,
     requests: usize,
 }
@@ -123,8 +137,8 @@ impl Quotas {
             debug_assert_eq!(whose.as_str(), what);
             metrics.over_quota.with_label_values(&[what, "rate"]);
             metrics.over_quota.with_label_values(&[what, "requests"]);
+            metrics.over_quota.with_label_values(&[what, "letters"]);
         }
-        metrics.over_quota.with_label_values(&["tenant", "letters"]);
         Self {
             limits,
             book: Arc::default(),
@@ -174,61 +188,73 @@ impl Quotas {
         }))
     }
 
-    /// Counts events that are about to be stored or refused, and the bytes of the letters that are about to be kept. What is more than
-    /// may be at once costs as much as may be at once.
+    /// Counts events that are about to be stored or refused. What is more than may be at once costs as much as may be at once.
     ///
     /// # Errors
     /// `rate`, with the publisher or tenant that sends too fast; nothing was counted.
-    pub fn take(&self, sender: &Sender, events: usize, letter_bytes: usize) -> Result<(), Refusal> {
+    pub fn take(&self, sender: &Sender, events: usize) -> Result<(), Refusal> {
+        let taken = self.charge(
+            sender,
+            events,
+            |whose| self.limits.rate(whose),
+            |account| &mut account.events,
+        );
+        taken.map_err(|(whose, wait_millis)| self.too_fast(sender, whose, wait_millis))
+    }
+
+    /// Counts the bytes of letters that are about to be kept, as [`Quotas::take`] does events. Those were counted before.
+    ///
+    /// # Errors
+    /// `rate`: more of the publisher's or the tenant's is refused than is kept; nothing was counted.
+    pub fn keep(&self, sender: &Sender, letter_bytes: usize) -> Result<(), Refusal> {
+        let kept = self.charge(sender, letter_bytes, Whose::letters, |account| {
+            &mut account.letters
+        });
+        kept.map_err(|(whose, wait_millis)| self.too_much_refused(sender, whose, wait_millis))
+    }
+
+    /// Takes that much of the publisher's and of the tenant's bucket, or of neither: then whose has too little, and for how long.
+    fn charge(
+        &self,
+        sender: &Sender,
+        units: usize,
+        rate: impl Fn(Whose) -> Rate,
+        bucket: impl Fn(&mut Account) -> &mut Bucket,
+    ) -> Result<(), (Whose, u64)> {
         if !is_counted(sender) {
             return Ok(());
         }
         let now_millis = self.now_millis();
         let mut book = self.book();
-        let cost = |of: usize, rate: Rate| u64::try_from(of).unwrap_or(u64::MAX).min(rate.burst);
         let mut taken = Whose::ALL.map(|whose| (whose.holder(sender), Bucket::default()));
-        for (whose, (holder, bucket)) in Whose::ALL.into_iter().zip(&mut taken) {
-            let rate = self.limits.rate(whose);
-            *bucket = book.get(holder).map(|account| account.events).unwrap_or_default();
-            let cost = cost(events, rate);
-            if !bucket.take(now_millis, cost, rate) {
-                let wait_millis = bucket.wait_millis_for(now_millis, cost, rate);
-                drop(book);
-                return Err(self.too_fast(sender, whose, wait_millis));
+        for (whose, (holder, now)) in Whose::ALL.into_iter().zip(&mut taken) {
+            let rate = rate(whose);
+            *now = book
+                .get_mut(holder)
+                .map_or_else(Bucket::default, |account| *bucket(account));
+            let cost = u64::try_from(units).unwrap_or(u64::MAX).min(rate.burst);
+            if !now.take(now_millis, cost, rate) {
+                return Err((whose, now.wait_millis_for(now_millis, cost, rate)));
             }
         }
-        let tenant = Whose::Tenant.holder(sender);
-        let mut letters = book
-            .get(&tenant)
-            .map(|account| account.letters)
-            .unwrap_or_default();
-        let cost = cost(letter_bytes, LETTERS_RATE);
-        if !letters.take(now_millis, cost, LETTERS_RATE) {
-            let wait_millis = letters.wait_millis_for(now_millis, cost, LETTERS_RATE);
-            drop(book);
-            return Err(self.too_much_refused(sender, wait_millis));
-        }
-        for (holder, bucket) in taken {
+        for (holder, now) in taken {
             // Whoever has a share is listed; without one (a broadcast) there is nothing to keep.
             if let Some(account) = book.get_mut(&holder) {
-                account.events = bucket;
+                *bucket(account) = now;
             }
-        }
-        if let Some(account) = book.get_mut(&tenant) {
-            account.letters = letters;
         }
         Ok(())
     }
 
-    fn too_much_refused(&self, sender: &Sender, wait_millis: u64) -> Refusal {
+    fn too_much_refused(&self, sender: &Sender, whose: Whose, wait_millis: u64) -> Refusal {
         self.metrics
             .over_quota
-            .with_label_values(&["tenant", "letters"])
+            .with_label_values(&[whose.as_str(), "letters"])
             .inc();
-        let Rate { per_second, burst } = LETTERS_RATE;
+        let Rate { per_second, burst } = whose.letters();
         let detail = format!(
-            "of the tenant {} more is refused than is kept: {per_second} bytes a second, {burst} at once",
-            sender.tenant
+            "of {} more is refused than is kept: {per_second} bytes a second, {burst} at once",
+            whose.named(sender)
         );
         Refusal::new(Code::Rate, detail).retry_after_ms(wait_millis.max(1))
     }
@@ -356,8 +382,8 @@ mod tests {
         let _held: Vec<_> = [&one, &two, &other]
             .map(|sender| quotas.enter(sender).unwrap())
             .into();
-        quotas.take(&one, 1_000, 0).unwrap();
-        let refusal = quotas.take(&one, 500, 0).unwrap_err();
+        quotas.take(&one, 1_000).unwrap();
+        let refusal = quotas.take(&one, 500).unwrap_err();
         assert_eq!(refusal.code, Code::Rate);
         assert!(
             refusal
@@ -367,55 +393,57 @@ mod tests {
             refusal.detail
         );
         assert!((400_000..=500_000).contains(&refusal.retry_after_ms.unwrap()));
-        quotas.take(&two, 500, 0).unwrap();
-        let refusal = quotas.take(&two, 400, 0).unwrap_err();
+        quotas.take(&two, 500).unwrap();
+        let refusal = quotas.take(&two, 400).unwrap_err();
         assert!(
             refusal.detail.starts_with("the tenant main sends"),
             "{}",
             refusal.detail
         );
         // More than may be at once costs all of it, once.
-        quotas.take(&other, 1_000_000, 0).unwrap();
-        assert_eq!(quotas.take(&other, 500, 0).unwrap_err().code, Code::Rate);
+        quotas.take(&other, 1_000_000).unwrap();
+        assert_eq!(quotas.take(&other, 500).unwrap_err().code, Code::Rate);
         let aggregator = Sender::aggregator(&one.tenant);
         assert!(quotas.enter(&aggregator).unwrap().is_none());
-        quotas.take(&aggregator, 1_000, 0).unwrap();
+        quotas.take(&aggregator, 1_000).unwrap();
     }
 
     #[test]
-    fn a_tenants_letters_have_their_share_and_good_events_do_not_notice() {
+    fn letters_have_their_share_of_a_publisher_and_of_a_tenant_and_good_events_do_not_notice() {
         let quotas = Quotas::new(LIMITS, IngestMetrics::for_tests());
         let stranger = Sender::stranger(Tenant::parse("acme").unwrap(), "nats/nobody");
-        let (one, two) = (sender("main", "one"), sender("main", "two"));
-        let _held: Vec<_> = [&one, &two, &stranger]
-            .map(|sender| quotas.enter(sender).unwrap())
-            .into();
-        let half = 8 << 20;
-        for (sender, letter_bytes, taken) in [
-            (&one, half, true),
-            // Whoever of the tenant sent them.
-            (&two, half, true),
-            (&one, half, false),
-            (&two, 1 << 20, false),
-            (&two, 0, true),
-            (&stranger, half, true),
+        let of_main = ["one", "two", "three", "four", "five"].map(|name| sender("main", name));
+        // One request at a time: accounts that do not rest stay.
+        let keep = |sender: &Sender, letter_bytes: usize| {
+            let _share = quotas.enter(sender).unwrap();
+            quotas.take(sender, 1).unwrap();
+            quotas.keep(sender, letter_bytes)
+        };
+        let [one, two, three, four, five] = &of_main;
+        let quarter = 4 << 20;
+        let (of_one, of_main) = (Some("of the publisher one more"), Some("of the tenant main more"));
+        for (sender, letter_bytes, refused) in [
+            (one, quarter, None),
+            (one, 1 << 20, of_one),
+            // It leaves the others theirs, until all of them together have the tenant's.
+            (two, quarter, None),
+            (three, quarter, None),
+            (four, quarter, None),
+            (five, 1 << 20, of_main),
+            (five, 0, None),
+            (&stranger, quarter / 2, None),
             // More than may be at once costs all of it, once.
-            (&stranger, usize::MAX, false),
+            (&stranger, usize::MAX, Some("of the publisher nats/nobody more")),
         ] {
-            let told = quotas.take(sender, 1, letter_bytes);
-            assert_eq!(
-                told.is_ok(),
-                taken,
-                "{} {letter_bytes}: {told:?}",
-                sender.publisher
-            );
-            if let Err(refusal) = told {
-                assert_eq!(refusal.code, Code::Rate);
-                assert!(
-                    refusal.detail.contains("more is refused than is kept"),
-                    "{}",
-                    refusal.detail
-                );
+            let told = keep(sender, letter_bytes);
+            let said = format!("{} {letter_bytes}: {told:?}", sender.publisher);
+            match (told, refused) {
+                (Ok(()), None) => {}
+                (Err(refusal), Some(words)) => {
+                    assert_eq!(refusal.code, Code::Rate, "{said}");
+                    assert!(refusal.detail.starts_with(words), "{said}");
+                }
+                _ => panic!("{said}, expected {refused:?}"),
             }
         }
     }

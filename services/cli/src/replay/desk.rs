@@ -66,8 +66,8 @@ impl Desk {
     async fn post(&self, path: &str, body: Bytes) -> Result<Heard, Failure> {
         let url = format!("{}/{path}", self.base);
         match self.http.post(&url, &self.token, "application/json", body).await {
-            Ok(answer) if answer.status.is_server_error() => Ok(Heard::Nothing(words(&answer))),
-            Ok(answer) => Ok(Heard::Answer(answer)),
+            Ok(answer) if is_an_answer(&answer) => Ok(Heard::Answer(answer)),
+            Ok(answer) => Ok(Heard::Nothing(words(&answer))),
             Err(HttpError::Unreachable(why)) => Ok(Heard::Nothing(why)),
             Err(error @ HttpError::Request(_)) => Err(Failure::unavailable(error.to_string())),
         }
@@ -167,6 +167,15 @@ fn broken_off(left: usize, why: &str, positions: &[u64]) -> Failure {
     Failure::unavailable(said.join("\n"))
 }
 
+/// Whether it says what became of what was asked for. Of what the server failed at, only that nothing was done.
+fn is_an_answer(answer: &Answer) -> bool {
+    let unavailable = || {
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        answer.status == StatusCode::SERVICE_UNAVAILABLE && said["code"] == "unavailable"
+    };
+    !answer.status.is_server_error() || unavailable()
+}
+
 /// A refusal in its own words.
 fn words(answer: &Answer) -> String {
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -254,6 +263,12 @@ mod tests {
                 json!({ "code": "unknown", "detail": "no answer in time" }),
             )
         };
+        let busy = || {
+            (
+                503,
+                json!({ "code": "unavailable", "detail": "too much at once" }),
+            )
+        };
         let (listed, posted) = ("GET /dead-letters?limit=5", r#"POST /replays {"limit":5}"#);
         let again = "are taken: 17; that may still be going on. In a minute run `roomcast replay 17` (";
         for (answers, asked, says) in [
@@ -271,16 +286,12 @@ mod tests {
             ),
             (vec![page(None), no(504)], vec![listed, posted], Some(again)),
             (vec![page(None), no(503)], vec![listed, posted], Some(again)),
+            (vec![page(None), no(500)], vec![listed, posted], Some(again)),
             (vec![page(None), no(0)], vec![listed, posted], Some(again)),
             (
                 vec![page(None), no(504)],
                 vec![listed, posted],
                 Some("504 no answer in time: letters that come after"),
-            ),
-            (
-                vec![page(None), no(403)],
-                vec![listed, posted],
-                Some("403 no answer in time"),
             ),
         ] {
             let (desk, heard) = self::desk(&answers).await;
@@ -295,13 +306,29 @@ mod tests {
                 (ended, says) => panic!("{answers:?}: {ended:?}, expected {says:?}"),
             }
         }
+        // Nothing was done, and that is known: none is named.
+        for (answer, says) in [
+            (no(403), "403 no answer in time"),
+            (busy(), "503 too much at once"),
+        ] {
+            let (desk, heard) = self::desk(&[page(None), answer]).await;
+            let ended = desk.take_all(json!({})).await.unwrap_err();
+            assert_eq!(ended.message, says);
+            assert_eq!(heard.try_iter().collect::<Vec<_>>(), [listed, posted]);
+        }
         // Those that were named are taken each by itself, whatever becomes of the others.
-        let answers = vec![no(504), (200, json!({ "status": "stored" })), no(0), no(409)];
+        let answers = vec![
+            no(504),
+            (200, json!({ "status": "stored" })),
+            no(0),
+            no(409),
+            busy(),
+        ];
         let (desk, heard) = self::desk(&answers).await;
-        let ended = desk.take(&[17, 18, 19, 20], Bytes::from_static(b"{}")).await;
+        let ended = desk.take(&[17, 18, 19, 20, 21], Bytes::from_static(b"{}")).await;
         let message = ended.unwrap_err().message;
         assert!(
-            message.starts_with("1 letters were not taken") && message.contains("are taken: 17 19;"),
+            message.starts_with("2 letters were not taken") && message.contains("are taken: 17 19;"),
             "{message}"
         );
         assert_eq!(

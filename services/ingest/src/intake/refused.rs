@@ -66,6 +66,21 @@ pub fn letters(request: &Request<'_>, lines: &[Line], taken: &[Taken]) -> Vec<Ke
     refused.collect()
 }
 
+/// Takes out the letters for which there is no room: who sent those events has them still, is told so, and may send them again when there
+/// is. Of what is stored in part the letter stays: what was stored, and what is left, is told once.
+pub fn over(kept: &mut Vec<Kept>, taken: &mut [Taken], refusal: &Refusal) {
+    kept.retain(|kept| {
+        let of = &mut taken[kept.of.clone()];
+        let in_part = of.iter().any(has_stored);
+        for not_taken in of.iter_mut().filter_map(|one| one.as_mut().err()) {
+            if !in_part {
+                not_taken.refusal = refusal.clone();
+            }
+        }
+        in_part
+    });
+}
+
 /// The one letter of events that are one: as they were sent, or an array of what is left of them.
 fn of_one(request: &Request<'_>, lines: &[Line], taken: &[Taken], whole: NotTaken) -> Kept {
     let bytes = match whole.left {

@@ -22,7 +22,7 @@ use super::look_back::{look_back, text};
 use super::place::{Place, life};
 use super::portion::{self, Element, Read};
 use crate::accept::{May, Placement};
-use crate::dead_letter::{DeadLetter, letter_bytes};
+use crate::dead_letter::DeadLetter;
 use crate::error::RETRY_AFTER_MS;
 use crate::metrics::{Door, Outcome};
 use crate::now_micros;
@@ -263,18 +263,17 @@ impl Drain {
         Ok(messages)
     }
 
-    /// A queue is no way around a publisher's rate: it waits until its events may be taken, and kept where they are refused.
+    /// A queue is no way around a publisher's rate: it waits until its events may be taken. What is refused is kept whatever it takes,
+    /// because nobody sends it again, and what comes after it must not wait for that.
     fn pay(&self, messages: &[Message]) -> Result<(), Turn> {
         // A queue has one publisher.
         let Some(sender) = messages.first().map(|message| &message.read.sender) else {
             return Ok(());
         };
         let quotas = &self.shared.intake.quotas;
-        let elements = || messages.iter().flat_map(|message| &message.read.elements);
-        let refused = elements().filter(|element| element.decided.is_err());
-        let bytes = refused.map(|element| letter_bytes(element.bytes.len())).sum();
+        let elements = messages.iter().map(|message| message.read.elements.len()).sum();
         let paid = quotas.enter(sender).and_then(|share| {
-            let paid = quotas.take(sender, elements().count(), bytes);
+            let paid = quotas.take(sender, elements);
             drop(share);
             paid
         });

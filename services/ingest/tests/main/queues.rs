@@ -131,6 +131,27 @@ async fn a_queue_is_drained_in_order_and_what_is_bad_is_kept() {
     assert_eq!(ingest.metric("roomcast_ingest_queue_waiting"), 0.0);
 }
 
+/// Of what waits in a queue every letter is kept, whatever they take, and what comes after them does not wait.
+#[tokio::test]
+async fn large_letters_do_not_hold_a_queue_up() {
+    let Some(ingest) = Ingest::start().await else {
+        return;
+    };
+    let publisher = ingest.nats.connect("publisher").await;
+    open_queue(&ingest.streams, "publisher").await;
+    // More than is kept of one publisher at once that can send it again: 4 MiB.
+    let large = "x".repeat(60 << 10);
+    for _ in 0..90 {
+        put(&publisher, SUBJECT, &json!({ "type": "", "data": large })).await;
+    }
+    put(&publisher, SUBJECT, &event("good")).await;
+    until_empty(&ingest.streams, QUEUE).await;
+    assert_eq!(ids(&ingest.stored("EVENTS").await), ["good"]);
+    assert_eq!(ingest.stored("DLQ").await.len(), 90);
+    let pauses = ingest.metric("roomcast_ingest_queue_pauses_total{reason=\"rate\"}");
+    assert_eq!(pauses, 0.0);
+}
+
 #[tokio::test]
 async fn a_queue_fills_while_no_ingest_runs_and_its_events_are_of_when_they_were_queued() {
     let Some(ingest) = Ingest::start().await else {

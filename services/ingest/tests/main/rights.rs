@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use roomcast_harness::eventually;
 use roomcast_harness::nats::Nats;
-use roomcast_proto::subject::stream;
+use roomcast_proto::subject::{QUEUES_LEASE, stream};
 use serde_json::{Value, json};
 
 use crate::admin_port::AdminPort;
-use crate::fixture::{Ingest, JSON, event};
+use crate::fixture::{Ingest, JSON, event, header};
 
 /// An answer about rights that must be there.
 async fn said(ingest: &Ingest, port: &AdminPort, path: &str, body: &Value) -> Value {
@@ -90,4 +90,16 @@ async fn nothing_is_taken_while_nobody_knows_who_is_revoked() {
         ingest.stored("DLQ").await.is_empty(),
         "whoever sent it has it still"
     );
+    // Queues are for one who knows.
+    eventually(
+        "the queues' lease is given back",
+        Duration::from_secs(30),
+        || async {
+            let commands = ingest.stored(stream::COMMANDS).await;
+            let lease = commands.iter().rfind(|message| message.subject == QUEUES_LEASE);
+            lease.is_none_or(|lease| header(lease, "KV-Operation") == Some("DEL"))
+        },
+    )
+    .await;
+    assert!(ingest.metric("roomcast_ingest_queue_pauses_total{reason=\"unsure\"}") >= 1.0);
 }

@@ -221,6 +221,58 @@ fn events_that_are_one_have_one_answer() {
     assert_eq!(together(&[]).unwrap_err().refusal.code, Code::Unavailable);
 }
 
+/// Events that are refused, for whose letters there is no room: what is stored in part is told as it is, and its letter stays.
+#[test]
+fn without_room_for_letters_what_is_stored_in_part_is_told_all_the_same() {
+    use Code::{Conflict, Rate, TooManyKeys};
+    let apart = |taken: &[Taken]| (0..taken.len()).map(|one| one..one + 1).collect();
+    let whole = |taken: &[Taken]| std::iter::once(0..taken.len()).collect();
+    type Letters = fn(&[Taken]) -> Vec<Range<usize>>;
+    type Row = (Letters, [Taken; 2], [Option<Code>; 2], usize);
+    let rows: [Row; 5] = [
+        (
+            apart,
+            [refused(Conflict), refused(TooManyKeys)],
+            [Some(Rate), Some(Rate)],
+            0,
+        ),
+        (
+            apart,
+            [refused(Conflict), left(Conflict, &["u1"])],
+            [Some(Rate), Some(Conflict)],
+            1,
+        ),
+        (
+            whole,
+            [refused(Conflict), refused(TooManyKeys)],
+            [Some(Rate), Some(Rate)],
+            0,
+        ),
+        (whole, [stored(), refused(Conflict)], [None, Some(Conflict)], 1),
+        (
+            whole,
+            [refused(TooManyKeys), left(Conflict, &["u1"])],
+            [Some(TooManyKeys), Some(Conflict)],
+            1,
+        ),
+    ];
+    for (of, mut taken, codes, letters) in rows {
+        let said = format!("{taken:?}");
+        let letter = |of| Kept {
+            of,
+            refusal: Refusal::new(Conflict, ""),
+            bytes: Bytes::new(),
+            original_bytes: 0,
+        };
+        let mut kept: Vec<Kept> = of(&taken).into_iter().map(letter).collect();
+        over(&mut kept, &mut taken, &Refusal::new(Rate, ""));
+        let told = taken
+            .each_ref()
+            .map(|one| one.as_ref().err().map(|one| one.refusal.code));
+        assert_eq!((told, kept.len()), (codes, letters), "{said}");
+    }
+}
+
 proptest::proptest! {
     /// Whatever subjects are called, those and no others are read again.
     #[test]
