@@ -100,6 +100,7 @@ async fn what_cannot_be_folded_is_counted_and_told() {
                     .is_some_and(|car| car["value"] == "3.75" && car["events"] == 2)
                     && counts(values, "total")
                         .is_some_and(|skipped| skipped["late"] == 2 && skipped["where_error"] == 1)
+                    && counts(values, "beside").is_some_and(|skipped| skipped["late"] == 2)
             },
         )
         .await;
