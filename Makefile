@@ -109,7 +109,7 @@ test: .tools/bin/nats-server .tools/collector/rotel page ## Run every test: unit
 	@$(AGAIN) ./tests/page/run.sh
 
 check: page ## Check format, lints, our own rules, alerts, licences and advisories.
-	@cargo fmt --all --check
+	@cargo fmt --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@cargo test --locked -p roomcast-tidy
 	@cd clients && npm run --silent check

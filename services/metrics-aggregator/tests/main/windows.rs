@@ -61,7 +61,10 @@ async fn an_hour_has_its_mean_and_a_late_event_corrects_the_one_before() {
         .await;
     let values = world
         .eventually("a correction after a restart", |values| {
+            let is = |key: &str, value: &str| values.get(key).is_some_and(|data| data["value"] == value);
             values.get("mean").is_some_and(|data| data["previous"] == "3.25")
+                && is(&closed("mean"), "3.25")
+                && is(&closed("least"), "-1")
         })
         .await;
     assert_eq!(values[&closed("mean")]["value"], "3.25");
