@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use roomcast_chassis::jetstream::{Outgoing, PublishError, Publisher};
+use roomcast_chassis::jetstream::{Outgoing, PubAck, PublishError, Publisher};
 use roomcast_proto::ascii_json;
 use roomcast_proto::ids::Tenant;
 use roomcast_proto::refusal::{Code, Refusal};
@@ -136,8 +136,7 @@ impl DeadLetters {
 
     /// Whether a named letter is in the stream now; counted once.
     async fn acknowledged(&self, message: Outgoing, code: Code) -> bool {
-        let publish = async { self.publisher.send(message).await?.acknowledged().await };
-        match tokio::time::timeout(WITHIN, publish).await {
+        match tokio::time::timeout(WITHIN, self.publish(message)).await {
             Ok(Ok(acknowledged)) => {
                 if !acknowledged.duplicate {
                     self.metrics.dead_letter(code);
@@ -151,15 +150,14 @@ impl DeadLetters {
         }
     }
 
+    async fn publish(&self, message: Outgoing) -> Result<PubAck, PublishError> {
+        self.publisher.send(message).await?.acknowledged().await
+    }
+
     async fn keep_one(&self, letter: &DeadLetter<'_>) {
         let publish = async {
             loop {
-                let Outgoing {
-                    subject,
-                    headers,
-                    payload,
-                } = letter.outgoing();
-                let kept = self.publisher.publish(subject, headers, payload).await;
+                let kept = self.publish(letter.outgoing()).await;
                 // The connection may be back in a moment, and nothing was sent.
                 if kept != Err(PublishError::NoResponders) {
                     return kept;

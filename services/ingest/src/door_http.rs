@@ -24,7 +24,7 @@ use crate::body::{self, BodyLimits, Content, Media, Source, Unread};
 use crate::capacity::Place;
 use crate::describe;
 use crate::error::RETRY_AFTER_MS;
-use crate::intake::{self, Intake, Shape};
+use crate::intake::Intake;
 use crate::long_body::{LongBody, Reply};
 use crate::metrics::{Door, Outcome};
 use crate::now_micros;
@@ -334,21 +334,6 @@ impl HttpDoor {
         };
         let response = respond(&self.to_its_end(step, body.answer()).await);
         if whole { response } else { closing(response) }
-    }
-
-    /// A body, or a portion of one, as it is handed to the intake.
-    pub(crate) fn request(sender: &Sender, backfill: bool, shape: Shape, body: Bytes) -> intake::Request<'_> {
-        intake::Request {
-            door: Door::Http,
-            sender,
-            room: None,
-            audience: None,
-            backfill,
-            origin: PATH,
-            shape,
-            body,
-            original: None,
-        }
     }
 
     /// Does it as a part of `step`, also when whoever asked for it hangs up: half of it would be events that are not counted and refused

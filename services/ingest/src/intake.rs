@@ -77,6 +77,29 @@ pub struct Request<'a> {
     pub original: Option<Bytes>,
 }
 
+impl<'a> Request<'a> {
+    /// What came over HTTP, or a portion of it. `origin`: the path.
+    pub(crate) fn posted(
+        sender: &'a Sender,
+        backfill: bool,
+        origin: &'a str,
+        shape: Shape,
+        body: Bytes,
+    ) -> Self {
+        Self {
+            door: Door::Http,
+            sender,
+            room: None,
+            audience: None,
+            backfill,
+            origin,
+            shape,
+            body,
+            original: None,
+        }
+    }
+}
+
 /// What both doors lead to. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Intake {

@@ -225,7 +225,13 @@ impl LongBody {
     }
 
     fn request<'a>(&'a self, portion: &Portion) -> Request<'a> {
-        HttpDoor::request(&self.sender, self.backfill, Shape::Batch, portion.bytes.clone())
+        Request::posted(
+            &self.sender,
+            self.backfill,
+            PATH,
+            Shape::Batch,
+            portion.bytes.clone(),
+        )
     }
 
     /// Refuses what has been read and not yet been taken: the beginning of a packed body as it came, else the line that was begun.

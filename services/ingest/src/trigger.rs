@@ -7,7 +7,6 @@ use roomcast_proto::trigger::Trigger;
 use crate::accept::Sender;
 use crate::answer::Answer;
 use crate::intake::{Intake, Request, Shape};
-use crate::metrics::Door;
 use crate::now_micros;
 
 /// Where triggers are posted; also the origin of their dead letters, by which they are known when they are taken again.
@@ -18,17 +17,8 @@ pub const PATH: &str = "/v1/triggers";
 /// # Cancel safety
 /// As [`Intake::take`].
 pub async fn take(intake: &Intake, sender: &Sender, backfill: bool, body: Bytes) -> Answer {
-    let mut request = Request {
-        door: Door::Http,
-        sender,
-        room: None,
-        audience: None,
-        backfill,
-        origin: PATH,
-        shape: Shape::Together,
-        original: Some(body.clone()),
-        body: Bytes::new(),
-    };
+    let mut request = Request::posted(sender, backfill, PATH, Shape::Together, Bytes::new());
+    request.original = Some(body.clone());
     match events(intake, &body) {
         Ok(events) => request.body = events,
         Err(refusal) => return intake.refused_whole(&request, refusal).await,

@@ -13,8 +13,8 @@ use crate::answer::Answer;
 use crate::binary_mode;
 use crate::body::{Content, Media, Read};
 use crate::capacity::Place;
-use crate::door_http::{HttpDoor, Posted};
-use crate::intake::Shape;
+use crate::door_http::{HttpDoor, PATH, Posted};
+use crate::intake::{Request, Shape};
 use crate::metrics::Door;
 use crate::now_micros;
 use crate::trigger;
@@ -64,7 +64,7 @@ impl WholeBody {
 
     async fn take(&self, media: Media) -> Answer {
         let body = self.read.bytes.clone();
-        let mut request = HttpDoor::request(&self.sender, self.backfill, Shape::One, body);
+        let mut request = Request::posted(&self.sender, self.backfill, PATH, Shape::One, body);
         match media {
             Media::Json(shape) => request.shape = shape,
             Media::Data | Media::Lines => {

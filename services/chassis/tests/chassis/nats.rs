@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::scripted::serve;
 use crate::server::{SERVICE, Server, eventually};
 
 pub fn context(url: &str) -> Context {
@@ -62,30 +63,11 @@ async fn servers_below_2_14_are_refused_with_how_to_mend_it() {
 
 /// Serves as a NATS server that calls itself 2.14.0 and answers whatever is asked for with this.
 async fn serve_new(listener: TcpListener, body: &'static str) {
-    const INFO: &[u8] =
-        b"INFO {\"server_id\":\"x\",\"version\":\"2.14.0\",\"proto\":1,\"headers\":true,\"max_payload\":1048576}\r\n";
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        tokio::spawn(async move {
-            let (read, mut write) = stream.into_split();
-            write.write_all(INFO).await.unwrap();
-            let (mut lines, mut inbox) = (BufReader::new(read).lines(), String::new());
-            while let Ok(Some(line)) = lines.next_line().await {
-                let words: Vec<&str> = line.split(' ').collect();
-                let answer = match words[..] {
-                    ["PING", ..] => "PONG\r\n".to_owned(),
-                    ["SUB", _, id] => {
-                        inbox = id.to_owned();
-                        continue;
-                    }
-                    ["PUB", _, reply, _] => format!("MSG {reply} {inbox} {}\r\n{body}\r\n", body.len()),
-                    _ => continue,
-                };
-                if write.write_all(answer.as_bytes()).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let answer =
+            move |reply: &str, inbox: &str| format!("MSG {reply} {inbox} {}\r\n{body}\r\n", body.len());
+        tokio::spawn(serve(stream, "2.14.0", answer));
     }
 }
 

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use roomcast_chassis::jetstream::{ApiError, At, JetStream, LastMessages};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-/// Serves as a NATS server that calls itself 2.15.1 and answers every request with these header blocks, each with the body `x`.
-async fn serve(listener: TcpListener, answers: Vec<String>) {
-    const INFO: &[u8] =
-        b"INFO {\"server_id\":\"x\",\"version\":\"2.15.1\",\"proto\":1,\"headers\":true,\"max_payload\":1048576}\r\n";
-    let (stream, _) = listener.accept().await.unwrap();
+/// Serves one connection as a NATS server that calls itself this version. `answer`: what it says to any request, of the reply subject and
+/// the number of the last subscription.
+pub async fn serve(stream: TcpStream, version: &str, answer: impl Fn(&str, &str) -> String) {
+    let info =
+        json!({ "server_id": "x", "version": version, "proto": 1, "headers": true, "max_payload": 1 << 20 });
     let (read, mut write) = stream.into_split();
-    write.write_all(INFO).await.unwrap();
+    write
+        .write_all(format!("INFO {info}\r\n").as_bytes())
+        .await
+        .unwrap();
     let (mut lines, mut inbox) = (BufReader::new(read).lines(), String::new());
     while let Ok(Some(line)) = lines.next_line().await {
         let words: Vec<&str> = line.split(' ').collect();
@@ -22,13 +26,7 @@ async fn serve(listener: TcpListener, answers: Vec<String>) {
                 inbox = id.to_owned();
                 continue;
             }
-            ["PUB", _, reply, _] => {
-                let message = |block: &String| {
-                    let (head, all) = (block.len(), block.len() + 1);
-                    format!("HMSG {reply} {inbox} {head} {all}\r\n{block}x\r\n")
-                };
-                answers.iter().map(message).collect()
-            }
+            ["PUB", _, reply, _] => answer(reply, &inbox),
             _ => continue,
         };
         if write.write_all(answer.as_bytes()).await.is_err() {
@@ -37,10 +35,22 @@ async fn serve(listener: TcpListener, answers: Vec<String>) {
     }
 }
 
+/// Of a server that answers every request with these header blocks, each with the body `x`.
 async fn jetstream(answers: &[String]) -> JetStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("nats://{}", listener.local_addr().unwrap());
-    tokio::spawn(serve(listener, answers.to_vec()));
+    let answers = answers.to_vec();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let blocks = |reply: &str, inbox: &str| {
+            let message = |block: &String| {
+                let (head, all) = (block.len(), block.len() + 1);
+                format!("HMSG {reply} {inbox} {head} {all}\r\n{block}x\r\n")
+            };
+            answers.iter().map(message).collect()
+        };
+        serve(stream, "2.15.1", blocks).await;
+    });
     let client = async_nats::connect(url).await.unwrap();
     JetStream::new(client, "$JS.API").with_timeout(Duration::from_secs(5))
 }
