@@ -49,7 +49,7 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
 /// # Errors
 /// As [`serve`].
 pub async fn start(settings: Settings, context: Context) -> Result<SocketAddr, Failure> {
-    if let Err(why) = descriptors::enough(descriptors::raise(), settings.admission.connections_max) {
+    if let Err(why) = descriptors::make_room(settings.admission.connections_max) {
         tracing::warn!("{why}; until then no client comes in when they are used up");
     }
     let trusted = settings.issuers.load()?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use roomcast_admin::Audit;
 use roomcast_admin::instance::Running;
+use roomcast_chassis::descriptors;
 use roomcast_chassis::http;
 use roomcast_chassis::process::{Context, Failure, Service};
 use roomcast_chassis::shutdown::Stage;
@@ -69,6 +70,9 @@ pub async fn serve(settings: Settings, context: Context) -> Result<(), Failure> 
 /// # Errors
 /// As [`serve`].
 pub async fn serve_on(listener: TcpListener, settings: Settings, context: Context) -> Result<(), Failure> {
+    if let Err(why) = descriptors::make_room(settings.connections_max) {
+        tracing::warn!("{why}; until then no publisher comes in when they are used up");
+    }
     let (streams_latch, durability_latch, writes_latch, listening) = (
         context.readiness.latch("streams", "not yet looked at"),
         context.readiness.latch("durability", "not yet asked for"),

@@ -197,6 +197,15 @@ impl Stack {
         u32::try_from(pid.unwrap_or_else(|| panic!("no child {name} in {now}"))).expect("a pid")
     }
 
+    /// The process id of `roomcast dev`, which starts and watches the others.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn supervisor(&self) -> u32 {
+        read(&self.folder, "pid").trim().parse().expect("a pid")
+    }
+
     /// Sends a signal (`KILL`, `STOP`, `CONT`, `TERM`) to a child.
     pub fn signal(&self, name: &str, signal: &str) {
         let _ = Command::new("kill")

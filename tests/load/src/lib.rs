@@ -8,6 +8,7 @@
 
 pub mod cpu;
 pub mod dashboard;
+pub mod elsewhere;
 pub mod floor;
 pub mod heard;
 pub mod histogram;

@@ -18,6 +18,9 @@ use bench::{Bench, Length, bells, capture, catchup, fanout, growth, ingest, kill
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+/// More sockets than any bench has.
+const SOCKETS: usize = 16_000;
+
 #[derive(Parser)]
 #[command(about = "Measures Roomcast against the floor of the same machine in the same run.")]
 struct Arguments {
@@ -145,8 +148,9 @@ fn run() -> anyhow::Result<ExitCode> {
         }
         command => command,
     };
-    // Before anything is started, because what is started may have as many as this process.
-    roomcast_chassis::descriptors::raise();
+    // Before anything is started, because what is started may have as many as this process. Where these are too few, who opens that many
+    // says so.
+    drop(roomcast_chassis::descriptors::make_room(SOCKETS));
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let command = match command {

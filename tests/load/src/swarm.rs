@@ -3,7 +3,6 @@
 mod run;
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +13,7 @@ use roomcast_proto::frame::Encoding;
 
 use self::run::Run;
 use crate::dashboard::{Dashboard, Tally};
+use crate::elsewhere;
 use crate::line::Tls;
 
 /// What the clients of a swarm do.
@@ -126,19 +126,12 @@ impl Swarm {
         }
     }
 
-    /// Lets everything else on this machine go first: where the clients' own work is not what is measured, and they would be on other
-    /// machines. The lowest priority that there is (`SCHED_IDLE`): whoever else wakes up takes the processor from it at once, where
-    /// a thread that is only nice would keep it to the end of its slice, some milliseconds.
+    /// Lets everything else on this machine go first ([`elsewhere`]): where the clients' own work is not what is measured.
     ///
     /// # Errors
     /// When there is no `chrt`.
     pub fn give_way(&self) -> anyhow::Result<()> {
-        let number = self.number.wait();
-        let chrt = Command::new("chrt")
-            .args(["--idle", "--pid", "0", number])
-            .output()?;
-        anyhow::ensure!(chrt.status.success(), "{}", String::from_utf8_lossy(&chrt.stderr));
-        Ok(())
+        elsewhere::thread(self.number.wait())
     }
 
     /// How many clients it has.

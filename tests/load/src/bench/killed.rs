@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use roomcast_load::elsewhere;
 use roomcast_load::histogram::Histogram;
 use roomcast_load::swarm::Swarm;
 
@@ -60,8 +61,11 @@ impl World {
             System::swarm_of(system.gateway_at(index)?, Some(RATE), load, clients)
         };
         let killed = swarm(0, "viewer", clients)?;
-        // They would be elsewhere: what they cost themselves is not the gateways' doing.
+        // They would be elsewhere: what they cost themselves is not the gateways' doing. So would be the gateway that is killed: what its
+        // kernel does to end thousands of sockets, and who starts it again.
         killed.give_way()?;
+        elsewhere::process(system.stack.pid("gateway-1"))?;
+        elsewhere::process(system.stack.supervisor())?;
         Ok(Self {
             killed,
             others: swarm(1, "other", others)?,

@@ -240,7 +240,7 @@ impl Report {
         let mut out = String::from("# What `make bench` measured last\n\n");
         let _ = writeln!(
             out,
-            "{}, commit {}{}, {} cores, {}, {}, in {} s. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against. Clients that come back in a storm (P6, bells, kill) stand for other machines: theirs is the lowest priority (`SCHED_IDLE`), at the floor's storm as at the gateway's; publishers and the clients whose latency is measured have the usual one. Where what one request costs is measured (P4, P7), the server has a core of its own, and all else another.\n",
+            "{}, commit {}{}, {} cores, {}, {}, in {} s. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against. Clients that come back in a storm (P6, bells, kill), the gateway that is killed, and who starts it again stand for other machines: theirs is the lowest priority (`SCHED_IDLE`), at the floor's storm as at the gateway's; publishers and the clients whose latency is measured have the usual one. Where what one request costs is measured (P4, P7), the server has a core of its own, and all else another.\n",
             said("date", &["-u", "+%Y-%m-%d"]),
             said("git", &["rev-parse", "--short", "HEAD"]),
             if said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() {

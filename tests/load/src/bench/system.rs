@@ -345,7 +345,7 @@ impl System {
 
 /// Whether this process may have so many sockets; the gateway and the floor may have as many.
 fn may_open(sockets: usize) -> anyhow::Result<()> {
-    descriptors::enough(descriptors::raise(), sockets).map_err(anyhow::Error::msg)
+    descriptors::make_room(sockets).map_err(anyhow::Error::msg)
 }
 
 /// Opens a swarm and waits until all of it is there.
