@@ -10,6 +10,7 @@ use roomcast_load::histogram::Histogram;
 use roomcast_load::swarm::Swarm;
 
 use super::Bench;
+use super::cores::Apart;
 use super::load::Load;
 use super::publisher::Publisher;
 use super::system::{Floor, RATE, READY_WITHIN, System};
@@ -43,6 +44,8 @@ struct Seen {
 }
 
 struct World {
+    /// The gateway that stays has a core of its own, and so has the floor beside it.
+    apart: Apart,
     system: System,
     killed: Swarm,
     others: Swarm,
@@ -50,7 +53,9 @@ struct World {
 
 impl World {
     fn start(load: &Load) -> anyhow::Result<Self> {
+        let apart = Apart::begin()?;
         let system = System::that_restarts()?;
+        apart.give(system.stack.pid("gateway-2"))?;
         let (clients, rooms) = (
             load.connections.unwrap_or(CLIENTS),
             load.rooms.unwrap_or(ROOMS).max(1),
@@ -67,6 +72,7 @@ impl World {
         elsewhere::process(system.stack.pid("gateway-1"))?;
         elsewhere::process(system.stack.supervisor())?;
         Ok(Self {
+            apart,
             killed,
             others: swarm(1, "other", others)?,
             system,
@@ -171,6 +177,7 @@ impl World {
         let clients = usize::try_from(self.killed.clients())?;
         let swarm = tokio::task::block_in_place(|| {
             let dies = Floor::start(0, 420)?;
+            elsewhere::process(dies.pid())?;
             let swarm = dies.swarm(clients)?;
             swarm.give_way()?;
             drop(dies);
@@ -178,6 +185,7 @@ impl World {
             anyhow::Ok(swarm)
         })?;
         let stays = Floor::start(0, 420)?;
+        self.apart.give(stays.pid())?;
         drop(self.others.tally.latencies());
         swarm.come_to(stays.address)?;
         tokio::task::block_in_place(|| swarm.ready(READY_WITHIN))?;

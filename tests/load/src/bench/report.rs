@@ -42,7 +42,7 @@ const WHY: [(&str, &str); 5] = [
     ),
     (
         "P6",
-        "publisher, NATS, ingest, gateway and all clients share two cores here, and a storm of half a second takes both: the slowest of a hundred answers waits for the scheduler. Ingest on another machine does not.",
+        "publisher, NATS, ingest and all clients share one core here, and the gateway has the other: the slowest of a hundred answers waits for the disk behind them, whose interrupts are worked off on the core that the clients take. Ingest on another machine does not.",
     ),
     (
         "P7",
@@ -50,7 +50,7 @@ const WHY: [(&str, &str); 5] = [
     ),
     (
         "kill",
-        "the slowest few of some hundred events decide: they wait for the kernel to end the dead process's sockets, or in ingest, NATS or the gateway's reader for one of two cores that the return takes. Those who come rest for eight parts of nine meanwhile. The whole gateway with a lower priority (`nice`) comes to 1.4; a process cannot give that to its newcomers alone.",
+        "the slowest few of some hundred events decide: they wait for the kernel of this one machine to end the dead process's sockets, or in ingest and NATS for the core that all clients share.",
     ),
 ];
 
@@ -240,7 +240,7 @@ impl Report {
         let mut out = String::from("# What `make bench` measured last\n\n");
         let _ = writeln!(
             out,
-            "{}, commit {}{}, {} cores, {}, {}, in {} s. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against. Clients that come back in a storm (P6, bells, kill), the gateway that is killed, and who starts it again stand for other machines: theirs is the lowest priority (`SCHED_IDLE`), at the floor's storm as at the gateway's; publishers and the clients whose latency is measured have the usual one. Where what one request costs is measured (P4, P7), the server has a core of its own, and all else another.\n",
+            "{}, commit {}{}, {} cores, {}, {}, in {} s. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against. Clients that come back in a storm (P6, bells, kill), the gateway that is killed, and who starts it again stand for other machines: theirs is the lowest priority (`SCHED_IDLE`), at the floor's storm as at the gateway's; publishers and the clients whose latency is measured have the usual one. Where what one request costs is measured (P4, P7), and in storms (P6, kill), the server has a core of its own, and all else another, as the peers were measured that the budgets come from.\n",
             said("date", &["-u", "+%Y-%m-%d"]),
             said("git", &["rev-parse", "--short", "HEAD"]),
             if said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() {

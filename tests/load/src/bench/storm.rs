@@ -9,6 +9,7 @@ use roomcast_load::histogram::Histogram;
 use roomcast_load::swarm::Swarm;
 
 use super::Bench;
+use super::cores::Apart;
 use super::load::Load;
 use super::publisher::Publisher;
 use super::system::{Floor, READY_WITHIN, System};
@@ -44,6 +45,8 @@ struct Storm {
 }
 
 struct World {
+    /// As the peers were measured that the budget is of: the gateway, or the floor, has a core of its own.
+    apart: Apart,
     system: System,
     swarm: Swarm,
     publisher: Publisher,
@@ -55,7 +58,9 @@ struct World {
 
 impl World {
     fn start(load: &Load, gateway: &[&str]) -> anyhow::Result<Self> {
+        let apart = Apart::begin()?;
         let system = System::start(None, gateway)?;
+        apart.give(system.gateway_pid())?;
         let rooms = load.rooms.unwrap_or(ROOMS).max(1);
         let clients = system.clients(load, 0..load.connections.unwrap_or(CLIENTS), |i| vec![i % rooms])?;
         let swarm = system.swarm(load, clients)?;
@@ -64,6 +69,7 @@ impl World {
         Ok(Self {
             publisher: Publisher::new(&system, rooms, load.bytes)?,
             acks: Publisher::new(&system, rooms + 1, load.bytes)?,
+            apart,
             system,
             swarm,
             rooms,
@@ -159,6 +165,7 @@ impl World {
 /// The floor's own storm: its clients lose their sockets and open them again at once. CPU of each, microseconds, and how long it took.
 async fn floor(world: &mut World, clients: usize) -> anyhow::Result<(f64, Duration, Histogram)> {
     let floor = Floor::start(0, 420)?;
+    world.apart.give(floor.pid())?;
     let swarm = floor.swarm(clients)?;
     swarm.give_way()?;
     swarm.reset()?;
@@ -181,17 +188,18 @@ async fn floor(world: &mut World, clients: usize) -> anyhow::Result<(f64, Durati
 pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let clients = load.connections.unwrap_or(CLIENTS);
     let mut world = World::start(load, &[])?;
-    let mut quiet = Histogram::default();
-    let mut besides = [Histogram::default(), Histogram::default()];
+    // Of each round: quiet, beside the floor's storm, in ours.
+    let mut answers = [const { Vec::new() }; 3];
+    let mut waits = Vec::new();
     let mut cpu = CASES.map(|_| Vec::new());
     let mut times = CASES.map(|_| Vec::new());
     let mut ratios = CASES.map(|_| Vec::new());
     let (mut floor_cpu, mut floor_times) = (Vec::new(), Vec::new());
     let (mut event_reads, mut state_reads, mut turned_away) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=load.rounds {
-        quiet.merge(&world.quiet().await?);
-        let (micros, least, acks) = floor(&mut world, clients).await?;
-        besides[0].merge(&acks);
+        let quiet = world.quiet().await?;
+        let (micros, least, beside) = floor(&mut world, clients).await?;
+        let mut ours = Histogram::default();
         floor_cpu.push(micros);
         floor_times.push(least.as_secs_f64());
         bench.say(&format!(
@@ -215,8 +223,12 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
             event_reads.push(storm.event_reads / world.rooms as f64);
             state_reads.push(storm.state_reads / world.rooms as f64);
             turned_away.push(storm.turned_away as f64);
-            besides[1].merge(&storm.acks);
+            ours.merge(&storm.acks);
         }
+        for (values, latencies) in answers.iter_mut().zip([&quiet, &beside, &ours]) {
+            values.push(latencies.millis(0.99));
+        }
+        waits.push(ours.millis(0.99) / quiet.millis(0.99));
     }
     let report = &mut bench.report;
     let all = format!("{clients} back at once");
@@ -244,22 +256,14 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     report.at_most("P6", "reads of events per room and storm", event_reads, "", 1.0);
     report.note("P6", "reads of state per room and storm", state_reads, "");
     report.note("P6", "told to come again later, per storm", turned_away, "");
-    let of = |h: &Histogram| vec![h.millis(0.99)];
-    report.note("P6", "publisher's answer, p99, quiet", of(&quiet), "ms");
-    report.note(
-        "P6",
-        "publisher's answer, p99, in the floor's storm: what the load client itself costs",
-        of(&besides[0]),
-        "ms",
-    );
-    report.note(
-        "P6",
-        "publisher's answer, p99, in the storm",
-        of(&besides[1]),
-        "ms",
-    );
-    let ratio = besides[1].millis(0.99) / quiet.millis(0.99);
-    report.at_most("P6", "publisher's answer, p99, to quiet", vec![ratio], "×", 3.0);
+    for (values, when) in answers.into_iter().zip([
+        "quiet",
+        "in the floor's storm: what the load client itself costs",
+        "in the storm",
+    ]) {
+        report.note("P6", format!("publisher's answer, p99, {when}"), values, "ms");
+    }
+    report.at_most("P6", "publisher's answer, p99, to quiet", waits, "×", 3.0);
     drop(world);
     // Clients that wait for the stream for too long are refused, and these do not come again: then that is one line of the report.
     if let Err(error) = beyond_memory(bench, load).await {
