@@ -14,10 +14,10 @@ use crate::maps::HashMap;
 /// Those who want in rest between their parts while those who are in are being served: while somebody was written to within this time,
 /// milliseconds.
 const SERVING_MILLIS: u64 = 100;
-/// So long do they rest, milliseconds, where those who were in before they came are many. So they have a ninth of a shard's time,
-/// five hundred a second and shard or more, and what an event needs before it comes here, ingest and NATS and the reader of both,
-/// finds a processor meanwhile.
-const REST_MILLIS: u64 = 4;
+/// So long do they rest, milliseconds, where those who were in before they came are many. So they have a fifth of a shard's time,
+/// two thousand a second and shard or so, and what an event needs before it comes here, ingest and NATS and the reader of both,
+/// finds a processor meanwhile. With twice the rest those who come back wait twice as long, and nobody else waits less.
+const REST_MILLIS: u64 = 2;
 /// The same where nearly everybody has just come, as after a restart: who is back is served already and waits for nobody but the
 /// others who come. Nothing shorter can be waited for.
 const REST_AMONG_NEWCOMERS_MILLIS: u64 = 1;
