@@ -82,7 +82,6 @@ mod tests {
         assert!(size() < need(sockets), "{} already", size());
         assert_eq!(make_room(sockets), Ok(()));
         assert!(size() >= need(sockets), "{}", size());
-        assert!(make_room(usize::MAX).is_err_and(|why| why.contains("too few")));
     }
 
     #[test]
