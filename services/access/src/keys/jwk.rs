@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+    VerificationAlgorithm,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
-use super::{KID_BYTES_MAX, KeyAlgorithm, KeyFlaw, RSA_BITS, SECRET_BYTES, VerifyKey};
+use super::{KID_BYTES_MAX, KeyAlgorithm, KeyFlaw, Material, RSA_BITS, SECRET_BYTES, VerifyKey};
 
 /// Members that only private or secret keys have (RFC 7518 §6, RFC 8037 §2).
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
@@ -50,30 +53,31 @@ pub(super) fn read(jwk: &Value, allow_hs: bool) -> Result<(String, VerifyKey), K
         }
     };
     check_purpose(jwk, algorithm)?;
-    let (key, signature_bytes) = match algorithm {
-        KeyAlgorithm::EdDsa => {
-            let x = coordinate(jwk, "x")?;
-            check_point(&ED25519, &x)?;
-            (DecodingKey::from_ed_der(&x), CURVE_SIGNATURE_BYTES)
-        }
+    let (material, signature_bytes) = match algorithm {
+        KeyAlgorithm::EdDsa => (curve(&ED25519, &coordinate(jwk, "x")?)?, CURVE_SIGNATURE_BYTES),
         KeyAlgorithm::Es256 => {
             let point = [&[4], &*coordinate(jwk, "x")?, &*coordinate(jwk, "y")?].concat();
-            check_point(&ECDSA_P256_SHA256_FIXED, &point)?;
-            (DecodingKey::from_ec_der(&point), CURVE_SIGNATURE_BYTES)
+            (curve(&ECDSA_P256_SHA256_FIXED, &point)?, CURVE_SIGNATURE_BYTES)
         }
         KeyAlgorithm::Rs256 => {
             let (n, e) = (modulus(jwk)?, exponent(jwk)?);
-            (DecodingKey::from_rsa_raw_components(&n, &e), n.len())
+            let bytes = n.len();
+            let key = RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256);
+            (
+                Material::Public(Arc::new(key.map_err(|_| KeyFlaw::Modulus)?)),
+                bytes,
+            )
         }
         KeyAlgorithm::Hs256 => {
             let secret = bytes(jwk, "k").filter(|secret| SECRET_BYTES.contains(&secret.len()));
-            (DecodingKey::from_secret(&secret.ok_or(KeyFlaw::Secret)?), 32)
+            let key = hmac::Key::new(hmac::HMAC_SHA256, &secret.ok_or(KeyFlaw::Secret)?);
+            (Material::Shared(Arc::new(key)), 32)
         }
     };
     let key = VerifyKey {
         algorithm,
         signature_bytes,
-        key,
+        material,
         vouched: Arc::default(),
     };
     Ok((kid.to_owned(), key))
@@ -136,8 +140,8 @@ fn coordinate(jwk: &Map<String, Value>, member: &'static str) -> Result<Vec<u8>,
 }
 
 /// A point that is not on the curve would refuse every token later, with nobody knowing why.
-fn check_point<A: VerificationAlgorithm>(algorithm: &'static A, point: &[u8]) -> Result<(), KeyFlaw> {
+fn curve<A: VerificationAlgorithm>(algorithm: &'static A, point: &[u8]) -> Result<Material, KeyFlaw> {
     ParsedPublicKey::new(algorithm, point)
-        .map(drop)
+        .map(|key| Material::Public(Arc::new(key)))
         .map_err(|_| KeyFlaw::Coordinate("x"))
 }
