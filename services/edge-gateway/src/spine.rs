@@ -14,8 +14,9 @@ mod wish;
 
 pub use wish::{Cause, Holes, InfoAnswer, Placed, ReadAnswer, Ticket, Wish};
 
-/// Messages read in one repair: 500 cost the server 1.3 ms, and a publisher meanwhile waits no longer than that.
-pub const READ_MESSAGES: usize = 500;
+/// Messages read in one repair. They cost the server 0.3 ms, and a publisher who meets one at a server with one processor waits no longer
+/// than that. With 500 a start reads a fifth faster, and those who publish meanwhile wait 5 to 8 ms.
+pub const READ_MESSAGES: usize = 100;
 /// A silence this long may be a lost tail.
 const PROBE_AFTER_MILLIS: i64 = 500;
 /// The stream's identity and ends are asked for this often.
