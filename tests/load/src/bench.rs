@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use load::{Load, Written};
 use report::Report;
+use roomcast_load::elsewhere;
 
 /// A run under way: says how far it is, and keeps the figures.
 pub struct Bench {
@@ -196,6 +197,9 @@ pub async fn run(length: Length, only: &[String]) -> anyhow::Result<(String, usi
         Length::Full => FULL,
     };
     let mut bench = Bench::new(length == Length::Quick);
+    if elsewhere::is_within_session() {
+        println!("{}", report::WITHIN_SESSION);
+    }
     let chosen = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
     for (name, what) in STAGES.into_iter().chain(OTHERS) {
         if !chosen(name) {

@@ -12,7 +12,7 @@ use super::Bench;
 use super::cores::Apart;
 use super::load::{Load, Users, Written};
 use super::report::median;
-use super::system::{Floor, RATE, System};
+use super::system::{Floor, System};
 
 /// How long a gateway rests before it counts as empty, and before memory counts as settled.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -24,8 +24,21 @@ const HANDSHAKES: usize = 5_000;
 const ROOMS: usize = 3;
 /// Rooms that there are.
 const ROOMS_IN_ALL: usize = 50;
+/// New connections a second where handshakes are measured: as many as a gateway lets in by default (`ROOMCAST_CONNECT_RATE`). With less
+/// to do each costs more, the floor's too: what one handshake leaves in the processor's caches is gone before the next one comes.
+const PACE: usize = 2_500;
 /// CPU of a handshake without the check of its token's signature, microseconds.
 const HANDSHAKE_MICROS: f64 = 50.0;
+
+/// What the check of a signature may take of it beside, microseconds: the budget's figures.
+fn check_micros(algorithm: Algorithm) -> f64 {
+    match algorithm {
+        Algorithm::Hs256 => 2.0,
+        Algorithm::Rs256 => 13.0,
+        Algorithm::Eddsa => 34.0,
+        Algorithm::Es256 => 50.0,
+    }
+}
 
 /// What connections cost that are authenticated, in three rooms, and quiet.
 #[derive(Debug, Clone, Copy)]
@@ -130,8 +143,8 @@ pub fn floor(connections: usize, least: Least, apart: &Apart) -> anyhow::Result<
         .collect::<anyhow::Result<Vec<_>>>()?;
     let before = cpu::read(floor.pid()).cpu_ns;
     let _swarm = match least {
-        Least::Upgrade => floor.swarm(connections)?,
-        Least::Hello => floor.greeted(clients, Some(RATE))?,
+        Least::Upgrade => floor.swarm_at(PACE, connections)?,
+        Least::Hello => floor.greeted(clients, Some(PACE))?,
         Least::HelloAtOnce => floor.greeted(clients, None)?,
     };
     Ok((cpu::read(floor.pid()).cpu_ns - before) as f64 / 1000.0 / connections as f64)
@@ -221,7 +234,7 @@ impl Case {
         let swarm = if self.at_once {
             system.swarm_at_once(&load, clients)?
         } else {
-            system.swarm(&load, clients)?
+            system.swarm_at(PACE, &load, clients)?
         };
         let spent = cpu::read(system.gateway_pid()).cpu_ns - before;
         super::watch::all_well(&swarm)?;
@@ -234,8 +247,8 @@ impl Case {
     }
 }
 
-/// The budgets of handshakes, by the token's signature, whose check alone is timed in the same run; the floor's beside them. The gateway
-/// has a core of its own, and so has the floor.
+/// The budgets of handshakes, by the token's signature, whose check alone is timed in the same run for who wants to compare the machine with
+/// the budget's; the floor's beside them. The gateway has a core of its own, and so has the floor.
 ///
 /// # Errors
 /// When the gateway cannot be started.
@@ -287,9 +300,7 @@ pub async fn handshakes(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
     let what = "the floor: the same, and a ready answer to a hello: what the kernel alone costs";
     report.note("P4", what, hellos, "µs");
     report.note("P4", "the floor: the same, all at once", at_once, "µs");
-    let mut bounds = Vec::new();
     for (algorithm, micros) in checks {
-        bounds.push((algorithm, (HANDSHAKE_MICROS + median(&micros)).round()));
         report.note(
             "P4",
             format!("a check of a signature alone, {algorithm}"),
@@ -303,10 +314,10 @@ pub async fn handshakes(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
             case.algorithm,
             case.whose()
         );
-        let bound = bounds.iter().find(|(algorithm, _)| *algorithm == case.algorithm);
-        match bound {
-            Some((_, bound)) if case.users == Users::Distinct && !case.strangers => {
-                report.at_most("P4", what, case.costs, "µs", *bound);
+        match (case.users, case.strangers) {
+            (Users::Distinct, false) => {
+                let bound = HANDSHAKE_MICROS + check_micros(case.algorithm);
+                report.at_most("P4", what, case.costs, "µs", bound);
             }
             _ => report.note("P4", what, case.costs, "µs"),
         }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
+use roomcast_load::elsewhere;
+
 /// What became of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -30,6 +32,9 @@ impl Verdict {
     }
 }
 
+/// What is said where the scheduler keeps priorities within a session.
+pub const WITHIN_SESSION: &str = "The kernel groups processes by session (`kernel.sched_autogroup_enabled=1`): the lowest priority counts within one only, so that its own threads for the disk wait for the clients that come back; with 0 the p99s of storms (P6, kill) mean more.";
+
 /// Why a budget is missed where it is, as profiles of a two-core machine showed it, and what would mend it.
 const WHY: [(&str, &str); 5] = [
     (
@@ -38,7 +43,7 @@ const WHY: [(&str, &str); 5] = [
     ),
     (
         "P4",
-        "at a pace the kernel alone takes most of the budget for the same exchange: the floor's row with a hello, where nothing is understood: two writes and two wake-ups of an idle thread. All at once nothing sleeps. What is left is spread thin: of some 100,000 instructions the token's claims, read strictly, are 12 %, the hello 10, where four rooms stand 14, joining them 11, the answer 15, the upgrade 8. In a wave a check of a signature takes longer than alone, too; why is not known. A client that sends `connect` right behind its request, as the gateway lets it, saves a write and a wake-up.",
+        "at a pace the kernel alone takes most of the budget for the same exchange: the floor's row with a hello, where nothing is understood: two writes and two wake-ups of an idle thread. The rest is some 100,000 instructions spread over 200 KiB of code, each line of it run once: the first cache (32 KiB) holds neither it nor the kernel's, so a handshake by itself waits for both, and those that come together share them. By instructions the token's claims, read strictly, are 12 %, the hello 10, where four rooms stand 14, joining them 11, the answer 15, the upgrade 8. A client that sends `connect` right behind its request, as the gateway lets it, saves a write and a wake-up.",
     ),
     (
         "P6",
@@ -50,7 +55,7 @@ const WHY: [(&str, &str); 5] = [
     ),
     (
         "kill",
-        "the slowest few of some hundred events decide: they wait for the kernel of this one machine to end the dead process's sockets, or in ingest and NATS for the core that all clients share.",
+        "the slowest few of some hundred events decide, most of which wait in ingest and NATS: for the disk, and for the core that all clients share.",
     ),
 ];
 
@@ -240,7 +245,7 @@ impl Report {
         let mut out = String::from("# What `make bench` measured last\n\n");
         let _ = writeln!(
             out,
-            "{}, commit {}{}, {} cores, {}, {}, in {} s. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against. Clients that come back in a storm (P6, bells, kill), the gateway that is killed, and who starts it again stand for other machines: theirs is the lowest priority (`SCHED_IDLE`), at the floor's storm as at the gateway's; publishers and the clients whose latency is measured have the usual one. Where what one request costs is measured (P4, P7), and in storms (P6, kill), the server has a core of its own, and all else another, as the peers were measured that the budgets come from.\n",
+            "{}, commit {}{}, {} cores, {}, {}, in {} s. Median (lowest … highest) of {}. CPU is user and system time of the server process as the kernel counts it; the floor is one epoll thread that writes a ready frame per delivery and nothing else, interleaved with what it is held against. Clients that come back in a storm (P6, bells, kill), the gateway that is killed, and who starts it again stand for other machines: theirs is the lowest priority (`SCHED_IDLE`), at the floor's storm as at the gateway's; publishers and the clients whose latency is measured have the usual one. Where what one request costs is measured (P4, P7), and in storms (P6, kill), the server has a core of its own, and all else another, as the peers were measured that the budgets come from. {}\n",
             said("date", &["-u", "+%Y-%m-%d"]),
             said("git", &["rev-parse", "--short", "HEAD"]),
             if said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() {
@@ -256,6 +261,11 @@ impl Report {
                 "one short round"
             } else {
                 "three interleaved rounds"
+            },
+            if elsewhere::is_within_session() {
+                WITHIN_SESSION
+            } else {
+                "The kernel does not group processes by session."
             }
         );
         out.push_str(&self.table());

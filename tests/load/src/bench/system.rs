@@ -396,12 +396,20 @@ impl Floor {
         self.process.pid()
     }
 
-    /// Opens clients of the floor and waits for them.
+    /// Opens clients of the floor at [`RATE`] and waits for them.
     ///
     /// # Errors
     /// When not all of them get in.
     pub fn swarm(&self, sockets: usize) -> anyhow::Result<Swarm> {
-        all_in(Plan::floor(self.address, sockets, RATE))
+        self.swarm_at(RATE, sockets)
+    }
+
+    /// Likewise, at a rate of its own.
+    ///
+    /// # Errors
+    /// When not all of them get in.
+    pub fn swarm_at(&self, rate: usize, sockets: usize) -> anyhow::Result<Swarm> {
+        all_in(Plan::floor(self.address, sockets, rate))
     }
 
     /// Likewise, clients that say hello when they are open and wait for the answer. They follow the floor's rooms. `rate`: so many a
