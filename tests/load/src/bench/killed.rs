@@ -34,7 +34,7 @@ const BACK_SECONDS: f64 = 5.0;
 /// The latency of the others may grow so much.
 const GROWTH_MAX: f64 = 1.2;
 
-/// What goes on while somebody publishes.
+/// What goes on while somebody publishes; answers are kept in this order.
 enum Phase {
     /// Nothing that is measured.
     Between,
@@ -140,11 +140,11 @@ impl World {
             let mut answers = [(); Phase::Over as usize].map(|()| Histogram::default());
             loop {
                 let now = phase.load(Relaxed);
-                let Some(answers) = answers.get_mut(now) else {
+                let Some(of_phase) = answers.get_mut(now) else {
                     return anyhow::Ok(answers);
                 };
                 let until = |_| phase.load(Relaxed) != now;
-                answers.merge(&publisher.steady(0..rooms, EVENTS, until).await?);
+                of_phase.merge(&publisher.steady(0..rooms, EVENTS, until).await?);
             }
         });
         let seen = self.watch().await;
@@ -245,8 +245,8 @@ pub async fn run(bench: &mut Bench, load: &Load) -> anyhow::Result<()> {
         let [before, beside, _, since] = seen.latencies.each_ref().map(|latencies| latencies.millis(0.99));
         ratios.push(since / before);
         to_floor.push(since / beside);
-        for (values, answers) in answers.iter_mut().zip(&answered) {
-            values.push(answers.millis(0.99));
+        for (values, latencies) in answers.iter_mut().zip(&answered) {
+            values.push(latencies.millis(0.99));
         }
         times.push(seen.back.as_secs_f64());
         turned_away.push(seen.turned_away as f64);
