@@ -46,6 +46,18 @@ pub enum Stage {
     },
 }
 
+/// What of a socket wakes its shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watched {
+    /// Nothing yet.
+    #[default]
+    Unwatched,
+    /// Bytes that came.
+    Bytes,
+    /// Room for bytes as well.
+    Room,
+}
+
 /// Rooms that cannot be opened yet, and what waits behind them.
 #[derive(Debug)]
 pub struct Waiting {
@@ -80,8 +92,8 @@ pub struct Connection {
     pub beat: Beat,
     /// Since when bytes wait without any being taken; 0: none wait.
     pub stuck_at: u64,
-    /// Whether the system says when the socket takes bytes again.
-    pub is_watched_for_room: bool,
+    /// What the system says about the socket.
+    pub watched: Watched,
     /// Rooms being recovered.
     pub waiting: Option<Box<Waiting>>,
     /// History being read.
@@ -135,7 +147,7 @@ impl Connection {
             wake_at: 0,
             beat,
             stuck_at: 0,
-            is_watched_for_room: false,
+            watched: Watched::default(),
             waiting: None,
             reading: None,
             page_ticket: 0,

@@ -10,6 +10,7 @@ mod arrivals;
 mod asking;
 mod bell;
 mod catch_up;
+mod crowd;
 mod deciding;
 mod door;
 #[cfg(all(feature = "echo", debug_assertions))]
@@ -324,6 +325,11 @@ impl Shard {
             .gathering
             .peek()
             .map_or(idle, |Reverse((due, _))| due.saturating_sub(self.now.millis));
+        let resting = if wants_in || self.are_unheard() {
+            resting
+        } else {
+            0
+        };
         let rests = [resting, door_resting].into_iter().filter(|rest| *rest > 0);
         let rest = rests.min().unwrap_or(idle);
         Duration::from_millis(idle.min(tick).min(flush).min(rest))

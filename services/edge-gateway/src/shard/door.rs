@@ -28,6 +28,8 @@ const TURNED_AWAY_MILLIS: u64 = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Door {
     listener: Option<TcpListener>,
+    /// The system keeps quiet about who comes.
+    pub(super) is_unheard: bool,
     /// More may be waiting than were taken: the kernel does not say so again.
     pub(super) more: bool,
     /// Nothing is accepted before this instant.
@@ -53,6 +55,26 @@ impl Shard {
         self.door.listener = Some(listener);
         self.door.spare = spare();
         self.door.more = true;
+    }
+
+    /// Has the system say who comes, or keep quiet about it. Who came meanwhile is told of as soon as it is asked again.
+    pub(super) fn hear_door(&mut self, heard: bool) {
+        let Some(listener) = &mut self.door.listener else {
+            return;
+        };
+        if self.door.is_unheard != heard {
+            return;
+        }
+        // A listener never is writable; and what is watched for something keeps its place among what is watched.
+        let interest = if heard {
+            Interest::READABLE
+        } else {
+            Interest::WRITABLE
+        };
+        match self.poll.registry().reregister(listener, LISTENER, interest) {
+            Ok(()) => self.door.is_unheard = !heard,
+            Err(error) => tracing::error!(%error, "the listener cannot be watched: {error}"),
+        }
     }
 
     /// Closes those who have had time to read why they were turned away.

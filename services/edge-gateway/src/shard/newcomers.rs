@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use mio::net::TcpStream;
-use mio::{Interest, Token};
 use tokio::sync::mpsc::Sender;
 
 use super::Shard;
@@ -44,7 +43,8 @@ pub struct Front {
 /// A newcomer and the end of patience, milliseconds of the shard's clock.
 #[derive(Debug)]
 pub(super) struct Silent {
-    newcomer: Newcomer,
+    /// The socket and what it holds.
+    pub(super) newcomer: Newcomer,
     due: u64,
 }
 
@@ -76,20 +76,15 @@ impl Shard {
         self.scratch = scratch;
     }
 
-    fn wait(&mut self, mut newcomer: Newcomer) {
+    fn wait(&mut self, newcomer: Newcomer) {
         let entry = self.newcomers.vacant_entry();
         let key = u32::try_from(entry.key()).unwrap_or(u32::MAX) | NEWCOMER;
-        let registry = self.poll.registry();
-        if let Err(error) = registry.register(&mut newcomer.socket, Token(key as usize), Interest::READABLE) {
-            tracing::warn!(%error, "a socket cannot be watched: {error}");
-            return;
-        }
+        self.strangers.watch_later(key);
         let within = self.shared.front.head.within.as_millis();
         let due = self
             .now
             .millis
             .saturating_add(u64::try_from(within).unwrap_or(u64::MAX));
-        newcomer.watched = true;
         entry.insert(Silent { newcomer, due });
         self.wheel.insert(key, due);
     }

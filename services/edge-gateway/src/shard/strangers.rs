@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::Shard;
+use super::crowd::{Crowd, GATHER_MILLIS};
 use super::inbox::Arrival;
 use super::newcomers::NEWCOMER;
 use crate::connection::Stage;
@@ -37,6 +38,9 @@ pub(super) struct Strangers {
     arrivals: VecDeque<Box<Arrival>>,
     /// Nobody is let in before this instant.
     rests_until: u64,
+    /// Keys of those who came while nobody is let in, and are not watched until somebody is: what they say would only wake the shard.
+    unwatched: Vec<u32>,
+    crowd: Crowd,
     /// When a part was used up last.
     over_millis: u64,
     /// How many connections there were when the present ones began to come.
@@ -73,6 +77,21 @@ impl Strangers {
     /// Somebody was upgraded elsewhere.
     pub(super) fn arrived(&mut self, arrival: Box<Arrival>) {
         self.arrivals.push_back(arrival);
+    }
+
+    /// A socket that came is to be watched as soon as somebody is let in.
+    pub(super) fn watch_later(&mut self, key: u32) {
+        self.unwatched.push(key);
+    }
+
+    /// Whether anybody is to be watched later.
+    pub(super) fn has_unwatched(&self) -> bool {
+        !self.unwatched.is_empty()
+    }
+
+    /// The keys of those who are to be watched now.
+    pub(super) fn take_unwatched(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.unwatched)
     }
 
     /// Whether nobody waits.
@@ -131,11 +150,35 @@ impl Shard {
         if self.strangers.rest(self.now.millis) > 0 {
             return;
         }
-        if self.piece_by_piece(Self::let_one_in) {
-            let millis = self.clock.now().millis;
-            self.strangers
-                .part_is_over(millis, self.written_millis, self.connections.len());
+        if self.are_unheard() {
+            // What they have said meanwhile is heard with the next look at the sockets: it goes before whoever is at the door.
+            self.watch_strangers();
+            return self.hear_door(true);
         }
+        let mut pieces = 0;
+        let is_over = self.piece_by_piece(|shard| {
+            let done = shard.let_one_in();
+            pieces += usize::from(done);
+            done
+        });
+        let millis = self.now.millis;
+        let is_crowd = self.strangers.crowd.add(millis, pieces);
+        if is_over {
+            let now = self.clock.now().millis;
+            self.strangers
+                .part_is_over(now, self.written_millis, self.connections.len());
+        } else if is_crowd {
+            self.strangers.rests_until = millis + GATHER_MILLIS;
+        }
+        match self.strangers.rest(millis) {
+            0 => self.watch_strangers(),
+            _ => self.hear_door(false),
+        }
+    }
+
+    /// Whether somebody may have said something, or may have come, of which the system does not tell while strangers rest.
+    pub(super) fn are_unheard(&self) -> bool {
+        self.strangers.has_unwatched() || self.door.is_unheard
     }
 
     fn let_one_in(&mut self) -> bool {

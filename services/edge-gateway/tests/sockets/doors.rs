@@ -470,3 +470,110 @@ async fn who_says_nothing_is_closed_after_eight_seconds() {
         begun.elapsed()
     );
 }
+
+/// What one of a crowd does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comes {
+    /// Says all at once.
+    InOnePiece,
+    /// Waits for each answer.
+    InTurn,
+    /// Asks for what is not there.
+    InVain,
+    /// Leaves without a word.
+    AndGoes,
+    /// Leaves when it may say who it is.
+    AndGoesUpgraded,
+}
+
+/// Who comes with thousands is gathered for a moment, in which its socket is not looked at: nobody is forgotten in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_is_let_in_whole_and_who_has_left_it_holds_nothing() {
+    const EACH: usize = 200;
+    let many = [
+        "ROOMCAST_CONNECT_RATE_PER_ADDRESS",
+        "ROOMCAST_CONNECT_BURST_PER_ADDRESS",
+        "ROOMCAST_CONNECTIONS_PER_ADDRESS_MAX",
+        "ROOMCAST_CONNECTIONS_PER_USER_MAX",
+        "ROOMCAST_UNAUTHENTICATED_PER_ADDRESS_MAX",
+    ];
+    let Some(gateway) = Gateway::start(&many.map(|limit| (limit, "2000"))).await else {
+        return;
+    };
+    let upgrade = format!("GET /v1/ws HTTP/1.1\r\n{GOOD}{KEY}\r\n");
+    let token = gateway.signer.token("u1", &["staff"]);
+    let hello = json!({ "id": 1, "connect": { "token": token, "client": "t" } }).to_string();
+    let hello = masked(0x81, hello.as_bytes());
+    let request = b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let address = gateway.address;
+    let kinds = [
+        Comes::InOnePiece,
+        Comes::AndGoes,
+        Comes::InTurn,
+        Comes::AndGoesUpgraded,
+        Comes::InVain,
+    ];
+    let come = |kind: Comes| {
+        let (upgrade, hello) = (upgrade.clone().into_bytes(), hello.clone());
+        async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut heard = Vec::new();
+            match kind {
+                Comes::AndGoes => return None,
+                Comes::InVain => {
+                    stream.write_all(request).await.unwrap();
+                    stream.read_to_end(&mut heard).await.unwrap();
+                    assert!(heard.starts_with(b"HTTP/1.1 404 "), "{kind:?}");
+                    return None;
+                }
+                Comes::InOnePiece => stream.write_all(&[upgrade, hello].concat()).await.unwrap(),
+                Comes::InTurn | Comes::AndGoesUpgraded => {
+                    stream.write_all(&upgrade).await.unwrap();
+                    until(&mut stream, &mut heard, "\r\n\r\n").await;
+                    if kind == Comes::AndGoesUpgraded {
+                        return None;
+                    }
+                    stream.write_all(&hello).await.unwrap();
+                }
+            }
+            until(&mut stream, &mut heard, "\"connected\"").await;
+            Some(stream)
+        }
+    };
+    let crowd = (0..EACH).flat_map(|_| kinds).map(|kind| tokio::spawn(come(kind)));
+    let crowd: Vec<_> = crowd.collect();
+    let mut stay = Vec::new();
+    for one in crowd {
+        let came = tokio::time::timeout(Duration::from_secs(20), one).await;
+        stay.extend(came.expect("an answer").unwrap());
+    }
+    assert_eq!(stay.len(), 2 * EACH);
+    let open = |wanted: usize| {
+        let gateway = &gateway;
+        async move {
+            let begun = Instant::now();
+            loop {
+                let now = gateway.metric("roomcast_gateway_connections");
+                if now == wanted as f64 {
+                    return;
+                }
+                // Who was not seen leaving would be found when its patience is over, after 8 s.
+                assert!(begun.elapsed() < Duration::from_secs(4), "{now} of {wanted}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    open(stay.len()).await;
+    drop(stay);
+    open(0).await;
+}
+
+/// Reads until the other side has said this.
+async fn until(stream: &mut TcpStream, heard: &mut Vec<u8>, wanted: &str) {
+    let mut buffer = [0; 4096];
+    while !String::from_utf8_lossy(heard).contains(wanted) {
+        let count = stream.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "ended before {wanted}");
+        heard.extend_from_slice(&buffer[..count]);
+    }
+}
