@@ -9,12 +9,12 @@ import sys
 # tests/load/RESULTS.md: two cores of an AMD EPYC, one NATS node that syncs each write. Seconds of CPU, bytes.
 DELIVERY = 6.4e-6            # P1: a ready frame of 420 bytes to one socket, a quiet room
 DELIVERY_BUSY = 0.85e-6      # P2: a room of 400 events a second, eight in one write
-HANDSHAKE = 100e-6           # P4: upgrade, EdDSA token, policy, three rooms
+HANDSHAKE = 75e-6            # P4: upgrade, EdDSA token, policy, three rooms
 CONNECTION = 3_800           # P3: resident bytes
 GATEWAY = 16 << 20           # P3: an empty gateway
 RING, STATE = 256 << 20, 64 << 20
 EVENT_HTTP, EVENT_BATCH, EVENT_NATS = 36e-6, 5.3e-6, 15e-6   # P7: ingest; between two machines, one three times the other
-FOLD = 10e-6                 # P8: aggregator, reading and writing state included
+FOLD = 7e-6                  # P8: aggregator, reading and writing state included
 # One gateway reads everything, whoever is connected to it. Calculated from P9/P10: 200,000 events in 2.3 s.
 READING = 12e-6
 # What a gateway may have by default, how full it is at the target, and how much fuller the fullest is after a rollout at 100 %.
