@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use roomcast_harness::client::Client;
+use roomcast_harness::eventually;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Gateway;
-use super::raw::{masked, message, take_frames};
+use super::raw::{UPGRADE, masked, message, rest, take_frames, until};
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const GOOD: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
@@ -500,7 +501,7 @@ async fn a_crowd_is_let_in_whole_and_who_has_left_it_holds_nothing() {
     let Some(gateway) = Gateway::start(&many.map(|limit| (limit, "2000"))).await else {
         return;
     };
-    let upgrade = format!("GET /v1/ws HTTP/1.1\r\n{GOOD}{KEY}\r\n");
+    let upgrade = format!("{UPGRADE}\r\n");
     let token = gateway.signer.token("u1", &["staff"]);
     let hello = json!({ "id": 1, "connect": { "token": token, "client": "t" } }).to_string();
     let hello = masked(0x81, hello.as_bytes());
@@ -517,26 +518,24 @@ async fn a_crowd_is_let_in_whole_and_who_has_left_it_holds_nothing() {
         let (upgrade, hello) = (upgrade.clone().into_bytes(), hello.clone());
         async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            let mut heard = Vec::new();
             match kind {
                 Comes::AndGoes => return None,
                 Comes::InVain => {
                     stream.write_all(request).await.unwrap();
-                    stream.read_to_end(&mut heard).await.unwrap();
-                    assert!(heard.starts_with(b"HTTP/1.1 404 "), "{kind:?}");
+                    assert!(rest(&mut stream).await.starts_with(b"HTTP/1.1 404 "), "{kind:?}");
                     return None;
                 }
                 Comes::InOnePiece => stream.write_all(&[upgrade, hello].concat()).await.unwrap(),
                 Comes::InTurn | Comes::AndGoesUpgraded => {
                     stream.write_all(&upgrade).await.unwrap();
-                    until(&mut stream, &mut heard, "\r\n\r\n").await;
+                    until(&mut stream, b"\r\n\r\n").await;
                     if kind == Comes::AndGoesUpgraded {
                         return None;
                     }
                     stream.write_all(&hello).await.unwrap();
                 }
             }
-            until(&mut stream, &mut heard, "\"connected\"").await;
+            until(&mut stream, b"\"connected\"").await;
             Some(stream)
         }
     };
@@ -548,32 +547,16 @@ async fn a_crowd_is_let_in_whole_and_who_has_left_it_holds_nothing() {
         stay.extend(came.expect("an answer").unwrap());
     }
     assert_eq!(stay.len(), 2 * EACH);
+    // Who was not seen leaving would be found when its patience is over, after 8 s.
     let open = |wanted: usize| {
         let gateway = &gateway;
-        async move {
-            let begun = Instant::now();
-            loop {
-                let now = gateway.metric("roomcast_gateway_connections");
-                if now == wanted as f64 {
-                    return;
-                }
-                // Who was not seen leaving would be found when its patience is over, after 8 s.
-                assert!(begun.elapsed() < Duration::from_secs(4), "{now} of {wanted}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
+        eventually(
+            "all are counted out who left",
+            Duration::from_secs(4),
+            move || async move { gateway.metric("roomcast_gateway_connections") == wanted as f64 },
+        )
     };
     open(stay.len()).await;
     drop(stay);
     open(0).await;
-}
-
-/// Reads until the other side has said this.
-async fn until(stream: &mut TcpStream, heard: &mut Vec<u8>, wanted: &str) {
-    let mut buffer = [0; 4096];
-    while !String::from_utf8_lossy(heard).contains(wanted) {
-        let count = stream.read(&mut buffer).await.unwrap();
-        assert!(count > 0, "ended before {wanted}");
-        heard.extend_from_slice(&buffer[..count]);
-    }
 }

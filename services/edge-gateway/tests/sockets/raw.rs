@@ -70,6 +70,19 @@ pub async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     all
 }
 
+/// Reads until these bytes have come.
+pub async fn until(socket: &mut TcpStream, wanted: &[u8]) {
+    let mut came = Vec::new();
+    let reading = async {
+        while !came.windows(wanted.len()).any(|part| part == wanted) {
+            came.push(socket.read_u8().await.unwrap());
+        }
+    };
+    tokio::time::timeout(SOON, reading)
+        .await
+        .expect("what was wanted");
+}
+
 /// Takes the whole frames out of what a server has sent so far: first byte and payload.
 pub fn take_frames(bytes: &mut Vec<u8>) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Gateway;
-use super::raw::bare;
+use super::raw::{bare, until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -21,19 +21,6 @@ fn vanish(socket: &TcpStream) {
     // BPF_RET | BPF_K with 0: of every packet no byte is let through.
     let nothing = SockFilter::new(0x06, 0, 0, 0);
     SockRef::from(socket).attach_filter(&[nothing]).unwrap();
-}
-
-/// Reads until these bytes have come.
-async fn until(socket: &mut TcpStream, wanted: &[u8]) {
-    let mut came = Vec::new();
-    let reading = async {
-        while !came.windows(wanted.len()).any(|part| part == wanted) {
-            came.push(socket.read_u8().await.unwrap());
-        }
-    };
-    tokio::time::timeout(SOON, reading)
-        .await
-        .expect("what was wanted");
 }
 
 async fn stream(gateway: &Gateway) -> TcpStream {
