@@ -12,8 +12,8 @@ use super::watch::{Spent, all_well, watch};
 const LEAD: u64 = 1;
 /// Bytes of a frame that the floor adds to what it is told.
 const FLOOR_HEADER_BYTES: usize = 4;
-/// How many events a flush carries when P2 holds: eight are the rate times the window, of which the ends of a run take a little.
-const FLUSH_EVENTS: f64 = 7.99;
+/// How many events a flush carries when P2 holds.
+const FLUSH_EVENTS: f64 = 8.0;
 
 /// Watches the gateway while events come at a rate to the first of the rooms that clients are in.
 async fn gateway(system: &System, load: &Load, connections: usize, rate: u32) -> anyhow::Result<Spent> {
